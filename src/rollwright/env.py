@@ -1,0 +1,154 @@
+"""The environment contract. Text in and out: an environment never sees a token id, a group or a learner.
+
+An `Environment` plays one episode at a time. A `World` owns the tasks and hands out environments; what they share
+(a browser, a server) belongs to the world. `rollwright.env_check.check_env` proves the contract for any world.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from rollwright.types import Attachment, Split, Task
+
+SnapshotKind = Literal["exact", "replay", "none"]
+Execution = Literal["inline", "thread", "async"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the policy sees.
+
+    `goal` is the instruction, given at reset (later observations may leave it empty: it does not change).
+    `text` is the state. Attachments are pictures, kept by hash.
+    """
+
+    text: str
+    goal: str = ""
+    attachments: tuple[Attachment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What one action brought.
+
+    `reward` may be one number or named parts. `terminated`: the task itself is over, `success` is then its verdict.
+    `truncated`: the environment's own limit ended the episode. A malformed action is the policy's slip: it gets an
+    observation that says so, no exception.
+    """
+
+    observation: Observation | str
+    reward: float | Mapping[str, float] = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    success: bool | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rewards(self) -> dict[str, float]:
+        """The named parts; one plain number goes by the name `env`."""
+        if isinstance(self.reward, Mapping):
+            return dict(self.reward)
+        return {"env": float(self.reward)}
+
+
+def as_observation(value: Observation | str) -> Observation:
+    """Wrap plain text."""
+    return Observation(text=value) if isinstance(value, str) else value
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """One episode at a time: `reset`, `step` until terminated or truncated, `reset` again; `close` at the end.
+
+    The same task and seed give the same episode for the same actions. `close` may be called twice.
+    With `World.execution` "async" the four methods are coroutines; "thread" means that they block and run in a worker
+    thread; "inline" that they return within microseconds and run on the event loop.
+    Raises `EnvironmentFault` where the environment itself broke.
+    """
+
+    def reset(self, task: Task, seed: int) -> Observation | str | Awaitable[Observation | str]: ...
+
+    def step(self, action: str) -> StepResult | Awaitable[StepResult]: ...
+
+    def fingerprint(self) -> str | Awaitable[str]:
+        """A key of everything the policy can see of the state; equal keys mean the same state."""
+        ...
+
+    def close(self) -> None | Awaitable[None]: ...
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """What an environment with `World.snapshots` other than "none" can do besides. Both leave the episode playable."""
+
+    def snapshot(self) -> bytes | Awaitable[bytes]: ...
+
+    def restore(self, state: bytes) -> None | Awaitable[None]: ...
+
+
+class World(Protocol):
+    """Tasks, and environments to play them in. Built once per process by the `build` function of its module.
+
+    `instructions` is the system prompt: the rules and the grammar of actions, task-independent.
+    `max_turns` is the step limit that published results of this world use.
+    """
+
+    name: str
+    instructions: str
+    execution: Execution
+    snapshots: SnapshotKind
+    max_turns: int
+
+    def tasks(self, split: Split) -> Sequence[Task]: ...
+
+    def make(self) -> Environment | Awaitable[Environment]:
+        """A fresh environment. A world with execution "async" may return a coroutine."""
+        ...
+
+    def close(self) -> None | Awaitable[None]:
+        """End everything the world started. Idempotent."""
+        ...
+
+
+class Teacher(Protocol):
+    """A scripted policy: sees what the policy sees (and may look into the environment), returns the next action."""
+
+    def act(self, env: Environment, observation: Observation) -> str | Awaitable[str]: ...
+
+
+@runtime_checkable
+class Taught(Protocol):
+    """A world with teachers for some or all of its tasks."""
+
+    def teacher(self, task: Task) -> Teacher | None: ...
+
+
+# Seeds of the splits are disjoint ranges, so no run can train on a start state it is judged on.
+SEEDS_PER_SPLIT = 100_000_000
+_FIRST_SEED: dict[Split, int] = {"train": 0, "validation": SEEDS_PER_SPLIT, "test": 2 * SEEDS_PER_SPLIT}
+
+
+def episode_seed(split: Split, *key: int | str) -> int:
+    """A seed in the range of `split`, fixed by `key` (run seed, iteration, group index ...), spread by a hash."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return _FIRST_SEED[split] + int.from_bytes(digest[:8], "big") % SEEDS_PER_SPLIT
+
+
+def split_of_seed(seed: int) -> Split:
+    """The split a seed belongs to.
+
+    Raises:
+        ValueError: the seed lies outside all three ranges.
+    """
+    for split, first in _FIRST_SEED.items():
+        if first <= seed < first + SEEDS_PER_SPLIT:
+            return split
+    raise ValueError(f"seed {seed} is in no split's range [0, {3 * SEEDS_PER_SPLIT}); draw it with `episode_seed`")
+
+
+def state_key(*parts: str) -> str:
+    """A short stable hash of everything visible: the default fingerprint."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,66 @@
+"""Every error that Rollwright raises on purpose. Each message says what happened, what was expected, what to do."""
+
+from __future__ import annotations
+
+
+class RollwrightError(Exception):
+    """Base of all errors that a user may want to catch."""
+
+
+class ConfigError(RollwrightError):
+    """A setting is unknown, of the wrong type, or without effect for the chosen method."""
+
+
+class UnknownComponent(ConfigError):
+    """No environment, reward, engine or curriculum of that name exists."""
+
+
+class MissingDependency(RollwrightError):
+    """An optional package or program is needed and not installed; the message names what installs it."""
+
+
+class RunFolderError(RollwrightError):
+    """The run folder cannot be created, written or resumed from."""
+
+
+class DataError(RollwrightError):
+    """Stored trajectories or demonstrations cannot be used: wrong schema, wrong tokenizer, missing fields."""
+
+
+class TemplateError(RollwrightError):
+    """The model folder has no tokenizer or chat template, or its template rewrites earlier turns."""
+
+
+class ContextOverflow(RollwrightError):
+    """The prompt alone leaves no room for an action within the model's context."""
+
+
+class EnvironmentFault(RollwrightError):
+    """The environment broke (browser died, connection lost): our fault or the machine's, never the policy's.
+
+    The episode ends with `StopReason.ENV_ERROR`; it is retried, counted, and never scored.
+    """
+
+
+class EngineFault(RollwrightError):
+    """Generation failed; the episode ends with `StopReason.ENGINE_ERROR`."""
+
+
+class RewardFault(RollwrightError):
+    """A reward or verifier failed. The trajectories keep no score: a failure is never a score of 0."""
+
+
+class FaultBudgetExceeded(RollwrightError):
+    """More episodes ended in faults than the configuration allows."""
+
+
+class StalledRollout(RollwrightError):
+    """Nothing moved for longer than any deadline allows; the message names who waits for whom."""
+
+
+class ParityError(RollwrightError):
+    """The engine's log-probs differ from the learner's: it samples from other weights than those trained."""
+
+
+class NonFiniteUpdate(RollwrightError):
+    """The loss or the gradient norm is NaN or infinite; the optimiser has not moved."""

@@ -1,0 +1,1 @@
+"""Generation engines: `vllm` (in process), `transformers`, `scripted`; one contract (`base`)."""

@@ -1,0 +1,78 @@
+"""The engine contract: ids in, ids out. Every engine that can be trained against keeps it to the letter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from rollwright.types import Span
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample one action. Training uses top_p 1 and top_k off: the learner knows the full softmax only.
+
+    `temperature` 0 is greedy; its log-probs are those of the unscaled softmax. `seed` fixes this request's draws.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 32
+    stop_token_ids: tuple[int, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What was sampled. `token_ids` include the stop token where one was sampled (`finish_reason` "stop").
+
+    `logprobs[i]` is the natural log-prob of `token_ids[i]` under the distribution actually sampled from.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: Literal["stop", "length"]
+    spans: tuple[Span, ...]
+    cached_tokens: int = 0
+    wait_s: float = 0.0
+    generate_s: float = 0.0
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+class WeightSource(Protocol):
+    """Full (gathered) parameters, one at a time, under their Hugging Face names. Every rank iterates in lockstep."""
+
+    def __iter__(self) -> Iterable[tuple[str, Tensor]]: ...  # type: ignore[override]
+
+
+class Engine(Protocol):
+    """A generation engine. `version` counts the weight updates it has received; every token carries it.
+
+    `context_length` is the largest number of prompt plus action tokens.
+    """
+
+    name: str
+    version: int
+    context_length: int
+
+    async def generate(self, prompt_ids: tuple[int, ...], sampling: Sampling, *, request_id: str) -> Generation:
+        """Sample one action.
+
+        Raises:
+            EngineFault: generation failed.
+            ContextOverflow: the prompt leaves no room for `max_tokens` (checked before anything is queued).
+        """
+        ...
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> None:
+        """Replace the weights and drop every cached prefix: cached keys and values belong to the old policy."""
+        ...
+
+    def close(self) -> None:
+        """Free memory, threads and processes. Idempotent."""
+        ...

@@ -1,0 +1,253 @@
+"""The record everything else is a function of: Task, Turn, Trajectory, Group. Plain data, no torch.
+
+Conventions that hold everywhere:
+- `action_logprobs[i]` belongs to `action_ids[i]` given `prompt_ids + action_ids[:i]`, natural logarithm, under the
+  distribution *actually sampled from* (temperature included).
+- A reward lies on the last token of the action that earned it. Returns are computed when read.
+- What the policy did not sample has no place in `action_ids`, unless a span says who produced it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Role = Literal["system", "user", "assistant"]
+Origin = Literal["policy", "scripted", "human", "teacher", "log"]
+Producer = Literal["policy", "guide", "forced", "dataset"]
+
+
+class StopReason(StrEnum):
+    """Why an episode ended. Only the first four may be learned from; the others are faults, never scores."""
+
+    TERMINATED = "terminated"
+    MAX_TURNS = "max_turns"
+    MAX_TOKENS = "max_tokens"
+    TIMEOUT = "timeout"
+    ENV_ERROR = "env_error"
+    ENGINE_ERROR = "engine_error"
+    ABORTED = "aborted"
+
+    @property
+    def is_fault(self) -> bool:
+        return self in (StopReason.ENV_ERROR, StopReason.ENGINE_ERROR, StopReason.ABORTED)
+
+    @property
+    def is_truncation(self) -> bool:
+        """A limit ended the episode, not the task: a critic may bootstrap from the last state."""
+        return self in (StopReason.MAX_TURNS, StopReason.MAX_TOKENS, StopReason.TIMEOUT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a conversation, in plain text."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A picture or file that belongs to an observation, named by the hash of its content."""
+
+    sha256: str
+    media_type: str
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One thing to be done. Task and seed together fix an episode's start.
+
+    `id` is unique within its world; `params` must be JSON. A task belongs to one split for good.
+    """
+
+    id: str
+    split: Split
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"task {self.id!r} has split {self.split!r}; expected one of {', '.join(SPLITS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Tokens `start` to `end` (exclusive) of an action: the weights they were sampled from, and who wrote them."""
+
+    start: int
+    end: int
+    version: int
+    producer: Producer = "policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Wall-clock seconds of one turn."""
+
+    engine_wait_s: float = 0.0
+    generate_s: float = 0.0
+    env_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One action of the policy, and what it earned.
+
+    `observed` holds the messages that were new to the policy in this turn; `prompt_ids` everything it was given.
+    `state_key` is the environment's fingerprint of the state *before* the action (GiGPO's anchor, loop detection).
+    `values` maps a critic's name to one value per action token.
+    """
+
+    prompt_ids: tuple[int, ...]
+    action_ids: tuple[int, ...]
+    action_logprobs: tuple[float, ...]
+    text: str
+    observed: tuple[Message, ...] = ()
+    spans: tuple[Span, ...] = ()
+    finish: Literal["stop", "length"] = "stop"
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    terminated: bool = False
+    truncated: bool = False
+    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    state_key: str = ""
+    attempt: int = 0
+    attachments: tuple[Attachment, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+    def __post_init__(self) -> None:
+        if len(self.action_ids) != len(self.action_logprobs):
+            raise ValueError(f"{len(self.action_ids)} action ids but {len(self.action_logprobs)} log-probs")
+        bad = [name for name, value in self.rewards.items() if not math.isfinite(value)]
+        if bad:
+            raise ValueError(f"reward parts must be finite, got {({name: self.rewards[name] for name in bad})}")
+        if self.rewards and any(self.rewards.values()) and self.action_ids and not self.action_mask[-1]:
+            raise ValueError("a reward lies on a token that the policy did not sample: it would vanish from the loss")
+
+    @property
+    def reward(self) -> float:
+        """The sum of the named parts."""
+        return math.fsum(self.rewards.values())
+
+    @property
+    def action_mask(self) -> tuple[bool, ...]:
+        """[len(action_ids)] true where the policy sampled the token; no span given means all of it."""
+        if not self.spans:
+            return (True,) * len(self.action_ids)
+        mask = [False] * len(self.action_ids)
+        for span in self.spans:
+            if span.producer == "policy":
+                mask[span.start : span.end] = [True] * (span.end - span.start)
+        return tuple(mask)
+
+    @property
+    def version(self) -> int:
+        """The oldest weight version among the policy's tokens; -1 where no version is known."""
+        return min((span.version for span in self.spans if span.producer == "policy"), default=-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A verifier's or reward model's judgement of one trajectory.
+
+    `value` None means "cannot tell": such a trajectory is dropped and counted, never taken for a 0.
+    `parts` explain the value and are placed on the last turn; `turn_parts[i]` on turn i, where given.
+    """
+
+    value: float | None
+    verifier: str
+    parts: Mapping[str, float] = field(default_factory=dict)
+    turn_parts: tuple[Mapping[str, float], ...] | None = None
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"verifier {self.verifier!r} gave {self.value}; use None where it cannot tell")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where an episode began: at the task's initial state or from a snapshot after `prefix_turns` turns."""
+
+    kind: Literal["initial", "snapshot"] = "initial"
+    prefix_turns: int = 0
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """One whole episode. `success` is the task's own verdict, None where it has none."""
+
+    id: str
+    task: Task
+    seed: int
+    turns: tuple[Turn, ...]
+    stop_reason: StopReason
+    success: bool | None = None
+    score: Score | None = None
+    origin: Origin = "policy"
+    policy: str = ""
+    version: int = -1
+    start: Start = field(default_factory=Start)
+    temperature: float = 1.0
+    has_actions: bool = True
+    fault: str = ""
+    retries: int = 0
+    wall_s: float = 0.0
+
+    @property
+    def rewards(self) -> list[float]:
+        """[num_turns] the reward of each turn."""
+        return [turn.reward for turn in self.turns]
+
+    @property
+    def total_reward(self) -> float:
+        """Undiscounted sum of rewards."""
+        return math.fsum(self.rewards)
+
+    @property
+    def num_action_tokens(self) -> int:
+        return sum(sum(turn.action_mask) for turn in self.turns)
+
+    @property
+    def learnable(self) -> bool:
+        """False for faults, for episodes without a turn, and where the verifier could not tell."""
+        undecided = self.score is not None and self.score.value is None
+        return not self.stop_reason.is_fault and bool(self.turns) and self.has_actions and not undecided
+
+    def returns_to_go(self, gamma: float) -> list[float]:
+        """[num_turns] discounted return from each turn on, one step of `gamma` per turn."""
+        result: list[float] = []
+        carried = 0.0
+        for reward in reversed(self.rewards):
+            carried = reward + gamma * carried
+            result.append(carried)
+        return result[::-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The trajectories of one task and one start state."""
+
+    id: str
+    task: Task
+    seed: int
+    trajectories: tuple[Trajectory, ...]
+
+    def __post_init__(self) -> None:
+        strangers = [t.id for t in self.trajectories if t.task.id != self.task.id or t.seed != self.seed]
+        if strangers:
+            raise ValueError(f"group {self.id} of task {self.task.id!r}, seed {self.seed} holds others: {strangers}")
+
+    @property
+    def returns(self) -> list[float]:
+        """[K] undiscounted returns."""
+        return [trajectory.total_reward for trajectory in self.trajectories]
+
+    def with_trajectories(self, trajectories: Sequence[Trajectory]) -> Group:
+        return replace(self, trajectories=tuple(trajectories))
