@@ -4,7 +4,7 @@ Conventions that hold everywhere:
 - `action_logprobs[i]` belongs to `action_ids[i]` given `prompt_ids + action_ids[:i]`, natural logarithm, under the
   distribution *actually sampled from* (temperature included).
 - A reward lies on the last token of the action that earned it. Returns are computed when read.
-- What the policy did not sample has no place in `action_ids`, unless a span says who produced it.
+- `action_ids` hold what the acting policy chose; a span says where a guide, a dataset or force wrote instead.
 """
 
 from __future__ import annotations
@@ -125,9 +125,9 @@ class Turn:
             raise ValueError(f"{len(self.action_ids)} action ids but {len(self.action_logprobs)} log-probs")
         bad = [name for name, value in self.rewards.items() if not math.isfinite(value)]
         if bad:
-            raise ValueError(f"reward parts must be finite, got {({name: self.rewards[name] for name in bad})}")
+            raise ValueError(f"reward parts must be finite, got { ({name: self.rewards[name] for name in bad}) }")
         if self.rewards and any(self.rewards.values()) and self.action_ids and not self.action_mask[-1]:
-            raise ValueError("a reward lies on a token that the policy did not sample: it would vanish from the loss")
+            raise ValueError("a reward lies on a forced token, which no loss ever sees: it would vanish")
 
     @property
     def reward(self) -> float:
@@ -136,12 +136,20 @@ class Turn:
 
     @property
     def action_mask(self) -> tuple[bool, ...]:
-        """[len(action_ids)] true where the policy sampled the token; no span given means all of it."""
+        """[len(action_ids)] false where a token was forced: nobody chose it, so nothing is learned from it."""
+        return self._mask_of("policy", "guide", "dataset")
+
+    @property
+    def policy_mask(self) -> tuple[bool, ...]:
+        """[len(action_ids)] true where the trained policy itself sampled the token; no span given means all of it."""
+        return self._mask_of("policy")
+
+    def _mask_of(self, *producers: Producer) -> tuple[bool, ...]:
         if not self.spans:
             return (True,) * len(self.action_ids)
         mask = [False] * len(self.action_ids)
         for span in self.spans:
-            if span.producer == "policy":
+            if span.producer in producers:
                 mask[span.start : span.end] = [True] * (span.end - span.start)
         return tuple(mask)
 

@@ -1,0 +1,20 @@
+"""Rollouts: asynchronous episodes (`episode`), many at once (`collector`), faults as data (`faults`)."""
+
+from rollwright.rollout.actors import Actor, EngineActor, TeacherActor
+from rollwright.rollout.collector import Collector, GroupRequest
+from rollwright.rollout.episode import Context, EpisodeRequest, Limits
+from rollwright.rollout.faults import FaultLog
+from rollwright.rollout.metrics import rollout_metrics
+
+__all__ = [
+    "Actor",
+    "Collector",
+    "Context",
+    "EngineActor",
+    "EpisodeRequest",
+    "FaultLog",
+    "GroupRequest",
+    "Limits",
+    "TeacherActor",
+    "rollout_metrics",
+]

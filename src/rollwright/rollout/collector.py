@@ -1,0 +1,169 @@
+"""Many episodes at once: each goes on as soon as its own environment answers. Faults are retried, stalls are named."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from rollwright.env import World
+from rollwright.errors import EnvironmentFault, StalledRollout
+from rollwright.generation.base import Sampling
+from rollwright.rollout.actors import Actor
+from rollwright.rollout.episode import Context, Episode, EpisodeRequest, Limits, Status
+from rollwright.rollout.faults import FaultLog
+from rollwright.rollout.host import EnvHost
+from rollwright.rollout.loop import LoopThread
+from rollwright.types import Group, StopReason, Task, Trajectory
+
+Progress = Callable[[Trajectory], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRequest:
+    """`size` episodes of one task from one start state. `key` names the group and fixes its random draws."""
+
+    key: str
+    task: Task
+    seed: int
+    size: int
+
+
+class Collector:
+    """Plays episodes of one world by one actor, `parallel_episodes` at a time.
+
+    A recipe makes one and keeps it for the run; `close` ends the environments, the world and the loop thread.
+
+    Args:
+        new_context: makes the context of one episode (append-only or windowed).
+        faults: where faults are recorded and counted against the budget.
+        retries: how often an episode that faulted is played again in a fresh environment.
+        stall_s: the run stops when no episode has moved for so long; longer than any single deadline.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        actor: Actor,
+        new_context: Callable[[], Context],
+        *,
+        sampling: Sampling,
+        limits: Limits,
+        faults: FaultLog,
+        parallel_episodes: int = 32,
+        retries: int = 2,
+        stall_s: float | None = None,
+    ) -> None:
+        self.world, self.actor, self.new_context = world, actor, new_context
+        self.sampling, self.limits, self.faults = sampling, limits, faults
+        self.parallel_episodes, self.retries = parallel_episodes, retries
+        self.stall_s = stall_s or 2.0 * max(limits.env_call_s, limits.engine_call_s) + 10.0
+        self.host = EnvHost(world, workers=parallel_episodes)
+        self._loop = LoopThread()
+        self._statuses: dict[str, Status] = {}
+        self._moved = time.monotonic()
+
+    def collect(self, requests: Sequence[GroupRequest], progress: Progress | None = None) -> list[Group]:
+        """All groups, in the order asked for; their episodes run and finish in any order."""
+        episodes = [self._member(request, index) for request in requests for index in range(request.size)]
+        played = iter(self.play(episodes, progress))
+        return [
+            Group(id=r.key, task=r.task, seed=r.seed, trajectories=tuple(next(played) for _ in range(r.size)))
+            for r in requests
+        ]
+
+    def play(self, requests: Sequence[EpisodeRequest], progress: Progress | None = None) -> list[Trajectory]:
+        """One trajectory per request, in order; faulted ones (after retries) included, with their stop reason.
+
+        Raises:
+            FaultBudgetExceeded: too many episodes faulted for good.
+            StalledRollout: nothing moved for `stall_s` seconds.
+        """
+        return self._loop.run(self._play_all(requests, progress))
+
+    def request(self, key: str, task: Task, seed: int, *, sampling: Sampling | None = None) -> EpisodeRequest:
+        """A request whose random draws are fixed by `key`."""
+        digest = hashlib.sha256(key.encode()).digest()
+        draws = int.from_bytes(digest[:4], "big")
+        return EpisodeRequest(key=key, task=task, seed=seed, sampling=sampling or self.sampling, sampling_seed=draws)
+
+    def close(self) -> None:
+        """Close environments and world, end the loop thread. Idempotent."""
+        if self._loop is None:
+            return
+        with contextlib.suppress(EnvironmentFault):  # a world that dies while closing is closed
+            self._loop.run(self.host.close())
+        self._loop.close()
+        self._loop = None  # type: ignore[assignment]
+
+    def _member(self, request: GroupRequest, index: int) -> EpisodeRequest:
+        return self.request(f"{request.key}/{index}", request.task, request.seed)
+
+    async def _play_all(self, requests: Sequence[EpisodeRequest], progress: Progress | None) -> list[Trajectory]:
+        slots = asyncio.Semaphore(self.parallel_episodes)
+        self._statuses.clear()
+        self._moved = time.monotonic()
+        watchdog = asyncio.create_task(self._watch())
+        tasks = [asyncio.create_task(self._one(request, slots, progress)) for request in requests]
+        try:
+            everything = asyncio.gather(*tasks)
+            await asyncio.wait({everything, watchdog}, return_when=asyncio.FIRST_COMPLETED)
+            if watchdog.done():
+                watchdog.result()
+            return list(await everything)
+        finally:
+            for task in (*tasks, watchdog):
+                task.cancel()
+            await asyncio.gather(*tasks, watchdog, return_exceptions=True)
+
+    async def _one(self, request: EpisodeRequest, slots: asyncio.Semaphore, progress: Progress | None) -> Trajectory:
+        """One request with its retries, inside one of the slots."""
+        async with slots:
+            for attempt in range(self.retries + 1):
+                trajectory = await self._attempt(request)
+                self._moved = time.monotonic()
+                if not trajectory.stop_reason.is_fault:
+                    break
+                self.faults.record(trajectory, attempt=attempt)
+        trajectory = replace(trajectory, retries=attempt)
+        self.faults.finished(trajectory)
+        if progress is not None:
+            progress(trajectory)
+        return trajectory
+
+    async def _attempt(self, request: EpisodeRequest) -> Trajectory:
+        status = self._statuses[request.key] = Status(request.key)
+        episode = Episode(request, self.host, self.actor, self.new_context, self.limits, status)
+        status.now("world.make")
+        try:
+            env = await self.host.acquire(self.limits.env_call_s)
+        except EnvironmentFault as error:
+            return episode.finish(StopReason.ENV_ERROR, fault=str(error))
+        kept = False
+        try:
+            trajectory = await episode.play(env)
+            kept = trajectory.stop_reason is not StopReason.ENV_ERROR
+            return trajectory
+        finally:
+            self._statuses.pop(request.key, None)
+            if kept:
+                self.host.release(env)
+            else:
+                await self.host.discard(env)
+
+    async def _watch(self) -> None:
+        """Stop everything when no episode has changed what it waits for during `stall_s` seconds."""
+        while True:
+            await asyncio.sleep(min(1.0, self.stall_s / 4))
+            moved = max([self._moved, *(status.since for status in self._statuses.values())])
+            if time.monotonic() - moved > self.stall_s:
+                raise StalledRollout(f"no episode has moved for {self.stall_s:.0f} s:\n{self.who_waits()}")
+
+    def who_waits(self) -> str:
+        """One line per running episode: what it waits for and for how long."""
+        now = time.monotonic()
+        longest_first = sorted(self._statuses.values(), key=lambda status: status.since)
+        return "\n".join(f"  {s.key} waits for {s.waits_for}, {now - s.since:.1f} s" for s in longest_first[:20])

@@ -1,0 +1,201 @@
+"""One episode: reset, then prompt, sample, step, until the task, a limit or a fault ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from rollwright.env import Environment, Observation, StepResult, as_observation
+from rollwright.errors import ContextOverflow, EngineFault, EnvironmentFault
+from rollwright.generation.base import Generation, Sampling
+from rollwright.rollout.actors import Act, Actor, Decision
+from rollwright.rollout.host import EnvHost
+from rollwright.types import Message, StopReason, Task, Timings, Trajectory, Turn
+
+
+class Context(Protocol):
+    """What the policy is given, built turn by turn; `rollwright.codec` has the append-only and the windowed kind."""
+
+    def observe(self, observation: Observation) -> tuple[Message, ...]:
+        """Take in an observation; returns the messages that are new to the policy."""
+        ...
+
+    def prompt_ids(self, reserve: int) -> tuple[int, ...]:
+        """The ids of the next prompt, leaving room for `reserve` action tokens.
+
+        Raises:
+            ContextOverflow: there is no such room.
+        """
+        ...
+
+    def act(self, generation: Generation) -> str:
+        """Take in what was sampled; returns the action's text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every wait of an episode has an end. Seconds of wall clock."""
+
+    max_turns: int
+    episode_s: float = 300.0
+    env_call_s: float = 30.0
+    engine_call_s: float = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRequest:
+    """One episode to be played. `key` names it for ever: trajectory id and, with `sampling_seed`, its random draws."""
+
+    key: str
+    task: Task
+    seed: int
+    sampling: Sampling
+    sampling_seed: int | None = None
+
+
+@dataclass(slots=True)
+class Status:
+    """Where an episode is, for the watchdog."""
+
+    key: str
+    waits_for: str = "a free slot"
+    since: float = field(default_factory=time.monotonic)
+
+    def now(self, waits_for: str) -> None:
+        self.waits_for, self.since = waits_for, time.monotonic()
+
+
+@dataclass(slots=True)
+class Episode:
+    """The running state of one attempt at a request. Lives from reset to the finished `Trajectory`."""
+
+    request: EpisodeRequest
+    host: EnvHost
+    actor: Actor
+    new_context: Callable[[], Context]
+    limits: Limits
+    status: Status
+    turns: list[Turn] = field(default_factory=list)
+    success: bool | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    async def play(self, env: Environment) -> Trajectory:
+        """Play to the end. Faults of the environment and the engine come back as stop reasons, not exceptions."""
+        try:
+            return self.finish(await self._loop(env))
+        except EnvironmentFault as error:
+            return self.finish(StopReason.ENV_ERROR, fault=str(error))
+        except EngineFault as error:
+            return self.finish(StopReason.ENGINE_ERROR, fault=str(error))
+
+    async def _loop(self, env: Environment) -> StopReason:
+        context, act = self.new_context(), self.actor.begin(self.request.task)
+        first = await self._env("env.reset", env.reset, self.request.task, self.request.seed)
+        observation = as_observation(first)
+        observed = context.observe(observation)
+        while True:
+            state = await self._env("env.fingerprint", env.fingerprint)
+            try:
+                prompt = context.prompt_ids(self.request.sampling.max_tokens)
+                generation, wait_s = await self._decide(act, self._decision(prompt, observation, env))
+            except ContextOverflow:
+                return StopReason.MAX_TOKENS
+            action = context.act(generation)
+            before = time.monotonic()
+            result: StepResult = await self._env("env.step", env.step, action)
+            timings = Timings(engine_wait_s=wait_s, generate_s=generation.generate_s, env_s=time.monotonic() - before)
+            self.turns.append(make_turn(prompt, generation, action, observed, state, result, timings))
+            if stop := self._stopped(result):
+                return stop
+            observation = as_observation(result.observation)
+            observed = context.observe(observation)
+
+    def _stopped(self, result: StepResult) -> StopReason | None:
+        """Why the episode ends after this turn, or None."""
+        self.success = result.success if result.success is not None else self.success
+        if result.terminated:
+            return StopReason.TERMINATED
+        if result.truncated or len(self.turns) >= self.limits.max_turns:
+            self.turns[-1] = replace(self.turns[-1], truncated=True)
+            return StopReason.MAX_TURNS
+        if time.monotonic() - self.started > self.limits.episode_s:
+            self.turns[-1] = replace(self.turns[-1], truncated=True)
+            return StopReason.TIMEOUT
+        return None
+
+    async def _env(self, name: str, method: Callable[..., object], *args: object) -> object:
+        self.status.now(name)
+        return await self.host.call(method, *args, timeout_s=self.limits.env_call_s)
+
+    def _decision(self, prompt: tuple[int, ...], observation: Observation, env: Environment) -> Decision:
+        turn, sampling = len(self.turns), self.request.sampling
+        if self.request.sampling_seed is not None:
+            sampling = replace(sampling, seed=(self.request.sampling_seed + 7919 * turn) % 2**31)
+        return Decision(
+            prompt_ids=prompt,
+            sampling=sampling,
+            request_id=f"{self.request.key}/{turn}",
+            observation=observation,
+            env=env,
+        )
+
+    async def _decide(self, act: Act, decision: Decision) -> tuple[Generation, float]:
+        """One action and the seconds spent waiting for a place in the engine's batch."""
+        self.status.now("engine.generate")
+        before = time.monotonic()
+        try:
+            generation = await asyncio.wait_for(act(decision), self.limits.engine_call_s)
+        except TimeoutError as error:
+            raise EngineFault(
+                f"{self.actor.name} gave no answer within {self.limits.engine_call_s:g} s (rollout.engine_call_s)"
+            ) from error
+        return generation, max(0.0, time.monotonic() - before - generation.generate_s)
+
+    def finish(self, stop_reason: StopReason, fault: str = "") -> Trajectory:
+        success = self.success
+        if success is None and stop_reason.is_truncation:
+            success = False  # the task was not done within its limits; a fault leaves the verdict open
+        return Trajectory(
+            id=self.request.key,
+            task=self.request.task,
+            seed=self.request.seed,
+            turns=tuple(self.turns),
+            stop_reason=stop_reason,
+            success=success,
+            origin=self.actor.origin,
+            policy=self.actor.name,
+            version=min((turn.version for turn in self.turns), default=-1),
+            temperature=self.request.sampling.temperature,
+            fault=fault,
+            wall_s=time.monotonic() - self.started,
+        )
+
+
+def make_turn(
+    prompt_ids: tuple[int, ...],
+    generation: Generation,
+    action: str,
+    observed: tuple[Message, ...],
+    state: object,
+    result: StepResult,
+    timings: Timings,
+) -> Turn:
+    """The record of one action and its answer."""
+    return Turn(
+        prompt_ids=prompt_ids,
+        action_ids=generation.token_ids,
+        action_logprobs=generation.logprobs,
+        text=action,
+        observed=observed,
+        spans=generation.spans,
+        finish=generation.finish_reason,
+        rewards=result.rewards,
+        terminated=result.terminated,
+        truncated=result.truncated,
+        state_key=str(state),
+        timings=timings,
+    )
