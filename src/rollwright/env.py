@@ -77,7 +77,7 @@ class Environment(Protocol):
         """A key of everything the policy can see of the state; equal keys mean the same state."""
         ...
 
-    def close(self) -> None | Awaitable[None]: ...
+    def close(self) -> Awaitable[None] | None: ...
 
 
 @runtime_checkable
@@ -86,7 +86,7 @@ class Snapshots(Protocol):
 
     def snapshot(self) -> bytes | Awaitable[bytes]: ...
 
-    def restore(self, state: bytes) -> None | Awaitable[None]: ...
+    def restore(self, state: bytes) -> Awaitable[None] | None: ...
 
 
 class World(Protocol):
@@ -108,7 +108,7 @@ class World(Protocol):
         """A fresh environment. A world with execution "async" may return a coroutine."""
         ...
 
-    def close(self) -> None | Awaitable[None]:
+    def close(self) -> Awaitable[None] | None:
         """End everything the world started. Idempotent."""
         ...
 
