@@ -1,0 +1,50 @@
+"""Advantage estimators: pure functions from rewards (and values) to one number per trajectory, turn or action token.
+
+Statistics are over the tensors that are given: give the global batch, or pass its moments to `whiten`.
+"""
+
+from rollwright.advantages.anchors import GigpoAdvantages, gigpo
+from rollwright.advantages.groups import dr_grpo, group_mean, grpo, opo, pass_at_k_advantages, remax, rloo
+from rollwright.advantages.tokens import (
+    ValueAdvantages,
+    bootstrap_values,
+    check_rewards,
+    gae,
+    gae_padded,
+    reinforce,
+    reinforce_plus_plus,
+    reinforce_plus_plus_baseline,
+    returns_to_go,
+    returns_to_go_padded,
+)
+from rollwright.advantages.turns import bilevel_gae_v1, bilevel_gae_v2, turn_gae
+from rollwright.advantages.whitening import Moments, combine_moments, moments_of, whiten
+
+__all__ = [
+    "GigpoAdvantages",
+    "Moments",
+    "ValueAdvantages",
+    "bilevel_gae_v1",
+    "bilevel_gae_v2",
+    "bootstrap_values",
+    "check_rewards",
+    "combine_moments",
+    "dr_grpo",
+    "gae",
+    "gae_padded",
+    "gigpo",
+    "group_mean",
+    "grpo",
+    "moments_of",
+    "opo",
+    "pass_at_k_advantages",
+    "reinforce",
+    "reinforce_plus_plus",
+    "reinforce_plus_plus_baseline",
+    "remax",
+    "returns_to_go",
+    "returns_to_go_padded",
+    "rloo",
+    "turn_gae",
+    "whiten",
+]

@@ -1,0 +1,101 @@
+"""Estimates of the KL divergence to a reference policy from sampled tokens, and the controller of its coefficient."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+KlKind = Literal["k1", "k2", "k3", "abs", "k3+"]
+_MAX_LOG = 20.0
+_MAX_K3 = 10.0
+
+
+def _k3(x: Tensor) -> Tensor:
+    """e^-x + x - 1: unbiased and never negative. The clamps bound what one freak token can do to a batch."""
+    x = x.clamp(-_MAX_LOG, _MAX_LOG)
+    return (torch.expm1(-x) + x).clamp(-_MAX_K3, _MAX_K3)
+
+
+def kl_estimate(logprobs: Tensor, logprobs_ref: Tensor, *, kind: KlKind) -> Tensor:
+    """Per-token estimate of KL(pi || pi_ref), for tokens sampled from pi. Any shape -> the same shape.
+
+    With x = log pi - log pi_ref: k1 = x, abs = |x|, k2 = x^2 / 2, k3 = e^-x + x - 1.
+    In a *loss*, k1 has zero expected gradient (use it in the reward only), and the gradient of k3 is not that of the KL;
+    "k3+" has the value of k3 and the gradient of k2, which is.
+
+    Raises:
+        ValueError: an unknown kind.
+
+    Sources: Schulman 2020, "Approximating KL divergence".
+    """
+    x = logprobs - logprobs_ref.detach()
+    if kind == "k1":
+        return x
+    if kind == "abs":
+        return x.abs()
+    if kind == "k2":
+        return 0.5 * x.square()
+    if kind == "k3":
+        return _k3(x)
+    if kind == "k3+":
+        k2 = 0.5 * x.square()
+        return _k3(x).detach() + k2 - k2.detach()
+    raise ValueError(f"unknown KL estimate {kind!r}: k1, k2, k3, abs or k3+")
+
+
+def kl_shaped_rewards(
+    rewards: Tensor, logprobs: Tensor, logprobs_ref: Tensor, *, kl_coef: float, kind: KlKind = "k1"
+) -> Tensor:
+    """Rewards per action token minus `kl_coef` times the KL estimate of that token, without gradient. [N] -> [N].
+
+    Sources: arXiv:1909.08593.
+    """
+    return (rewards - kl_coef * kl_estimate(logprobs, logprobs_ref, kind=kind)).detach()
+
+
+@dataclass(kw_only=True)
+class AdaptiveKl:
+    """A KL coefficient that is steered towards a target KL; its state is saved in checkpoints.
+
+    Sources: arXiv:1909.08593 section 2.2.
+    """
+
+    coef: float = 0.001
+    target: float = 0.1
+    """Desired mean KL, in nats, in the unit of what `update` is given."""
+    horizon: int = 10_000
+    """Samples over which the coefficient may change by 20 % at most."""
+
+    def __post_init__(self) -> None:
+        if not (self.coef > 0 and self.target > 0 and self.horizon > 0):
+            raise ValueError(f"coef, target and horizon must be positive, got {self.coef}, {self.target}, {self.horizon}")
+
+    def update(self, kl: float, *, num_samples: int) -> float:
+        """Move the coefficient after a batch of `num_samples` with mean KL `kl`, and return it.
+
+        Raises:
+            ValueError: the KL is not finite; the coefficient stays as it was.
+        """
+        if not math.isfinite(kl):
+            raise ValueError(f"the KL of the batch is {kl}: look for a non-finite log-prob before adapting to it")
+        error = min(max(kl / self.target - 1.0, -0.2), 0.2)
+        self.coef *= 1.0 + error * num_samples / self.horizon
+        return self.coef
+
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint must hold; target and horizon are configuration."""
+        return {"coef": self.coef}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: the keys are not those of `state_dict`.
+        """
+        if set(state) != {"coef"}:
+            raise ValueError(f"the state of a KL controller has the key 'coef', got {sorted(state)}")
+        self.coef = float(state["coef"])

@@ -1,0 +1,26 @@
+"""Numbers about an update, for the logs. All take flat tokens and a mask; a batch without tokens gives 0."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> float:
+    """Mean over the unmasked entries of any shape; 0 if there are none."""
+    kept = values.detach()[mask.bool()].double()
+    return float(kept.mean()) if kept.numel() else 0.0
+
+
+def clip_frac(clipped: Tensor, mask: Tensor) -> float:
+    """Share of unmasked tokens whose gradient the clip changed (`PolicyLoss.clipped`)."""
+    return masked_mean(clipped.double(), mask)
+
+
+def approximate_kl(logprobs: Tensor, logprobs_old: Tensor, mask: Tensor) -> float:
+    """Mean k3 estimate of KL(pi_old || pi) over tokens sampled from pi_old: e^d - d - 1 with d = log pi - log pi_old.
+
+    Sources: Schulman 2020, "Approximating KL divergence".
+    """
+    difference = (logprobs - logprobs_old).detach().clamp(-20.0, 20.0)
+    return masked_mean(torch.expm1(difference) - difference, mask)

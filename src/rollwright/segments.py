@@ -1,0 +1,138 @@
+"""Sums, means and backward scans over the sequences of a flat, packed batch.
+
+All the mathematics of the learner runs on flat tensors: one entry per action token ([N]), and beside it an integer
+`sequence_index` [N] that names the sequence (turn, trajectory, group) the entry belongs to. Observations and padding are
+simply absent, so no formula can see them. Within one sequence the entries stand in the order in which they were sampled;
+different sequences may be interleaved. The padded layout ([B, T] and a mask) is converted here, at the border.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_segments(values: Tensor, sequence_index: Tensor, num_sequences: int) -> None:
+    """Raise unless `values` and `sequence_index` are flat, of one length, and every index lies in [0, num_sequences).
+
+    Raises:
+        ValueError: a shape or an index is wrong.
+        TypeError: the index is not an integer tensor.
+    """
+    if values.dim() != 1 or sequence_index.shape != values.shape:
+        raise ValueError(
+            f"expected flat tensors of one length, got {tuple(values.shape)} with an index of "
+            f"{tuple(sequence_index.shape)}: flatten padded tensors with `flatten_padded` first"
+        )
+    if sequence_index.is_floating_point() or sequence_index.dtype == torch.bool:
+        raise TypeError(f"the sequence index must hold integers, got {sequence_index.dtype}")
+    if sequence_index.numel() and not 0 <= int(sequence_index.min()) <= int(sequence_index.max()) < num_sequences:
+        raise ValueError(
+            f"sequence indices span {int(sequence_index.min())}..{int(sequence_index.max())}, "
+            f"but there are {num_sequences} sequences (0..{num_sequences - 1})"
+        )
+
+
+def segment_sum(values: Tensor, sequence_index: Tensor, num_sequences: int) -> Tensor:
+    """Sum of each sequence's entries. [N] -> [S]; an empty sequence sums to 0. Differentiable in `values`."""
+    check_segments(values, sequence_index, num_sequences)
+    return values.new_zeros(num_sequences).index_add(0, sequence_index, values)
+
+
+def segment_count(mask: Tensor, sequence_index: Tensor, num_sequences: int) -> Tensor:
+    """Number of entries with a true mask in each sequence. [N] bool -> [S] int64."""
+    return segment_sum(mask.long(), sequence_index, num_sequences)
+
+
+def segment_mean(values: Tensor, sequence_index: Tensor, num_sequences: int) -> Tensor:
+    """Mean of each sequence's entries. [N] -> [S]; an empty sequence has mean 0. Differentiable in `values`."""
+    totals = segment_sum(values, sequence_index, num_sequences)
+    counts = segment_count(torch.ones_like(sequence_index), sequence_index, num_sequences)
+    return totals / counts.clamp(min=1)
+
+
+def segment_std(values: Tensor, sequence_index: Tensor, num_sequences: int) -> Tensor:
+    """Unbiased standard deviation of each sequence's entries. [N] -> [S]; 0 where a sequence has fewer than two."""
+    centred = values - segment_mean(values, sequence_index, num_sequences)[sequence_index]
+    squares = segment_sum(centred.square(), sequence_index, num_sequences)
+    counts = segment_count(torch.ones_like(sequence_index), sequence_index, num_sequences)
+    return (squares / (counts - 1).clamp(min=1)).sqrt()
+
+
+def positions_in_segment(sequence_index: Tensor, num_sequences: int) -> Tensor:
+    """Rank of every entry within its own sequence, counted from 0 in the order of appearance. [N] -> [N] int64."""
+    order = torch.argsort(sequence_index, stable=True)
+    counts = torch.bincount(sequence_index, minlength=num_sequences)
+    starts = counts.cumsum(0) - counts
+    ranks = torch.arange(sequence_index.numel(), device=sequence_index.device) - starts[sequence_index[order]]
+    return torch.empty_like(ranks).index_copy(0, order, ranks)
+
+
+def is_segment_start(sequence_index: Tensor, num_sequences: int) -> Tensor:
+    """True at the first entry of every sequence. [N] -> [N] bool."""
+    return positions_in_segment(sequence_index, num_sequences) == 0
+
+
+def is_segment_end(sequence_index: Tensor, num_sequences: int) -> Tensor:
+    """True at the last entry of every sequence. [N] -> [N] bool."""
+    counts = torch.bincount(sequence_index, minlength=num_sequences)
+    return positions_in_segment(sequence_index, num_sequences) == counts[sequence_index] - 1
+
+
+def next_in_segment(values: Tensor, sequence_index: Tensor, last_values: Tensor) -> Tensor:
+    """The value of the next entry of the same sequence; after the last one, that sequence's `last_values`.
+
+    Args:
+        values: [N] float.
+        sequence_index: [N] int.
+        last_values: [S] float, what follows each sequence (0 where it ended, a bootstrap value where it was cut).
+    """
+    num_sequences = last_values.numel()
+    check_segments(values, sequence_index, num_sequences)
+    order = torch.argsort(sequence_index, stable=True)
+    following = last_values.to(values.dtype)[sequence_index].clone()
+    same = sequence_index[order][:-1] == sequence_index[order][1:]
+    following[order[:-1][same]] = values[order[1:][same]]
+    return following
+
+
+def reverse_discounted_sum(values: Tensor, sequence_index: Tensor, num_sequences: int, decay: float) -> Tensor:
+    """y_t = x_t + decay * y_next, backwards within every sequence. [N] -> [N].
+
+    Returns-to-go are this with decay gamma, advantages this over temporal differences with decay gamma * lambda. Works
+    column by column on a dense [S, L] copy, so it costs L steps for the longest sequence, however many there are.
+    """
+    check_segments(values, sequence_index, num_sequences)
+    if values.numel() == 0:
+        return values.clone()
+    columns = positions_in_segment(sequence_index, num_sequences)
+    dense = values.new_zeros(num_sequences, int(columns.max()) + 1)
+    dense[sequence_index, columns] = values
+    # Rows are left-aligned: the empty tail of a short row holds zeros and therefore hands zero to its last entry.
+    for column in range(dense.shape[1] - 2, -1, -1):
+        dense[:, column] += decay * dense[:, column + 1]
+    return dense[sequence_index, columns]
+
+
+def flatten_padded(padded: Tensor, mask: Tensor) -> Tensor:
+    """The masked-in entries of a padded tensor, row after row. [B, T] -> [N].
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if padded.shape != mask.shape:
+        raise ValueError(f"tensor {tuple(padded.shape)} and mask {tuple(mask.shape)} must have the same shape")
+    return padded[mask.bool()]
+
+
+def padded_sequence_index(mask: Tensor) -> Tensor:
+    """Row number of every masked-in entry, in the order of `flatten_padded`. [B, T] -> [N] int64."""
+    return mask.bool().nonzero()[:, 0]
+
+
+def unflatten_padded(flat: Tensor, mask: Tensor) -> Tensor:
+    """Inverse of `flatten_padded`: entries go back to their places, all other places hold 0. [N] -> [B, T]."""
+    chosen = mask.bool()
+    if flat.dim() != 1 or flat.numel() != int(chosen.sum()):
+        raise ValueError(f"{flat.numel()} flat entries cannot fill a mask with {int(chosen.sum())} places")
+    return flat.new_zeros(mask.shape).masked_scatter(chosen, flat)
