@@ -1,0 +1,1 @@
+"""Text environments: mazes and games that live in memory."""
