@@ -1,0 +1,105 @@
+"""One turn, several words, one of them pays 1.0. It shows that a learner learns at all, and nothing else.
+
+The policy is told the words, not which one pays; only the reward says so. The seed draws the order in which the words
+are listed, so the place in the list gives nothing away. Any other answer ends the episode with 0.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+
+from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, split_of_seed, state_key
+from rollwright.errors import ConfigError
+from rollwright.types import Split, Task
+
+
+class BanditEnvironment:
+    """One pull."""
+
+    def __init__(self, world: BanditWorld) -> None:
+        self.world = world
+        self._listed: list[str] = []
+        self._over = True
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        if split_of_seed(seed) != task.split:
+            raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
+        self._listed = random.Random(seed).sample(self.world.words, len(self.world.words))
+        self._over = False
+        return Observation(text=f"Words: {', '.join(self._listed)}.")
+
+    def step(self, action: str) -> StepResult:
+        if self._over:
+            raise RuntimeError("the episode is over; call `reset` before the next `step`")
+        self._over = True
+        word = action.strip()
+        if word not in self.world.words:
+            return StepResult(observation="That is none of the words.", terminated=True, success=False)
+        paid = word == self.world.pays
+        said = "It pays." if paid else "It does not pay."
+        return StepResult(observation=said, reward=float(paid), terminated=True, success=paid)
+
+    def fingerprint(self) -> str:
+        return state_key(*self._listed, str(self._over))
+
+    def snapshot(self) -> bytes:
+        return json.dumps({"listed": self._listed, "over": self._over}).encode()
+
+    def restore(self, state: bytes) -> None:
+        saved = json.loads(state)
+        self._listed, self._over = list(saved["listed"]), saved["over"]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class SaysTheWord:
+    """Knows which word pays."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+
+    def act(self, env: Environment, observation: Observation) -> str:
+        return self._word
+
+
+class BanditWorld:
+    """Build it with `build`."""
+
+    name = "text.bandit"
+    execution: Execution = "inline"
+    snapshots: SnapshotKind = "exact"
+    max_turns = 1
+    instructions = "Answer with one of the words, and nothing else."
+
+    def __init__(self, *, words: tuple[str, ...], pays: str) -> None:
+        self.words = words
+        self.pays = pays
+
+    def tasks(self, split: Split) -> list[Task]:
+        return [Task(id=f"{split}/bandit", split=split)]
+
+    def make(self) -> BanditEnvironment:
+        return BanditEnvironment(self)
+
+    def teacher(self, task: Task) -> SaysTheWord:
+        return SaysTheWord(self.pays)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def build(*, words: Sequence[str] = ("apple", "pear", "plum", "fig"), pays: str = "plum") -> BanditWorld:
+    """The bandit over `words`, of which `pays` pays.
+
+    Raises:
+        ConfigError: fewer than two words, a word twice or with space around it, or `pays` is not among them.
+    """
+    clean = tuple(words)
+    if len(clean) < 2 or len(set(clean)) != len(clean) or any(not word or word != word.strip() for word in clean):
+        raise ConfigError(f"text.bandit needs two or more different words without space around them, got {list(clean)}")
+    if pays not in clean:
+        raise ConfigError(f"text.bandit cannot pay {pays!r}; expected one of {', '.join(clean)}")
+    return BanditWorld(words=clean, pays=pays)

@@ -1,0 +1,299 @@
+"""LMRL-Gym's maze: walk to the goal in the fewest moves. Fully observed ("fo") or walls only ("po").
+
+Reward per move, the benchmark's own scale: 0 for the move that reaches the goal, -1 for every other move (into a wall
+too), -4 for a string that is not a move. An episode that has used up its 100 moves earns one more -1 and ends. So a
+start at distance d is worth -(d - 1) at best: -6.84 on average over the 25 starts of the double T, and -101 at worst
+for a policy that only writes moves.
+
+Two things differ from the benchmark's program, neither of which changes a return. There the -1 for the time-out comes
+in a 101st turn whose action is ignored; here it comes with the 100th move, as the part `timeout`. And an unknown
+string is answered by a sentence that says so, before the usual observation.
+
+Starts are tasks. With `starts="held_out"` every cell belongs to one split, so a policy is judged on starts that it was
+never trained from; in the double T the 5 validation and the 5 test starts are worth -6.8 each on average, the 15 for
+training -6.87. With `starts="all"` every cell is a test task and there is nothing to train on: the evaluation that
+published numbers use.
+
+Sources: arXiv:2311.18232 (task, rewards, limits); layouts and wording of observations as in the public benchmark.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, get_args
+
+from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, state_key
+from rollwright.errors import ConfigError
+from rollwright.types import Split, Task
+
+Cell = tuple[int, int]  # row, column, counted from the top left corner
+Variant = Literal["fo", "po"]
+Wording = Literal["lmrl", "compact"]
+Starts = Literal["held_out", "all"]
+Outcome = Literal["playing", "success", "failure"]
+
+MOVES: dict[str, Cell] = {"move up": (-1, 0), "move down": (1, 0), "move left": (0, -1), "move right": (0, 1)}
+_OPPOSITE = {"move up": "move down", "move down": "move up", "move left": "move right", "move right": "move left"}
+# The order in which the benchmark lists walls, and its words for them.
+_SIDES: dict[str, Cell] = {"right": (0, 1), "left": (0, -1), "above": (-1, 0), "below": (1, 0)}
+_PHRASES = {"right": "to your right", "left": "to your left", "above": "above you", "below": "below you"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A maze: `#` is wall. Validation and test starts are spread over near and far cells; the rest is for training."""
+
+    rows: tuple[str, ...]
+    goal: Cell
+    validation: tuple[Cell, ...]
+    test: tuple[Cell, ...]
+
+    def is_free(self, cell: Cell) -> bool:
+        return self.rows[cell[0]][cell[1]] != "#"
+
+    @property
+    def starts(self) -> tuple[Cell, ...]:
+        """Every free cell except the goal, in reading order."""
+        cells = [(r, c) for r, row in enumerate(self.rows) for c in range(len(row))]
+        return tuple(cell for cell in cells if self.is_free(cell) and cell != self.goal)
+
+    def starts_of(self, split: Split) -> tuple[Cell, ...]:
+        held_out = {"validation": self.validation, "test": self.test}
+        if split == "train":
+            return tuple(cell for cell in self.starts if cell not in self.validation + self.test)
+        return held_out[split]
+
+
+MAZES: dict[str, Layout] = {
+    "double_t": Layout(
+        rows=(
+            "#############",
+            "#.....#.....#",
+            "###.#####.###",
+            "###.#####.###",
+            "###.#####.###",
+            "###.......###",
+            "######.######",
+            "######.######",
+            "######.######",
+            "#############",
+        ),
+        goal=(8, 6),
+        validation=((1, 11), (1, 3), (3, 9), (5, 8), (5, 5)),
+        test=((1, 1), (1, 8), (4, 9), (5, 3), (5, 6)),
+    ),
+    "umaze": Layout(
+        rows=("#####", "#...#", "#.#.#", "#.#.#", "#####"),
+        goal=(3, 3),
+        validation=((1, 1),),
+        test=((2, 1),),
+    ),
+}
+
+
+def layout_of(maze: str) -> Layout:
+    """The layout of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if maze not in MAZES:
+        raise ConfigError(f"no maze is called {maze!r}; expected one of {', '.join(MAZES)}")
+    return MAZES[maze]
+
+
+@cache
+def shortest_paths(maze: str) -> dict[Cell, tuple[int, str]]:
+    """For every start its distance to the goal in moves, and the first move of a shortest path."""
+    layout = layout_of(maze)
+    found: dict[Cell, tuple[int, str]] = {layout.goal: (0, "")}
+    frontier = deque([layout.goal])
+    while frontier:
+        cell = frontier.popleft()
+        for move, (down, right) in MOVES.items():
+            neighbour = (cell[0] + down, cell[1] + right)
+            if neighbour not in found and layout.is_free(neighbour):
+                found[neighbour] = (found[cell][0] + 1, _OPPOSITE[move])
+                frontier.append(neighbour)
+    del found[layout.goal]
+    return found
+
+
+def optimal_return(start: Cell, maze: str = "double_t") -> float:
+    """The best undiscounted return from `start`: -(distance - 1), since the last move is free."""
+    return 1.0 - shortest_paths(maze)[start][0]
+
+
+def describe(layout: Layout, cell: Cell, variant: Variant, wording: Wording) -> str:
+    """What the policy sees at `cell`.
+
+    "lmrl" is the benchmark's wording (digits of a number stand apart). "compact" says the same in a few tokens:
+    `at 3,5 goal 8,6 walls left right`, sides in the order up, down, left, right, named by their moves.
+    """
+    walls = [side for side, (r, c) in _SIDES.items() if not layout.is_free((cell[0] + r, cell[1] + c))]
+    if wording == "compact":
+        moves = [move for move, (r, c) in MOVES.items() if not layout.is_free((cell[0] + r, cell[1] + c))]
+        blocked = " ".join(["walls", *(move.removeprefix("move ") for move in moves)]) if moves else "no walls"
+        place = f"at {cell[0]},{cell[1]} goal {layout.goal[0]},{layout.goal[1]} " if variant == "fo" else ""
+        return place + blocked
+    place = f"The goal is at position {_spaced(layout.goal)}. Your current position is at position {_spaced(cell)}. "
+    return f"{place if variant == 'fo' else ''}{_wall_sentence(walls)}\n"
+
+
+def _spaced(cell: Cell) -> str:
+    return ", ".join(" ".join(str(number)) for number in cell)
+
+
+def _wall_sentence(walls: Sequence[str]) -> str:
+    phrases = [_PHRASES[side] for side in walls]
+    if not phrases:
+        return "There are no walls near you."
+    if len(phrases) == 1:
+        return f"There is a wall {phrases[0]}."
+    return f"There are walls {', '.join(phrases)}."
+
+
+class MazeEnvironment:
+    """One walk. The start comes from the task; the seed changes nothing, since the maze has no chance in it."""
+
+    def __init__(self, world: MazeWorld) -> None:
+        self.world = world
+        self._cell: Cell = world.layout.goal
+        self._moves_used = 0
+        self._outcome: Outcome = "failure"  # no episode yet: only `reset` or `restore` opens one
+
+    @property
+    def cell(self) -> Cell:
+        """Where the walker stands."""
+        return self._cell
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        start = (int(task.params["start"][0]), int(task.params["start"][1]))
+        if start not in self.world.layout.starts:
+            raise ValueError(f"task {task.id!r} starts at {start}, which is no start of maze {self.world.maze!r}")
+        self._cell, self._moves_used, self._outcome = start, 0, "playing"
+        return Observation(text=self._look(), goal="" if self.world.wording == "compact" else "Walk to the goal.")
+
+    def step(self, action: str) -> StepResult:
+        if self._outcome != "playing":
+            raise RuntimeError("the episode is over; call `reset` before the next `step`")
+        move = MOVES.get(action.strip())
+        self._moves_used += 1
+        if move is not None:
+            target = (self._cell[0] + move[0], self._cell[1] + move[1])
+            self._cell = target if self.world.layout.is_free(target) else self._cell
+        if self._cell == self.world.layout.goal:
+            self._outcome = "success"
+            return StepResult(observation="Success\n", reward=0.0, terminated=True, success=True)
+        reward = -4.0 if move is None else -1.0
+        if self._moves_used >= self.world.max_turns:
+            self._outcome = "failure"
+            parts = {"env": reward, "timeout": -1.0}
+            return StepResult(observation="Failure\n", reward=parts, truncated=True, success=False)
+        return StepResult(observation=self._look() if move is not None else self._complain(), reward=reward)
+
+    def fingerprint(self) -> str:
+        """Maze, cell and outcome. Moves used up are left out: the policy is not told, and the cell is the state."""
+        return state_key(self.world.maze, str(self._cell), self._outcome)
+
+    def snapshot(self) -> bytes:
+        state = {"maze": self.world.maze, "cell": self._cell, "used": self._moves_used, "outcome": self._outcome}
+        return json.dumps(state).encode()
+
+    def restore(self, state: bytes) -> None:
+        """Take up the episode of a snapshot, also one that another environment of this maze took."""
+        saved = json.loads(state)
+        if saved["maze"] != self.world.maze:
+            raise ValueError(f"the snapshot is of maze {saved['maze']!r}, this world is {self.world.maze!r}")
+        self._cell = (saved["cell"][0], saved["cell"][1])
+        self._moves_used, self._outcome = saved["used"], saved["outcome"]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _look(self) -> str:
+        return describe(self.world.layout, self._cell, self.world.variant, self.world.wording)
+
+    def _complain(self) -> str:
+        said = "unknown move " if self.world.wording == "compact" else f"That is not one of {', '.join(MOVES)}. "
+        return said + self._look()
+
+
+class ShortestPath:
+    """Walks a shortest path: reads the cell from the environment, so it solves the partially observed maze too."""
+
+    def act(self, env: Environment, observation: Observation) -> str:
+        if not isinstance(env, MazeEnvironment):
+            raise TypeError(f"this teacher walks mazes, not {type(env).__name__}")
+        return shortest_paths(env.world.maze)[env.cell][1]
+
+
+class MazeWorld:
+    """The starts of one maze as tasks. Build it with `build`."""
+
+    name = "text.maze"
+    execution: Execution = "inline"
+    snapshots: SnapshotKind = "exact"
+
+    def __init__(self, *, variant: Variant, maze: str, max_turns: int, wording: Wording, starts: Starts) -> None:
+        self.layout = layout_of(maze)
+        self.variant = variant
+        self.maze = maze
+        self.max_turns = max_turns
+        self.wording = wording
+        self.instructions = f"You walk through a maze. Answer with exactly one of: {', '.join(MOVES)}."
+        self._starts = starts
+
+    def tasks(self, split: Split) -> list[Task]:
+        """One task per start, in reading order."""
+        # A task belongs to one split for good: the start that is for training here is another task under "all".
+        if self._starts == "all":
+            cells, prefix = (self.layout.starts if split == "test" else ()), f"{self.maze}/all"
+        else:
+            cells, prefix = self.layout.starts_of(split), self.maze
+        return [Task(id=f"{prefix}/{r},{c}", split=split, params={"start": [r, c]}) for r, c in cells]
+
+    def make(self) -> MazeEnvironment:
+        return MazeEnvironment(self)
+
+    def teacher(self, task: Task) -> ShortestPath:
+        return ShortestPath()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def build(
+    *,
+    variant: Variant = "fo",
+    maze: str = "double_t",
+    max_turns: int = 100,
+    observation: Wording = "lmrl",
+    starts: Starts = "held_out",
+) -> MazeWorld:
+    """The maze world.
+
+    Args:
+        variant: "fo" shows goal, position and walls; "po" walls only (the moves made are the conversation itself).
+        maze: "double_t" (25 starts, the benchmark's) or "umaze" (6 starts, for quick tests).
+        max_turns: moves before the time-out; 100 in published results.
+        observation: "lmrl" for the benchmark's sentences, "compact" for tiny models.
+        starts: "held_out" keeps the starts of the splits apart; "all" makes every start a test task.
+
+    Raises:
+        ConfigError: an option has no such value.
+    """
+    for key, value, allowed in (
+        ("variant", variant, get_args(Variant)),
+        ("observation", observation, get_args(Wording)),
+        ("starts", starts, get_args(Starts)),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"text.maze has no {key} {value!r}; expected one of {', '.join(allowed)}")
+    if max_turns < 1:
+        raise ConfigError(f"text.maze needs max_turns of 1 or more, got {max_turns}")
+    return MazeWorld(variant=variant, maze=maze, max_turns=max_turns, wording=observation, starts=starts)
