@@ -1,0 +1,12 @@
+"""Strict configuration: frozen pydantic models, YAML files and `key=value`, and errors that name the nearest key.
+
+A recipe declares its keys as a `Config` and calls `load_config(ItsConfig, sys.argv[1:])`. Every key has a type, a
+default and a meaning; a key that does not exist, or that the chosen method would not read, is an error before any
+weight is loaded.
+"""
+
+from rollwright.config.help import help_text
+from rollwright.config.load import build, dump, load_config
+from rollwright.config.model import Config, Readers, keys_without_effect
+
+__all__ = ["Config", "Readers", "build", "dump", "help_text", "keys_without_effect", "load_config"]

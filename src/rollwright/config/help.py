@@ -1,0 +1,96 @@
+"""What `--help` prints: every key with its type, default and meaning, section by section."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from rollwright.config.model import Config, section_of
+
+_USAGE = "usage: [file.yaml ...] [key.sub=value ...] [~key ...] [--plan] [--help]\n"
+_WIDTH = 110
+
+
+def help_text(cls: type[Config]) -> str:
+    """All keys of a configuration, for a terminal. Keys of one section stand together under its dotted name."""
+    summary = (cls.__doc__ or "").strip()
+    explain = (
+        "Later files and words win. `~key` forgets what an earlier file set; `--plan` prints the resolved settings "
+        "and ends before any weight is loaded."
+    )
+    parts = [_USAGE, _wrap(summary, 0), "", _wrap(explain, 0), *_sections(cls, "")]
+    return "\n".join(parts) + "\n"
+
+
+def _sections(cls: type[Config], prefix: str) -> Iterator[str]:
+    keys = {name: field for name, field in cls.model_fields.items() if not section_of(field.annotation)}
+    if prefix and keys:
+        yield f"\n{prefix.rstrip('.')}: {_first_sentence(cls.__doc__)}"
+    elif keys:
+        yield "\nkeys:"
+    for name, field in keys.items():
+        yield f"  {prefix}{name} = {_default(field)}   ({type_text(field)})"
+        yield _wrap(f"{field.description or ''}{_readers(cls, name)}".strip(), 6)
+    for name, field in cls.model_fields.items():
+        section = section_of(field.annotation)
+        if section:
+            yield from _sections(section, f"{prefix}{name}.")
+
+
+def type_text(field: FieldInfo) -> str:
+    """The type of a key in plain words, with its bounds: `int >= 1`, `ppo | grpo`, `list of str`."""
+    bounds = []
+    for limit in field.metadata:
+        for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+            value = getattr(limit, name, None)
+            if value is not None:
+                bounds.append(f"{sign} {value}")
+    return " ".join((_annotation_text(field.annotation), ", ".join(bounds))).strip()
+
+
+def _annotation_text(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(str(choice) for choice in arguments)
+    if origin is Annotated:
+        return _annotation_text(arguments[0])
+    if origin in (Union, UnionType):
+        return " | ".join(_annotation_text(choice) for choice in arguments)
+    if origin in (list, tuple, set, frozenset):
+        return f"{origin.__name__} of {' and '.join(_annotation_text(a) for a in arguments if a is not Ellipsis)}"
+    if origin is dict:
+        return "section of free keys"
+    if annotation is NoneType:
+        return "null"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "REQUIRED"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return "null" if value is None else str(value) if not isinstance(value, str) else (value or "''")
+
+
+def _readers(cls: type[Config], name: str) -> str:
+    conditions = [
+        f"{chooser}={'|'.join(str(value) for value in values)}"
+        for chooser, values in cls.only_for.get(name, {}).items()
+    ]
+    return f" Only with {' and '.join(conditions)}." if conditions else ""
+
+
+def _first_sentence(doc: str | None) -> str:
+    return " ".join((doc or "").split("\n\n")[0].split())
+
+
+def _wrap(text: str, indent: int) -> str:
+    pad = " " * indent
+    paragraphs = textwrap.dedent(text).split("\n\n")
+    return "\n\n".join(
+        textwrap.fill(" ".join(p.split()), _WIDTH, initial_indent=pad, subsequent_indent=pad) for p in paragraphs
+    )

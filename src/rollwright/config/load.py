@@ -1,0 +1,181 @@
+"""Build a configuration, or say exactly what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rollwright.config.help import help_text, type_text
+from rollwright.config.layers import Layers, add_file, read_words
+from rollwright.config.model import Config, all_keys, field_at, keys_without_effect, section_of
+from rollwright.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def load_config(
+    cls: type[ConfigT],
+    argv: Sequence[str],
+    *,
+    default: Path | None = None,
+    plan: Callable[[ConfigT], str] | None = None,
+) -> ConfigT:
+    """The configuration that a command line asks for. Later words win over earlier ones.
+
+    Args:
+        argv: YAML files, `key.sub=value`, `~key` (forget what an earlier file set), `--help`, `--plan`.
+        default: YAML file to start from where `argv` names none.
+        plan: what `--plan` prints above the resolved configuration, such as the batch arithmetic.
+
+    Raises:
+        ConfigError: with every problem found, each with its dotted key, the value, and what would be right.
+        SystemExit: code 0, after `--help` or `--plan` has printed.
+    """
+    words = [word for word in argv if word not in ("-h", "--help", "--plan")]
+    if len(set(argv) & {"-h", "--help"}) > 0:
+        _print_once(help_text(cls))
+        raise SystemExit(0)
+    if default is not None and not any(Path(word).suffix in (".yaml", ".yml") and "=" not in word for word in words):
+        words.insert(0, str(default))
+    layers = read_words(cls, words)
+    config = _validate(cls, layers.resolved(), layers.set_by)
+    if "--plan" in argv:
+        _print_once("\n".join(filter(None, (plan(config) if plan else "", dump(config)))))
+        raise SystemExit(0)
+    return config
+
+
+def build(cls: type[ConfigT], values: Mapping[str, Any] | Path) -> ConfigT:
+    """The configuration that a mapping or one YAML file describes.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    layers = Layers(cls=cls)
+    if isinstance(values, Path):
+        add_file(layers, values)
+    else:
+        layers.add(values, "")
+    return _validate(cls, layers.resolved(), layers.set_by)
+
+
+def dump(config: Config) -> str:
+    """The whole configuration as YAML, defaults included; `build` reads it back to an equal one.
+
+    Keys that the chosen method does not read are left out: written down, they would be an error.
+    """
+    return OmegaConf.to_yaml(OmegaConf.create(_effective(config)))
+
+
+def _effective(config: Config, idle: frozenset[str] = frozenset()) -> dict[str, Any]:
+    idle |= {key for key, *_ in keys_without_effect(config)}
+    plain = config.model_dump(mode="json")
+    kept: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            below = frozenset(path.removeprefix(f"{name}.") for path in idle if path.startswith(f"{name}."))
+            kept[name] = _effective(value, below)
+        elif name not in idle:
+            kept[name] = plain[name]
+    return {name: value for name, value in kept.items() if name not in idle}
+
+
+def _validate(cls: type[ConfigT], values: dict[str, Any], set_by: Mapping[str, str]) -> ConfigT:
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        problems = [line for detail in error.errors() for line in _explain(cls, detail, set_by)]
+    raise ConfigError(problems[0] if len(problems) == 1 else "\n".join((f"{len(problems)} problems:", *problems)))
+
+
+def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str]) -> list[str]:
+    """One finding of pydantic, in the words of the user's own keys."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    path = ".".join(str(part) for part in detail["loc"])
+    if kind == "no_effect":
+        prefix = f"{path}." if path else ""
+        return [_from(set_by, prefix + entry[0]) + _idle(prefix, *entry) for entry in context["idle"]]
+    source = _from(set_by, path)
+    if kind == "extra_forbidden":
+        return [source + _unknown(cls, path)]
+    if kind == "missing":
+        return [f"missing key `{path}` ({_expected(cls, path)}): set it in the YAML or as `{path}=...`."]
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return [f"{source}`{path}` must be a section of keys, got {detail['input']!r}."]
+    if kind == "literal_error":
+        return [source + _wrong_choice(cls, path, detail["input"])]
+    if kind == "value_error":
+        where = f"`{path}`: " if path else ""
+        return [f"{source}{where}{context.get('error', detail['msg'])}"]
+    return [f"{source}`{path}` must be {_expected(cls, path)}, got {detail['input']!r}."]
+
+
+def _from(set_by: Mapping[str, str], path: str) -> str:
+    """Who set the key, or the section or list that holds it."""
+    while path and path not in set_by:
+        path = path.rpartition(".")[0]
+    source = set_by.get(path, "")
+    return f"{source}: " if source else ""
+
+
+def _idle(prefix: str, key: str, chooser: str, value: Any, readers: tuple[Any, ...]) -> str:
+    wanted = ", ".join(str(reader) for reader in readers)
+    return (
+        f"`{prefix}{key}` has no effect with `{prefix}{chooser}={value}`; it is read only with {wanted}. "
+        f"Remove it (`~{prefix}{key}` on the command line) or choose one of those."
+    )
+
+
+def _unknown(cls: type[Config], path: str) -> str:
+    parent, _, key = path.rpartition(".")
+    section = _section_at(cls, parent)
+    here = list(section.model_fields) if section else []
+    elsewhere = [known for known, _ in all_keys(cls) if known.rpartition(".")[2] == key]
+    near = difflib.get_close_matches(key, here, n=1)
+    if near:
+        hint = f" Did you mean `{near[0]}`?"
+    elif elsewhere:
+        hint = " There is " + " and ".join(f"`{known}`" for known in elsewhere) + "."
+    else:
+        close = difflib.get_close_matches(path, [known for known, _ in all_keys(cls)], n=1)
+        hint = f" Did you mean `{close[0]}`?" if close else ""
+    return f"unknown key `{path}`.{hint} Keys here: {', '.join(here)}."
+
+
+def _section_at(cls: type[Config], path: str) -> type[Config] | None:
+    if not path:
+        return cls
+    field = field_at(cls, path)
+    return section_of(field.annotation) if field else None
+
+
+def _wrong_choice(cls: type[Config], path: str, value: Any) -> str:
+    expected = _expected(cls, path)
+    near = difflib.get_close_matches(str(value), expected.split(" | "), n=1)
+    hint = f" Did you mean `{near[0]}`?" if near else ""
+    return f"`{path}` must be {expected}, got {value!r}.{hint}"
+
+
+def _expected(cls: type[Config], path: str) -> str:
+    """The type of a key as help prints it; of a list's element, that of the list."""
+    while path:
+        field = field_at(cls, path)
+        if field is not None:
+            return type_text(field)
+        path = path.rpartition(".")[0]
+    return "valid"
+
+
+def _print_once(text: str) -> None:
+    # Under a launcher every rank reads the same command line; one of them speaks.
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(text.rstrip("\n") + "\n")

@@ -1,0 +1,130 @@
+"""The base class of all configurations, and what can be asked of one: its keys, its sections, which keys are idle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+Readers = Mapping[str, Mapping[str, tuple[Any, ...]]]
+"""Key -> {chooser: the values with which the key is read}; all choosers must agree. Dotted paths from the model."""
+
+
+class Config(BaseModel):
+    """A section of keys. Frozen, unknown keys forbidden; the meaning of a key is its description or docstring.
+
+    `only_for` says which keys only some methods read:
+
+        only_for = {"clip_eps": {"loss": ("ppo", "dual_clip")}}
+
+    Setting `clip_eps` with another `loss` is then an error; its default does no harm. `shorthand` names the key that
+    a bare value stands for: with `shorthand = "name"`, `engine=vllm` means `engine.name=vllm` and leaves the
+    section's other keys alone.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+    )
+
+    only_for: ClassVar[Readers] = {}
+    shorthand: ClassVar[str | None] = None
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        for key, choosers in cls.only_for.items():
+            for path in (key, *choosers):
+                if field_at(cls, path) is None:
+                    raise TypeError(f"{cls.__name__}.only_for names `{path}`, which is no key of it")
+        if cls.shorthand is not None and cls.shorthand not in cls.model_fields:
+            raise TypeError(f"{cls.__name__}.shorthand names `{cls.shorthand}`, which is no key of it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, value: Any) -> Any:
+        if cls.shorthand is not None and isinstance(value, str | int | float):
+            return {cls.shorthand: value}
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python counts True as 1, so that `steps: yes` would pass for one step.
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation in (int, float):
+            raise PydanticCustomError("number_type", "a truth value is not a number")
+        return value
+
+    @model_validator(mode="after")
+    def _every_set_key_is_read(self) -> Config:
+        idle = [entry for entry in keys_without_effect(self) if _is_set(self, entry[0])]
+        if idle:
+            raise PydanticCustomError("no_effect", "keys without effect", {"idle": idle})
+        return self
+
+
+def keys_without_effect(config: Config) -> list[tuple[str, str, Any, tuple[Any, ...]]]:
+    """Keys of this section that the chosen method does not read, set or not; those of sub-sections not included.
+
+    Returns:
+        One (key, chooser, the chooser's value, the values that would read the key) per idle key.
+    """
+    idle = []
+    for key, choosers in config.only_for.items():
+        for chooser, readers in choosers.items():
+            value = _value_at(config, chooser)
+            if value not in readers:
+                idle.append((key, chooser, value, tuple(readers)))
+                break
+    return idle
+
+
+def section_of(annotation: Any) -> type[Config] | None:
+    """The `Config` class that an annotation holds, through `X | None` and `Annotated`; None for a plain value."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    if get_origin(annotation) is Annotated:
+        return section_of(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        found = {section for arg in get_args(annotation) if arg is not NoneType and (section := section_of(arg))}
+        return found.pop() if len(found) == 1 else None
+    return None
+
+
+def field_at(cls: type[Config], path: str) -> FieldInfo | None:
+    """The field that a dotted path names, or None."""
+    head, _, rest = path.partition(".")
+    field = cls.model_fields.get(head)
+    if field is None or not rest:
+        return field
+    section = section_of(field.annotation)
+    return field_at(section, rest) if section else None
+
+
+def all_keys(cls: type[Config], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every plain key with its dotted path, sections opened, in the order of declaration."""
+    for name, field in cls.model_fields.items():
+        section = section_of(field.annotation)
+        if section:
+            yield from all_keys(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _value_at(config: Config, path: str) -> Any:
+    value: Any = config
+    for name in path.split("."):
+        value = None if value is None else getattr(value, name)
+    return value
+
+
+def _is_set(config: Config, path: str) -> bool:
+    """Whether somebody wrote this key down, rather than leaving it at its default."""
+    head, _, rest = path.partition(".")
+    if head not in config.model_fields_set:
+        return False
+    value = getattr(config, head)
+    return _is_set(value, rest) if rest and isinstance(value, Config) else True
