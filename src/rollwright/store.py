@@ -1,0 +1,341 @@
+"""Trajectories on disk: Parquet shards that are either whole or absent.
+
+Layout of a store's folder; a shard is the pair of files of one number:
+
+    trajectories/000000.parquet    one row per trajectory
+    turns/000000.parquet           one row per turn, in the order of the trajectories
+
+Row group i of one file holds the turns of row group i of the other, so any trajectory is found from (shard, row) and
+two row groups read, and a walk over a million turns keeps one row group in memory. Both folders are plain data sets:
+`datasets.load_dataset("parquet", data_files="run/trajectories/turns/*.parquet")`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rollwright.errors import DataError, RunFolderError
+from rollwright.store_rows import (
+    SCHEMA_VERSION,
+    VERSION_KEY,
+    encode_shard,
+    pack_text,
+    read_trajectory,
+    unpack_text,
+)
+from rollwright.types import Origin, Split, Trajectory
+
+log = logging.getLogger(__name__)
+
+TABLES: tuple[str, str] = ("trajectories", "turns")
+
+Row = Mapping[str, Any]
+
+
+class Ref(NamedTuple):
+    """The place of one trajectory: number of its shard, row within the shard."""
+
+    shard: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shard:
+    number: int
+    trajectories: Path
+    turns: Path
+    first_rows: tuple[int, ...]  # [num_blocks + 1] the row each block begins with; the last entry is the row count
+    num_turns: int
+
+    @property
+    def num_trajectories(self) -> int:
+        return self.first_rows[-1]
+
+
+class TrajectoryStore:
+    """A folder of trajectories: append, count, filter, read one or all.
+
+    One process writes (rank 0); any number may read. A shard that is half-written, corrupt or lacks its other half is
+    passed over and named in `warnings`; everything else stays readable. A reader sees the shards that were there when
+    it was made, and those it appended itself.
+
+    Args:
+        folder: the store's folder. With mode "append" it is made where it does not exist.
+        mode: "read" never writes and refuses a folder that holds no store.
+
+    Raises:
+        RunFolderError: the folder cannot be created.
+        DataError: no store in the folder (mode "read"), or a shard of another schema version.
+    """
+
+    def __init__(self, folder: str | Path, *, mode: Literal["append", "read"] = "append") -> None:
+        self.folder = Path(folder)
+        self.warnings: list[str] = []
+        self._mode = mode
+        self._cache: tuple[tuple[int, int], list[Row], list[list[Row]]] | None = None
+        if mode == "append":
+            self._make_folders()
+        elif not all((self.folder / table).is_dir() for table in TABLES):
+            raise DataError(
+                f"{self.folder} holds no trajectory store: expected the folders {' and '.join(TABLES)} in it"
+            )
+        self._shards = self._scan()
+
+    def __len__(self) -> int:
+        """Trajectories in whole shards."""
+        return sum(shard.num_trajectories for shard in self._shards.values())
+
+    @property
+    def turn_count(self) -> int:
+        """Turns in whole shards."""
+        return sum(shard.num_turns for shard in self._shards.values())
+
+    @property
+    def position(self) -> int:
+        """The number that the next shard will get. A checkpoint keeps it; `rewind` takes it."""
+        numbers = [number for table in TABLES for number in _shard_files(self.folder / table)]
+        return max(numbers, default=-1) + 1
+
+    def append(self, trajectories: Sequence[Trajectory], *, tag: str = "") -> int | None:
+        """Write one shard; it is on the disk, whole, when this returns.
+
+        Returns:
+            The shard's number; None where there was nothing to write.
+
+        Raises:
+            RunFolderError: the disk is full or the folder not writable; the message names what is safe.
+            DataError: the store was opened for reading, or a task's parameters are not JSON.
+        """
+        if self._mode == "read":
+            raise DataError(f"{self.folder} was opened for reading; open it with mode='append' to add trajectories")
+        if not trajectories:
+            return None
+        number = self.position
+        contents = dict(zip(TABLES, encode_shard(trajectories, tag), strict=True))
+        try:
+            _write_pair({self._path(table, number): content for table, content in contents.items()})
+        except OSError as error:
+            raise RunFolderError(
+                f"{len(trajectories)} trajectories could not be written to {self.folder}: {error.strerror or error}. "
+                f"The {len(self)} trajectories of the {len(self._shards)} shards written before are safe; "
+                f"free space or fix the permissions, then resume"
+            ) from error
+        self._shards[number] = self._open(number)
+        return number
+
+    def refs(
+        self,
+        *,
+        tag: str | None = None,
+        origin: Origin | None = None,
+        task: str | None = None,
+        split: Split | None = None,
+        where: Callable[[Row], bool] | None = None,
+    ) -> Iterator[Ref]:
+        """Places of the trajectories that match, in the order written. Opens no turns.
+
+        Args:
+            where: judges a row of the trajectories' table (its columns: `TRAJECTORY_SCHEMA`).
+        """
+        wanted: dict[str, Any] = {"tag": tag, "origin": origin, "task_id": task, "task_split": split}
+        exact = {key: pack_text(value) for key, value in wanted.items() if value is not None}
+        for shard in list(self._shards.values()):
+            for block, first in enumerate(shard.first_rows[:-1]):
+                for offset, row in enumerate(self._headers(shard, block)):
+                    if all(row[key] == value for key, value in exact.items()) and (where is None or where(row)):
+                        yield Ref(shard.number, first + offset)
+
+    def iter_trajectories(
+        self,
+        *,
+        tag: str | None = None,
+        origin: Origin | None = None,
+        task: str | None = None,
+        split: Split | None = None,
+        where: Callable[[Row], bool] | None = None,
+    ) -> Iterator[Trajectory]:
+        """The trajectories that match, in the order written, one block in memory at a time.
+
+        A block whose turns turn out to be damaged is passed over with a warning.
+        """
+        for ref in self.refs(tag=tag, origin=origin, task=task, split=split, where=where):
+            try:
+                yield self.read(ref)
+            except DataError as error:
+                self._warn(str(error))
+
+    def read(self, ref: Ref) -> Trajectory:
+        """One trajectory by its place.
+
+        Raises:
+            DataError: no such place, or its block is damaged.
+        """
+        shard = self._shards.get(ref.shard)
+        if shard is None or not 0 <= ref.row < shard.num_trajectories:
+            raise DataError(f"{self.folder} has no trajectory at shard {ref.shard}, row {ref.row}")
+        block = sum(first <= ref.row for first in shard.first_rows[1:])
+        rows, turns = self._block(shard, block)
+        offset = ref.row - shard.first_rows[block]
+        return read_trajectory(rows[offset], turns[offset])
+
+    def tags(self) -> Counter[str]:
+        """How many trajectories each tag has."""
+        refs = ((shard, block) for shard in self._shards.values() for block in range(len(shard.first_rows) - 1))
+        return Counter(unpack_text(row["tag"]) for shard, block in refs for row in self._headers(shard, block))
+
+    def rewind(self, position: int) -> int:
+        """Set aside the shards from `position` on, as a resumed run writes them anew. Nothing is deleted.
+
+        They move to `superseded/`, under a name that no later rewind takes.
+
+        Returns:
+            How many shards were set aside.
+        """
+        late = [number for number in self._shards if number >= position]
+        attempt = sum(1 for _ in (self.folder / "superseded").glob("*"))
+        aside = self.folder / "superseded" / f"{attempt:04d}"
+        for table in reversed(TABLES):
+            for number, path in _shard_files(self.folder / table).items():
+                if number >= position:
+                    (aside / table).mkdir(parents=True, exist_ok=True)
+                    path.rename(aside / table / path.name)
+        for number in late:
+            del self._shards[number]
+        self._cache = None
+        return len(late)
+
+    def _make_folders(self) -> None:
+        try:
+            for table in TABLES:
+                (self.folder / table).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"the trajectory store {self.folder} cannot be created: {error.strerror}. Choose a writable run folder"
+            ) from error
+
+    def _path(self, table: str, number: int) -> Path:
+        return self.folder / table / f"{number:06d}.parquet"
+
+    def _scan(self) -> dict[int, _Shard]:
+        shards: dict[int, _Shard] = {}
+        files = [_shard_files(self.folder / table) for table in TABLES]
+        for number in sorted(files[0].keys() | files[1].keys()):
+            lacking = [table for table, found in zip(TABLES, files, strict=True) if number not in found]
+            if lacking:
+                self._warn(f"shard {number} of {self.folder} has no file in {lacking[0]}/: passed over")
+                continue
+            try:
+                shards[number] = self._open(number)
+            except (OSError, pa.ArrowException) as error:
+                self._warn(f"shard {number} of {self.folder} is half-written or corrupt, passed over: {error}")
+        return shards
+
+    def _open(self, number: int) -> _Shard:
+        paths = [self._path(table, number) for table in TABLES]
+        metadata = []
+        for path in paths:
+            metadata.append(pq.read_metadata(path))
+            _check_version(path, metadata[-1].metadata or {})
+        counts = [meta.num_row_groups for meta in metadata]
+        if counts[0] != counts[1]:
+            raise pa.ArrowInvalid(f"{counts[0]} blocks of trajectories but {counts[1]} of turns")
+        sizes = [metadata[0].row_group(block).num_rows for block in range(counts[0])]
+        first_rows = tuple(accumulate(sizes, initial=0))
+        return _Shard(
+            number=number,
+            trajectories=paths[0],
+            turns=paths[1],
+            first_rows=first_rows,
+            num_turns=metadata[1].num_rows,
+        )
+
+    def _block(self, shard: _Shard, block: int) -> tuple[list[Row], list[list[Row]]]:
+        """The rows of one block and, for each, its turns. The latest block is kept: neighbours are read together."""
+        key = (shard.number, block)
+        if self._cache is None or self._cache[0] != key:
+            rows = _row_group(shard.trajectories, block)
+            turns = iter(_row_group(shard.turns, block))
+            per_row = [list(islice(turns, row["num_turns"])) for row in rows]
+            if any(len(t) != row["num_turns"] for t, row in zip(per_row, rows, strict=True)):
+                raise DataError(f"{shard.turns}, block {block}, has fewer turns than its trajectories name")
+            self._cache = (key, rows, per_row)
+        return self._cache[1], self._cache[2]
+
+    def _headers(self, shard: _Shard, block: int) -> list[Row]:
+        try:
+            return _row_group(shard.trajectories, block)
+        except DataError as error:
+            self._warn(str(error))
+            return []
+
+    def _warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+            log.warning(message)
+
+
+def _shard_files(folder: Path) -> dict[int, Path]:
+    """Finished shards by number; temporary files have another ending."""
+    return {int(path.stem): path for path in sorted(folder.glob("*.parquet")) if path.stem.isdecimal()}
+
+
+def _check_version(path: Path, metadata: Mapping[bytes, bytes]) -> None:
+    found = metadata.get(VERSION_KEY, b"none").decode(errors="replace")
+    if found != str(SCHEMA_VERSION):
+        raise DataError(
+            f"{path} has trajectory schema version {found}; this release reads version {SCHEMA_VERSION}. "
+            f"Read it with the release that wrote it, or write the trajectories anew"
+        )
+
+
+def _row_group(path: Path, block: int) -> list[Row]:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            rows: list[Row] = file.read_row_group(block, use_threads=False).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"block {block} of {path} is damaged, passed over: {error}") from error
+    return rows
+
+
+def _write_pair(contents: Mapping[Path, memoryview]) -> None:
+    """All files or none: each under a temporary name and on the disk first, then the renames.
+
+    The first table is renamed last: it is what makes the shard count.
+    """
+    temporary = {path: path.with_suffix(f".tmp-{os.getpid()}") for path in contents}
+    renamed: list[Path] = []
+    try:
+        for path, content in contents.items():
+            with open(temporary[path], "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in reversed(list(contents)):
+            if path.exists():
+                raise FileExistsError(17, f"{path} was written by another process: one process writes a store")
+            temporary[path].rename(path)
+            renamed.append(path)
+            _sync_folder(path.parent)
+    except BaseException:
+        for path in [*temporary.values(), *renamed]:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last: the entry lives in the folder, which has its own place on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
