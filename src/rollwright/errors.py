@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class RollwrightError(Exception):
     """Base of all errors that a user may want to catch."""
@@ -64,3 +66,12 @@ class ParityError(RollwrightError):
 
 class NonFiniteUpdate(RollwrightError):
     """The loss or the gradient norm is NaN or infinite; the optimiser has not moved."""
+
+
+class ContractViolation(RollwrightError, AssertionError):
+    """A world or a reward breaks its contract. `violations` lists everything found, each with what to do."""
+
+    def __init__(self, subject: str, violations: Sequence[str]) -> None:
+        self.violations = tuple(violations)
+        lines = "".join(f"\n- {violation}" for violation in self.violations)
+        super().__init__(f"{subject} breaks its contract in {len(self.violations)} ways:{lines}")
