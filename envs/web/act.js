@@ -1,0 +1,175 @@
+// Episodes and actions inside the page. Everything returns a JSON string, so that one call both acts and observes.
+(() => {
+  "use strict";
+  if (window.__rw) return;
+  const NO_LIMIT_MS = 1e9;
+  const FOCUSABLE = "a[href],button,input,select,textarea,[tabindex],[contenteditable=true]";
+  const SETTLE_MS = 50;
+  const MAX_SETTLES = 200;
+
+  class Slip extends Error {}
+  const need = (id) => {
+    const element = __rwWalk.elementOf(id);
+    if (!element) throw new Slip(`no element ${id} on this page`);
+    if (!__rwWalk.shown(element)) throw new Slip(`element ${id} is not visible`);
+    return element;
+  };
+
+  const utterance = () => {
+    const given = core.getUtterance();
+    return typeof given === "string" ? given : String(given.utterance ?? JSON.stringify(given));
+  };
+  let current = null;  // the seed of the running episode; a page that was reloaded has none
+  const begin = (seed, mode) => {
+    current = seed;
+    window.__rwStyle ??= document.head.appendChild(Object.assign(document.createElement("style"), { textContent: "*{transition:none!important;animation:none!important}" }));
+    if (window.jQuery) jQuery.fx.off = true;
+    if (core.EP_TIMER !== null) core.endEpisode(0);
+    core.EPISODE_MAX_TIME = NO_LIMIT_MS;
+    core.setDataMode(mode);
+    if (document.activeElement && document.activeElement !== document.body) document.activeElement.blur();
+    for (const element of document.querySelectorAll("#area, #area *")) element.scrollTop = 0;
+    __rwWalk.forget();
+    Math.seedrandom(String(seed));
+    core.startEpisodeReal();
+    __rwClock.advance(SETTLE_MS);
+    for (let i = 0; i < MAX_SETTLES && !WOB_TASK_READY; i++) __rwClock.advance(SETTLE_MS);
+    return report({ goal: utterance() });
+  };
+  const report = (extra) => JSON.stringify({
+    seed: current,
+    done: WOB_DONE_GLOBAL,
+    raw: WOB_RAW_REWARD_GLOBAL,
+    why: WOB_REWARD_REASON ?? "",
+    kept: __rwClock.kept(),
+    items: WOB_DONE_GLOBAL ? [] : __rwWalk.walk(),
+    ...extra,
+  });
+
+  const spots = (element) => {
+    const found = [];
+    const rects = [...element.getClientRects()].filter((rect) => rect.width > 0 && rect.height > 0);
+    for (const rect of rects.length ? rects : [element.getBoundingClientRect()]) {
+      for (const fy of [0.5, 0.25, 0.75, 0.1, 0.9]) {
+        for (const fx of [0.5, 0.25, 0.75, 0.1, 0.9]) found.push([rect.x + rect.width * fx, rect.y + rect.height * fy]);
+      }
+    }
+    return found;
+  };
+  // The point a hand would aim at: on the element itself, where something lies over its centre or a shape is hollow.
+  const aim = (element) => {
+    const inside = ([x, y]) => { const hit = document.elementFromPoint(x, y); return hit && (hit === element || element.contains(hit)); };
+    const first = spots(element)[0];
+    if (!inside(first)) element.scrollIntoView({ block: "nearest", inline: "nearest" });
+    const points = spots(element);
+    return points.find(inside) ?? points[0];
+  };
+
+  const fire = (target, type, Kind, [x, y], detail) => target.dispatchEvent(new Kind(type, {
+    bubbles: true, cancelable: true, composed: true, view: window, clientX: x, clientY: y, button: 0, detail,
+    buttons: type.endsWith("down") ? 1 : 0, pointerId: 1, pointerType: "mouse", isPrimary: true,
+  }));
+  // Pressing and releasing the mouse at a point, with all events and the focus change that a hand causes.
+  const clickAt = (point, detail = 1) => {
+    const target = document.elementFromPoint(...point) ?? document.body;
+    fire(target, "pointerover", PointerEvent, point, 0);
+    fire(target, "mouseover", MouseEvent, point, 0);
+    fire(target, "mousemove", MouseEvent, point, 0);
+    fire(target, "pointerdown", PointerEvent, point, detail);
+    const keepFocus = !fire(target, "mousedown", MouseEvent, point, detail);
+    if (!keepFocus) {
+      const next = target.closest(FOCUSABLE);
+      if (next && !next.disabled) next.focus({ preventScroll: true });
+      else if (document.activeElement) document.activeElement.blur();
+    }
+    fire(target, "pointerup", PointerEvent, point, detail);
+    fire(target, "mouseup", MouseEvent, point, detail);
+    fire(target, "click", PointerEvent, point, detail);
+    return target;
+  };
+
+  const click = (element) => {
+    if (element.disabled) throw new Slip("the element is disabled");
+    clickAt(aim(element));
+  };
+  const dblclick = (element) => {
+    const point = aim(element);
+    clickAt(point, 1);
+    fire(clickAt(point, 2), "dblclick", MouseEvent, point, 2);
+  };
+  const check = (element, wanted) => {
+    const on = element.checked ?? (element.getAttribute("aria-checked") === "true");
+    if (element.checked === undefined && !element.hasAttribute("aria-checked")) throw new Slip("the element is no checkbox");
+    if (on !== wanted) click(element);
+  };
+  const setValue = (element, value) => {
+    const proto = element instanceof HTMLTextAreaElement ? HTMLTextAreaElement : HTMLInputElement;
+    Object.getOwnPropertyDescriptor(proto.prototype, "value").set.call(element, value);
+    element.dispatchEvent(new Event("input", { bubbles: true }));
+    element.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  const fill = (element, value) => {
+    const writable = element.matches("input:not([type=checkbox]):not([type=radio]):not([type=button]):not([type=submit]),textarea") || element.isContentEditable;
+    if (!writable) throw new Slip("the element takes no text");
+    if (element.disabled || element.readOnly) throw new Slip("the element is read-only");
+    element.focus();
+    if (/^(date|time|month|week|color|range|datetime-local)$/.test(element.type)) { setValue(element, value); return; }
+    if (element.isContentEditable) getSelection().selectAllChildren(element); else element.select();
+    // insertText goes through the editor as typing does: trusted events, undo history, max length.
+    if (value) document.execCommand("insertText", false, value); else document.execCommand("delete");
+  };
+  const selectOption = (element, wanted) => {
+    if (element.tagName !== "SELECT") throw new Slip("the element is no list");
+    const same = (a, b) => a.replace(/\s+/g, " ").trim().toLowerCase() === b.trim().toLowerCase();
+    const chosen = wanted.map((text) => [...element.options].find((option) => same(option.text, text) || option.value === text));
+    if (chosen.includes(undefined)) throw new Slip(`no option ${wanted[chosen.indexOf(undefined)]}`);
+    element.focus();
+    for (const option of element.options) option.selected = chosen.includes(option);
+    element.dispatchEvent(new Event("input", { bubbles: true }));
+    element.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  const scroll = (dx, dy) => {
+    const moves = (element) => {
+      const before = [element.scrollLeft, element.scrollTop];
+      element.scrollBy(dx, dy);
+      return before[0] !== element.scrollLeft || before[1] !== element.scrollTop;
+    };
+    const inner = [...document.querySelectorAll("#area, #area *")].filter((e) => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1);
+    for (const element of [...inner.reverse(), document.scrollingElement]) if (__rwWalk.shown(element) && moves(element)) return;
+  };
+
+  const WAYS = {
+    click: (a) => click(need(a.id)),
+    dblclick: (a) => dblclick(need(a.id)),
+    fill: (a) => fill(need(a.id), a.text),
+    clear: (a) => fill(need(a.id), ""),
+    select_option: (a) => selectOption(need(a.id), a.options),
+    check: (a) => check(need(a.id), true),
+    uncheck: (a) => check(need(a.id), false),
+    focus: (a) => need(a.id).focus(),
+    scroll: (a) => scroll(a.x, a.y),
+    noop: () => {},
+  };
+  const act = async (action, waitMs) => {
+    let error = "";
+    try { WAYS[action.name](action); } catch (problem) {
+      if (!(problem instanceof Slip)) throw problem;
+      error = problem.message;
+    }
+    if (action.name === "scroll") await __rwClock.frames(2);
+    return finish(waitMs, error);
+  };
+  const finish = (waitMs, error) => {
+    if (!error && !WOB_DONE_GLOBAL) __rwClock.advance(waitMs);
+    return report({ error });
+  };
+  // Where the mouse has to go for actions that need a real pointer.
+  const locate = (id) => {
+    try { return JSON.stringify({ point: aim(need(id)) }); } catch (problem) {
+      if (!(problem instanceof Slip)) throw problem;
+      return JSON.stringify({ error: problem.message });
+    }
+  };
+  const focus = (id) => { need(id).focus(); return "{}"; };
+  window.__rw = { begin, act, finish, locate, focus, look: () => report({ error: "" }) };
+})();

@@ -1,0 +1,203 @@
+// One walk over the DOM: what is there, what it is called, what state it is in, and what a click would reach.
+(() => {
+  "use strict";
+  if (window.__rwWalk) return;
+  const SKIP_IDS = new Set(["query", "reward-display", "sync-task-cover", "click-canvas", "attention-canvas"]);
+  const SKIP_TAGS = new Set(["SCRIPT", "STYLE", "NOSCRIPT", "TEMPLATE", "HEAD", "CANVAS"]);
+  const FRAME_IDS = new Set(["wrap", "area"]);
+  const NATIVE = "a[href],button,input:not([type=hidden]),select,textarea,summary,[contenteditable=true]";
+  const ROLES = new Set(["button", "link", "tab", "menuitem", "option", "checkbox", "radio", "switch", "slider", "treeitem"]);
+  const SHAPES = new Set(["circle", "rect", "polygon", "ellipse", "path", "line"]);
+  const TEXT_TYPES = new Set(["text", "password", "search", "email", "url", "tel", "number", "date", "time", "color", ""]);
+  const MAX_OPTIONS = 40;
+  const MAX_NAME = 120;
+
+  let ids = new WeakMap();
+  let byId = new Map();
+  const forget = () => { ids = new WeakMap(); byId = new Map(); };
+  // Numbers stay with their element for the whole episode; an id is never given to another one.
+  const idOf = (element) => {
+    if (!ids.has(element)) { ids.set(element, byId.size + 1); byId.set(byId.size + 1, element); }
+    return ids.get(element);
+  };
+  const elementOf = (id) => {
+    const element = byId.get(Number(id));
+    return element && element.isConnected ? element : null;
+  };
+
+  const squeeze = (text) => text.replace(/\s+/g, " ").trim();
+  const short = (text) => { const line = squeeze(text); return line.length > MAX_NAME ? line.slice(0, MAX_NAME) + "..." : line; };
+
+  const hidden = (element, style) =>
+    style.display === "none" || style.visibility !== "visible" && !element.children.length || style.clip.startsWith("rect(0px");
+  const hasBox = (element) => { const box = element.getBoundingClientRect(); return box.width > 0 && box.height > 0; };
+
+  const shown = (element) => {
+    if (!hasBox(element)) return false;
+    const style = getComputedStyle(element);
+    return style.visibility === "visible" && style.display !== "none" && Number(style.opacity) > 0;
+  };
+
+  const delegated = (element) => {
+    const data = window.jQuery && jQuery._data;
+    for (let up = element.parentElement; data && up; up = up.parentElement) {
+      const events = jQuery._data(up, "events");
+      for (const type of ["click", "mousedown", "mouseup"]) {
+        const handlers = (events && events[type]) || [];
+        if (handlers.some((handler) => handler.selector && element.matches(handler.selector))) return true;
+      }
+    }
+    return false;
+  };
+  const ownHandler = (element) => {
+    if (element.onclick || element.onmousedown || element.onmouseup || element.ondblclick) return true;
+    if (!__rwClock.hearsClicks(element)) return false;
+    const data = window.jQuery && jQuery._data && jQuery._data(element, "events");
+    if (!data) return true;
+    // jQuery puts delegated handlers on the container: those belong to the matching children, not to it.
+    return ["click", "mousedown", "mouseup", "dblclick"].some((type) => (data[type] || []).some((handler) => !handler.selector));
+  };
+  const pointer = (element, style) =>
+    style.cursor === "pointer" && getComputedStyle(element.parentElement || element).cursor !== "pointer";
+  const marked = (element, style) =>
+    ROLES.has(element.getAttribute("role")) || ownHandler(element) || delegated(element) || pointer(element, style);
+
+  const controlsInside = (element) => {
+    if ([...element.querySelectorAll(NATIVE)].some(shown)) return true;
+    return [...element.querySelectorAll("*")].some((child) => shown(child) && (ROLES.has(child.getAttribute("role")) || ownHandler(child) || delegated(child)));
+  };
+  const clickable = (element, style) => {
+    if (element.matches(NATIVE)) return true;
+    if (FRAME_IDS.has(element.id) || element === document.body || element.tagName === "svg" || element.tagName === "LABEL") return false;
+    return marked(element, style) && !controlsInside(element);
+  };
+
+  const HUES = [[15, "red"], [45, "orange"], [70, "yellow"], [165, "green"], [195, "cyan"], [255, "blue"], [290, "purple"], [335, "pink"], [360, "red"]];
+  const colourName = (css) => {
+    const [r, g, b, a = 1] = (css.match(/[\d.]+/g) || []).map(Number);
+    if (r === undefined || a === 0) return "";
+    const top = Math.max(r, g, b), spread = top - Math.min(r, g, b), light = (top + Math.min(r, g, b)) / 2;
+    if (spread < 25) return light > 240 ? "white" : light < 25 ? "black" : "grey";
+    const raw = top === r ? ((g - b) / spread) % 6 : top === g ? (b - r) / spread + 2 : (r - g) / spread + 4;
+    const hue = (raw * 60 + 360) % 360;
+    return HUES.find(([limit]) => hue <= limit)[1];
+  };
+  const looks = (element, style) => {
+    if (element instanceof SVGElement) return colourName(style.fill) || colourName(style.stroke);
+    return colourName(style.backgroundColor);
+  };
+
+  const roleOf = (element) => {
+    const tag = element.tagName.toLowerCase();
+    const tab = element.closest("[role=tab]");
+    if (tab && (tab === element || tag === "a")) return "tab";
+    if (element.hasAttribute("role") && ROLES.has(element.getAttribute("role"))) return element.getAttribute("role");
+    if (tag === "input") {
+      const type = element.type;
+      if (TEXT_TYPES.has(type)) return "textbox";
+      if (["button", "submit", "reset", "image"].includes(type)) return "button";
+      return type === "range" ? "slider" : type;
+    }
+    if (tag === "a") return "link";
+    if (tag === "textarea" || element.isContentEditable) return "textbox";
+    if (["button", "select"].includes(tag)) return tag;
+    if (tag === "img") return "image";
+    if (tag === "li") return "item";
+    if (element instanceof SVGElement) return tag;
+    return ["span", "div", "p", "td", "tr", "b", "i", "small"].includes(tag) || tag.startsWith("h") ? "text" : tag;
+  };
+
+  const ownName = (element) => {
+    const given = element.getAttribute("aria-label") || element.alt || element.title || element.placeholder;
+    if (element.matches("input[type=button],input[type=submit],input[type=reset]")) return element.value || given || "";
+    if (element.labels && element.labels.length) return element.labels[0].textContent || given || "";
+    if (element.matches("input,select,textarea")) return given || "";
+    return squeeze(element.textContent) || given || "";
+  };
+  const spare = (element, style) => {
+    const data = element.dataset.color || "";
+    const look = data || looks(element, style);
+    const words = String(element.className.baseVal ?? element.className).replace(/\b(ui-|alink|wob)\S*/g, "");
+    return squeeze(`${look} ${look ? "" : words || element.id}`);
+  };
+  const followingText = (element) => {
+    const next = element.nextSibling;
+    return next && next.nodeType === Node.TEXT_NODE ? next : null;
+  };
+
+  const states = (element) => {
+    const found = [];
+    const tab = element.closest("[role=tab]") || element;
+    if (element.checked || element.getAttribute("aria-checked") === "true") found.push("on");
+    if (tab.getAttribute("aria-selected") === "true") found.push("selected");
+    if (tab.getAttribute("aria-expanded") === "true") found.push("open");
+    if (element.disabled) found.push("disabled");
+    if (element.readOnly) found.push("readonly");
+    if (document.activeElement === element) found.push("focused");
+    return found;
+  };
+  const valueOf = (element, role) => {
+    if (role === "textbox") return element.isContentEditable ? squeeze(element.textContent) : element.value;
+    if (role === "slider") return String(element.value ?? element.getAttribute("aria-valuenow") ?? "");
+    return null;
+  };
+
+  // Returns [{id, role, name, value, states, options, box, clickable}] in reading order; plain text has no id.
+  const walk = () => {
+    const items = [];
+    const eaten = new Set();
+    let words = "";
+    const flush = () => { const text = squeeze(words); if (text) items.push({ role: "", name: text }); words = ""; };
+    const boxOf = (element) => { const b = element.getBoundingClientRect(); return [b.x, b.y, b.width, b.height].map(Math.round); };
+
+    const emit = (element, style) => {
+      const role = roleOf(element);
+      let name = squeeze(ownName(element));
+      if (!name && (role === "checkbox" || role === "radio") && followingText(element)) {
+        name = squeeze(followingText(element).data);
+        eaten.add(followingText(element));
+      } else if (!name && element.matches("input,select,textarea") && squeeze(words)) {
+        name = squeeze(words).replace(/:$/, "");
+        words = "";
+      }
+      flush();
+      if (!name && !element.matches("input,select,textarea")) name = spare(element, style);
+      const item = { id: idOf(element), role, name: short(name), value: valueOf(element, role), states: states(element), box: boxOf(element), clickable: true };
+      if (role === "textbox" && element.isContentEditable) item.name = "";
+      if (element.tagName === "SELECT") {
+        item.options = [...element.options].slice(0, MAX_OPTIONS).map((option) => squeeze(option.text));
+        item.value = [...element.selectedOptions].map((option) => squeeze(option.text)).join(", ");
+        item.more = Math.max(0, element.options.length - MAX_OPTIONS);
+      }
+      items.push(item);
+    };
+    const visitText = (node) => {
+      if (eaten.has(node)) return;
+      const label = node.parentElement.closest("label");
+      if (label && label.control && shown(label.control)) return;
+      words += node.data;
+    };
+    const visit = (element) => {
+      if (SKIP_TAGS.has(element.tagName) || SKIP_IDS.has(element.id)) return;
+      const style = getComputedStyle(element);
+      if (hidden(element, style)) return;
+      if (element.tagName === "BR") { flush(); return; }
+      if (clickable(element, style) && shown(element)) { emit(element, style); return; }
+      if (element.tagName === "IMG" && element.alt) { words += ` ${element.alt} `; return; }
+      if (SHAPES.has(element.tagName) && shown(element)) { flush(); items.push({ role: "", name: `${looks(element, style)} ${element.tagName}`, box: boxOf(element) }); return; }
+      const cell = style.display === "table-cell";
+      const block = !style.display.startsWith("inline") && !cell;
+      if (block) flush();
+      if (cell && squeeze(words)) words += " | ";
+      for (const child of element.childNodes) {
+        if (child.nodeType === Node.TEXT_NODE) { if (style.visibility === "visible") visitText(child); }
+        else if (child.nodeType === Node.ELEMENT_NODE) visit(child);
+      }
+      if (block) flush();
+    };
+    visit(document.body);
+    flush();
+    return items;
+  };
+  window.__rwWalk = { walk, forget, elementOf, shown };
+})();
