@@ -1,0 +1,200 @@
+"""The run folder and its metrics file. What was measured is on disk before anything else hears of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rollwright.errors import RunFolderError
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9][A-Za-z0-9_.+-]*)+")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where one run keeps everything. Made once, by `create`, before any weight is loaded."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | str, *, config_yaml: str) -> RunFolder:
+        """Make the folder and its sub-folders and write `config.yaml`; a folder that is there already is taken over.
+
+        A different `config.yaml` of an earlier start is kept as `config.1.yaml`, `config.2.yaml`, ...
+
+        Raises:
+            RunFolderError: the folder cannot be made or written.
+        """
+        folder = cls(Path(path).expanduser())
+        try:
+            for part in (folder.path, folder.trajectories, folder.checkpoints, folder.evaluations):
+                part.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder.path, prefix=".probe-") as probe:
+                probe.write(b"\0" * 4096)
+                probe.flush()
+            folder._write_config(config_yaml)
+        except OSError as error:
+            raise RunFolderError(
+                f"the run folder {folder.path} cannot be written: {error.strerror or error}. Name a folder where you "
+                "may write and where there is space, for example `run.folder=runs/mine`."
+            ) from error
+        return folder
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def faults(self) -> Path:
+        return self.path / "faults.jsonl"
+
+    @property
+    def trajectories(self) -> Path:
+        return self.path / "trajectories"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "eval"
+
+    def _write_config(self, text: str) -> None:
+        if self.config.exists() and self.config.read_text(encoding="utf-8") != text:
+            number = 1
+            while (kept := self.path / f"config.{number}.yaml").exists():
+                number += 1
+            self.config.rename(kept)
+        self.config.write_text(text, encoding="utf-8")
+
+
+class Tracker:
+    """Writes the metrics of each step: first to `metrics.jsonl`, then to whoever else listens.
+
+    Args:
+        folder: the run's.
+        speaks: false on every rank but the first; `log` then checks the names and writes nothing.
+        also: called with (metrics, step) after the file is written, for example `accelerator.log`. When it fails, the
+            run goes on without it.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        speaks: bool = True,
+        also: Callable[[dict[str, float], int], None] | None = None,
+    ) -> None:
+        self.folder, self.speaks, self._also = folder, speaks, also
+        self._not_finite: set[str] = set()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line `{"step": ..., name: value, ...}`. A value that is not finite is written as null.
+
+        Raises:
+            ValueError: a name is not of the form `area/what_unit`, or a value is no number.
+            RunFolderError: the line could not be written; everything before it is intact.
+        """
+        values = {name: _number(name, value) for name, value in metrics.items()}
+        if not self.speaks:
+            return
+        for name in sorted(name for name, value in values.items() if not math.isfinite(value)):
+            if name not in self._not_finite:
+                log.warning("%s is %s at step %d; metrics.jsonl holds null for it", name, values[name], step)
+                self._not_finite.add(name)
+        written = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        try:
+            append_line(self.folder.metrics, {"step": step, **written})
+        except OSError as error:
+            raise RunFolderError(
+                f"the metrics of step {step} could not be written to {self.folder.metrics}: "
+                f"{error.strerror or error}. Safe on disk: all earlier steps in that file, the trajectories and the "
+                f"complete checkpoints in {self.folder.checkpoints}. Make space and start again with the same folder."
+            ) from error
+        self._tell_others(values, step)
+
+    def forget_after(self, step: int) -> int:
+        """Before a resume from a checkpoint of `step`: take out the lines of later steps, which will be run again.
+
+        They are moved to `metrics.superseded.jsonl`, not thrown away.
+
+        Returns:
+            How many lines were taken out.
+        """
+        if not self.speaks or not self.folder.metrics.exists():
+            return 0
+        rows = read_metrics(self.folder.metrics)
+        kept, dropped = [r for r in rows if r["step"] <= step], [r for r in rows if r["step"] > step]
+        if dropped:
+            for row in dropped:
+                append_line(self.folder.path / "metrics.superseded.jsonl", row)
+            beside = self.folder.path / ".metrics.jsonl.new"
+            beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            beside.replace(self.folder.metrics)
+        return len(dropped)
+
+    def _tell_others(self, values: dict[str, float], step: int) -> None:
+        if self._also is None:
+            return
+        try:
+            self._also(values, step)
+        except Exception:  # foreign code, and the numbers are already safe in the file
+            log.exception("a tracker failed at step %d; the run goes on with metrics.jsonl alone", step)
+            self._also = None
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one JSON line whole or not at all. A torn line that a kill left behind is closed off first.
+
+    Raises:
+        OSError: the line does not fit; the file is as it was.
+    """
+    line = (json.dumps(row) + "\n").encode()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        try:
+            view = memoryview(line)
+            while view:  # a full disk first takes a part of the line, then refuses
+                view = view[os.write(descriptor, view) :]
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; lines torn by a kill are left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            log.warning("%s: left out a torn line of %d characters", path, len(line))
+    return rows
+
+
+def _number(name: str, value: object) -> float:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"metric {name!r} must be named `area/what_unit`, for example `rollout/num_turns_mean`")
+    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+        raise ValueError(f"metric {name!r} must be a number, got {value!r}")
+    return float(value)
