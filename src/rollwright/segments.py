@@ -1,9 +1,9 @@
 """Sums, means and backward scans over the sequences of a flat, packed batch.
 
 All the mathematics of the learner runs on flat tensors: one entry per action token ([N]), and beside it an integer
-`sequence_index` [N] that names the sequence (turn, trajectory, group) the entry belongs to. Observations and padding are
-simply absent, so no formula can see them. Within one sequence the entries stand in the order in which they were sampled;
-different sequences may be interleaved. The padded layout ([B, T] and a mask) is converted here, at the border.
+`sequence_index` [N] that names the sequence (turn, trajectory, group) the entry belongs to. Observations and padding
+are simply absent, so no formula can see them. Within one sequence the entries stand in the order in which they were
+sampled; different sequences may be interleaved. The padded layout ([B, T] and a mask) is converted here, at the border.
 """
 
 from __future__ import annotations

@@ -52,9 +52,7 @@ def expectile_loss(values: Tensor, targets: Tensor, *, tau: float) -> Tensor:
     return weights * errors.square()
 
 
-def double_q_target(
-    rewards: Tensor, next_q1: Tensor, next_q2: Tensor, terminated: Tensor, *, gamma: float
-) -> Tensor:
+def double_q_target(rewards: Tensor, next_q1: Tensor, next_q2: Tensor, terminated: Tensor, *, gamma: float) -> Tensor:
     """r + gamma * min(Q1, Q2) of what follows, and r alone where the task ended. [N] -> [N], without gradient.
 
     A truncated step is not terminated: it keeps its bootstrap.

@@ -1,7 +1,7 @@
 """Advantages of whole trajectories, judged against their siblings: the rollouts of one task from one start.
 
-A group is named by an integer per trajectory (`group_index` [S]); the numbers need not be consecutive. Every result is one
-advantage per trajectory; give it to the tokens with `advantages[sequence_index]`.
+A group is named by an integer per trajectory (`group_index` [S]); the numbers need not be consecutive. Every result
+is one advantage per trajectory; give it to the tokens with `advantages[sequence_index]`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rollwright.segments import segment_count, segment_mean, segment_std, segmen
 
 
 def _dense_groups(scores: Tensor, group_index: Tensor) -> tuple[Tensor, int]:
-    """Groups renumbered 0..G-1, and G. Raises where a group has no siblings to compare with, or a score is not finite."""
+    """Groups renumbered 0..G-1, and G. Raises where a trajectory has no siblings, or a score is not finite."""
     if scores.dim() != 1 or scores.shape != group_index.shape:
         raise ValueError(
             f"expected one score and one group per trajectory, got {tuple(scores.shape)} and {tuple(group_index.shape)}"

@@ -1,7 +1,7 @@
 """Advantages on the clock of tokens: returns-to-go, REINFORCE, REINFORCE++, generalised advantage estimation.
 
-Every function takes flat action tokens (see `rollwright.segments`), so the walk goes from one token the policy sampled to
-the next and never touches an observation. Nothing here carries a gradient.
+Every function takes flat action tokens (see `rollwright.segments`), so the walk goes from one token the policy sampled
+to the next and never touches an observation. Nothing here carries a gradient.
 """
 
 from __future__ import annotations

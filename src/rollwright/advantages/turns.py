@@ -1,7 +1,7 @@
 """Advantages on two clocks: turns (what the environment answers) and the tokens inside a turn.
 
-Tokens are flat; `turn_index` [N] names the turn of each token and `trajectory_index` [U] the trajectory of each turn. Turns
-of a trajectory are numbered in the order in which they were played, and each has at least one token.
+Tokens are flat; `turn_index` [N] names the turn of each token and `trajectory_index` [U] the trajectory of each turn.
+Turns of a trajectory are numbered in the order in which they were played, and each has at least one token.
 """
 
 from __future__ import annotations

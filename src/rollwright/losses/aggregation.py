@@ -1,7 +1,8 @@
 """From one loss per action token to one number, with a denominator that counts the whole optimiser step.
 
-The denominator is computed once, over every micro-batch of every rank, and passed in; therefore no split of the batch can
-change the gradient. A batch reports its `LossCounts`; ranks add theirs up; `loss_denominator` turns the sum into a number.
+The denominator is computed once, over every micro-batch of every rank, and passed in; therefore no split of the batch
+can change the gradient. A batch reports its `LossCounts`; ranks add theirs up; `loss_denominator` turns the sum into a
+number.
 
 | name | formula | used by |
 |---|---|---|
@@ -84,7 +85,9 @@ def loss_denominator(
         return float(total.num_sequences)
     if how == "constant" and max_length is not None and max_length > 0:
         return float(max_length * (total.num_rows if per_sequence else 1))
-    raise ValueError(f"unknown aggregation {how!r} or max_length {max_length} below 1; names: {', '.join(AGGREGATIONS)}")
+    raise ValueError(
+        f"unknown aggregation {how!r} or max_length {max_length} below 1; names: {', '.join(AGGREGATIONS)}"
+    )
 
 
 def token_weights(

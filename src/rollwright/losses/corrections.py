@@ -1,8 +1,8 @@
 """Off-policy corrections: what to do when tokens were sampled by another policy than the one the update starts from.
 
-Two different things are kept apart. A *truncation* changes a detached weight on the loss; a *filter* changes the mask, and so
-also the denominator. Each function returns a `Correction` with both, and `combine` multiplies several into one. If the
-sampler and the learner agree, every correction is the identity.
+Two different things are kept apart. A *truncation* changes a detached weight on the loss; a *filter* changes the mask,
+and so also the denominator. Each function returns a `Correction` with both, and `combine` multiplies several into one.
+If the sampler and the learner agree, every correction is the identity.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def combine(*corrections: Correction) -> Correction:
 def sampler_log_weights(logprobs_old: Tensor, logprobs_sampled: Tensor, mask: Tensor) -> Tensor:
     """log(pi_old / pi_sampler) per token, clamped to +-20. [N] -> [N], without gradient.
 
-    A sampler's log-prob that is not finite (an appended stop token has none) gives 0, that is weight 1; masked tokens too.
+    A sampler's log-prob that is not finite (an appended stop token has none) gives 0, that is weight 1; so do masked
+    tokens.
 
     Raises:
         ValueError: the learner's own log-prob of an unmasked token is not finite.
@@ -78,7 +79,7 @@ def truncate_tokens(log_weights: Tensor, mask: Tensor, *, cap: float) -> Correct
 def truncate_sequences(
     log_weights: Tensor, mask: Tensor, sequence_index: Tensor, *, num_sequences: int, cap: float
 ) -> Correction:
-    """Sequence-level truncated importance sampling: every token gets min(product of the ratios, cap). Usual caps 2 to 10.
+    """Sequence-level truncated importance sampling: every token gets min(product of the ratios, cap). Caps 2 to 10.
 
     The product grows with length: a ratio of 1.1 per token is 2.6 after 10 tokens and 13,780 after 100.
     """
@@ -96,7 +97,7 @@ def mask_tokens(log_weights: Tensor, mask: Tensor, *, cap: float) -> Correction:
 def mask_sequences(
     log_weights: Tensor, mask: Tensor, sequence_index: Tensor, *, num_sequences: int, cap: float
 ) -> Correction:
-    """Masked importance sampling per sequence: a product above the cap drops the sequence, others weigh their product."""
+    """Masked importance sampling per sequence: a product above the cap drops the sequence, others keep theirs."""
     _check_cap(cap)
     logs = sequence_log_weights(log_weights, mask, sequence_index, num_sequences=num_sequences)
     return _drop_above(logs.exp()[sequence_index], mask, cap)
@@ -170,7 +171,9 @@ def filter_stale(versions: Tensor, mask: Tensor, *, current_version: int, max_st
     age = current_version - versions
     if (age[mask.bool()] < 0).any():
         raise ValueError(f"a token was sampled by version {int(versions[mask.bool()].max())} > {current_version}")
-    return Correction(weights=torch.ones(versions.shape, device=versions.device), mask=mask.bool() & (age <= max_staleness))
+    return Correction(
+        weights=torch.ones(versions.shape, device=versions.device), mask=mask.bool() & (age <= max_staleness)
+    )
 
 
 def normalise_weights(correction: Correction) -> Correction:

@@ -24,8 +24,8 @@ def kl_estimate(logprobs: Tensor, logprobs_ref: Tensor, *, kind: KlKind) -> Tens
     """Per-token estimate of KL(pi || pi_ref), for tokens sampled from pi. Any shape -> the same shape.
 
     With x = log pi - log pi_ref: k1 = x, abs = |x|, k2 = x^2 / 2, k3 = e^-x + x - 1.
-    In a *loss*, k1 has zero expected gradient (use it in the reward only), and the gradient of k3 is not that of the KL;
-    "k3+" has the value of k3 and the gradient of k2, which is.
+    In a *loss*, k1 has zero expected gradient (use it in the reward only), and the gradient of k3 is not that of the
+    KL; "k3+" has the value of k3 and the gradient of k2, which is.
 
     Raises:
         ValueError: an unknown kind.
@@ -72,7 +72,9 @@ class AdaptiveKl:
 
     def __post_init__(self) -> None:
         if not (self.coef > 0 and self.target > 0 and self.horizon > 0):
-            raise ValueError(f"coef, target and horizon must be positive, got {self.coef}, {self.target}, {self.horizon}")
+            raise ValueError(
+                f"coef, target and horizon must be positive, got {self.coef}, {self.target}, {self.horizon}"
+            )
 
     def update(self, kl: float, *, num_samples: int) -> float:
         """Move the coefficient after a batch of `num_samples` with mean KL `kl`, and return it.

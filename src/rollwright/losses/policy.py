@@ -1,4 +1,4 @@
-"""Policy losses per action token: ratio level x clip x detached weight. A-LoL, AWR and their kin differ in the advantage only.
+"""Policy losses per action token: ratio level x clip x detached weight.
 
 | method | ratio level | clip |
 |---|---|---|
@@ -23,7 +23,7 @@ from rollwright.segments import check_segments, flatten_padded, padded_sequence_
 
 RatioLevel = Literal["none", "token", "sequence", "sequence_token", "sequence_sum"]
 MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to +-20 before they are exponentiated: e^20 still fits every float type, and no update needs it."""
+"""Log-ratios are clamped to +-20 before they are exponentiated: no sane update comes near, and nothing overflows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,10 @@ class PpoClip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CispoClip:
-    """A detached, capped ratio as a weight on -advantage * logprob: no token loses its gradient. Sources: arXiv:2506.13585."""
+    """A detached, capped ratio as a weight on -advantage * logprob: no token loses its gradient.
+
+    Sources: arXiv:2506.13585.
+    """
 
     min_ratio: float
     max_ratio: float
@@ -103,8 +106,9 @@ def importance_ratio(
 ) -> Tensor:
     """The ratio of new to old policy that each token is weighted by, with its gradient. [N] -> [N].
 
-    `token` is the token's own; `sequence` the geometric mean over the sequence's unmasked tokens (GSPO); `sequence_token` has
-    that value but the token's own gradient (GSPO-token); `sequence_sum` is the ratio of whole-sequence probabilities.
+    `token` is the token's own; `sequence` the geometric mean over the sequence's unmasked tokens (GSPO);
+    `sequence_token` has that value but the token's own gradient (GSPO-token); `sequence_sum` is the ratio of
+    whole-sequence probabilities.
     `none` is 1: the ratio of a policy that has not moved.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 def overlong_penalty(
     lengths: Tensor, *, max_length: int, buffer: int, factor: float = 1.0, saturate: bool = True
 ) -> Tensor:
-    """A penalty that falls linearly from 0 to -factor over the last `buffer` tokens before `max_length`. [S] -> [S] <= 0.
+    """A penalty that falls linearly from 0 to -factor over the last `buffer` tokens before `max_length`. [S] -> [S].
 
     Args:
         lengths: [S] number of action tokens.

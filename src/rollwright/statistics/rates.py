@@ -1,0 +1,66 @@
+"""Statistics of single rates: an interval for a success rate, and pass@k."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An estimate with its confidence interval."""
+
+    point: float
+    low: float
+    high: float
+    confidence: float
+
+    def __str__(self) -> str:
+        return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise ValueError unless 0 < confidence < 1."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence lies strictly between 0 and 1, got {confidence}: 0.95 is usual")
+
+
+def wilson_interval(num_successes: int, num_trials: int, *, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a success rate; never zero wide, and never outside [0, 1].
+
+    It takes the trials as independent: for several episodes of each task use `clustered_bootstrap`.
+
+    Raises:
+        ValueError: no trial, or more successes than trials.
+
+    Sources: Wilson 1927.
+    """
+    check_confidence(confidence)
+    if not 0 <= num_successes <= num_trials or num_trials < 1:
+        raise ValueError(f"expected 0 <= successes <= trials and a trial, got {num_successes} of {num_trials}")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate = num_successes / num_trials
+    centre = rate + z * z / (2 * num_trials)
+    half = z * math.sqrt(rate * (1 - rate) / num_trials + z * z / (4 * num_trials**2))
+    scale = 1 + z * z / num_trials
+    low = 0.0 if num_successes == 0 else (centre - half) / scale
+    high = 1.0 if num_successes == num_trials else (centre + half) / scale
+    return Interval(point=rate, low=low, high=high, confidence=confidence)
+
+
+def pass_at_k(num_trials: int, num_successes: int, *, k: int) -> float:
+    """Probability that k of the trials, drawn without replacement, hold a success: 1 - C(n-c, k) / C(n, k).
+
+    Unbiased for the chance that k fresh attempts solve the task.
+
+    Raises:
+        ValueError: fewer than k trials, or impossible counts.
+
+    Sources: arXiv:2107.03374.
+    """
+    if not 0 <= num_successes <= num_trials:
+        raise ValueError(f"expected 0 <= successes <= trials, got {num_successes} of {num_trials}")
+    if not 1 <= k <= num_trials:
+        raise ValueError(f"pass@{k} needs {k} attempts or more at each task, got {num_trials}: sample more, or lower k")
+    return 1.0 - math.comb(num_trials - num_successes, k) / math.comb(num_trials, k)
