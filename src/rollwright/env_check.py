@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
-import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import cycle, islice
-from typing import Any, get_args
+from typing import get_args
 
 from rollwright.env import (
     Environment,
     Execution,
-    Observation,
     SnapshotKind,
     Snapshots,
     StepResult,
     Taught,
     Teacher,
     World,
-    as_observation,
     episode_seed,
 )
+from rollwright.env_player import Abandon, Moment, Player, short
 from rollwright.errors import ContractViolation
 from rollwright.types import SPLITS, Task
 
@@ -92,26 +87,6 @@ async def async_check_env(
     checker.finish()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Moment:
-    """What the policy was shown after one action, in a form that can be compared."""
-
-    text: str
-    state: str
-    rewards: tuple[tuple[str, float], ...] = ()
-    terminated: bool = False
-    truncated: bool = False
-    success: bool | None = None
-
-    @property
-    def is_end(self) -> bool:
-        return self.terminated or self.truncated
-
-
-class _Abandon(Exception):
-    """This episode cannot go on; the reason is noted already."""
-
-
 class _Checker:
     """Collects violations. Made and used by `async_check_env` alone, for one world."""
 
@@ -119,18 +94,13 @@ class _Checker:
         self._world = world
         self._max_steps = max_steps
         self._actions = actions
-        self._found: dict[str, list[str]] = {}
-        # One thread for everything: what blocks (a browser, say) often may be used by one thread only.
-        self._thread = ThreadPoolExecutor(max_workers=1)
-
-    def report(self, problem: str, where: str) -> None:
-        self._found.setdefault(problem, []).append(where)
+        self._player = Player(world)
 
     def finish(self) -> None:
         """Raise if anything was found."""
-        self._thread.shutdown(wait=False)
+        self._player.shut_down()
         lines = []
-        for problem, places in self._found.items():
+        for problem, places in self._player.found.items():
             others = f" and {len(places) - 1} more" if len(places) > 1 else ""
             lines.append(f"{problem} [{places[0]}{others}]")
         if lines:
@@ -143,19 +113,21 @@ class _Checker:
         world, required = self._world, ("name", "instructions", "execution", "snapshots", "max_turns")
         missing = [n for n in (*required, "tasks", "make", "close") if not hasattr(world, n)]
         if missing:
-            self.report(f"the world lacks {', '.join(missing)}: see rollwright.env.World", "world")
+            self._player.report(f"the world lacks {', '.join(missing)}: see rollwright.env.World", "world")
             return False
         for name in ("name", "instructions"):
             if not isinstance(getattr(world, name), str):
-                self.report(f"{name} must be text, got {_short(getattr(world, name))}", "world")
+                self._player.report(f"{name} must be text, got {short(getattr(world, name))}", "world")
         if not world.name:
-            self.report("name is empty: records and metrics need one", "world")
+            self._player.report("name is empty: records and metrics need one", "world")
         for name, allowed in (("execution", get_args(Execution)), ("snapshots", get_args(SnapshotKind))):
             if getattr(world, name) not in allowed:
-                self.report(f"{name} is {getattr(world, name)!r}, expected one of {', '.join(allowed)}", "world")
+                self._player.report(
+                    f"{name} is {getattr(world, name)!r}, expected one of {', '.join(allowed)}", "world"
+                )
         if not isinstance(world.max_turns, int) or world.max_turns < 1:
-            self.report(f"max_turns must be a whole number of 1 or more, got {world.max_turns!r}", "world")
-        return not self._found
+            self._player.report(f"max_turns must be a whole number of 1 or more, got {world.max_turns!r}", "world")
+        return not self._player.found
 
     def check_tasks(self) -> dict[str, list[Task]]:
         """The tasks of each split that carry their split; every id once in the whole world."""
@@ -165,45 +137,51 @@ class _Checker:
             try:
                 listed, again = list(self._world.tasks(split)), list(self._world.tasks(split))
             except Exception as error:
-                self.report(f"tasks({split!r}) raised {error!r}; return an empty list where there are none", split)
+                self._player.report(
+                    f"tasks({split!r}) raised {error!r}; return an empty list where there are none", split
+                )
                 listed = again = []
             if [task.id for task in listed] != [task.id for task in again]:
-                self.report("tasks() lists other tasks at the second call: build the list once", split)
+                self._player.report("tasks() lists other tasks at the second call: build the list once", split)
             for task in listed:
                 self._check_task(task, split, owner)
             tasks[split] = [task for task in listed if task.split == split]
         if not any(tasks.values()):
-            self.report("no split has a task: there is nothing to play", "world")
+            self._player.report("no split has a task: there is nothing to play", "world")
         return tasks
 
     def _check_task(self, task: Task, split: str, owner: dict[str, str]) -> None:
         if task.split != split:
-            self.report(f"a task of split {task.split!r} is listed under {split!r}: splits must be apart", task.id)
+            self._player.report(
+                f"a task of split {task.split!r} is listed under {split!r}: splits must be apart", task.id
+            )
         if task.id in owner:
-            self.report(f"a task id is used twice, in {owner[task.id]!r} and {split!r}: ids are unique", task.id)
+            self._player.report(
+                f"a task id is used twice, in {owner[task.id]!r} and {split!r}: ids are unique", task.id
+            )
         owner[task.id] = split
         try:
             json.dumps(dict(task.params), allow_nan=False)
         except (TypeError, ValueError) as error:
-            self.report(f"params are not JSON ({error}): keep plain numbers, text, lists and maps", task.id)
+            self._player.report(f"params are not JSON ({error}): keep plain numbers, text, lists and maps", task.id)
 
     # Episodes
 
     async def check_episode(self, task: Task, seed: int) -> None:
         """Same task, seed and actions: the same episode, whatever was played before or is played beside it."""
         where = f"task {task.id!r}, seed {seed}"
-        with suppress(_Abandon):
-            async with self._environment(where) as env, self._environment(where) as neighbour:
+        with suppress(Abandon):
+            async with self._player.environment(where) as env, self._player.environment(where) as neighbour:
                 script = await self._script(env, task, seed, where)
-                record = await self._play(env, task, seed, script, where)
-                again = await self._play(env, task, seed, script, where)
+                record = await self._player.play(env, task, seed, script, where)
+                again = await self._player.play(env, task, seed, script, where)
                 self._compare(record, again, "after a second reset; draw all chance from reset's seed", where)
                 await self._check_step_after_end(env, record, where)
-                await self._begin(env, task, seed, where)
-                await self._play(neighbour, task, seed + 1, script, where)
-                beside = [record[0], *await self._continue(env, script, where)]
+                await self._player.begin(env, task, seed, where)
+                await self._player.play(neighbour, task, seed + 1, script, where)
+                beside = [record[0], *await self._player.go_on(env, script, where)]
                 self._compare(record, beside, "while another environment is played; share no state", where)
-                other = await self._play(neighbour, task, seed, script, where)
+                other = await self._player.play(neighbour, task, seed, script, where)
                 self._compare(record, other, "in another environment; keep nothing from earlier episodes", where)
             self._check_fingerprints(record, where)
             if self._world.snapshots != "none":
@@ -211,18 +189,18 @@ class _Checker:
 
     async def check_malformed_actions(self, task: Task, seed: int) -> None:
         """A malformed action is answered, never raised. What it earns must be finite like anything else."""
-        with suppress(_Abandon):
-            async with self._environment(f"task {task.id!r}") as env:
+        with suppress(Abandon):
+            async with self._player.environment(f"task {task.id!r}") as env:
                 for action in MALFORMED_ACTIONS:
-                    where = f"task {task.id!r}, action {_short(action)}"
-                    await self._begin(env, task, seed, where)
-                    with suppress(_Abandon):
-                        await self._continue(env, [action], where)
+                    where = f"task {task.id!r}, action {short(action)}"
+                    await self._player.begin(env, task, seed, where)
+                    with suppress(Abandon):
+                        await self._player.go_on(env, [action], where)
 
     async def check_world_close(self) -> None:
         for attempt in ("first", "second"):
-            with suppress(_Abandon):
-                await self._call("world.close", self._world.close, where=f"{attempt} call")
+            with suppress(Abandon):
+                await self._player.call("world.close", self._world.close, where=f"{attempt} call")
 
     async def _script(self, env: Environment, task: Task, seed: int, where: str) -> list[str]:
         """The actions of an episode. A teacher must also solve the task within the world's own limit."""
@@ -233,160 +211,69 @@ class _Checker:
         return list(islice(cycle(self._actions or _ANY_ACTIONS), self._max_steps))
 
     async def _teach(self, env: Environment, teacher: Teacher, task: Task, seed: int, where: str) -> list[str]:
-        moment, observation = await self._begin(env, task, seed, where)
+        moment, observation = await self._player.begin(env, task, seed, where)
         script: list[str] = []
         while len(script) < self._world.max_turns and not moment.is_end:
-            script.append(await self._call("teacher.act", teacher.act, env, observation, where=where))
-            moment, observation = await self._step(env, script[-1], where)
+            script.append(await self._player.call("teacher.act", teacher.act, env, observation, where=where))
+            moment, observation = await self._player.step(env, script[-1], where)
         if moment.success is not True:
-            self.report(f"the teacher does not solve its task within max_turns={self._world.max_turns}", where)
+            self._player.report(f"the teacher does not solve its task within max_turns={self._world.max_turns}", where)
         return script
 
-    async def _check_step_after_end(self, env: Environment, record: list[_Moment], where: str) -> None:
+    async def _check_step_after_end(self, env: Environment, record: list[Moment], where: str) -> None:
         if not record[-1].is_end:
             return
         try:
-            result = await self._attempt(env.step, "")
+            result = await self._player.attempt(env.step, "")
         except Exception:
             return
         refused = isinstance(result, StepResult) and (result.terminated or result.truncated)
         if not refused or any(result.rewards.values()):
-            self.report("step after the end of the episode plays on: raise, and name `reset`", where)
+            self._player.report("step after the end of the episode plays on: raise, and name `reset`", where)
 
-    def _check_fingerprints(self, record: list[_Moment], where: str) -> None:
+    def _check_fingerprints(self, record: list[Moment], where: str) -> None:
         told = self._actions is not None or isinstance(self._world, Taught)
         if told and len({m.state for m in record}) == 1 and len({m.text for m in record}) > 1:
-            self.report("fingerprint stays the same while the observation changes: hash all that can be seen", where)
+            self._player.report(
+                "fingerprint stays the same while the observation changes: hash all that can be seen", where
+            )
 
     async def _check_snapshots(
-        self, task: Task, seed: int, script: list[str], record: list[_Moment], where: str
+        self, task: Task, seed: int, script: list[str], record: list[Moment], where: str
     ) -> None:
         """From the middle of the episode: the same rest each time, chance included, in this environment and another."""
         middle = len(script) // 2
         rest, expected = script[middle:], record[middle + 1 :]
-        async with self._environment(where) as env, self._environment(where) as other:
+        async with self._player.environment(where) as env, self._player.environment(where) as other:
             if not (isinstance(env, Snapshots) and isinstance(other, Snapshots)):
                 kind = self._world.snapshots
-                self.report(
+                self._player.report(
                     f"snapshots is {kind!r} but snapshot() or restore() is missing: write them, or say none", where
                 )
                 return
-            await self._begin(env, task, seed, where)
-            await self._continue(env, script[:middle], where)
-            state = await self._call("snapshot", env.snapshot, where=where)
+            await self._player.begin(env, task, seed, where)
+            await self._player.go_on(env, script[:middle], where)
+            state = await self._player.call("snapshot", env.snapshot, where=where)
             if not isinstance(state, bytes):
-                self.report(f"snapshot() must give bytes, got {type(state).__name__}", where)
+                self._player.report(f"snapshot() must give bytes, got {type(state).__name__}", where)
                 return
-            after = await self._continue(env, rest, where)
+            after = await self._player.go_on(env, rest, where)
             self._compare(expected, after, "because a snapshot was taken; snapshot() must only look", where)
             for target, how in ((env, "after restore"), (env, "after a second restore"), (other, "restored elsewhere")):
-                await self._call("restore", target.restore, state, where=where)
-                key = await self._call("fingerprint", target.fingerprint, where=where)
+                await self._player.call("restore", target.restore, state, where=where)
+                key = await self._player.call("fingerprint", target.fingerprint, where=where)
                 if key != record[middle].state:
-                    self.report(f"{how} the fingerprint is not that of the snapshot", where)
-                tail = await self._continue(target, rest, where)
+                    self._player.report(f"{how} the fingerprint is not that of the snapshot", where)
+                tail = await self._player.go_on(target, rest, where)
                 self._compare(expected, tail, f"{how}; keep everything in the bytes, chance too", where)
 
-    def _compare(self, expected: list[_Moment], got: list[_Moment], when: str, where: str) -> None:
+    def _compare(self, expected: list[Moment], got: list[Moment], when: str, where: str) -> None:
         for i, (a, b) in enumerate(zip(expected, got, strict=False)):
             for name in ("text", "state", "rewards", "terminated", "truncated", "success"):
                 if getattr(a, name) != getattr(b, name):
                     what = {"text": "observation", "state": "fingerprint"}.get(name, name)
-                    values = f"{_short(getattr(a, name))} became {_short(getattr(b, name))}"
-                    self.report(f"the {what} is another {when}", f"{where}, moment {i}: {values}")
+                    values = f"{short(getattr(a, name))} became {short(getattr(b, name))}"
+                    self._player.report(f"the {what} is another {when}", f"{where}, moment {i}: {values}")
                     return
         if len(expected) != len(got):
-            self.report(f"the episode has another length {when}", f"{where}: {len(expected)} became {len(got)}")
-
-    # One call at a time
-
-    async def _play(self, env: Environment, task: Task, seed: int, script: list[str], where: str) -> list[_Moment]:
-        """The moments of an episode, from the first observation on."""
-        first, _ = await self._begin(env, task, seed, where)
-        return [first, *await self._continue(env, script, where)]
-
-    async def _continue(self, env: Environment, script: Sequence[str], where: str) -> list[_Moment]:
-        moments: list[_Moment] = []
-        for action in script:
-            moments.append((await self._step(env, action, where))[0])
-            if moments[-1].is_end:
-                break
-        return moments
-
-    async def _begin(self, env: Environment, task: Task, seed: int, where: str) -> tuple[_Moment, Observation]:
-        observation = self._text(await self._call("reset", env.reset, task, seed, where=where), "reset", where)
-        return _Moment(text=observation.text, state=await self._fingerprint(env, where)), observation
-
-    async def _step(self, env: Environment, action: str, where: str) -> tuple[_Moment, Observation]:
-        result = await self._call("step", env.step, action, where=where)
-        if not isinstance(result, StepResult):
-            self.report(f"step() must give a StepResult, got {type(result).__name__}", where)
-            raise _Abandon
-        bad = {name: value for name, value in result.rewards.items() if not math.isfinite(value)}
-        if bad:
-            self.report(f"a reward is not finite ({bad}): leave out what cannot be computed", where)
-        if result.success is not None and not (result.terminated or result.truncated):
-            self.report("success is given before the episode has ended: leave it None until then", where)
-        observation = self._text(result.observation, "step", where)
-        moment = _Moment(
-            text=observation.text,
-            state=await self._fingerprint(env, where),
-            rewards=tuple(sorted(result.rewards.items())),
-            terminated=result.terminated,
-            truncated=result.truncated,
-            success=result.success,
-        )
-        return moment, observation
-
-    def _text(self, value: Any, method: str, where: str) -> Observation:
-        if isinstance(value, str | Observation) and isinstance(as_observation(value).text, str):
-            return as_observation(value)
-        self.report(f"{method}() must give an Observation or text, got {type(value).__name__}", where)
-        raise _Abandon
-
-    async def _fingerprint(self, env: Environment, where: str) -> str:
-        first = await self._call("fingerprint", env.fingerprint, where=where)
-        second = await self._call("fingerprint", env.fingerprint, where=where)
-        if not isinstance(first, str) or not first:
-            self.report(f"fingerprint() must give text that is not empty, got {_short(first)}", where)
-            raise _Abandon
-        if first != second:
-            self.report("fingerprint() changes while nothing happens: leave clocks and chance out of it", where)
-        return first
-
-    @asynccontextmanager
-    async def _environment(self, where: str) -> AsyncIterator[Environment]:
-        """A fresh environment, closed twice at the end."""
-        env: Environment = await self._call("make", self._world.make, where=where)
-        try:
-            yield env
-        finally:
-            for attempt in ("first", "second"):
-                with suppress(_Abandon):
-                    await self._call("close", env.close, where=f"{where}, {attempt} call")
-
-    async def _call(self, name: str, method: Callable[..., Any], *args: Any, where: str) -> Any:
-        try:
-            return await self._attempt(method, *args, name=name)
-        except Exception as error:
-            advice = "answer with an observation that says so" if name == "step" else "see its contract"
-            self.report(f"{name}() raised {type(error).__name__}: {advice}", f"{where}: {_short(error)}")
-            raise _Abandon from error
-
-    async def _attempt(self, method: Callable[..., Any], *args: Any, name: str = "") -> Any:
-        execution = self._world.execution
-        if execution == "thread":
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, method, *args)
-        else:
-            result = method(*args)
-        is_coroutine = inspect.isawaitable(result)
-        if is_coroutine and execution != "async":
-            self.report(f"{name}() is a coroutine but execution is {execution!r}: declare 'async'", name)
-        if not is_coroutine and execution == "async" and name in ("reset", "step", "fingerprint", "close"):
-            self.report(f"{name}() is no coroutine but execution is 'async': write `async def`", name)
-        return await result if is_coroutine else result
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:70]}... ({len(text)} characters)"
+            self._player.report(f"the episode has another length {when}", f"{where}: {len(expected)} became {len(got)}")
