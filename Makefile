@@ -1,0 +1,48 @@
+# `make demo` and `make test` set everything up first; both can be repeated.
+PY := .venv/bin/python
+LAUNCH_CONFIG ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo accelerate_configs/single_gpu.yaml || echo accelerate_configs/cpu.yaml)
+LAUNCH := .venv/bin/accelerate launch --config_file $(LAUNCH_CONFIG)
+
+# Idle OpenMP threads sleep instead of spinning: browser, engine and learner share the cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE ?= 1
+export VLLM_LOGGING_LEVEL ?= ERROR
+
+.PHONY: help setup demo test check bench docs clean
+
+help:
+	@echo "make setup    virtual environment, packages, browser"
+	@echo "make demo     teach SmolLM2 to use web pages: demonstrations, SFT, GRPO, evaluation   ARGS='key=value ...'"
+	@echo "make test     the whole suite                                                         ARGS='-k name'"
+	@echo "make check    ruff and mypy"
+	@echo "make bench    every benchmark, results in benchmarks/results/"
+	@echo "make docs     docs/configuration.md from the recipes' own help"
+
+setup:
+	@bash scripts/setup.sh
+
+demo: setup
+	$(LAUNCH) recipes/demo.py $(ARGS)
+
+test: setup
+	$(PY) -m pytest $(ARGS)
+
+check: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: setup
+	@mkdir -p benchmarks/results
+	@set -e; for file in benchmarks/[a-z]*.py; do \
+		name=$$(basename $$file .py); echo "== $$name"; \
+		$(PY) $$file --json | tail -n 1 | tee benchmarks/results/$$name.json; \
+	done
+
+docs: setup
+	$(PY) scripts/write_docs.py
+
+clean:
+	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
