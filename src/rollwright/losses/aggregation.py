@@ -91,9 +91,15 @@ def loss_denominator(
 
 
 def token_weights(
-    mask: Tensor, sequence_index: Tensor, *, num_sequences: int, how: Aggregation, denominator: float
+    mask: Tensor,
+    sequence_index: Tensor,
+    *,
+    num_sequences: int,
+    how: Aggregation,
+    denominator: float,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The factor of every token's loss, 0 where masked: any aggregation is a dot product with these. [N] -> [N] float.
+    """The factor of every token's loss, 0 where masked: any aggregation is a dot product with these. [N] -> [N].
 
     Computed before the batch is split, they also allow one sequence to be spread over several micro-batches.
 
@@ -105,7 +111,7 @@ def token_weights(
     if not denominator > 0:
         raise ValueError(f"the denominator must be positive, got {denominator}: compute it with `loss_denominator`")
     kept = mask.bool()
-    weights = kept.to(torch.get_default_dtype()) / denominator
+    weights = kept.to(dtype) / denominator
     if how == "seq-mean-token-mean":
         lengths = segment_count(kept, sequence_index, num_sequences)
         weights = weights / lengths.clamp(min=1)[sequence_index]
@@ -138,9 +144,14 @@ def aggregate(
     """
     check_segments(losses, sequence_index, num_sequences)
     weights = token_weights(
-        mask, sequence_index, num_sequences=num_sequences, how=how, denominator=denominator / num_ranks
+        mask,
+        sequence_index,
+        num_sequences=num_sequences,
+        how=how,
+        denominator=denominator / num_ranks,
+        dtype=torch.promote_types(losses.dtype, torch.float32),  # half precision would lose small weights
     )
-    return (torch.where(mask.bool(), losses, torch.zeros_like(losses)) * weights.to(losses.dtype)).sum()
+    return (torch.where(mask.bool(), losses, torch.zeros_like(losses)) * weights).sum()
 
 
 def aggregate_padded(losses: Tensor, mask: Tensor, *, how: Aggregation, denominator: float) -> Tensor:
