@@ -1,0 +1,287 @@
+"""What the local engines share: one thread that owns the model, requests from any event loop, no silent hang.
+
+The thread repeats `backend.step()` while anything is unfinished, and takes in new requests before every step, so that
+a follow-up turn joins the running batch at once. A failure of the backend fails every waiting request with
+`EngineFault` and marks the engine as broken; later requests fail at once instead of waiting for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from rollwright.errors import ContextOverflow, EngineFault
+from rollwright.generation.base import Generation, Sampling
+from rollwright.types import Span
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, kw_only=True)
+class Request:
+    """One action in the making. Owned by the engine's thread once it has been handed over."""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Generation]
+    arrived: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    cached_tokens: int = 0
+
+    def start(self) -> None:
+        """The request has its place in the batch; called again after a weight update, when nothing changes."""
+        if self.started is None:
+            self.started = time.monotonic()
+
+    def append(self, token_id: int, logprob: float, version: int) -> None:
+        self.token_ids.append(token_id)
+        self.logprobs.append(logprob)
+        self.versions.append(version)
+
+    def finish(self, reason: Literal["stop", "length"]) -> None:
+        """Hand the generation to whoever awaits it."""
+        now, started = time.monotonic(), self.started or self.arrived
+        generation = Generation(
+            token_ids=tuple(self.token_ids),
+            logprobs=tuple(self.logprobs),
+            finish_reason=reason,
+            spans=version_spans(self.versions),
+            cached_tokens=self.cached_tokens,
+            wait_s=started - self.arrived,
+            generate_s=now - started,
+        )
+        self._settle(generation, None)
+
+    def fail(self, error: Exception) -> None:
+        self._settle(None, error)
+
+    def _settle(self, generation: Generation | None, error: Exception | None) -> None:
+        def settle() -> None:
+            if self.future.done():  # cancelled while the answer was on its way
+                return
+            if error is not None:
+                self.future.set_exception(error)
+            elif generation is not None:
+                self.future.set_result(generation)
+
+        with contextlib.suppress(RuntimeError):  # the caller's event loop is closed: nobody waits any more
+            self.loop.call_soon_threadsafe(settle)
+
+
+class Backend(Protocol):
+    """What an engine does. Every method is called by one thread at a time."""
+
+    def add(self, request: Request) -> None: ...
+
+    def abort(self, request: Request) -> None: ...
+
+    def step(self, version: int) -> list[Request]:
+        """One round of work; returns the requests it finished (they have been told)."""
+        ...
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], unfinished: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ThreadedEngine:
+    """An `Engine` over a `Backend`. Lives until `close`; safe to use from several event loops.
+
+    Args:
+        context_length: the most prompt and action tokens of one request.
+        stop_token_ids: used where a request names none.
+        gather_s: how long an idle engine waits for company after the first request of a batch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        *,
+        context_length: int,
+        stop_token_ids: tuple[int, ...] = (),
+        gather_s: float = 0.002,
+    ) -> None:
+        self.name, self.version, self.context_length = name, 0, context_length
+        self.stop_token_ids, self.gather_s = stop_token_ids, gather_s
+        self._backend = backend
+        self._inbox: queue.SimpleQueue[tuple[Literal["add", "abort", "close"], Request | None]] = queue.SimpleQueue()
+        self._unfinished: dict[int, Request] = {}
+        self._turnstile = threading.Condition()
+        self._claims, self._stepping = 0, False
+        self._broken: EngineFault | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
+        self._thread.start()
+
+    async def generate(self, prompt_ids: tuple[int, ...], sampling: Sampling, *, request_id: str) -> Generation:
+        """Sample one action; see `Engine.generate`. Cancelling the call takes the request out of the batch."""
+        self._check(prompt_ids, sampling)
+        loop = asyncio.get_running_loop()
+        request = Request(
+            request_id=request_id,
+            prompt_ids=tuple(prompt_ids),
+            sampling=sampling,
+            loop=loop,
+            future=loop.create_future(),
+        )
+        self._inbox.put(("add", request))
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            self._inbox.put(("abort", request))
+            raise
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> None:
+        """Replace the weights between two steps; runs on the caller's thread, where its collectives belong.
+
+        Unfinished requests go on under the new weights with their keys and values computed anew; the spans of their
+        tokens say which weights each was sampled from.
+
+        Raises:
+            EngineFault: the weights do not fit, or the engine is broken or closed.
+        """
+        self._check_alive()
+        with self._exclusive():
+            try:
+                self._backend.load_weights(weights, len(self._unfinished))
+            except EngineFault:
+                raise
+            except Exception as error:
+                raise self._break(f"loading the weights of version {version} failed: {error!r}", error) from error
+            self.version = version
+
+    def close(self) -> None:
+        """End the thread and free the model. Waiting requests fail. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._inbox.put(("close", None))
+        self._thread.join(timeout=60.0)
+        if self._thread.is_alive():
+            logger.warning("engine %s did not end within 60 s; its thread is left to the process's end", self.name)
+            return
+        self._backend.close()
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Keep the engine's thread out. A plain lock would starve the caller: the thread retakes it at once."""
+        with self._turnstile:
+            self._claims += 1
+            self._turnstile.wait_for(lambda: not self._stepping)
+        try:
+            yield
+        finally:
+            with self._turnstile:
+                self._claims -= 1
+                self._turnstile.notify_all()
+
+    def _run(self) -> None:
+        while self._take_requests():
+            with self._turnstile:
+                self._turnstile.wait_for(lambda: not self._claims)
+                self._stepping = True
+            try:
+                self._round()
+            finally:
+                with self._turnstile:
+                    self._stepping = False
+                    self._turnstile.notify_all()
+        self._fail_all(EngineFault(f"engine {self.name} was closed while the request was waiting"))
+
+    def _take_requests(self) -> bool:
+        """Move what has arrived into `_arrivals`; blocks while there is nothing to do. False when told to close."""
+        self._arrivals: list[tuple[Literal["add", "abort", "close"], Request | None]] = []
+        deadline = 0.0
+        if not self._unfinished:
+            self._arrivals.append(self._inbox.get())
+            deadline = time.monotonic() + self.gather_s
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                self._arrivals.append(self._inbox.get(timeout=left) if left > 0 else self._inbox.get_nowait())
+            except queue.Empty:
+                break
+        if any(kind == "close" for kind, _ in self._arrivals):
+            for kind, request in self._arrivals:
+                if kind == "add" and request is not None:
+                    self._unfinished[id(request)] = request
+            return False
+        return True
+
+    def _round(self) -> None:
+        try:
+            for kind, request in self._arrivals:
+                if request is not None:
+                    self._admit(kind, request)
+            if self._unfinished:
+                for request in self._backend.step(self.version):
+                    self._unfinished.pop(id(request), None)
+        except Exception as error:  # whatever the model or the engine's library raised: nobody may wait for ever
+            self._break(f"generation failed: {error!r}", error)
+
+    def _admit(self, kind: str, request: Request) -> None:
+        if kind == "abort":
+            if self._unfinished.pop(id(request), None):
+                self._backend.abort(request)
+        elif self._broken:
+            request.fail(self._broken)
+        elif not request.future.cancelled():
+            self._unfinished[id(request)] = request
+            self._backend.add(request)
+
+    def _break(self, what: str, cause: Exception) -> EngineFault:
+        logger.error("engine %s: %s", self.name, what, exc_info=cause)
+        self._broken = EngineFault(f"engine {self.name}: {what}. The engine takes no more requests; make a new one")
+        self._broken.__cause__ = cause
+        self._fail_all(self._broken)
+        return self._broken
+
+    def _fail_all(self, error: EngineFault) -> None:
+        waiting, self._unfinished = list(self._unfinished.values()), {}
+        for request in waiting:
+            request.fail(error)
+
+    def _check_alive(self) -> None:
+        if self._broken:
+            raise self._broken
+        if self._closed or not self._thread.is_alive():
+            raise EngineFault(f"engine {self.name} is closed")
+
+    def _check(self, prompt_ids: tuple[int, ...], sampling: Sampling) -> None:
+        self._check_alive()
+        if not prompt_ids:
+            raise EngineFault("the prompt is empty: there is nothing to condition on")
+        if sampling.max_tokens < 1:
+            raise EngineFault(f"max_tokens must be 1 or more, got {sampling.max_tokens}")
+        if len(prompt_ids) + sampling.max_tokens > self.context_length:
+            raise ContextOverflow(
+                f"the prompt has {len(prompt_ids)} tokens and max_tokens is {sampling.max_tokens}, but engine "
+                f"{self.name} takes {self.context_length}: shorten the observation or raise the context length"
+            )
+
+
+def version_spans(versions: list[int]) -> tuple[Span, ...]:
+    """Runs of equal weight versions, as spans over the tokens."""
+    spans: list[Span] = []
+    start = 0
+    for end in range(1, len(versions) + 1):
+        if end == len(versions) or versions[end] != versions[start]:
+            spans.append(Span(start=start, end=end, version=versions[start]))
+            start = end
+    return tuple(spans)

@@ -1,0 +1,224 @@
+"""The engine without vLLM: a transformers model, continuous batching, keys and values kept while a request runs.
+
+New requests are prefilled in buckets of similar length (equal prompts once) and then join the running batch, padded on
+the left. Slower than vLLM, exact in float32, and able to sample from the learner's own model object.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rollwright.errors import EngineFault
+from rollwright.generation.kv import KVRows
+from rollwright.generation.sampler import draw
+from rollwright.generation.threaded import Request, ThreadedEngine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_BUCKET_RATIO = 0.7  # a prompt joins a prefill whose longest prompt is at most 1 / 0.7 times as long
+
+
+class TransformersEngine(ThreadedEngine):
+    """Engine "transformers".
+
+    Args:
+        model: a causal language model. `load_weights` copies into it where the engine owns it.
+        owns_weights: False shares the learner's model: nothing is ever copied, `load_weights` only counts the version.
+            The learner must then be idle while requests run, and puts its model back into training mode itself.
+        max_batch: rows that are decoded together.
+        seed: of requests that bring none; together with the request's id it fixes their draws.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        owns_weights: bool = True,
+        context_length: int | None = None,
+        stop_token_ids: tuple[int, ...] = (),
+        max_batch: int = 64,
+        seed: int = 0,
+        gather_s: float = 0.002,
+    ) -> None:
+        length = int(context_length or model.config.max_position_embeddings)
+        backend = TransformersBackend(
+            model, owns_weights=owns_weights, max_batch=max_batch, seed=seed, stop_token_ids=stop_token_ids
+        )
+        super().__init__(
+            "transformers", backend, context_length=length, stop_token_ids=stop_token_ids, gather_s=gather_s
+        )
+
+
+@dataclass(eq=False)
+class Row:
+    """One request in the batch: its own random stream and how it may end."""
+
+    request: Request
+    stream: random.Random
+    stops: frozenset[int]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return (*self.request.prompt_ids, *self.request.token_ids)
+
+
+class TransformersBackend:
+    """The batch: rows that wait for their prefill, rows that are being decoded, and the latter's keys and values."""
+
+    def __init__(
+        self, model: PreTrainedModel, *, owns_weights: bool, max_batch: int, seed: int, stop_token_ids: tuple[int, ...]
+    ) -> None:
+        self.model: Any = model
+        self.owns_weights, self.max_batch, self.seed = owns_weights, max_batch, seed
+        self.stop_token_ids = stop_token_ids
+        self.waiting: list[Row] = []
+        self.running: list[Row | None] = []  # None: finished, its keys and values not yet thrown away
+        self.kv: KVRows | None = None
+
+    def add(self, request: Request) -> None:
+        seed = request.sampling.seed
+        stream = random.Random(seed if seed is not None else f"{self.seed}:{request.request_id}")
+        stops = frozenset(request.sampling.stop_token_ids or self.stop_token_ids)
+        self.waiting.append(Row(request, stream, stops))
+
+    def abort(self, request: Request) -> None:
+        self.waiting = [row for row in self.waiting if row.request is not request]
+        self.running = [None if row and row.request is request else row for row in self.running]
+
+    def step(self, version: int) -> list[Request]:
+        """Prefill one bucket where there is room for it, else decode one token of every running row."""
+        active = sum(row is not None for row in self.running)
+        room = self.max_batch - active
+        if not active:
+            self.running, self.kv = [], None
+            self.model.eval()  # dropout would make the sampled distribution another one than the reported
+        with torch.inference_mode():
+            if self.waiting and room > 0:
+                return self._prefill(self._next_bucket(room), version)
+            return self._decode(version) if active else []
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], unfinished: int) -> None:
+        if not self.owns_weights:
+            if unfinished:
+                raise EngineFault(
+                    f"{unfinished} requests are unfinished while the shared model is being updated; an engine that "
+                    "samples during updates must own its weights (owns_weights=True)"
+                )
+            return
+        # Unfinished rows start over from their ids: their keys and values belong to the old weights.
+        self.waiting = [row for row in self.running if row] + self.waiting
+        self.running, self.kv = [], None
+        copy_weights(self.model, weights)
+
+    def close(self) -> None:
+        self.waiting, self.running, self.kv = [], [], None
+        self.model = None
+
+    def _next_bucket(self, room: int) -> list[Row]:
+        """Rows of similar length, the longest-waiting row's bucket first."""
+        length = len(self.waiting[0].ids)
+        near = [row for row in self.waiting if _BUCKET_RATIO * length <= len(row.ids) <= length / _BUCKET_RATIO][:room]
+        chosen = set(map(id, near))
+        self.waiting = [row for row in self.waiting if id(row) not in chosen]
+        return near
+
+    def _prefill(self, rows: list[Row], version: int) -> list[Request]:
+        prompts = list(dict.fromkeys(row.ids for row in rows))  # the rows of a group share their prompt
+        where = {prompt: index for index, prompt in enumerate(prompts)}
+        kv = KVRows.empty([len(prompt) for prompt in prompts])
+        width = kv.width_after(0)
+        padded = [[prompt[0]] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        logits = self._forward(torch.tensor(padded), kv)  # [number of prompts, V]
+        index = torch.tensor([where[row.ids] for row in rows])
+        seen: set[tuple[int, ...]] = set()
+        for row in rows:
+            row.request.start()
+            row.request.cached_tokens = len(row.ids) if row.ids in seen else 0
+            seen.add(row.ids)
+        finished = self._sample(rows, logits[index.to(logits.device)], version)
+        gone = {id(request) for request in finished}
+        staying = [i for i, row in enumerate(rows) if id(row.request) not in gone]
+        if staying:
+            self._join([rows[i] for i in staying], kv.select(index[staying].tolist()))
+        return finished
+
+    def _join(self, rows: list[Row], kv: KVRows) -> None:
+        self._compact()
+        self.kv = kv if self.kv is None else self.kv.join(kv)
+        self.running += rows
+
+    def _decode(self, version: int) -> list[Request]:
+        assert self.kv is not None
+        if sum(row is not None for row in self.running) <= 0.75 * len(self.running):
+            self._compact()
+        last = [[row.request.token_ids[-1] if row else 0] for row in self.running]
+        logits = self._forward(torch.tensor(last), self.kv)
+        active = [i for i, row in enumerate(self.running) if row]
+        rows = [row for row in self.running if row]
+        finished = self._sample(rows, logits if len(rows) == len(last) else logits[active], version)
+        gone = {id(request) for request in finished}
+        self.running = [None if row is None or id(row.request) in gone else row for row in self.running]
+        return finished
+
+    def _compact(self) -> None:
+        """Drop the keys and values of finished rows."""
+        active = [i for i, row in enumerate(self.running) if row]
+        if len(active) < len(self.running):
+            self.kv = self.kv.select(active) if self.kv is not None and active else None
+            self.running = [row for row in self.running if row]
+
+    def _forward(self, ids: Tensor, kv: KVRows) -> Tensor:
+        """[B, V] logits of the next token; `ids` [B, n] are appended to the keys and values."""
+        device = self.model.device
+        mask, positions = kv.extend(ids.shape[1])
+        output = self.model(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            past_key_values=kv.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def _sample(self, rows: list[Row], logits: Tensor, version: int) -> list[Request]:
+        if not logits.isfinite().all():
+            raise FloatingPointError("the model's logits are not finite: check the last update")
+        ids, logprobs = draw(logits, [row.request.sampling for row in rows], [row.stream.random() for row in rows])
+        finished = []
+        for row, token, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):
+            request = row.request
+            request.append(token, logprob, version)
+            stopped = token in row.stops
+            if stopped or len(request.token_ids) >= request.sampling.max_tokens:
+                request.finish("stop" if stopped else "length")
+                finished.append(request)
+        return finished
+
+
+def copy_weights(model: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy full weights into a model, by name; tied weights may come once or twice.
+
+    Raises:
+        EngineFault: a name is unknown, a shape differs, or a parameter got no value.
+    """
+    owned = dict(model.named_parameters(remove_duplicate=False))
+    missing = {id(parameter): name for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for name, value in weights:
+            target = owned.get(name)
+            if target is None or target.shape != value.shape:
+                expected = "no such parameter" if target is None else f"shape {tuple(target.shape)}"
+                raise EngineFault(f"weight {name!r} of shape {tuple(value.shape)}: the engine's model has {expected}")
+            target.copy_(value)
+            missing.pop(id(target), None)
+    if missing:
+        raise EngineFault(f"the update left out {len(missing)} parameters, among them {sorted(missing.values())[:3]}")
