@@ -126,6 +126,15 @@ class Taught(Protocol):
     def teacher(self, task: Task) -> Teacher | None: ...
 
 
+@runtime_checkable
+class SmallLanguage(Protocol):
+    """A world whose whole language is known: a tiny model's tokenizer can be made from it (`model.path=tiny`)."""
+
+    def texts(self) -> Sequence[str]:
+        """Texts that together hold every word an observation or an action may contain."""
+        ...
+
+
 # Seeds of the splits are disjoint ranges, so no run can train on a start state it is judged on.
 SEEDS_PER_SPLIT = 100_000_000
 _FIRST_SEED: dict[Split, int] = {"train": 0, "validation": SEEDS_PER_SPLIT, "test": 2 * SEEDS_PER_SPLIT}

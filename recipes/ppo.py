@@ -1,0 +1,113 @@
+"""PPO with a token critic on multi-turn episodes.
+
+    for each step:
+        collect     episodes
+        score       every episode by the reward; optionally a KL penalty per token inside the reward
+        values      of every action token by the critic, one position before the token
+        advantages  by GAE over action tokens, turns, or both levels; whitened over the batch
+        update      clipped policy loss and clipped critic loss, several epochs of minibatches
+        sync        the engine to the new weights
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/ppo.py recipes/text/maze_ppo.yaml
+
+Sources: arXiv:1707.06347 (PPO), arXiv:1506.02438 (GAE).
+"""
+
+from __future__ import annotations
+
+from rollwright.generation.launch_env import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+import sys  # noqa: E402
+from typing import ClassVar, Literal  # noqa: E402
+
+from pydantic import Field  # noqa: E402
+
+from rollwright.advantages import whiten  # noqa: E402
+from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.credit import ValueEstimator, flat_tokens, flatten, to_segments, value_advantages  # noqa: E402
+from rollwright.critic import CriticSettings  # noqa: E402
+from rollwright.losses import kl_shaped_rewards  # noqa: E402
+from rollwright.objective import PolicyObjective  # noqa: E402
+from rollwright.settings import LoopConfig, PolicyLossSettings  # noqa: E402
+from rollwright.training import Training  # noqa: E402
+
+
+class AlgorithmSettings(PolicyLossSettings):
+    """PPO's own settings."""
+
+    advantage: ValueEstimator = Field("gae", description="Clock of the critic: tokens, turns, or both.")
+    gamma: float = Field(1.0, ge=0, le=1, description="Discount per action token.")
+    turn_gamma: float = Field(1.0, ge=0, le=1, description="Discount per turn.")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="GAE's lambda.")
+    whiten: bool = Field(True, description="Whiten advantages over the batch.")
+    kl_in_reward: float = Field(0.0, ge=0, description="KL penalty per token inside the reward (k1).")
+    bootstrap_truncated: bool = Field(False, description="Episodes cut by a limit end in the critic's value, not in 0.")
+
+    only_for: ClassVar[Readers] = {
+        **PolicyLossSettings.only_for,
+        "gamma": {"advantage": ("gae", "bilevel_v1", "bilevel_v2")},
+        "turn_gamma": {"advantage": ("turn_gae", "bilevel_v1", "bilevel_v2")},
+    }
+
+
+class CriticConfig(Config):
+    """The token critic."""
+
+    kind: Literal["model", "head"] = Field("model", description="A transformer of its own, or a head on the policy's.")
+    learning_rate: float = Field(1e-5, gt=0, description="AdamW's peak learning rate for the critic.")
+    clip_eps: float | None = Field(None, description="How far a value may move in one update; none = free.")
+
+
+class PpoConfig(LoopConfig):
+    """Everything a PPO run reads."""
+
+    critic: CriticConfig = CriticConfig()
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(PpoConfig, sys.argv[1:] if argv is None else argv)
+    algorithm = config.algorithm
+    objective = PolicyObjective(**algorithm.objective())
+    critic = CriticSettings(**config.critic.model_dump())
+    needs_reference = objective.needs_reference or algorithm.kl_in_reward > 0
+
+    with Training.start(config, reference=needs_reference, critic=critic) as run:
+        for step in run.steps():
+            groups = run.collect(step)
+            groups = run.score(groups)
+            batch = flatten(groups)
+            plain = to_segments(batch)
+            values = flat_tokens(run.learner.values(plain), batch)
+            old = flat_tokens(run.learner.logprobs(plain), batch)
+            reference = flat_tokens(run.learner.reference_logprobs(plain), batch) if needs_reference else None
+            rewards = batch.rewards
+            if reference is not None and algorithm.kl_in_reward > 0:
+                rewards = kl_shaped_rewards(rewards, old, reference, kl_coef=algorithm.kl_in_reward)
+            estimate = value_advantages(
+                batch,
+                values,
+                algorithm.advantage,
+                gamma=algorithm.gamma,
+                turn_gamma=algorithm.turn_gamma,
+                gae_lambda=algorithm.gae_lambda,
+                rewards=rewards,
+                bootstrap_truncated=algorithm.bootstrap_truncated,
+            )
+            segments = to_segments(
+                batch,
+                whiten(estimate.advantages) if algorithm.whiten else estimate.advantages,
+                returns=estimate.returns,
+                values=values,
+                logprobs_old=old,
+                logprobs_ref=reference,
+            )
+            metrics = run.update(segments, objective)
+            run.sync()
+            run.finish(step, groups, metrics)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""From settings to parts: each `open_*` builds one of them, so that recipes and commands build them the same way."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rollwright.components import load
+from rollwright.contexts import AppendOnly, Windowed
+from rollwright.env import SmallLanguage, World
+from rollwright.errors import ConfigError
+from rollwright.generation.base import Engine, Sampling
+from rollwright.reward import Reward
+from rollwright.rollout import Actor, Collector, EngineActor, FaultLog, Limits
+from rollwright.rollout.episode import Context
+from rollwright.settings import (
+    EngineSettings,
+    LoopConfig,
+    ModelSettings,
+    RewardSettings,
+    RolloutSettings,
+    WorldSettings,
+)
+
+if TYPE_CHECKING:
+    from rollwright.codec import ChatCodec
+    from rollwright.critic import CriticSettings
+    from rollwright.learner import Learner
+    from rollwright.tracking import RunFolder, Tracker
+
+log = logging.getLogger(__name__)
+TINY = "tiny"
+
+
+def open_world(settings: WorldSettings) -> World:
+    """Build the world by name.
+
+    Raises:
+        UnknownComponent: no such module.
+        ConfigError: the world's `build` does not take these options.
+    """
+    return _built(load("envs", settings.name), settings.options, f"world.options of {settings.name}")
+
+
+def close_world(world: World) -> None:
+    """Close a world that no collector took over."""
+    ended = world.close()
+    if inspect.isawaitable(ended):
+
+        async def wait() -> None:
+            await ended
+
+        asyncio.run(wait())
+
+
+def open_reward(settings: RewardSettings) -> Reward:
+    """Build the reward by name."""
+    return _built(load("rewards", settings.name), settings.options, f"reward.options of {settings.name}")
+
+
+def _built(build: Callable[..., Any], options: dict[str, Any], where: str) -> Any:
+    known = inspect.signature(build).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    strangers = [] if takes_any else sorted(set(options) - set(known))
+    if strangers:
+        raise ConfigError(f"{where}: unknown {', '.join(strangers)}; it takes {', '.join(known) or 'no options'}")
+    try:
+        return build(**options)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def policy_folder(settings: ModelSettings, world: World, run_folder: Path) -> Path:
+    """The folder of the starting policy; `tiny` is made once per run, from the world's own language.
+
+    Raises:
+        ConfigError: `tiny` is asked of a world that does not list its language.
+    """
+    from rollwright.models import resolve_model
+    from rollwright.tiny import make_tiny_model
+
+    if settings.path != TINY:
+        return resolve_model(settings.path)
+    folder = run_folder / "tiny_model"
+    if not isinstance(world, SmallLanguage):
+        raise ConfigError(f"model.path=tiny needs a world with `texts()`; {world.name} has none: name a model folder")
+    if not (folder / "config.json").exists():
+        make_tiny_model(
+            folder,
+            texts=list(world.texts()),
+            hidden=settings.tiny_hidden,
+            layers=settings.tiny_layers,
+            context_length=settings.tiny_context,
+            seed=settings.tiny_seed,
+        )
+    return folder
+
+
+def open_codec(model_folder: Path) -> ChatCodec:
+    """Tokenizer and chat template of a model folder.
+
+    Raises:
+        TemplateError: the folder lacks one of them.
+    """
+    from rollwright.codec import ChatCodec
+    from rollwright.models import load_tokenizer
+
+    return ChatCodec(load_tokenizer(model_folder))
+
+
+def context_factory(
+    settings: RolloutSettings, codec: ChatCodec, world: World, context_length: int
+) -> Callable[[], Context]:
+    """What makes the context of one episode."""
+    common: dict[str, Any] = {
+        "codec": codec,
+        "instructions": world.instructions,
+        "context_length": context_length,
+        "max_observation_tokens": settings.max_observation_tokens or None,
+    }
+    if settings.context == "append":
+        return AppendOnly(**common)
+    return Windowed(**common, history=settings.history)
+
+
+def open_collector(
+    settings: RolloutSettings,
+    world: World,
+    actor: Engine | Actor,
+    codec: ChatCodec,
+    *,
+    context_length: int,
+    faults: FaultLog,
+) -> Collector:
+    """The collector of a run, for an engine or for any other actor."""
+    limits = Limits(
+        max_turns=settings.max_turns or world.max_turns,
+        episode_s=settings.episode_s,
+        env_call_s=settings.env_call_s,
+        engine_call_s=settings.engine_call_s,
+    )
+    sampling = Sampling(
+        temperature=settings.temperature,
+        max_tokens=settings.max_action_tokens,
+        stop_token_ids=tuple(codec.stop_token_ids),
+    )
+    return Collector(
+        world,
+        EngineActor(actor) if hasattr(actor, "generate") else actor,
+        context_factory(settings, codec, world, context_length),
+        sampling=sampling,
+        limits=limits,
+        faults=faults,
+        parallel_episodes=settings.parallel_episodes,
+        retries=settings.retries,
+    )
+
+
+def open_engine(settings: EngineSettings, model_folder: Path) -> Engine:
+    """The generation engine; `auto` takes vLLM where it is importable and says which it took."""
+    from rollwright.generation import make_engine
+
+    return make_engine(
+        settings.name,
+        model_folder,
+        dtype=resolve_precision(settings.dtype),
+        max_batch=settings.max_batch,
+        max_context=settings.max_context,
+    )
+
+
+def open_learner(config: LoopConfig, model_folder: Path, *, reference: bool, critic: CriticSettings | None) -> Learner:
+    """Policy, optimiser and accelerator; weights are kept in float32, computed with in the chosen precision."""
+    import torch
+    from accelerate import Accelerator
+
+    from rollwright.learner import Learner
+    from rollwright.models import load_policy, with_lora
+
+    torch.manual_seed(config.run.seed)
+    policy, _ = load_policy(model_folder, "float32")
+    if config.model.lora_rank:
+        policy = with_lora(policy, rank=config.model.lora_rank, seed=config.run.seed)
+    settings = config.learner
+    precision = resolve_precision(settings.precision)
+    kind = ("adapter" if config.model.lora_rank else "copy") if reference else None
+    return Learner(
+        Accelerator(log_with=config.run.trackers or None, project_dir=config.run.folder),
+        policy,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        warmup_steps=settings.warmup_steps,
+        temperature=config.rollout.temperature,
+        token_budget=settings.token_budget,
+        layout=settings.layout,
+        autocast_dtype=torch.bfloat16 if precision == "bfloat16" else None,
+        reference=kind,
+        critic=critic,
+        seed=config.run.seed,
+    )
+
+
+def open_tracker(folder: RunFolder, config: LoopConfig, learner: Learner) -> Tracker:
+    """metrics.jsonl first; accelerate's trackers (tensorboard, trackio, wandb) where the settings name them."""
+    accelerator = learner.accelerator
+    if not config.run.trackers:
+        return Tracker(folder, speaks=accelerator.is_main_process)
+    accelerator.init_trackers("rollwright", config={"run": config.run.folder})
+    return Tracker(folder, speaks=accelerator.is_main_process, also=accelerator.log)
+
+
+def resolve_precision(name: str) -> str:
+    """`auto` is bfloat16 on a GPU or CPU with the instructions for it, float32 elsewhere."""
+    if name != "auto":
+        return name
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_instructions() else "float32"
+
+
+def _has_bf16_instructions() -> bool:
+    """Without avx512_bf16 or amx a CPU emulates bfloat16, slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,140 @@
+"""The loss a recipe hands to the learner: policy loss + KL + entropy, composed from pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rollwright.losses import (
+    Aggregation,
+    CispoClip,
+    Clip,
+    KlKind,
+    NoClip,
+    PpoClip,
+    RatioLevel,
+    approximate_kl,
+    clip_frac,
+    kl_estimate,
+    policy_loss,
+    sampler_log_weights,
+    truncate_sequences,
+    truncate_tokens,
+)
+from rollwright.records import TokenLoss, TokenRecord
+
+LossName = Literal["reinforce", "ppo", "gspo", "gspo_token", "cispo", "rloo_sequence"]
+CorrectionName = Literal["none", "token_tis", "sequence_tis"]
+_LEVELS: dict[LossName, RatioLevel] = {
+    "reinforce": "none",
+    "ppo": "token",
+    "gspo": "sequence",
+    "gspo_token": "sequence_token",
+    "cispo": "token",
+    "rloo_sequence": "sequence_sum",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyObjective:
+    """Per-token loss of a policy-gradient method.
+
+    `loss_name` fixes ratio level and clip; `correction` the detached weight that repairs the difference between the
+    engine's and the learner's policy; `kl_coef` > 0 adds the KL to the reference as a loss term (GRPO's form). A critic
+    has its own loss and optimiser in the learner.
+    """
+
+    loss_name: LossName = "ppo"
+    aggregation: Aggregation = "token-mean"
+    max_length: int | None = None
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = None
+    correction: CorrectionName = "token_tis"
+    correction_cap: float = 2.0
+    kl_coef: float = 0.0
+    kl_kind: KlKind = "k3"
+    entropy_coef: float = 0.0
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl_coef > 0
+
+    @property
+    def with_entropy(self) -> bool:
+        return self.entropy_coef != 0
+
+    @property
+    def whole_sequences(self) -> bool:
+        """Sequence ratios and sequence weights need all turns of a sequence in one micro-batch."""
+        return _LEVELS[self.loss_name].startswith("sequence") or self.correction == "sequence_tis"
+
+    def __call__(self, tokens: TokenRecord) -> TokenLoss:
+        """Per-token losses [N], and metrics as (sum, count)."""
+        logprobs, old = _required(tokens.logprobs, "logprobs"), _required(tokens.logprobs_old, "logprobs_old")
+        policy = policy_loss(
+            logprobs,
+            old,
+            tokens.advantages,
+            tokens.mask,
+            tokens.sequence_index,
+            num_sequences=tokens.num_sequences,
+            level=_LEVELS[self.loss_name],
+            clip=self._clip(),
+            weights=self._weights(tokens, old),
+        )
+        count = float(tokens.mask.sum())
+        metrics = {
+            "policy/loss_mean": (float(policy.losses.detach().sum()), count),
+            "policy/ratio_clipped_frac": (clip_frac(policy.clipped, tokens.mask) * count, count),
+            "policy/kl_old_mean": (approximate_kl(logprobs, old, tokens.mask) * count, count),
+            "policy/sampler_gap_mean": (float(self._log_weights(tokens, old).abs()[tokens.mask].sum()), count),
+        }
+        return TokenLoss(losses=policy.losses + self._extra(tokens, logprobs, metrics, count), metrics=metrics)
+
+    def _clip(self) -> Clip:
+        if self.loss_name == "reinforce":
+            return NoClip()
+        if self.loss_name == "cispo":
+            return CispoClip.relative(low=self.clip_low, high=self.clip_high)
+        return PpoClip(low=self.clip_low, high=self.clip_high, dual=self.dual_clip)
+
+    def _log_weights(self, tokens: TokenRecord, old: Tensor) -> Tensor:
+        """log of the learner's starting policy over the engine's: the mismatch of the two implementations."""
+        return sampler_log_weights(old, tokens.logprobs_sampled, tokens.mask)
+
+    def _weights(self, tokens: TokenRecord, old: Tensor) -> Tensor | None:
+        if self.correction == "none":
+            return None
+        logs = self._log_weights(tokens, old)
+        if self.correction == "token_tis":
+            return truncate_tokens(logs, tokens.mask, cap=self.correction_cap).weights
+        return truncate_sequences(
+            logs, tokens.mask, tokens.sequence_index, num_sequences=tokens.num_sequences, cap=self.correction_cap
+        ).weights
+
+    def _extra(
+        self, tokens: TokenRecord, logprobs: Tensor, metrics: dict[str, tuple[float, float]], count: float
+    ) -> Tensor:
+        """KL and entropy terms, each with its metric."""
+        nothing = torch.zeros_like(logprobs)
+        extra = nothing
+        if self.kl_coef > 0:
+            reference = _required(tokens.logprobs_ref, "logprobs_ref")
+            kl = torch.where(tokens.mask, kl_estimate(logprobs, reference, kind=self.kl_kind), nothing)
+            metrics["policy/kl_ref_mean"] = (float(kl.detach().sum()), count)
+            extra = extra + self.kl_coef * kl
+        if self.entropy_coef:
+            entropy = torch.where(tokens.mask, _required(tokens.entropy, "entropy"), nothing)
+            metrics["policy/entropy_mean"] = (float(entropy.detach().sum()), count)
+            extra = extra - self.entropy_coef * entropy
+        return extra
+
+
+def _required(column: Tensor | None, name: str) -> Tensor:
+    if column is None:
+        raise ValueError(f"this loss needs `{name}` of every token; the segments or the learner did not give them")
+    return column

@@ -1,0 +1,168 @@
+"""The sections that recipes share. Each field is a key of the YAML and of the command line; the doc is its help."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from rollwright.config import Config, Readers
+
+
+class RunSettings(Config):
+    """Where the run writes, how long it lasts, from which seed."""
+
+    folder: str = Field("runs/latest", description="Run folder: config, metrics, trajectories, checkpoints, report.")
+    seed: int = Field(0, ge=0, description="Fixes task order, start states and every sampled token.")
+    steps: int = Field(20, ge=0, description="Optimiser steps (iterations of collect, update, sync).")
+    max_minutes: float = Field(0.0, ge=0, description="Stop cleanly after so many minutes; 0 = no limit.")
+    resume: Literal["auto", "never"] = Field("auto", description="auto: continue from the folder's last checkpoint.")
+    checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 = only at the end.")
+    keep_checkpoints: int = Field(2, ge=1, description="How many checkpoints stay on disk.")
+    transcripts_every: int = Field(5, ge=0, description="Steps between readable transcripts; 0 = none.")
+    trackers: list[str] = Field([], description="Further sinks besides metrics.jsonl: tensorboard, trackio, wandb.")
+
+
+class ModelSettings(Config):
+    """The policy."""
+
+    path: str = Field("smollm2", description="`smollm2` (embedded), a Hugging Face folder, or `tiny` (random).")
+    lora_rank: int = Field(0, ge=0, description="Train LoRA adapters of this rank; 0 = all weights.")
+    tiny_hidden: int = Field(128, ge=32, description="tiny: width.")
+    tiny_layers: int = Field(2, ge=1, description="tiny: layers.")
+    tiny_context: int = Field(512, ge=32, description="tiny: longest sequence.")
+    tiny_seed: int = Field(0, ge=0, description="tiny: initial weights.")
+
+    only_for: ClassVar[Readers] = {
+        name: {"path": ("tiny",)} for name in ("tiny_hidden", "tiny_layers", "tiny_context", "tiny_seed")
+    }
+
+
+class WorldSettings(Config):
+    """The world to act in."""
+
+    name: str = Field(description="Module of rollwright.envs, such as `web.miniwob`, or `package.module:Attribute`.")
+    options: dict[str, Any] = Field({}, description="Arguments of the world's `build`.")
+
+
+class RewardSettings(Config):
+    """Who scores the episodes."""
+
+    name: str = Field("env", description="Module of rollwright.rewards or `package.module:Attribute`.")
+    options: dict[str, Any] = Field({}, description="Arguments of the reward's `build`.")
+
+
+class EngineSettings(Config):
+    """Who samples. `engine=transformers` is short for `engine.name=transformers`."""
+
+    name: Literal["auto", "vllm", "transformers"] = Field("auto", description="auto: vLLM if importable.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast.")
+    max_batch: int = Field(64, ge=1, description="Requests decoded together.")
+    max_context: int = Field(1024, ge=16, description="Prompt plus action, in tokens.")
+
+    shorthand = "name"
+
+
+class RolloutSettings(Config):
+    """How episodes are played."""
+
+    group_size: int = Field(8, ge=1, description="Episodes per task and start state.")
+    groups_per_step: int = Field(12, ge=1, description="Groups collected for one optimiser step.")
+    max_turns: int = Field(0, ge=0, description="Turns before the episode is cut; 0 = the world's own limit.")
+    max_action_tokens: int = Field(24, ge=1, description="Longest action, stop token included.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature; the learner uses the same.")
+    context: Literal["append", "windowed"] = Field(
+        "windowed", description="Whole history, or latest page plus actions."
+    )
+    history: int = Field(4, ge=0, description="windowed: how many past actions the prompt shows.")
+    max_observation_tokens: int = Field(0, ge=0, description="Cut longer observations, visibly; 0 = never.")
+    parallel_episodes: int = Field(32, ge=1, description="Episodes in flight at once.")
+    retries: int = Field(2, ge=0, description="How often a faulted episode is played again.")
+    max_fault_frac: float = Field(0.2, ge=0, le=1, description="Share of lost episodes above which the run stops.")
+    episode_s: float = Field(300.0, gt=0, description="Wall-clock limit of an episode.")
+    env_call_s: float = Field(30.0, gt=0, description="Limit of one environment call; beyond it is a fault.")
+    engine_call_s: float = Field(180.0, gt=0, description="Limit of one generation; beyond it is a fault.")
+
+
+class LearnerSettings(Config):
+    """The optimiser and its batches."""
+
+    learning_rate: float = Field(1e-6, gt=0, description="AdamW's peak learning rate.")
+    warmup_steps: int = Field(0, ge=0, description="Linear warm-up, in optimiser steps.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
+    minibatches: int = Field(1, ge=1, description="Optimiser steps one collected batch is split into.")
+    epochs: int = Field(1, ge=1, description="Passes over the collected batch.")
+    token_budget: int = Field(1024, ge=64, description="Tokens per packed row: memory against speed.")
+    layout: Literal["auto", "tree", "padded"] = Field("auto", description="How turns are packed.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Compute type; weights stay fp32.")
+
+
+class EvaluationSettings(Config):
+    """Judging on held-out start states."""
+
+    split: Literal["validation", "test"] = Field("validation", description="Tune on validation; report test once.")
+    seeds_per_task: int = Field(20, ge=1, description="Start states per task.")
+    attempts: int = Field(1, ge=1, description="Episodes per start state; above 1 gives pass@k.")
+    temperature: float = Field(0.0, ge=0, description="0 = greedy.")
+    every: int = Field(0, ge=0, description="Steps between evaluations; 0 = only at the end.")
+    at_start: bool = Field(False, description="Also before the first step.")
+
+
+class CurriculumSettings(Config):
+    """Which task comes next. `curriculum=band` is short for `curriculum.name=band`."""
+
+    name: Literal["uniform", "band"] = Field("uniform", description="band: prefer tasks neither solved nor hopeless.")
+
+    shorthand = "name"
+
+
+class PolicyLossSettings(Config):
+    """The loss on the tokens that the policy sampled."""
+
+    loss: Literal["reinforce", "ppo", "gspo", "gspo_token", "cispo", "rloo_sequence"] = Field(
+        "ppo", description="Ratio level and clip."
+    )
+    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"] = Field(
+        "token-mean", description="How token losses become one number."
+    )
+    max_length: int | None = Field(None, description="constant: the length L that Dr. GRPO divides by.")
+    clip_low: float = Field(0.2, gt=0, description="The ratio is clipped below 1 - clip_low.")
+    clip_high: float = Field(0.2, gt=0, description="... and above 1 + clip_high (DAPO: 0.28).")
+    dual_clip: float | None = Field(None, description="Bound for negative advantages, such as 3.0; none = off.")
+    correction: Literal["none", "token_tis", "sequence_tis"] = Field(
+        "token_tis", description="Truncated importance weights for the engine's slightly different policy."
+    )
+    correction_cap: float = Field(2.0, ge=1, description="Cap of those weights.")
+    kl_coef: float = Field(0.0, ge=0, description="KL to the frozen reference as a loss term; 0 loads no reference.")
+    kl_kind: Literal["k2", "k3", "abs", "k3+"] = Field("k3", description="Estimator of that KL.")
+    entropy_coef: float = Field(0.0, ge=0, description="Entropy bonus.")
+
+    only_for: ClassVar[Readers] = {
+        "max_length": {"aggregation": ("constant",)},
+        "clip_low": {"loss": ("ppo", "gspo", "gspo_token", "cispo", "rloo_sequence")},
+        "clip_high": {"loss": ("ppo", "gspo", "gspo_token", "cispo", "rloo_sequence")},
+        "dual_clip": {"loss": ("ppo", "gspo", "gspo_token", "rloo_sequence")},
+        "correction_cap": {"correction": ("token_tis", "sequence_tis")},
+    }
+
+    def objective(self) -> dict[str, Any]:
+        """The arguments of `rollwright.objective.PolicyObjective`."""
+        names = (
+            "aggregation max_length clip_low clip_high dual_clip correction correction_cap kl_coef kl_kind entropy_coef"
+        )
+        return {"loss_name": self.loss} | {name: getattr(self, name) for name in names.split()}
+
+
+class LoopConfig(Config):
+    """What every on-policy recipe reads: world, policy, engine, rollouts, learner, evaluation."""
+
+    run: RunSettings = RunSettings()
+    model: ModelSettings = ModelSettings()
+    world: WorldSettings
+    reward: RewardSettings = RewardSettings()
+    engine: EngineSettings = EngineSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    learner: LearnerSettings = LearnerSettings()
+    curriculum: CurriculumSettings = CurriculumSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()

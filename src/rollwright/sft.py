@@ -1,0 +1,79 @@
+"""Supervised fine-tuning by TRL's SFTTrainer on rows that are already token ids: nothing is encoded a second time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from rollwright.assembly import resolve_precision
+from rollwright.errors import MissingDependency
+
+
+class FitSettings(Protocol):
+    """What `fit` reads of a recipe's settings; see `recipes/sft.py` for their meaning."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def epochs(self) -> float: ...
+    @property
+    def max_steps(self) -> int: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
+
+
+def fit(rows: list[dict[str, Any]], start: Path, folder: Path, settings: FitSettings, *, seed: int) -> Path:
+    """Train the policy in `start` on `rows` and save it to `folder/policy`.
+
+    Args:
+        rows: `input_ids` and `labels`, -100 where no loss is wanted.
+
+    Returns:
+        The folder of the trained policy.
+
+    Raises:
+        MissingDependency: TRL is not installed.
+    """
+    import torch
+    from datasets import Dataset
+
+    from rollwright.models import load_policy
+
+    try:
+        from trl import SFTConfig, SFTTrainer
+    except ImportError as error:
+        raise MissingDependency("supervised fine-tuning uses TRL: pip install 'rollwright[trl]'") from error
+
+    model, tokenizer = load_policy(start, "float32")
+    on_cpu = not torch.cuda.is_available()
+    arguments = SFTConfig(
+        output_dir=str(folder / "sft"),
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        lr_scheduler_type="linear",
+        warmup_steps=2,
+        bf16=resolve_precision(settings.precision) == "bfloat16",
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        gradient_checkpointing=False,
+        train_sampling_strategy="group_by_length",
+        logging_steps=5,
+        save_strategy="no",
+        report_to=[],
+        seed=seed,
+        max_length=settings.max_length,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+    )
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer.train()
+    target = folder / "policy"
+    trainer.save_model(str(target))
+    tokenizer.save_pretrained(target)
+    return target

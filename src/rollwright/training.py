@@ -1,0 +1,254 @@
+"""What the loops share: run folder, world, engine, learner, collection, parity gate, evaluation, checkpoints.
+
+A recipe opens `Training.start(config)` and writes the algorithm; everything here is the same for all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from rollwright.assembly import (
+    close_world,
+    open_codec,
+    open_collector,
+    open_engine,
+    open_learner,
+    open_reward,
+    open_tracker,
+    open_world,
+    policy_folder,
+)
+from rollwright.batching import Segment, segment_of
+from rollwright.checkpoint import Checkpoints
+from rollwright.config import dump
+from rollwright.critic import CriticSettings
+from rollwright.curriculum import Curriculum, make_curriculum
+from rollwright.env import episode_seed
+from rollwright.evaluation import Evaluation, evaluate
+from rollwright.evaluation import metrics as evaluation_metrics
+from rollwright.generation.base import Engine
+from rollwright.generation.parity import check_parity
+from rollwright.learner import Learner
+from rollwright.progress import Progress
+from rollwright.records import TokenObjective
+from rollwright.report import write_report, write_transcripts
+from rollwright.reward import Reward, score_group
+from rollwright.rollout import Collector, FaultLog, GroupRequest, rollout_metrics
+from rollwright.settings import LoopConfig
+from rollwright.store import TrajectoryStore
+from rollwright.tracking import RunFolder, Tracker
+from rollwright.types import Group, Task, Turn
+
+log = logging.getLogger(__name__)
+_PARITY_TURNS = 8
+
+
+@dataclass(kw_only=True)
+class Training:
+    """One run from its first step to its report. Made by `start`, closed by leaving the `with`."""
+
+    config: LoopConfig
+    folder: RunFolder
+    tracker: Tracker
+    tasks: Mapping[str, Sequence[Task]]
+    curriculum: Curriculum
+    reward: Reward
+    learner: Learner
+    engine: Engine
+    collector: Collector
+    store: TrajectoryStore
+    checkpoints: Checkpoints
+    first_step: int = 0
+    started: float = field(default_factory=time.monotonic)
+    _timings: dict[str, float] = field(default_factory=dict)
+    _parity_checks: int = 0
+
+    @classmethod
+    @contextmanager
+    def start(
+        cls, config: LoopConfig, *, reference: bool = False, critic: CriticSettings | None = None
+    ) -> Iterator[Training]:
+        """Open everything a run needs, cheap and refusable things first; close all of it at the end.
+
+        Args:
+            reference: keep a frozen copy of the starting policy (KL terms).
+            critic: train a token critic beside the policy.
+        """
+        folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+        world = open_world(config.world)
+        collector = engine = None
+        try:
+            tasks = {split: world.tasks(split) for split in ("train", "validation", "test")}
+            curriculum = make_curriculum(config.curriculum.name, tasks["train"], seed=config.run.seed)
+            reward = open_reward(config.reward)
+            model_folder = policy_folder(config.model, world, folder.path)
+            learner = open_learner(config, model_folder, reference=reference, critic=critic)
+            tracker = open_tracker(folder, config, learner)
+            engine = open_engine(config.engine, model_folder)
+            faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
+            collector = open_collector(
+                config.rollout,
+                world,
+                engine,
+                open_codec(model_folder),
+                context_length=engine.context_length,
+                faults=faults,
+            )
+            run = cls(
+                config=config,
+                folder=folder,
+                tracker=tracker,
+                tasks=tasks,
+                curriculum=curriculum,
+                reward=reward,
+                learner=learner,
+                engine=engine,
+                collector=collector,
+                store=TrajectoryStore(folder.trajectories),
+                checkpoints=Checkpoints(folder.checkpoints, keep=config.run.keep_checkpoints),
+            )
+            run._resume()
+            yield run
+            run._end()
+        finally:
+            if collector is not None:
+                collector.close()
+            else:
+                close_world(world)
+            if engine is not None:
+                engine.close()
+
+    def steps(self) -> Iterator[int]:
+        """The step numbers still to do; ends early when `run.max_minutes` are over."""
+        if self.config.evaluation.at_start and self.first_step == 0:
+            self.evaluate("start")
+        for step in range(self.first_step, self.config.run.steps):
+            limit = self.config.run.max_minutes
+            if limit and time.monotonic() - self.started > 60 * limit:
+                log.warning("stopping before step %d: run.max_minutes = %g is over", step, limit)
+                self._save(step)
+                return
+            self._timings = {"time/step_started_s": time.monotonic()}
+            yield step
+
+    def collect(self, step: int) -> list[Group]:
+        """One batch of groups: tasks by the curriculum, start states and draws fixed by run seed and step."""
+        rollout, seed = self.config.rollout, self.config.run.seed
+        tasks = self.curriculum.next(step, rollout.groups_per_step)
+        requests = [
+            GroupRequest(
+                key=f"{seed}/{step}/{index}",
+                task=task,
+                seed=episode_seed("train", seed, step, index),
+                size=rollout.group_size,
+            )
+            for index, task in enumerate(tasks)
+        ]
+        total = rollout.groups_per_step * rollout.group_size
+        with self._timed("time/collect_s"), Progress(f"step {step}: episodes", total=total) as bar:
+            groups = self.collector.collect(requests, progress=lambda _: bar.advance())
+        self._parity_gate(groups)
+        return groups
+
+    def score(self, groups: Sequence[Group]) -> list[Group]:
+        """Lay the reward on the turns, tell the curriculum, keep the trajectories on disk."""
+        with self._timed("time/score_s"):
+            scored = [score_group(group, self.reward) for group in groups]
+        self.curriculum.update(scored)
+        return scored
+
+    def update(self, segments: Sequence[Segment], objective: TokenObjective) -> dict[str, float]:
+        """The optimiser steps of one batch."""
+        settings = self.config.learner
+        with self._timed("time/update_s"):
+            return self.learner.update(segments, objective, minibatches=settings.minibatches, epochs=settings.epochs)
+
+    def sync(self) -> None:
+        """Give the engine the learner's weights; from here on its tokens carry the new version."""
+        with self._timed("time/sync_s"):
+            self.engine.load_weights(self.learner.weights(), version=self.engine.version + 1)
+
+    def finish(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
+        """Log, keep, evaluate and checkpoint after one step."""
+        self.store.append([t for group in groups for t in group.trajectories], tag=f"step_{step}")
+        every = self.config.run.transcripts_every
+        if every and step % every == 0:
+            write_transcripts(groups[:4], self.folder.path / "transcripts" / f"step_{step:05d}.txt")
+        timings = dict(self._timings)
+        timings["time/step_s"] = time.monotonic() - timings.pop("time/step_started_s")
+        everything = rollout_metrics(groups) | self.curriculum.metrics() | dict(metrics) | timings
+        self.tracker.log(step, everything)
+        if self._due(step, self.config.evaluation.every):
+            self.evaluate(f"step_{step + 1:05d}")
+        if self._due(step, self.config.run.checkpoint_every):
+            self._save(step + 1)
+
+    def evaluate(self, name: str) -> Evaluation:
+        """Judge the current policy on held-out start states and write `eval/<name>.json`."""
+        settings = self.config.evaluation
+        tasks = self.tasks[settings.split]
+        total = len(tasks) * settings.seeds_per_task * settings.attempts
+        with self._timed("time/evaluate_s"), Progress(f"evaluation {name}: episodes", total=total) as bar:
+            result, played = evaluate(
+                lambda requests: self.collector.play(requests, progress=lambda _: bar.advance()),
+                tasks,
+                name=name,
+                sampling=replace(self.collector.sampling, temperature=settings.temperature),
+                split=settings.split,
+                seeds_per_task=settings.seeds_per_task,
+                attempts=settings.attempts,
+            )
+        result.save(self.folder.path)
+        self.store.append(played, tag=f"eval_{name}")
+        self.tracker.log(self.learner.step, evaluation_metrics(result))
+        return result
+
+    def _parity_gate(self, groups: Sequence[Group]) -> None:
+        """Before the first update and after the first sync: does the engine sample from the learner's weights?"""
+        if self._parity_checks >= 2:
+            return
+        turns = [turn for group in groups for t in group.trajectories if t.learnable for turn in t.turns]
+        chosen = turns[:: max(1, len(turns) // _PARITY_TURNS)][:_PARITY_TURNS]
+        if not chosen:
+            return
+        self._parity_checks += 1
+        report = check_parity(chosen, self._learner_logprobs(chosen), dtype=self.engine.dtype)
+        log.info("parity gate: %s", report)
+
+    def _learner_logprobs(self, turns: Sequence[Turn]) -> list[list[float]]:
+        plain = [segment_of(t, advantages=(0.0,) * len(t.action_ids), sequence=i) for i, t in enumerate(turns)]
+        return [logprobs.tolist() for logprobs in self.learner.logprobs(plain)]
+
+    def _due(self, step: int, every: int) -> bool:
+        return bool(every) and (step + 1) % every == 0 and step + 1 < self.config.run.steps
+
+    def _save(self, step: int) -> None:
+        state = {"curriculum": self.curriculum.state_dict(), "version": self.engine.version}
+        self.checkpoints.save(step, self.learner.save_state, state)
+
+    def _resume(self) -> None:
+        found = self.checkpoints.latest() if self.config.run.resume == "auto" else None
+        if found is None:
+            return
+        self.learner.load_state(found.path)
+        self.curriculum.load_state_dict(found.state["curriculum"])
+        self.engine.load_weights(self.learner.weights(), version=int(found.state["version"]))
+        self.first_step = found.step
+        log.warning("resumed from %s at step %d", found.path, found.step)
+
+    def _end(self) -> None:
+        """The last checkpoint, the final evaluation, the policy as a plain folder, the report."""
+        self._save(max(self.first_step, self.config.run.steps))
+        self.learner.save_pretrained(self.folder.path / "policy")
+        self.evaluate("final")
+        write_report(self.folder.path)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        before = time.monotonic()
+        yield
+        self._timings[name] = self._timings.get(name, 0.0) + time.monotonic() - before
