@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rollwright.errors import RewardFault
 from rollwright.types import Group, Score, Trajectory, Turn
@@ -22,6 +22,15 @@ class Reward(Protocol):
     name: str
 
     def score(self, group: Group) -> Sequence[Score]: ...
+
+
+@runtime_checkable
+class StatefulReward(Reward, Protocol):
+    """A reward with state (a running mean, a cache) that a checkpoint keeps."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class EnvReward:

@@ -1,0 +1,88 @@
+"""A weighted sum of several rewards that can still be explained: every constituent keeps its name in the parts."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rollwright.errors import ConfigError
+from rollwright.reward import EnvReward, Reward, StatefulReward
+from rollwright.rewards.success import SuccessReward
+from rollwright.types import Group, Score, Trajectory
+
+
+class CombinedReward:
+    """value = sum of weight x value. Cannot tell where one constituent cannot: half a sum would pass for a whole one.
+
+    A part is called after its reward, `reward/part` where it has another name of its own. What a constituent lays on
+    turns stays on them; the rest lies on the last turn.
+    """
+
+    name = "combine"
+
+    def __init__(self, weighted: Sequence[tuple[Reward, float]]) -> None:
+        self._weighted = tuple(weighted)
+
+    def score(self, group: Group) -> list[Score]:
+        columns = [reward.score(group) for reward, _ in self._weighted]
+        return [
+            self._combine(trajectory, scores)
+            for trajectory, scores in zip(group.trajectories, zip(*columns, strict=True), strict=True)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {r.name: dict(r.state_dict()) for r, _ in self._weighted if isinstance(r, StatefulReward)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for reward, _ in self._weighted:
+            if isinstance(reward, StatefulReward):
+                reward.load_state_dict(state[reward.name])
+
+    def _combine(self, trajectory: Trajectory, scores: Sequence[Score]) -> Score:
+        undecided = [f"{score.verifier}: {score.message}".rstrip(": ") for score in scores if score.value is None]
+        if undecided:
+            return Score(value=None, verifier=self.name, message="; ".join(undecided))
+        turns: list[dict[str, float]] = [defaultdict(float) for _ in trajectory.turns]
+        for (reward, weight), score in zip(self._weighted, scores, strict=True):
+            for turn, earned in zip(turns, _by_turn(score, len(turns)), strict=True):
+                for part, number in earned.items():
+                    turn[part if part == reward.name else f"{reward.name}/{part}"] += weight * number
+        turn_parts = tuple(dict(turn) for turn in turns)
+        value = math.fsum(number for turn in turn_parts for number in turn.values())
+        return Score(value=value, verifier=self.name, turn_parts=turn_parts)
+
+
+def _by_turn(score: Score, num_turns: int) -> Sequence[Mapping[str, float]]:
+    if score.turn_parts is not None:
+        return score.turn_parts
+    last = score.parts or {score.verifier: score.value or 0.0}
+    return [*({} for _ in range(num_turns - 1)), last]
+
+
+def build(*, weights: Mapping[str, float], rewards: Sequence[Reward] = ()) -> CombinedReward:
+    """The weighted sum of rewards by name.
+
+    Args:
+        weights: one weight per reward, by name: `env`, `success`, or the name of one in `rewards`.
+        rewards: further rewards that `weights` may name.
+
+    Raises:
+        ConfigError: no weights, a weight that is not finite, a name that no reward has or that two have.
+    """
+    known: dict[str, Reward] = {"env": EnvReward(), "success": SuccessReward()}
+    for reward in rewards:
+        if reward.name in known:
+            raise ConfigError(f"two rewards are called {reward.name!r}: parts would be mixed up; rename one")
+        known[reward.name] = reward
+    unknown = [name for name in weights if name not in known]
+    unused = [reward.name for reward in rewards if reward.name not in weights]
+    if not weights or unknown or unused:
+        raise ConfigError(
+            f"weights must name the rewards to add, got {dict(weights)}: unknown {unknown}, without weight {unused}; "
+            f"known here are {', '.join(known)}"
+        )
+    if not all(math.isfinite(weight) for weight in weights.values()):
+        raise ConfigError(f"weights must be finite, got {dict(weights)}")
+    return CombinedReward([(known[name], weight) for name, weight in weights.items()])
