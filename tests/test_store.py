@@ -52,7 +52,8 @@ def turn_records(draw: st.DrawFn, seen: tuple[int, ...] = ()) -> Turn:
     logprobs = draw(st.lists(st.floats(max_value=0.0, allow_nan=False), min_size=len(action), max_size=len(action)))
     producer = draw(st.sampled_from(["policy", "guide", "dataset"]))
     spans = (Span(start=0, end=len(action), version=draw(small), producer=producer),) if action else ()
-    attachment = st.builds(Attachment, sha256=st.just("0f" * 32), media_type=st.just("image/png"), path=st.none() | texts)
+    digest = st.just("0f" * 32)
+    attachment = st.builds(Attachment, sha256=digest, media_type=st.just("image/png"), path=st.none() | texts)
     message = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=texts)
     return Turn(
         prompt_ids=draw(st.sampled_from([seen, seen[: len(seen) // 2], ()])) + draw(ids),
@@ -267,7 +268,7 @@ def test_another_schema_version_is_refused(tmp_path: Path):
     path = tmp_path / "turns" / "000000.parquet"
     table = pq.read_table(path, partitioning=None)
     pq.write_table(table.replace_schema_metadata({store_rows.VERSION_KEY: b"99"}), path)
-    with pytest.raises(DataError, match="version 99.*reads version 1"):
+    with pytest.raises(DataError, match=r"version 99.*reads version 1"):
         TrajectoryStore(tmp_path)
 
 
@@ -282,7 +283,7 @@ def test_a_foreign_parquet_file_is_refused(tmp_path: Path):
 
 def test_params_that_are_not_json_write_nothing(tmp_path: Path):
     store = TrajectoryStore(tmp_path)
-    with pytest.raises(DataError, match="'odd'.*must be JSON"):
+    with pytest.raises(DataError, match=r"'odd'.*must be JSON"):
         store.append([episode(task=Task(id="odd", split="train", params={"x": object()}))])
     assert list(tmp_path.glob("*/*")) == []
 

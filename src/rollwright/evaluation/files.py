@@ -1,0 +1,90 @@
+"""Evaluations as JSON files: the head, the figures, and one row per episode."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from rollwright.errors import DataError, RunFolderError
+from rollwright.evaluation.record import EpisodeRow, Evaluation
+from rollwright.evaluation.summary import summarise
+from rollwright.types import StopReason
+
+EVALUATION_VERSION = 1
+
+
+def save_evaluation(evaluation: Evaluation, run_folder: str | Path) -> Path:
+    """Write `eval/<name>.json` in the run folder; the file is whole or absent.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    path = Path(run_folder) / "eval" / f"{evaluation.name}.json"
+    temporary = path.with_suffix(f".tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(to_json(evaluation))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RunFolderError(
+            f"the evaluation {path} cannot be written: {error.strerror}. Evaluations written before are safe"
+        ) from error
+    return path
+
+
+def load_evaluation(path: str | Path) -> Evaluation:
+    """Read what `save_evaluation` wrote. Figures are computed from the rows, never read.
+
+    Raises:
+        DataError: no such file, not an evaluation, or one of another version.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"there is no evaluation {path}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an evaluation: {error}") from error
+    found = document.get("evaluation_version") if isinstance(document, dict) else None
+    if found != EVALUATION_VERSION:
+        raise DataError(f"{path} has evaluation version {found}; this release reads version {EVALUATION_VERSION}")
+    try:
+        return _from_json(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} lacks a field of an evaluation or has an odd one: {error!r}") from error
+
+
+def to_json(evaluation: Evaluation) -> str:
+    """Head, `summary`, then `columns` and one list per episode under `episodes`, each on its own line."""
+    head = {field.name: getattr(evaluation, field.name) for field in fields(Evaluation) if field.name != "rows"}
+    document = {
+        "evaluation_version": EVALUATION_VERSION,
+        **head,
+        "summary": _finite(asdict(summarise(evaluation))),
+        "columns": [field.name for field in fields(EpisodeRow)],
+    }
+    episodes = ",\n".join(json.dumps(list(asdict(row).values()), allow_nan=False) for row in evaluation.rows)
+    return json.dumps(document, indent=1, allow_nan=False)[:-2] + f',\n "episodes": [\n{episodes}\n]}}\n'
+
+
+def _from_json(document: Mapping[str, Any]) -> Evaluation:
+    rows = [dict(zip(document["columns"], values, strict=True)) for values in document["episodes"]]
+    head = {field.name: document[field.name] for field in fields(Evaluation) if field.name != "rows"}
+    episodes = (EpisodeRow(**(row | {"stop_reason": StopReason(row["stop_reason"])})) for row in rows)
+    return Evaluation(rows=tuple(episodes), **head)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: the open ends of an interval become null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
