@@ -1,0 +1,309 @@
+"""The learner: model, optimiser and accelerator behind `update`, `logprobs`, `values` and `weights`."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+
+from rollwright.adapters import adapter_off
+from rollwright.batching import Layout, PackedBatch, Segment, pack
+from rollwright.critic import CriticSettings, TokenCritic
+from rollwright.errors import ConfigError
+from rollwright.optimisation import Averages, Optimisation, OptimiserSettings, split_minibatches
+from rollwright.prefix_tree import CostModel
+from rollwright.records import TokenObjective, flatten
+from rollwright.scoring import TokenScorer, causal_lm, check_head
+from rollwright.update_step import UpdateStep
+from rollwright.weights import full_weights
+
+Reference = Literal["copy", "adapter"]
+_STATE = "learner.pt"
+
+
+def check_world(accelerator: Accelerator) -> None:
+    """Every started process must take part.
+
+    Without a communication backend accelerate falls back to one process on each rank, silently, and all train alone.
+
+    Raises:
+        ConfigError: accelerate sees another number of processes than were started.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise ConfigError(
+            f"{started} processes were started but accelerate joined {accelerator.num_processes}: on CPU under "
+            'DeepSpeed pass kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] to the Accelerator'
+        )
+
+
+class Learner:
+    """A policy in training. Made once per run by a recipe; owns the policy, its reference, its critic and optimisers.
+
+    Args:
+        accelerator: decides device, precision of prepared modules and distribution.
+        policy: a transformers causal LM, or a PEFT model around one (then only the adapter is trained).
+        learning_rate, weight_decay, betas: of AdamW.
+        max_grad_norm: the gradient is scaled down to this norm.
+        warmup_steps: the learning rate rises linearly over as many steps, then stays.
+        temperature: the one the sampler used; log-probs are of the tempered distribution.
+        token_budget: positions per micro-batch, padding included.
+        layout: how turns are packed (see `batching.pack`); `costs` are for "auto".
+        autocast_dtype: bfloat16 computes in it and keeps float32 master weights; None leaves the model's own dtype.
+        reference: "copy" keeps a frozen second model, "adapter" switches the adapter off, None has no reference.
+        critic: settings of a token critic, None for critic-free methods.
+        seed: of the split into minibatches.
+
+    Raises:
+        ConfigError: processes that did not join, a model whose head cannot be run apart, a reference without adapter.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        policy: nn.Module,
+        *,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        max_grad_norm: float = 1.0,
+        warmup_steps: int = 0,
+        temperature: float = 1.0,
+        token_budget: int = 4096,
+        layout: Layout = "auto",
+        costs: CostModel | None = None,
+        autocast_dtype: torch.dtype | None = None,
+        reference: Reference | None = None,
+        critic: CriticSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_world(accelerator)
+        self.accelerator = accelerator
+        self.policy = policy.to(accelerator.device)
+        check_head(self.policy)
+        self.step = 0
+        self._layout, self._costs, self._token_budget = layout, costs, token_budget
+        self._autocast_dtype, self._seed = autocast_dtype, seed
+        self._reference, self._reference_scorer = reference, self._make_reference(reference, temperature)
+        self._critic = self._make_critic(critic, warmup_steps) if critic else None
+        self._value_clip_eps = critic.clip_eps if critic else None
+        settings = OptimiserSettings(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            betas=betas,
+            max_grad_norm=max_grad_norm,
+            warmup_steps=warmup_steps,
+        )
+        self._policy = Optimisation(
+            accelerator, TokenScorer(self.policy, temperature=temperature), settings, name="policy"
+        )
+
+    def _make_reference(self, reference: Reference | None, temperature: float) -> TokenScorer | None:
+        if reference == "adapter":
+            with adapter_off(self.policy):
+                return None
+        if reference != "copy":
+            return None
+        frozen = copy.deepcopy(self.policy).requires_grad_(False)
+        return TokenScorer(frozen, temperature=temperature).eval()
+
+    def _make_critic(self, settings: CriticSettings, warmup_steps: int) -> Optimisation:
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            raise ConfigError("a critic needs a second DeepSpeed engine, which is not set up: use DDP or one process")
+        critic = TokenCritic(self.policy, kind=settings.kind).to(self.accelerator.device)
+        optimiser = OptimiserSettings(
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            warmup_steps=warmup_steps,
+        )
+        return Optimisation(self.accelerator, critic, optimiser, name="critic")
+
+    def update(
+        self, segments: Sequence[Segment], loss: TokenObjective, *, minibatches: int = 1, epochs: int = 1
+    ) -> dict[str, float]:
+        """Train on a batch: `epochs` passes, each cut into `minibatches` optimiser steps by whole sequences.
+
+        Where the batch gets a single step, the old log-probs are those of the step's own forward pass; otherwise they
+        are computed first, unless the segments bring them.
+
+        Returns:
+            Metrics averaged over all tokens, ranks and steps.
+
+        Raises:
+            NonFiniteUpdate: loss or gradient norm is NaN or infinite. The step that would have moved did not.
+            ValueError: no segment, no unmasked token, or a critic without targets.
+        """
+        if epochs < 1:
+            raise ValueError(f"an update needs at least one epoch, got {epochs}")
+        if minibatches * epochs > 1:
+            segments = self._with_old(segments)
+        averages = Averages()
+        self._set_training(True)
+        try:
+            for _ in range(epochs):
+                order = random.Random(f"{self._seed}/{self.step}")
+                for part in split_minibatches(segments, minibatches, order):
+                    self._optimiser_step(part, loss, averages)
+        finally:
+            self._set_training(False)
+        return averages.reduce(self.accelerator)
+
+    def _set_training(self, training: bool) -> None:
+        for module in (self._policy, self._critic):
+            if module is not None:
+                module.prepared.train(training)
+
+    def _with_old(self, segments: Sequence[Segment]) -> list[Segment]:
+        """The segments with the log-probs and values that hold before the first step."""
+        result = list(segments)
+        if any(segment.logprobs_old is None for segment in result):
+            old = self.logprobs(result)
+            result = [replace(segment, logprobs_old=row.tolist()) for segment, row in zip(result, old, strict=True)]
+        if self._value_clip_eps is not None and any(segment.values is None for segment in result):
+            values = self.values(result)
+            result = [replace(segment, values=row.tolist()) for segment, row in zip(result, values, strict=True)]
+        return result
+
+    def _optimiser_step(self, segments: Sequence[Segment], loss: TokenObjective, averages: Averages) -> None:
+        packs = self._pack(segments, whole_sequences=loss.whole_sequences)
+        UpdateStep(
+            accelerator=self.accelerator,
+            policy=self._policy,
+            critic=self._critic,
+            value_clip_eps=self._value_clip_eps,
+            autocast=self._autocast,
+            step=self.step,
+            averages=averages,
+        ).run(packs, flatten(segments, device=self.accelerator.device), loss)
+        self.step += 1
+        positions = sum(packed.input_ids.numel() for packed in packs)
+        real = sum(packed.num_real_tokens for packed in packs)
+        naive = sum(len(segment.prompt_ids) + len(segment.action_ids) - 1 for segment in segments)
+        averages.add({"batch/padding_frac": (positions - real, positions), "batch/sharing_ratio": (naive, real)})
+
+    def logprobs(self, segments: Sequence[Segment]) -> list[Tensor]:
+        """Log-probs of the policy now, one float32 CPU tensor [len(action_ids)] per segment, in the callers' order."""
+        return self._score(segments, lambda packed: self._policy.prepared(packed)[0])
+
+    def reference_logprobs(self, segments: Sequence[Segment]) -> list[Tensor]:
+        """The same by the frozen reference.
+
+        Raises:
+            ConfigError: the learner was made without one.
+        """
+        if self._reference == "adapter":
+            with adapter_off(self.policy):
+                return self.logprobs(segments)
+        scorer = self._reference_scorer
+        if scorer is None:
+            raise ConfigError("this learner has no reference: make it with reference 'copy' or 'adapter'")
+        return self._score(segments, lambda packed: scorer(packed)[0])
+
+    def values(self, segments: Sequence[Segment]) -> list[Tensor]:
+        """The critic's value before each action token, in the same form.
+
+        Raises:
+            ConfigError: the learner was made without a critic.
+        """
+        critic = self._critic
+        if critic is None:
+            raise ConfigError("this learner has no critic: make it with CriticSettings")
+        module = critic.module
+        assert isinstance(module, TokenCritic)
+        if module.body is None:
+            return self._score(segments, lambda packed: critic.prepared(packed, self._policy.prepared(packed)[2]))
+        return self._score(segments, lambda packed: critic.prepared(packed, None))
+
+    @torch.no_grad()
+    def _score(self, segments: Sequence[Segment], per_token: Callable[[PackedBatch], Tensor]) -> list[Tensor]:
+        lengths = [len(segment.action_ids) for segment in segments]
+        flat = torch.zeros(sum(lengths))
+        for packed in self._pack(segments, whole_sequences=False):
+            with self._autocast():
+                scores = per_token(packed)
+            flat[packed.entries.cpu()] = scores.float().cpu()
+        return list(flat.split(lengths))
+
+    def _pack(self, segments: Sequence[Segment], *, whole_sequences: bool) -> list[PackedBatch]:
+        packs = pack(
+            segments,
+            token_budget=self._token_budget,
+            layout=self._layout,
+            costs=self._costs,
+            whole_sequences=whole_sequences,
+        )
+        return [packed.to(self.accelerator.device) for packed in packs]
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.accelerator.device.type, dtype=self._autocast_dtype)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight of the policy under its transformers name, adapters merged (see `weights.full_weights`).
+
+        All ranks must iterate to the end. A tensor is valid until the next one is asked for.
+        """
+        return full_weights(self.policy)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the full model, adapters merged, as transformers reads it. All ranks call; the first one writes."""
+        main = self.accelerator.is_main_process
+        state = {name: tensor.cpu().clone() for name, tensor in self.weights() if main}
+        if main:
+            causal_lm(self.policy).save_pretrained(folder, state_dict=state)
+        self.accelerator.wait_for_everyone()
+
+    def save_state(self, folder: Path) -> None:
+        """Write what a resumed run needs: through accelerate where the state is sharded, else one file of our own."""
+        if self._sharded:
+            self.accelerator.save_state(str(folder / "accelerate"))
+        if self.accelerator.is_main_process:
+            state = {"step": self.step} if self._sharded else self.state_dict()
+            torch.save(state, folder / _STATE)
+        self.accelerator.wait_for_everyone()
+
+    def load_state(self, folder: Path) -> None:
+        """Continue from what `save_state` wrote into a run folder of the user's own."""
+        state = torch.load(folder / _STATE, map_location=self.accelerator.device, weights_only=True)
+        if self._sharded:
+            self.accelerator.load_state(str(folder / "accelerate"))
+            self.step = int(state["step"])
+        else:
+            self.load_state_dict(state)
+
+    @property
+    def _sharded(self) -> bool:
+        return self.accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of an unsharded learner: trained weights, optimisers, and the step counter.
+
+        The learning rate is a function of the step; frozen weights come from the model that the learner was made with.
+        """
+        state: dict[str, Any] = {"step": self.step, "policy": self._policy.state_dict()}
+        return state | ({"critic": self._critic.state_dict()} if self._critic else {})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`, bit for bit on the same machine.
+
+        Raises:
+            ValueError: saved with another set of trained parameters, or with a critic where there is none.
+        """
+        if ("critic" in state) != (self._critic is not None):
+            raise ValueError("the checkpoint and this learner differ in whether they have a critic")
+        self.step = int(state["step"])
+        self._policy.load_state_dict(state["policy"])
+        if self._critic:
+            self._critic.load_state_dict(state["critic"])

@@ -1,0 +1,166 @@
+"""A prepared module with its optimiser, and the bookkeeping of an update: clipping, checks, averages, minibatches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from rollwright.batching import Segment
+from rollwright.errors import NonFiniteUpdate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimiserSettings:
+    """AdamW with a linear warm-up, then a constant rate, and a bound on the gradient's norm."""
+
+    learning_rate: float
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = 1.0
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.max_grad_norm <= 0 or self.warmup_steps < 0:
+            raise ValueError(f"learning_rate and max_grad_norm must be positive, warmup_steps 0 or more, got {self}")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of optimiser step `step`, counted from 0. A function of the step alone: nothing to restore."""
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+
+class Optimisation:
+    """One trainable module under accelerate. Made by the learner, for the policy and for each critic."""
+
+    def __init__(self, accelerator: Accelerator, module: nn.Module, settings: OptimiserSettings, *, name: str) -> None:
+        self.accelerator = accelerator
+        self.module = module
+        self.settings = settings
+        self.name = name
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+        self.prepared, self.optimizer = accelerator.prepare(module, optimizer)
+        self.module.eval()
+
+    def begin(self, step: int) -> float:
+        """Set the learning rate of this step, before the backward passes: DeepSpeed moves inside the last one."""
+        rate = self.settings.rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    @contextmanager
+    def accumulating(self, last: bool) -> Iterator[None]:
+        """Gradients of all micro-batches but the last stay on their rank."""
+        self.accelerator.sync_gradients = last
+        if last:
+            yield
+            return
+        with self.accelerator.no_sync(self.prepared):
+            yield
+
+    def clip(self, step: int) -> float:
+        """Scale the gradient to the allowed norm and return the norm it had.
+
+        Raises:
+            NonFiniteUpdate: the norm is NaN or infinite; the gradient is dropped, the weights are as before.
+        """
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        norm = self.accelerator.clip_grad_norm_(trained, self.settings.max_grad_norm)
+        if norm is None:  # DeepSpeed without a step yet
+            return 0.0
+        value = float(norm)
+        if not torch.isfinite(torch.tensor(value)):
+            self.optimizer.zero_grad()
+            raise NonFiniteUpdate(
+                f"step {step}: the gradient norm of the {self.name} is {value}; the optimiser has not moved. Look for "
+                "infinite advantages or log-probs, or lower the learning rate"
+            )
+        return value
+
+    def move(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Trained parameters and optimiser state of an unsharded module."""
+        weights = {n: p.detach().clone() for n, p in self.module.named_parameters() if p.requires_grad}
+        return {"weights": weights, "optimizer": self.optimizer.state_dict()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: the parameters are not those of this module.
+        """
+        mine = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        if set(mine) != set(state["weights"]):
+            odd = sorted(set(mine) ^ set(state["weights"]))[:3]
+            raise ValueError(f"the saved {self.name} has other trained parameters than this one, for example {odd}")
+        for name, parameter in mine.items():
+            parameter.copy_(state["weights"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def require_finite(share: Tensor, *, what: str, step: int, accelerator: Accelerator) -> None:
+    """All ranks stop together if the loss of any of them is not finite.
+
+    Raises:
+        NonFiniteUpdate: it is NaN or infinite; the optimiser has not moved.
+    """
+    broken = accelerator.reduce((~share.detach().isfinite()).float(), reduction="sum")
+    if float(broken) > 0:
+        raise NonFiniteUpdate(
+            f"step {step}: the {what} is {float(share):g} on rank {accelerator.process_index} (not finite on "
+            f"{int(broken)} of {accelerator.num_processes}); the optimiser has not moved. Look for non-finite "
+            "advantages, returns or log-probs in this batch"
+        )
+
+
+@dataclass(slots=True)
+class Averages:
+    """Sums and counts of metrics over micro-batches; `reduce` adds ranks and divides."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+
+    def add(self, pairs: Mapping[str, tuple[Tensor | float, Tensor | float]]) -> None:
+        for name, (total, count) in pairs.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(total)
+            self.counts[name] = self.counts.get(name, 0.0) + float(count)
+
+    def reduce(self, accelerator: Accelerator) -> dict[str, float]:
+        """Mean of every metric over all ranks, which must have added the same names. 0 where nothing was counted."""
+        names = sorted(self.sums)
+        table = torch.tensor([[self.sums[n], self.counts[n]] for n in names], dtype=torch.float64)
+        if accelerator.num_processes > 1:
+            table = accelerator.reduce(table.to(accelerator.device), reduction="sum").cpu()
+        return {name: float(total / max(count, 1e-30)) for name, (total, count) in zip(names, table, strict=True)}
+
+
+def split_minibatches(segments: Sequence[Segment], count: int, order: random.Random) -> list[list[Segment]]:
+    """Shuffle whole sequences into `count` parts of like size; fewer if there are fewer sequences; one is not shuffled.
+
+    Raises:
+        ValueError: `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"an update needs at least one minibatch, got {count}")
+    if count == 1:
+        return [list(segments)]
+    units: dict[Hashable, list[Segment]] = {}
+    for segment in segments:
+        units.setdefault(segment.sequence, []).append(segment)
+    names = list(units)
+    order.shuffle(names)
+    parts = [[segment for name in names[k::count] for segment in units[name]] for k in range(count)]
+    return [part for part in parts if part]

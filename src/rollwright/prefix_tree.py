@@ -1,0 +1,169 @@
+"""Prefix trees in depth-first order: many token sequences in one row, each shared prefix stored once.
+
+Sequences are sorted, so that the longest prefix a sequence shares with anything before it is the one it shares with its
+predecessor. A row then grows by appending what is new, and the subtree below node `j` is the run of nodes from `j` to
+`ends[j]`. That gives the whole attention rule in one comparison: node `i` sees node `j` iff `j <= i < ends[j]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostModel:
+    """Cost of one row of a batch, in units of one token's way through the linear layers.
+
+    `causal_pair` is the cost of one query-key pair under the plain causal kernel, which visits half the square;
+    `masked_pair` that under an explicit mask, which visits all of it. Defaults: SmolLM2-135M, forward and backward, on
+    CPU (`benchmarks/packing.py --calibrate` measures them for another model or machine).
+    """
+
+    causal_pair: float = 5e-4
+    masked_pair: float = 7e-4
+
+    def row(self, *, tokens: int, branching: bool) -> float:
+        pairs = self.masked_pair * tokens**2 if branching else self.causal_pair * tokens**2 / 2
+        return tokens + pairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One finished prefix tree.
+
+    tokens, depths, ends: [T] the token, its distance from the root, and the exclusive end of its subtree.
+    members: which of the caller's sequences lie in this row; `paths[k]` holds the node of every token of `members[k]`.
+    branching: false where every node has at most one child, so that plain causal attention is already right.
+    """
+
+    tokens: Ids
+    depths: Ids
+    ends: Ids
+    members: tuple[int, ...]
+    paths: tuple[Ids, ...]
+    branching: bool
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(slots=True)
+class _Growing:
+    """A row under construction; its open path is that of the sequence added last."""
+
+    tokens: list[Ids] = field(default_factory=list)
+    depths: list[Ids] = field(default_factory=list)
+    ends: list[Ids] = field(default_factory=list)
+    members: list[int] = field(default_factory=list)
+    paths: list[Ids] = field(default_factory=list)
+    size: int = 0
+    branching: bool = False
+
+    def add(self, member: int, sequence: Ids, shared: int) -> None:
+        """Append what `sequence` has beyond its first `shared` tokens, which it has in common with the open path."""
+        fresh = len(sequence) - shared
+        opened = self.paths[-1] if self.paths else np.empty(0, dtype=np.int64)
+        self._close(opened[shared:])
+        self.branching |= shared < len(opened)
+        nodes = np.arange(self.size, self.size + fresh)
+        self.tokens.append(sequence[shared:])
+        self.depths.append(np.arange(shared, len(sequence)))
+        self.ends.append(np.full(fresh, -1))
+        self.paths.append(np.concatenate([opened[:shared], nodes]))
+        self.members.append(member)
+        self.size += fresh
+
+    def _close(self, nodes: Ids) -> None:
+        """Nothing can be appended below these nodes any more: their subtrees end here."""
+        if len(nodes):
+            ends = np.concatenate(self.ends)
+            ends[nodes] = self.size
+            self.ends = [ends]
+
+    def finish(self) -> Row:
+        ends = np.concatenate(self.ends)
+        ends[ends < 0] = self.size
+        return Row(
+            tokens=np.concatenate(self.tokens),
+            depths=np.concatenate(self.depths),
+            ends=ends,
+            members=tuple(self.members),
+            paths=tuple(self.paths),
+            branching=self.branching,
+        )
+
+
+Joins = Callable[[int, bool, int, int, int], bool]
+"""(nodes in the row, branching now, branching afterwards as 0/1, length of the sequence, shared prefix) -> join?"""
+
+
+def join_always(size: int, branching: bool, branches: int, length: int, shared: int) -> bool:
+    """Share every prefix that can be shared."""
+    return shared > 0
+
+
+def join_never(size: int, branching: bool, branches: int, length: int, shared: int) -> bool:
+    """Every sequence in a row of its own."""
+    return False
+
+
+def join_when_cheaper(costs: CostModel) -> Joins:
+    """Share a prefix only where it saves more in the linear layers than it costs in attention over a wider row."""
+
+    def joins(size: int, branching: bool, branches: int, length: int, shared: int) -> bool:
+        joined = costs.row(tokens=size + length - shared, branching=branching or bool(branches))
+        apart = costs.row(tokens=size, branching=branching) + costs.row(tokens=length, branching=False)
+        return shared > 0 and joined < apart
+
+    return joins
+
+
+def shared_prefix(first: Ids, second: Ids) -> int:
+    """Length of the longest common prefix."""
+    length = min(len(first), len(second))
+    different = np.flatnonzero(first[:length] != second[:length])
+    return int(different[0]) if len(different) else length
+
+
+def sort_order(sequences: Sequence[Ids]) -> list[int]:
+    """Indices of the sequences in lexicographic order; equal ones keep the caller's order."""
+    # Big-endian bytes compare like the numbers they hold, and in C.
+    keys = [np.asarray(sequence, dtype=">u8").tobytes() for sequence in sequences]
+    return sorted(range(len(sequences)), key=keys.__getitem__)
+
+
+def build_rows(sequences: Sequence[Ids], *, limit: int, joins: Joins) -> list[Row]:
+    """Distribute sequences over rows of prefix trees.
+
+    Args:
+        sequences: non-empty token sequences.
+        limit: most nodes a row may hold. A tree that is larger goes on in a new row, which repeats the path from the
+            root to the place of the cut. A single sequence longer than this gets a row of its own.
+        joins: decides whether a sequence that would fit is worth joining to the current row.
+
+    Returns:
+        Rows in depth-first order; every sequence is a member of exactly one.
+    """
+    rows: list[Row] = []
+    growing = _Growing()
+    for index in sort_order(sequences):
+        sequence = sequences[index]
+        shared = 0
+        if growing.members:
+            previous = sequences[growing.members[-1]]
+            shared = shared_prefix(previous, sequence)
+            fits = growing.size + len(sequence) - shared <= limit
+            branches = int(shared < len(previous))
+            if not (fits and joins(growing.size, growing.branching, branches, len(sequence), shared)):
+                rows.append(growing.finish())
+                growing, shared = _Growing(), 0
+        growing.add(index, sequence, shared)
+    if growing.members:
+        rows.append(growing.finish())
+    return rows

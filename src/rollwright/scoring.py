@@ -1,0 +1,166 @@
+"""Log-probabilities of action tokens from packed batches, without ever keeping logits of every position.
+
+The transformer body runs over the packed rows; hidden states are gathered at the positions that predict an action
+token, each once; the vocabulary head then runs over them in chunks that are recomputed in the backward pass.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from rollwright.batching import PackedBatch
+from rollwright.errors import ConfigError
+
+CHUNK = 256
+"""Positions per chunk of the vocabulary head: 256 x 49,152 float32 logits are 50 MB."""
+
+
+def causal_lm(model: nn.Module) -> PreTrainedModel:
+    """The transformers model itself, taken out of a PEFT wrapper where there is one.
+
+    Raises:
+        ConfigError: neither a transformers model nor a PEFT model around one.
+    """
+    inner = model if isinstance(model, PreTrainedModel) else getattr(model, "get_base_model", lambda: None)()
+    if not isinstance(inner, PreTrainedModel):
+        raise ConfigError(f"expected a transformers model or a PEFT model around one, got {type(model).__name__}")
+    return inner
+
+
+def body_of(model: nn.Module) -> PreTrainedModel:
+    """The transformer without its vocabulary head; a PEFT adapter on it stays in place."""
+    inner = causal_lm(model)
+    return getattr(inner, inner.base_model_prefix)
+
+
+def body_hidden(body: PreTrainedModel, packed: PackedBatch) -> Tensor:
+    """[B, T, H] last hidden states of the transformer body over packed rows.
+
+    Raises:
+        ConfigError: the attention implementation cannot express a tree.
+    """
+    mask = _mask_for(body, packed)
+    output = body(input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=mask, use_cache=False)
+    return output.last_hidden_state
+
+
+def _mask_for(body: PreTrainedModel, packed: PackedBatch) -> Tensor | None:
+    mask = packed.attention_mask()
+    if mask is None:
+        return None
+    config = body.config
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True) and packed.input_ids.shape[1] > window:
+        raise ConfigError(
+            f"rows of {packed.input_ids.shape[1]} tokens exceed the model's sliding window of {window}, which a prefix "
+            "tree does not follow: use layout 'padded'"
+        )
+    implementation = config._attn_implementation
+    if implementation == "sdpa":
+        return mask
+    if implementation == "eager":
+        floor = torch.finfo(next(body.parameters()).dtype).min
+        return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, floor)
+    raise ConfigError(
+        f"attention {implementation!r} takes no 4-D mask: load the model with 'sdpa', or use layout 'padded'"
+    )
+
+
+class TokenScorer(nn.Module):
+    """A causal LM that scores action tokens; its forward is the only way the learner runs the policy.
+
+    Everything happens inside one forward, so that DDP and DeepSpeed see each use of a parameter.
+    """
+
+    def __init__(self, model: nn.Module, *, temperature: float = 1.0, chunk: int = CHUNK) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ConfigError(f"temperature is {temperature}; the learner needs the positive one the sampler used")
+        self.model = model
+        self.temperature = temperature
+        self.chunk = chunk
+
+    def forward(self, packed: PackedBatch, with_entropy: bool = False) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Score the action tokens of a micro-batch.
+
+        Returns:
+            logprobs [N], entropy [N] in nats or None, and hidden [U, H] at `packed.gather`.
+        """
+        hidden = body_hidden(body_of(self.model), packed)
+        hidden = hidden.reshape(-1, hidden.shape[-1])[packed.gather]  # [U, H]
+        logprobs, entropy = self._score(hidden, packed, with_entropy)
+        return logprobs, entropy, hidden
+
+    def _score(self, hidden: Tensor, packed: PackedBatch, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
+        order = torch.argsort(packed.slots, stable=True)
+        slots, targets = packed.slots[order], packed.targets[order]
+        starts = torch.arange(0, len(hidden), self.chunk, device=slots.device)
+        bounds = torch.searchsorted(slots, torch.cat([starts, starts.new_tensor([len(hidden)])])).tolist()
+        scores, entropies = [], []
+        for index, start in enumerate(starts.tolist()):
+            part = slice(bounds[index], bounds[index + 1])
+            score, entropy = self._chunk(
+                hidden[start : start + self.chunk], slots[part] - start, targets[part], with_entropy
+            )
+            scores.append(score)
+            entropies.append(entropy)
+        back = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
+        return torch.cat(scores)[back], torch.cat(entropies)[back] if with_entropy else None
+
+    def _chunk(self, hidden: Tensor, slots: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled():
+            return checkpoint(self._head, hidden, slots, targets, with_entropy, use_reentrant=False)
+        return self._head(hidden, slots, targets, with_entropy)
+
+    def _head(self, hidden: Tensor, slots: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        """[C, H] -> log-prob of `targets` [n] at row `slots` [n], and entropy there ([n], or empty)."""
+        logits = causal_lm(self.model).get_output_embeddings()(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.temperature  # [C, V]
+        logprobs = logits.log_softmax(dim=-1)
+        entropy = -(logprobs.exp() * logprobs).sum(dim=-1)[slots] if with_entropy else logprobs.new_empty(0)
+        return logprobs[slots, targets], entropy
+
+
+@torch.no_grad()
+def check_head(model: nn.Module) -> None:
+    """Body and head called one after the other must be the whole model (some scale or cap their logits in between).
+
+    Raises:
+        ConfigError: they are not, so that log-probs would be wrong.
+    """
+    inner = causal_lm(model)
+    device = next(inner.parameters()).device
+    ids = torch.tensor([[1, 2, 3]], device=device) % inner.config.vocab_size
+    whole = inner(input_ids=ids, use_cache=False).logits
+    parts = inner.get_output_embeddings()(body_of(inner)(input_ids=ids, use_cache=False).last_hidden_state)
+    if not torch.allclose(whole, parts, rtol=1e-2, atol=1e-2):
+        raise ConfigError(
+            f"{type(inner).__name__} changes its logits after the vocabulary head (largest difference "
+            f"{(whole - parts).abs().max():.3g}): such models are not supported by the learner"
+        )
+
+
+def last_hidden_at(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Hidden state at the last real token of each row, whatever side the padding is on.
+
+    Args:
+        hidden: [B, T, H].
+        mask: [B, T] bool, true at real tokens.
+
+    Returns:
+        [B, H]; the gradient flows to those positions only.
+
+    Raises:
+        ValueError: shapes disagree, or a row has no real token.
+    """
+    if hidden.shape[:2] != mask.shape:
+        raise ValueError(f"hidden {tuple(hidden.shape)} and mask {tuple(mask.shape)} disagree in [B, T]")
+    real = mask.bool()
+    if not bool(real.any(dim=1).all()):
+        raise ValueError(f"rows {(~real.any(dim=1)).nonzero().flatten().tolist()} hold no real token")
+    index = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(real, index, -1).max(dim=1).values
+    return hidden[torch.arange(len(last), device=mask.device), last]
