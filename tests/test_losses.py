@@ -34,6 +34,7 @@ from rollwright.losses import (
     group_can_teach,
     importance_ratio,
     kl_estimate,
+    kl_loss,
     kl_shaped_rewards,
     loss_denominator,
     mask_sequences,
@@ -386,6 +387,24 @@ def test_expected_k2_gradient_is_the_gradient_of_the_kl() -> None:
         estimate = (logprobs.exp().detach() * kl_estimate(logprobs, reference, kind=kind)).sum()
         gradient = torch.autograd.grad(estimate, logits, retain_graph=True)[0]
         assert torch.allclose(gradient, exact) == right
+
+
+@pytest.mark.parametrize("kind", ["k1", "k3"])
+def test_ratio_weighted_kl_loss_has_the_gradient_of_the_kl_on_old_data(kind: str) -> None:
+    logits, reference = f(0.3, -0.2, 0.1).requires_grad_(), f(0, 0.5, -0.5).log_softmax(0)
+    behaviour = f(-0.4, 0.4, 0.2).log_softmax(0)  # the policy that sampled
+    logprobs, everything = logits.log_softmax(0), torch.ones(3, dtype=torch.bool)
+    exact = torch.autograd.grad((logprobs.exp() * (logprobs - reference)).sum(), logits, retain_graph=True)[0]
+    losses = kl_loss(logprobs, behaviour, reference, everything, kind=kind, ratio_weighted=True)
+    expected = torch.autograd.grad((behaviour.exp() * losses).sum(), logits)[0]
+    torch.testing.assert_close(expected, exact)
+
+
+def test_kl_loss_ignores_masked_tokens() -> None:
+    logprobs = f(-1, math.nan).requires_grad_()
+    losses = kl_loss(logprobs, f(-1, 0), f(-1.5, -math.inf), i(1, 0) == 1, kind="k3", ratio_weighted=True)
+    close(losses, 0.106531, 0)
+    assert torch.autograd.grad(losses.sum(), logprobs)[0].isfinite().all()
 
 
 def test_kl_in_the_reward() -> None:

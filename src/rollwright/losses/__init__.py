@@ -30,7 +30,7 @@ from rollwright.losses.corrections import (
     truncate_tokens,
 )
 from rollwright.losses.critic import entropy_of_logits, value_loss
-from rollwright.losses.kl import AdaptiveKl, KlKind, kl_estimate, kl_shaped_rewards
+from rollwright.losses.kl import AdaptiveKl, KlKind, kl_estimate, kl_loss, kl_shaped_rewards
 from rollwright.losses.metrics import approximate_kl, clip_frac, masked_mean
 from rollwright.losses.policy import (
     CispoClip,
@@ -74,6 +74,7 @@ __all__ = [
     "group_can_teach",
     "importance_ratio",
     "kl_estimate",
+    "kl_loss",
     "kl_shaped_rewards",
     "log_ratio",
     "loss_denominator",

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rollwright.losses.policy import log_ratio
+
 KlKind = Literal["k1", "k2", "k3", "abs", "k3+"]
 _MAX_LOG = 20.0
 _MAX_K3 = 10.0
@@ -45,6 +47,36 @@ def kl_estimate(logprobs: Tensor, logprobs_ref: Tensor, *, kind: KlKind) -> Tens
         k2 = 0.5 * x.square()
         return _k3(x).detach() + k2 - k2.detach()
     raise ValueError(f"unknown KL estimate {kind!r}: k1, k2, k3, abs or k3+")
+
+
+def kl_loss(
+    logprobs: Tensor,
+    logprobs_old: Tensor,
+    logprobs_ref: Tensor,
+    mask: Tensor,
+    *,
+    kind: KlKind,
+    ratio_weighted: bool,
+) -> Tensor:
+    """The KL term of a loss, per token; multiply it by its coefficient and add it to the policy's losses. [N] -> [N].
+
+    Args:
+        logprobs: [N] float with gradient.
+        logprobs_old: [N] float, of the policy that sampled; used only if `ratio_weighted`.
+        logprobs_ref: [N] float, of the frozen reference.
+        mask: [N] bool; masked tokens give 0, whatever they hold.
+        kind: see `kl_estimate`. Unweighted, "k2" and "k3+" have the gradient of the KL, as long as the data is fresh.
+        ratio_weighted: multiply by pi / pi_old, gradient included: then k1 and k3 have the right expected gradient, on
+            data of an older policy too.
+
+    Sources: arXiv:2512.02556 section 3.1 (the weighted form).
+    """
+    kept, zeros = mask.bool(), torch.zeros_like(logprobs)
+    current = torch.where(kept, logprobs, zeros)
+    estimate = kl_estimate(current, torch.where(kept, logprobs_ref, zeros), kind=kind)
+    if ratio_weighted:
+        estimate = estimate * log_ratio(logprobs, logprobs_old, mask).exp()
+    return torch.where(kept, estimate, zeros)
 
 
 def kl_shaped_rewards(
