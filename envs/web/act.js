@@ -4,7 +4,7 @@
   if (window.__rw) return;
   const NO_LIMIT_MS = 1e9;
   const FOCUSABLE = "a[href],button,input,select,textarea,[tabindex],[contenteditable=true]";
-  const SETTLE_MS = 50;
+  const SETTLE_MS = 120;
   const MAX_SETTLES = 200;
 
   class Slip extends Error {}
@@ -20,7 +20,29 @@
     return typeof given === "string" ? given : String(given.utterance ?? JSON.stringify(given));
   };
   let current = null;  // the seed of the running episode; a page that was reloaded has none
-  const begin = (seed, mode) => {
+  // Pictures give icons their size: an icon that has not arrived yet would be missing from the observation.
+  const arrived = (image) => new Promise((done) => {
+    image.addEventListener("load", done);
+    image.addEventListener("error", done);
+  });
+  const drawn = new Map();  // address of a picture set by a style sheet -> the promise of its arrival
+  let styled = false;
+  const styledPictures = () => {
+    for (const element of document.querySelectorAll("#area *")) {
+      const found = /^url\("(.+)"\)/.exec(getComputedStyle(element).content);
+      if (!found || drawn.has(found[1])) continue;
+      const image = new Image();
+      drawn.set(found[1], arrived(image));
+      image.src = found[1];
+    }
+    styled = drawn.size > 0;
+  };
+  const pictures = async (starting) => {
+    if (starting || styled) styledPictures();
+    const late = [...document.images].filter((image) => !image.complete).map(arrived);
+    if (late.length || styled) await Promise.all([...late, ...drawn.values()]);
+  };
+  const begin = async (seed, mode) => {
     current = seed;
     window.__rwStyle ??= document.head.appendChild(Object.assign(document.createElement("style"), { textContent: "*{transition:none!important;animation:none!important}" }));
     if (window.jQuery) jQuery.fx.off = true;
@@ -34,6 +56,7 @@
     core.startEpisodeReal();
     __rwClock.advance(SETTLE_MS);
     for (let i = 0; i < MAX_SETTLES && !WOB_TASK_READY; i++) __rwClock.advance(SETTLE_MS);
+    await pictures(true);
     return report({ goal: utterance() });
   };
   const report = (extra) => JSON.stringify({
@@ -159,8 +182,9 @@
     if (action.name === "scroll") await __rwClock.frames(2);
     return finish(waitMs, error);
   };
-  const finish = (waitMs, error) => {
+  const finish = async (waitMs, error) => {
     if (!error && !WOB_DONE_GLOBAL) __rwClock.advance(waitMs);
+    await pictures(false);
     return report({ error });
   };
   // Where the mouse has to go for actions that need a real pointer.

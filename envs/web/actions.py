@@ -56,8 +56,24 @@ IN_PAGE = frozenset(
 
 _MODIFIERS = frozenset(["Control", "Shift", "Alt", "Meta", "ControlOrMeta"])
 _NAMED_KEYS = frozenset(
-    "Enter Tab Backspace Delete Escape Space ArrowLeft ArrowRight ArrowUp ArrowDown Home End PageUp PageDown "
-    "Insert F1 F2 F3 F4 F5 F6 F7 F8 F9 F10 F11 F12".split()
+    [
+        "Enter",
+        "Tab",
+        "Backspace",
+        "Delete",
+        "Escape",
+        "Space",
+        "Insert",
+        "Home",
+        "End",
+        "PageUp",
+        "PageDown",
+        "ArrowLeft",
+        "ArrowRight",
+        "ArrowUp",
+        "ArrowDown",
+        *(f"F{number}" for number in range(1, 13)),
+    ]
 )
 _CALL = re.compile(r"([a-z_]+)\s*\((.*)\)\s*;?", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}

@@ -1,8 +1,8 @@
 """MiniWoB++ in a real Chromium, driven through text: `environment: web.miniwob`.
 
 The tasks' own pages and rewards, read from the `miniwob` package's html; everything else is ours: observation, action
-grammar, splits, step limit. Wall time plays no part: the page's clock moves by `step_ms` with each action and the tasks'
-time limits are off, so slow inference does not look like bad policy. Success is the page's raw reward reaching 1.
+grammar, splits, step limit. Wall time plays no part: the page's clock moves by `step_ms` with each action and the
+tasks' time limits are off, so slow inference does not look like bad policy. Success: the page's raw reward reaches 1.
 
 Sources: MiniWoB++, arXiv:1802.08802; action names and task split of BrowserGym, arXiv:2412.05467.
 """
@@ -24,7 +24,7 @@ from rollwright.types import Attachment, Split, Task
 from .actions import IN_PAGE, Action, ActionError, parse_action
 from .browser import BrowserPool, PageLeft, PageLimits, WebPage
 from .observe import Element, read_elements, render
-from .splits import MAX_TURNS, RELOAD_ON_RESET, task_names
+from .splits import MAX_TURNS, POINTING, RELOAD_ON_RESET, task_names
 
 INSTRUCTIONS = "Reply: click N or fill N text"
 FULL_INSTRUCTIONS = (
@@ -39,14 +39,14 @@ _DRAG_STEPS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class MiniWobOptions:
-    """How episodes are played. `reward`: "success" pays 1 once for success, "raw" pays what the page says, in [-1, 1]."""
+    """How episodes are played; `build` says what each option means."""
 
     max_turns: int = 8
     success_threshold: float = 1.0
     reward: Literal["success", "raw"] = "success"
     step_ms: int = 500
     max_chars: int = 4000
-    positions: bool = False
+    positions: bool | None = None
     screenshots: str | None = None
 
     def __post_init__(self) -> None:
@@ -223,8 +223,9 @@ class MiniWobEnv:
 
     def _read(self, report: Mapping[str, Any]) -> None:
         self.elements = read_elements(report["items"])
-        options = self._options
-        self._text = render(self.elements, max_chars=options.max_chars, positions=options.positions)
+        wanted = self._options.positions
+        positions = self._task is not None and self._task.id in POINTING if wanted is None else wanted
+        self._text = render(self.elements, max_chars=self._options.max_chars, positions=positions)
 
     async def _result(self, *, report: Mapping[str, Any] | None = None, error: str = "") -> StepResult:
         assert self._page is not None and self._task is not None
@@ -362,7 +363,7 @@ def build(
     reward: Literal["success", "raw"] = "success",
     step_ms: int = 500,
     max_chars: int = 4000,
-    positions: bool = False,
+    positions: bool | None = None,
     screenshots: str | None = None,
     instructions: str = INSTRUCTIONS,
     deadline_s: float = 10.0,
@@ -381,7 +382,7 @@ def build(
         reward: "success" pays 1 for success and else 0; "raw" pays the page's reward in [-1, 1].
         step_ms: how far the page's clock moves with each action.
         max_chars: longest observation.
-        positions: show each element's centre.
+        positions: show each element's centre; None does so for tasks about places on the screen.
         screenshots: a folder to keep a picture of every state in; None takes none.
         instructions: the system prompt.
         deadline_s: longest wait for any single call into a page.

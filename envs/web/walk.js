@@ -3,7 +3,7 @@
   "use strict";
   if (window.__rwWalk) return;
   const SKIP_IDS = new Set(["query", "reward-display", "sync-task-cover", "click-canvas", "attention-canvas"]);
-  const SKIP_TAGS = new Set(["SCRIPT", "STYLE", "NOSCRIPT", "TEMPLATE", "HEAD", "CANVAS"]);
+  const SKIP_TAGS = new Set(["SCRIPT", "STYLE", "NOSCRIPT", "TEMPLATE", "HEAD", "CANVAS", "desc", "defs", "title"]);
   const FRAME_IDS = new Set(["wrap", "area"]);
   const NATIVE = "a[href],button,input:not([type=hidden]),select,textarea,summary,[contenteditable=true]";
   const ROLES = new Set(["button", "link", "tab", "menuitem", "option", "checkbox", "radio", "switch", "slider", "treeitem"]);
@@ -38,6 +38,8 @@
     return style.visibility === "visible" && style.display !== "none" && Number(style.opacity) > 0;
   };
 
+  const MOVABLE = ".ui-sortable-handle,.ui-draggable,.ui-draggable-handle,.ui-slider-handle";
+
   const delegated = (element) => {
     const data = window.jQuery && jQuery._data;
     for (let up = element.parentElement; data && up; up = up.parentElement) {
@@ -60,16 +62,18 @@
   const pointer = (element, style) =>
     style.cursor === "pointer" && getComputedStyle(element.parentElement || element).cursor !== "pointer";
   const marked = (element, style) =>
-    ROLES.has(element.getAttribute("role")) || ownHandler(element) || delegated(element) || pointer(element, style);
+    ROLES.has(element.getAttribute("role")) || element.matches(MOVABLE) || ownHandler(element) || delegated(element) || pointer(element, style);
 
   const controlsInside = (element) => {
     if ([...element.querySelectorAll(NATIVE)].some(shown)) return true;
-    return [...element.querySelectorAll("*")].some((child) => shown(child) && (ROLES.has(child.getAttribute("role")) || ownHandler(child) || delegated(child)));
+    const handled = (child) => ROLES.has(child.getAttribute("role")) || child.matches(MOVABLE) || ownHandler(child) || delegated(child);
+    return [...element.querySelectorAll("*")].some((child) => handled(child) && shown(child));
   };
+  const frame = (element) =>
+    FRAME_IDS.has(element.id) || element === document.body || element.tagName === "svg" || element.tagName === "LABEL";
   const clickable = (element, style) => {
     if (element.matches(NATIVE)) return true;
-    if (FRAME_IDS.has(element.id) || element === document.body || element.tagName === "svg" || element.tagName === "LABEL") return false;
-    return marked(element, style) && !controlsInside(element);
+    return !frame(element) && marked(element, style) && !controlsInside(element);
   };
 
   const HUES = [[15, "red"], [45, "orange"], [70, "yellow"], [165, "green"], [195, "cyan"], [255, "blue"], [290, "purple"], [335, "pink"], [360, "red"]];
@@ -102,8 +106,10 @@
     if (tag === "textarea" || element.isContentEditable) return "textbox";
     if (["button", "select"].includes(tag)) return tag;
     if (tag === "img") return "image";
+    if (element.classList.contains("ui-slider-handle")) return "slider";
     if (tag === "li") return "item";
     if (element instanceof SVGElement) return tag;
+    if (getComputedStyle(element).textDecorationLine.includes("underline")) return "link";
     return ["span", "div", "p", "td", "tr", "b", "i", "small"].includes(tag) || tag.startsWith("h") ? "text" : tag;
   };
 
@@ -114,11 +120,17 @@
     if (element.matches("input,select,textarea")) return given || "";
     return squeeze(element.textContent) || given || "";
   };
-  const spare = (element, style) => {
-    const data = element.dataset.color || "";
-    const look = data || looks(element, style);
-    const words = String(element.className.baseVal ?? element.className).replace(/\b(ui-|alink|wob)\S*/g, "");
-    return squeeze(`${look} ${look ? "" : words || element.id}`);
+  const PALE = new Set(["", "white", "black", "grey"]);
+  const sizeOf = (element) => `${Math.round(element.getBoundingClientRect().width)}px`;
+  // What to call a control without text: [role, name] from its colour, else from its classes or id.
+  const spare = (element, style, role) => {
+    const given = element.dataset.color;
+    const look = given || looks(element, style);
+    if (element instanceof SVGElement) return [role, `${look} ${sizeOf(element)}`];
+    const classes = String(element.className).replace(/\bui-(state|corner|widget|button|icon|draggable|sortable|droppable)\S*|\b(ui|ql)-/g, "");
+    const words = [...new Set(classes.split(/[\s-]+/))].filter((word) => word && word !== role).join(" ");
+    if (!given && PALE.has(look) && role !== "slider" && (words || element.id)) return [role === "text" ? "icon" : role, words || element.id];
+    return role === "slider" ? [role, ""] : [role === "text" ? "box" : role, look];
   };
   const followingText = (element) => {
     const next = element.nextSibling;
@@ -130,14 +142,14 @@
     const tab = element.closest("[role=tab]") || element;
     if (element.checked || element.getAttribute("aria-checked") === "true") found.push("on");
     if (tab.getAttribute("aria-selected") === "true") found.push("selected");
-    if (tab.getAttribute("aria-expanded") === "true") found.push("open");
+    else if (tab.getAttribute("aria-expanded") === "true") found.push("open");
     if (element.disabled) found.push("disabled");
     if (element.readOnly) found.push("readonly");
     if (document.activeElement === element) found.push("focused");
     return found;
   };
   const valueOf = (element, role) => {
-    if (role === "textbox") return element.isContentEditable ? squeeze(element.textContent) : element.value;
+    if (role === "textbox") return squeeze(element.isContentEditable ? element.textContent : element.value);
     if (role === "slider") return String(element.value ?? element.getAttribute("aria-valuenow") ?? "");
     return null;
   };
@@ -147,21 +159,33 @@
     const items = [];
     const eaten = new Set();
     let words = "";
-    const flush = () => { const text = squeeze(words); if (text) items.push({ role: "", name: text }); words = ""; };
+    let speaker = null;  // the element that the words come from
+    let owner = null;  // the container around it that hears clicks, until one line stands for it
     const boxOf = (element) => { const b = element.getBoundingClientRect(); return [b.x, b.y, b.width, b.height].map(Math.round); };
+    const flush = () => {
+      const text = squeeze(words);
+      words = "";
+      if (!text) return;
+      if (owner && owner.contains(speaker) && shown(speaker)) {
+        items.push({ id: idOf(speaker), role: "text", name: short(text), box: boxOf(speaker), clickable: true });
+        owner = null;
+      } else items.push({ role: "", name: text });
+    };
 
     const emit = (element, style) => {
-      const role = roleOf(element);
+      let role = roleOf(element);
       let name = squeeze(ownName(element));
       if (!name && (role === "checkbox" || role === "radio") && followingText(element)) {
         name = squeeze(followingText(element).data);
         eaten.add(followingText(element));
       } else if (!name && element.matches("input,select,textarea") && squeeze(words)) {
-        name = squeeze(words).replace(/:$/, "");
+        name = squeeze(words);
         words = "";
       }
       flush();
-      if (!name && !element.matches("input,select,textarea")) name = spare(element, style);
+      name = name.replace(/[\s:|]+$/, "");
+      if (!name && !element.matches("input,select,textarea")) [role, name] = spare(element, style, role);
+      else if (element instanceof SVGTextElement && looks(element, style) !== "black") name = `${name} ${looks(element, style)} ${sizeOf(element)}`;
       const item = { id: idOf(element), role, name: short(name), value: valueOf(element, role), states: states(element), box: boxOf(element), clickable: true };
       if (role === "textbox" && element.isContentEditable) item.name = "";
       if (element.tagName === "SELECT") {
@@ -175,6 +199,7 @@
       if (eaten.has(node)) return;
       const label = node.parentElement.closest("label");
       if (label && label.control && shown(label.control)) return;
+      if (!squeeze(words)) speaker = node.parentElement;
       words += node.data;
     };
     const visit = (element) => {
@@ -184,16 +209,20 @@
       if (element.tagName === "BR") { flush(); return; }
       if (clickable(element, style) && shown(element)) { emit(element, style); return; }
       if (element.tagName === "IMG" && element.alt) { words += ` ${element.alt} `; return; }
-      if (SHAPES.has(element.tagName) && shown(element)) { flush(); items.push({ role: "", name: `${looks(element, style)} ${element.tagName}`, box: boxOf(element) }); return; }
+      if (SHAPES.has(element.tagName) && shown(element)) { flush(); items.push({ role: "", name: `${looks(element, style)} ${element.tagName} ${sizeOf(element)}`, box: boxOf(element) }); return; }
       const cell = style.display === "table-cell";
       const block = !style.display.startsWith("inline") && !cell;
       if (block) flush();
       if (cell && squeeze(words)) words += " | ";
+      const outer = owner;
+      const owns = !frame(element) && ownHandler(element) && !element.matches(".ui-sortable");
+      if (owns) { flush(); owner = element; }
       for (const child of element.childNodes) {
         if (child.nodeType === Node.TEXT_NODE) { if (style.visibility === "visible") visitText(child); }
         else if (child.nodeType === Node.ELEMENT_NODE) visit(child);
       }
-      if (block) flush();
+      if (block || owns) flush();
+      if (owns) owner = outer;
     };
     visit(document.body);
     flush();
