@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
 
-from rollwright.env import Observation, StepResult, Taught, World, as_observation, episode_seed
+from rollwright.env import Observation, SmallLanguage, StepResult, Taught, World, as_observation, episode_seed
 from rollwright.envs.text import bandit, guess_number, maze
 from rollwright.errors import ConfigError
 from rollwright.types import SPLITS, Task
@@ -243,3 +244,29 @@ def test_options_without_meaning_are_refused(wrong: Callable[[], World]):
 
 def test_every_text_world_has_teachers():
     assert all(isinstance(module.build(), Taught) for module in (maze, guess_number, bandit))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [maze.build, lambda: maze.build(variant="po", observation="compact"), guess_number.build, bandit.build],
+)
+def test_texts_hold_every_word_of_play(build: Callable[[], World]):
+    world = build()
+    assert isinstance(world, SmallLanguage)
+
+    def words_of(text: str) -> set[str]:
+        return set(re.findall(r"\w+|[^\w\s]", text))
+
+    known = set().union(*(words_of(text) for text in world.texts()))
+    said = [world.instructions]
+    for task in world.tasks("test"):
+        for slip in ("", "nonsense"):
+            env = world.make()
+            first = as_observation(env.reset(task, episode_seed("test", 0)))
+            result, done = env.step(slip), []
+            said += [first.goal, first.text, as_observation(result.observation).text]
+            while not (result.terminated or result.truncated):
+                done.append(world.teacher(task).act(env, first))
+                result = env.step(done[-1])
+                said += [done[-1], as_observation(result.observation).text]
+    assert set().union(*map(words_of, said)) <= known

@@ -14,6 +14,8 @@ from rollwright.env import Environment, Execution, Observation, SnapshotKind, St
 from rollwright.errors import ConfigError
 from rollwright.types import Split, Task
 
+PAYS, PAYS_NOT, NO_WORD = "It pays.", "It does not pay.", "That is none of the words."
+
 
 class BanditEnvironment:
     """One pull."""
@@ -36,9 +38,9 @@ class BanditEnvironment:
         self._over = True
         word = action.strip()
         if word not in self.world.words:
-            return StepResult(observation="That is none of the words.", terminated=True, success=False)
+            return StepResult(observation=NO_WORD, terminated=True, success=False)
         paid = word == self.world.pays
-        said = "It pays." if paid else "It does not pay."
+        said = PAYS if paid else PAYS_NOT
         return StepResult(observation=said, reward=float(paid), terminated=True, success=paid)
 
     def fingerprint(self) -> str:
@@ -86,6 +88,10 @@ class BanditWorld:
 
     def teacher(self, task: Task) -> SaysTheWord:
         return SaysTheWord(self.pays)
+
+    def texts(self) -> list[str]:
+        """Everything that is said here, each word as it stands in the list and as it is answered."""
+        return [self.instructions, PAYS, PAYS_NOT, NO_WORD, f"Words: {', '.join(self.words)}.", *self.words]
 
     def close(self) -> None:
         """Nothing is held."""

@@ -14,6 +14,7 @@ from rollwright.env import Environment, Execution, Observation, SnapshotKind, St
 from rollwright.errors import ConfigError
 from rollwright.types import Split, Task
 
+HIGHER, LOWER, CORRECT, SLIP = "Higher.", "Lower.", "Correct.", "Answer with one whole number."
 _GUESS = re.compile(r"-?[0-9]{1,9}")  # plain digits only: `int` would also take other scripts' digits and underscores
 
 
@@ -31,9 +32,9 @@ class GuessNumberEnvironment:
         """The smallest and largest number that no answer has ruled out."""
         low, high = self.world.low, self.world.high
         for guess, answer in self._answers:
-            if answer == "Higher.":
+            if answer == HIGHER:
                 low = max(low, int(guess) + 1)
-            elif answer == "Lower.":
+            elif answer == LOWER:
                 high = min(high, int(guess) - 1)
         return low, high
 
@@ -42,7 +43,7 @@ class GuessNumberEnvironment:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
         self._secret = random.Random(seed).randint(self.world.low, self.world.high)
         self._answers, self._over = [], False
-        return Observation(text=f"Guess a number from {self.world.low} to {self.world.high}.")
+        return Observation(text=self.world.question)
 
     def step(self, action: str) -> StepResult:
         if self._over:
@@ -50,7 +51,7 @@ class GuessNumberEnvironment:
         guess = action.strip() if _GUESS.fullmatch(action.strip()) else ""
         answer = self._answer(guess)
         self._answers.append((guess, answer))
-        if answer == "Correct.":
+        if answer == CORRECT:
             self._over = True
             return StepResult(observation=answer, reward=1.0, terminated=True, success=True)
         self._over = len(self._answers) >= self.world.max_turns
@@ -74,10 +75,10 @@ class GuessNumberEnvironment:
 
     def _answer(self, guess: str) -> str:
         if not guess:
-            return "Answer with one whole number."
+            return SLIP
         if int(guess) == self._secret:
-            return "Correct."
-        return "Higher." if int(guess) < self._secret else "Lower."
+            return CORRECT
+        return HIGHER if int(guess) < self._secret else LOWER
 
 
 class Bisection:
@@ -101,6 +102,7 @@ class GuessNumberWorld:
         self.low = low
         self.high = high
         self.max_turns = max_turns
+        self.question = f"Guess a number from {low} to {high}."
         self.instructions = (
             f"Find the hidden whole number from {low} to {high}. Answer with one number only; "
             "you are told whether the hidden one is higher or lower."
@@ -114,6 +116,12 @@ class GuessNumberWorld:
 
     def teacher(self, task: Task) -> Bisection:
         return Bisection()
+
+    def texts(self) -> list[str]:
+        """Everything that is said in this game; of a wide range only the digits, to save vocabulary."""
+        wide = self.high - self.low >= 1000
+        numbers = range(10) if wide else range(self.low, self.high + 1)
+        return [self.instructions, self.question, HIGHER, LOWER, CORRECT, SLIP, *map(str, numbers)]
 
     def close(self) -> None:
         """Nothing is held."""

@@ -36,6 +36,7 @@ Wording = Literal["lmrl", "compact"]
 Starts = Literal["held_out", "all"]
 Outcome = Literal["playing", "success", "failure"]
 
+SUCCESS, FAILURE, GOAL = "Success\n", "Failure\n", "Walk to the goal."
 MOVES: dict[str, Cell] = {"move up": (-1, 0), "move down": (1, 0), "move left": (0, -1), "move right": (0, 1)}
 _OPPOSITE = {"move up": "move down", "move down": "move up", "move left": "move right", "move right": "move left"}
 # The order in which the benchmark lists walls, and its words for them.
@@ -144,6 +145,11 @@ def describe(layout: Layout, cell: Cell, variant: Variant, wording: Wording) -> 
     return f"{place if variant == 'fo' else ''}{_wall_sentence(walls)}\n"
 
 
+def slip_sentence(wording: Wording) -> str:
+    """What stands before the observation after a string that is no move."""
+    return "unknown move " if wording == "compact" else f"That is not one of {', '.join(MOVES)}. "
+
+
 def _spaced(cell: Cell) -> str:
     return ", ".join(" ".join(str(number)) for number in cell)
 
@@ -176,7 +182,7 @@ class MazeEnvironment:
         if start not in self.world.layout.starts:
             raise ValueError(f"task {task.id!r} starts at {start}, which is no start of maze {self.world.maze!r}")
         self._cell, self._moves_used, self._outcome = start, 0, "playing"
-        return Observation(text=self._look(), goal="" if self.world.wording == "compact" else "Walk to the goal.")
+        return Observation(text=self._look(), goal="" if self.world.wording == "compact" else GOAL)
 
     def step(self, action: str) -> StepResult:
         if self._outcome != "playing":
@@ -188,12 +194,12 @@ class MazeEnvironment:
             self._cell = target if self.world.layout.is_free(target) else self._cell
         if self._cell == self.world.layout.goal:
             self._outcome = "success"
-            return StepResult(observation="Success\n", reward=0.0, terminated=True, success=True)
+            return StepResult(observation=SUCCESS, reward=0.0, terminated=True, success=True)
         reward = -4.0 if move is None else -1.0
         if self._moves_used >= self.world.max_turns:
             self._outcome = "failure"
             parts = {"env": reward, "timeout": -1.0}
-            return StepResult(observation="Failure\n", reward=parts, truncated=True, success=False)
+            return StepResult(observation=FAILURE, reward=parts, truncated=True, success=False)
         return StepResult(observation=self._look() if move is not None else self._complain(), reward=reward)
 
     def fingerprint(self) -> str:
@@ -219,8 +225,7 @@ class MazeEnvironment:
         return describe(self.world.layout, self._cell, self.world.variant, self.world.wording)
 
     def _complain(self) -> str:
-        said = "unknown move " if self.world.wording == "compact" else f"That is not one of {', '.join(MOVES)}. "
-        return said + self._look()
+        return slip_sentence(self.world.wording) + self._look()
 
 
 class ShortestPath:
@@ -262,6 +267,13 @@ class MazeWorld:
 
     def teacher(self, task: Task) -> ShortestPath:
         return ShortestPath()
+
+    def texts(self) -> list[str]:
+        """Everything that is said in this maze, for a tokenizer made to measure."""
+        cells = [*self.layout.starts, self.layout.goal]
+        seen = [describe(self.layout, cell, self.variant, self.wording) for cell in cells]
+        slips = [slip_sentence(self.wording) + text for text in seen[:1]]
+        return [self.instructions, GOAL, SUCCESS, FAILURE, *slips, *seen, *MOVES]
 
     def close(self) -> None:
         """Nothing is held."""
