@@ -134,7 +134,7 @@ def the_only_violation(world: Any, **options: Any) -> str:
     "world",
     [
         lambda: maze.build(),
-        lambda: maze.build(variant="po", observation="compact"),
+        lambda: maze.build(variant="po", wording="compact"),
         lambda: maze.build(maze="umaze", max_turns=6),
         lambda: maze.build(starts="all"),
         lambda: guess_number.build(),

@@ -111,7 +111,7 @@ def test_partial_observation_hides_the_place_but_not_from_the_state_key():
 
 
 def test_a_slip_is_told_and_leaves_the_state_as_it_is():
-    world = maze.build(observation="compact")
+    world = maze.build(wording="compact")
     env, _ = play(world, start_task(world, (3, 3)), [])
     before = env.fingerprint()
     assert env.step("north").observation == "unknown move at 3,3 goal 8,6 walls left right"
@@ -227,7 +227,7 @@ def test_a_seed_of_another_split_is_refused(build: Callable[[], World]):
     [
         lambda: maze.build(maze="triple_t"),
         lambda: maze.build(variant="full"),
-        lambda: maze.build(observation="long"),
+        lambda: maze.build(wording="long"),
         lambda: maze.build(starts="some"),
         lambda: maze.build(max_turns=0),
         lambda: guess_number.build(low=3, high=3),
@@ -248,7 +248,7 @@ def test_every_text_world_has_teachers():
 
 @pytest.mark.parametrize(
     "build",
-    [maze.build, lambda: maze.build(variant="po", observation="compact"), guess_number.build, bandit.build],
+    [maze.build, lambda: maze.build(variant="po", wording="compact"), guess_number.build, bandit.build],
 )
 def test_texts_hold_every_word_of_play(build: Callable[[], World]):
     world = build()

@@ -284,7 +284,7 @@ def build(
     variant: Variant = "fo",
     maze: str = "double_t",
     max_turns: int = 100,
-    observation: Wording = "lmrl",
+    wording: Wording = "lmrl",
     starts: Starts = "held_out",
 ) -> MazeWorld:
     """The maze world.
@@ -293,7 +293,7 @@ def build(
         variant: "fo" shows goal, position and walls; "po" walls only (the moves made are the conversation itself).
         maze: "double_t" (25 starts, the benchmark's) or "umaze" (6 starts, for quick tests).
         max_turns: moves before the time-out; 100 in published results.
-        observation: "lmrl" for the benchmark's sentences, "compact" for tiny models.
+        wording: of observations; "lmrl" for the benchmark's sentences, "compact" for tiny models.
         starts: "held_out" keeps the starts of the splits apart; "all" makes every start a test task.
 
     Raises:
@@ -301,11 +301,11 @@ def build(
     """
     for key, value, allowed in (
         ("variant", variant, get_args(Variant)),
-        ("observation", observation, get_args(Wording)),
+        ("wording", wording, get_args(Wording)),
         ("starts", starts, get_args(Starts)),
     ):
         if value not in allowed:
             raise ConfigError(f"text.maze has no {key} {value!r}; expected one of {', '.join(allowed)}")
     if max_turns < 1:
         raise ConfigError(f"text.maze needs max_turns of 1 or more, got {max_turns}")
-    return MazeWorld(variant=variant, maze=maze, max_turns=max_turns, wording=observation, starts=starts)
+    return MazeWorld(variant=variant, maze=maze, max_turns=max_turns, wording=wording, starts=starts)
