@@ -48,19 +48,30 @@ def load_policy(
         TemplateError: the folder has no tokenizer or no chat template.
         MissingDependency: the embedded model's packages are not installed.
     """
-    from transformers import AutoModelForCausalLM
-
     folder = resolve_model(name_or_path)
     tokenizer = load_tokenizer(folder)
+    return load_model(folder, dtype, attention=attention, device=device), tokenizer
+
+
+def load_model(
+    folder: str | Path,
+    dtype: Dtype = "float32",
+    *,
+    attention: str = "sdpa",
+    device: str | torch.device = "cpu",
+) -> PreTrainedModel:
+    """The model of a folder, in evaluation mode; see `load_policy`."""
+    from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(
-        folder,
+        resolve_model(folder),
         dtype=getattr(torch, dtype),
         attn_implementation=attention,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
     )
-    return model.to(device), tokenizer
+    return model.to(device)
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:

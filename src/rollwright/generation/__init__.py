@@ -1,1 +1,1 @@
-"""Generation engines: `vllm` (in process), `transformers`, `scripted`; one contract (`base`)."""
+"""Generation engines: `vllm` (in process), `transformers`, `scripted`; one contract (`base`), one maker (`select`)."""

@@ -242,8 +242,12 @@ class ThreadedEngine:
         elif self._broken:
             request.fail(self._broken)
         elif not request.future.cancelled():
-            self._unfinished[id(request)] = request
-            self._backend.add(request)
+            try:
+                self._backend.add(request)
+            except ValueError as error:  # this request is wrong, the engine is not
+                request.fail(EngineFault(f"engine {self.name} refused request {request.request_id}: {error}"))
+            else:
+                self._unfinished[id(request)] = request
 
     def _break(self, what: str, cause: Exception) -> EngineFault:
         logger.error("engine %s: %s", self.name, what, exc_info=cause)

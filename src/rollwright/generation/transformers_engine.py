@@ -83,6 +83,9 @@ class TransformersBackend:
         self.kv: KVRows | None = None
 
     def add(self, request: Request) -> None:
+        vocab_size = self.model.config.vocab_size
+        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < vocab_size:
+            raise ValueError(f"prompt ids must lie in [0, {vocab_size}): they come from another tokenizer")
         seed = request.sampling.seed
         stream = random.Random(seed if seed is not None else f"{self.seed}:{request.request_id}")
         stops = frozenset(request.sampling.stop_token_ids or self.stop_token_ids)
@@ -208,7 +211,7 @@ def copy_weights(model: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
     """Copy full weights into a model, by name; tied weights may come once or twice.
 
     Raises:
-        EngineFault: a name is unknown, a shape differs, or a parameter got no value.
+        ValueError: a name is unknown, a shape differs, or a parameter got no value.
     """
     owned = dict(model.named_parameters(remove_duplicate=False))
     missing = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -217,8 +220,8 @@ def copy_weights(model: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
             target = owned.get(name)
             if target is None or target.shape != value.shape:
                 expected = "no such parameter" if target is None else f"shape {tuple(target.shape)}"
-                raise EngineFault(f"weight {name!r} of shape {tuple(value.shape)}: the engine's model has {expected}")
+                raise ValueError(f"weight {name!r} of shape {tuple(value.shape)}: the engine's model has {expected}")
             target.copy_(value)
             missing.pop(id(target), None)
     if missing:
-        raise EngineFault(f"the update left out {len(missing)} parameters, among them {sorted(missing.values())[:3]}")
+        raise ValueError(f"the update left out {len(missing)} parameters, among them {sorted(missing.values())[:3]}")

@@ -1,0 +1,231 @@
+"""vLLM inside this process: one thread steps the engine, requests join at any moment, weights come from the learner.
+
+CPU and CUDA share the code but for the weight update. On CPU, vLLM packs the linear layers when it loads them, so the
+weights go through its layer-wise reload; a head tied to the embedding is left packed from the old weights by that, and
+is packed again here. Always follow an update by the parity gate (`rollwright.generation.parity`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rollwright.errors import MissingDependency
+from rollwright.generation.base import Sampling
+from rollwright.generation.launch_env import prepare_environment
+from rollwright.generation.threaded import Request, ThreadedEngine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_GIB = 2**30
+
+
+class VLLMEngine(ThreadedEngine):
+    """Engine "vllm". Takes 5 to 10 s to build on CPU; one per process is the rule.
+
+    Args:
+        model_path: a folder in Hugging Face format.
+        dtype: of the engine's weights; float32 agrees with a float32 learner to 1e-4, bfloat16 to 0.04 on average.
+        max_batch: requests that run together; further ones wait.
+        block_size: tokens of one prefix-cache block: a shared prefix shorter than it is computed again.
+        kv_cache_gib: memory for keys and values on CPU; VLLM_CPU_KVCACHE_SPACE, where the user has set it, wins.
+        gpu_memory_frac: share of the GPU's memory for weights, keys and values (CUDA).
+
+    Raises:
+        MissingDependency: vLLM is not installed.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        *,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        context_length: int = 1024,
+        stop_token_ids: tuple[int, ...] = (),
+        max_batch: int = 64,
+        block_size: int = 32,
+        kv_cache_gib: float = 1.0,
+        gpu_memory_frac: float = 0.4,
+        seed: int = 0,
+    ) -> None:
+        if not vllm_importable():
+            raise MissingDependency(
+                "engine 'vllm' needs vLLM: pip install 'rollwright[vllm]' with a GPU, 'rollwright[cpu]' without; "
+                "or choose engine=transformers"
+            )
+        settings: dict[str, Any] = {
+            "dtype": dtype,
+            "max_model_len": context_length,
+            "max_num_seqs": max_batch,
+            "block_size": block_size,
+            "seed": seed,
+            "gpu_memory_utilization": gpu_memory_frac,
+        }
+        backend = VLLMBackend(
+            Path(model_path), settings, stop_token_ids=stop_token_ids, cpu_kv_cache_bytes=int(kv_cache_gib * _GIB)
+        )
+        super().__init__("vllm", backend, context_length=context_length, stop_token_ids=stop_token_ids, gather_s=0.0)
+
+
+class VLLMBackend:
+    """vLLM's engine and the requests that it works on."""
+
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], *, stop_token_ids: tuple[int, ...], cpu_kv_cache_bytes: int
+    ) -> None:
+        prepare_environment()
+        with _preload_unchanged():
+            import torch
+            from vllm import LLM
+
+            self.on_cpu = not torch.cuda.is_available()
+            self.llm: Any = LLM(
+                str(folder),
+                skip_tokenizer_init=True,  # ids in, ids out
+                trust_remote_code=False,
+                enforce_eager=self.on_cpu,  # compiling takes 40 s on CPU and saves a tenth
+                distributed_executor_backend="uni",
+                enable_prefix_caching=True,
+                logprobs_mode="processed_logprobs",  # after temperature: those of the distribution sampled from
+                disable_log_stats=True,
+                kv_cache_memory_bytes=cpu_kv_cache_bytes if self.on_cpu else None,
+                **settings,
+            )
+        self.engine: Any = self.llm.llm_engine
+        self.stop_token_ids = stop_token_ids
+        self.expected = weight_names(folder)
+        self.requests: dict[str, Request] = {}
+        self.numbers = itertools.count()
+
+    def add(self, request: Request) -> None:
+        key = f"{request.request_id}#{next(self.numbers)}"  # a retried turn may come under the same id
+        prompt = {"prompt_token_ids": list(request.prompt_ids)}
+        self.engine.add_request(key, prompt, self._params(request.sampling))
+        self.requests[key] = request
+
+    def abort(self, request: Request) -> None:
+        keys = [key for key, held in self.requests.items() if held is request]
+        self.engine.abort_request(keys)
+        for key in keys:
+            del self.requests[key]
+
+    def step(self, version: int) -> list[Request]:
+        finished = []
+        for output in self.engine.step():
+            request = self.requests.get(output.request_id)
+            if request is None:  # aborted in this very step
+                continue
+            request.start()
+            request.cached_tokens = max(request.cached_tokens, output.num_cached_tokens or 0)
+            part = output.outputs[0]
+            for token, logprobs in zip(part.token_ids, part.logprobs or (), strict=True):
+                request.append(token, logprobs[token].logprob, version)
+            if output.finished:
+                del self.requests[output.request_id]
+                finished.append(request)
+                self._finish(request, part.finish_reason)
+        return finished
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], unfinished: int) -> None:
+        checked = complete(weights, self.expected)
+        if self.on_cpu:
+            self.engine.collective_rpc("reload_weights", kwargs={"weights_iterator": checked})
+            self.engine.apply_model(repack_tied_head)
+        else:
+            self.engine.apply_model(lambda model: model.load_weights(checked) and None)
+        # Cached keys and values belong to the old weights, those of running requests too: they are computed anew.
+        if not self.engine.reset_prefix_cache(reset_running_requests=unfinished > 0):
+            raise RuntimeError("vLLM did not clear its prefix cache: it would mix old keys and values with new weights")
+
+    def close(self) -> None:
+        self.engine.engine_core.shutdown()
+        self.requests.clear()
+        del self.engine, self.llm
+
+    def _params(self, sampling: Sampling) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed,
+            stop_token_ids=list(sampling.stop_token_ids or self.stop_token_ids),
+            ignore_eos=True,  # only the tokens named above end an action
+            logprobs=0,  # of the sampled token alone
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+
+    def _finish(self, request: Request, reason: str | None) -> None:
+        if reason in ("stop", "length"):
+            request.finish("stop" if reason == "stop" else "length")
+        else:
+            raise RuntimeError(f"vLLM ended request {request.request_id} with {reason!r}, expected stop or length")
+
+
+def vllm_importable() -> bool:
+    """Whether vLLM is installed; finds out without importing it, which takes 15 s."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+def repack_tied_head(model: Any) -> None:
+    """Pack a head that is tied to the embedding from the embedding's new weights (CPU).
+
+    The layer-wise reload gives the embedding its new values, but the head's packed copy keeps the old ones: log-probs
+    were off by 0.5 where 3e-5 is right.
+    """
+    if not (model.config.tie_word_embeddings and hasattr(model, "lm_head")):
+        return
+    head, embedding = model.lm_head, model.model.embed_tokens
+    head.weight = embedding.weight
+    head.quant_method.process_weights_after_loading(head)
+
+
+def weight_names(folder: Path) -> frozenset[str]:
+    """Names of the tensors in a model folder's safetensors files."""
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            names.update(tensors.keys())
+    return frozenset(names)
+
+
+def complete(weights: Iterable[tuple[str, Tensor]], expected: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
+    """Pass weights on; complain after the last one if some did not come. The head may be tied, so it may be left out.
+
+    Raises:
+        ValueError: a name is unknown, or one is missing: vLLM alone would go on with what it had.
+    """
+    seen = set()
+    for name, value in weights:
+        if name not in expected and name != "lm_head.weight":
+            raise ValueError(f"weight {name!r} is not in the model folder; expected Hugging Face names")
+        seen.add(name)
+        yield name, value.detach()
+    missing = sorted(expected - seen - {"lm_head.weight"})
+    if missing:
+        raise ValueError(f"the update left out {len(missing)} weights, among them {missing[:3]}")
+
+
+@contextmanager
+def _preload_unchanged() -> Iterator[None]:
+    """vLLM adds libraries to LD_PRELOAD, which every later child process (a browser) would load too."""
+    before = os.environ.get("LD_PRELOAD")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("LD_PRELOAD", None)
+        else:
+            os.environ["LD_PRELOAD"] = before
