@@ -211,7 +211,8 @@ def _build(name: str, values: list[Value], line: str) -> Action:
         raise ActionError(f"{_shown(line)} has {len(values)} arguments, expected: {expected}")
     ids: list[int] = []
     numbers: list[float] = []
-    text, options = "", ()
+    text = ""
+    options: tuple[str, ...] = ()
     for kind, value in zip(kinds, values, strict=True):
         if kind == "options":
             options = tuple(value if isinstance(value, list) else _choices(value))

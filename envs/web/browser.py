@@ -8,154 +8,17 @@ thrown away and its environment gets an `EnvironmentFault`; a browser is replace
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import json
 import logging
-import re
 from collections.abc import Awaitable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rollwright.errors import EnvironmentFault, MissingDependency
 
+from .page import CLOSE_S, PageLimits, WebPage, first_line
 from .processes import FLAGS, Watchdog, find_browser
 
 log = logging.getLogger(__name__)
-
-_CLOSE_S = 5.0
-_MAX_DIALOG_CHARS = 200
-_GONE = ("Execution context was destroyed", "Cannot find context", "__rw is not defined", "frame was detached")
-
-
-class PageLeft(Exception):
-    """The page navigated away in the middle of a call: the episode in it is over."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageLimits:
-    """What a page may do.
-
-    `root` is the only folder whose files it may load, `scripts` run before those of the page, `deadline_s` bounds every
-    single call into the page, `viewport` is in CSS pixels.
-    """
-
-    root: Path
-    scripts: str
-    deadline_s: float = 10.0
-    viewport: tuple[int, int] = (400, 320)
-
-
-class WebPage:
-    """One page in a browser context of its own. Made by the pool; every call may raise `EnvironmentFault`."""
-
-    def __init__(self, number: int, limits: PageLimits, browser: Browser) -> None:
-        self.number = number
-        self.browser = browser
-        self.address = ""
-        self.requests_blocked = 0
-        self.page_errors: list[str] = []
-        self._limits = limits
-        self._dialogs: list[str] = []
-        self._crashed = False
-        self._context: Any = None
-        self._page: Any = None
-
-    async def open(self, chromium: Any) -> None:
-        """Create the context and the page; nothing but files under `root` will load in it."""
-        width, height = self._limits.viewport
-        self._context = await chromium.new_context(
-            viewport={"width": width, "height": height}, service_workers="block", accept_downloads=False
-        )
-        await self._context.add_init_script(script=self._limits.scripts)
-        allowed = re.escape(self._limits.root.resolve().as_uri() + "/")
-        await self._context.route(re.compile(rf"^(?!{allowed}|data:|blob:|about:)"), self._block)
-        self._page = await self._context.new_page()
-        self._page.on("crash", self._on_crash)
-        self._page.on("dialog", self._on_dialog)
-        self._page.on("pageerror", lambda error: self.page_errors.append(str(error)))
-        self._context.on("page", self._on_popup)
-
-    async def load(self, address: str) -> None:
-        """Go to a file of the root."""
-        self.address = ""
-        await self._call(self._page.goto(address, wait_until="load"), f"loading {address}")
-        self.address = address
-
-    async def ask(self, function: str, argument: Any = None) -> dict[str, Any]:
-        """Call a function of the page's script that returns JSON."""
-        text = await self._call(self._page.evaluate(function, argument), function)
-        return dict(json.loads(text))
-
-    async def mouse(self, method: str, *arguments: Any, **options: Any) -> None:
-        """Use the browser's own mouse: trusted events."""
-        await self._call(getattr(self._page.mouse, method)(*arguments, **options), f"mouse.{method}")
-
-    async def keyboard(self, method: str, text: str) -> None:
-        """Use the browser's own keyboard: trusted events."""
-        await self._call(getattr(self._page.keyboard, method)(text), f"keyboard.{method}")
-
-    async def screenshot(self) -> bytes:
-        """The viewport as PNG."""
-        picture: bytes = await self._call(self._page.screenshot(), "screenshot")
-        return picture
-
-    def take_dialogs(self) -> list[str]:
-        """The dialogs that were dismissed since the last call."""
-        taken, self._dialogs = self._dialogs, []
-        return taken
-
-    async def close(self) -> bool:
-        """Close page and context; False where the browser did not answer in time."""
-        if self._context is None:
-            return True
-        try:
-            await asyncio.wait_for(self._context.close(), _CLOSE_S)
-        except Exception as error:
-            log.warning("page %d did not close: %s", self.number, _first_line(error))
-            return False
-        return True
-
-    async def _call(self, call: Awaitable[Any], what: str) -> Any:
-        from playwright.async_api import Error
-
-        if self._crashed:
-            _drop(call)
-            raise EnvironmentFault(f"page {self.number} has crashed; it is replaced")
-        try:
-            return await asyncio.wait_for(call, self._limits.deadline_s)
-        except TimeoutError as error:
-            raise EnvironmentFault(
-                f"page {self.number} did not answer within {self._limits.deadline_s:g} s ({what}); it is replaced"
-            ) from error
-        except Error as error:
-            if any(sign in str(error) for sign in _GONE) and not self._crashed:
-                self.address = ""
-                raise PageLeft(_first_line(error)) from error
-            raise EnvironmentFault(f"page {self.number} failed ({what}): {_first_line(error)}") from error
-
-    def _on_crash(self, _page: Any) -> None:
-        self._crashed = True
-
-    async def _on_dialog(self, dialog: Any) -> None:
-        message = " ".join(dialog.message.split())[:_MAX_DIALOG_CHARS]
-        self._dialogs.append(f"{dialog.type} {message!r} was dismissed")
-        with contextlib.suppress(Exception):  # the page may be gone by now
-            await dialog.dismiss()
-
-    async def _on_popup(self, page: Any) -> None:
-        if page is self._page:
-            return
-        self.requests_blocked += 1
-        with contextlib.suppress(Exception):
-            await page.close()
-
-    async def _block(self, route: Any) -> None:
-        self.requests_blocked += 1
-        log.warning("page %d: blocked a request to %s", self.number, route.request.url[:200])
-        with contextlib.suppress(Exception):
-            await route.abort()
 
 
 class Browser:
@@ -280,8 +143,8 @@ class BrowserPool:
         except Exception as error:
             browser.pages -= 1
             self._retire(browser)
-            self.faults.append(f"no new page: {_first_line(error)}")
-            raise EnvironmentFault(f"the browser gave no new page: {_first_line(error)}") from error
+            self.faults.append(f"no new page: {first_line(error)}")
+            raise EnvironmentFault(f"the browser gave no new page: {first_line(error)}") from error
         return page
 
     async def _browser(self) -> Browser:
@@ -320,7 +183,7 @@ class BrowserPool:
                 raise MissingDependency(
                     "no Chromium found: apt install chromium-headless-shell, or playwright install chromium"
                 ) from error
-            raise EnvironmentFault(f"Chromium did not start: {_first_line(error)}") from error
+            raise EnvironmentFault(f"Chromium did not start: {first_line(error)}") from error
 
     def _count(self, page: WebPage) -> None:
         self.requests_blocked += page.requests_blocked
@@ -352,16 +215,6 @@ class BrowserPool:
 async def _quietly(call: Awaitable[Any]) -> None:
     """Close something that may be gone already."""
     try:
-        await asyncio.wait_for(call, _CLOSE_S)
+        await asyncio.wait_for(call, CLOSE_S)
     except Exception as error:
-        log.debug("while closing: %s", _first_line(error))
-
-
-def _drop(call: Awaitable[Any]) -> None:
-    if asyncio.iscoroutine(call):
-        call.close()
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
+        log.debug("while closing: %s", first_line(error))

@@ -75,7 +75,7 @@ def _line(element: Element, *, positions: bool) -> str:
     if element.options:
         more = f", ... {element.more_options} more" if element.more_options else ""
         parts.append(f"[{', '.join(element.options)}{more}]")
-    states = [s for s in element.states if s not in _SILENT_STATES or element.role == "textbox"]
+    states = [s for s in element.states if s not in _SILENT_STATES or element.role in ("textbox", "textarea")]
     if states:
         parts.append(f"({', '.join(states)})")
     if positions and element.box:

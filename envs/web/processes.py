@@ -103,7 +103,7 @@ def marked_processes(mark: str) -> list[int]:
 
 def _profile_folders(pids: list[int]) -> set[str]:
     flag = b"--user-data-dir="
-    folders = set()
+    folders: set[str] = set()
     for pid in pids:
         try:
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

@@ -103,8 +103,8 @@
       return type === "range" ? "slider" : type;
     }
     if (tag === "a") return "link";
-    if (tag === "textarea" || element.isContentEditable) return "textbox";
-    if (["button", "select"].includes(tag)) return tag;
+    if (element.isContentEditable) return "textbox";
+    if (["button", "select", "textarea"].includes(tag)) return tag;
     if (tag === "img") return "image";
     if (element.classList.contains("ui-slider-handle")) return "slider";
     if (tag === "li") return "item";
@@ -149,7 +149,7 @@
     return found;
   };
   const valueOf = (element, role) => {
-    if (role === "textbox") return squeeze(element.isContentEditable ? element.textContent : element.value);
+    if (role === "textbox" || role === "textarea") return squeeze(element.isContentEditable ? element.textContent : element.value);
     if (role === "slider") return String(element.value ?? element.getAttribute("aria-valuenow") ?? "");
     return null;
   };
