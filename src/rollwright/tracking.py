@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -175,7 +176,8 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
             while view:  # a full disk first takes a part of the line, then refuses
                 view = view[os.write(descriptor, view) :]
         except OSError:
-            os.ftruncate(descriptor, size)
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                os.ftruncate(descriptor, size)
             raise
     finally:
         os.close(descriptor)

@@ -1,0 +1,81 @@
+"""The configurations that ship: every key is explained and read by somebody, every YAML loads."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rollwright.config import Config, build, dump
+from rollwright.config.model import all_keys, section_of
+
+ROOT = Path(__file__).resolve().parent.parent
+YAMLS = sorted((ROOT / "recipes").rglob("*.yaml"))
+EXTENDED = {word for file in YAMLS for word in file.read_text(encoding="utf-8").split() if word.endswith(".yaml")}
+
+
+def recipe_names() -> list[str]:
+    package = importlib.import_module("rollwright.recipes")
+    return sorted(i.name for i in pkgutil.iter_modules(package.__path__) if not i.ispkg and not i.name.startswith("_"))
+
+
+def recipe_config(name: str) -> type[Config] | None:
+    """The whole configuration of a recipe: the `Config` of its module that is no section of another; None for none."""
+    module = importlib.import_module(f"rollwright.recipes.{name}")
+    own = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Config)]
+    own = [cls for cls in own if cls.__module__ == module.__name__]
+    sections = {section_of(field.annotation) for cls in own for field in cls.model_fields.values()}
+    whole = [cls for cls in own if cls not in sections]
+    assert len(whole) <= 1, f"{name}: which of {[cls.__name__ for cls in whole]} is the recipe's configuration?"
+    return whole[0] if whole else None
+
+
+def names_read() -> set[str]:
+    """Every name that the core or a recipe reads as an attribute, or spells in a list of names inside a function."""
+    names: set[str] = set()
+    for folder in ("src/rollwright", "recipes"):
+        for file in (ROOT / folder).rglob("*.py"):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            names |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)}
+            for function in ast.walk(tree):
+                if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                    names |= set(_listed_names(function))
+    return names
+
+
+def _listed_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words = node.value.split()
+            if all(word.isidentifier() for word in words):
+                yield from words
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_key_is_read_by_somebody_and_explained(name: str) -> None:
+    cls = recipe_config(name)
+    if cls is None:
+        return  # a recipe made of other recipes has no keys of its own
+    keys = dict(all_keys(cls))
+    read = names_read()
+    unread = [key for key in keys if key.rpartition(".")[2] not in read]
+    unexplained = [key for key, field in keys.items() if not field.description]
+    assert not unread, f"read by nobody: {unread}"
+    assert not unexplained, f"without a meaning: {unexplained}"
+
+
+@pytest.mark.parametrize("file", YAMLS, ids=lambda file: file.stem)
+def test_every_yaml_that_ships_loads(file: Path) -> None:
+    """`miniwob_grpo.yaml` belongs to `grpo.py`; its dump builds the same configuration again."""
+    recipe = next((name for name in recipe_names() if file.stem == name or file.stem.endswith(f"_{name}")), None)
+    if recipe is None and any(Path(word).name == file.name for word in EXTENDED):
+        return  # the common part of others, loaded with them
+    assert recipe, f"{file.name}: the name ends with no recipe of {recipe_names()}, and no file extends it"
+    cls = recipe_config(recipe)
+    assert cls is not None
+    config = build(cls, file)
+    assert dump(config)
