@@ -133,6 +133,13 @@ class TrajectoryStore:
         self._shards[number] = self._open(number)
         return number
 
+    def headers(self) -> Iterator[tuple[Ref, Row]]:
+        """Every trajectory's place and its row (`TRAJECTORY_SCHEMA`), in the order written. Opens no turns."""
+        for shard in list(self._shards.values()):
+            for block, first in enumerate(shard.first_rows[:-1]):
+                for offset, row in enumerate(self._block_headers(shard, block)):
+                    yield Ref(shard.number, first + offset), row
+
     def refs(
         self,
         *,
@@ -149,11 +156,9 @@ class TrajectoryStore:
         """
         wanted: dict[str, Any] = {"tag": tag, "origin": origin, "task_id": task, "task_split": split}
         exact = {key: pack_text(value) for key, value in wanted.items() if value is not None}
-        for shard in list(self._shards.values()):
-            for block, first in enumerate(shard.first_rows[:-1]):
-                for offset, row in enumerate(self._headers(shard, block)):
-                    if all(row[key] == value for key, value in exact.items()) and (where is None or where(row)):
-                        yield Ref(shard.number, first + offset)
+        for ref, row in self.headers():
+            if all(row[key] == value for key, value in exact.items()) and (where is None or where(row)):
+                yield ref
 
     def iter_trajectories(
         self,
@@ -190,8 +195,7 @@ class TrajectoryStore:
 
     def tags(self) -> Counter[str]:
         """How many trajectories each tag has."""
-        refs = ((shard, block) for shard in self._shards.values() for block in range(len(shard.first_rows) - 1))
-        return Counter(unpack_text(row["tag"]) for shard, block in refs for row in self._headers(shard, block))
+        return Counter(unpack_text(row["tag"]) for _, row in self.headers())
 
     def rewind(self, position: int) -> int:
         """Set aside the shards from `position` on, as a resumed run writes them anew. Nothing is deleted.
@@ -271,7 +275,7 @@ class TrajectoryStore:
             self._cache = (key, rows, per_row)
         return self._cache[1], self._cache[2]
 
-    def _headers(self, shard: _Shard, block: int) -> list[Row]:
+    def _block_headers(self, shard: _Shard, block: int) -> list[Row]:
         try:
             return _row_group(shard.trajectories, block)
         except DataError as error:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rollwright.env import split_of_seed
@@ -79,6 +80,14 @@ class Evaluation:
     @property
     def fault_frac(self) -> float:
         return sum(self.faults.values()) / max(1, len(self.rows))
+
+    def save(self, run_folder: str | Path) -> Path:
+        """Write `eval/<name>.json` in the run folder: `files.save_evaluation`."""
+        from rollwright.evaluation.files import (
+            save_evaluation,
+        )  # the file also holds the figures, which need this module
+
+        return save_evaluation(self, run_folder)
 
 
 def record_evaluation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -82,7 +83,12 @@ def metrics(evaluation: Evaluation) -> dict[str, float]:
     found |= {f"eval/pass_at_{k}": value.point for k, value in summary.pass_at.items() if k > 1}
     found |= {"eval/fault_frac": summary.fault_frac, "eval/episodes_count": float(summary.num_episodes)}
     per_task = {t.task: t.success for t in summary.tasks if t.success is not None}
-    return found | {f"eval_task/{task}/success_frac": value.point for task, value in per_task.items()}
+    # A metric's name takes letters, digits and a few signs; a task may be called anything.
+    return found | {f"eval_task/{_plain(t)}/success_frac": value.point for t, value in per_task.items()}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", name) if name[:1].isalnum() else _plain(f"task{name}")
 
 
 def by_start(rows: Sequence[EpisodeRow], value: Callable[[EpisodeRow], float]) -> dict[str, dict[int, list[float]]]:

@@ -1,0 +1,176 @@
+"""`report.html`: one file, no script, no network. Curves, evaluations, replays of episodes turn by turn."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from rollwright.errors import DataError, RunFolderError
+from rollwright.evaluation import (
+    Evaluation,
+    compare,
+    format_comparison,
+    format_side_by_side,
+    format_table,
+    load_evaluation,
+)
+from rollwright.report.charts import line_chart
+from rollwright.report.template import TEMPLATE
+from rollwright.report.transcripts import headline, outcome, visible
+from rollwright.store import Ref, TrajectoryStore
+from rollwright.tracking import RunFolder, read_metrics
+from rollwright.types import Attachment, Trajectory
+
+log = logging.getLogger(__name__)
+
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
+MAX_IMAGE_BYTES = 500_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One metric's curve."""
+
+    name: str
+    last: float
+    svg: Markup
+
+
+def write_report(folder: str | Path, *, num_replays: int = 24) -> Path:
+    """Write `report.html` into a run folder from whatever the folder holds so far.
+
+    Args:
+        folder: the run's.
+        num_replays: episodes shown at most; of each task the latest success and the latest failure.
+
+    Raises:
+        DataError: there is no such folder.
+        RunFolderError: the report cannot be written.
+    """
+    run = RunFolder(Path(folder))
+    if not run.path.is_dir():
+        raise DataError(f"there is no run folder {run.path}")
+    target = run.path / "report.html"
+    temporary = target.with_suffix(f".tmp-{os.getpid()}")
+    try:
+        temporary.write_text(render(run, num_replays), encoding="utf-8", errors="backslashreplace")
+        temporary.replace(target)
+    except OSError as error:
+        raise RunFolderError(f"the report {target} cannot be written: {error.strerror or error}") from error
+    return target
+
+
+def render(run: RunFolder, num_replays: int) -> str:
+    """The page. Every text is escaped by the template: observations and actions are foreign."""
+    notes: list[str] = []
+    evaluations = read_evaluations(run, notes)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"visible": visible, "outcome": outcome, "headline": headline}
+    return environment.from_string(TEMPLATE).render(
+        name=run.path.resolve().name,
+        config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
+        areas=charts(read_metrics(run.metrics)) if run.metrics.exists() else {},
+        tables=[format_table(evaluation) for evaluation in evaluations],
+        progress=_progress(evaluations),
+        faults=_fault_counts(run),
+        episodes=replays(run, num_replays, notes),
+        image=lambda attachment: image_uri(attachment, run.path),
+        notes=notes,
+    )
+
+
+def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Chart]]:
+    """area -> its charts, by name. Rows as `read_metrics` gives them."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float) and isinstance(row.get("step"), int | float):
+                series.setdefault(name, []).append((row["step"], value))
+    areas: dict[str, list[Chart]] = {}
+    for name, points in sorted(series.items()):
+        chart = Chart(name=name, last=points[-1][1], svg=Markup(line_chart(points)))
+        areas.setdefault(name.split("/")[0], []).append(chart)
+    return areas
+
+
+def read_evaluations(run: RunFolder, notes: list[str]) -> list[Evaluation]:
+    """All evaluations of a run, the earlier weights first. One that cannot be read becomes a note."""
+    found: list[tuple[int, float, Evaluation]] = []
+    for path in sorted(run.evaluations.glob("*.json")):
+        try:
+            evaluation = load_evaluation(path)
+        except DataError as error:
+            notes.append(str(error))
+            continue
+        found.append((evaluation.version, path.stat().st_mtime, evaluation))
+    return [evaluation for _, _, evaluation in sorted(found, key=lambda entry: entry[:2])]
+
+
+def replays(run: RunFolder, count: int, notes: list[str]) -> list[Trajectory]:
+    """Of each task the latest success and the latest other episode; of those the `count` latest."""
+    if not any(run.trajectories.glob("*/*.parquet")):
+        return []
+    try:
+        store = TrajectoryStore(run.trajectories, mode="read")
+    except DataError as error:
+        notes.append(str(error))
+        return []
+    latest: dict[tuple[str, bool], Ref] = {}
+    for ref, row in store.headers():
+        latest[row["task_id"], bool(row["success"])] = ref
+    found = []
+    for ref in sorted(latest.values())[-count:]:
+        try:
+            found.append(store.read(ref))
+        except DataError as error:
+            notes.append(str(error))
+    notes += store.warnings
+    return sorted(found, key=lambda t: (t.task.id, not t.success))
+
+
+def image_uri(attachment: Attachment, folder: Path) -> str:
+    """A picture of the run folder as a data URI; "" where it is no picture, too large, or lies elsewhere."""
+    if attachment.path is None or attachment.media_type not in IMAGE_TYPES:
+        return ""
+    path = (folder / attachment.path).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file() or path.stat().st_size > MAX_IMAGE_BYTES:
+        return ""
+    return f"data:{attachment.media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _progress(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Per split with two evaluations or more: all side by side, and the last against the first."""
+    found = []
+    for split in dict.fromkeys(evaluation.split for evaluation in evaluations):
+        same = [evaluation for evaluation in evaluations if evaluation.split == split]
+        if len(same) < 2:
+            continue
+        found.append(format_side_by_side({evaluation.name: evaluation for evaluation in same}))
+        try:
+            found.append(format_comparison(compare(same[0], same[-1], name_a=same[0].name, name_b=same[-1].name)))
+        except DataError as error:
+            found.append(str(error))
+    return found
+
+
+def _fault_counts(run: RunFolder) -> list[tuple[int, str, str]]:
+    """(count, stop reason, task), the most frequent first; attempts that were retried included."""
+    counts: Counter[tuple[str, str]] = Counter()
+    lines = run.faults.read_text(encoding="utf-8").splitlines() if run.faults.exists() else []
+    for line in lines:
+        try:
+            fault = json.loads(line)
+            counts[str(fault["stop_reason"]), str(fault["task"])] += 1
+        except (ValueError, KeyError, TypeError):
+            log.warning("%s: left out a line that is no fault record", run.faults)
+    return [(count, reason, task) for (reason, task), count in counts.most_common(30)]

@@ -1,0 +1,182 @@
+"""The `rollwright` command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rollwright import __version__, cli
+from rollwright.env import episode_seed
+from rollwright.evaluation import EpisodeRow, Evaluation, save_evaluation
+from rollwright.store import TrajectoryStore
+from rollwright.types import StopReason, Task, Trajectory, Turn
+
+COMMANDS = ("compare", "report", "show", "components", "check-env", "version")
+
+
+def save(run: Path, name: str, outcomes: str, split: str = "test") -> Path:
+    """Eight tasks; the letters are the outcomes of the starts of every task."""
+    rows = tuple(
+        EpisodeRow(
+            task=f"task{task}",
+            seed=episode_seed(split, index),  # type: ignore[arg-type]
+            attempt=0,
+            success=letter == "1",
+            total_return=float(letter),
+            num_turns=1,
+            stop_reason=StopReason.TERMINATED,
+        )
+        for task in range(8)
+        for index, letter in enumerate(outcomes)
+    )
+    found = Evaluation(
+        name=name,
+        split=split,  # type: ignore[arg-type]
+        policy="tiny",
+        version=1,
+        temperature=0.0,
+        rows=rows,
+        sampling={},
+    )
+    return save_evaluation(found, run)
+
+
+def store(path: Path) -> None:
+    def episode(name: str, task: str, success: bool) -> Trajectory:
+        turn = Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-1.0,), text=f"do {name}")
+        return Trajectory(
+            id=name,
+            task=Task(id=task, split="train"),
+            seed=0,
+            turns=(turn,),
+            stop_reason=StopReason.TERMINATED,
+            success=success,
+        )
+
+    opened = TrajectoryStore(path)
+    opened.append([episode("a", "click", True), episode("b", "drag", False)], tag="step_0")
+    opened.append([episode("c", "click", False)], tag="step_1")
+
+
+@pytest.mark.parametrize("command", [(), *[(name,) for name in COMMANDS]])
+def test_every_command_explains_itself(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "usage: rollwright" in shown and (command or all(name in shown for name in COMMANDS))
+
+
+def test_compare_prints_both_tables_and_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    save(tmp_path / "sft", "final", "0010")
+    save(tmp_path / "rl", "final", "1110")
+    save(tmp_path / "rl", "start", "0000")
+    assert cli.main(["compare", str(tmp_path / "sft"), str(tmp_path / "rl")]) == 0
+    shown = capsys.readouterr().out
+    assert "sft: tiny version 1, greedy" in shown and "rl: tiny version 1, greedy" in shown
+    # every task goes from 1/4 to 3/4
+    assert "success difference: +0.500 [" in shown
+    assert shown.splitlines()[-1].startswith("rl is better than sft: +0.50 [")
+
+
+def test_compare_takes_files_and_named_evaluations(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    before, after = save(tmp_path, "start", "0000"), save(tmp_path, "final", "1111")
+    assert cli.main(["compare", str(before), str(after), "--fixed-tasks", "--confidence", "0.9"]) == 0
+    shown = capsys.readouterr().out
+    assert "final is better than start: +1.00" in shown and "(90%, these tasks)" in shown
+    assert cli.main(["compare", str(tmp_path), str(after), "--eval", "start"]) == 0
+    assert "final is better than start" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "nothing", "nothing"], "there is no evaluation nothing"),
+        (["compare", "empty", "empty"], "empty holds no evaluation"),
+        (["compare", "run", "run", "--eval", "fnal"], "run has no evaluation 'fnal'; it has: final"),
+        (["compare", "run", "other"], "one is of split 'test', the other of 'validation'"),
+        (["compare", "run", "run", "--confidence", "95"], "--confidence is 95.0"),
+        (["report", "nothing"], "there is no run folder nothing"),
+        (["show", "empty"], "empty holds no trajectory store"),
+        (["check-env", "text.maize"], "Did you mean `text.maze`"),
+        (["check-env", "text.maze", "oops"], "write key=value"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    save(Path("run"), "final", "01")
+    save(Path("other"), "final", "01", split="validation")
+    assert cli.main(arguments) == 1
+    shown = capsys.readouterr()
+    assert message in shown.err and shown.err.startswith("rollwright: ") and "Traceback" not in shown.err
+
+
+def test_show_filters_and_says_how_many_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    store(tmp_path / "run" / "trajectories")
+
+    def shown(*options: str) -> list[str]:
+        assert cli.main(["show", str(tmp_path / "run"), *options]) == 0
+        return [line[4] for line in capsys.readouterr().out.splitlines() if line.startswith("--- ")]
+
+    assert shown() == ["a", "b", "c"]
+    assert shown("--task", "click") == ["a", "c"]
+    assert shown("--task", "click", "--unsolved", "--brief") == ["c"]
+    assert shown("--solved") == ["a"]
+    assert shown("--tag", "step_0", "--limit", "1") == ["a"]
+    cli.main(["show", str(tmp_path / "run"), "--limit", "2"])
+    both = capsys.readouterr()
+    assert "do a" in both.out and "2 of 3 episodes" in both.err
+    assert cli.main(["show", str(tmp_path / "run" / "trajectories"), "--task", "clik"]) == 1
+    assert "none of the 3 trajectories matches; tags here: step_0 2, step_1 1" in capsys.readouterr().err
+
+
+def test_report_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    store(tmp_path / "trajectories")
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert str(tmp_path / "report.html") in capsys.readouterr().out
+    assert "do a" in (tmp_path / "report.html").read_text()
+
+
+def test_components_lists_what_a_configuration_can_name(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["components"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "worlds:" and {"  text.maze", "  web.miniwob"} <= set(lines)
+    assert "  env" in lines[lines.index("rewards:") :]
+    assert any(line.startswith("  transformers") for line in lines[lines.index("engines:") :])
+
+
+def test_check_env_proves_a_world(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["check-env", "text.guess_number", "--seeds", "1", "--tasks", "1"]) == 0
+    assert "text.guess_number keeps the environment contract" in capsys.readouterr().out
+
+
+def test_options_are_json_or_text():
+    assert cli._options(["size=3", "name=x=y", "deep=[1]"]) == {"size": 3, "name": "x=y", "deep": [1]}
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = (
+        "import sys; from rollwright import cli; cli.main(['version']); "
+        "print([m for m in ('torch', 'pyarrow', 'numpy', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"rollwright {__version__}", "[]"]
+
+
+def test_a_reader_that_stops_early_is_no_error(tmp_path: Path):
+    store(tmp_path)
+    opened = TrajectoryStore(tmp_path)
+    opened.append([t for t in opened.iter_trajectories()] * 2000)
+    command = f"{sys.executable} -m rollwright.cli show {tmp_path} --limit 9999 | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1] == "0" and done.stderr == ""
