@@ -64,7 +64,7 @@
     done: WOB_DONE_GLOBAL,
     raw: WOB_RAW_REWARD_GLOBAL,
     why: WOB_REWARD_REASON ?? "",
-    kept: __rwClock.kept(),
+    kept: __rwClock.takeKept(),
     items: WOB_DONE_GLOBAL ? [] : __rwWalk.walk(),
     ...extra,
   });

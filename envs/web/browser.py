@@ -140,6 +140,9 @@ class BrowserPool:
         browser.pages += 1
         try:
             await asyncio.wait_for(page.open(browser.handle), 6 * self._limits.deadline_s)
+        except asyncio.CancelledError:
+            self._later(self._dispose(page))
+            raise
         except Exception as error:
             browser.pages -= 1
             self._retire(browser)

@@ -94,5 +94,6 @@
     const tick = (left) => (left ? realFrame(() => tick(left - 1)) : done());
     tick(count);
   });
-  window.__rwClock = { advance, hearsClicks, frames, kept: () => kept };
+  const takeKept = () => { const taken = kept; kept = 0; return taken; };
+  window.__rwClock = { advance, hearsClicks, frames, takeKept };
 })();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
@@ -79,6 +80,9 @@ class MiniWobEnv:
             raise self._broken(f"{task.id} left its page while starting: {left}") from left
         except EnvironmentFault as fault:
             raise self._broken(str(fault)) from fault
+        except asyncio.CancelledError:
+            self._broken(f"{task.id}: reset was cancelled in the middle of a call")
+            raise
         self._goal = " ".join(report["goal"].split())
         self._read(report)
         return Observation(text=self._text, goal=self._goal, attachments=await self._picture())
@@ -101,6 +105,9 @@ class MiniWobEnv:
             return self._left()
         except EnvironmentFault as fault:
             raise self._broken(str(fault)) from fault
+        except asyncio.CancelledError:
+            self._broken("a step was cancelled in the middle of a call")
+            raise
         if report["seed"] != str(self._seed):
             return self._left()
         self._read(report)
@@ -241,7 +248,13 @@ class MiniWobEnv:
         assert self._page is not None
         self._page.address = ""
         self._over, self._text, self.elements = True, "The page was left.", ()
-        return StepResult(observation=self._text, terminated=True, success=False, notes={"error": "page left"})
+        return StepResult(
+            observation=Observation(text=self._text),
+            reward={"env": 0.0},
+            terminated=True,
+            success=False,
+            notes={"error": "page left"},
+        )
 
     async def _picture(self) -> tuple[Attachment, ...]:
         folder = self._options.screenshots

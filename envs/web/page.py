@@ -80,8 +80,9 @@ class WebPage:
 
     async def ask(self, function: str, argument: Any = None) -> dict[str, Any]:
         """Call a function of the page's script that returns JSON."""
-        text = await self._call(self._page.evaluate(function, argument), function)
-        return dict(json.loads(text))
+        reply = dict(json.loads(await self._call(self._page.evaluate(function, argument), function)))
+        self.requests_blocked += reply.get("kept", 0)  # links and forms that the page's script held back
+        return reply
 
     async def mouse(self, method: str, *arguments: Any, **options: Any) -> None:
         """Use the browser's own mouse: trusted events."""

@@ -1,8 +1,6 @@
 """The browser as a process: which one to start, and how nothing of it outlives us, even after a kill -9.
 
-A watchdog in its own session holds the reading end of a pipe whose other end only we hold. When we die, however, the
-pipe closes; the watchdog lets the browser leave by itself for a moment, then kills what still carries our mark in its
-environment, and removes its profile folder.
+Each pool has a watchdog process (`watchdog.py`) that ends what the pool started when we are gone.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,10 +16,10 @@ from pathlib import Path
 
 from rollwright.errors import MissingDependency
 
+from . import watchdog
+
 log = logging.getLogger(__name__)
 
-MARK = "ROLLWRIGHT_BROWSER"
-GRACE_S = 2.0
 BROWSER_VARIABLE = "ROLLWRIGHT_CHROMIUM"
 CANDIDATES = ("chromium-headless-shell", "headless_shell", "chromium", "chromium-browser", "google-chrome")
 
@@ -65,7 +62,7 @@ class Watchdog:
         self.mark = secrets.token_hex(12)
         self.artifacts = Path(tempfile.mkdtemp(prefix="rollwright-browser-"))
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, self.mark, str(self.artifacts)],
+            [sys.executable, "-I", "-S", watchdog.__file__, self.mark, str(self.artifacts)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -75,70 +72,14 @@ class Watchdog:
 
     def environment(self) -> dict[str, str | float | bool]:
         """The environment to start a browser with."""
-        return {**os.environ, MARK: self.mark}
+        return {**os.environ, watchdog.MARK: self.mark}
 
     def close(self) -> None:
         """Let the watchdog end; what is left of our browsers is killed by it at once."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
         try:
-            self._process.wait(timeout=GRACE_S + 10)
+            self._process.wait(timeout=watchdog.GRACE_S + 10)
         except subprocess.TimeoutExpired:
             log.warning("the browser watchdog (pid %d) did not end; killing it", self._process.pid)
             self._process.kill()
-
-
-def marked_processes(mark: str) -> list[int]:
-    """The pids of all processes that were started with our mark in their environment (Linux; elsewhere none)."""
-    wanted = f"{MARK}={mark}".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except OSError:
-            continue  # ended meanwhile, or not ours to read
-    return found
-
-
-def _profile_folders(pids: list[int]) -> set[str]:
-    flag = b"--user-data-dir="
-    folders: set[str] = set()
-    for pid in pids:
-        try:
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        folders.update(arg[len(flag) :].decode() for arg in arguments if arg.startswith(flag))
-    return {folder for folder in folders if Path(folder).name.startswith("playwright")}
-
-
-def _kill(pids: list[int]) -> None:
-    for pid in pids:
-        try:
-            group = os.getpgid(pid)
-            os.kill(pid, signal.SIGKILL)
-            if group == pid:
-                os.killpg(group, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
-
-
-def watch(mark: str, artifacts: str) -> None:
-    """The watchdog's whole life: wait for the pipe to close, then clean up."""
-    import time
-
-    sys.stdin.buffer.read()
-    folders: set[str] = set()
-    deadline = time.monotonic() + GRACE_S
-    while left := marked_processes(mark):
-        folders |= _profile_folders(left)
-        if time.monotonic() > deadline:
-            _kill(left)
-        time.sleep(0.05)
-    for folder in {*folders, artifacts}:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    watch(sys.argv[1], sys.argv[2])
