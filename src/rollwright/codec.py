@@ -68,7 +68,7 @@ class ChatCodec:
         """
         head = [Message(role="user", content="probe"), Message(role="assistant", content=_PROBE)]
         text = self._render([*head, *observations], generation_prompt=True)
-        before, found, after = text.partition(_PROBE)
+        _, found, after = text.partition(_PROBE)
         if not found:
             raise TemplateError(f"{self._name()}: the chat template leaves out earlier actions; use a windowed context")
         ids = self._encode(after)

@@ -81,9 +81,9 @@ class AppendOnlyContext:
         """Take in an observation; returns the messages that are new to the policy."""
         spec, text = self.spec, _shown(self.spec.codec, observation.text, self.spec.max_observation_tokens)
         if self.ids:
-            messages = (Message(role="user", content=text),)
-            self.ids += spec.codec.encode_continuation(self.finish, messages)
-            return messages
+            answer = Message(role="user", content=text)
+            self.ids += spec.codec.encode_continuation(self.finish, [answer])
+            return (answer,)
         opening = f"Task: {observation.goal}\n{text}" if observation.goal else text
         messages = (*_system(spec.instructions), Message(role="user", content=opening))
         self.ids = spec.codec.encode_start(messages)

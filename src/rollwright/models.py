@@ -63,7 +63,7 @@ def load_model(
     """The model of a folder, in evaluation mode; see `load_policy`."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         resolve_model(folder),
         dtype=getattr(torch, dtype),
         attn_implementation=attention,
@@ -71,7 +71,8 @@ def load_model(
         trust_remote_code=False,
         local_files_only=True,
     )
-    return model.to(device)
+    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to` and loses its signature
+    return model
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:

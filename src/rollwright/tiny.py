@@ -15,6 +15,7 @@ import torch
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import PreTokenizer
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHATML = (
@@ -50,9 +51,7 @@ def make_tiny_model(
         The folder.
     """
     tokens = tiny_tokenizer(texts, kind=tokenizer, vocab_size=vocab_size)
-    model = tiny_llama(
-        len(tokens), hidden=hidden, layers=layers, context_length=context_length, tied=tied, seed=seed
-    )
+    model = tiny_llama(len(tokens), hidden=hidden, layers=layers, context_length=context_length, tied=tied, seed=seed)
     model.config.pad_token_id = model.generation_config.pad_token_id = tokens.pad_token_id
     model.config.eos_token_id = model.generation_config.eos_token_id = tokens.eos_token_id
     model.config.bos_token_id = model.generation_config.bos_token_id = None
@@ -70,7 +69,7 @@ def tiny_llama(
     tied: bool = True,
     seed: int = 0,
 ) -> LlamaForCausalLM:
-    """A Llama with random weights, heads of 32, feed-forward 3 times the width. The same seed gives the same weights."""
+    """A Llama with weights random but fixed by the seed; heads of 32, feed-forward three times the width."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     if hidden % 32:
@@ -145,7 +144,7 @@ def _bpe_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     return core
 
 
-def _pre_tokenizer() -> object:
+def _pre_tokenizer() -> PreTokenizer:
     from tokenizers import Regex, pre_tokenizers
 
     split = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")

@@ -14,63 +14,62 @@ _ROOM = 32  # tokens of spare room: growing by one token must not copy everythin
 
 
 class SlabLayer(DynamicLayer):
-    """One layer's keys and values [B, heads, T, d] as a view of a larger buffer, filled from the left."""
+    """One layer's keys and values [B, heads, T, d]: views of larger buffers that are filled from the left."""
+
+    def __init__(self, slabs: tuple[Tensor, ...] = (), used: int = 0) -> None:
+        super().__init__()
+        self.slabs, self.used = slabs, used
+        if slabs:
+            self.lazy_initialization(slabs[0], slabs[1])
+            self._show()
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append new keys and values [B, heads, n, d]; returns all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.slabs: list[Tensor] = []
-        used = self.keys.shape[-2] if self.keys.numel() else 0
-        needed = used + key_states.shape[-2]
+        needed = self.used + key_states.shape[-2]
         if not self.slabs or self.slabs[0].shape[-2] < needed:
-            held = (self.keys, self.values) if used else ()
-            self.slabs = [_slab(key_states, needed + _ROOM), _slab(value_states, needed + _ROOM)]
-            for slab, old in zip(self.slabs, held, strict=False):
-                slab[..., :used, :] = old
+            old = self.slabs
+            self.slabs = tuple(
+                new.new_zeros((*new.shape[:-2], needed + _ROOM, new.shape[-1])) for new in (key_states, value_states)
+            )
+            for slab, held in zip(self.slabs, old, strict=False):
+                slab[..., : self.used, :] = held[..., : self.used, :]
         for slab, new in zip(self.slabs, (key_states, value_states), strict=True):
-            slab[..., used:needed, :] = new
-        self.keys, self.values = (slab[..., :needed, :] for slab in self.slabs)
-        return self.keys, self.values
+            slab[..., self.used : needed, :] = new
+        self.used = needed
+        return self._show()
 
-    @classmethod
-    def of(cls, slabs: list[Tensor], used: int) -> SlabLayer:
-        layer = cls()
-        layer.lazy_initialization(slabs[0], slabs[1])
-        layer.slabs = slabs
-        layer.keys, layer.values = (slab[..., :used, :] for slab in slabs)
-        return layer
+    def _show(self) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = keys, values = tuple(slab[..., : self.used, :] for slab in self.slabs)
+        return keys, values
 
 
 @dataclass(eq=False)
 class KVRows:
-    """A cache, and how many of its slots each row really uses (the last ones: padding stands on the left)."""
+    """A cache and how many of its `width` slots each row uses: the last ones, since padding stands on the left."""
 
+    layers: list[SlabLayer]
     cache: Cache
     lengths: list[int]
-    width: int
+    width: int = 0
 
     @classmethod
-    def empty(cls, lengths: Sequence[int]) -> KVRows:
-        """For a prefill of prompts of these lengths; `extend` by the longest comes next."""
-        rows = cls(cache=Cache(layer_class_to_replicate=SlabLayer), lengths=[0] * len(lengths), width=0)
-        rows._first = list(lengths)
-        return rows
+    def empty(cls, rows: int, num_layers: int) -> KVRows:
+        """No token yet."""
+        return cls.of([SlabLayer() for _ in range(num_layers)], [0] * rows, 0)
 
-    def __post_init__(self) -> None:
-        self._first: list[int] | None = None
+    @classmethod
+    def of(cls, layers: list[SlabLayer], lengths: list[int], width: int) -> KVRows:
+        return cls(layers=layers, cache=Cache(layers=list(layers)), lengths=lengths, width=width)
 
-    def width_after(self, new: int) -> int:
-        return max(self._first) if self._first else self.width + new
-
-    def extend(self, new: int) -> tuple[Tensor, Tensor]:
-        """Make room for `new` tokens per row.
+    def extend(self, added: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Count `added` tokens per row, the shorter ones padded on the left: only an empty cache may take unequal ones.
 
         Returns:
-            attention mask [B, width] over all slots, the new ones included; positions [B, new].
+            attention mask [B, width] over all slots, the new ones included; positions [B, max(added)].
         """
-        added = self._first or [new] * len(self.lengths)
-        self._first = None
+        new = max(added)
         self.lengths = [length + more for length, more in zip(self.lengths, added, strict=True)]
         self.width += new
         lengths = torch.tensor(self.lengths)[:, None]
@@ -80,45 +79,36 @@ class KVRows:
 
     def select(self, rows: Sequence[int]) -> KVRows:
         """These rows only (a row may come twice), and no more padding than they need."""
-        lengths = [self.lengths[row] for row in rows]
-        width = max(lengths)
-        return _gather([(self, list(rows))], lengths, width)
+        return _gather([(self, list(rows))])
 
     def join(self, other: KVRows) -> KVRows:
         """The rows of both, padded to the longer."""
-        lengths = self.lengths + other.lengths
-        parts = [(self, list(range(len(self.lengths)))), (other, list(range(len(other.lengths))))]
-        return _gather(parts, lengths, max(lengths))
+        return _gather([(part, list(range(len(part.lengths)))) for part in (self, other)])
 
 
-def _slab(like: Tensor, capacity: int) -> Tensor:
-    return like.new_zeros((*like.shape[:-2], capacity, like.shape[-1]))
-
-
-def _gather(parts: list[tuple[KVRows, list[int]]], lengths: list[int], width: int) -> KVRows:
-    """Copy rows of several caches into one new cache of `width` used slots."""
+def _gather(parts: list[tuple[KVRows, list[int]]]) -> KVRows:
+    """Copy rows of several caches into a new one that is as wide as its longest row."""
+    lengths = [part.lengths[row] for part, rows in parts for row in rows]
+    width = max(lengths)
     layers = []
-    for index in range(len(parts[0][0].cache.layers)):
-        pairs = [(part.cache.layers[index], part.width, rows) for part, rows in parts]
-        slabs = [_stack([(layer.keys, w, r) for layer, w, r in pairs], width)]
-        slabs.append(_stack([(layer.values, w, r) for layer, w, r in pairs], width))
-        layers.append(SlabLayer.of(slabs, width))
-    return KVRows(cache=Cache(layers=layers), lengths=lengths, width=width)
+    for index in range(len(parts[0][0].layers)):
+        held = [(part.layers[index].slabs, part.width, rows) for part, rows in parts]
+        slabs = tuple(_stack([(both[side], end, rows) for both, end, rows in held], width) for side in (0, 1))
+        layers.append(SlabLayer(slabs, width))
+    return KVRows.of(layers, lengths, width)
 
 
-def _stack(parts: list[tuple[Any, int, list[int]]], width: int) -> Tensor:
+def _stack(parts: list[tuple[Tensor, int, list[int]]], width: int) -> Tensor:
+    """[sum of rows, heads, width + room, d] out of (slab, its used slots, rows) each."""
     like = parts[0][0]
     count = sum(len(rows) for _, _, rows in parts)
     # Zeros, not empty: padding is masked, but 0 times a NaN left in memory would still be NaN.
     slab = like.new_zeros((count, like.shape[1], width + _ROOM, like.shape[3]))
     at = 0
-    for held, held_width, rows in parts:
-        used = min(width, held_width)
-        taken = held[:, :, held_width - used :]
-        slab[at : at + len(rows), :, width - used : width] = taken if _is_all(rows, held) else taken[rows]
+    for held, end, rows in parts:
+        used = min(width, end)
+        taken = held[:, :, end - used : end]
+        everything = rows == list(range(held.shape[0]))
+        slab[at : at + len(rows), :, width - used : width] = taken if everything else taken[rows]
         at += len(rows)
     return slab
-
-
-def _is_all(rows: list[int], held: Tensor) -> bool:
-    return rows == list(range(held.shape[0]))

@@ -135,10 +135,10 @@ class TransformersBackend:
     def _prefill(self, rows: list[Row], version: int) -> list[Request]:
         prompts = list(dict.fromkeys(row.ids for row in rows))  # the rows of a group share their prompt
         where = {prompt: index for index, prompt in enumerate(prompts)}
-        kv = KVRows.empty([len(prompt) for prompt in prompts])
-        width = kv.width_after(0)
-        padded = [[prompt[0]] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        logits = self._forward(torch.tensor(padded), kv)  # [number of prompts, V]
+        lengths = [len(prompt) for prompt in prompts]
+        kv = KVRows.empty(len(prompts), self.model.config.num_hidden_layers)
+        padded = [[prompt[0]] * (max(lengths) - len(prompt)) + list(prompt) for prompt in prompts]
+        logits = self._forward(torch.tensor(padded), kv, lengths)  # [number of prompts, V]
         index = torch.tensor([where[row.ids] for row in rows])
         seen: set[tuple[int, ...]] = set()
         for row in rows:
@@ -162,7 +162,7 @@ class TransformersBackend:
         if sum(row is not None for row in self.running) <= 0.75 * len(self.running):
             self._compact()
         last = [[row.request.token_ids[-1] if row else 0] for row in self.running]
-        logits = self._forward(torch.tensor(last), self.kv)
+        logits = self._forward(torch.tensor(last), self.kv, [1] * len(last))
         active = [i for i, row in enumerate(self.running) if row]
         rows = [row for row in self.running if row]
         finished = self._sample(rows, logits if len(rows) == len(last) else logits[active], version)
@@ -177,10 +177,10 @@ class TransformersBackend:
             self.kv = self.kv.select(active) if self.kv is not None and active else None
             self.running = [row for row in self.running if row]
 
-    def _forward(self, ids: Tensor, kv: KVRows) -> Tensor:
-        """[B, V] logits of the next token; `ids` [B, n] are appended to the keys and values."""
+    def _forward(self, ids: Tensor, kv: KVRows, added: list[int]) -> Tensor:
+        """[B, V] logits of the next token; the last `added` of `ids` [B, n] join each row's keys and values."""
         device = self.model.device
-        mask, positions = kv.extend(ids.shape[1])
+        mask, positions = kv.extend(added)
         output = self.model(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
