@@ -17,6 +17,7 @@ prepare_environment()  # before torch is imported: its thread pools read the env
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Literal  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
@@ -48,7 +49,7 @@ class SftSettings(Config):
     epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
     max_steps: int = Field(-1, description="Optimiser steps in place of epochs; -1 = by epochs.")
     max_length: int = Field(1024, ge=16, description="Longer rows are left out.")
-    precision: str = Field("auto", description="float32, bfloat16 (weights stay fp32) or auto.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Compute type; weights stay fp32.")
 
 
 class SftRun(Config):

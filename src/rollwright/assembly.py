@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rollwright.components import load
 from rollwright.contexts import AppendOnly, Windowed
@@ -15,7 +15,7 @@ from rollwright.env import SmallLanguage, World
 from rollwright.errors import ConfigError
 from rollwright.generation.base import Engine, Sampling
 from rollwright.reward import Reward
-from rollwright.rollout import Actor, Collector, EngineActor, FaultLog, Limits
+from rollwright.rollout import Actor, Collector, FaultLog, Limits
 from rollwright.rollout.episode import Context
 from rollwright.settings import (
     EngineSettings,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TINY = "tiny"
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def open_world(settings: WorldSettings) -> World:
@@ -130,13 +131,13 @@ def context_factory(
 def open_collector(
     settings: RolloutSettings,
     world: World,
-    actor: Engine | Actor,
+    actor: Actor,
     codec: ChatCodec,
     *,
     context_length: int,
     faults: FaultLog,
 ) -> Collector:
-    """The collector of a run, for an engine or for any other actor."""
+    """The collector of a run, for the policy (`EngineActor`) or a teacher."""
     limits = Limits(
         max_turns=settings.max_turns or world.max_turns,
         episode_s=settings.episode_s,
@@ -150,7 +151,7 @@ def open_collector(
     )
     return Collector(
         world,
-        EngineActor(actor) if hasattr(actor, "generate") else actor,
+        actor,
         context_factory(settings, codec, world, context_length),
         sampling=sampling,
         limits=limits,
@@ -160,16 +161,18 @@ def open_collector(
     )
 
 
-def open_engine(settings: EngineSettings, model_folder: Path) -> Engine:
+def open_engine(settings: EngineSettings, model_folder: Path, codec: ChatCodec, *, seed: int = 0) -> Engine:
     """The generation engine; `auto` takes vLLM where it is importable and says which it took."""
-    from rollwright.generation import make_engine
+    from rollwright.generation.select import make_engine
 
     return make_engine(
         settings.name,
-        model_folder,
+        model_path=model_folder,
         dtype=resolve_precision(settings.dtype),
+        context_length=settings.max_context,
+        stop_token_ids=tuple(codec.stop_token_ids),
         max_batch=settings.max_batch,
-        max_context=settings.max_context,
+        seed=seed,
     )
 
 
@@ -187,7 +190,7 @@ def open_learner(config: LoopConfig, model_folder: Path, *, reference: bool, cri
         policy = with_lora(policy, rank=config.model.lora_rank, seed=config.run.seed)
     settings = config.learner
     precision = resolve_precision(settings.precision)
-    kind = ("adapter" if config.model.lora_rank else "copy") if reference else None
+    kind: Literal["copy", "adapter"] = "adapter" if config.model.lora_rank else "copy"
     return Learner(
         Accelerator(log_with=config.run.trackers or None, project_dir=config.run.folder),
         policy,
@@ -199,7 +202,7 @@ def open_learner(config: LoopConfig, model_folder: Path, *, reference: bool, cri
         token_budget=settings.token_budget,
         layout=settings.layout,
         autocast_dtype=torch.bfloat16 if precision == "bfloat16" else None,
-        reference=kind,
+        reference=kind if reference else None,
         critic=critic,
         seed=config.run.seed,
     )
@@ -214,7 +217,7 @@ def open_tracker(folder: RunFolder, config: LoopConfig, learner: Learner) -> Tra
     return Tracker(folder, speaks=accelerator.is_main_process, also=accelerator.log)
 
 
-def resolve_precision(name: str) -> str:
+def resolve_precision(name: Precision) -> Literal["float32", "bfloat16"]:
     """`auto` is bfloat16 on a GPU or CPU with the instructions for it, float32 elsewhere."""
     if name != "auto":
         return name

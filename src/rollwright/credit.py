@@ -73,7 +73,7 @@ def flatten(groups: Sequence[Group], *, min_members: int = 1) -> FlatBatch:
     trajectories = [t for members in kept for t in members]
     if not trajectories:
         raise ValueError(
-            f"none of {len(groups)} groups has {min_members} or more trajectories that may be learned from"
+            f"none of {len(groups)} groups has {min_members} or more trajectories to learn from"
         )
     turns = [(s, turn) for s, t in enumerate(trajectories) for turn in t.turns if any(turn.policy_mask)]
     counts = [sum(turn.policy_mask) for _, turn in turns]

@@ -80,7 +80,8 @@ class BandCurriculum:
         rng = _rng(self.seed, "band", step)
         weights = [self.success[t.id] * (1 - self.success[t.id]) + self.floor for t in self.tasks]
         spacing = sum(weights) / count
-        pointer, passed, drawn = rng.random() * spacing, 0.0, []
+        pointer, passed = rng.random() * spacing, 0.0
+        drawn: list[Task] = []
         for task, weight in zip(self.tasks, weights, strict=True):
             passed += weight
             while pointer < passed and len(drawn) < count:

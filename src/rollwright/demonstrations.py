@@ -17,11 +17,9 @@ IGNORED = -100
 def demonstrate(collector: Collector, tasks: Sequence[Task], *, per_task: int, seed: int) -> list[Trajectory]:
     """`per_task` episodes of every training task by the collector's actor, start states of the train split."""
     requests = [
-        collector.request(
-            f"demo/{seed}/{task.id}/{index}", task, episode_seed(task.split, "demo", seed, task.id, index)
-        )
+        collector.request(f"demo/{seed}/{task.id}/{i}", task, episode_seed(task.split, "demo", seed, task.id, i))
         for task in tasks
-        for index in range(per_task)
+        for i in range(per_task)
     ]
     return collector.play(requests)
 

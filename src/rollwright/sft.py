@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from rollwright.assembly import resolve_precision
+from rollwright.assembly import Precision, resolve_precision
 from rollwright.errors import MissingDependency
 
 
@@ -23,7 +23,7 @@ class FitSettings(Protocol):
     @property
     def max_length(self) -> int: ...
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> Precision: ...
 
 
 def fit(rows: list[dict[str, Any]], start: Path, folder: Path, settings: FitSettings, *, seed: int) -> Path:

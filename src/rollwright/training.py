@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from rollwright.assembly import (
     close_world,
@@ -21,6 +22,7 @@ from rollwright.assembly import (
     open_tracker,
     open_world,
     policy_folder,
+    resolve_precision,
 )
 from rollwright.batching import Segment, segment_of
 from rollwright.checkpoint import Checkpoints
@@ -31,13 +33,13 @@ from rollwright.env import episode_seed
 from rollwright.evaluation import Evaluation, evaluate
 from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.generation.base import Engine
-from rollwright.generation.parity import check_parity
+from rollwright.generation.parity import Sampled, check_parity, measure_parity
 from rollwright.learner import Learner
 from rollwright.progress import Progress
 from rollwright.records import TokenObjective
 from rollwright.report import write_report, write_transcripts
 from rollwright.reward import Reward, score_group
-from rollwright.rollout import Collector, FaultLog, GroupRequest, rollout_metrics
+from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, rollout_metrics
 from rollwright.settings import LoopConfig
 from rollwright.store import TrajectoryStore
 from rollwright.tracking import RunFolder, Tracker
@@ -88,13 +90,14 @@ class Training:
             model_folder = policy_folder(config.model, world, folder.path)
             learner = open_learner(config, model_folder, reference=reference, critic=critic)
             tracker = open_tracker(folder, config, learner)
-            engine = open_engine(config.engine, model_folder)
+            codec = open_codec(model_folder)
+            engine = open_engine(config.engine, model_folder, codec, seed=config.run.seed)
             faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
             collector = open_collector(
                 config.rollout,
                 world,
-                engine,
-                open_codec(model_folder),
+                EngineActor(engine),
+                codec,
                 context_length=engine.context_length,
                 faults=faults,
             )
@@ -216,8 +219,13 @@ class Training:
         if not chosen:
             return
         self._parity_checks += 1
-        report = check_parity(chosen, self._learner_logprobs(chosen), dtype=self.engine.dtype)
-        log.info("parity gate: %s", report)
+        parity = measure_parity([Sampled.of_turn(turn) for turn in chosen], self._learner_logprobs(chosen))
+        check_parity(parity, dtype=self._lower_precision(), where=f"at engine version {self.engine.version}")
+        log.info("parity gate passed: %s", parity)
+
+    def _lower_precision(self) -> Literal["float32", "bfloat16"]:
+        both = {resolve_precision(self.config.engine.dtype), resolve_precision(self.config.learner.precision)}
+        return "float32" if both == {"float32"} else "bfloat16"
 
     def _learner_logprobs(self, turns: Sequence[Turn]) -> list[list[float]]:
         plain = [segment_of(t, advantages=(0.0,) * len(t.action_ids), sequence=i) for i, t in enumerate(turns)]

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rollwright.env import World
 from rollwright.errors import EnvironmentFault, StalledRollout
@@ -62,7 +63,8 @@ class Collector:
         self.parallel_episodes, self.retries = parallel_episodes, retries
         self.stall_s = stall_s or 2.0 * max(limits.env_call_s, limits.engine_call_s) + 10.0
         self.host = EnvHost(world, workers=parallel_episodes)
-        self._loop = LoopThread()
+        self._loop: LoopThread = LoopThread()
+        self._closed = False
         self._statuses: dict[str, Status] = {}
         self._moved = time.monotonic()
 
@@ -92,12 +94,12 @@ class Collector:
 
     def close(self) -> None:
         """Close environments and world, end the loop thread. Idempotent."""
-        if self._loop is None:
+        if self._closed:
             return
+        self._closed = True
         with contextlib.suppress(EnvironmentFault):  # a world that dies while closing is closed
             self._loop.run(self.host.close())
         self._loop.close()
-        self._loop = None  # type: ignore[assignment]
 
     def _member(self, request: GroupRequest, index: int) -> EpisodeRequest:
         return self.request(f"{request.key}/{index}", request.task, request.seed)
@@ -108,16 +110,17 @@ class Collector:
         self._moved = time.monotonic()
         watchdog = asyncio.create_task(self._watch())
         tasks = [asyncio.create_task(self._one(request, slots, progress)) for request in requests]
+        everything: asyncio.Future[list[Trajectory]] = asyncio.gather(*tasks)
         try:
-            everything = asyncio.gather(*tasks)
-            await asyncio.wait({everything, watchdog}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {everything, watchdog}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if watchdog.done():
                 watchdog.result()
             return list(await everything)
         finally:
             for task in (*tasks, watchdog):
                 task.cancel()
-            await asyncio.gather(*tasks, watchdog, return_exceptions=True)
+            await asyncio.gather(everything, watchdog, *tasks, return_exceptions=True)
 
     async def _one(self, request: EpisodeRequest, slots: asyncio.Semaphore, progress: Progress | None) -> Trajectory:
         """One request with its retries, inside one of the slots."""

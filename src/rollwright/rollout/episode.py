@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from rollwright.env import Environment, Observation, StepResult, as_observation
 from rollwright.errors import ContextOverflow, EngineFault, EnvironmentFault
@@ -127,7 +127,7 @@ class Episode:
             return StopReason.TIMEOUT
         return None
 
-    async def _env(self, name: str, method: Callable[..., object], *args: object) -> object:
+    async def _env(self, name: str, method: Callable[..., Any], *args: object) -> Any:
         self.status.now(name)
         return await self.host.call(method, *args, timeout_s=self.limits.env_call_s)
 

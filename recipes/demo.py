@@ -1,0 +1,123 @@
+"""The main job: SmolLM2-135M learns MiniWoB++ tasks in a real browser: demonstrations, SFT, then GRPO.
+
+    1. evaluate   the untouched model on held-out start states
+    2. sft        on a few demonstrations by scripted teachers
+    3. grpo       from there, by trying: evaluated before its first step and after its last
+    4. report     success per task before SFT, after SFT, after RL, with intervals; the paired gain of RL
+
+Each stage is one of the other recipes, started as a user would start it. A stage that is complete is not run again.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/demo.py [folder=runs/demo] [engine=transformers]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import Field
+
+from rollwright.config import Config, dump, load_config
+from rollwright.errors import RollwrightError
+from rollwright.evaluation import Evaluation, compare, format_comparison, format_side_by_side, load_evaluation
+from rollwright.tracking import RunFolder
+
+
+class DemoConfig(Config):
+    """What can be changed about the demo."""
+
+    folder: str = Field("runs/demo", description="Everything lands here.")
+    seed: int = Field(0, ge=0, description="Training seed; the start states that are judged never depend on it.")
+    engine: str = Field("auto", description="auto, vllm or transformers.")
+    config_file: str = Field("cpu", description="Name of an accelerate config, or a path.")
+    demos_per_task: int = Field(8, ge=1, description="Demonstrations per task.")
+    steps: int = Field(24, ge=1, description="GRPO steps.")
+    max_minutes: float = Field(14.0, gt=0, description="GRPO stops cleanly after so many minutes.")
+    seeds_per_task: int = Field(50, ge=2, description="Held-out start states per task.")
+    base_seeds_per_task: int = Field(20, ge=2, description="The same for the untouched model, which is slow to fail.")
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(DemoConfig, sys.argv[1:] if argv is None else argv)
+    folder = RunFolder.create(config.folder, config_yaml=dump(config)).path
+    started = time.monotonic()
+    before, sft, grpo = folder / "before", folder / "sft", folder / "grpo"
+    judged = ["evaluation.split=test", f"engine={config.engine}"]
+    stage(
+        config,
+        "1 of 3: the untouched model",
+        "evaluate.py web/miniwob_eval.yaml",
+        [f"folder={before}", "name=before", *judged, f"evaluation.seeds_per_task={config.base_seeds_per_task}"],
+        done=before / "eval" / "before.json",
+    )
+    stage(
+        config,
+        "2 of 3: supervised fine-tuning on demonstrations",
+        "sft.py web/miniwob_sft.yaml",
+        [f"run.folder={sft}", f"run.seed={config.seed}", f"data.per_task={config.demos_per_task}"],
+        done=sft / "policy" / "config.json",
+    )
+    stage(
+        config,
+        "3 of 3: reinforcement learning",
+        "grpo.py web/miniwob_grpo.yaml",
+        [
+            f"run.folder={grpo}",
+            f"run.seed={config.seed}",
+            f"run.steps={config.steps}",
+            f"run.max_minutes={config.max_minutes}",
+            f"model.path={sft / 'policy'}",
+            *judged,
+            f"evaluation.seeds_per_task={config.seeds_per_task}",
+            "evaluation.at_start=true",
+        ],
+        done=grpo / "eval" / "final.json",
+    )
+    print(summary(before, grpo, minutes=(time.monotonic() - started) / 60))
+    print(f"Transcripts: {grpo / 'transcripts'}   Report: {grpo / 'report.html'}")
+
+
+def stage(config: DemoConfig, title: str, recipe: str, words: list[str], *, done: Path) -> None:
+    """Run one recipe through `accelerate launch`, unless its result is there already.
+
+    Raises:
+        RollwrightError: the recipe failed.
+    """
+    print(f"\n=== {title}", flush=True)
+    if done.exists():
+        print(f"    already complete: {done}")
+        return
+    here = files("rollwright.recipes")
+    script, settings = recipe.split()
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config_path(config.config_file)]
+    command = [*accelerate, str(here / script), str(here / settings), *words]
+    before = time.monotonic()
+    if code := subprocess.run(command, check=False).returncode:
+        raise RollwrightError(f"the stage `{title}` ended with exit code {code}; the command was: {' '.join(command)}")
+    print(f"    took {time.monotonic() - before:.0f} s", flush=True)
+
+
+def config_path(name: str) -> str:
+    """A file of accelerate_configs by its name, or a path as it is."""
+    return (
+        name if "/" in name or name.endswith(".yaml") else str(files("rollwright.accelerate_configs") / f"{name}.yaml")
+    )
+
+
+def summary(before: Path, grpo: Path, *, minutes: float) -> str:
+    """The table of the three policies and the paired gain of RL over SFT, also written to results.json."""
+    judged: dict[str, Evaluation] = {
+        "before SFT": load_evaluation(before / "eval" / "before.json"),
+        "after SFT": load_evaluation(grpo / "eval" / "start.json"),
+        "after RL": load_evaluation(grpo / "eval" / "final.json"),
+    }
+    gain = compare(judged["after SFT"], judged["after RL"])
+    lines = ["", "=== Result", format_side_by_side(judged), "", format_comparison(gain)]
+    return "\n".join([*lines, f"{minutes:.1f} minutes in all"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Judge a policy on held-out start states: success with intervals, pass@k, faults apart.
+
+    play      every held-out task from the same start states for every policy, greedy or sampled
+    record    one row per episode in eval/<name>.json, so that any two evaluations can be paired
+    print     a table; `rollwright compare A B` gives the paired difference
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/evaluate.py recipes/web/miniwob_eval.yaml \
+        model.path=runs/sft/policy name=sft
+"""
+
+from __future__ import annotations
+
+from rollwright.generation.launch_env import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+import sys  # noqa: E402
+from dataclasses import replace  # noqa: E402
+
+from pydantic import Field  # noqa: E402
+
+from rollwright.assembly import (  # noqa: E402
+    open_codec,
+    open_collector,
+    open_engine,
+    open_world,
+    policy_folder,
+)
+from rollwright.config import Config, dump, load_config  # noqa: E402
+from rollwright.evaluation import evaluate, format_table  # noqa: E402
+from rollwright.progress import Progress  # noqa: E402
+from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
+from rollwright.settings import (  # noqa: E402
+    EngineSettings,
+    EvaluationSettings,
+    ModelSettings,
+    RolloutSettings,
+    WorldSettings,
+)
+from rollwright.store import TrajectoryStore  # noqa: E402
+from rollwright.tracking import RunFolder  # noqa: E402
+
+
+class EvaluateConfig(Config):
+    """Everything an evaluation reads."""
+
+    name: str = Field("evaluation", description="Name of the record, eval/<name>.json in the folder.")
+    folder: str = Field("runs/evaluate", description="Where the record goes.")
+    model: ModelSettings = ModelSettings()
+    world: WorldSettings
+    engine: EngineSettings = EngineSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(EvaluateConfig, sys.argv[1:] if argv is None else argv)
+    folder = RunFolder.create(config.folder, config_yaml=dump(config))
+    world = open_world(config.world)
+    tasks = world.tasks(config.evaluation.split)
+    start = policy_folder(config.model, world, folder.path)
+    codec = open_codec(start)
+    engine = open_engine(config.engine, start, codec)
+    faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
+    collector = open_collector(
+        config.rollout, world, EngineActor(engine), codec, context_length=engine.context_length, faults=faults
+    )
+    settings = config.evaluation
+    total = len(tasks) * settings.seeds_per_task * settings.attempts
+    try:
+        with Progress("episodes", total=total) as bar:
+            result, played = evaluate(
+                lambda requests: collector.play(requests, progress=lambda _: bar.advance()),
+                tasks,
+                name=config.name,
+                sampling=replace(collector.sampling, temperature=settings.temperature),
+                split=settings.split,
+                seeds_per_task=settings.seeds_per_task,
+                attempts=settings.attempts,
+            )
+    finally:
+        collector.close()
+        engine.close()
+    path = result.save(folder.path)
+    TrajectoryStore(folder.trajectories).append(played, tag=f"eval_{config.name}")
+    print(format_table(result))
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
