@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ class Optimisation:
         """Scale the gradient to the allowed norm and return the norm it had.
 
         Raises:
-            NonFiniteUpdate: the norm is NaN or infinite; the gradient is dropped, the weights are as before.
+            NonFiniteUpdate: the norm is NaN or infinite; the weights are as before.
         """
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         norm = self.accelerator.clip_grad_norm_(trained, self.settings.max_grad_norm)
@@ -79,20 +80,25 @@ class Optimisation:
             return 0.0
         value = float(norm)
         if not torch.isfinite(torch.tensor(value)):
-            self.optimizer.zero_grad()
             raise NonFiniteUpdate(
                 f"step {step}: the gradient norm of the {self.name} is {value}; the optimiser has not moved. Look for "
                 "infinite advantages or log-probs, or lower the learning rate"
             )
         return value
 
+    def drop(self) -> None:
+        """Forget the gradient of a step that failed."""
+        # Between micro-batches accelerate's optimiser ignores zero_grad.
+        self.accelerator.sync_gradients = True
+        self.optimizer.zero_grad()
+
     def move(self) -> None:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Trained parameters and optimiser state of an unsharded module."""
-        weights = {n: p.detach().clone() for n, p in self.module.named_parameters() if p.requires_grad}
+        """Trained parameters and optimiser state of an unsharded module, as live tensors: write or copy them."""
+        weights = {n: p.detach() for n, p in self.module.named_parameters() if p.requires_grad}
         return {"weights": weights, "optimizer": self.optimizer.state_dict()}
 
     @torch.no_grad()
@@ -108,7 +114,8 @@ class Optimisation:
             raise ValueError(f"the saved {self.name} has other trained parameters than this one, for example {odd}")
         for name, parameter in mine.items():
             parameter.copy_(state["weights"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # The optimiser would go on in the very tensors it is given.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
 
 def require_finite(share: Tensor, *, what: str, step: int, accelerator: Accelerator) -> None:
@@ -117,7 +124,8 @@ def require_finite(share: Tensor, *, what: str, step: int, accelerator: Accelera
     Raises:
         NonFiniteUpdate: it is NaN or infinite; the optimiser has not moved.
     """
-    broken = accelerator.reduce((~share.detach().isfinite()).float(), reduction="sum")
+    share = share.detach()
+    broken = accelerator.reduce((~share.isfinite()).float(), reduction="sum")
     if float(broken) > 0:
         raise NonFiniteUpdate(
             f"step {step}: the {what} is {float(share):g} on rank {accelerator.process_index} (not finite on "

@@ -62,8 +62,8 @@ def _mask_for(body: PreTrainedModel, packed: PackedBatch) -> Tensor | None:
     if implementation == "sdpa":
         return mask
     if implementation == "eager":
-        floor = torch.finfo(next(body.parameters()).dtype).min
-        return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, floor)
+        dtype = next(body.parameters()).dtype
+        return torch.zeros(mask.shape, device=mask.device, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
     raise ConfigError(
         f"attention {implementation!r} takes no 4-D mask: load the model with 'sdpa', or use layout 'padded'"
     )

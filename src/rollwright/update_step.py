@@ -51,7 +51,8 @@ class UpdateStep:
                     self._critic_pass(self.critic, packed, flat, hidden, value_weights * live, last=last)
             self._move()
         except BaseException:
-            self._drop_gradients()
+            for module in self._modules:
+                module.drop()
             raise
 
     @property
@@ -62,10 +63,6 @@ class UpdateStep:
         for module in self._modules:
             area = "optim" if module is self.policy else "critic"
             self.averages.add({f"{area}/learning_rate": (module.begin(self.step), 1), f"{area}/loss": (0.0, 1)})
-
-    def _drop_gradients(self) -> None:
-        for module in self._modules:
-            module.optimizer.zero_grad()
 
     def _move(self) -> None:
         """All norms are checked before the first optimiser moves: policy and critic step together or not at all."""

@@ -1,0 +1,234 @@
+"""Prefix-tree packing and padding: what lies where, and that neither changes a loss or a gradient."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollwright.batching import Layout, PackedBatch, Segment, pack, segment_of
+from rollwright.prefix_tree import CostModel, build_rows, join_always, shared_prefix
+from rollwright.records import TokenRecord, flatten
+from rollwright.scoring import TokenScorer
+from rollwright.tiny import tiny_llama
+from rollwright.types import Span, Turn
+
+VOCAB = 32
+LAYOUTS: tuple[Layout, ...] = ("tree", "padded", "auto")
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return tiny_llama(VOCAB, hidden=32).double()
+
+
+def segment(prompt: list[int], action: list[int], *, sequence: object = 0, **fields: Any) -> Segment:
+    n = len(action)
+    given = {"action_mask": [True] * n, "logprobs_sampled": [0.0] * n, "advantages": [1.0] * n} | fields
+    return Segment(prompt_ids=tuple(prompt), action_ids=tuple(action), sequence=sequence, **given)
+
+
+def random_turns(seed: int) -> list[Segment]:
+    """Groups of growing or windowed histories over few distinct tokens, so that prefixes branch at every depth."""
+    rng = random.Random(seed)
+
+    def ids(low: int, high: int, vocab: int = 3) -> list[int]:
+        return [rng.randrange(vocab) for _ in range(rng.randint(low, high))]
+
+    segments = []
+    for group in range(rng.randint(1, 3)):
+        system = ids(1, 8, VOCAB) if rng.random() < 0.5 else [1, 2]
+        for member in range(rng.randint(1, 4)):
+            history, windowed = list(system), rng.random() < 0.3
+            for _ in range(rng.randint(1, 4)):
+                action = ids(1, 5)
+                mask = [rng.random() < 0.8 for _ in action]
+                advantages = [rng.gauss(0, 1) for _ in action]
+                segments.append(
+                    segment(history, action, sequence=(group, member), action_mask=mask, advantages=advantages)
+                )
+                history = [*system, *ids(1, 6)] if windowed else [*history, *action, *ids(1, 4)]
+    rng.shuffle(segments)
+    return segments
+
+
+def naive_logprobs(model: torch.nn.Module, one: Segment) -> torch.Tensor:
+    """The definition: run the turn alone, read each token's log-prob from the position before it."""
+    ids = torch.tensor([[*one.prompt_ids, *one.action_ids]])
+    logprobs = model(input_ids=ids).logits[0].log_softmax(-1)
+    before = range(len(one.prompt_ids) - 1, ids.shape[1] - 1)
+    return torch.stack([logprobs[t, token] for t, token in zip(before, one.action_ids, strict=True)])
+
+
+def loss_of(logprobs: torch.Tensor, record: TokenRecord) -> torch.Tensor:
+    """Not linear in the log-probs, so that a position that serves several turns must add up their gradients."""
+    return (torch.where(record.mask, logprobs.exp() + logprobs, 0.0) * record.advantages.double()).sum()
+
+
+def naive(model: torch.nn.Module, segments: list[Segment]) -> tuple[torch.Tensor, float, list[torch.Tensor]]:
+    model.zero_grad()
+    logprobs = torch.cat([naive_logprobs(model, one) for one in segments])
+    loss = loss_of(logprobs, flatten(segments).record)
+    loss.backward()
+    return logprobs.detach(), float(loss.detach()), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def packed(
+    model: torch.nn.Module, segments: list[Segment], batches: list[PackedBatch]
+) -> tuple[torch.Tensor, float, list[torch.Tensor]]:
+    model.zero_grad()
+    scorer, flat = TokenScorer(model, chunk=5), flatten(segments)
+    logprobs = torch.full((sum(flat.lengths),), torch.nan, dtype=torch.float64)
+    total = 0.0
+    for batch in batches:
+        scores, _, _ = scorer(batch)
+        loss = loss_of(scores, flat.select(batch.entries))
+        loss.backward()
+        logprobs[batch.entries] = scores.detach()
+        total += float(loss.detach())
+    return logprobs, total, [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    layout=st.sampled_from(LAYOUTS),
+    budget=st.integers(8, 200),
+    whole_sequences=st.booleans(),
+)
+def test_packed_equals_naive_in_logprobs_loss_and_gradient(
+    model: torch.nn.Module, seed: int, layout: Layout, budget: int, whole_sequences: bool
+) -> None:
+    segments = random_turns(seed)
+    expected = naive(model, segments)
+    batches = pack(segments, token_budget=budget, layout=layout, whole_sequences=whole_sequences)
+    actual = packed(model, segments, batches)
+    torch.testing.assert_close(actual[0], expected[0], rtol=0, atol=1e-8)
+    assert actual[1] == pytest.approx(expected[1], abs=1e-6)
+    for mine, theirs in zip(actual[2], expected[2], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 10**6), layout=st.sampled_from(LAYOUTS), budget=st.integers(1, 120))
+def test_every_action_token_is_scored_once_and_budgets_hold(seed: int, layout: Layout, budget: int) -> None:
+    segments = random_turns(seed)
+    batches = pack(segments, token_budget=budget, layout=layout)
+    entries = torch.cat([batch.entries for batch in batches])
+    assert sorted(entries.tolist()) == list(range(sum(len(s.action_ids) for s in segments)))
+    for batch in batches:
+        alone = {i for i in batch.segment_index.tolist() if len(segments[i].forward_ids) > budget}
+        assert batch.input_ids.numel() <= budget or (len(alone) >= 1 and batch.input_ids.shape[0] == 1)
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 10**6), limit=st.integers(1, 60))
+def test_a_row_is_a_tree_whose_paths_spell_its_sequences(seed: int, limit: int) -> None:
+    sequences = [one.forward_ids for one in random_turns(seed)]
+    rows = build_rows(sequences, limit=limit, joins=join_always)
+    assert sorted(m for row in rows for m in row.members) == list(range(len(sequences)))
+    for row in rows:
+        index = np.arange(len(row))
+        sees = (index[None, :] <= index[:, None]) & (index[:, None] < row.ends[None, :])
+        distinct = {tuple(sequences[m][: k + 1]) for m in row.members for k in range(len(sequences[m]))}
+        assert len(row) == len(distinct), "each prefix is stored once"
+        for member, path in zip(row.members, row.paths, strict=True):
+            assert row.tokens[path].tolist() == sequences[member].tolist()
+            assert row.depths[path].tolist() == list(range(len(path)))
+            for node, depth in zip(path, range(len(path)), strict=True):
+                assert np.flatnonzero(sees[node]).tolist() == path[: depth + 1].tolist()
+
+
+def test_two_turn_trajectory_token_by_token(model: torch.nn.Module) -> None:
+    # system 10 11 | obs 12 | action 20 21 22 (22 was forced) | obs 13 14 | action 23 24
+    first = Turn(
+        prompt_ids=(10, 11, 12),
+        action_ids=(20, 21, 22),
+        action_logprobs=(-0.1, -0.2, 0.0),
+        text="",
+        spans=(Span(start=0, end=2, version=3), Span(start=2, end=3, version=3, producer="forced")),
+    )
+    second = Turn(
+        prompt_ids=(10, 11, 12, 20, 21, 22, 13, 14), action_ids=(23, 24), action_logprobs=(-0.3, -0.4), text=""
+    )
+    segments = [
+        segment_of(first, advantages=(0.5, 0.5, 0.0), sequence="t"),
+        segment_of(second, advantages=(-1.5, -1.5), sequence="t"),
+    ]
+    (batch,) = pack(segments, token_budget=64, layout="tree")
+    record = flatten(segments).select(batch.entries)
+
+    assert batch.input_ids.tolist() == [[10, 11, 12, 20, 21, 22, 13, 14, 23]]  # one chain, the last token not needed
+    assert batch.attention_mask() is None
+    assert batch.positions.tolist() == [[0, 2], [0, 3], [0, 4], [0, 7], [0, 8]]  # one before each action token
+    assert batch.targets.tolist() == [20, 21, 22, 23, 24]
+    assert batch.segment_index.tolist() == [0, 0, 0, 1, 1]
+    assert record.mask.tolist() == [True, True, False, True, True]
+    torch.testing.assert_close(record.logprobs_sampled, torch.tensor([-0.1, -0.2, 0.0, -0.3, -0.4]))
+    assert record.advantages.tolist() == [0.5, 0.5, 0.0, -1.5, -1.5]
+    assert record.sequence_index.tolist() == [0] * 5 and record.num_sequences == 1
+    assert record.versions.tolist() == [3, 3, 3, -1, -1]
+    scores, _, _ = TokenScorer(model)(batch)
+    torch.testing.assert_close(scores, torch.cat([naive_logprobs(model, one) for one in segments]))
+
+
+def test_identical_turns_share_all_their_positions() -> None:
+    twins = [segment([5, 6], [7, 8], sequence=k) for k in range(8)]
+    (batch,) = pack(twins, token_budget=100, layout="tree")
+    assert batch.input_ids.tolist() == [[5, 6, 7]]
+    assert batch.gather.tolist() == [1, 2]
+    assert batch.slots.tolist() == [0, 1] * 8
+    (row_each,) = pack(twins, token_budget=100, layout="padded")
+    assert row_each.input_ids.shape == (8, 3)
+
+
+def test_siblings_do_not_see_each_other() -> None:
+    (batch,) = pack([segment([5, 6], [7, 8]), segment([5, 6], [9, 8])], token_budget=100, layout="tree")
+    assert batch.input_ids.tolist() == [[5, 6, 7, 9]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 2]]
+    mask = batch.attention_mask()
+    assert mask is not None
+    assert mask[0, 0].long().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+
+
+def test_auto_shares_long_prefixes_and_leaves_short_ones_apart() -> None:
+    costs = CostModel(causal_pair=1e-3, masked_pair=1e-3)
+    together = [segment([*range(20), *range(10)], [k, k]) for k in range(4)]
+    assert [b.branching for b in pack(together, token_budget=500, layout="auto", costs=costs)] == [True]
+    # One shared token saves 1; joining 60 + 60 costs 1e-3 * (119^2 - 60^2) = 10.6 in attention.
+    apart = [segment([1, *([k] * 60)], [k, k]) for k in range(4)]
+    assert [b.branching for b in pack(apart, token_budget=500, layout="auto", costs=costs)] == [False]
+
+
+def test_the_turns_of_a_sequence_stay_together_when_asked() -> None:
+    segments = random_turns(7) + random_turns(8)
+    for batch_set in (pack(segments, token_budget=16, whole_sequences=True),):
+        seen: dict[object, int] = {}
+        for number, batch in enumerate(batch_set):
+            for index in batch.segment_index.tolist():
+                assert seen.setdefault(segments[index].sequence, number) == number
+
+
+def test_shared_prefix() -> None:
+    a, b = np.array([1, 2, 3]), np.array([1, 2, 4, 5])
+    assert (shared_prefix(a, b), shared_prefix(a, a[:2]), shared_prefix(a, b[::-1])) == (2, 2, 0)
+
+
+def test_segments_that_cannot_be_trained_on_are_refused() -> None:
+    with pytest.raises(ValueError, match="both must be non-empty"):
+        segment([], [1])
+    with pytest.raises(ValueError, match="advantages has 1 entries for 2 action ids"):
+        segment([1], [1, 2], advantages=[0.0])
+    with pytest.raises(ValueError, match="token_budget is 0"):
+        pack([segment([1], [2])], token_budget=0)
+    with pytest.raises(ValueError, match="unknown layout"):
+        pack([segment([1], [2])], token_budget=8, layout="tall")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least one segment"):
+        flatten([])
+    with pytest.raises(ValueError, match="returns is given for 1 of 2"):
+        flatten([segment([1], [2], returns=[0.0]), segment([1], [2])])
