@@ -208,6 +208,20 @@ class SharesChance(Dice):
         return first
 
 
+class SharesTheSeed(Dice):
+    """The seed lies in the class: only an environment with another seed beside it shows that."""
+
+    seed = 0
+
+    def reset(self, task: Task, seed: int) -> Any:
+        SharesTheSeed.seed = seed
+        return super().reset(task, seed)
+
+    def step(self, action: str) -> Any:
+        self.chance = random.Random(f"{SharesTheSeed.seed} {len(self.rolled)}")
+        return super().step(action)
+
+
 class ChangesReward(Dice):
     total = 0
 
@@ -383,6 +397,7 @@ BROKEN: list[tuple[type, str]] = [
     (ForgetsTheSeed, "after a second reset"),
     (KeepsOldRolls, "after a second reset"),
     (SharesChance, "while another environment is played"),
+    (SharesTheSeed, "while another environment is played"),
     (ChangesReward, "the rewards is another after a second reset"),
     (ObservesANumber, "step() must give an Observation or text"),
     (ResetsToNone, "reset() must give an Observation or text"),
@@ -430,6 +445,15 @@ def test_snapshots_are_only_tried_where_they_are_declared():
     world = DiceWorld(WithoutRestore)
     world.snapshots = "none"
     check_env(world)
+
+
+def test_a_task_without_a_teacher_is_played_with_any_actions():
+    class Untaught(DiceWorld):
+        def teacher(self, task: Task) -> Any:
+            return None
+
+    check_env(Untaught())
+    assert "after a second reset" in "".join(violations(Untaught(ForgetsTheSeed), actions=["roll", "roll", "stop"]))
 
 
 def test_missing_snapshot_methods_are_named():
@@ -490,6 +514,11 @@ class CannotMake(DiceWorld):
         raise OSError("no browser")
 
 
+class TeachesNobody(DiceWorld):
+    def teacher(self, task: Task) -> Any:
+        return {"other": DiceTeacher()}[task.id]
+
+
 class WorldClosesOnce(DiceWorld):
     def close(self) -> Any:
         super().close()
@@ -523,6 +552,7 @@ class InstructionsAsMessages(DiceWorld):
         (NoTasks, "no split has a task"),
         (RaisesForTest, "tasks('test') raised KeyError"),
         (CannotMake, "make() raised OSError"),
+        (TeachesNobody, "world.teacher() raised KeyError"),
         (WorldClosesOnce, "world.close() raised RuntimeError"),
         (UnknownExecution, "execution is 'process', expected one of inline, thread, async"),
         (NoLimit, "max_turns must be a whole number of 1 or more, got 0"),
