@@ -246,6 +246,9 @@ def test_reinforce_plus_plus_baseline_by_hand() -> None:
     # Scores 1 and 0 in one group: centred +-.5 on 2 and 1 tokens, whitened like [.5, .5, -.5].
     result = reinforce_plus_plus_baseline(f(0, 1, 0), i(0, 0, 1), i(9, 9), num_sequences=2)
     close(result, 0.57735, 0.57735, -1.154701)
+    # A second group of equal scores: [.5, -.5, 0, 0] over its deviation sqrt(.5 / 3).
+    two = reinforce_plus_plus_baseline(f(1, 0, 10, 10), i(0, 1, 2, 3), i(4, 4, 7, 7), num_sequences=4)
+    close(two, 1.224745, -1.224745, 0, 0)
 
 
 def test_whitening_over_ranks_equals_whitening_the_whole() -> None:

@@ -133,6 +133,17 @@ def test_sequence_ratios_by_hand() -> None:
     close(ratio["token"], math.exp(0.1), math.exp(-0.3))
 
 
+def test_gspo_token_gives_each_token_its_own_gradient() -> None:
+    logprobs, s = f(0.1, -0.3).requires_grad_(), 0.904837
+    expected = {"sequence_token": (-2 * s, 4 * s), "sequence": (s, s)}  # advantages 2 and -4: own, or their mean
+    for level, gradient in expected.items():
+        losses = policy_loss(
+            logprobs, f(0, 0), f(2, -4), i(1, 1) == 1, i(0, 0), num_sequences=1, level=level, clip=NoClip()
+        ).losses
+        close(losses, -2 * s, 4 * s)
+        close(torch.autograd.grad(losses.sum(), logprobs)[0], *gradient)
+
+
 @pytest.mark.parametrize("level", ["sequence", "sequence_token", "sequence_sum"])
 def test_a_sequence_of_one_token_is_ppo(level: str) -> None:
     for ratio, advantage in ((1.5, 1), (1.5, -1), (0.5, -1), (1.1, 2)):
@@ -312,6 +323,13 @@ def test_fully_masked_sequences_do_not_count_in_a_mean_over_sequences() -> None:
     for how in ("seq-mean-token-mean", "seq-mean-token-sum"):
         assert loss_denominator([counts], how) == 1.0
     assert loss_denominator([counts], "constant", max_length=4) == 12.0
+
+
+@pytest.mark.parametrize("junk", [5.0, math.nan, math.inf])
+def test_aggregate_ignores_what_masked_tokens_hold(junk: float) -> None:
+    for how in AGGREGATIONS:
+        total = aggregate(f(3, junk), i(1, 0) == 1, i(0, 0), num_sequences=1, how=how, denominator=2.0)
+        assert total.item() == 1.5
 
 
 def test_aggregation_bad_input() -> None:
