@@ -20,6 +20,7 @@ Sources: arXiv:2311.18232 (task, rewards, limits); layouts and wording of observ
 from __future__ import annotations
 
 import json
+import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -169,6 +170,7 @@ class MazeEnvironment:
     def __init__(self, world: MazeWorld) -> None:
         self.world = world
         self._cell: Cell = world.layout.goal
+        self.seed = 0
         self._moves_used = 0
         self._outcome: Outcome = "failure"  # no episode yet: only `reset` or `restore` opens one
 
@@ -177,10 +179,15 @@ class MazeEnvironment:
         """Where the walker stands."""
         return self._cell
 
+    @property
+    def moves_used(self) -> int:
+        return self._moves_used
+
     def reset(self, task: Task, seed: int) -> Observation:
         start = (int(task.params["start"][0]), int(task.params["start"][1]))
         if start not in self.world.layout.starts:
             raise ValueError(f"task {task.id!r} starts at {start}, which is no start of maze {self.world.maze!r}")
+        self.seed = seed
         self._cell, self._moves_used, self._outcome = start, 0, "playing"
         return Observation(text=self._look(), goal="" if self.world.wording == "compact" else GOAL)
 
@@ -228,13 +235,24 @@ class MazeEnvironment:
         return slip_sentence(self.world.wording) + self._look()
 
 
-class ShortestPath:
-    """Walks a shortest path: reads the cell from the environment, so it solves the partially observed maze too."""
+class Walker:
+    """Takes the shortest path with probability `optimal_frac`, else any of the four moves.
+
+    1.0 is the perfect teacher, 0.15 the mixture of the benchmark's offline data, 0.0 teaches the grammar of moves and
+    nothing else. It reads the cell from the environment, so it solves the partially observed maze too. Its draws are
+    fixed by the episode's seed and the number of moves made.
+    """
+
+    def __init__(self, optimal_frac: float) -> None:
+        self.optimal_frac = optimal_frac
 
     def act(self, env: Environment, observation: Observation) -> str:
         if not isinstance(env, MazeEnvironment):
             raise TypeError(f"this teacher walks mazes, not {type(env).__name__}")
-        return shortest_paths(env.world.maze)[env.cell][1]
+        rng = random.Random(f"{env.seed}/{env.cell}/{env.moves_used}")
+        if rng.random() < self.optimal_frac:
+            return shortest_paths(env.world.maze)[env.cell][1]
+        return rng.choice(list(MOVES))
 
 
 class MazeWorld:
@@ -244,7 +262,9 @@ class MazeWorld:
     execution: Execution = "inline"
     snapshots: SnapshotKind = "exact"
 
-    def __init__(self, *, variant: Variant, maze: str, max_turns: int, wording: Wording, starts: Starts) -> None:
+    def __init__(
+        self, *, variant: Variant, maze: str, max_turns: int, wording: Wording, starts: Starts, optimal_frac: float
+    ) -> None:
         self.layout = layout_of(maze)
         self.variant = variant
         self.maze = maze
@@ -252,6 +272,7 @@ class MazeWorld:
         self.wording = wording
         self.instructions = f"You walk through a maze. Answer with exactly one of: {', '.join(MOVES)}."
         self._starts = starts
+        self._optimal_frac = optimal_frac
 
     def tasks(self, split: Split) -> list[Task]:
         """One task per start, in reading order."""
@@ -265,8 +286,8 @@ class MazeWorld:
     def make(self) -> MazeEnvironment:
         return MazeEnvironment(self)
 
-    def teacher(self, task: Task) -> ShortestPath:
-        return ShortestPath()
+    def teacher(self, task: Task) -> Walker:
+        return Walker(self._optimal_frac)
 
     def texts(self) -> list[str]:
         """Everything that is said in this maze, for a tokenizer made to measure."""
@@ -286,6 +307,7 @@ def build(
     max_turns: int = 100,
     wording: Wording = "lmrl",
     starts: Starts = "held_out",
+    teacher_optimal_frac: float = 1.0,
 ) -> MazeWorld:
     """The maze world.
 
@@ -295,6 +317,7 @@ def build(
         max_turns: moves before the time-out; 100 in published results.
         wording: of observations; "lmrl" for the benchmark's sentences, "compact" for tiny models.
         starts: "held_out" keeps the starts of the splits apart; "all" makes every start a test task.
+        teacher_optimal_frac: share of the teacher's moves that follow a shortest path; the rest are random.
 
     Raises:
         ConfigError: an option has no such value.
@@ -308,4 +331,13 @@ def build(
             raise ConfigError(f"text.maze has no {key} {value!r}; expected one of {', '.join(allowed)}")
     if max_turns < 1:
         raise ConfigError(f"text.maze needs max_turns of 1 or more, got {max_turns}")
-    return MazeWorld(variant=variant, maze=maze, max_turns=max_turns, wording=wording, starts=starts)
+    if not 0.0 <= teacher_optimal_frac <= 1.0:
+        raise ConfigError(f"text.maze needs teacher_optimal_frac within [0, 1], got {teacher_optimal_frac}")
+    return MazeWorld(
+        variant=variant,
+        maze=maze,
+        max_turns=max_turns,
+        wording=wording,
+        starts=starts,
+        optimal_frac=teacher_optimal_frac,
+    )

@@ -25,12 +25,13 @@ from rollwright.settings import (
     RolloutSettings,
     WorldSettings,
 )
+from rollwright.tracking import RunFolder, Tracker
 
 if TYPE_CHECKING:
     from rollwright.codec import ChatCodec
     from rollwright.critic import CriticSettings
     from rollwright.learner import Learner
-    from rollwright.tracking import RunFolder, Tracker
+
 
 log = logging.getLogger(__name__)
 TINY = "tiny"
