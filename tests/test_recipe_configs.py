@@ -70,7 +70,7 @@ def test_every_key_is_read_by_somebody_and_explained(name: str) -> None:
 
 @pytest.mark.parametrize("file", YAMLS, ids=lambda file: file.stem)
 def test_every_yaml_that_ships_loads(file: Path) -> None:
-    """`miniwob_grpo.yaml` belongs to `grpo.py`, `miniwob_eval.yaml` to `evaluate.py`; its dump builds the same configuration again."""
+    """`miniwob_grpo.yaml` belongs to `grpo.py`, `miniwob_eval.yaml` to `evaluate.py`: the last word tells."""
     method = file.stem.rpartition("_")[2]
     recipe = next((name for name in recipe_names() if name.startswith(method)), None)
     if recipe is None and any(Path(word).name == file.name for word in EXTENDED):
