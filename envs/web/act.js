@@ -50,7 +50,10 @@
     core.EPISODE_MAX_TIME = NO_LIMIT_MS;
     core.setDataMode(mode);
     if (document.activeElement && document.activeElement !== document.body) document.activeElement.blur();
-    for (const element of document.querySelectorAll("#area, #area *")) element.scrollTop = 0;
+    for (const element of document.querySelectorAll("#area, #area *")) {
+      element.scrollTop = 0;
+      if (element instanceof HTMLInputElement) Object.assign(element, { value: element.defaultValue, checked: element.defaultChecked });
+    }
     __rwWalk.forget();
     Math.seedrandom(String(seed));
     core.startEpisodeReal();

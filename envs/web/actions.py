@@ -116,7 +116,7 @@ def parse_action(answer: str) -> Action:
     """
     if len(answer) > MAX_ACTION_CHARS:
         raise ActionError(f"the action has {len(answer)} characters, at most {MAX_ACTION_CHARS} are allowed")
-    line = next((line.strip().strip("`").strip() for line in answer.splitlines() if line.strip()), "")
+    line = next((line.strip().strip("`").strip() for line in re.split(r"[\r\n]", answer) if line.strip()), "")
     if not line:
         raise ActionError("no action given")
     call = _CALL.fullmatch(line)

@@ -72,9 +72,9 @@
     if (known && known.has(type)) known.get(type).delete(callback);
     return removeListener.call(this, type, callback, options);
   };
-  const hearsClicks = (element) => {
+  const hears = (element, types) => {
     const known = listeners.get(element);
-    return Boolean(known) && [...known.values()].some((callbacks) => callbacks.size > 0);
+    return Boolean(known) && types.some((type) => known.has(type) && known.get(type).size > 0);
   };
 
   // Leaving the page would end the episode in the middle: links and forms stay, what they asked for is counted.
@@ -95,5 +95,5 @@
     tick(count);
   });
   const takeKept = () => { const taken = kept; kept = 0; return taken; };
-  window.__rwClock = { advance, hearsClicks, frames, takeKept };
+  window.__rwClock = { advance, hears, frames, takeKept };
 })();

@@ -21,7 +21,7 @@ from . import watchdog
 log = logging.getLogger(__name__)
 
 BROWSER_VARIABLE = "ROLLWRIGHT_CHROMIUM"
-CANDIDATES = ("chromium-headless-shell", "headless_shell", "chromium", "chromium-browser", "google-chrome")
+CANDIDATES = ("chromium-headless-shell", "chrome-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 FLAGS = (
     "--no-sandbox",

@@ -73,8 +73,10 @@ TASK_SETS: dict[str, tuple[str, ...]] = {
 
 RELOAD_ON_RESET = frozenset(
     _names(
-        "chase-circle click-pie click-pie-nodelay moving-items drag-items drag-sort-numbers form-sequence use-slider "
-        "use-slider-2 stock-market drag-items-grid"
+        "book-flight book-flight-nodelay chase-circle choose-date choose-date-easy choose-date-medium "
+        "choose-date-nodelay click-pie click-pie-nodelay copy-paste copy-paste-2 drag-items drag-items-grid "
+        "drag-sort-numbers form-sequence hot-cold moving-items resize-textarea scroll-text scroll-text-2 "
+        "sign-agreement stock-market use-colorwheel use-colorwheel-2 use-slider use-slider-2"
     )
 )
 """Tasks that keep something of the last episode in the page: they start from a fresh page each time."""

@@ -51,13 +51,14 @@
     }
     return false;
   };
-  const ownHandler = (element) => {
-    if (element.onclick || element.onmousedown || element.onmouseup || element.ondblclick) return true;
-    if (!__rwClock.hearsClicks(element)) return false;
+  const PRESSES = ["click", "mousedown", "mouseup", "dblclick", "pointerdown", "pointerup"];
+  const ownHandler = (element, types = PRESSES) => {
+    if (types.some((type) => element[`on${type}`])) return true;
+    if (!__rwClock.hears(element, types)) return false;
     const data = window.jQuery && jQuery._data && jQuery._data(element, "events");
     if (!data) return true;
     // jQuery puts delegated handlers on the container: those belong to the matching children, not to it.
-    return ["click", "mousedown", "mouseup", "dblclick"].some((type) => (data[type] || []).some((handler) => !handler.selector));
+    return types.some((type) => (data[type] || []).some((handler) => !handler.selector));
   };
   const pointer = (element, style) =>
     style.cursor === "pointer" && getComputedStyle(element.parentElement || element).cursor !== "pointer";
@@ -215,7 +216,7 @@
       if (block) flush();
       if (cell && squeeze(words)) words += " | ";
       const outer = owner;
-      const owns = !frame(element) && ownHandler(element) && !element.matches(".ui-sortable");
+      const owns = !frame(element) && ownHandler(element, ["click"]);
       if (owns) { flush(); owner = element; }
       for (const child of element.childNodes) {
         if (child.nodeType === Node.TEXT_NODE) { if (style.visibility === "visible") visitText(child); }
