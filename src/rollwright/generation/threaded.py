@@ -104,6 +104,7 @@ class ThreadedEngine:
 
     Args:
         context_length: the most prompt and action tokens of one request.
+        vocab_size: prompt ids lie below it; vLLM would read beyond its embedding without a word, or die of it.
         stop_token_ids: used where a request names none.
         gather_s: how long an idle engine waits for company after the first request of a batch.
     """
@@ -114,11 +115,12 @@ class ThreadedEngine:
         backend: Backend,
         *,
         context_length: int,
+        vocab_size: int,
         stop_token_ids: tuple[int, ...] = (),
         gather_s: float = 0.002,
     ) -> None:
         self.name, self.version, self.context_length = name, 0, context_length
-        self.stop_token_ids, self.gather_s = stop_token_ids, gather_s
+        self.vocab_size, self.stop_token_ids, self.gather_s = vocab_size, stop_token_ids, gather_s
         self._backend = backend
         self._inbox: queue.SimpleQueue[tuple[Literal["add", "abort", "close"], Request | None]] = queue.SimpleQueue()
         self._unfinished: dict[int, Request] = {}
@@ -159,6 +161,8 @@ class ThreadedEngine:
         self._check_alive()
         with self._exclusive():
             try:
+                for request in [held for held in self._unfinished.values() if held.future.cancelled()]:
+                    self._admit("abort", request)  # word of it may not have arrived yet
                 self._backend.load_weights(weights, len(self._unfinished))
             except EngineFault:
                 raise
@@ -271,6 +275,11 @@ class ThreadedEngine:
         self._check_alive()
         if not prompt_ids:
             raise EngineFault("the prompt is empty: there is nothing to condition on")
+        if not 0 <= min(prompt_ids) <= max(prompt_ids) < self.vocab_size:
+            raise EngineFault(
+                f"prompt ids run from {min(prompt_ids)} to {max(prompt_ids)}, but engine {self.name} knows 0 to "
+                f"{self.vocab_size - 1}: the prompt was encoded by another tokenizer"
+            )
         if sampling.max_tokens < 1:
             raise EngineFault(f"max_tokens must be 1 or more, got {sampling.max_tokens}")
         if len(prompt_ids) + sampling.max_tokens > self.context_length:

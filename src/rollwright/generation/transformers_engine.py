@@ -52,7 +52,12 @@ class TransformersEngine(ThreadedEngine):
             model, owns_weights=owns_weights, max_batch=max_batch, seed=seed, stop_token_ids=stop_token_ids
         )
         super().__init__(
-            "transformers", backend, context_length=length, stop_token_ids=stop_token_ids, gather_s=gather_s
+            "transformers",
+            backend,
+            context_length=length,
+            vocab_size=int(model.config.vocab_size),
+            stop_token_ids=stop_token_ids,
+            gather_s=gather_s,
         )
 
 
@@ -83,9 +88,6 @@ class TransformersBackend:
         self.kv: KVRows | None = None
 
     def add(self, request: Request) -> None:
-        vocab_size = self.model.config.vocab_size
-        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < vocab_size:
-            raise ValueError(f"prompt ids must lie in [0, {vocab_size}): they come from another tokenizer")
         seed = request.sampling.seed
         stream = random.Random(seed if seed is not None else f"{self.seed}:{request.request_id}")
         stops = frozenset(request.sampling.stop_token_ids or self.stop_token_ids)

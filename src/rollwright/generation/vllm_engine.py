@@ -70,7 +70,14 @@ class VLLMEngine(ThreadedEngine):
         backend = VLLMBackend(
             Path(model_path), settings, stop_token_ids=stop_token_ids, cpu_kv_cache_bytes=int(kv_cache_gib * _GIB)
         )
-        super().__init__("vllm", backend, context_length=context_length, stop_token_ids=stop_token_ids, gather_s=0.0)
+        super().__init__(
+            "vllm",
+            backend,
+            context_length=context_length,
+            vocab_size=int(backend.engine.model_config.get_vocab_size()),
+            stop_token_ids=stop_token_ids,
+            gather_s=0.0,
+        )
 
 
 class VLLMBackend:
