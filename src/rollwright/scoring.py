@@ -6,6 +6,8 @@ token, each once; the vocabulary head then runs over them in chunks that are rec
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -97,28 +99,34 @@ class TokenScorer(nn.Module):
     def _score(self, hidden: Tensor, packed: PackedBatch, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
         order = torch.argsort(packed.slots, stable=True)
         slots, targets = packed.slots[order], packed.targets[order]
-        starts = torch.arange(0, len(hidden), self.chunk, device=slots.device)
-        bounds = torch.searchsorted(slots, torch.cat([starts, starts.new_tensor([len(hidden)])])).tolist()
+        # Counted from the end, so that the last chunk is a full one: see `_chunk`.
+        edges = [0, *sorted(range(len(hidden), 0, -self.chunk))]
+        bounds = torch.searchsorted(slots, slots.new_tensor(edges)).tolist()
         scores, entropies = [], []
-        for index, start in enumerate(starts.tolist()):
+        for index, (start, end) in enumerate(itertools.pairwise(edges)):
             part = slice(bounds[index], bounds[index + 1])
-            score, entropy = self._chunk(
-                hidden[start : start + self.chunk], slots[part] - start, targets[part], with_entropy
-            )
+            last = end == len(hidden)
+            score, entropy = self._chunk(hidden[start:end], slots[part] - start, targets[part], with_entropy, last=last)
             scores.append(score)
             entropies.append(entropy)
         back = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
         return torch.cat(scores)[back], torch.cat(entropies)[back] if with_entropy else None
 
-    def _chunk(self, hidden: Tensor, slots: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
-        if torch.is_grad_enabled():
+    def _chunk(
+        self, hidden: Tensor, slots: Tensor, targets: Tensor, with_entropy: bool, *, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        # The backward pass starts with the last chunk and needs the logits of one chunk at a time anyway: keeping this
+        # one costs no memory at the peak, and saves its recomputation.
+        if torch.is_grad_enabled() and not last:
             return checkpoint(self._head, hidden, slots, targets, with_entropy, use_reentrant=False)
         return self._head(hidden, slots, targets, with_entropy)
 
     def _head(self, hidden: Tensor, slots: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
         """[C, H] -> log-prob of `targets` [n] at row `slots` [n], and entropy there ([n], or empty)."""
         logits = causal_lm(self.model).get_output_embeddings()(hidden)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.temperature  # [C, V]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # [C, V]
+        if self.temperature != 1.0:  # a pass over the vocabulary saved
+            logits = logits / self.temperature
         logprobs = logits.log_softmax(dim=-1)
         entropy = -(logprobs.exp() * logprobs).sum(dim=-1)[slots] if with_entropy else logprobs.new_empty(0)
         return logprobs[slots, targets], entropy
