@@ -64,7 +64,7 @@ class Training:
     collector: Collector
     store: TrajectoryStore
     checkpoints: Checkpoints
-    first_step: int = 0
+    next_step: int = 0
     started: float = field(default_factory=time.monotonic)
     _timings: dict[str, float] = field(default_factory=dict)
     _parity_checks: int = 0
@@ -127,13 +127,12 @@ class Training:
 
     def steps(self) -> Iterator[int]:
         """The step numbers still to do; ends early when `run.max_minutes` are over."""
-        if self.config.evaluation.at_start and self.first_step == 0:
+        if self.config.evaluation.at_start and self.next_step == 0:
             self.evaluate("start")
-        for step in range(self.first_step, self.config.run.steps):
+        for step in range(self.next_step, self.config.run.steps):
             limit = self.config.run.max_minutes
             if limit and time.monotonic() - self.started > 60 * limit:
                 log.warning("stopping before step %d: run.max_minutes = %g is over", step, limit)
-                self._save(step)
                 return
             self._timings = {"time/step_started_s": time.monotonic()}
             yield step
@@ -185,10 +184,11 @@ class Training:
         timings["time/step_s"] = time.monotonic() - timings.pop("time/step_started_s")
         everything = rollout_metrics(groups) | self.curriculum.metrics() | dict(metrics) | timings
         self.tracker.log(step, everything)
+        self.next_step = step + 1
         if self._due(step, self.config.evaluation.every):
             self.evaluate(f"step_{step + 1:05d}")
         if self._due(step, self.config.run.checkpoint_every):
-            self._save(step + 1)
+            self._save()
 
     def evaluate(self, name: str) -> Evaluation:
         """Judge the current policy on held-out start states and write `eval/<name>.json`."""
@@ -234,9 +234,13 @@ class Training:
     def _due(self, step: int, every: int) -> bool:
         return bool(every) and (step + 1) % every == 0 and step + 1 < self.config.run.steps
 
-    def _save(self, step: int) -> None:
-        state = {"curriculum": self.curriculum.state_dict(), "version": self.engine.version}
-        self.checkpoints.save(step, self.learner.save_state, state)
+    def _save(self) -> None:
+        state = {
+            "curriculum": self.curriculum.state_dict(),
+            "version": self.engine.version,
+            "stored": self.store.position,
+        }
+        self.checkpoints.save(self.next_step, self.learner.save_state, state)
 
     def _resume(self) -> None:
         found = self.checkpoints.latest() if self.config.run.resume == "auto" else None
@@ -245,12 +249,14 @@ class Training:
         self.learner.load_state(found.path)
         self.curriculum.load_state_dict(found.state["curriculum"])
         self.engine.load_weights(self.learner.weights(), version=int(found.state["version"]))
-        self.first_step = found.step
+        self.store.rewind(found.state["stored"])  # steps after the checkpoint are played again, not kept twice
+        self.tracker.forget_after(found.step - 1)
+        self.next_step = found.step
         log.warning("resumed from %s at step %d", found.path, found.step)
 
     def _end(self) -> None:
         """The last checkpoint, the final evaluation, the policy as a plain folder, the report."""
-        self._save(max(self.first_step, self.config.run.steps))
+        self._save()
         self.learner.save_pretrained(self.folder.path / "policy")
         self.evaluate("final")
         write_report(self.folder.path)
