@@ -111,8 +111,7 @@ async def test_a_weight_update_in_mid_action_is_exact_and_leaves_its_trace():
     older = tiny_llama(V, hidden=64, seed=5)
     engine = TransformersEngine(model, context_length=512)
     running = asyncio.create_task(engine.generate((5, 6, 7), Sampling(max_tokens=400, seed=0), request_id="long"))
-    while not engine._unfinished or len(next(iter(engine._unfinished.values())).token_ids) < 10:
-        await asyncio.sleep(0.001)
+    await under_way(engine, "long", 10)
     await asyncio.to_thread(engine.load_weights, full_weights(newer), version=1)
     generation = await running
     engine.close()
@@ -137,6 +136,12 @@ async def test_a_skipped_update_is_caught_by_the_gate(model: Any):
     engine.close()
 
 
+async def under_way(engine: TransformersEngine, request_id: str, tokens: int) -> None:
+    """Wait until a request has that many tokens."""
+    while not any(r.request_id == request_id and len(r.token_ids) >= tokens for r in [*engine._unfinished.values()]):
+        await asyncio.sleep(0.001)
+
+
 def load_copy(model: Any) -> Any:
     copy = tiny_llama(V, hidden=64, layers=2)
     copy.load_state_dict(model.state_dict())
@@ -156,8 +161,7 @@ async def test_sharing_the_learners_model_needs_no_copy(model: Any):
     actions = [Sampled.of_generation((5, 6), generation)]
     assert measure_parity(actions, model_logprobs(shared, actions)).max_difference < 1e-5
     running = asyncio.create_task(engine.generate((5,), Sampling(max_tokens=500), request_id="b"))
-    while not engine._unfinished:
-        await asyncio.sleep(0.001)
+    await under_way(engine, "b", 1)
     with pytest.raises(EngineFault, match="owns_weights"):
         engine.load_weights(iter(()), version=4)
     running.cancel()

@@ -66,6 +66,13 @@ def difference(pair: Pair, results: list[tuple[tuple[int, ...], Generation]], te
     return measure_parity(actions, model_logprobs(pair.learner, actions, temperature=temperature)).max_difference
 
 
+async def under_way(pair: Pair, request_id: str, tokens: int) -> None:
+    """Wait until a request has that many tokens."""
+    held = pair.engine._unfinished
+    while not any(r.request_id == request_id and len(r.token_ids) >= tokens for r in [*held.values()]):
+        await asyncio.sleep(0.001)
+
+
 async def two_turns(pair: Pair, seed: int, temperature: float = 1.0) -> list[tuple[tuple[int, ...], Generation]]:
     """An action, an observation of three tokens, another action."""
     sampling = Sampling(max_tokens=16, seed=seed, temperature=temperature)
@@ -138,8 +145,7 @@ async def test_an_update_in_mid_action_is_exact_and_leaves_its_trace(pair: Pair)
     ids = prompt(8, longest=20)
     sampling = Sampling(max_tokens=400, seed=1, stop_token_ids=(249,))
     running = asyncio.create_task(pair.engine.generate(ids, sampling, request_id="long"))
-    while not pair.engine._unfinished or len(next(iter(pair.engine._unfinished.values())).token_ids) < 5:
-        await asyncio.sleep(0.001)
+    await under_way(pair, "long", 5)
     pair.move(11, size=0.1)
     await asyncio.to_thread(pair.sync)
     generation = await running
@@ -175,8 +181,7 @@ async def test_greedy_reports_the_unscaled_softmax_and_seeds_decide(pair: Pair):
 async def test_cancelling_takes_the_request_out_of_the_batch(pair: Pair):
     endless = Sampling(max_tokens=CONTEXT - 10, stop_token_ids=(249,))
     doomed = asyncio.create_task(pair.engine.generate((5, 6), endless, request_id="doomed"))
-    while not pair.engine._unfinished:
-        await asyncio.sleep(0.001)
+    await under_way(pair, "doomed", 1)
     doomed.cancel()
     with pytest.raises(asyncio.CancelledError):
         await doomed
