@@ -48,6 +48,7 @@ class SftSettings(Config):
     batch_size: int = Field(16, ge=1, description="Rows per optimiser step.")
     epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
     max_steps: int = Field(-1, description="Optimiser steps in place of epochs; -1 = by epochs.")
+    max_minutes: float = Field(0.0, ge=0, description="Stop after so many minutes of training; 0 = no limit.")
     max_length: int = Field(1024, ge=16, description="Longer rows are left out.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Compute type; weights stay fp32.")
 

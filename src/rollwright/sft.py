@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ class FitSettings(Protocol):
     def epochs(self) -> float: ...
     @property
     def max_steps(self) -> int: ...
+    @property
+    def max_minutes(self) -> float: ...
     @property
     def max_length(self) -> int: ...
     @property
@@ -71,9 +74,31 @@ def fit(rows: list[dict[str, Any]], start: Path, folder: Path, settings: FitSett
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
     )
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[_stop_after(settings.max_minutes)] if settings.max_minutes else None,
+    )
     trainer.train()
     target = folder / "policy"
     trainer.save_model(str(target))
     tokenizer.save_pretrained(target)
     return target
+
+
+def _stop_after(minutes: float) -> Any:
+    """A trainer callback that ends training after so many minutes of wall clock."""
+    from transformers import TrainerCallback
+
+    class StopAfter(TrainerCallback):
+        """Looks at the clock after every step."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.end = time.monotonic() + 60 * minutes
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_training_stop = control.should_training_stop or time.monotonic() > self.end
+
+    return StopAfter()

@@ -1,0 +1,59 @@
+"""Checkpoints: whole or not at all, the newest kept, broken ones passed over, a full disk loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rollwright.checkpoint import Checkpoints
+from rollwright.errors import RunFolderError
+
+
+def writer(text: str):
+    return lambda folder: (folder / "weights").write_text(text)
+
+
+def test_the_newest_complete_one_is_found_and_old_ones_go(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 10):
+        checkpoints.save(step, writer(f"w{step}"), {"version": step})
+    found = checkpoints.latest()
+    assert found is not None and found.step == 10 and found.state["version"] == 10
+    assert (found.path / "weights").read_text() == "w10"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_000002", "step_000010"]
+
+
+def test_half_written_ones_are_passed_over(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("good"), {})
+    (tmp_path / "step_000002").mkdir()  # killed before state.json
+    torn = tmp_path / "step_000003"
+    torn.mkdir()
+    (torn / "state.json").write_text('{"step": 3, "cur')
+    found = checkpoints.latest()
+    assert found is not None and found.step == 1
+
+
+def test_a_failed_write_leaves_earlier_ones_and_no_litter(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("good"), {})
+
+    def full(folder: Path) -> None:
+        (folder / "weights").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RunFolderError, match="Earlier checkpoints are untouched"):
+        checkpoints.save(2, full, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["step_000001"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("old"), {})
+    checkpoints.save(1, writer("new"), {})
+    assert (tmp_path / "step_000001" / "weights").read_text() == "new"
+
+
+def test_nothing_there_is_none(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path / "absent").latest() is None

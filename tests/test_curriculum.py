@@ -1,0 +1,57 @@
+"""Curricula: reproducible draws, held-out tasks refused, the band prefers what is neither solved nor hopeless."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from rollwright.curriculum import BandCurriculum, make_curriculum
+from rollwright.errors import ConfigError
+from rollwright.types import Group, StopReason, Task, Trajectory, Turn
+
+TASKS = [Task(id=name, split="train") for name in ("easy", "middling", "hard", "new")]
+
+
+def outcome(task: Task, success: bool) -> Group:
+    turn = Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-1.0,), text="a")
+    one = Trajectory(id="x", task=task, seed=0, turns=(turn,), stop_reason=StopReason.TERMINATED, success=success)
+    return Group(id="g", task=task, seed=0, trajectories=(one,))
+
+
+@pytest.mark.parametrize("name", ["uniform", "band"])
+def test_draws_depend_on_seed_and_step_alone(name: str) -> None:
+    first, second, other = (make_curriculum(name, TASKS, seed=s) for s in (3, 3, 4))
+    draws = [[t.id for t in first.next(step, 6)] for step in range(8)]
+    assert draws == [[t.id for t in second.next(step, 6)] for step in range(8)]
+    assert draws != [[t.id for t in other.next(step, 6)] for step in range(8)]
+
+
+def test_uniform_leaves_no_task_out() -> None:
+    uniform = make_curriculum("uniform", TASKS, seed=0)
+    counts = Counter(t.id for step in range(10) for t in uniform.next(step, 6))
+    assert set(counts.values()) == {15}
+
+
+def test_the_band_follows_p_times_one_minus_p() -> None:
+    band = BandCurriculum(TASKS, seed=0, momentum=0.0, floor=0.05)
+    band.update([outcome(TASKS[0], True), outcome(TASKS[2], False)])
+    band.success["middling"] = 0.5
+    # weights 0.05, 0.30, 0.05, 0.30: of 700 draws 50, 300, 50, 300, each step rounded to a neighbour
+    counts = Counter(t.id for step in range(100) for t in band.next(step, 7))
+    assert counts == pytest.approx({"easy": 50, "middling": 300, "hard": 50, "new": 300}, abs=20)
+
+
+def test_the_state_survives_saving() -> None:
+    band = BandCurriculum(TASKS, seed=0)
+    band.update([outcome(TASKS[0], True)])
+    restored = BandCurriculum(TASKS, seed=0)
+    restored.load_state_dict(band.state_dict())
+    assert restored.success == band.success and restored.success["easy"] == pytest.approx(0.65)
+
+
+def test_held_out_tasks_and_no_tasks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="held-out split"):
+        make_curriculum("uniform", [Task(id="t", split="test")], seed=0)
+    with pytest.raises(ConfigError, match="no training tasks"):
+        make_curriculum("band", [], seed=0)
