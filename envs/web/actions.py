@@ -124,7 +124,7 @@ def parse_action(answer: str) -> Action:
         return _build(call[1], _call_arguments(call[2]), line)
     name, _, rest = line.partition(" ")
     if name not in SIGNATURES:
-        raise ActionError(f"unknown action {_shown(name)}; use one of: {', '.join(SIGNATURES)}")
+        raise ActionError(f"unknown action {_shown(name)}, expected for example: click 3")
     return _build(name, _terse_arguments(rest.strip(), SIGNATURES[name]), line)
 
 
