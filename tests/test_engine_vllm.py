@@ -95,6 +95,18 @@ async def test_48_requests_with_follow_ups_agree_with_the_learner(pair: Pair, te
         assert stopped or len(generation.token_ids) == 16
 
 
+async def test_seeded_prompts_beyond_one_steps_token_budget(pair: Pair):
+    """16 prompts of 300 tokens are more than the 4096 of one step; cutting one in two would kill a CPU engine."""
+    pair.sync()
+    rng = random.Random(0)
+    prompts = [tuple(rng.randrange(3, 250) for _ in range(300)) for _ in range(24)]
+    calls = [
+        pair.engine.generate(ids, Sampling(max_tokens=4, seed=index), request_id=f"b{index}")
+        for index, ids in enumerate(prompts)
+    ]
+    assert difference(pair, list(zip(prompts, await asyncio.gather(*calls), strict=True))) < 1e-3
+
+
 async def test_weights_are_synced_twice_in_a_row_and_a_skipped_sync_is_caught(pair: Pair):
     prompts = [prompt(seed) for seed in range(4)]
     sampling = Sampling(max_tokens=16, seed=0)

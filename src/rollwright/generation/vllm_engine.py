@@ -63,6 +63,7 @@ class VLLMEngine(ThreadedEngine):
             "dtype": dtype,
             "max_model_len": context_length,
             "max_num_seqs": max_batch,
+            "max_num_batched_tokens": max(4096, context_length),
             "block_size": block_size,
             "seed": seed,
             "gpu_memory_utilization": gpu_memory_frac,
@@ -99,6 +100,9 @@ class VLLMBackend:
                 enforce_eager=self.on_cpu,  # compiling takes 40 s on CPU and saves a tenth
                 distributed_executor_backend="uni",
                 enable_prefix_caching=True,
+                # A prompt cut in two by the token budget of a step rewinds the request's random generator, which CPU
+                # generators cannot do: a seeded request would kill the engine.
+                enable_chunked_prefill=not self.on_cpu,
                 logprobs_mode="processed_logprobs",  # after temperature: those of the distribution sampled from
                 disable_log_stats=True,
                 kv_cache_memory_bytes=cpu_kv_cache_bytes if self.on_cpu else None,
