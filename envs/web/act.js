@@ -114,14 +114,24 @@
     return target;
   };
 
+  const dblclickAt = (point) => {
+    clickAt(point, 1);
+    fire(clickAt(point, 2), "dblclick", MouseEvent, point, 2);
+  };
+  const point = (kinds, at) => {
+    const target = document.elementFromPoint(...at) ?? document.body;
+    for (const kind of kinds) fire(target, kind, kind.startsWith("pointer") ? PointerEvent : MouseEvent, at, kind.endsWith("down") ? 1 : 0);
+  };
+  const MOVE = ["pointerover", "mouseover", "pointermove", "mousemove"];
+  const DRAG_STEPS = 5;
+  const drag = ([x, y], [toX, toY]) => {
+    point([...MOVE, "pointerdown", "mousedown"], [x, y]);
+    for (let i = 1; i <= DRAG_STEPS; i++) point(MOVE, [x + (toX - x) * i / DRAG_STEPS, y + (toY - y) * i / DRAG_STEPS]);
+    point(["pointerup", "mouseup"], [toX, toY]);
+  };
   const click = (element) => {
     if (element.disabled) throw new Slip("the element is disabled");
     clickAt(aim(element));
-  };
-  const dblclick = (element) => {
-    const point = aim(element);
-    clickAt(point, 1);
-    fire(clickAt(point, 2), "dblclick", MouseEvent, point, 2);
   };
   const check = (element, wanted) => {
     const on = element.checked ?? (element.getAttribute("aria-checked") === "true");
@@ -158,6 +168,7 @@
     const moves = (element) => {
       const before = [element.scrollLeft, element.scrollTop];
       element.scrollBy(dx, dy);
+      element.dispatchEvent(new Event("scroll"));  // the browser sends its own with the next frame, if there is one
       return before[0] !== element.scrollLeft || before[1] !== element.scrollTop;
     };
     const inner = [...document.querySelectorAll("#area, #area *")].filter((e) => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1);
@@ -166,7 +177,15 @@
 
   const WAYS = {
     click: (a) => click(need(a.id)),
-    dblclick: (a) => dblclick(need(a.id)),
+    dblclick: (a) => dblclickAt(aim(need(a.id))),
+    hover: (a) => point(MOVE, aim(need(a.id))),
+    mouse_move: (a) => point(MOVE, [a.x, a.y]),
+    mouse_down: (a) => point([...MOVE, "pointerdown", "mousedown"], [a.x, a.y]),
+    mouse_up: (a) => point([...MOVE, "pointerup", "mouseup"], [a.x, a.y]),
+    drag_and_drop: (a) => drag(aim(need(a.id)), aim(need(a.to))),
+    mouse_drag_and_drop: (a) => drag([a.x, a.y], [a.to_x, a.to_y]),
+    mouse_click: (a) => clickAt([a.x, a.y]),
+    mouse_dblclick: (a) => dblclickAt([a.x, a.y]),
     fill: (a) => fill(need(a.id), a.text),
     clear: (a) => fill(need(a.id), ""),
     select_option: (a) => selectOption(need(a.id), a.options),
@@ -182,7 +201,6 @@
       if (!(problem instanceof Slip)) throw problem;
       error = problem.message;
     }
-    if (action.name === "scroll") await __rwClock.frames(2);
     return finish(waitMs, error);
   };
   const finish = async (waitMs, error) => {

@@ -50,9 +50,25 @@ SIGNATURES: dict[str, tuple[Kind, ...]] = {
 }
 
 IN_PAGE = frozenset(
-    ["click", "dblclick", "fill", "clear", "select_option", "check", "uncheck", "focus", "scroll", "noop"]
+    [
+        "click",
+        "dblclick",
+        "mouse_click",
+        "mouse_dblclick",
+        "fill",
+        "clear",
+        "select_option",
+        "check",
+        "uncheck",
+        "focus",
+        "scroll",
+        "noop",
+    ]
 )
 """Done by the page's own script in one call; the others need the browser's mouse or keyboard."""
+
+POINTER = frozenset(["hover", "drag_and_drop", "mouse_move", "mouse_down", "mouse_up", "mouse_drag_and_drop"])
+"""Done by the browser's own mouse in pages that are drawn, by the page's script in the others."""
 
 _MODIFIERS = frozenset(["Control", "Shift", "Alt", "Meta", "ControlOrMeta"])
 _NAMED_KEYS = frozenset(
@@ -97,14 +113,17 @@ class Action:
 
     def payload(self) -> dict[str, object]:
         """What the page's script needs to carry it out."""
-        x, y = (*self.numbers, 0, 0)[:2]
+        x, y, to_x, to_y = (*self.numbers, 0, 0, 0, 0)[:4]
         return {
             "name": self.name,
             "id": self.ids[0] if self.ids else 0,
+            "to": self.ids[-1] if self.ids else 0,
             "text": self.text,
             "options": list(self.options),
             "x": x,
             "y": y,
+            "to_x": to_x,
+            "to_y": to_y,
         }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from rollwright.errors import EnvironmentFault, MissingDependency
 
 from .page import CLOSE_S, PageLimits, WebPage, first_line
-from .processes import FLAGS, Watchdog, find_browser
+from .processes import FLAGS, UNDRAWN, Watchdog, find_browser
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 class Browser:
     """One Chromium process with its count of pages and episodes."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, *, draws: bool) -> None:
         self.handle = handle
+        self.draws = draws
         self.pages = 0
         self.episodes = 0
         self.retired = False
@@ -65,16 +66,16 @@ class BrowserPool:
         self._chores: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def lend(self, address: str) -> WebPage:
-        """A page that shows `address`, warm if there is one.
+    async def lend(self, address: str, *, draw: bool = False) -> WebPage:
+        """A page that shows `address`, warm if there is one; from a browser that paints if `draw`.
 
         Raises:
             MissingDependency: Playwright or a Chromium is missing.
             EnvironmentFault: the browser or the page could not be started.
         """
-        page = self._pick(address)
+        page = self._pick(address, draw)
         if page is None:
-            page = await self._new_page()
+            page = await self._new_page(draw)
         self._lent.add(page)
         if page.address != address:
             try:
@@ -125,17 +126,17 @@ class BrowserPool:
         if self._watchdog is not None:
             await asyncio.to_thread(self._watchdog.close)
 
-    def _pick(self, address: str) -> WebPage | None:
-        usable = [page for page in self._idle if page.browser.handle.is_connected()]
-        self._idle = usable
+    def _pick(self, address: str, draw: bool) -> WebPage | None:
+        self._idle = [page for page in self._idle if page.browser.handle.is_connected()]
+        usable = [page for page in self._idle if page.browser.draws == draw]
         same = next((page for page in usable if page.address == address), None)
         page = same or (usable[0] if usable else None)
         if page is not None:
-            usable.remove(page)
+            self._idle.remove(page)
         return page
 
-    async def _new_page(self) -> WebPage:
-        browser = await self._browser()
+    async def _new_page(self, draw: bool) -> WebPage:
+        browser = await self._browser(draw)
         page = WebPage(next(self._numbers), self._limits, browser)
         browser.pages += 1
         try:
@@ -150,19 +151,20 @@ class BrowserPool:
             raise EnvironmentFault(f"the browser gave no new page: {first_line(error)}") from error
         return page
 
-    async def _browser(self) -> Browser:
+    async def _browser(self, draw: bool) -> Browser:
         self._starting = self._starting or asyncio.Lock()
         async with self._starting:
             if self._closed:
                 raise EnvironmentFault("the web world is closed; build a new one")
             for browser in self._browsers:
-                if not browser.retired and browser.handle.is_connected() and browser.pages < self._pages_per_browser:
+                fits = browser.draws == draw and not browser.retired and browser.handle.is_connected()
+                if fits and browser.pages < self._pages_per_browser:
                     return browser
-            browser = Browser(await self._launch())
+            browser = Browser(await self._launch(draw), draws=draw)
             self._browsers = [b for b in self._browsers if b.handle.is_connected()] + [browser]
             return browser
 
-    async def _launch(self) -> Any:
+    async def _launch(self, draw: bool) -> Any:
         try:
             from playwright.async_api import Error, async_playwright
         except ImportError as error:
@@ -174,7 +176,7 @@ class BrowserPool:
                 self._playwright = await async_playwright().start()
             return await self._playwright.chromium.launch(
                 executable_path=find_browser(),
-                args=list(FLAGS),
+                args=[*FLAGS, *(() if draw else UNDRAWN)],
                 env=self._watchdog.environment(),
                 artifacts_dir=self._watchdog.artifacts,
                 handle_sigint=False,

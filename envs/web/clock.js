@@ -4,7 +4,6 @@
   "use strict";
   if (window.__rwClock) return;
   const RealDate = Date;
-  const realFrame = window.requestAnimationFrame.bind(window);
   const FRAME_MS = 16;
   const EPOCH_MS = RealDate.UTC(2020, 0, 1, 12);
   const MAX_CALLBACKS = 20000;
@@ -90,10 +89,6 @@
   });
   window.open = () => { kept++; return null; };
 
-  const frames = (count) => new Promise((done) => {
-    const tick = (left) => (left ? realFrame(() => tick(left - 1)) : done());
-    tick(count);
-  });
   const takeKept = () => { const taken = kept; kept = 0; return taken; };
-  window.__rwClock = { advance, hears, frames, takeKept };
+  window.__rwClock = { advance, hears, takeKept };
 })();

@@ -14,7 +14,7 @@ from rollwright.env import Observation, StepResult, split_of_seed, state_key
 from rollwright.errors import ConfigError, EnvironmentFault
 from rollwright.types import Attachment, Split, Task
 
-from .actions import IN_PAGE, Action, ActionError, parse_action
+from .actions import IN_PAGE, POINTER, Action, ActionError, parse_action
 from .browser import BrowserPool
 from .observe import Element, read_elements, render
 from .page import PageLeft, WebPage
@@ -35,6 +35,7 @@ class MiniWobOptions:
     max_chars: int = 4000
     positions: bool | None = None
     screenshots: str | None = None
+    draw: bool = False
 
     def __post_init__(self) -> None:
         if self.reward not in ("success", "raw"):
@@ -165,7 +166,7 @@ class MiniWobEnv:
             await self.close()
             self._over = False
         if self._page is None:
-            self._page = await self._pool.lend(address)
+            self._page = await self._pool.lend(address, draw=self._options.draw or task.id in POINTING)
         elif task.id in RELOAD_ON_RESET:
             await self._page.load(address)
         self._pool.count_episode(self._page)
@@ -174,7 +175,7 @@ class MiniWobEnv:
 
     async def _perform(self, action: Action) -> dict[str, Any]:
         assert self._page is not None
-        if action.name in IN_PAGE:
+        if action.name in IN_PAGE or (action.name in POINTER and not self._page.browser.draws):
             call = "([action, ms]) => __rw.act(action, ms)"
             return await self._page.ask(call, [action.payload(), self._options.step_ms])
         error = await self._use_devices(self._page, action)
@@ -193,10 +194,6 @@ class MiniWobEnv:
         match action.name:
             case "hover" | "mouse_move":
                 await page.mouse("move", *points[0])
-            case "mouse_click":
-                await page.mouse("click", *points[0])
-            case "mouse_dblclick":
-                await page.mouse("dblclick", *points[0])
             case "mouse_down" | "mouse_up":
                 await page.mouse("move", *points[0])
                 await page.mouse(action.name.removeprefix("mouse_"))

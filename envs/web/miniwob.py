@@ -116,6 +116,7 @@ def build(
     max_chars: int = 4000,
     positions: bool | None = None,
     screenshots: str | None = None,
+    draw: bool = False,
     instructions: str = INSTRUCTIONS,
     deadline_s: float = 10.0,
     idle_pages: int = 64,
@@ -135,6 +136,8 @@ def build(
         max_chars: longest observation.
         positions: show each element's centre; None does so for tasks about places on the screen.
         screenshots: a folder to keep a picture of every state in; None takes none.
+        draw: let the browser paint, so that `MiniWobEnv.screenshot` works; costs twice the CPU time. Implied by
+            `screenshots`.
         instructions: the system prompt.
         deadline_s: longest wait for any single call into a page.
         idle_pages: pages kept warm.
@@ -152,6 +155,7 @@ def build(
         max_chars=max_chars,
         positions=positions,
         screenshots=screenshots,
+        draw=draw or screenshots is not None,
     )
     own: dict[Split, str | Sequence[str] | None] = {
         "train": train_tasks,

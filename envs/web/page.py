@@ -93,7 +93,13 @@ class WebPage:
         await self._call(getattr(self._page.keyboard, method)(text), f"keyboard.{method}")
 
     async def screenshot(self) -> bytes:
-        """The viewport as PNG."""
+        """The viewport as PNG.
+
+        Raises:
+            RuntimeError: the page is not drawn.
+        """
+        if not self.browser.draws:
+            raise RuntimeError("this page is not drawn; build the world with draw=True or with a screenshots folder")
         picture: bytes = await self._call(self._page.screenshot(), "screenshot")
         return picture
 

@@ -38,6 +38,11 @@ FLAGS = (
     "--proxy-bypass-list=<-loopback>",
 )
 
+UNDRAWN = ("--disable-threaded-compositing", "--disable-threaded-animation")
+"""Keep the browser from painting frames that nobody looks at: half the CPU time of an episode.
+
+Such pages have no screenshots, and the browser's own mouse waits in them for a frame that never comes."""
+
 
 def find_browser() -> str | None:
     """The Chromium to start: `ROLLWRIGHT_CHROMIUM`, the headless shell, a full Chromium; None means Playwright's own.

@@ -89,7 +89,7 @@ POINTING = frozenset(
         "resize-textarea right-angle use-colorwheel use-colorwheel-2 use-slider use-slider-2 visual-addition"
     )
 )
-"""Tasks about places on the screen: their observations show where each element is."""
+"""Tasks about places on the screen: drawn, played with the browser's own mouse, observed with each element's place."""
 
 MAX_TURNS: dict[str, int] = {
     "book-flight": 16,
