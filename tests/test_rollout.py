@@ -263,6 +263,27 @@ def test_a_prompt_without_room_ends_the_episode_as_max_tokens(tiny) -> None:
     assert all(len(t.prompt_ids) + SAMPLING.max_tokens <= 40 for t in trajectory.turns)
 
 
+def test_each_turn_carries_the_state_it_was_decided_in_and_nothing_is_asked_after_the_end() -> None:
+    class Asked(StubEnv):
+        asked: list[int]
+
+        def fingerprint(self) -> str:
+            self.asked.append(self.step_number)
+            return super().fingerprint()
+
+    class World(StubWorld):
+        def make(self) -> StubEnv:
+            env = Asked(self)
+            env.asked = asked
+            return env
+
+    for behaviours, expected in ((["ok", "ok", "win"], [0, 1, 2]), (["ok"] * 9, [0, 1, 2, 3])):
+        asked: list[int] = []
+        trajectory = one(World(behaviours))
+        assert [turn.state_key for turn in trajectory.turns] == [str(state) for state in expected]
+        assert asked == expected, "a world that has ended may have no state left to name"
+
+
 def test_too_many_faults_stop_the_run_with_the_table() -> None:
     made = collector(StubWorld(["crash"] * 99), retries=0, faults=FaultLog(None, max_frac=0.5, grace=4))
     task = Task(id="stub", split="train")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from rollwright.errors import TemplateError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Stands for an action while the template is asked what follows it. No blanks, so that trimming leaves it alone.
 _PROBE = "qzActionProbezq"
+# Starts and continuations remembered: the members of a group open with the same messages, and worlds repeat themselves.
+_REMEMBERED = 1024
 
 
 class ChatCodec:
@@ -48,9 +50,14 @@ class ChatCodec:
         eos = tokenizer.eos_token_id
         extra = (int(eos),) if isinstance(eos, int) and eos != self.turn_end_id else ()
         self.stop_token_ids: tuple[int, ...] = (self.turn_end_id, *extra)
+        self._start = lru_cache(_REMEMBERED)(self._encode_start)
+        self._continuation = lru_cache(_REMEMBERED)(self._encode_continuation)
 
     def encode_start(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The ids of a conversation up to and including the header of the policy's next message."""
+        return self._start(tuple(messages))
+
+    def _encode_start(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         return self._encode(self._render(messages, generation_prompt=True))
 
     def encode_continuation(
@@ -66,6 +73,11 @@ class ChatCodec:
         Raises:
             TemplateError: the template does not render the action before the observations.
         """
+        return self._continuation(finish, tuple(observations))
+
+    def _encode_continuation(
+        self, finish: Literal["stop", "length"], observations: tuple[Message, ...]
+    ) -> tuple[int, ...]:
         head = [Message(role="user", content="probe"), Message(role="assistant", content=_PROBE)]
         text = self._render([*head, *observations], generation_prompt=True)
         _, found, after = text.partition(_PROBE)

@@ -94,11 +94,10 @@ class Episode:
 
     async def _loop(self, env: Environment) -> StopReason:
         context, act = self.new_context(), self.actor.begin(self.request.task)
-        first = await self._env("env.reset", env.reset, self.request.task, self.request.seed)
+        first, state = await self._env("env.reset", env, env.reset, self.request.task, self.request.seed)
         observation = as_observation(first)
         observed = context.observe(observation)
         while True:
-            state = await self._env("env.fingerprint", env.fingerprint)
             try:
                 prompt = context.prompt_ids(self.request.sampling.max_tokens)
                 generation, wait_s = await self._decide(act, self._decision(prompt, observation, env))
@@ -106,12 +105,13 @@ class Episode:
                 return StopReason.MAX_TOKENS
             action = context.act(generation)
             before = time.monotonic()
-            result: StepResult = await self._env("env.step", env.step, action)
+            result: StepResult
+            result, next_state = await self._env("env.step", env, env.step, action)
             timings = Timings(engine_wait_s=wait_s, generate_s=generation.generate_s, env_s=time.monotonic() - before)
             self.turns.append(make_turn(prompt, generation, action, observed, state, result, timings))
             if stop := self._stopped(result):
                 return stop
-            observation = as_observation(result.observation)
+            observation, state = as_observation(result.observation), next_state
             observed = context.observe(observation)
 
     def _stopped(self, result: StepResult) -> StopReason | None:
@@ -127,9 +127,17 @@ class Episode:
             return StopReason.TIMEOUT
         return None
 
-    async def _env(self, name: str, method: Callable[..., Any], *args: object) -> Any:
+    async def _env(self, name: str, env: Environment, method: Callable[..., Any], *args: object) -> tuple[Any, Any]:
+        """The method's result and the fingerprint of the state it led to (None where no further turn reads it)."""
         self.status.now(name)
-        return await self.host.call(method, *args, timeout_s=self.limits.env_call_s)
+        return await self.host.call_then(
+            method, *args, then=env.fingerprint, unless=self._is_last, timeout_s=self.limits.env_call_s
+        )
+
+    def _is_last(self, result: object) -> bool:
+        if not isinstance(result, StepResult):  # what `reset` gave
+            return False
+        return result.terminated or result.truncated or len(self.turns) + 1 >= self.limits.max_turns
 
     def _decision(self, prompt: tuple[int, ...], observation: Observation, env: Environment) -> Decision:
         turn, sampling = len(self.turns), self.request.sampling

@@ -69,6 +69,36 @@ class EnvHost:
         except Exception as error:
             raise EnvironmentFault(f"{self.world.name}: {name} raised {error!r}") from error
 
+    async def call_then(
+        self,
+        method: Callable[..., Any],
+        *args: object,
+        then: Callable[[], Any],
+        unless: Callable[[Any], bool],
+        timeout_s: float,
+    ) -> tuple[Any, Any]:
+        """`method(*args)` and, unless its result says so, `then()`: one hand-over to a thread, not two.
+
+        Returns:
+            Both results; None for `then` where it was not called.
+
+        Raises:
+            EnvironmentFault: as `call`; the deadline is for both together.
+        """
+
+        def both() -> tuple[Any, Any]:
+            result = method(*args)
+            return result, None if unless(result) else then()
+
+        async def both_async() -> tuple[Any, Any]:
+            result = await method(*args)
+            return result, None if unless(result) else await then()
+
+        chosen = both_async if self.world.execution == "async" else both
+        chosen.__name__ = f"{method.__name__} (or {then.__name__} after it)"
+        result: tuple[Any, Any] = await self.call(chosen, timeout_s=timeout_s)
+        return result
+
     async def close(self) -> None:
         """Close every idle environment, then the world."""
         idle, self._idle = self._idle, []
