@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer on our environments: a tokenizer whose every answer is a tool call, and vLLM made to work on CPU."""
+"""TRL's GRPOTrainer on our environments: every answer a tool call, and vLLM made to work on CPU."""
 
 from __future__ import annotations
 

@@ -44,8 +44,14 @@ from rollwright.tiny import make_tiny_model  # noqa: E402
 from rollwright.types import Task  # noqa: E402
 
 Kind = Literal["blocking", "async"]
-QUESTION, ANSWER, ACTION, RULES = "What now?", "Go on.", "wait", "Wait until you are told to stop."
+ANSWER, ACTION, RULES = "Go on.", "wait", "Wait until you are told to stop."
 ACTION_TOKENS = 8
+GROUP = 8
+
+
+def question(episode: int) -> str:
+    """The members of a group of 8 are asked the same."""
+    return f"What now, group {episode // GROUP}?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +110,7 @@ class BlockingWait:
 
     def reset(self, task: Task, seed: int) -> str:
         self.left = list(self.case.latencies[seed])
-        return QUESTION
+        return question(seed)
 
     def step(self, action: str) -> StepResult:
         time.sleep(self.left.pop(0))
@@ -173,7 +179,8 @@ class Ours:
     def __init__(self, case: Case, folder: Path, engine: Engine | None) -> None:
         self.case = case
         codec = ChatCodec(load_tokenizer(folder))
-        self.engine = engine or ScriptedEngine([ACTION], codec.encode_action)
+        action = codec.encode_action(ACTION)
+        self.engine = engine or ScriptedEngine([ACTION], lambda _: action)
         world: Any = WaitingWorld(case)
         self.collector = Collector(
             world,
@@ -215,8 +222,9 @@ class ToolWait:
 
     case: Case
 
-    def reset(self, index: int, **row: object) -> None:
+    def reset(self, index: int, **row: object) -> str:
         self.left = list(self.case.latencies[index])
+        return question(index)
 
     def act(self, text: str) -> str:
         """
@@ -237,8 +245,9 @@ class AsyncToolWait:
 
     case: Case
 
-    def reset(self, index: int, **row: object) -> None:
+    def reset(self, index: int, **row: object) -> str:
         self.left = list(self.case.latencies[index])
+        return question(index)
 
     async def act(self, text: str) -> str:
         """
@@ -271,7 +280,7 @@ class Peer:
         environment: Any = ToolWait if self.case.kind == "blocking" else AsyncToolWait
         environment.case = self.case
         episodes, turns = len(self.case.latencies), len(self.case.latencies[0])
-        prompt = [{"role": "system", "content": RULES}, {"role": "user", "content": QUESTION}]
+        prompt = [{"role": "system", "content": RULES}, {"role": "user", "content": ""}]
         self.rows = [{"prompt": prompt, "index": index} for index in range(episodes)]
         self.trainer = grpo_trainer(
             self.folder,
@@ -280,7 +289,7 @@ class Peer:
             dataset=Dataset.from_list(self.rows),
             environment=environment,
             per_device_train_batch_size=episodes,
-            num_generations=8,
+            num_generations=GROUP,
             max_steps=1,
             max_completion_length=400,
             max_tool_calling_iterations=turns,
@@ -411,9 +420,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this text; writes no result")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = make_tiny_model(
-            Path(scratch) / "model", texts=[QUESTION, ANSWER, ACTION, RULES], hidden=64, layers=2, context_length=512
-        )
+        texts = [ANSWER, ACTION, RULES, *(question(index) for index in range(64))]
+        folder = make_tiny_model(Path(scratch) / "model", texts=texts, hidden=64, layers=2, context_length=512)
         chosen = [case for case in cases(arguments.seed) if arguments.only in case.name]
         rows = [measure(case, folder, arguments.repeats, lambda line: print(line, flush=True)) for case in chosen]
     if arguments.only:
