@@ -7,8 +7,8 @@
         update    clipped policy gradient on the tokens the policy sampled
         sync      the engine to the new weights
 
-`algorithm.advantage` and `algorithm.loss` name the method: GRPO, Dr. GRPO, RLOO, REINFORCE++, OPO, GiGPO; PPO clip,
-DAPO's clip-higher, GSPO, CISPO.
+`algorithm.advantage` and `algorithm.loss` name the method: GRPO, Dr. GRPO, RLOO, ReMax, REINFORCE++, OPO, GiGPO;
+PPO clip, DAPO's clip-higher, GSPO, CISPO.
 
     accelerate launch --config_file accelerate_configs/cpu.yaml recipes/grpo.py recipes/web/miniwob_grpo.yaml
 
@@ -30,6 +30,7 @@ from pydantic import Field  # noqa: E402
 from rollwright.config import Readers, load_config  # noqa: E402
 from rollwright.credit import NEEDS_SIBLINGS, GroupEstimator, flatten, group_advantages, to_segments  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
+from rollwright.plan import plan_text  # noqa: E402
 from rollwright.rollout.metrics import is_informative  # noqa: E402
 from rollwright.settings import LoopConfig, PolicyLossSettings  # noqa: E402
 from rollwright.training import Training  # noqa: E402
@@ -60,7 +61,7 @@ class GrpoConfig(LoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(GrpoConfig, sys.argv[1:] if argv is None else argv)
+    config = load_config(GrpoConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
     objective = PolicyObjective(**algorithm.objective())
     members = 2 if algorithm.advantage in NEEDS_SIBLINGS else 1
@@ -80,6 +81,7 @@ def main(argv: list[str] | None = None) -> None:
                 gamma=algorithm.gamma,
                 gigpo_scale=algorithm.gigpo_scale,
                 step_weight=algorithm.step_weight,
+                greedy_scores=run.greedy_scores(teaching) if algorithm.advantage == "remax" else None,
             )
             metrics = run.update(to_segments(batch, advantages), objective)
             run.sync()

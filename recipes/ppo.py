@@ -30,6 +30,7 @@ from rollwright.credit import ValueEstimator, flat_tokens, flatten, to_segments,
 from rollwright.critic import CriticSettings  # noqa: E402
 from rollwright.losses import kl_shaped_rewards  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
+from rollwright.plan import plan_text  # noqa: E402
 from rollwright.settings import LoopConfig, PolicyLossSettings  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
@@ -68,7 +69,7 @@ class PpoConfig(LoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(PpoConfig, sys.argv[1:] if argv is None else argv)
+    config = load_config(PpoConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
     objective = PolicyObjective(**algorithm.objective())
     critic = CriticSettings(**config.critic.model_dump())

@@ -112,7 +112,7 @@ def test_each_estimator_by_hand(batch: FlatBatch, how: str, expected: list[float
 
 
 def test_remax_needs_and_uses_the_greedy_return(batch: FlatBatch) -> None:
-    assert group_advantages(batch, "remax", greedy_scores={0: 0.25}).tolist() == [0.75] * 5 + [-0.25]
+    assert group_advantages(batch, "remax", greedy_scores={"g": 0.25}).tolist() == [0.75] * 5 + [-0.25]
     with pytest.raises(ValueError, match="greedy"):
         group_advantages(batch, "remax")
 

@@ -38,6 +38,8 @@ class FlatBatch:
     """[U] the trajectory of each turn."""
     group_index: Tensor
     """[S] the group of each trajectory."""
+    group_ids: tuple[str, ...]
+    """[G] the ids of the groups that `group_index` counts."""
     rewards: Tensor
     """[N] float32; a turn's reward lies on its last action token."""
 
@@ -68,13 +70,11 @@ def flatten(groups: Sequence[Group], *, min_members: int = 1) -> FlatBatch:
     Raises:
         ValueError: nothing is left to learn from.
     """
-    kept = [[t for t in group.trajectories if t.learnable and t.num_action_tokens] for group in groups]
-    kept = [members for members in kept if len(members) >= min_members]
-    trajectories = [t for members in kept for t in members]
+    learnable = {g.id: [t for t in g.trajectories if t.learnable and t.num_action_tokens] for g in groups}
+    kept = {name: members for name, members in learnable.items() if len(members) >= min_members}
+    trajectories = [t for members in kept.values() for t in members]
     if not trajectories:
-        raise ValueError(
-            f"none of {len(groups)} groups has {min_members} or more trajectories to learn from"
-        )
+        raise ValueError(f"none of {len(groups)} groups has {min_members} or more trajectories to learn from")
     turns = [(s, turn) for s, t in enumerate(trajectories) for turn in t.turns if any(turn.policy_mask)]
     counts = [sum(turn.policy_mask) for _, turn in turns]
     rewards = [[0.0] * (n - 1) + [turn.reward] for n, (_, turn) in zip(counts, turns, strict=True)]
@@ -83,7 +83,8 @@ def flatten(groups: Sequence[Group], *, min_members: int = 1) -> FlatBatch:
         turns=tuple(turn for _, turn in turns),
         turn_index=torch.repeat_interleave(torch.arange(len(turns)), torch.tensor(counts)),
         trajectory_index=torch.tensor([s for s, _ in turns]),
-        group_index=torch.tensor([g for g, members in enumerate(kept) for _ in members]),
+        group_index=torch.tensor([g for g, members in enumerate(kept.values()) for _ in members]),
+        group_ids=tuple(kept),
         rewards=torch.tensor([r for row in rewards for r in row], dtype=torch.float32),
     )
 
@@ -100,7 +101,7 @@ def group_advantages(
     eps: float = 1e-6,
     gigpo_scale: Literal["none", "std"] = "none",
     step_weight: float = 1.0,
-    greedy_scores: Mapping[int, float] | None = None,
+    greedy_scores: Mapping[str, float] | None = None,
 ) -> Tensor:
     """One advantage per action token by a critic-free estimator. -> [N] float32.
 
@@ -108,7 +109,7 @@ def group_advantages(
         gamma: discount, per action token for reinforce and reinforce++, per turn for gigpo; unused by the others.
         eps: added to the standard deviation (grpo, gigpo with std).
         gigpo_scale, step_weight: see `advantages.gigpo`.
-        greedy_scores: for remax, the return of the greedy episode of each group, by group index.
+        greedy_scores: for remax, the return of the greedy episode of each group, by group id.
 
     Raises:
         ValueError: an unknown estimator, or remax without greedy scores.
@@ -144,10 +145,10 @@ def group_advantages(
     raise ValueError(f"unknown advantage estimator {how!r}")
 
 
-def _greedy(batch: FlatBatch, greedy_scores: Mapping[int, float] | None) -> Tensor:
+def _greedy(batch: FlatBatch, greedy_scores: Mapping[str, float] | None) -> Tensor:
     if greedy_scores is None:
         raise ValueError("remax needs the return of one greedy episode per group: pass greedy_scores")
-    return torch.tensor([greedy_scores[int(g)] for g in batch.group_index])
+    return torch.tensor([greedy_scores[batch.group_ids[g]] for g in batch.group_index.tolist()])
 
 
 def value_advantages(

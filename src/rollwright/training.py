@@ -163,6 +163,22 @@ class Training:
         self.curriculum.update(scored)
         return scored
 
+    def greedy_scores(self, groups: Sequence[Group]) -> dict[str, float]:
+        """The return of one greedy episode per group, from the group's own start: ReMax's baseline. By group id.
+
+        Raises:
+            RollwrightError: a greedy episode faulted for good, so its group has no baseline.
+        """
+        greedy = replace(self.collector.sampling, temperature=0.0)
+        requests = [self.collector.request(f"{g.id}/greedy", g.task, g.seed, sampling=greedy) for g in groups]
+        with self._timed("time/greedy_s"):
+            played = self.collector.play(requests)
+        lone = [g.with_trajectories([t]) for g, t in zip(groups, played, strict=True)]
+        scored = {group.id: score_group(group, self.reward).trajectories[0] for group in lone}
+        if lost := [name for name, t in scored.items() if not t.learnable]:
+            raise RollwrightError(f"the greedy episodes of groups {lost} ended in faults, see {self.folder.faults}")
+        return {name: t.total_reward for name, t in scored.items()}
+
     def update(self, segments: Sequence[Segment], objective: TokenObjective) -> dict[str, float]:
         """The optimiser steps of one batch."""
         settings = self.config.learner
