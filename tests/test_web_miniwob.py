@@ -303,3 +303,23 @@ def test_all_130_tasks_start_and_take_an_action(home: Home) -> None:
     assert len(ALL_TASKS) == 130
     assert home.run(all_of_them()) == []
     assert home.world.pool.requests_blocked == blocked and home.world.pool.faults == []
+
+
+def test_every_action_works_on_a_page_that_is_not_drawn(home: Home) -> None:
+    """The browser's own mouse would wait for ever in such a page: the page's script stands in for it."""
+
+    async def work() -> None:
+        env, task = home.world.make(), home.world.task("click-menu", "train")
+        await env.reset(task, episode_seed("train", 7))
+        assert env._page is not None and not env._page.browser.draws
+        before = env.elements
+        result = await env.step("hover 2")
+        assert len(env.elements) > len(before), "the submenu under the pointer has opened"
+        for action in ("drag_and_drop 1 2", "mouse_move 5 5", "mouse_down 5 5", "mouse_up 5 5", "scroll 0 50"):
+            result = await env.step(action)
+            assert "error" not in result.notes
+        with pytest.raises(RuntimeError, match="draw=True"):
+            await env.screenshot()
+        await env.close()
+
+    home.run(work())

@@ -46,6 +46,7 @@
     current = seed;
     window.__rwStyle ??= document.head.appendChild(Object.assign(document.createElement("style"), { textContent: "*{transition:none!important;animation:none!important}" }));
     if (window.jQuery) jQuery.fx.off = true;
+    core.canvasClear = core.canvasDrawClick = core.updateDisplay = () => {};  // the display of scores and clicks
     if (core.EP_TIMER !== null) core.endEpisode(0);
     core.EPISODE_MAX_TIME = NO_LIMIT_MS;
     core.setDataMode(mode);
