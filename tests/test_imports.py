@@ -21,7 +21,7 @@ MAY_NOT_IMPORT = {
 
 LAYERS = (
     {"errors", "types"},
-    {"env", "env_check", "env_player", "reward", "reward_check", "config", "settings"}
+    {"env", "env_check", "env_player", "reward", "reward_check", "config", "plan", "settings"}
     | {"components", "tracking", "progress"},
     {"segments", "advantages", "losses", "values", "statistics"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}

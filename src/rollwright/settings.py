@@ -71,9 +71,7 @@ class RolloutSettings(Config):
     max_turns: int = Field(0, ge=0, description="Turns before the episode is cut; 0 = the world's own limit.")
     max_action_tokens: int = Field(24, ge=1, description="Longest action, stop token included.")
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; the learner uses the same.")
-    context: Literal["append", "windowed"] = Field(
-        "windowed", description="Whole history, or latest state."
-    )
+    context: Literal["append", "windowed"] = Field("windowed", description="Whole history, or latest state.")
     history: int = Field(4, ge=0, description="windowed: how many past actions the prompt shows.")
     max_observation_tokens: int = Field(0, ge=0, description="Cut longer observations, visibly; 0 = never.")
     parallel_episodes: int = Field(32, ge=1, description="Episodes in flight at once.")

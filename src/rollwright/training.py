@@ -30,6 +30,7 @@ from rollwright.config import dump
 from rollwright.critic import CriticSettings
 from rollwright.curriculum import Curriculum, make_curriculum
 from rollwright.env import episode_seed
+from rollwright.errors import RollwrightError
 from rollwright.evaluation import Evaluation, evaluate
 from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.generation.base import Engine
