@@ -121,7 +121,7 @@ def _our_settings(engine: str, folder: Path, shape: Shape, scratch: Path) -> dic
             "context": "append",
             "parallel_episodes": shape.episodes,
         },
-        "learner": {"learning_rate": 1e-5, "precision": "float32"},
+        "learner": {"learning_rate": 1e-5, "precision": "float32", "token_budget": 2048},
         "algorithm": {"advantage": "grpo", "drop_equal_groups": False},
     }
 
