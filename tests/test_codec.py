@@ -238,7 +238,7 @@ def test_the_windowed_prompt_word_for_word():
         context.observe(Observation(text=f"page {turn + 1}"))
     text = codec.tokenizer.decode(context.prompt_ids(8))
     assert text == (
-        "<|im_start|>system\nAct.<|im_end|>\n<|im_start|>user\nTask: Buy milk\nDid: (empty); fill(2, 'a...\npage 3"
+        "<|im_start|>system\nAct.<|im_end|>\n<|im_start|>user\nTask: Buy milk\npage 3\nDid: (empty); fill(2, 'a..."
         "<|im_end|>\n<|im_start|>assistant\n"
     )
 

@@ -484,9 +484,9 @@ class LeaksATestTask(DiceWorld):
         return [*super().tasks(split), *([leaked] if split == "train" else [])]
 
 
-class SameIdsInEverySplit(DiceWorld):
+class SameIdTwiceInASplit(DiceWorld):
     def tasks(self, split: Split) -> list[Task]:
-        return [Task(id="one", split=split)]
+        return [Task(id="one", split=split), Task(id="one", split=split)]
 
 
 class DrawsItsTasks(DiceWorld):
@@ -546,7 +546,7 @@ class InstructionsAsMessages(DiceWorld):
     ("world", "said"),
     [
         (LeaksATestTask, "a task of split 'test' is listed under 'train'"),
-        (SameIdsInEverySplit, "a task id is used twice, in 'train' and 'validation'"),
+        (SameIdTwiceInASplit, "a task id is used twice in 'train'"),
         (DrawsItsTasks, "lists other tasks at the second call"),
         (ParamsWithASet, "params are not JSON"),
         (NoTasks, "no split has a task"),

@@ -36,7 +36,8 @@ from rollwright.types import (
 # Every code point, lone surrogates too: page text is not always valid Unicode.
 texts = st.text(st.characters(), max_size=12)
 floats = st.floats(allow_nan=False, allow_infinity=False)
-named = st.dictionaries(texts, floats, max_size=3)
+rewards = st.floats(min_value=-1e29, max_value=1e29)
+named = st.dictionaries(texts, rewards, max_size=3)
 ids = st.lists(st.integers(0, 2**31 - 1), max_size=8).map(tuple)
 small = st.integers(-1, 1000)
 json_values = st.recursive(

@@ -125,10 +125,10 @@ class WindowedContext:
 
     def messages(self) -> tuple[Message, ...]:
         """The next prompt as messages."""
-        lines = [f"Task: {self.goal}"] if self.goal else []
-        if self.spec.history and self.actions:
+        lines = [f"Task: {self.goal}", self.latest] if self.goal else [self.latest]
+        if self.spec.history and self.actions:  # last, so that turns in one state share all that stands before it
             lines.append("Did: " + "; ".join(self.actions[-self.spec.history :]))
-        text = "\n".join([*lines, self.latest])
+        text = "\n".join(lines)
         return (*_system(self.spec.instructions), Message(role="user", content=text))
 
     def prompt_ids(self, reserve: int) -> tuple[int, ...]:

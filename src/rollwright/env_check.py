@@ -130,9 +130,9 @@ class _Checker:
         return not self._player.found
 
     def check_tasks(self) -> dict[str, list[Task]]:
-        """The tasks of each split that carry their split; every id once in the whole world."""
+        """The tasks of each split that carry their split; every id once in a split."""
         tasks: dict[str, list[Task]] = {}
-        owner: dict[str, str] = {}
+        seen: set[tuple[str, str]] = set()
         for split in SPLITS:
             try:
                 listed, again = list(self._world.tasks(split)), list(self._world.tasks(split))
@@ -144,22 +144,20 @@ class _Checker:
             if [task.id for task in listed] != [task.id for task in again]:
                 self._player.report("tasks() lists other tasks at the second call: build the list once", split)
             for task in listed:
-                self._check_task(task, split, owner)
+                self._check_task(task, split, seen)
             tasks[split] = [task for task in listed if task.split == split]
         if not any(tasks.values()):
             self._player.report("no split has a task: there is nothing to play", "world")
         return tasks
 
-    def _check_task(self, task: Task, split: str, owner: dict[str, str]) -> None:
+    def _check_task(self, task: Task, split: str, seen: set[tuple[str, str]]) -> None:
         if task.split != split:
             self._player.report(
                 f"a task of split {task.split!r} is listed under {split!r}: splits must be apart", task.id
             )
-        if task.id in owner:
-            self._player.report(
-                f"a task id is used twice, in {owner[task.id]!r} and {split!r}: ids are unique", task.id
-            )
-        owner[task.id] = split
+        if (task.id, split) in seen:
+            self._player.report(f"a task id is used twice in {split!r}: ids are unique within a split", task.id)
+        seen.add((task.id, split))
         try:
             json.dumps(dict(task.params), allow_nan=False)
         except (TypeError, ValueError) as error:

@@ -171,7 +171,7 @@ class Training:
             RollwrightError: a greedy episode faulted for good, so its group has no baseline.
         """
         greedy = replace(self.collector.sampling, temperature=0.0)
-        requests = [self.collector.request(f"{g.id}/greedy", g.task, g.seed, sampling=greedy) for g in groups]
+        requests = [self.collector.request(f"{g.id} greedy", g.task, g.seed, sampling=greedy) for g in groups]
         with self._timed("time/greedy_s"):
             played = self.collector.play(requests)
         lone = [g.with_trajectories([t]) for g, t in zip(groups, played, strict=True)]

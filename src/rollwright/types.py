@@ -21,6 +21,9 @@ Role = Literal["system", "user", "assistant"]
 Origin = Literal["policy", "scripted", "human", "teacher", "log"]
 Producer = Literal["policy", "guide", "forced", "dataset"]
 
+MAX_REWARD = 1e30
+"""Larger rewards would turn into infinity in the learner's float32 sums."""
+
 
 class StopReason(StrEnum):
     """Why an episode ended. Only the first four may be learned from; the others are faults, never scores."""
