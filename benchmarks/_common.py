@@ -41,10 +41,10 @@ def versions(*packages: str) -> str:
 def machine(*packages: str) -> str:
     """Cores, threads, load, commit and versions in one line; nothing that names the machine."""
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
-    threads = os.environ.get("OMP_NUM_THREADS", "default")
+    threads = os.environ.get("OMP_NUM_THREADS", "one per core")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        f"{platform.machine()}, {cores} cores, OMP_NUM_THREADS {threads}, {load} at the end of the run (other work "
+        f"{platform.machine()}, {cores} cores, OpenMP threads {threads}, {load} at the end of the run (other work "
         f"included), {platform.system()}, Python {platform.python_version()}; commit {commit()}; {versions(*packages)}"
     )
 

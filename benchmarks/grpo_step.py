@@ -195,7 +195,8 @@ NOTES = """## What is the same and what is not
 - TRL updates in micro-batches of 16 padded rows; one row holds an episode. Ours packs turns into trees that share
   prompts and histories.
 - TRL's vLLM fails on CPU as it comes. Here it has eager mode, float32, blocks of 32 tokens and a weight update through
-  vLLM's reload (its sync lies in its generation time); without these changes TRL on CPU means transformers.
+  vLLM's reload (its sync lies in its generation time); without these changes TRL on CPU means transformers. With vLLM,
+  TRL runs one more forward pass over everything for its importance weights; ours takes them from the update's own pass.
 - Ours includes what a run does besides: scoring, the trajectory store and metrics on disk ("other"). Groups whose
   members all earned the same are trained on too, as TRL does.
 """
