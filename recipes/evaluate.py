@@ -15,11 +15,11 @@ from rollwright.generation.launch_env import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import sys  # noqa: E402
-from dataclasses import replace  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import (  # noqa: E402
+    judge,
     open_codec,
     open_collector,
     open_engine,
@@ -27,8 +27,7 @@ from rollwright.assembly import (  # noqa: E402
     policy_folder,
 )
 from rollwright.config import Config, dump, load_config  # noqa: E402
-from rollwright.evaluation import evaluate, format_table  # noqa: E402
-from rollwright.progress import Progress  # noqa: E402
+from rollwright.evaluation import format_table  # noqa: E402
 from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
 from rollwright.settings import (  # noqa: E402
     EngineSettings,
@@ -65,19 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     collector = open_collector(
         config.rollout, world, EngineActor(engine), codec, context_length=engine.context_length, faults=faults
     )
-    settings = config.evaluation
-    total = len(tasks) * settings.seeds_per_task * settings.attempts
     try:
-        with Progress("episodes", total=total) as bar:
-            result, played = evaluate(
-                lambda requests: collector.play(requests, progress=lambda _: bar.advance()),
-                tasks,
-                name=config.name,
-                sampling=replace(collector.sampling, temperature=settings.temperature),
-                split=settings.split,
-                seeds_per_task=settings.seeds_per_task,
-                attempts=settings.attempts,
-            )
+        result, played = judge(collector, tasks, config.evaluation, name=config.name)
     finally:
         collector.close()
         engine.close()

@@ -270,7 +270,9 @@ class MazeWorld:
         self.maze = maze
         self.max_turns = max_turns
         self.wording = wording
-        self.instructions = f"You walk through a maze. Answer with exactly one of: {', '.join(MOVES)}."
+        # A tiny model is given no rules: beside them the two numbers that matter would drown.
+        rules = f"You walk through a maze. Answer with exactly one of: {', '.join(MOVES)}."
+        self.instructions = rules if wording == "lmrl" else ""
         self._starts = starts
         self._optimal_frac = optimal_frac
 

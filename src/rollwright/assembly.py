@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,11 +15,13 @@ from rollwright.contexts import AppendOnly, Windowed
 from rollwright.env import SmallLanguage, World
 from rollwright.errors import ConfigError
 from rollwright.generation.base import Engine, Sampling
+from rollwright.progress import Progress
 from rollwright.reward import Reward
 from rollwright.rollout import Actor, Collector, FaultLog, Limits
 from rollwright.rollout.episode import Context
 from rollwright.settings import (
     EngineSettings,
+    EvaluationSettings,
     LoopConfig,
     ModelSettings,
     RewardSettings,
@@ -26,10 +29,12 @@ from rollwright.settings import (
     WorldSettings,
 )
 from rollwright.tracking import RunFolder, Tracker
+from rollwright.types import Task, Trajectory
 
 if TYPE_CHECKING:
     from rollwright.codec import ChatCodec
     from rollwright.critic import CriticSettings
+    from rollwright.evaluation import Evaluation
     from rollwright.learner import Learner
 
 
@@ -160,6 +165,26 @@ def open_collector(
         parallel_episodes=settings.parallel_episodes,
         retries=settings.retries,
     )
+
+
+def judge(
+    collector: Collector, tasks: Sequence[Task], settings: EvaluationSettings, *, name: str
+) -> tuple[Evaluation, list[Trajectory]]:
+    """Evaluate the collector's policy on held-out start states, with a progress bar."""
+    from rollwright.evaluation import evaluate
+
+    total = len(tasks) * settings.seeds_per_task * settings.attempts
+    with Progress(f"evaluation {name}: episodes", total=total) as bar:
+        return evaluate(
+            lambda requests: collector.play(requests, progress=lambda _: bar.advance()),
+            tasks,
+            name=name,
+            sampling=replace(collector.sampling, temperature=settings.temperature),
+            split=settings.split,
+            seeds_per_task=settings.seeds_per_task,
+            attempts=settings.attempts,
+            max_turns=settings.max_turns or None,
+        )
 
 
 def open_engine(settings: EngineSettings, model_folder: Path, codec: ChatCodec, *, seed: int = 0) -> Engine:

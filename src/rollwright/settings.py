@@ -103,6 +103,7 @@ class EvaluationSettings(Config):
     seeds_per_task: int = Field(20, ge=1, description="Start states per task.")
     attempts: int = Field(1, ge=1, description="Episodes per start state; above 1 gives pass@k.")
     temperature: float = Field(0.0, ge=0, description="0 = greedy.")
+    max_turns: int = Field(0, ge=0, description="Turns before an episode is cut; 0 = as in the rollouts.")
     every: int = Field(0, ge=0, description="Steps between evaluations; 0 = only at the end.")
     at_start: bool = Field(False, description="Also before the first step.")
 

@@ -83,6 +83,7 @@ def tiny_llama(
         num_key_value_heads=hidden // 32,
         max_position_embeddings=context_length,
         tie_word_embeddings=tied,
+        initializer_range=hidden**-0.5,  # the usual 0.02 is for wide models: a narrow one would hardly see its input
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

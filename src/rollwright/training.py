@@ -14,6 +14,7 @@ from typing import Literal
 
 from rollwright.assembly import (
     close_world,
+    judge,
     open_codec,
     open_collector,
     open_engine,
@@ -31,7 +32,7 @@ from rollwright.critic import CriticSettings
 from rollwright.curriculum import Curriculum, make_curriculum
 from rollwright.env import episode_seed
 from rollwright.errors import RollwrightError
-from rollwright.evaluation import Evaluation, evaluate
+from rollwright.evaluation import Evaluation
 from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.generation.base import Engine
 from rollwright.generation.parity import Sampled, check_parity, measure_parity
@@ -210,18 +211,8 @@ class Training:
     def evaluate(self, name: str) -> Evaluation:
         """Judge the current policy on held-out start states and write `eval/<name>.json`."""
         settings = self.config.evaluation
-        tasks = self.tasks[settings.split]
-        total = len(tasks) * settings.seeds_per_task * settings.attempts
-        with self._timed("time/evaluate_s"), Progress(f"evaluation {name}: episodes", total=total) as bar:
-            result, played = evaluate(
-                lambda requests: self.collector.play(requests, progress=lambda _: bar.advance()),
-                tasks,
-                name=name,
-                sampling=replace(self.collector.sampling, temperature=settings.temperature),
-                split=settings.split,
-                seeds_per_task=settings.seeds_per_task,
-                attempts=settings.attempts,
-            )
+        with self._timed("time/evaluate_s"):
+            result, played = judge(self.collector, self.tasks[settings.split], settings, name=name)
         result.save(self.folder.path)
         self.store.append(played, tag=f"eval_{name}")
         self.tracker.log(self.learner.step, evaluation_metrics(result))

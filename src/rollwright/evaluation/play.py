@@ -28,7 +28,13 @@ def held_out_seeds(split: Split, task: Task, count: int) -> list[int]:
 
 
 def evaluation_requests(
-    tasks: Sequence[Task], *, split: Split, seeds_per_task: int, attempts: int, sampling: Sampling
+    tasks: Sequence[Task],
+    *,
+    split: Split,
+    seeds_per_task: int,
+    attempts: int,
+    sampling: Sampling,
+    max_turns: int | None = None,
 ) -> list[EpisodeRequest]:
     """One request per task, seed and attempt. Sampled tokens are fixed by the three, whatever else is played.
 
@@ -43,7 +49,7 @@ def evaluation_requests(
             "set evaluation.temperature above 0, or evaluation.attempts to 1"
         )
     return [
-        _request(f"{split}/{task.id}/{seed}/{attempt}", task, seed, sampling)
+        _request(f"{split}/{task.id}/{seed}/{attempt}", task, seed, sampling, max_turns)
         for task in tasks
         for seed in held_out_seeds(split, task, seeds_per_task)
         for attempt in range(attempts)
@@ -59,6 +65,7 @@ def evaluate(
     split: Split = "validation",
     seeds_per_task: int = 20,
     attempts: int = 1,
+    max_turns: int | None = None,
 ) -> tuple[Evaluation, list[Trajectory]]:
     """Play every task from held-out start states.
 
@@ -67,6 +74,7 @@ def evaluate(
         tasks: held-out tasks, or training tasks to be judged on held-out start states.
         name: of the record, see `record_evaluation`.
         split: "validation" to tune by; "test" once, for the number that is reported.
+        max_turns: in place of the player's own limit.
 
     Returns:
         The evaluation, and the trajectories behind it in the order of its rows.
@@ -76,13 +84,18 @@ def evaluate(
         DataError: the weights changed while it ran.
     """
     requests = evaluation_requests(
-        tasks, split=split, seeds_per_task=seeds_per_task, attempts=attempts, sampling=sampling
+        tasks,
+        split=split,
+        seeds_per_task=seeds_per_task,
+        attempts=attempts,
+        sampling=sampling,
+        max_turns=max_turns,
     )
     trajectories = list(play(requests))
     kept = {key: value for key, value in asdict(sampling).items() if key not in ("seed", "stop_token_ids")}
     return record_evaluation(trajectories, name=name, split=split, sampling=kept), trajectories
 
 
-def _request(key: str, task: Task, seed: int, sampling: Sampling) -> EpisodeRequest:
+def _request(key: str, task: Task, seed: int, sampling: Sampling, max_turns: int | None) -> EpisodeRequest:
     draws = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-    return EpisodeRequest(key=key, task=task, seed=seed, sampling=sampling, sampling_seed=draws)
+    return EpisodeRequest(key=key, task=task, seed=seed, sampling=sampling, sampling_seed=draws, max_turns=max_turns)

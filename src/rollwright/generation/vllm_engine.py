@@ -114,15 +114,44 @@ class VLLMBackend:
         self.stop_token_ids = stop_token_ids
         self.expected = weight_names(folder)
         self.requests: dict[str, Request] = {}
+        self.leaders: dict[tuple[int, ...], Request] = {}  # prompts that are being prefilled, by whose request
+        self.followers: list[Request] = []
+        self.block_size = int(settings["block_size"])
         self.numbers = itertools.count()
 
     def add(self, request: Request) -> None:
+        """Queue a request. One whose prompt is being prefilled right now waits: a moment later the prefix cache has it.
+
+        vLLM computes equal prompts that arrive together once each; the members of a group always do.
+        """
+        if request.prompt_ids in self.leaders:
+            self.followers.append(request)
+            return
+        if len(request.prompt_ids) > self.block_size:  # a shorter prompt fills no block that could be cached
+            self.leaders[request.prompt_ids] = request
+        self._submit(request)
+
+    def _submit(self, request: Request) -> None:
         key = f"{request.request_id}#{next(self.numbers)}"  # a retried turn may come under the same id
         prompt = {"prompt_token_ids": list(request.prompt_ids)}
         self.engine.add_request(key, prompt, self._params(request.sampling))
         self.requests[key] = request
 
+    def _prefilled(self, request: Request) -> None:
+        """Let those in that waited for this request's prompt."""
+        if self.leaders.get(request.prompt_ids) is not request:
+            return
+        del self.leaders[request.prompt_ids]
+        ready = [follower for follower in self.followers if follower.prompt_ids == request.prompt_ids]
+        self.followers = [follower for follower in self.followers if follower.prompt_ids != request.prompt_ids]
+        for follower in ready:
+            self._submit(follower)
+
     def abort(self, request: Request) -> None:
+        if request in self.followers:
+            self.followers.remove(request)
+            return
+        self._prefilled(request)
         keys = [key for key, held in self.requests.items() if held is request]
         self.engine.abort_request(keys)
         for key in keys:
@@ -139,6 +168,7 @@ class VLLMBackend:
             part = output.outputs[0]
             for token, logprobs in zip(part.token_ids, part.logprobs or (), strict=True):
                 request.append(token, logprobs[token].logprob, version)
+            self._prefilled(request)
             if output.finished:
                 del self.requests[output.request_id]
                 finished.append(request)
@@ -159,6 +189,7 @@ class VLLMBackend:
     def close(self) -> None:
         self.engine.engine_core.shutdown()
         self.requests.clear()
+        self.followers.clear()
         del self.engine, self.llm
 
     def _params(self, sampling: Sampling) -> Any:

@@ -55,6 +55,8 @@ class EpisodeRequest:
     seed: int
     sampling: Sampling
     sampling_seed: int | None = None
+    max_turns: int | None = None
+    """In place of `Limits.max_turns`."""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,10 @@ class Episode:
     turns: list[Turn] = field(default_factory=list)
     success: bool | None = None
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def max_turns(self) -> int:
+        return self.request.max_turns or self.limits.max_turns
 
     async def play(self, env: Environment) -> Trajectory:
         """Play to the end. Faults of the environment and the engine come back as stop reasons, not exceptions."""
@@ -119,7 +125,7 @@ class Episode:
         self.success = result.success if result.success is not None else self.success
         if result.terminated:
             return StopReason.TERMINATED
-        if result.truncated or len(self.turns) >= self.limits.max_turns:
+        if result.truncated or len(self.turns) >= self.max_turns:
             self.turns[-1] = replace(self.turns[-1], truncated=True)
             return StopReason.MAX_TURNS
         if time.monotonic() - self.started > self.limits.episode_s:
@@ -137,7 +143,7 @@ class Episode:
     def _is_last(self, result: object) -> bool:
         if not isinstance(result, StepResult):  # what `reset` gave
             return False
-        return result.terminated or result.truncated or len(self.turns) + 1 >= self.limits.max_turns
+        return result.terminated or result.truncated or len(self.turns) + 1 >= self.max_turns
 
     def _decision(self, prompt: tuple[int, ...], observation: Observation, env: Environment) -> Decision:
         turn, sampling = len(self.turns), self.request.sampling
