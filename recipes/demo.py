@@ -34,10 +34,10 @@ class DemoConfig(Config):
     engine: str = Field("auto", description="auto, vllm or transformers.")
     config_file: str = Field("cpu", description="Name of an accelerate config, or a path.")
     demos_per_task: int = Field(9, ge=1, description="Demonstrations per task.")
-    steps: int = Field(24, ge=1, description="GRPO steps.")
+    steps: int = Field(22, ge=1, description="GRPO steps.")
     max_minutes: float = Field(14.0, gt=0, description="GRPO stops cleanly after so many minutes.")
     seeds_per_task: int = Field(50, ge=2, description="Held-out start states per task.")
-    base_seeds_per_task: int = Field(20, ge=2, description="The same for the untouched model, which is slow to fail.")
+    base_seeds_per_task: int = Field(15, ge=2, description="The same for the untouched model, which is slow to fail.")
 
 
 def main(argv: list[str] | None = None) -> None:

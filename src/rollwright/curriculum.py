@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from rollwright.errors import ConfigError
+from rollwright.tracking import metric_part
 from rollwright.types import Group, Task
 
 CurriculumName = Literal["uniform", "band"]
@@ -100,7 +101,7 @@ class BandCurriculum:
                 self.success[group.task.id] = self.momentum * old + (1 - self.momentum) * mean
 
     def metrics(self) -> dict[str, float]:
-        return {f"curriculum/{task}_success_frac": p for task, p in self.success.items()}
+        return {f"curriculum/{metric_part(task)}_success_frac": p for task, p in self.success.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"success": dict(self.success)}

@@ -183,6 +183,11 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
         os.close(descriptor)
 
 
+def metric_part(name: str) -> str:
+    """A task's or a part's name as one part of a metric's name, which takes letters, digits and a few signs."""
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", name if name[:1].isalnum() else f"task{name}")
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file; lines torn by a kill are left out."""
     rows = []

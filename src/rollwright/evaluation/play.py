@@ -22,7 +22,7 @@ def held_out_seeds(split: Split, task: Task, count: int) -> list[int]:
     seeds: dict[int, None] = {}
     index = 0
     while len(seeds) < count:
-        seeds[episode_seed(split, "evaluation", task.id, index)] = None
+        seeds[episode_seed(split, "held-out", task.id, index)] = None
         index += 1
     return list(seeds)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -11,6 +10,7 @@ import numpy as np
 
 from rollwright.evaluation.record import EpisodeRow, Evaluation
 from rollwright.statistics import Interval, clustered_bootstrap, pass_at_k, wilson_interval
+from rollwright.tracking import metric_part
 
 Starts = Mapping[str, Mapping[int, Sequence[float]]]
 """task -> seed -> one number per attempt"""
@@ -84,11 +84,7 @@ def metrics(evaluation: Evaluation) -> dict[str, float]:
     found |= {"eval/fault_frac": summary.fault_frac, "eval/episodes_count": float(summary.num_episodes)}
     per_task = {t.task: t.success for t in summary.tasks if t.success is not None}
     # A metric's name takes letters, digits and a few signs; a task may be called anything.
-    return found | {f"eval_task/{_plain(t)}/success_frac": value.point for t, value in per_task.items()}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", name) if name[:1].isalnum() else _plain(f"task{name}")
+    return found | {f"eval_task/{metric_part(t)}/success_frac": value.point for t, value in per_task.items()}
 
 
 def by_start(rows: Sequence[EpisodeRow], value: Callable[[EpisodeRow], float]) -> dict[str, dict[int, list[float]]]:
