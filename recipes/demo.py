@@ -33,7 +33,7 @@ class DemoConfig(Config):
     seed: int = Field(0, ge=0, description="Training seed; the start states that are judged never depend on it.")
     engine: str = Field("auto", description="auto, vllm or transformers.")
     config_file: str = Field("cpu", description="Name of an accelerate config, or a path.")
-    demos_per_task: int = Field(9, ge=1, description="Demonstrations per task.")
+    demos_per_task: int = Field(11, ge=1, description="Demonstrations per task.")
     steps: int = Field(22, ge=1, description="GRPO steps.")
     max_minutes: float = Field(14.0, gt=0, description="GRPO stops cleanly after so many minutes.")
     seeds_per_task: int = Field(50, ge=2, description="Held-out start states per task.")
