@@ -62,14 +62,18 @@ def test_ppo_finds_the_way(walker: Path, tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_where_it_was(walker: Path, tmp_path: Path) -> None:
-    """Four steps in one go, and two, a stop, and two more: the same weights and the same episodes."""
+    """Four steps in one go, and two, a stop, and two more: the same episodes, and weights as close as two whole runs.
+
+    Which requests share a batch depends on timing, and with it the last bits of a log-prob: two undisturbed runs differ
+    by 2e-5. A step moves weights by up to 1e-3, so a lost optimiser state would show.
+    """
     small = [f"model.path={walker}", "rollout.groups_per_step=3", "evaluation.seeds_per_task=1", "curriculum=band"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     launch("grpo.py", "text/maze_grpo.yaml", *small, f"run.folder={whole}", "run.steps=4")
     launch("grpo.py", "text/maze_grpo.yaml", *small, f"run.folder={parts}", "run.steps=2")
     launch("grpo.py", "text/maze_grpo.yaml", *small, f"run.folder={parts}", "run.steps=4")
     one, two = (load_file(run / "policy" / "model.safetensors") for run in (whole, parts))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.allclose(one[name], two[name], rtol=0, atol=2e-4) for name in one)
     rewards = [[row["reward/total_mean"] for row in _steps(run)] for run in (whole, parts)]
     assert rewards[0] == rewards[1] and len(rewards[0]) == 4
 
