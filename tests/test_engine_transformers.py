@@ -21,9 +21,10 @@ from rollwright.generation.sampler import draw, restrict
 from rollwright.generation.scripted import ScriptedEngine
 from rollwright.generation.threaded import version_spans
 from rollwright.generation.transformers_engine import TransformersEngine
-from rollwright.models import full_weights, load_model, load_policy
+from rollwright.models import load_model, load_policy
 from rollwright.tiny import make_tiny_model, tiny_llama, tiny_tokenizer
 from rollwright.types import Span
+from rollwright.weights import full_weights
 
 V = 97
 STOP = (2,)

@@ -17,8 +17,9 @@ from rollwright.errors import ContextOverflow, EngineFault, ParityError
 from rollwright.generation.base import Generation, Sampling
 from rollwright.generation.parity import Sampled, measure_parity, model_logprobs, parity_gate
 from rollwright.generation.vllm_engine import VLLMEngine, complete, repack_tied_head
-from rollwright.models import full_weights, load_model
+from rollwright.models import load_model
 from rollwright.tiny import make_tiny_model
+from rollwright.weights import full_weights
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 

@@ -11,8 +11,9 @@ import torch
 
 from rollwright import models
 from rollwright.errors import MissingDependency, TemplateError
-from rollwright.models import full_weights, load_policy, resolve_model, with_lora
+from rollwright.models import load_policy, resolve_model, with_lora
 from rollwright.tiny import make_tiny_model, tiny_llama, tiny_tokenizer
+from rollwright.weights import full_weights
 
 TEXTS = ["move up", "move down", "move left", "move right", "The goal is at position 8, 6. You are at 5, 1."]
 

@@ -10,12 +10,10 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 
 from rollwright.errors import MissingDependency, TemplateError
 
@@ -167,27 +165,6 @@ def with_lora(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config)
-
-
-def full_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Every weight under its Hugging Face name, adapters merged into what they adapt; the model stays as it is.
-
-    Tied weights come once. One merged matrix exists at a time.
-    """
-    if not hasattr(model, "peft_config"):
-        yield from ((name, parameter.detach()) for name, parameter in model.named_parameters())
-        return
-    adapted = {name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")}
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            continue
-        owner, _, leaf = name.removesuffix(".base_layer.weight").rpartition(".")
-        value = parameter.detach()
-        if name.endswith(".base_layer.weight"):
-            module = adapted[f"{owner}.{leaf}"]
-            for adapter in module.active_adapters:
-                value = value + module.get_delta_weight(adapter).detach().to(value.dtype)
-        yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), value
 
 
 def _from_hub(name: str) -> Path:
