@@ -114,7 +114,7 @@ def summary(before: Path, grpo: Path, *, minutes: float) -> str:
         "after SFT": load_evaluation(grpo / "eval" / "start.json"),
         "after RL": load_evaluation(grpo / "eval" / "final.json"),
     }
-    gain = compare(judged["after SFT"], judged["after RL"])
+    gain = compare(judged["after SFT"], judged["after RL"], name_a="after SFT", name_b="after RL")
     lines = ["", "=== Result", format_side_by_side(judged), "", format_comparison(gain)]
     return "\n".join([*lines, f"{minutes:.1f} minutes in all"])
 
