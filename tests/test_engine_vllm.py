@@ -222,6 +222,16 @@ def test_an_incomplete_or_foreign_update_is_noticed():
         list(complete(weights.items(), frozenset({"a"})))
 
 
+async def test_equal_prompts_at_once_are_computed_once(pair: Pair) -> None:
+    long_prompt = (*range(3, 3 + 3 * 32), 7, 8)
+    sampling = Sampling(max_tokens=4, stop_token_ids=(1,))
+    asked = [pair.engine.generate(long_prompt, replace(sampling, seed=i), request_id=f"twin/{i}") for i in range(8)]
+    answers = await asyncio.gather(*asked)
+    assert sorted(answer.cached_tokens for answer in answers)[1:] == [96] * 7, (
+        "all but the first find three full blocks"
+    )
+
+
 async def test_a_failure_inside_the_engine_fails_what_waits_and_never_hangs(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ):
@@ -236,13 +246,3 @@ async def test_a_failure_inside_the_engine_fails_what_waits_and_never_hangs(
     assert all(isinstance(result, EngineFault) and "out of memory" in str(result) for result in results)
     with pytest.raises(EngineFault, match="make a new one"):
         await pair.engine.generate((5,), Sampling(), request_id="later")
-
-
-async def test_equal_prompts_at_once_are_computed_once(pair: Pair) -> None:
-    long_prompt = (*range(3, 3 + 3 * 32), 7, 8)
-    sampling = Sampling(max_tokens=4, stop_token_ids=(1,))
-    asked = [pair.engine.generate(long_prompt, replace(sampling, seed=i), request_id=f"twin/{i}") for i in range(8)]
-    answers = await asyncio.gather(*asked)
-    assert sorted(answer.cached_tokens for answer in answers)[1:] == [96] * 7, (
-        "all but the first find three full blocks"
-    )

@@ -83,7 +83,8 @@ def test_eager_attention_gives_the_same_log_probs(model: torch.nn.Module) -> Non
     expected, _, _ = TokenScorer(model)(batch)
     model.set_attn_implementation("eager")  # type: ignore[operator]
     actual, _, _ = TokenScorer(model)(batch)
-    torch.testing.assert_close(actual, expected)
+    # Eager attention takes its softmax in float32 whatever the model's type is.
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 def test_bfloat16_autocast_stays_near_float32() -> None:
