@@ -76,6 +76,9 @@ def test_a_stopped_run_goes_on_where_it_was(walker: Path, tmp_path: Path) -> Non
     assert all(torch.allclose(one[name], two[name], rtol=0, atol=2e-4) for name in one)
     rewards = [[row["reward/total_mean"] for row in _steps(run)] for run in (whole, parts)]
     assert rewards[0] == rewards[1] and len(rewards[0]) == 4
+    other = ["recipes/text/maze_grpo.yaml", *small, f"run.folder={parts}", "learner.learning_rate=1e-4"]
+    done = subprocess.run([sys.executable, "recipes/grpo.py", *other], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and "other settings: learner.learning_rate" in done.stderr
 
 
 def _steps(run: Path) -> list[dict]:

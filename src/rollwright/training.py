@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from rollwright.assembly import (
     close_world,
@@ -31,7 +31,7 @@ from rollwright.config import dump
 from rollwright.critic import CriticSettings
 from rollwright.curriculum import Curriculum, make_curriculum
 from rollwright.env import episode_seed
-from rollwright.errors import RollwrightError
+from rollwright.errors import ConfigError, RollwrightError
 from rollwright.evaluation import Evaluation
 from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.generation.base import Engine
@@ -247,6 +247,7 @@ class Training:
             "curriculum": self.curriculum.state_dict(),
             "version": self.engine.version,
             "stored": self.store.position,
+            "config": self.config.model_dump(mode="json"),
         }
         self.checkpoints.save(self.next_step, self.learner.save_state, state)
 
@@ -254,6 +255,11 @@ class Training:
         found = self.checkpoints.latest() if self.config.run.resume == "auto" else None
         if found is None:
             return
+        if changed := changed_keys(found.state["config"], self.config.model_dump(mode="json")):
+            raise ConfigError(
+                f"{self.folder.path} holds a run with other settings: {', '.join(changed)}. To go on with it, use the "
+                "settings it was begun with (its config*.yaml); to start anew, name another run.folder"
+            )
         self.learner.load_state(found.path)
         self.curriculum.load_state_dict(found.state["curriculum"])
         self.engine.load_weights(self.learner.weights(), version=int(found.state["version"]))
@@ -274,3 +280,21 @@ class Training:
         before = time.monotonic()
         yield
         self._timings[name] = self._timings.get(name, 0.0) + time.monotonic() - before
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Dotted keys that differ and would make a resumed run another run.
+
+    How long it lasts, how it is watched and judged, and where its folder lies may change.
+    """
+    watched = ("run.folder", "run.steps", "run.max_minutes", "run.checkpoint_every", "run.keep_checkpoints")
+    free = (*watched, "run.transcripts_every", "run.trackers", "run.resume", "evaluation.")
+    one, two = _dotted(before), _dotted(now)
+    return sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k) and not k.startswith(free))
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
