@@ -14,19 +14,29 @@ say() { printf '== %s\n' "$*"; }
 # --- Debian packages -------------------------------------------------------------------------------------------------
 has_browser() { command -v chromium-headless-shell || command -v chromium || command -v chrome-headless-shell; }
 
-install_browser() {
-    has_browser >/dev/null && return 0
-    local command="apt-get update && apt-get install -y chromium-headless-shell || apt-get install -y chromium"
+missing_packages() {  # the programs the worlds drive: a browser, a sandbox, a phone's client, a chess engine
+    has_browser >/dev/null || echo chromium-headless-shell
+    command -v bwrap >/dev/null || echo bubblewrap
+    command -v adb >/dev/null || echo adb
+    command -v stockfish >/dev/null || [ -x /usr/games/stockfish ] || echo stockfish
+}
+
+install_programs() {
+    local packages command
+    packages=$(missing_packages | xargs)
+    [ -z "$packages" ] && return 0
+    # One by one: a distribution that lacks one of them still gets the others.
+    command="apt-get update -qq; for p in $packages; do apt-get install -y -qq \$p || [ \$p != chromium-headless-shell ] || apt-get install -y -qq chromium; done"
     if ! command -v apt-get >/dev/null; then
-        say "no Chromium found; install one with this system's package manager, the web environments need it"
+        say "not found: $packages; install them with this system's package manager, some worlds need them"
     elif [ "$(id -u)" = 0 ]; then
-        say "installing a headless Chromium"
-        bash -c "export DEBIAN_FRONTEND=noninteractive; $command" >/dev/null || say "that failed; run: $command"
+        say "installing $packages"
+        bash -c "export DEBIAN_FRONTEND=noninteractive; $command" >/dev/null || say "not everything could be installed; run: $command"
     elif sudo -n true 2>/dev/null; then
-        say "installing a headless Chromium (sudo)"
-        sudo -n bash -c "export DEBIAN_FRONTEND=noninteractive; $command" >/dev/null || say "that failed; run: $command"
+        say "installing $packages (sudo)"
+        sudo -n bash -c "export DEBIAN_FRONTEND=noninteractive; $command" >/dev/null || say "not everything could be installed; run: $command"
     else
-        say "the web environments need a Chromium; run: sudo sh -c '$command'"
+        say "some worlds need $packages; run: sudo sh -c '$command'"
     fi
 }
 
@@ -77,7 +87,7 @@ install_packages() {
 
 wanted=$(choose_engine)
 key="$wanted $(cat pyproject.toml scripts/setup.sh | sha256sum | cut -d' ' -f1) $PWD"
-install_browser
+install_programs
 if [ -f $STAMP ] && [ "$(cat $STAMP)" = "$key" ]; then exit 0; fi
 engine=$wanted
 make_venv

@@ -1,0 +1,1 @@
+"""Code environments: programs written and repaired in a sandbox."""

@@ -1,0 +1,1 @@
+"""Device environments: a simulated phone, and real ones over ADB."""

@@ -1,0 +1,1 @@
+"""YAML of the recipes for code environments."""

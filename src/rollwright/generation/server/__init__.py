@@ -1,0 +1,1 @@
+"""Generation by vLLM servers: start, supervise, ask, and give them new weights."""
