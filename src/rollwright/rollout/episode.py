@@ -83,6 +83,7 @@ class Episode:
     status: Status
     turns: list[Turn] = field(default_factory=list)
     success: bool | None = None
+    next_prompt_ids: tuple[int, ...] = ()
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -116,6 +117,8 @@ class Episode:
             timings = Timings(engine_wait_s=wait_s, generate_s=generation.generate_s, env_s=time.monotonic() - before)
             self.turns.append(make_turn(prompt, generation, action, observed, state, result, timings))
             if stop := self._stopped(result):
+                if stop.is_truncation:
+                    self.next_prompt_ids = self._next_prompt(context, as_observation(result.observation))
                 return stop
             observation, state = as_observation(result.observation), next_state
             observed = context.observe(observation)
@@ -132,6 +135,14 @@ class Episode:
             self.turns[-1] = replace(self.turns[-1], truncated=True)
             return StopReason.TIMEOUT
         return None
+
+    def _next_prompt(self, context: Context, observation: Observation) -> tuple[int, ...]:
+        """What the policy would have been given next, for a critic's bootstrap; empty where it does not fit."""
+        context.observe(observation)
+        try:
+            return context.prompt_ids(self.request.sampling.max_tokens)
+        except ContextOverflow:
+            return ()
 
     async def _env(self, name: str, env: Environment, method: Callable[..., Any], *args: object) -> tuple[Any, Any]:
         """The method's result and the fingerprint of the state it led to (None where no further turn reads it)."""
@@ -186,6 +197,7 @@ class Episode:
             temperature=self.request.sampling.temperature,
             fault=fault,
             wall_s=time.monotonic() - self.started,
+            next_prompt_ids=self.next_prompt_ids,
         )
 
 
