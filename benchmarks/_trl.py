@@ -80,7 +80,7 @@ def repair_vllm_on_cpu() -> None:
     import vllm
     from trl.generation import vllm_generation
 
-    from rollwright.generation.vllm_engine import _rank_without_compiling, repack_tied_head
+    from rollwright.generation.vllm_engine import rank_without_compiling, repack_tied_head
 
     def eager(*args: Any, **kwargs: Any) -> Any:
         return vllm.LLM(*args, **kwargs, enforce_eager=True, dtype="float32", block_size=32)
@@ -91,6 +91,6 @@ def repair_vllm_on_cpu() -> None:
         self.llm.llm_engine.apply_model(repack_tied_head)
         self.llm.reset_prefix_cache()
 
-    _rank_without_compiling()
+    rank_without_compiling()
     vllm_generation.LLM = eager
     vllm_generation.VLLMGeneration.sync_weights = sync_weights

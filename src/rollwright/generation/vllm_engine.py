@@ -109,7 +109,7 @@ class VLLMBackend:
                 **settings,
             )
         if self.on_cpu:
-            _rank_without_compiling()
+            rank_without_compiling()
         self.engine: Any = self.llm.llm_engine
         self.stop_token_ids = stop_token_ids
         self.expected = weight_names(folder)
@@ -185,6 +185,11 @@ class VLLMBackend:
         # Cached keys and values belong to the old weights, those of running requests too: they are computed anew.
         if not self.engine.reset_prefix_cache(reset_running_requests=unfinished > 0):
             raise RuntimeError("vLLM did not clear its prefix cache: it would mix old keys and values with new weights")
+
+    def forget(self) -> None:
+        """A prompt that was seen before would be taken from the cache, and its logits differ in their last bits."""
+        if not self.engine.reset_prefix_cache():
+            raise RuntimeError("vLLM did not clear its prefix cache: the next batch would depend on the earlier ones")
 
     def close(self) -> None:
         self.engine.engine_core.shutdown()
@@ -262,7 +267,7 @@ def complete(weights: Iterable[tuple[str, Tensor]], expected: frozenset[str]) ->
         raise ValueError(f"the update left out {len(missing)} weights, among them {missing[:3]}")
 
 
-def _rank_without_compiling() -> None:
+def rank_without_compiling() -> None:
     """vLLM compiles one comparison, the rank of the sampled token, at the first request: 20 s on CPU for nothing."""
     from vllm.v1.sample import sampler
 

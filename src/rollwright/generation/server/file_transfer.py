@@ -1,0 +1,97 @@
+"""Weight transport "file", both ends: the learner writes safetensors shards, a server on the same host reads them.
+
+`register` is the entry point of the group `vllm.general_plugins`: every process of vLLM calls it before it builds
+anything, so it imports next to nothing. The receiving class stands in `file_receiver`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BACKEND = "rollwright_file"
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+def register() -> None:
+    """Tell vLLM of the backend. Called once in each of its processes, sometimes twice."""
+    from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+
+    if BACKEND not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine(
+            BACKEND, "rollwright.generation.server.file_receiver", "FileReceiver"
+        )
+
+
+@dataclass(kw_only=True)
+class WeightFiles:
+    """Where the current weights lie. One per run; kept until the next version, for a server that has to be restarted.
+
+    Args:
+        folder: where to make a folder of our own; None takes shared memory where the system has it.
+        dtype: name of the torch dtype the servers compute in; the files hold that.
+        shard_bytes: a file is closed when it holds this much, which bounds the copy in memory.
+    """
+
+    folder: Path | None = None
+    dtype: str = "float32"
+    shard_bytes: int = 2**30
+    _own: Path | None = field(default=None, init=False)
+
+    @property
+    def own(self) -> Path:
+        """The folder made for this run, readable by this user alone."""
+        if self._own is None:
+            parent = self.folder or (_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self._own = Path(mkdtemp(prefix=f"rollwright-weights-{os.getpid()}-", dir=parent))
+        return self._own
+
+    def write(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> list[Path]:
+        """Write every tensor; returns the shards in order. A second write of a version replaces the first."""
+        import torch
+
+        dtype = getattr(torch, self.dtype)
+        target = self.own / f"version-{version}"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        paths: list[Path] = []
+        shard: dict[str, Tensor] = {}
+        size = 0
+        for name, value in weights:
+            # A copy: under ZeRO-3 the tensor is released as soon as the next one is asked for.
+            shard[name] = value.detach().to(device="cpu", dtype=dtype, copy=True).contiguous()
+            size += shard[name].nbytes
+            if size >= self.shard_bytes:
+                paths.append(self._save(shard, target / f"{len(paths):05d}.safetensors"))
+                shard, size = {}, 0
+        if shard:
+            paths.append(self._save(shard, target / f"{len(paths):05d}.safetensors"))
+        return paths
+
+    def forget_all_but(self, version: int) -> None:
+        """Delete the files of other versions: no server reads them any more."""
+        for folder in self.own.glob("version-*"):
+            if folder.name != f"version-{version}":
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Delete everything written. Idempotent."""
+        if self._own is not None:
+            shutil.rmtree(self._own, ignore_errors=True)
+            self._own = None
+
+    def _save(self, shard: dict[str, Tensor], path: Path) -> Path:
+        from safetensors.torch import save_file
+
+        save_file(shard, path)
+        return path
