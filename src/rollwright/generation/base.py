@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from rollwright.errors import RollwrightError
 from rollwright.types import Span
 
 if TYPE_CHECKING:
@@ -44,6 +45,15 @@ class Generation:
     extra: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request of a batch that is handed over as a whole."""
+
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    request_id: str
+
+
 class WeightSource(Protocol):
     """Full (gathered) parameters, one at a time, under their Hugging Face names. Every rank iterates in lockstep."""
 
@@ -75,4 +85,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free memory, threads and processes. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class BatchEngine(Engine, Protocol):
+    """An engine that takes a batch as a whole: which requests are computed together is then no matter of timing."""
+
+    async def generate_together(self, asks: Sequence[Ask]) -> list[Generation | RollwrightError]:
+        """Answer all of them, from a state that holds nothing of earlier requests.
+
+        The same asks in the same order under the same weights give the same bits on the same machine.
+
+        Returns:
+            One answer per ask, in order; an error where that one could not be answered.
+        """
         ...

@@ -13,18 +13,20 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from rollwright.errors import ContextOverflow, EngineFault
-from rollwright.generation.base import Generation, Sampling
+from rollwright.errors import ContextOverflow, EngineFault, RollwrightError
+from rollwright.generation.base import Ask, Generation, Sampling
 from rollwright.types import Span
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+Event = tuple[Literal["add", "abort", "forget", "close"], "Request | None"]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -96,6 +98,10 @@ class Backend(Protocol):
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], unfinished: int) -> None: ...
 
+    def forget(self) -> None:
+        """Drop what is kept of finished requests (cached prefixes). Called while nothing is unfinished."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -122,7 +128,7 @@ class ThreadedEngine:
         self.name, self.version, self.context_length = name, 0, context_length
         self.vocab_size, self.stop_token_ids, self.gather_s = vocab_size, stop_token_ids, gather_s
         self._backend = backend
-        self._inbox: queue.SimpleQueue[tuple[Literal["add", "abort", "close"], Request | None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[list[Event]] = queue.SimpleQueue()  # what stands in one list arrives together
         self._unfinished: dict[int, Request] = {}
         self._turnstile = threading.Condition()
         self._claims, self._stepping = 0, False
@@ -133,21 +139,46 @@ class ThreadedEngine:
 
     async def generate(self, prompt_ids: tuple[int, ...], sampling: Sampling, *, request_id: str) -> Generation:
         """Sample one action; see `Engine.generate`. Cancelling the call takes the request out of the batch."""
-        self._check(prompt_ids, sampling)
-        loop = asyncio.get_running_loop()
-        request = Request(
-            request_id=request_id,
-            prompt_ids=tuple(prompt_ids),
-            sampling=sampling,
-            loop=loop,
-            future=loop.create_future(),
-        )
-        self._inbox.put(("add", request))
+        request = self._request(Ask(prompt_ids=tuple(prompt_ids), sampling=sampling, request_id=request_id))
+        self._inbox.put([("add", request)])
         try:
             return await request.future
         except asyncio.CancelledError:
-            self._inbox.put(("abort", request))
+            self._inbox.put([("abort", request)])
             raise
+
+    async def generate_together(self, asks: Sequence[Ask]) -> list[Generation | RollwrightError]:
+        """Answer a batch that the engine takes in before its next step, whole; see `BatchEngine.generate_together`."""
+        answers: dict[int, Generation | RollwrightError] = {}
+        requests: dict[int, Request] = {}
+        for index, ask in enumerate(asks):
+            try:
+                requests[index] = self._request(ask)
+            except (EngineFault, ContextOverflow) as error:
+                answers[index] = error
+        self._inbox.put([("forget", None), *(("add", request) for request in requests.values())])
+        futures = [request.future for request in requests.values()]
+        try:
+            settled = await asyncio.gather(*futures, return_exceptions=True)
+        except asyncio.CancelledError:
+            self._inbox.put([("abort", request) for request in requests.values()])
+            raise
+        for index, answer in zip(requests, settled, strict=True):
+            if not isinstance(answer, Generation | RollwrightError):
+                raise answer
+            answers[index] = answer
+        return [answers[index] for index in range(len(asks))]
+
+    def _request(self, ask: Ask) -> Request:
+        self._check(ask.prompt_ids, ask.sampling)
+        loop = asyncio.get_running_loop()
+        return Request(
+            request_id=ask.request_id,
+            prompt_ids=ask.prompt_ids,
+            sampling=ask.sampling,
+            loop=loop,
+            future=loop.create_future(),
+        )
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> None:
         """Replace the weights between two steps; runs on the caller's thread, where its collectives belong.
@@ -175,7 +206,7 @@ class ThreadedEngine:
         if self._closed:
             return
         self._closed = True
-        self._inbox.put(("close", None))
+        self._inbox.put([("close", None)])
         self._thread.join(timeout=60.0)
         if self._thread.is_alive():
             logger.warning("engine %s did not end within 60 s; its thread is left to the process's end", self.name)
@@ -210,15 +241,15 @@ class ThreadedEngine:
 
     def _take_requests(self) -> bool:
         """Move what has arrived into `_arrivals`; blocks while there is nothing to do. False when told to close."""
-        self._arrivals: list[tuple[Literal["add", "abort", "close"], Request | None]] = []
+        self._arrivals: list[Event] = []
         deadline = 0.0
         if not self._unfinished:
-            self._arrivals.append(self._inbox.get())
+            self._arrivals += self._inbox.get()
             deadline = time.monotonic() + self.gather_s
         while True:
             left = deadline - time.monotonic()
             try:
-                self._arrivals.append(self._inbox.get(timeout=left) if left > 0 else self._inbox.get_nowait())
+                self._arrivals += self._inbox.get(timeout=left) if left > 0 else self._inbox.get_nowait()
             except queue.Empty:
                 break
         if any(kind == "close" for kind, _ in self._arrivals):
@@ -233,6 +264,8 @@ class ThreadedEngine:
             for kind, request in self._arrivals:
                 if request is not None:
                     self._admit(kind, request)
+                elif kind == "forget" and not self._unfinished:
+                    self._backend.forget()
             if self._unfinished:
                 for request in self._backend.step(self.version):
                     self._unfinished.pop(id(request), None)

@@ -122,6 +122,9 @@ class TransformersBackend:
         self.running, self.kv = [], None
         copy_weights(self.model, weights)
 
+    def forget(self) -> None:
+        """Nothing outlives its request."""
+
     def close(self) -> None:
         self.waiting, self.running, self.kv = [], [], None
         self.model = None
