@@ -21,11 +21,11 @@ MAY_NOT_IMPORT = {
 
 LAYERS = (
     {"errors", "types"},
-    {"env", "env_check", "env_player", "reward", "reward_check", "config", "plan", "settings"}
+    {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings"}
     | {"components", "tracking", "progress"},
     {"segments", "advantages", "losses", "values", "statistics"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
-    | {"codec", "contexts", "store", "store_rows"},
+    | {"codec", "contexts", "replay", "store", "store_rows"},
     {"rollout", "learner", "critic", "optimisation", "objective", "curriculum", "demonstrations", "update_step"},
     {"evaluation", "checkpoint", "report", "assembly"},
     {"training", "sft"},

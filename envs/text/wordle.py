@@ -1,0 +1,180 @@
+"""LMRL-Gym's Wordle: find a word of five letters out of a list of 400 in at most six guesses.
+
+Reward, the benchmark's own scale: -1 for every guess, 0 for the guess that solves it. A guess that is no word of the
+list costs a guess and brings no marks. So a game is worth between 0 (first guess) and -6; the benchmark reports -1.94
+for its best scripted policy.
+
+The hidden word is drawn anew in each turn from the words that agree with all marks so far: the state is then what the
+policy has seen, and nothing else. For the policy that is the same game as with a word fixed at the start.
+
+The list of words is our own (400 common English words, as many as the benchmark has), so returns are on the
+benchmark's scale but belong to this list.
+
+Source: arXiv:2311.18232 (rules, rewards, limit).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
+from rollwright.envs.text.game import GameEnvironment, check_seed, draw, plain
+from rollwright.errors import ConfigError
+from rollwright.types import Split, Task
+
+Marks = str  # one letter per place: g is right, y is elsewhere in the word, b is not (or not again) in it
+SOLVED: Marks = "ggggg"
+MIN_RETURN = -6.0
+GOAL = "Find the hidden word."
+
+
+@cache
+def all_words() -> tuple[str, ...]:
+    """The 400 words, sorted."""
+    text = resources.files(__package__).joinpath("wordle_words.txt").read_text(encoding="utf-8")
+    return tuple(text.split())
+
+
+@cache
+def marks(guess: str, hidden: str) -> Marks:
+    """What `guess` earns against `hidden`. A letter is marked as often as it is hidden, right places first."""
+    left = Counter(h for g, h in zip(guess, hidden, strict=True) if g != h)
+    said = []
+    for g, h in zip(guess, hidden, strict=True):
+        if g == h:
+            said.append("g")
+        elif left[g] > 0:
+            left[g] -= 1
+            said.append("y")
+        else:
+            said.append("b")
+    return "".join(said)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordleState:
+    """Guesses with their marks; a slip has the marks ""."""
+
+    seed: int
+    guesses: tuple[tuple[str, Marks], ...] = ()
+
+
+def consistent(words: Sequence[str], guesses: Sequence[tuple[str, Marks]]) -> tuple[str, ...]:
+    """The words that would have earned every guess its marks."""
+    valid = [(guess, said) for guess, said in guesses if said]
+    return tuple(word for word in words if all(marks(guess, word) == said for guess, said in valid))
+
+
+def most_telling(words: tuple[str, ...]) -> str:
+    """The word among `words` whose marks tell most on average (highest entropy); the first of equals."""
+    return max(words, key=lambda guess: _entropy(Counter(marks(guess, hidden) for hidden in words)))
+
+
+def _entropy(counts: Counter[Marks]) -> float:
+    total = sum(counts.values())
+    return -sum(n / total * math.log(n / total) for n in counts.values())
+
+
+def solver_guess(words: tuple[str, ...], guesses: Sequence[tuple[str, Marks]]) -> str:
+    """The solver's next guess: the most telling of the words that may still be it."""
+    left = consistent(words, guesses)
+    return _opening(words) if len(left) == len(words) else most_telling(left)
+
+
+@cache
+def _opening(words: tuple[str, ...]) -> str:
+    return most_telling(words)
+
+
+class Solver:
+    """Guesses what tells most; knows the list and the marks, not the hidden word."""
+
+    def act(self, env: Environment, observation: Observation) -> str:
+        if not isinstance(env, GameEnvironment) or not isinstance(env.state, WordleState):
+            raise TypeError(f"this teacher plays Wordle, not {type(env).__name__}")
+        return solver_guess(env.game.words, env.state.guesses)  # type: ignore[attr-defined]
+
+
+class WordleWorld:
+    """The game and its world. Build it with `build`."""
+
+    name = "text.wordle"
+    execution: Execution = "inline"
+    snapshots: SnapshotKind = "exact"
+    state_type = WordleState
+    instructions = (
+        "Find a hidden word of five letters. Answer with one word of five letters. Each letter is then marked: "
+        "g for right, y for elsewhere in the word, b for not in the word."
+    )
+
+    def __init__(self, *, words: tuple[str, ...], max_turns: int) -> None:
+        self.words = words
+        self.max_turns = max_turns
+        self._known = frozenset(words)
+        self.identity = f"{self.name}/{len(words)}/{max_turns}"
+
+    def tasks(self, split: Split) -> list[Task]:
+        return [Task(id=f"{split}/wordle", split=split)]
+
+    def make(self) -> GameEnvironment[WordleState]:
+        return GameEnvironment(self)
+
+    def teacher(self, task: Task) -> Solver:
+        return Solver()
+
+    def begin(self, task: Task, seed: int) -> tuple[WordleState, Observation]:
+        check_seed(task, seed)
+        return WordleState(seed=seed), Observation(text="No guess yet.", goal=GOAL)
+
+    def play(self, state: WordleState, action: str) -> tuple[WordleState, StepResult]:
+        guess = action.strip().lower()
+        if guess not in self._known:
+            after = WordleState(seed=state.seed, guesses=(*state.guesses, (plain(guess, limit=10), "")))
+            return after, StepResult(observation="That is no word of the list.", reward=-1.0)
+        possible = consistent(self.words, state.guesses)
+        hidden = draw(state.seed, len(state.guesses)).choice(possible)
+        said = marks(guess, hidden)
+        after = WordleState(seed=state.seed, guesses=(*state.guesses, (guess, said)))
+        solved = said == SOLVED
+        text = f"{' '.join(guess)}\n{' '.join(said)}"
+        reward = 0.0 if solved else -1.0
+        return after, StepResult(observation=text, reward=reward, terminated=solved, success=True if solved else None)
+
+    def key(self, state: WordleState) -> str:
+        return " ".join(f"{guess}:{said}" for guess, said in state.guesses)
+
+    def texts(self) -> list[str]:
+        """Instructions, answers, all words, and the letters and marks with and without a blank before them."""
+        letters = " ".join("abcdefghijklmnopqrstuvwxyz")
+        lines = [f"{letter}\n{mark}" for letter in letters.split() for mark in "gyb"]
+        said = ["No guess yet.", "That is no word of the list.", letters, "g y b g", *lines]
+        return [self.instructions, GOAL, *said, *self.words]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def build(*, words: Sequence[str] | None = None, max_turns: int = 6) -> WordleWorld:
+    """Wordle over `words`.
+
+    Args:
+        words: of five lower-case letters; None for the 400 that come with it.
+        max_turns: guesses; 6 in published results.
+
+    Raises:
+        ConfigError: fewer than two words, a word twice or of another form, or no guess allowed.
+    """
+    chosen = all_words() if words is None else tuple(words)
+    wrong = [word for word in chosen if len(word) != 5 or not (word.isascii() and word.isalpha() and word.islower())]
+    if wrong or len(chosen) < 2 or len(set(chosen)) != len(chosen):
+        raise ConfigError(
+            f"text.wordle needs two or more different words of five lower-case letters, got {wrong or chosen}"
+        )
+    if max_turns < 1:
+        raise ConfigError(f"text.wordle needs max_turns of 1 or more, got {max_turns}")
+    return WordleWorld(words=chosen, max_turns=max_turns)
