@@ -25,9 +25,9 @@ LAYERS = (
     | {"components", "tracking", "progress"},
     {"segments", "advantages", "losses", "values", "statistics"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
-    | {"codec", "contexts", "replay", "store", "store_rows"},
-    {"rollout", "learner", "critic", "optimisation", "objective", "curriculum", "demonstrations", "update_step"},
-    {"evaluation", "checkpoint", "report", "assembly"},
+    | {"codec", "contexts", "ranks", "replay", "store", "store_rows"},
+    {"rollout", "learner", "critic", "optimisation", "objective", "curriculum", "demonstrations", "update_step", "zero"},
+    {"evaluation", "checkpoint", "report", "assembly", "resumption"},
     {"training", "sft"},
     {"cli"},
 )

@@ -106,6 +106,10 @@ class TrajectoryStore:
         numbers = [number for table in TABLES for number in _shard_files(self.folder / table)]
         return max(numbers, default=-1) + 1
 
+    def shard_numbers(self) -> list[int]:
+        """Numbers of the whole shards, ascending."""
+        return sorted(self._shards)
+
     def append(self, trajectories: Sequence[Trajectory], *, tag: str = "") -> int | None:
         """Write one shard; it is on the disk, whole, when this returns.
 

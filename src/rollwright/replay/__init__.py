@@ -1,0 +1,35 @@
+"""Replay: random access to the turns of a trajectory store, views over them, and samplers whose state is saved.
+
+The store stays the only truth. `TurnTable` lays an index of plain arrays beside it, which is memory-mapped and can be
+deleted at any time; a view is an array of turn numbers; a sampler draws from views.
+"""
+
+from rollwright.replay.sampler import Mixture, ReplaySampler, split_by_trajectory
+from rollwright.replay.table import Transition, TurnTable, returns_to_go
+from rollwright.replay.views import (
+    above,
+    best_trajectories,
+    cap_relative,
+    in_perplexity_band,
+    keep_trajectories,
+    one_success_per_task,
+    states_only,
+    valid_turns,
+)
+
+__all__ = [
+    "Mixture",
+    "ReplaySampler",
+    "Transition",
+    "TurnTable",
+    "above",
+    "best_trajectories",
+    "cap_relative",
+    "in_perplexity_band",
+    "keep_trajectories",
+    "one_success_per_task",
+    "returns_to_go",
+    "split_by_trajectory",
+    "states_only",
+    "valid_turns",
+]

@@ -1,0 +1,193 @@
+"""Random access to every turn of a store: a million turns on disk, a few arrays of numbers in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollwright.errors import DataError
+from rollwright.replay.index import CODED, TRAJECTORY, ShardIndex, open_index
+from rollwright.store import TABLES, TrajectoryStore
+from rollwright.store_rows import unpack_text
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One turn as an off-policy learner needs it: (s, a, r, s').
+
+    prompt_ids, action_ids: what the acting policy was given and wrote. action_mask, logprobs: one entry per action
+    token: whether somebody chose it, and its log-prob as sampled.
+    next_prompt_ids: s'; empty where the task ended, and where a truncated end left no prompt that fits.
+    return_to_go: discounted per turn, this turn's reward included. success: the task's verdict, None without one.
+    index: the turn's number in the table. trajectory: its trajectory's number.
+    """
+
+    prompt_ids: tuple[int, ...]
+    action_ids: tuple[int, ...]
+    action_mask: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    reward: float
+    next_prompt_ids: tuple[int, ...]
+    terminated: bool
+    truncated: bool
+    return_to_go: float
+    trajectory_return: float
+    success: bool | None
+    task: str
+    turn: int
+    turns_left: int
+    trajectory: int
+    index: int
+
+
+class TurnTable:
+    """All turns of a trajectory store, numbered from 0 in the order in which they were written.
+
+    Args:
+        store: the store, or its folder.
+        cache: folder of the index; None = `replay_index` in the store's folder. It is derived from the store and may be
+            deleted at any time.
+
+    Attributes:
+        trajectories: [S] structured array, see `index.TRAJECTORY`; `first_turn` counts over all shards.
+        names: for "task", "tag", "origin" and "policy" the strings behind the codes of `trajectories`.
+
+    Raises:
+        DataError: the store holds no turn.
+    """
+
+    def __init__(self, store: TrajectoryStore | str | Path, *, cache: Path | None = None) -> None:
+        self.store = store if isinstance(store, TrajectoryStore) else TrajectoryStore(store, mode="read")
+        self._cache = cache or self.store.folder / "replay_index"
+        self._shards: dict[int, ShardIndex] = {}
+        self._order: list[int] = []  # shard numbers as they were taken in
+        self.trajectories: Array = np.zeros(0, TRAJECTORY)
+        self.names: dict[str, list[str]] = {field: [] for field in CODED}
+        self._first_turns = np.zeros(1, np.int64)
+        self.refresh()
+        if not len(self):
+            raise DataError(f"{self.store.folder} holds no turn to replay: collect some first (recipes/collect.py)")
+
+    def __len__(self) -> int:
+        """Turns in all shards."""
+        return int(self._first_turns[-1])
+
+    def refresh(self) -> int:
+        """Take in the shards that the store has gained. Numbers given before stay valid.
+
+        Returns:
+            How many turns are new.
+        """
+        before = len(self)
+        for number in self.store.shard_numbers():
+            if number not in self._shards:
+                paths = [self.store.folder / table / f"{number:06d}.parquet" for table in TABLES]
+                self._shards[number] = open_index(paths[0], paths[1], self._cache / f"{number:06d}")
+                self._order.append(number)
+                self._take_in(self._shards[number])
+        return len(self) - before
+
+    def _take_in(self, shard: ShardIndex) -> None:
+        rows = np.array(shard.trajectories)
+        for field, listed in shard.names.items():
+            known = {name: code for code, name in enumerate(self.names[field])}
+            codes = [known.setdefault(unpack_text(name), len(known)) for name in listed]
+            self.names[field] = list(known)
+            rows[field] = np.asarray(codes, np.int32)[rows[field]] if codes else rows[field]
+        rows["first_turn"] += len(self)
+        self.trajectories = np.concatenate([self.trajectories, rows])
+        self._first_turns = np.append(self._first_turns, len(self) + len(shard.turns))
+
+    def column(self, name: str) -> Array:
+        """[U] one field of every turn: "turn", "reward", "terminated", "truncated", or "length" of the action."""
+        parts = []
+        for shard in self._shards.values():
+            turns = shard.turns
+            parts.append(turns["end"] - turns["action"] if name == "length" else np.array(turns[name]))
+        return np.concatenate(parts)
+
+    def owners(self) -> Array:
+        """[U] int64, the trajectory of every turn."""
+        return np.repeat(np.arange(len(self.trajectories)), self.trajectories["num_turns"])
+
+    def per_turn(self, field: str) -> Array:
+        """[U] a field of `trajectories`, repeated for each of its turns."""
+        return np.repeat(self.trajectories[field], self.trajectories["num_turns"])
+
+    def transitions(self, indices: Sequence[int] | Array, *, gamma: float = 1.0) -> list[Transition]:
+        """The turns of these numbers, in this order."""
+        return [self._transition(int(index), gamma) for index in indices]
+
+    def prompt_ids(self, index: int) -> tuple[int, ...]:
+        """What the acting policy was given in this turn."""
+        shard, place = self._locate(index)
+        return tuple(_prompt(shard, place).tolist())
+
+    def _locate(self, index: int) -> tuple[ShardIndex, int]:
+        if not 0 <= index < len(self):
+            raise DataError(f"the table has turns 0 to {len(self) - 1}, not {index}")
+        number = int(np.searchsorted(self._first_turns, index, side="right")) - 1
+        return self._shards[self._order[number]], index - int(self._first_turns[number])
+
+    def _transition(self, index: int, gamma: float) -> Transition:
+        shard, place = self._locate(index)
+        turn = shard.turns[place]
+        local = shard.trajectories[turn["trajectory"]]
+        number = int(np.searchsorted(self.trajectories["first_turn"], index, side="right")) - 1
+        end = int(local["first_turn"] + local["num_turns"])
+        tokens = slice(int(turn["action"]), int(turn["end"]))
+        rewards = shard.turns["reward"][place:end]
+        return Transition(
+            prompt_ids=tuple(_prompt(shard, place).tolist()),
+            action_ids=tuple(shard.ids[tokens].tolist()),
+            action_mask=tuple(shard.mask[tokens].tolist()),
+            logprobs=tuple(shard.logprobs[tokens].tolist()),
+            reward=float(turn["reward"]),
+            next_prompt_ids=_next_prompt(shard, place, local),
+            terminated=place + 1 == end and not local["truncated"],
+            truncated=place + 1 == end and bool(local["truncated"]),
+            return_to_go=float(rewards @ gamma ** np.arange(len(rewards))),
+            trajectory_return=float(local["total_reward"]),
+            success=None if local["success"] < 0 else bool(local["success"]),
+            task=self.names["task"][int(self.trajectories["task"][number])],
+            turn=int(turn["turn"]),
+            turns_left=end - place - 1,
+            trajectory=number,
+            index=index,
+        )
+
+
+def _prompt(shard: ShardIndex, place: int) -> Array:
+    """A turn's prompt: what it shares with the turns before it, then its own ids."""
+    first = place
+    while shard.turns["shared"][first] > 0:
+        first -= 1
+    seen: Array = np.zeros(0, np.int32)
+    for at in range(first, place + 1):
+        turn = shard.turns[at]
+        prompt = np.concatenate([seen[: turn["shared"]], shard.ids[turn["prompt"] : turn["action"]]])
+        seen = np.concatenate([prompt, shard.ids[turn["action"] : turn["end"]]])
+    return prompt
+
+
+def _next_prompt(shard: ShardIndex, place: int, trajectory: Any) -> tuple[int, ...]:
+    if place + 1 < trajectory["first_turn"] + trajectory["num_turns"]:
+        return tuple(_prompt(shard, place + 1).tolist())
+    return tuple(shard.next_ids[trajectory["next_start"] : trajectory["next_end"]].tolist())
+
+
+def returns_to_go(table: TurnTable, gamma: float) -> Array:
+    """[U] float64, discounted return from every turn on, its own reward included; one step of gamma per turn."""
+    totals = table.column("reward").astype(np.float64)
+    firsts, counts = table.trajectories["first_turn"], table.trajectories["num_turns"]
+    for place in range(int(counts.max()) - 2, -1, -1):
+        at = firsts[counts > place + 1] + place
+        totals[at] += gamma * totals[at + 1]
+    return totals

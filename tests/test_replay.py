@@ -1,0 +1,210 @@
+"""Replay: the index reads what the store wrote, views keep what the cards say, samplers resume where they were."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rollwright.errors import DataError
+from rollwright.replay import (
+    Mixture,
+    ReplaySampler,
+    TurnTable,
+    above,
+    best_trajectories,
+    cap_relative,
+    in_perplexity_band,
+    keep_trajectories,
+    one_success_per_task,
+    returns_to_go,
+    split_by_trajectory,
+    states_only,
+    valid_turns,
+)
+from rollwright.store import TrajectoryStore
+from rollwright.types import Score, Span, Split, StopReason, Task, Trajectory, Turn
+
+
+def turn(prompt: tuple[int, ...], action: tuple[int, ...], reward: float = 0.0, **more: object) -> Turn:
+    logprobs = tuple(-0.1 * (i + 1) for i in range(len(action)))
+    return Turn(
+        prompt_ids=prompt,
+        action_ids=action,
+        action_logprobs=logprobs,
+        text="x",
+        rewards={"env": reward} if reward else {},
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def trajectory(
+    name: str, *turns: Turn, split: Split = "train", success: bool | None = None, **more: object
+) -> Trajectory:
+    fields: dict[str, object] = {"stop_reason": StopReason.TERMINATED} | more
+    task = Task(id=str(fields.pop("task", name)), split=split)
+    return Trajectory(id=name, task=task, seed=7, turns=turns, success=success, **fields)  # type: ignore[arg-type]
+
+
+GROWING = trajectory(  # an append-only history
+    "growing", turn((1, 2), (3,)), turn((1, 2, 3, 4), (5, 6), 0.5), turn((1, 2, 3, 4, 5, 6, 7), (8,), 1.0), success=True
+)
+WINDOWED = trajectory(  # every prompt its own; cut by a limit
+    "windowed",
+    turn((10, 11), (12,), -1.0),
+    turn(
+        (10, 13),
+        (14, 15),
+        -1.0,
+        spans=(Span(start=0, end=1, version=0, producer="forced"), Span(start=1, end=2, version=0)),
+    ),
+    stop_reason=StopReason.MAX_TURNS,
+    success=False,
+    next_prompt_ids=(10, 16),
+)
+BLIND = trajectory("blind", turn((20,), (21,)), stop_reason=StopReason.MAX_TOKENS, success=False)
+FAULT = trajectory("fault", turn((30,), (31,)), stop_reason=StopReason.ENV_ERROR)
+HELD_OUT = trajectory("held", turn((40,), (41,)), split="test", success=True)
+UNDECIDED = trajectory("undecided", turn((50,), (51,)), score=Score(value=None, verifier="judge"))
+LOG = trajectory("log", turn((60,), ()), has_actions=False, origin="log")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> TurnTable:
+    store = TrajectoryStore(tmp_path / "store")
+    store.append([GROWING, WINDOWED], tag="a")
+    store.append([BLIND, FAULT, HELD_OUT, UNDECIDED, LOG], tag="b")
+    return TurnTable(store)
+
+
+def test_turns_read_back_as_they_were_written(table: TurnTable) -> None:
+    assert len(table) == 10
+    for number, (owner, written) in enumerate([(t, u) for t in (GROWING, WINDOWED) for u in t.turns]):
+        [read] = table.transitions([number])
+        assert (read.prompt_ids, read.action_ids) == (written.prompt_ids, written.action_ids)
+        assert read.action_mask == written.action_mask
+        assert read.logprobs == pytest.approx(written.action_logprobs)
+        assert (read.reward, read.task, read.success) == (written.reward, owner.task.id, owner.success)
+        assert table.prompt_ids(number) == written.prompt_ids
+
+
+def test_the_next_state_is_the_next_prompt_and_ends_keep_apart(table: TurnTable) -> None:
+    first, second, last, before_cut, cut, blind = table.transitions(range(6))
+    assert first.next_prompt_ids == GROWING.turns[1].prompt_ids and not first.terminated and not first.truncated
+    assert second.turns_left == 1 and last.turns_left == 0
+    assert last.terminated and not last.truncated and last.next_prompt_ids == ()
+    assert before_cut.next_prompt_ids == (10, 13)
+    assert cut.truncated and not cut.terminated and cut.next_prompt_ids == (10, 16), "bootstrap only the truncated"
+    assert blind.truncated and blind.next_prompt_ids == ()
+
+
+def test_returns_to_go_count_turns(table: TurnTable) -> None:
+    expected = [0.5 * 0.5 + 0.25 * 1.0, 0.5 + 0.5 * 1.0, 1.0, -1.5, -1.0]
+    assert returns_to_go(table, 0.5)[:5] == pytest.approx(expected)
+    assert [t.return_to_go for t in table.transitions(range(5), gamma=0.5)] == pytest.approx(expected)
+
+
+def test_valid_turns_leave_out_faults_held_out_undecided_and_empty_actions(table: TurnTable) -> None:
+    assert valid_turns(table).tolist() == [0, 1, 2, 3, 4, 5]
+    assert valid_turns(table, needs_next=True).tolist() == [0, 1, 2, 3, 4], "a blind end has nothing to bootstrap from"
+    assert states_only(table).tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+
+
+def test_the_best_tenth_of_failures_is_all_of_them_unless_positive_only() -> None:
+    scores = np.array([0.0] * 19 + [1.0])
+    assert len(best_trajectories(scores, 0.1, positive_only=False)) == 20
+    assert best_trajectories(scores, 0.1, positive_only=True).tolist() == [19]
+    ranked = np.arange(10.0)
+    assert best_trajectories(ranked, 0.1, positive_only=False).tolist() == [9]
+    assert best_trajectories(ranked, 0.3, positive_only=False, among=np.arange(5)).tolist() == [3, 4]
+    with pytest.raises(ValueError, match="fraction"):
+        best_trajectories(scores, 0.0, positive_only=False)
+
+
+def test_filters_by_trajectory_advantage_and_perplexity(table: TurnTable) -> None:
+    kept = keep_trajectories(table, np.array([1]), among=valid_turns(table))
+    assert kept.tolist() == [3, 4]
+    assert above(np.array([7, 8, 9]), np.array([0.25, 0.26, 0.1]), 0.25).tolist() == [8]
+    turns = np.arange(4)
+    p = np.log(np.array([0.5, 0.500001, 0.95, 0.950001]))
+    assert in_perplexity_band(turns, p).tolist() == [1, 2], "WebRL's band is open below and closed above"
+    assert np.exp(np.mean([-0.1, -0.3])) == pytest.approx(0.8187, abs=1e-4)
+    rng = np.random.default_rng(0)
+    assert len(cap_relative(np.arange(50), num_current=10, ratio=2.0, rng=rng)) == 20
+
+
+def test_one_success_per_task_is_the_latest(tmp_path: Path) -> None:
+    store = TrajectoryStore(tmp_path / "s")
+    wins = [
+        trajectory(f"t{i}", turn((1,), (2,)), task=task, success=won)
+        for i, (task, won) in enumerate([("a", True), ("b", False), ("a", True), ("c", True), ("a", False)])
+    ]
+    store.append(wins)
+    assert one_success_per_task(TurnTable(store)).tolist() == [2, 3]
+
+
+def test_a_grown_store_is_taken_in_and_numbers_stay(tmp_path: Path) -> None:
+    store = TrajectoryStore(tmp_path / "s")
+    store.append([GROWING])
+    table = TurnTable(store)
+    before = table.transitions([2])
+    store.append([WINDOWED])
+    assert table.refresh() == 2 and len(table) == 5 and table.transitions([2]) == before
+    assert table.transitions([4])[0].next_prompt_ids == (10, 16)
+    assert table.names["task"] == ["growing", "windowed"]
+
+
+def test_the_index_is_rebuilt_when_torn_or_stale(tmp_path: Path) -> None:
+    store = TrajectoryStore(tmp_path / "s")
+    store.append([GROWING])
+    TurnTable(store)
+    meta = tmp_path / "s" / "replay_index" / "000000" / "meta.json"
+    meta.write_text("{", encoding="utf-8")
+    assert TurnTable(store).prompt_ids(2) == GROWING.turns[2].prompt_ids
+    store.rewind(0)
+    store.append([replace(WINDOWED)])
+    assert TurnTable(store).prompt_ids(1) == WINDOWED.turns[1].prompt_ids
+
+
+def test_nothing_to_replay_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no turn to replay"):
+        TurnTable(TrajectoryStore(tmp_path / "s"))
+    store = TrajectoryStore(tmp_path / "s")
+    store.append([FAULT])
+    with pytest.raises(DataError, match="view `expert`"):
+        ReplaySampler(TurnTable(store), valid_turns(TurnTable(store)), seed=0, name="expert")
+
+
+def test_draws_are_uniform_over_the_view_and_resume(table: TurnTable) -> None:
+    view = valid_turns(table)
+    sampler = ReplaySampler(table, view, seed=3)
+    counts = np.bincount(sampler.indices(60_000), minlength=len(table))
+    assert counts[6:].sum() == 0 and abs(counts[:6] / 10_000 - 1).max() < 0.05
+    saved = sampler.state_dict()
+    expected = sampler.indices(50).tolist()
+    again = ReplaySampler(table, view, seed=99)
+    again.load_state_dict(saved)
+    assert again.indices(50).tolist() == expected and again.num_drawn == 60_050
+
+
+def test_a_share_of_zero_never_touches_its_data(table: TurnTable) -> None:
+    offline, online = (ReplaySampler(table, np.array(turns), seed=0) for turns in ([0, 1, 2], [3, 4]))
+    both = Mixture([(offline, 0.5), (online, 0.5)]).sample(7)
+    assert [t.trajectory for t in both] == [0, 0, 0, 1, 1, 1, 1]
+    drawn = offline.num_drawn
+    assert {t.trajectory for t in Mixture([(offline, 0.0), (online, 1.0)]).sample(64)} == {1}
+    assert offline.num_drawn == drawn
+    with pytest.raises(ValueError, match="add up to 1"):
+        Mixture([(offline, 0.5)])
+
+
+def test_the_validation_split_keeps_trajectories_together(tmp_path: Path) -> None:
+    store = TrajectoryStore(tmp_path / "s")
+    store.append([trajectory(f"t{i}", *(turn((i, t), (1,)) for t in range(5))) for i in range(200)])
+    table = TurnTable(store)
+    train, held = split_by_trajectory(table, valid_turns(table), validation_frac=0.2)
+    owners = table.owners()
+    assert not set(owners[train]) & set(owners[held]) and len(train) + len(held) == 1000
+    assert 100 < len(held) < 300
