@@ -364,3 +364,39 @@ def test_the_learning_rate_warms_up_and_stays() -> None:
     settings = OptimiserSettings(learning_rate=4.0, warmup_steps=4)
     assert [settings.rate(step) for step in range(6)] == [1.0, 2.0, 3.0, 4.0, 4.0, 4.0]
     assert OptimiserSettings(learning_rate=4.0).rate(0) == 4.0
+
+
+# --- filters -------------------------------------------------------------------------------------------------------
+
+
+def drifted(names: tuple[int, ...], learner: Learner) -> list[Segment]:
+    """The trajectories, the named sequences as if sampled by a policy that gave each token e times less."""
+    plain = trajectories()
+    now = [row.tolist() for row in learner.logprobs(plain)]
+    shift = [1.0 if one.sequence in names else 0.0 for one in plain]
+    return [replace(one, logprobs_sampled=[x - s for x in row]) for one, row, s in zip(plain, now, shift, strict=True)]
+
+
+@pytest.mark.parametrize("correction", ["token_mask", "sequence_mask"])
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_what_a_mask_drops_also_leaves_the_denominator(
+    make_learner: Any, correction: str, aggregation: Aggregation
+) -> None:
+    length = 8 if aggregation == "constant" else None
+    plain = replace(REINFORCE, aggregation=aggregation, max_length=length, correction="none")
+    segments = drifted((0,), make_learner(tiny_llama(VOCAB, hidden=32).double()))
+    masked = gradients(make_learner, segments, replace(plain, correction=correction), token_budget=12)
+    # Dr. GRPO's constant counts every sequence, dropped or not; the others only what is left
+    empty = [replace(one, action_mask=(False,) * len(one.action_ids)) if one.sequence == 0 else one for one in segments]
+    alone = gradients(make_learner, empty, plain, token_budget=1000)
+    for mine, theirs in zip(masked, alone, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-8)
+
+
+def test_a_step_whose_tokens_are_all_filtered_away_moves_nothing(make_learner: Any) -> None:
+    learner = make_learner()
+    segments = drifted(tuple({one.sequence for one in trajectories()}), learner)
+    before = weights_of(learner)
+    metrics = learner.update(segments, PolicyObjective(correction="sequence_mask"))
+    assert_same_weights(before, weights_of(learner))
+    assert metrics["policy/filtered_frac"] == 1.0 and learner.step == 0

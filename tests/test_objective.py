@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from rollwright.config import build
+from rollwright.errors import ConfigError
 from rollwright.objective import PolicyObjective
 from rollwright.records import TokenRecord
+from rollwright.settings import PolicyLossSettings
 
 
 def record(logprobs: torch.Tensor, **changes: Any) -> TokenRecord:
@@ -78,3 +81,77 @@ def test_metrics_are_sums_and_counts_over_unmasked_tokens() -> None:
     metrics = PolicyObjective()(tokens).metrics
     total, count = metrics["policy/sampler_gap_mean"]
     assert round(float(total) / float(count), 4) == 0.1
+
+
+TWO = {"sequence_index": torch.tensor([0, 0, 1]), "num_sequences": 2}
+DRIFTED = {**TWO, "logprobs_sampled": torch.tensor([-2.0, -2.0, -0.5])}  # log weights 1, 0 and 0
+
+
+def from_keys(**keys: Any) -> PolicyObjective:
+    """The objective that these keys of the YAML make."""
+    return PolicyObjective(**build(PolicyLossSettings, keys).objective())
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        # advantages 1, -2, 0.5; the plain gradient is -1, 2, -0.5. e = 2.71828 lies above a cap of 2.
+        ({"correction": "none"}, [-1.0, 2.0, -0.5]),
+        ({}, [-2.0, 2.0, -0.5]),
+        ({"correction": "token_tis", "correction_cap": 5.0}, [-2.71828, 2.0, -0.5]),
+        ({"correction": "sequence_tis"}, [-2.0, 4.0, -0.5]),
+        ({"correction": "token_mask"}, [0.0, 2.0, -0.5]),
+        ({"correction": "sequence_mask"}, [0.0, 0.0, -0.5]),
+        ({"correction": "sequence_mask", "correction_cap": 3.0}, [-2.71828, 5.43656, -0.5]),
+        # The first sequence has a mean advantage below 0 and a mean drift log pi_sampler - log pi of -0.5: it stays.
+        ({"correction": "none", "sequence_filter": "off_policy"}, [-1.0, 2.0, -0.5]),
+    ],
+)
+def test_each_correction_key_changes_the_gradient_as_its_formula_says(keys: Any, expected: list[float]) -> None:
+    assert gradient(from_keys(**keys), **DRIFTED) == expected
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(0.1, [0.0, 0.0, -0.5]), (0.6, [-1.0, 2.0, -0.5])])
+def test_a_bad_sequence_that_the_policy_moved_away_from_is_masked(threshold: float, expected: list[float]) -> None:
+    moved = {**TWO, "logprobs_sampled": torch.tensor([0.0, -2.0, 5.0])}  # drift 1, 0 (mean 0.5); 5.5 of a good one
+    keys = {"correction": "none", "sequence_filter": "off_policy", "filter_threshold": threshold}
+    assert gradient(from_keys(**keys), **moved) == expected
+
+
+def test_masks_and_the_geometric_filter_also_change_the_denominator() -> None:
+    tokens = record(torch.tensor([-1.0, -2.0, -0.5]), **DRIFTED)
+    kept = {
+        name: from_keys(**keys).keep(tokens).tolist()
+        for name, keys in {
+            "token": {"correction": "token_mask"},
+            "sequence": {"correction": "sequence_mask"},
+            "narrow": {"sequence_filter": "geometric"},
+            "wide": {"sequence_filter": "geometric", "filter_high": 1.7},  # mean weight e^0.5 = 1.649
+        }.items()
+    }
+    assert kept == {
+        "token": [False, True, True],
+        "sequence": [False, False, True],
+        "narrow": [False, False, True],
+        "wide": [True, True, True],
+    }
+    assert not PolicyObjective().filters and from_keys(correction="token_mask").filters
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"correction": "none", "correction_cap": 3.0},
+        {"filter_low": 0.9},
+        {"filter_high": 1.1},
+        {"sequence_filter": "off_policy", "filter_high": 1.1},
+        {"sequence_filter": "geometric", "filter_threshold": 0.2},
+    ],
+)
+def test_a_key_that_the_chosen_correction_does_not_read_is_refused(keys: Any) -> None:
+    with pytest.raises(ConfigError, match="no effect"):
+        build(PolicyLossSettings, keys)
+
+
+def test_the_default_correction_is_token_truncation_alone() -> None:
+    assert from_keys() == PolicyObjective(correction="token_tis", correction_cap=2.0, sequence_filter="none")

@@ -22,7 +22,7 @@ from rollwright.critic import CriticSettings, TokenCritic
 from rollwright.errors import ConfigError
 from rollwright.optimisation import Averages, Optimisation, OptimiserSettings, split_minibatches
 from rollwright.prefix_tree import CostModel
-from rollwright.records import TokenObjective, flatten
+from rollwright.records import FilteringObjective, TokenObjective, flatten
 from rollwright.scoring import TokenScorer, causal_lm, check_head
 from rollwright.update_step import UpdateStep
 from rollwright.weights import full_weights
@@ -134,8 +134,9 @@ class Learner:
     ) -> dict[str, float]:
         """Train on a batch: `epochs` passes, each cut into `minibatches` optimiser steps by whole sequences.
 
-        Where the batch gets a single step, the old log-probs are those of the step's own forward pass; otherwise they
-        are computed first, unless the segments bring them.
+        Where the batch gets a single step, the old log-probs are those of the step's own forward pass; otherwise, and
+        for a loss that filters, they are computed first, unless the segments bring them. A step whose tokens are all
+        filtered away is left out.
 
         Returns:
             Metrics averaged over all tokens, ranks and steps.
@@ -146,7 +147,7 @@ class Learner:
         """
         if epochs < 1:
             raise ValueError(f"an update needs at least one epoch, got {epochs}")
-        if minibatches * epochs > 1:
+        if minibatches * epochs > 1 or (isinstance(loss, FilteringObjective) and loss.filters):
             segments = self._with_old(segments)
         averages = Averages()
         self._set_training(True)
@@ -177,7 +178,7 @@ class Learner:
 
     def _optimiser_step(self, segments: Sequence[Segment], loss: TokenObjective, averages: Averages) -> None:
         packs = self._pack(segments, whole_sequences=loss.whole_sequences)
-        UpdateStep(
+        moved = UpdateStep(
             accelerator=self.accelerator,
             policy=self._policy,
             critic=self._critic,
@@ -186,6 +187,8 @@ class Learner:
             step=self.step,
             averages=averages,
         ).run(packs, flatten(segments, device=self.accelerator.device), loss)
+        if not moved:
+            return
         self.step += 1
         positions = sum(packed.input_ids.numel() for packed in packs)
         real = sum(packed.num_real_tokens for packed in packs)

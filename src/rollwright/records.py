@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -69,6 +69,19 @@ class TokenObjective(Protocol):
     def __call__(self, tokens: TokenRecord) -> TokenLoss: ...
 
 
+@runtime_checkable
+class FilteringObjective(TokenObjective, Protocol):
+    """A loss that may leave tokens out of an optimiser step, and so out of its denominator."""
+
+    @property
+    def filters(self) -> bool:
+        """Whether `keep` drops anything at all; if so, the learner computes the old log-probs first."""
+
+    def keep(self, tokens: TokenRecord) -> Tensor:
+        """[N] bool over all tokens of the step, false where one is to be left out."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlatTokens:
     """The per-token numbers of all segments of one update, in the flat order (see `batching`)."""
@@ -84,6 +97,10 @@ class FlatTokens:
             if isinstance(column, Tensor):
                 chosen[name] = column[entries]
         return TokenRecord(**(chosen | computed))  # type: ignore[arg-type]
+
+    def keeping(self, mask: Tensor) -> FlatTokens:
+        """The same tokens with another mask ([N] bool)."""
+        return replace(self, record=replace(self.record, mask=mask))
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """[num_tokens] in the flat order -> one tensor per segment."""

@@ -129,8 +129,10 @@ class PolicyLossSettings(Config):
     clip_low: float = Field(0.2, gt=0, description="The ratio is clipped below 1 - clip_low.")
     clip_high: float = Field(0.2, gt=0, description="... and above 1 + clip_high (DAPO: 0.28).")
     dual_clip: float | None = Field(None, description="Bound for negative advantages, such as 3.0; none = off.")
-    correction: Literal["none", "token_tis", "sequence_tis"] = Field(
-        "token_tis", description="Truncated importance weights for the engine's slightly different policy."
+    correction: Literal["none", "token_tis", "sequence_tis", "token_mask", "sequence_mask"] = Field(
+        "token_tis",
+        description="Importance weights for the engine's slightly different or older policy: cut at the cap (tis), or "
+        "what lies above it left out (mask).",
     )
     correction_cap: float = Field(2.0, ge=1, description="Cap of those weights.")
     kl_coef: float = Field(0.0, ge=0, description="KL to the frozen reference as a loss term; 0 loads no reference.")
@@ -140,15 +142,27 @@ class PolicyLossSettings(Config):
     only_for: ClassVar[Readers] = {
         "max_length": {"aggregation": ("constant",)},
         "clip_low": {"loss": ("ppo", "gspo", "gspo_token", "cispo", "rloo_sequence")},
+    sequence_filter: Literal["none", "geometric", "off_policy"] = Field(
+        "none",
+        description="Leave out whole sequences: whose mean weight lies outside a band (geometric), or that did badly "
+        "and that the policy has moved away from (off_policy, arXiv:2512.02556).",
+    )
+    filter_low: float = Field(0.999, gt=0, le=1, description="geometric: lowest geometric mean of the weights.")
+    filter_high: float = Field(1.001, ge=1, description="geometric: highest one.")
+    filter_threshold: float = Field(0.1, ge=0, description="off_policy: drift it tolerates, in nats per token.")
         "clip_high": {"loss": ("ppo", "gspo", "gspo_token", "cispo", "rloo_sequence")},
         "dual_clip": {"loss": ("ppo", "gspo", "gspo_token", "rloo_sequence")},
-        "correction_cap": {"correction": ("token_tis", "sequence_tis")},
+        "correction_cap": {"correction": ("token_tis", "sequence_tis", "token_mask", "sequence_mask")},
+        "filter_low": {"sequence_filter": ("geometric",)},
+        "filter_high": {"sequence_filter": ("geometric",)},
+        "filter_threshold": {"sequence_filter": ("off_policy",)},
     }
 
     def objective(self) -> dict[str, Any]:
         """The arguments of `rollwright.objective.PolicyObjective`."""
         names = (
-            "aggregation max_length clip_low clip_high dual_clip correction correction_cap kl_coef kl_kind entropy_coef"
+            "aggregation max_length clip_low clip_high dual_clip correction correction_cap sequence_filter filter_low "
+            "filter_high filter_threshold kl_coef kl_kind entropy_coef"
         )
         return {"loss_name": self.loss} | {name: getattr(self, name) for name in names.split()}
 

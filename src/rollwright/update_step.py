@@ -13,7 +13,7 @@ from torch import Tensor
 from rollwright.batching import PackedBatch
 from rollwright.losses import Aggregation, LossCounts, count_loss_units, loss_denominator, token_weights, value_loss
 from rollwright.optimisation import Averages, Optimisation, require_finite
-from rollwright.records import FlatTokens, TokenObjective, TokenRecord
+from rollwright.records import FilteringObjective, FlatTokens, TokenObjective, TokenRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +28,20 @@ class UpdateStep:
     step: int
     averages: Averages
 
-    def run(self, packs: Sequence[PackedBatch], flat: FlatTokens, objective: TokenObjective) -> None:
+    def run(self, packs: Sequence[PackedBatch], flat: FlatTokens, objective: TokenObjective) -> bool:
         """Move policy and critic once, from the gradient of the whole batch.
+
+        Returns:
+            False where the loss's own filter left no token on any rank: then nothing has moved.
 
         Raises:
             NonFiniteUpdate: before anything has moved.
             ValueError: no unmasked token, or a critic without targets.
         """
-        weights = global_token_weights(self.accelerator, flat.record, objective.aggregation, objective.max_length)
+        kept = self._filtered(flat, objective)
+        if kept is None:
+            return False
+        weights = global_token_weights(self.accelerator, kept.record, objective.aggregation, objective.max_length)
         weights = weights * flat.record.weights
         value_weights = global_token_weights(self.accelerator, flat.record, "token-mean", None)
         self._begin()
@@ -46,7 +52,7 @@ class UpdateStep:
             for index in range(rounds):
                 packed, live = packs[index % len(packs)], index < len(packs)
                 last = index == rounds - 1
-                hidden = self._policy_pass(packed, flat, objective, weights * live, live=live, last=last)
+                hidden = self._policy_pass(packed, kept, objective, weights * live, live=live, last=last)
                 if self.critic:
                     self._critic_pass(self.critic, packed, flat, hidden, value_weights * live, last=last)
             self._move()
@@ -54,6 +60,16 @@ class UpdateStep:
             for module in self._modules:
                 module.drop()
             raise
+        return True
+
+    def _filtered(self, flat: FlatTokens, objective: TokenObjective) -> FlatTokens | None:
+        """The tokens that the policy loss keeps (the critic learns from all of them); None where there are none."""
+        if not (isinstance(objective, FilteringObjective) and objective.filters):
+            return flat
+        before, mask = flat.record.mask, objective.keep(flat.record) & flat.record.mask
+        self.averages.add({"policy/filtered_frac": (float((before & ~mask).sum()), float(before.sum()))})
+        left = self.accelerator.reduce(mask.sum(), reduction="sum")
+        return flat.keeping(mask) if int(left) else None
 
     @property
     def _modules(self) -> list[Optimisation]:
