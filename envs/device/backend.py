@@ -1,0 +1,147 @@
+"""What drives a phone: one protocol, so that the same tasks and policies run in process and over ADB.
+
+`InProcess` is a `Phone` in this process. Each method of input takes pixels of the display; `act` in `actions.py`
+turns a policy's action into these calls, the same way for every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .phone import Phone, Setup
+from .storage import Row, Value
+from .widgets import Widget
+
+
+class DeviceState(Protocol):
+    """What a task's verdict may read: the device's data, never its screen."""
+
+    def rows(self, uri: str, where: str = "", args: Sequence[Value] = ()) -> list[Row]:
+        """Rows of a content provider by `_id`. Raises KeyError or ValueError for what it cannot answer."""
+        ...
+
+    def setting(self, namespace: str, name: str) -> str | None: ...
+
+    def file(self, path: str) -> bytes | None:
+        """The content of a file; None where there is none."""
+        ...
+
+    def files(self, folder: str) -> list[str]:
+        """Names of the files directly in a folder, sorted; empty where there is no such folder."""
+        ...
+
+    def activity(self) -> tuple[str, str]:
+        """Package and activity in the foreground."""
+        ...
+
+
+class Backend(DeviceState, Protocol):
+    """A phone that can be reset, seen and touched."""
+
+    size: tuple[int, int]
+
+    def reset(self, setup: Setup) -> None: ...
+
+    def tree(self) -> Widget: ...
+
+    def tap(self, x: int, y: int) -> None: ...
+
+    def long_press(self, x: int, y: int) -> None: ...
+
+    def swipe(self, x1: int, y1: int, x2: int, y2: int) -> None: ...
+
+    def key(self, name: str) -> bool:
+        """Press `KEYCODE_...`; False where the key is not known."""
+        ...
+
+    def text(self, text: str) -> None: ...
+
+    def open_app(self, name: str) -> bool:
+        """False where no app has that name."""
+        ...
+
+    def wait(self, ms: int) -> None: ...
+
+    def screenshot(self, scale: float = 0.5) -> bytes:
+        """The display as PNG."""
+        ...
+
+    def snapshot(self) -> bytes: ...
+
+    def restore(self, state: bytes) -> None: ...
+
+    def close(self) -> None:
+        """Free what is held. May be called twice."""
+        ...
+
+
+class InProcess:
+    """The simulated phone, called directly: about a hundred microseconds a step."""
+
+    def __init__(self) -> None:
+        self.phone = Phone()
+        self.size = self.phone.size
+
+    def reset(self, setup: Setup) -> None:
+        self.phone.power_on(setup)
+
+    def tree(self) -> Widget:
+        return self.phone.tree()
+
+    def tap(self, x: int, y: int) -> None:
+        self.phone.tap(x, y)
+
+    def long_press(self, x: int, y: int) -> None:
+        self.phone.long_press(x, y)
+
+    def swipe(self, x1: int, y1: int, x2: int, y2: int) -> None:
+        self.phone.swipe(x1, y1, x2, y2)
+
+    def key(self, name: str) -> bool:
+        return self.phone.key(name)
+
+    def text(self, text: str) -> None:
+        self.phone.text(text)
+
+    def open_app(self, name: str) -> bool:
+        return self.phone.open_app(name)
+
+    def wait(self, ms: int) -> None:
+        self.phone.wait(ms)
+
+    def screenshot(self, scale: float = 0.5) -> bytes:
+        """Raises MissingDependency where Pillow is not installed."""
+        from .draw import to_png
+
+        return to_png(self.phone.screenshot(scale))
+
+    def rows(self, uri: str, where: str = "", args: Sequence[Value] = ()) -> list[Row]:
+        return self.phone.store.rows(uri, where, args)
+
+    def setting(self, namespace: str, name: str) -> str | None:
+        return self.phone.store.setting(namespace, name)
+
+    def file(self, path: str) -> bytes | None:
+        try:
+            return self.phone.store.read_file(path)
+        except FileNotFoundError:
+            return None
+
+    def files(self, folder: str) -> list[str]:
+        try:
+            return self.phone.store.list_folder(folder)[1]
+        except FileNotFoundError:
+            return []
+
+    def activity(self) -> tuple[str, str]:
+        return self.phone.current_activity()
+
+    def snapshot(self) -> bytes:
+        return self.phone.snapshot()
+
+    def restore(self, state: bytes) -> None:
+        self.phone.restore(state)
+
+    def close(self) -> None:
+        """The phone is kept until nobody refers to it any more: sqlite frees its memory then."""
