@@ -289,7 +289,7 @@ def test_each_turn_carries_the_state_it_was_decided_in_and_nothing_is_asked_afte
 def test_too_many_faults_stop_the_run_with_the_table() -> None:
     made = collector(StubWorld(["crash"] * 99), retries=0, faults=FaultLog(None, max_frac=0.5, grace=4))
     task = Task(id="stub", split="train")
-    with pytest.raises(FaultBudgetExceeded, match="env_error"):
+    with pytest.raises(FaultBudgetExceeded, match="environment"):
         made.play([made.request(str(i), task, i) for i in range(8)])
     made.close()
 

@@ -14,10 +14,10 @@ from rollwright.components import load
 from rollwright.contexts import AppendOnly, Windowed
 from rollwright.env import SmallLanguage, World
 from rollwright.errors import ConfigError
-from rollwright.generation.base import Engine, Sampling
+from rollwright.generation.base import BatchEngine, Engine, Sampling
 from rollwright.progress import Progress
 from rollwright.reward import Reward
-from rollwright.rollout import Actor, Collector, FaultLog, Limits
+from rollwright.rollout import Actor, Collector, FaultLog, Journal, JournalledActor, Limits, RoundsActor
 from rollwright.rollout.episode import Context
 from rollwright.settings import (
     EngineSettings,
@@ -96,14 +96,16 @@ def policy_folder(settings: ModelSettings, world: World, run_folder: Path) -> Pa
     if not isinstance(world, SmallLanguage):
         raise ConfigError(f"model.path=tiny needs a world with `texts()`; {world.name} has none: name a model folder")
     if not (folder / "config.json").exists():
+        beside = folder.with_name(f".{folder.name}.writing")  # a kill must not leave half a model behind
         make_tiny_model(
-            folder,
+            beside,
             texts=list(world.texts()),
             hidden=settings.tiny_hidden,
             layers=settings.tiny_layers,
             context_length=settings.tiny_context,
             seed=settings.tiny_seed,
         )
+        beside.rename(folder)
     return folder
 
 
@@ -165,6 +167,26 @@ def open_collector(
         parallel_episodes=settings.parallel_episodes,
         retries=settings.retries,
     )
+
+
+def open_actor(settings: RolloutSettings, engine: Engine, journal: Journal) -> Actor:
+    """The policy behind the engine, asked as `rollout.schedule` says.
+
+    Raises:
+        ConfigError: rounds are asked of an engine that cannot take whole batches.
+    """
+    if settings.schedule == "continuous":
+        return JournalledActor(engine, journal)
+    if not isinstance(engine, BatchEngine):
+        raise ConfigError(
+            f"rollout.schedule=rounds needs an engine that takes whole batches, and {engine.name!r} does not: use "
+            "engine=vllm or engine=transformers, or rollout.schedule=continuous"
+        )
+    import torch
+
+    # Some backward passes add in parallel, in whatever order the threads come.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return RoundsActor(engine, engine_call_s=settings.engine_call_s, journal=journal)
 
 
 def judge(

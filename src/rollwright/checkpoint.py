@@ -1,12 +1,13 @@
-"""Checkpoints on disk: written beside, fsynced, renamed; a half-written one is recognised and passed over."""
+"""Checkpoints on disk: written beside, fsynced, renamed; one that is half-written or damaged is passed over."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rollwright.errors import RunFolderError
 
 log = logging.getLogger(__name__)
 _STATE = "state.json"
+_WRITING = ".writing_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,60 +29,125 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run. `state.json` is written last, so a folder without it is not a checkpoint.
+    """The checkpoints of one run. `state.json` is written last and lists every other file with size and hash.
 
     Args:
         root: the folder that holds them, one `step_000123` each.
         keep: how many of the newest stay on disk.
+        is_main: whether this rank makes, completes and drops the folders; the others only write their part.
+        wait: returns when every rank has called it.
     """
 
-    def __init__(self, root: Path, *, keep: int = 2) -> None:
-        self.root, self.keep = root, keep
+    def __init__(
+        self, root: Path, *, keep: int = 2, is_main: bool = True, wait: Callable[[], None] = lambda: None
+    ) -> None:
+        self.root, self.keep, self.is_main, self.wait = root, keep, is_main, wait
 
     def save(self, step: int, write: Callable[[Path], None], state: Mapping[str, Any]) -> Path:
-        """Write one checkpoint; earlier ones are dropped only after the new one is complete.
+        """Write one checkpoint; earlier ones are dropped only after the new one is complete. All ranks call it.
 
         Raises:
             RunFolderError: the disk is full or not writable; what was there before is untouched.
         """
         final = self.root / f"step_{step:06d}"
-        beside = self.root / f".writing_{final.name}"
+        beside = self.root / f"{_WRITING}{final.name}"
         try:
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
+            if self.is_main:
+                self._clear_litter()
+                beside.mkdir(parents=True)
+            self.wait()
             write(beside)
-            _write_synced(beside / _STATE, json.dumps({"step": step, **state}))
-            shutil.rmtree(final, ignore_errors=True)
-            beside.rename(final)
-        except OSError as error:
+            self.wait()
+            if self.is_main:
+                _complete(beside, {"step": step, **state})
+                _put_in_place(beside, final)
+        except Exception as error:
             shutil.rmtree(beside, ignore_errors=True)
+            if not _is_disk_trouble(error):
+                raise
             raise RunFolderError(
                 f"checkpoint of step {step} could not be written to {self.root}: {error}. Earlier checkpoints are "
                 "untouched; free some space and start the same command again to resume"
             ) from error
-        for old in self._complete()[: -self.keep]:
-            shutil.rmtree(old.path, ignore_errors=True)
+        if self.is_main:
+            for old in list(self._by_age())[self.keep :]:
+                shutil.rmtree(old.path, ignore_errors=True)
+        self.wait()
         return final
 
     def latest(self) -> Checkpoint | None:
-        """The newest complete checkpoint, or None."""
-        complete = self._complete()
-        return complete[-1] if complete else None
+        """The newest complete and undamaged checkpoint, or None. What is passed over is named in a warning."""
+        for found in self._by_age():
+            trouble = damage(found)
+            if not trouble:
+                return found
+            log.warning("%s is damaged, passing it over: %s", found.path, trouble)
+        return None
 
-    def _complete(self) -> list[Checkpoint]:
-        """Complete checkpoints, oldest first."""
-        found = []
-        for path in sorted(self.root.glob("step_*")):
+    def _by_age(self) -> Iterator[Checkpoint]:
+        """Checkpoints whose writing was finished, newest first."""
+        for path in sorted(self.root.glob("step_*"), reverse=True):
             try:
                 state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-                found.append(Checkpoint(step=int(state["step"]), path=path, state=state))
-            except (OSError, ValueError, KeyError) as error:
+                yield Checkpoint(step=int(state["step"]), path=path, state=state)
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("%s is not a complete checkpoint, passing it over: %s", path, error)
-        return found
+
+    def _clear_litter(self) -> None:
+        for path in self.root.glob(f"{_WRITING}*"):  # a kill left it behind
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def damage(checkpoint: Checkpoint) -> str:
+    """What is wrong with the files that the checkpoint lists, or an empty string."""
+    for name, (size, digest) in checkpoint.state.get("files", {}).items():
+        file = checkpoint.path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes, expected {size}"
+        if _digest(file) != digest:
+            return f"{name} does not hold what was written to it"
+    return ""
+
+
+def _complete(folder: Path, state: Mapping[str, Any]) -> None:
+    """Bring everything to the disk, then write the file that makes the folder a checkpoint."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = {}
+    for file in files:
+        _sync(file)
+        listed[str(file.relative_to(folder))] = (file.stat().st_size, _digest(file))
+    (folder / _STATE).write_text(json.dumps({**state, "files": listed}), encoding="utf-8")
+    for path in (folder / _STATE, *(p for p in folder.rglob("*") if p.is_dir()), folder):
+        _sync(path)
+
+
+def _put_in_place(beside: Path, final: Path) -> None:
+    """Rename; one of the same step goes only after the new one stands, so that a kill in between loses neither."""
+    replaced = final.with_name(f"{final.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if final.exists():
+        final.rename(replaced)
+    beside.rename(final)
+    _sync(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _is_disk_trouble(error: BaseException) -> bool:
+    """Torch and safetensors wrap a full disk into errors of their own."""
+    signs = ("No space left", "file write failed", "unexpected pos", "Disk quota", "os error 28")
+    return isinstance(error, OSError) or any(sign in str(error) for sign in signs)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

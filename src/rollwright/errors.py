@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+
+FaultKind = Literal["environment", "engine", "reward", "data", "ours"]
+"""Whose fault it was; every line of `faults.jsonl` carries one."""
 
 
 class RollwrightError(Exception):
@@ -19,6 +23,10 @@ class UnknownComponent(ConfigError):
 
 class MissingDependency(RollwrightError):
     """An optional package or program is needed and not installed; the message names what installs it."""
+
+
+class EnvironmentUnavailable(RollwrightError):
+    """This machine cannot run the environment (no user namespaces, say); the message names what would allow it."""
 
 
 class RunFolderError(RollwrightError):
@@ -42,6 +50,10 @@ class EnvironmentFault(RollwrightError):
 
     The episode ends with `StopReason.ENV_ERROR`; it is retried, counted, and never scored.
     """
+
+
+class ReplayMismatch(EnvironmentFault):
+    """A replayed episode shows something else than it did before: the world does not repeat itself."""
 
 
 class EngineFault(RollwrightError):
@@ -75,3 +87,18 @@ class ContractViolation(RollwrightError, AssertionError):
         self.violations = tuple(violations)
         lines = "".join(f"\n- {violation}" for violation in self.violations)
         super().__init__(f"{subject} breaks its contract in {len(self.violations)} ways:{lines}")
+
+
+_KINDS: tuple[tuple[type[RollwrightError], FaultKind], ...] = (
+    (EnvironmentFault, "environment"),
+    (EngineFault, "engine"),
+    (ParityError, "engine"),
+    (RewardFault, "reward"),
+    (DataError, "data"),
+    (TemplateError, "data"),
+)
+
+
+def fault_kind(error: BaseException) -> FaultKind:
+    """Whose fault an error is; what nobody else answers for is ours."""
+    return next((kind for known, kind in _KINDS if isinstance(error, known)), "ours")

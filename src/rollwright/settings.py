@@ -16,7 +16,9 @@ class RunSettings(Config):
     seed: int = Field(0, ge=0, description="Fixes task order, start states and every sampled token.")
     steps: int = Field(20, ge=0, description="Optimiser steps (iterations of collect, update, sync).")
     max_minutes: float = Field(0.0, ge=0, description="Stop cleanly after so many minutes; 0 = no limit.")
-    resume: Literal["auto", "never"] = Field("auto", description="auto: continue from the folder's last checkpoint.")
+    resume: Literal["auto", "never", "must"] = Field(
+        "auto", description="auto: continue from the folder's last checkpoint if there is one; must: or stop."
+    )
     checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 = only at the end.")
     keep_checkpoints: int = Field(2, ge=1, description="How many checkpoints stay on disk.")
     transcripts_every: int = Field(5, ge=0, description="Steps between readable transcripts; 0 = none.")
@@ -70,11 +72,19 @@ class RolloutSettings(Config):
     groups_per_step: int = Field(12, ge=1, description="Groups collected for one optimiser step.")
     max_turns: int = Field(0, ge=0, description="Turns before the episode is cut; 0 = the world's own limit.")
     max_action_tokens: int = Field(24, ge=1, description="Longest action, stop token included.")
+    max_staleness: int = Field(
+        0, ge=0, description="Weight updates that an episode may be behind: 0 = on-policy; k plays k batches ahead."
+    )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; the learner uses the same.")
     context: Literal["append", "windowed"] = Field("windowed", description="Whole history, or latest state.")
     history: int = Field(4, ge=0, description="windowed: how many past actions the prompt shows.")
     max_observation_tokens: int = Field(0, ge=0, description="Cut longer observations, visibly; 0 = never.")
     parallel_episodes: int = Field(32, ge=1, description="Episodes in flight at once.")
+    schedule: Literal["continuous", "rounds"] = Field(
+        "continuous",
+        description="continuous: the engine never waits; rounds: it is asked when all running episodes wait for it, "
+        "so that two runs, or a killed and resumed one, agree bit for bit.",
+    )
     retries: int = Field(2, ge=0, description="How often a faulted episode is played again.")
     max_fault_frac: float = Field(0.2, ge=0, le=1, description="Share of lost episodes above which the run stops.")
     episode_s: float = Field(300.0, gt=0, description="Wall-clock limit of an episode.")
@@ -135,13 +145,6 @@ class PolicyLossSettings(Config):
         "what lies above it left out (mask).",
     )
     correction_cap: float = Field(2.0, ge=1, description="Cap of those weights.")
-    kl_coef: float = Field(0.0, ge=0, description="KL to the frozen reference as a loss term; 0 loads no reference.")
-    kl_kind: Literal["k2", "k3", "abs", "k3+"] = Field("k3", description="Estimator of that KL.")
-    entropy_coef: float = Field(0.0, ge=0, description="Entropy bonus.")
-
-    only_for: ClassVar[Readers] = {
-        "max_length": {"aggregation": ("constant",)},
-        "clip_low": {"loss": ("ppo", "gspo", "gspo_token", "cispo", "rloo_sequence")},
     sequence_filter: Literal["none", "geometric", "off_policy"] = Field(
         "none",
         description="Leave out whole sequences: whose mean weight lies outside a band (geometric), or that did badly "
@@ -150,6 +153,13 @@ class PolicyLossSettings(Config):
     filter_low: float = Field(0.999, gt=0, le=1, description="geometric: lowest geometric mean of the weights.")
     filter_high: float = Field(1.001, ge=1, description="geometric: highest one.")
     filter_threshold: float = Field(0.1, ge=0, description="off_policy: drift it tolerates, in nats per token.")
+    kl_coef: float = Field(0.0, ge=0, description="KL to the frozen reference as a loss term; 0 loads no reference.")
+    kl_kind: Literal["k2", "k3", "abs", "k3+"] = Field("k3", description="Estimator of that KL.")
+    entropy_coef: float = Field(0.0, ge=0, description="Entropy bonus.")
+
+    only_for: ClassVar[Readers] = {
+        "max_length": {"aggregation": ("constant",)},
+        "clip_low": {"loss": ("ppo", "gspo", "gspo_token", "cispo", "rloo_sequence")},
         "clip_high": {"loss": ("ppo", "gspo", "gspo_token", "cispo", "rloo_sequence")},
         "dual_clip": {"loss": ("ppo", "gspo", "gspo_token", "rloo_sequence")},
         "correction_cap": {"correction": ("token_tis", "sequence_tis", "token_mask", "sequence_mask")},

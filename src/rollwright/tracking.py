@@ -149,6 +149,29 @@ class Tracker:
             beside.replace(self.folder.metrics)
         return len(dropped)
 
+    @property
+    def position(self) -> int:
+        """Bytes of `metrics.jsonl` so far. A checkpoint keeps it; `rewind` takes it."""
+        return self.folder.metrics.stat().st_size if self.folder.metrics.exists() else 0
+
+    def rewind(self, position: int) -> int:
+        """Take out what was written after `position`, as a resumed run writes it anew.
+
+        It is moved to `metrics.superseded.jsonl`, not thrown away.
+
+        Returns:
+            How many bytes were taken out.
+        """
+        if not self.speaks or self.position <= position:
+            return 0
+        content = self.folder.metrics.read_bytes()
+        with (self.folder.path / "metrics.superseded.jsonl").open("ab") as aside:
+            aside.write(content[position:])
+        beside = self.folder.path / ".metrics.jsonl.new"
+        beside.write_bytes(content[:position])
+        beside.replace(self.folder.metrics)
+        return len(content) - position
+
     def _tell_others(self, values: dict[str, float], step: int) -> None:
         if self._also is None:
             return

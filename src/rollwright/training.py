@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
+from rollwright import resumption
 from rollwright.assembly import (
     close_world,
     judge,
+    open_actor,
     open_codec,
     open_collector,
     open_engine,
@@ -31,7 +33,7 @@ from rollwright.config import dump
 from rollwright.critic import CriticSettings
 from rollwright.curriculum import Curriculum, make_curriculum
 from rollwright.env import episode_seed
-from rollwright.errors import ConfigError, RollwrightError
+from rollwright.errors import RollwrightError
 from rollwright.evaluation import Evaluation
 from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.generation.base import Engine
@@ -41,7 +43,7 @@ from rollwright.progress import Progress
 from rollwright.records import TokenObjective
 from rollwright.report import write_report, write_transcripts
 from rollwright.reward import Reward, score_group
-from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, rollout_metrics
+from rollwright.rollout import Collector, FaultLog, GroupRequest, Journal, rollout_metrics
 from rollwright.settings import LoopConfig
 from rollwright.store import TrajectoryStore
 from rollwright.tracking import RunFolder, Tracker
@@ -66,10 +68,11 @@ class Training:
     collector: Collector
     store: TrajectoryStore
     checkpoints: Checkpoints
+    journal: Journal
     next_step: int = 0
+    parity_checks: int = 0
     started: float = field(default_factory=time.monotonic)
     _timings: dict[str, float] = field(default_factory=dict)
-    _parity_checks: int = 0
 
     @classmethod
     @contextmanager
@@ -95,10 +98,11 @@ class Training:
             codec = open_codec(model_folder)
             engine = open_engine(config.engine, model_folder, codec, seed=config.run.seed)
             faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
+            journal = Journal(folder.path / "journal.jsonl", run=resumption.run_name(config))
             collector = open_collector(
                 config.rollout,
                 world,
-                EngineActor(engine),
+                open_actor(config.rollout, engine, journal),
                 codec,
                 context_length=engine.context_length,
                 faults=faults,
@@ -114,9 +118,15 @@ class Training:
                 engine=engine,
                 collector=collector,
                 store=TrajectoryStore(folder.trajectories),
-                checkpoints=Checkpoints(folder.checkpoints, keep=config.run.keep_checkpoints),
+                checkpoints=Checkpoints(
+                    folder.checkpoints,
+                    keep=config.run.keep_checkpoints,
+                    is_main=learner.accelerator.is_main_process,
+                    wait=learner.accelerator.wait_for_everyone,
+                ),
+                journal=journal,
             )
-            run._resume()
+            resumption.resume(run)
             yield run
             run._end()
         finally:
@@ -139,30 +149,37 @@ class Training:
             self._timings = {"time/step_started_s": time.monotonic()}
             yield step
 
-    def collect(self, step: int) -> list[Group]:
-        """One batch of groups: tasks by the curriculum, start states and draws fixed by run seed and step."""
-        rollout, seed = self.config.rollout, self.config.run.seed
-        tasks = self.curriculum.next(step, rollout.groups_per_step)
-        requests = [
-            GroupRequest(
-                key=f"{seed}/{step}/{index}",
-                task=task,
-                seed=episode_seed("train", seed, step, index),
-                size=rollout.group_size,
-            )
-            for index, task in enumerate(tasks)
-        ]
-        total = rollout.groups_per_step * rollout.group_size
-        with self._timed("time/collect_s"), Progress(f"step {step}: episodes", total=total) as bar:
-            groups = self.collector.collect(requests, progress=lambda _: bar.advance())
+    def collect(self, step: int, *, max_rounds: int = 1) -> list[Group]:
+        """One batch of groups: tasks by the curriculum, start states and draws fixed by run seed and step.
+
+        Args:
+            max_rounds: above 1, groups whose members all earned the same are replaced in so many rounds at most. All
+                that were played come back, scored.
+        """
+        wanted = self.config.rollout.groups_per_step
+        groups = self._play(f"step {step}: episodes", wanted, lambda: self.pipeline.take(step))
         self._parity_gate(groups)
-        return groups
+        if max_rounds == 1:
+            return groups
+        return fill_with_informative(
+            groups, wanted=wanted, max_rounds=max_rounds, score=self.score, more=self._more
+        )
+
+    def _more(self, count: int) -> list[Group]:
+        return self._play("episodes in place of equal groups", count, lambda: self.pipeline.more(count))
+
+    def _play(self, what: str, groups: int, take: Callable[[], list[Group]]) -> list[Group]:
+        total = groups * self.config.rollout.group_size
+        with self._timed("time/collect_s"), Progress(what, total=total) as bar:
+            self.pipeline.watch(lambda _: bar.advance())
+            return take()
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Lay the reward on the turns, tell the curriculum, keep the trajectories on disk."""
+        """Lay the reward on the turns and tell the curriculum; what was scored before stays as it is."""
+        new = [not any(t.score is not None for t in group.trajectories) for group in groups]
         with self._timed("time/score_s"):
-            scored = [score_group(group, self.reward) for group in groups]
-        self.curriculum.update(scored)
+            scored = [score_group(g, self.reward) if is_new else g for g, is_new in zip(groups, new, strict=True)]
+        self.curriculum.update([group for group, is_new in zip(scored, new, strict=True) if is_new])
         return scored
 
     def greedy_scores(self, groups: Sequence[Group]) -> dict[str, float]:
@@ -206,7 +223,7 @@ class Training:
         if self._due(step, self.config.evaluation.every):
             self.evaluate(f"step_{step + 1:05d}")
         if self._due(step, self.config.run.checkpoint_every):
-            self._save()
+            resumption.save(self)
 
     def evaluate(self, name: str) -> Evaluation:
         """Judge the current policy on held-out start states and write `eval/<name>.json`."""
@@ -220,13 +237,13 @@ class Training:
 
     def _parity_gate(self, groups: Sequence[Group]) -> None:
         """Before the first update and after the first sync: does the engine sample from the learner's weights?"""
-        if self._parity_checks >= 2:
+        if self.parity_checks >= 2:
             return
         turns = [turn for group in groups for t in group.trajectories if t.learnable for turn in t.turns]
         chosen = turns[:: max(1, len(turns) // _PARITY_TURNS)][:_PARITY_TURNS]
         if not chosen:
             return
-        self._parity_checks += 1
+        self.parity_checks += 1
         parity = measure_parity([Sampled.of_turn(turn) for turn in chosen], self._learner_logprobs(chosen))
         check_parity(parity, dtype=self._lower_precision(), where=f"at engine version {self.engine.version}")
         log.info("parity gate passed: %s", parity)
@@ -242,35 +259,9 @@ class Training:
     def _due(self, step: int, every: int) -> bool:
         return bool(every) and (step + 1) % every == 0 and step + 1 < self.config.run.steps
 
-    def _save(self) -> None:
-        state = {
-            "curriculum": self.curriculum.state_dict(),
-            "version": self.engine.version,
-            "stored": self.store.position,
-            "config": self.config.model_dump(mode="json"),
-        }
-        self.checkpoints.save(self.next_step, self.learner.save_state, state)
-
-    def _resume(self) -> None:
-        found = self.checkpoints.latest() if self.config.run.resume == "auto" else None
-        if found is None:
-            return
-        if changed := changed_keys(found.state["config"], self.config.model_dump(mode="json")):
-            raise ConfigError(
-                f"{self.folder.path} holds a run with other settings: {', '.join(changed)}. To go on with it, use the "
-                "settings it was begun with (its config*.yaml); to start anew, name another run.folder"
-            )
-        self.learner.load_state(found.path)
-        self.curriculum.load_state_dict(found.state["curriculum"])
-        self.engine.load_weights(self.learner.weights(), version=int(found.state["version"]))
-        self.store.rewind(found.state["stored"])  # steps after the checkpoint are played again, not kept twice
-        self.tracker.forget_after(found.step - 1)
-        self.next_step = found.step
-        log.warning("resumed from %s at step %d", found.path, found.step)
-
     def _end(self) -> None:
         """The last checkpoint, the final evaluation, the policy as a plain folder, the report."""
-        self._save()
+        resumption.save(self)
         self.learner.save_pretrained(self.folder.path / "policy")
         self.evaluate("final")
         write_report(self.folder.path)
@@ -280,21 +271,3 @@ class Training:
         before = time.monotonic()
         yield
         self._timings[name] = self._timings.get(name, 0.0) + time.monotonic() - before
-
-
-def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Dotted keys that differ and would make a resumed run another run.
-
-    How long it lasts, how it is watched and judged, and where its folder lies may change.
-    """
-    watched = ("run.folder", "run.steps", "run.max_minutes", "run.checkpoint_every", "run.keep_checkpoints")
-    free = (*watched, "run.transcripts_every", "run.trackers", "run.resume", "evaluation.")
-    one, two = _dotted(before), _dotted(now)
-    return sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k) and not k.startswith(free))
-
-
-def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

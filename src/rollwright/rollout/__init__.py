@@ -4,7 +4,9 @@ from rollwright.rollout.actors import Actor, EngineActor, TeacherActor
 from rollwright.rollout.collector import Collector, GroupRequest
 from rollwright.rollout.episode import Context, EpisodeRequest, Limits
 from rollwright.rollout.faults import FaultLog
+from rollwright.rollout.journal import Journal
 from rollwright.rollout.metrics import rollout_metrics
+from rollwright.rollout.rounds import JournalledActor, RoundsActor
 
 __all__ = [
     "Actor",
@@ -14,7 +16,10 @@ __all__ = [
     "EpisodeRequest",
     "FaultLog",
     "GroupRequest",
+    "Journal",
+    "JournalledActor",
     "Limits",
+    "RoundsActor",
     "TeacherActor",
     "rollout_metrics",
 ]

@@ -23,6 +23,9 @@ class Decision:
     request_id: str
     observation: Observation
     env: Environment
+    episode: str = ""
+    attempt: int = 0
+    """Played how often before: a faulted episode asks the same again."""
 
 
 Act = Callable[[Decision], Awaitable[Generation]]

@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rollwright.env import World
-from rollwright.errors import EnvironmentFault, StalledRollout
+from rollwright.errors import EnvironmentFault, ReplayMismatch, StalledRollout
 from rollwright.generation.base import Sampling
 from rollwright.rollout.actors import Actor
 from rollwright.rollout.episode import Context, Episode, EpisodeRequest, Limits, Status
 from rollwright.rollout.faults import FaultLog
 from rollwright.rollout.host import EnvHost
 from rollwright.rollout.loop import LoopThread
+from rollwright.rollout.occupancy import Occupancy
+from rollwright.rollout.rounds import RoundsActor
 from rollwright.types import Group, StopReason, Task, Trajectory
 
 Progress = Callable[[Trajectory], None]
@@ -61,21 +64,53 @@ class Collector:
         self.world, self.actor, self.new_context = world, actor, new_context
         self.sampling, self.limits, self.faults = sampling, limits, faults
         self.parallel_episodes, self.retries = parallel_episodes, retries
+        if isinstance(actor, RoundsActor):  # a round also waits for the slowest world, retries included
+            world_s = 3.0 * limits.env_call_s * (retries + 1)
+            self.limits = limits = replace(limits, engine_call_s=limits.engine_call_s + world_s)
         self.stall_s = stall_s or 2.0 * max(limits.env_call_s, limits.engine_call_s) + 10.0
         self.host = EnvHost(world, workers=parallel_episodes)
         self._loop: LoopThread = LoopThread()
         self._closed = False
         self._statuses: dict[str, Status] = {}
         self._moved = time.monotonic()
+        self._slots = asyncio.Semaphore(parallel_episodes)  # one set for all plays that are under way
+        self._plays: set[asyncio.Task[Any]] = set()
+        self.occupancy = Occupancy()
 
     def collect(self, requests: Sequence[GroupRequest], progress: Progress | None = None) -> list[Group]:
         """All groups, in the order asked for; their episodes run and finish in any order."""
+        return self._loop.run(self._collect(requests, progress))
+
+    def start(self, requests: Sequence[GroupRequest], progress: Progress | None = None) -> Future[list[Group]]:
+        """`collect` without waiting for it; several may be under way, and `play` beside them."""
+        return self._loop.start(self._under_way(self._collect(requests, progress)))
+
+    def stop(self) -> None:
+        """End whatever `start` began and wait until its environments are given back."""
+        self._loop.run(self._end_plays())
+
+    async def _collect(self, requests: Sequence[GroupRequest], progress: Progress | None) -> list[Group]:
         episodes = [self._member(request, index) for request in requests for index in range(request.size)]
-        played = iter(self.play(episodes, progress))
+        played = iter(await self._play_all(episodes, progress))
         return [
             Group(id=r.key, task=r.task, seed=r.seed, trajectories=tuple(next(played) for _ in range(r.size)))
             for r in requests
         ]
+
+    async def _under_way(self, play: Coroutine[Any, Any, list[Group]]) -> list[Group]:
+        this = asyncio.current_task()
+        assert this is not None
+        self._plays.add(this)
+        try:
+            return await play
+        finally:
+            self._plays.discard(this)
+
+    async def _end_plays(self) -> None:
+        plays = list(self._plays)
+        for play in plays:
+            play.cancel()
+        await asyncio.gather(*plays, return_exceptions=True)
 
     def play(self, requests: Sequence[EpisodeRequest], progress: Progress | None = None) -> list[Trajectory]:
         """One trajectory per request, in order; faulted ones (after retries) included, with their stop reason.
@@ -105,9 +140,10 @@ class Collector:
         return self.request(f"{request.key}/{index}", request.task, request.seed)
 
     async def _play_all(self, requests: Sequence[EpisodeRequest], progress: Progress | None) -> list[Trajectory]:
-        slots = asyncio.Semaphore(self.parallel_episodes)
-        self._statuses.clear()
+        slots = self._slots
         self._moved = time.monotonic()
+        if isinstance(self.actor, RoundsActor):
+            self.actor.expect(len(requests), self.parallel_episodes)
         watchdog = asyncio.create_task(self._watch())
         tasks = [asyncio.create_task(self._one(request, slots, progress)) for request in requests]
         everything: asyncio.Future[list[Trajectory]] = asyncio.gather(*tasks)
@@ -126,25 +162,39 @@ class Collector:
         """One request with its retries, inside one of the slots."""
         async with slots:
             for attempt in range(self.retries + 1):
-                trajectory = await self._attempt(request)
+                trajectory = await self._attempt(request, attempt)
                 self._moved = time.monotonic()
                 if not trajectory.stop_reason.is_fault:
                     break
                 self.faults.record(trajectory, attempt=attempt)
         trajectory = replace(trajectory, retries=attempt)
+        if isinstance(self.actor, RoundsActor):
+            self.actor.left()
         self.faults.finished(trajectory)
         if progress is not None:
             progress(trajectory)
         return trajectory
 
-    async def _attempt(self, request: EpisodeRequest) -> Trajectory:
-        status = self._statuses[request.key] = Status(request.key)
-        episode = Episode(request, self.host, self.actor, self.new_context, self.limits, status)
+    async def _attempt(self, request: EpisodeRequest, attempt: int) -> Trajectory:
+        """One try; a replay that the world does not repeat is written down and tried again at once, as no attempt."""
+        try:
+            return await self._try(request, attempt)
+        except ReplayMismatch as mismatch:
+            self.faults.note(mismatch, subject=request.task.id, episode=request.key, attempt=attempt)
+        return await self._try(request, attempt)
+
+    async def _try(self, request: EpisodeRequest, attempt: int) -> Trajectory:
+        status = self._statuses[request.key] = Status(request.key, occupancy=self.occupancy)
+        episode = Episode(request, self.host, self.actor, self.new_context, self.limits, status, attempt)
         status.now("world.make")
         try:
             env = await self.host.acquire(self.limits.env_call_s)
         except EnvironmentFault as error:
+            status.over()
             return episode.finish(StopReason.ENV_ERROR, fault=str(error))
+        except BaseException:
+            status.over()
+            raise
         kept = False
         try:
             trajectory = await episode.play(env)
@@ -152,6 +202,7 @@ class Collector:
             return trajectory
         finally:
             self._statuses.pop(request.key, None)
+            status.over()
             if kept:
                 self.host.release(env)
             else:

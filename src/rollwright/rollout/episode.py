@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from rollwright.env import Environment, Observation, StepResult, as_observation
-from rollwright.errors import ContextOverflow, EngineFault, EnvironmentFault
+from rollwright.errors import ContextOverflow, EngineFault, EnvironmentFault, ReplayMismatch
 from rollwright.generation.base import Generation, Sampling
 from rollwright.rollout.actors import Act, Actor, Decision
 from rollwright.rollout.host import EnvHost
+from rollwright.rollout.occupancy import Occupancy, Place
 from rollwright.types import Message, StopReason, Task, Timings, Trajectory, Turn
 
 
@@ -66,9 +67,21 @@ class Status:
     key: str
     waits_for: str = "a free slot"
     since: float = field(default_factory=time.monotonic)
+    occupancy: Occupancy | None = None
+    _place: Place | None = None
 
     def now(self, waits_for: str) -> None:
         self.waits_for, self.since = waits_for, time.monotonic()
+        self._move("engine" if waits_for.startswith("engine.") else "environment")
+
+    def over(self) -> None:
+        """The episode waits for nothing any more."""
+        self._move(None)
+
+    def _move(self, place: Place | None) -> None:
+        if self.occupancy is not None and place != self._place:
+            self.occupancy.move(self._place, place)
+        self._place = place
 
 
 @dataclass(slots=True)
@@ -81,6 +94,7 @@ class Episode:
     new_context: Callable[[], Context]
     limits: Limits
     status: Status
+    attempt: int = 0
     turns: list[Turn] = field(default_factory=list)
     success: bool | None = None
     next_prompt_ids: tuple[int, ...] = ()
@@ -91,9 +105,15 @@ class Episode:
         return self.request.max_turns or self.limits.max_turns
 
     async def play(self, env: Environment) -> Trajectory:
-        """Play to the end. Faults of the environment and the engine come back as stop reasons, not exceptions."""
+        """Play to the end. Faults of the environment and the engine come back as stop reasons, not exceptions.
+
+        Raises:
+            ReplayMismatch: the world does not repeat what the journal holds; the episode is to be played anew.
+        """
         try:
             return self.finish(await self._loop(env))
+        except ReplayMismatch:
+            raise
         except EnvironmentFault as error:
             return self.finish(StopReason.ENV_ERROR, fault=str(error))
         except EngineFault as error:
@@ -166,6 +186,8 @@ class Episode:
             request_id=f"{self.request.key}/{turn}",
             observation=observation,
             env=env,
+            episode=self.request.key,
+            attempt=self.attempt,
         )
 
     async def _decide(self, act: Act, decision: Decision) -> tuple[Generation, float]:

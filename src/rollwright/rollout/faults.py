@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
-from rollwright.errors import FaultBudgetExceeded
+from rollwright.errors import FaultBudgetExceeded, FaultKind, fault_kind
+from rollwright.tracking import append_line
 from rollwright.types import StopReason, Trajectory
+
+KIND_OF_STOP: dict[StopReason, FaultKind] = {
+    StopReason.ENV_ERROR: "environment",
+    StopReason.ENGINE_ERROR: "engine",
+    StopReason.ABORTED: "ours",
+}
 
 
 class FaultLog:
@@ -30,21 +37,39 @@ class FaultLog:
 
     def record(self, trajectory: Trajectory, *, attempt: int) -> None:
         """Write down one faulted attempt at an episode, whether it will be retried or not."""
-        self.counts[(trajectory.stop_reason.value, trajectory.task.id)] += 1
-        if self.path is None:
-            return
-        line = {
-            "time": time.time(),
-            "episode": trajectory.id,
-            "task": trajectory.task.id,
-            "seed": trajectory.seed,
-            "stop_reason": trajectory.stop_reason.value,
-            "attempt": attempt,
-            "turns": len(trajectory.turns),
-            "fault": trajectory.fault,
-        }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        reason = trajectory.stop_reason
+        self._write(
+            kind=KIND_OF_STOP.get(reason, "ours"),
+            subject=trajectory.task.id,
+            episode=trajectory.id,
+            task=trajectory.task.id,
+            seed=trajectory.seed,
+            stop_reason=reason.value,
+            attempt=attempt,
+            turns=len(trajectory.turns),
+            fault=trajectory.fault,
+        )
+
+    def note(self, error: Exception, *, subject: str, **details: str | int) -> None:
+        """Write down a fault that is no episode's end: of a reward, of a stage, of a replay.
+
+        Args:
+            subject: what it befell (a task, a group, a stage), for the table of counts.
+        """
+        self._write(kind=fault_kind(error), subject=subject, **details, fault=f"{type(error).__name__}: {error}")
+
+    def _write(self, *, kind: FaultKind, subject: str, **line: str | int) -> None:
+        self.counts[(kind, subject)] += 1
+        if self.path is not None:
+            append_line(self.path, {"time": time.time(), "kind": kind, **line})
+
+    def state_dict(self) -> dict[str, int]:
+        """What the budget has counted so far; the lines themselves are on disk."""
+        return {"episodes": self.episodes, "lost": self.lost}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Count on from `state_dict()`."""
+        self.episodes, self.lost = int(state["episodes"]), int(state["lost"])
 
     def finished(self, trajectory: Trajectory) -> None:
         """Count one episode that will not be retried.
@@ -62,9 +87,9 @@ class FaultLog:
             )
 
     def table(self) -> str:
-        """The counts as text: stop reason, task, number of faulted attempts."""
-        rows = [f"  {count:5d}  {reason:13s} {task}" for (reason, task), count in self.counts.most_common(20)]
-        return "\n".join(["  count  stop reason   task", *rows])
+        """The counts as text: kind of fault, task, number of faulted attempts."""
+        rows = [f"  {count:5d}  {kind:13s} {subject}" for (kind, subject), count in self.counts.most_common(20)]
+        return "\n".join(["  count  kind          task", *rows])
 
 
 def fault_frac(trajectories: list[Trajectory]) -> float:

@@ -1,0 +1,216 @@
+"""Exact resume: what a checkpoint holds besides the learner, and how a run is put back to it.
+
+A checkpoint is taken between two steps. What has happened since then is played again: the journal answers for the
+policy what it answered before, the learner repeats its updates, and what was written to disk meanwhile is set aside.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rollwright.checkpoint import Checkpoint, Checkpoints
+from rollwright.errors import ConfigError, RunFolderError
+from rollwright.reward import Reward, StatefulReward
+
+if TYPE_CHECKING:
+    from rollwright.curriculum import Curriculum
+    from rollwright.generation.base import Engine
+    from rollwright.learner import Learner
+    from rollwright.rollout import Collector, Journal
+    from rollwright.settings import LoopConfig
+    from rollwright.store import TrajectoryStore
+    from rollwright.tracking import RunFolder, Tracker
+
+log = logging.getLogger(__name__)
+
+_WATCHED = ("run.folder", "run.steps", "run.max_minutes", "run.checkpoint_every", "run.keep_checkpoints")
+FREE_KEYS = (*_WATCHED, "run.transcripts_every", "run.trackers", "run.resume", "evaluation.")
+"""How long a run lasts, how it is watched and judged, and where its folder lies may change on the way."""
+
+
+class Run(Protocol):
+    """What is saved and put back: the parts of `rollwright.training.Training` that change while it runs."""
+
+    config: LoopConfig
+    folder: RunFolder
+    tracker: Tracker
+    curriculum: Curriculum
+    reward: Reward
+    learner: Learner
+    engine: Engine
+    collector: Collector
+    store: TrajectoryStore
+    checkpoints: Checkpoints
+    journal: Journal
+    next_step: int
+    parity_checks: int
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint of the run as it stands between two steps, then forget the journal that led to it."""
+    run.checkpoints.save(run.next_step, lambda folder: _write_rank(run, folder), capture(run))
+    run.journal.clear()
+
+
+def capture(run: Run) -> dict[str, Any]:
+    """Everything but weights, optimiser and random generators, as JSON."""
+    return {
+        "curriculum": run.curriculum.state_dict(),
+        "reward": dict(run.reward.state_dict()) if isinstance(run.reward, StatefulReward) else None,
+        "version": run.engine.version,
+        "stored": run.store.position,
+        "logged": run.tracker.position,
+        "faults": run.collector.faults.state_dict(),
+        "parity_checks": run.parity_checks,
+        "world_size": run.learner.accelerator.num_processes,
+        "config": run.config.model_dump(mode="json"),
+    }
+
+
+def resume(run: Run) -> None:
+    """Put a run that has just been opened back to its last checkpoint, or to its beginning where there is none.
+
+    Raises:
+        ConfigError: the checkpoint is of a run with other settings or another number of processes.
+        RunFolderError: `run.resume` is "must" and there is no usable checkpoint.
+    """
+    wanted = run.config.run.resume
+    found = run.checkpoints.latest() if wanted != "never" else None
+    if found is None:
+        if wanted == "must":
+            raise RunFolderError(
+                f"{run.folder.checkpoints} holds no usable checkpoint, and run.resume is 'must': see the warnings "
+                "above, or start with run.resume=auto"
+            )
+        _begin_anew(run, keep_journal=wanted == "auto")
+        return
+    refuse_changes(found, run.config, world_size=run.learner.accelerator.num_processes, folder=run.folder.path)
+    _restore(run, found)
+    log.warning("resumed from %s at step %d, %d answers to replay", found.path, found.step, run.journal.load())
+
+
+def _begin_anew(run: Run, *, keep_journal: bool) -> None:
+    """What an earlier start without a checkpoint left behind is set aside, so that nothing is kept twice."""
+    run.store.rewind(0)
+    run.tracker.rewind(0)
+    if keep_journal:
+        run.journal.load()
+    else:
+        run.journal.clear()
+
+
+def _restore(run: Run, found: Checkpoint) -> None:
+    state = found.state
+    run.learner.load_state(found.path)
+    _read_random(found.path / _random_file(run))
+    run.curriculum.load_state_dict(state["curriculum"])
+    if isinstance(run.reward, StatefulReward) and state.get("reward") is not None:
+        run.reward.load_state_dict(state["reward"])
+    run.engine.load_weights(run.learner.weights(), version=int(state["version"]))
+    run.store.rewind(state["stored"])  # steps after the checkpoint are played again, not kept twice
+    run.tracker.rewind(state["logged"])
+    run.collector.faults.load_state_dict(state["faults"])
+    run.parity_checks = int(state["parity_checks"])
+    run.next_step = found.step
+
+
+def refuse_changes(found: Checkpoint, config: LoopConfig, *, world_size: int, folder: Path) -> None:
+    """Compare a checkpoint with what was asked for.
+
+    Raises:
+        ConfigError: names the settings, or the numbers of processes, that differ.
+    """
+    if changed := changed_keys(found.state["config"], config.model_dump(mode="json")):
+        raise ConfigError(
+            f"{folder} holds a run with other settings: {', '.join(changed)}. To go on with it, use the "
+            "settings it was begun with (its config*.yaml); to start anew, name another run.folder"
+        )
+    saved = int(found.state.get("world_size", world_size))
+    if saved != world_size:
+        raise ConfigError(
+            f"{found.path} was written by {saved} processes and {world_size} were started: the state is cut by rank, "
+            f"and another number of ranks adds up other sums. Start {saved} processes (--num_processes {saved}); or "
+            "take the weights alone into a new run: model.path=<run>/policy, which a finished run leaves"
+        )
+
+
+def run_name(config: LoopConfig) -> str:
+    """A hash of every setting that must not change on the way."""
+    kept = {k: v for k, v in _dotted(config.model_dump(mode="json")).items() if not k.startswith(FREE_KEYS)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Dotted keys that differ and would make a resumed run another run."""
+    one, two = _dotted(before), _dotted(now)
+    return sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k) and not k.startswith(FREE_KEYS))
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+# Random generators: one file per rank
+
+
+def _write_rank(run: Run, folder: Path) -> None:
+    run.learner.save_state(folder)
+    (folder / _random_file(run)).write_text(json.dumps(random_state()), encoding="utf-8")
+
+
+def _random_file(run: Run) -> str:
+    return f"random_{run.learner.accelerator.process_index:05d}.json"
+
+
+def _read_random(file: Path) -> None:
+    set_random_state(json.loads(file.read_text(encoding="utf-8")))
+
+
+def random_state() -> dict[str, Any]:
+    """The global generators of Python, numpy and torch, as JSON. Requests and task draws need none: they have seeds."""
+    import numpy
+    import torch
+
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
+    cuda = [_pack(state) for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [str(name), numpy.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
+        "torch": _pack(torch.get_rng_state()),
+        "cuda": cuda,
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """The inverse of `random_state`. Generators of GPUs that are not here are left out."""
+    import numpy
+    import torch
+
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy"]
+    numpy.random.set_state((name, numpy.asarray(keys, dtype=numpy.uint32), *rest))
+    torch.set_rng_state(_unpack(state["torch"]))
+    for index, packed in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(_unpack(packed), index)
+
+
+def _pack(state: Any) -> str:
+    return base64.b64encode(state.cpu().numpy().tobytes()).decode()
+
+
+def _unpack(packed: str) -> Any:
+    import torch
+
+    return torch.frombuffer(bytearray(base64.b64decode(packed)), dtype=torch.uint8).clone()
