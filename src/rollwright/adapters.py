@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
@@ -66,3 +68,47 @@ def merged(parameter: Tensor, layer: Any | None) -> Tensor:
     for adapter in layer.active_adapters:
         total += layer.get_delta_weight(adapter).to(total.dtype)
     return total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter on its way to an engine: PEFT's config as JSON, and its tensors under PEFT's names on disk."""
+
+    config: dict[str, Any]
+    weights: Iterable[tuple[str, Tensor]]
+
+
+def adapter_of(model: Any, whole: Callable[[list[nn.Parameter]], AbstractContextManager[Any]]) -> Adapter:
+    """The active adapter of a PEFT model.
+
+    Args:
+        whole: makes sharded parameters whole while they are read (`rollwright.weights.gathered`); every rank iterates.
+
+    Raises:
+        ConfigError: no adapter, several, or one that changes more than LoRA's two factors per layer.
+    """
+    if not is_adapted(model) or len(model.active_adapters) != 1:
+        raise ConfigError("lora_sync=adapter needs a policy with exactly one LoRA adapter: set model.lora_rank")
+    (name,) = model.active_adapters
+    config = model.peft_config[name]
+    if config.modules_to_save or getattr(config, "use_dora", False):
+        raise ConfigError(
+            "an engine takes plain LoRA adapters only, this one has modules_to_save or DoRA: use lora_sync=merge"
+        )
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for key, parameter in model.named_parameters():
+            if ".lora_" in key and f".{name}." in key:
+                with whole([parameter]):
+                    yield key.replace(f".{name}.", "."), parameter.detach()
+
+    return Adapter(config=_as_json(config.to_dict()), weights=tensors())
+
+
+def _as_json(value: Any) -> Any:
+    """Sets as lists and enumerations as their values, all the way down."""
+    if isinstance(value, dict):
+        return {str(key): _as_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_as_json(entry) for entry in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    return value.value if isinstance(value, Enum) else value

@@ -306,20 +306,32 @@ class ThreadedEngine:
 
     def _check(self, prompt_ids: tuple[int, ...], sampling: Sampling) -> None:
         self._check_alive()
-        if not prompt_ids:
-            raise EngineFault("the prompt is empty: there is nothing to condition on")
-        if not 0 <= min(prompt_ids) <= max(prompt_ids) < self.vocab_size:
-            raise EngineFault(
-                f"prompt ids run from {min(prompt_ids)} to {max(prompt_ids)}, but engine {self.name} knows 0 to "
-                f"{self.vocab_size - 1}: the prompt was encoded by another tokenizer"
-            )
-        if sampling.max_tokens < 1:
-            raise EngineFault(f"max_tokens must be 1 or more, got {sampling.max_tokens}")
-        if len(prompt_ids) + sampling.max_tokens > self.context_length:
-            raise ContextOverflow(
-                f"the prompt has {len(prompt_ids)} tokens and max_tokens is {sampling.max_tokens}, but engine "
-                f"{self.name} takes {self.context_length}: shorten the observation or raise the context length"
-            )
+        check_request(self.name, prompt_ids, sampling, context_length=self.context_length, vocab_size=self.vocab_size)
+
+
+def check_request(
+    name: str, prompt_ids: tuple[int, ...], sampling: Sampling, *, context_length: int, vocab_size: int
+) -> None:
+    """Refuse what an engine cannot do before anything is queued.
+
+    Raises:
+        EngineFault: an empty prompt, ids beyond the vocabulary, no token wanted.
+        ContextOverflow: prompt and action together are longer than the context.
+    """
+    if not prompt_ids:
+        raise EngineFault("the prompt is empty: there is nothing to condition on")
+    if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
+        raise EngineFault(
+            f"prompt ids run from {min(prompt_ids)} to {max(prompt_ids)}, but engine {name} knows 0 to "
+            f"{vocab_size - 1}: the prompt was encoded by another tokenizer"
+        )
+    if sampling.max_tokens < 1:
+        raise EngineFault(f"max_tokens must be 1 or more, got {sampling.max_tokens}")
+    if len(prompt_ids) + sampling.max_tokens > context_length:
+        raise ContextOverflow(
+            f"the prompt has {len(prompt_ids)} tokens and max_tokens is {sampling.max_tokens}, but engine "
+            f"{name} takes {context_length}: shorten the observation or raise the context length"
+        )
 
 
 def version_spans(versions: list[int]) -> tuple[Span, ...]:

@@ -61,7 +61,9 @@ class FileReceiver(WeightTransferEngine[NoInit, Shards]):
         for name in update_info.paths:
             path = Path(name)
             if not (path.is_absolute() and path.is_file()):
-                raise ValueError(f"this host has no weight file {name}: transport 'file' needs learner and server on one")
+                raise ValueError(
+                    f"this host has no weight file {name}: transport 'file' needs learner and server on one"
+                )
             self.model.load_weights(iter(load_file(path, device=str(self.device)).items()))
 
     def finish_weight_update(self) -> None:
