@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,8 +39,6 @@ from .storage import Store, Value
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from .world import PhoneWorld
 
 STEP_MS = 1000
 START_MS = 1_772_442_000_000  # Monday, 2 March 2026, 09:00:00 UTC
@@ -66,7 +64,7 @@ class Setup:
     `rows`: content uri to rows; `settings`: namespace to name to value; `files`: path to text. Folders are made.
     """
 
-    rows: Mapping[str, list[dict[str, Value]]] = field(default_factory=dict)
+    rows: Mapping[str, Sequence[Mapping[str, Value]]] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     now_ms: int = START_MS
@@ -97,6 +95,8 @@ class Phone:
         schema = "".join(app.schema for app in self.apps.values())
         providers = {uri: table for app in self.apps.values() for uri, table in app.providers.items()}
         self.store = Store(schema, providers)
+        self._tree: w.Widget | None = None
+        self._ui: Ui | None = None
         self.power_on(setup or Setup())
 
     def power_on(self, setup: Setup) -> None:
@@ -121,12 +121,13 @@ class Phone:
     def _fill(self, setup: Setup) -> None:
         from .apps.settings import DEFAULTS
 
-        for namespace, values in (*DEFAULTS.items(), *setup.settings.items()):
-            for name, value in values.items():
-                self.store.put_setting(namespace, name, value)
+        for settings in (DEFAULTS, setup.settings):
+            for namespace, values in settings.items():
+                for name, value in values.items():
+                    self.store.put_setting(namespace, name, value)
         for uri, rows in setup.rows.items():
-            for values in rows:
-                self.store.insert(uri, values)
+            for row in rows:
+                self.store.insert(uri, row)
         for path, text in setup.files.items():
             self._make_folders(path.rpartition("/")[0])
             self.store.write_file(path, text.encode(), setup.now_ms)
@@ -165,8 +166,7 @@ class Phone:
 
     def invalidate(self) -> None:
         """Draw the screen anew at the next look. To be called after a change of the store from outside."""
-        self._tree: w.Widget | None = None
-        self._ui: Ui | None = None
+        self._tree = self._ui = None
 
     @property
     def app(self) -> App:
@@ -292,7 +292,7 @@ class Phone:
             self.popup = {"kind": "notice", "title": title, "text": text, "button": button}
         self.invalidate()
 
-    def _edit(self, change: Any) -> bool:
+    def _edit(self, change: Callable[[str], str]) -> bool:
         if self.popup or not self.frame.focus or self.frame.ready_ms > self.now_ms:
             return False
         if not any(view.editable and view.focused and view.enabled for view in self.tree().walk()):

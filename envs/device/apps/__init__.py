@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..app import App
 
-NAMES = ("launcher", "contacts", "settings")
+NAMES = (
+    "launcher",
+    "browser",
+    "calendar",
+    "clock",
+    "contacts",
+    "dialer",
+    "files",
+    "mail",
+    "messages",
+    "notes",
+    "settings",
+    "shop",
+    "tasks",
+)
 """Modules of this package that hold an `APP`. The launcher comes first."""
 
 

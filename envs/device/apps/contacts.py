@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import widgets as w
 from ..app import App, Handler, Ui, confirm
+from .dialer import place_call
 
 URI = "content://contacts/people"
 SCHEMA = """
@@ -38,17 +39,20 @@ def card(ui: Ui) -> w.Widget:
     if found is None:
         return w.screen(w.toolbar("Contact"), w.label("This contact was deleted.", rid="empty"))
     name, phone, email, company, starred = found
-    star = lambda: ui.execute("UPDATE people SET starred = 1 - starred WHERE _id = ?", key)  # noqa: E731
+
+    def star() -> None:
+        ui.execute("UPDATE people SET starred = 1 - starred WHERE _id = ?", key)
+
     details = [("Phone", phone), ("Email", email), ("Company", company)]
     return w.screen(
         w.toolbar(
             name,
-            w.icon("Remove star" if starred else "Add star", lambda: star() and None, rid="star"),
+            w.icon("Remove star" if starred else "Add star", star, rid="star"),
             w.icon("Edit", lambda: ui.go("edit", id=key), rid="edit"),
             w.icon("Delete", lambda: ui.show("delete", id=key), rid="delete"),
         ),
         w.row(
-            w.button("Call", lambda: ui.launch("Phone", "call", number=phone), rid="call", enabled=bool(phone)),
+            w.button("Call", lambda: place_call(ui, phone), rid="call", enabled=bool(phone)),
             w.button("Message", lambda: ui.launch("Messages", "chat", number=phone), rid="sms", enabled=bool(phone)),
         ),
         *[w.item(value, detail=title, rid=title.lower()) for title, value in details if value],

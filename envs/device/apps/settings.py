@@ -1,4 +1,4 @@
-"""Settings: network, bluetooth, sound, display, battery, location, system, about. All state is in the settings store."""
+"""Settings: network, bluetooth, sound, display, battery, location, system. All state lies in the settings."""
 
 from __future__ import annotations
 
