@@ -1,4 +1,4 @@
-"""Targets and losses of critics: lambda-returns, expectile regression, double-Q targets, Polyak averaging."""
+"""Targets and losses of critics: returns, implicit maximisation, double-Q targets, conservatism, Polyak averaging."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rollwright.segments import next_in_segment, reverse_discounted_sum
 
@@ -50,6 +51,92 @@ def expectile_loss(values: Tensor, targets: Tensor, *, tau: float) -> Tensor:
     errors = targets.detach() - values
     weights = torch.where(errors < 0, 1.0 - tau, tau)
     return weights * errors.square()
+
+
+def total_variation_loss(values: Tensor, targets: Tensor, *, alpha: float) -> Tensor:
+    """alpha * max(x, 0) - (1 - alpha) * x for x = target - value: f-DVL with the total-variation divergence.
+
+    The minimiser is the (2 - 1 / alpha)-quantile of the targets; from alpha 0.5 down it degenerates to the minimum.
+
+    Args:
+        values: float with gradient, any shape.
+        targets: float, same shape; no gradient flows into them.
+        alpha: in (0, 1).
+
+    Sources: arXiv:2302.08560 (Dual RL).
+    """
+    errors = _errors(values, targets, alpha)
+    return alpha * errors.clamp(min=0) - (1 - alpha) * errors
+
+
+def chi_square_loss(values: Tensor, targets: Tensor, *, alpha: float) -> Tensor:
+    """alpha * max(x + x^2 / 4, 0) - (1 - alpha) * x for x = target - value: f-DVL's chi-square form as released.
+
+    x + x^2 / 4 turns positive again below -4, so a very bad action pulls the value down. The exact conjugate is flat
+    there; the released form is the one that its results were made with.
+
+    Sources: arXiv:2302.08560 (Dual RL).
+    """
+    errors = _errors(values, targets, alpha)
+    return alpha * (errors + errors.square() / 4).clamp(min=0) - (1 - alpha) * errors
+
+
+def reverse_kl_loss(values: Tensor, targets: Tensor, *, beta: float, clip: float = 7.0) -> Tensor:
+    """exp(z - m) - z exp(-m) - exp(-m) for z = min((target - value) / beta, clip), m = max(z of the batch, -1), detached.
+
+    The shift by m scales the step and keeps exp finite; on a full batch it moves no minimiser, which is the soft value
+    beta * log mean exp(target / beta).
+
+    Sources: arXiv:2302.08560 (Dual RL), arXiv:2301.02328 (XQL).
+    """
+    if beta <= 0:
+        raise ValueError(f"the temperature beta must be positive, got {beta}")
+    z = ((targets.detach() - values) / beta).clamp(max=clip)
+    shift = z.detach().max().clamp(min=-1.0)
+    return (z - shift).exp() - z * (-shift).exp() - (-shift).exp()
+
+
+def _errors(values: Tensor, targets: Tensor, alpha: float) -> Tensor:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie strictly between 0 and 1, got {alpha}")
+    return targets.detach() - values
+
+
+def outcome_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of a success probability, sigmoid(logit), against 0/1 labels, per entry.
+
+    A state value trained so estimates the share of successes among the episodes that passed through the state.
+
+    Sources: arXiv:2406.11896 (DigiRL), eq. 4.5 and 4.6.
+    """
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
+
+
+def conservative_loss(q_values: Tensor, actions: Tensor) -> Tensor:
+    """logsumexp over the vocabulary minus the taken action's value, per entry: the CQL penalty. [N, V], [N] -> [N].
+
+    Its gradient is softmax(q) - onehot(a).
+
+    Sources: arXiv:2006.04779 (CQL), arXiv:2206.11871 (ILQL).
+    """
+    return F.cross_entropy(q_values.float(), actions, reduction="none")
+
+
+def td_target(rewards: Tensor, next_values: Tensor, terminated: Tensor, *, gamma: float) -> Tensor:
+    """r + gamma * V(s'), and r alone where the task ended. Any shape; without gradient.
+
+    A truncated step is not terminated: it keeps its bootstrap.
+    """
+    following = torch.where(terminated.bool(), torch.zeros_like(next_values), next_values)
+    return (rewards + gamma * following).detach()
+
+
+def subset_min(ensemble: Tensor, members: Tensor) -> Tensor:
+    """Smallest value among the chosen members of an ensemble. [E, N], [k] int64 with repeats allowed -> [N].
+
+    Sources: arXiv:2101.05982 (REDQ), arXiv:2412.07762 (WSRL).
+    """
+    return ensemble[members].min(dim=0).values
 
 
 def double_q_target(rewards: Tensor, next_q1: Tensor, next_q2: Tensor, terminated: Tensor, *, gamma: float) -> Tensor:

@@ -5,6 +5,7 @@ Statistics are over the tensors that are given: give the global batch, or pass i
 
 from rollwright.advantages.anchors import GigpoAdvantages, gigpo
 from rollwright.advantages.groups import dr_grpo, group_mean, grpo, opo, pass_at_k_advantages, remax, rloo
+from rollwright.advantages.outcomes import awr_weights, digirl, digirl_released, webrl, webrl_released
 from rollwright.advantages.tokens import (
     ValueAdvantages,
     bootstrap_values,
@@ -24,11 +25,14 @@ __all__ = [
     "GigpoAdvantages",
     "Moments",
     "ValueAdvantages",
+    "awr_weights",
     "bilevel_gae_v1",
     "bilevel_gae_v2",
     "bootstrap_values",
     "check_rewards",
     "combine_moments",
+    "digirl",
+    "digirl_released",
     "dr_grpo",
     "gae",
     "gae_padded",
@@ -46,5 +50,7 @@ __all__ = [
     "returns_to_go_padded",
     "rloo",
     "turn_gae",
+    "webrl",
+    "webrl_released",
     "whiten",
 ]

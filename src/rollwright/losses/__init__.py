@@ -30,6 +30,7 @@ from rollwright.losses.corrections import (
     truncate_tokens,
 )
 from rollwright.losses.critic import entropy_of_logits, value_loss
+from rollwright.losses.imitation import webrl_released, webrl_squared, weighted_nll
 from rollwright.losses.kl import AdaptiveKl, KlKind, kl_estimate, kl_loss, kl_shaped_rewards
 from rollwright.losses.metrics import approximate_kl, clip_frac, masked_mean
 from rollwright.losses.policy import (
@@ -91,4 +92,7 @@ __all__ = [
     "truncate_sequences",
     "truncate_tokens",
     "value_loss",
+    "webrl_released",
+    "webrl_squared",
+    "weighted_nll",
 ]
