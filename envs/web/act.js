@@ -217,5 +217,5 @@
     }
   };
   const focus = (id) => { need(id).focus(); return "{}"; };
-  window.__rw = { begin, act, finish, locate, focus, look: () => report({ error: "" }) };
+  window.__rw = { begin, act, finish, locate, focus, look: () => report({ error: "" }), WAYS, need, Slip };
 })();

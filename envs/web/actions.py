@@ -14,6 +14,7 @@ Source of the names: BrowserGym, arXiv:2412.05467.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,8 +128,11 @@ class Action:
         }
 
 
-def parse_action(answer: str) -> Action:
+def parse_action(answer: str, signatures: Mapping[str, tuple[Kind, ...]] = SIGNATURES) -> Action:
     """Read one action.
+
+    Args:
+        signatures: the names that are known here, with the kinds of their arguments.
 
     Raises:
         ActionError: too long, an unknown name, or arguments that do not fit the name.
@@ -139,12 +143,12 @@ def parse_action(answer: str) -> Action:
     if not line:
         raise ActionError("no action given")
     call = _CALL.fullmatch(line)
-    if call and call[1] in SIGNATURES:
-        return _build(call[1], _call_arguments(call[2]), line)
+    if call and call[1] in signatures:
+        return _build(call[1], signatures[call[1]], _call_arguments(call[2]), line)
     name, _, rest = line.partition(" ")
-    if name not in SIGNATURES:
+    if name not in signatures:
         raise ActionError(f"unknown action {_shown(name)}, expected for example: click 3")
-    return _build(name, _terse_arguments(rest.strip(), SIGNATURES[name]), line)
+    return _build(name, signatures[name], _terse_arguments(rest.strip(), signatures[name]), line)
 
 
 def _terse_arguments(rest: str, kinds: tuple[Kind, ...]) -> list[Value]:
@@ -221,8 +225,7 @@ def _skip(source: str, position: int) -> int:
     return position
 
 
-def _build(name: str, values: list[Value], line: str) -> Action:
-    kinds = SIGNATURES[name]
+def _build(name: str, kinds: tuple[Kind, ...], values: list[Value], line: str) -> Action:
     if kinds and kinds[-1] == "text" and len(values) == len(kinds) - 1:
         values = [*values, ""]  # `fill 5` empties the field
     if len(values) != len(kinds):

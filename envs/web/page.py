@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,11 +32,11 @@ class PageLeft(Exception):
 class PageLimits:
     """What a page may do.
 
-    `root` is the only folder whose files it may load, `scripts` run before those of the page, `deadline_s` bounds every
-    single call into the page, `viewport` is in CSS pixels.
+    `root` is the only folder whose files it may load (None: no file at all), `scripts` run before those of the page,
+    `deadline_s` bounds every single call into the page, `viewport` is in CSS pixels.
     """
 
-    root: Path
+    root: Path | None
     scripts: str
     deadline_s: float = 10.0
     viewport: tuple[int, int] = (400, 320)
@@ -64,8 +64,8 @@ class WebPage:
             viewport={"width": width, "height": height}, service_workers="block", accept_downloads=False
         )
         await self._context.add_init_script(script=self._limits.scripts)
-        allowed = re.escape(self._limits.root.resolve().as_uri() + "/")
-        await self._context.route(re.compile(rf"^(?!{allowed}|data:|blob:|about:)"), self._block)
+        files = f"{re.escape(self._limits.root.resolve().as_uri())}/|" if self._limits.root else ""
+        await self._context.route(re.compile(rf"^(?!{files}data:|blob:|about:)"), self._block)
         self._page = await self._context.new_page()
         self._page.on("crash", self._on_crash)
         self._page.on("dialog", self._on_dialog)
@@ -83,6 +83,45 @@ class WebPage:
         reply = dict(json.loads(await self._call(self._page.evaluate(function, argument), function)))
         self.requests_blocked += reply.get("kept", 0)  # links and forms that the page's script held back
         return reply
+
+    async def serve(self, origin: str, answer: Callable[[str, str, str], str | None]) -> None:
+        """Let our own function answer the requests to `origin`: no socket, no network.
+
+        Args:
+            answer: method, address without the origin, and body to the page's HTML; None answers "404 Not Found".
+        """
+
+        async def handle(route: Any) -> None:
+            request = route.request
+            try:
+                page = answer(request.method, request.url.removeprefix(origin), request.post_data or "")
+            except Exception:
+                log.exception("page %d: our own answer to %s failed", self.number, request.url[:200])
+                self._crashed = True
+                await route.abort()
+                return
+            with contextlib.suppress(Exception):  # the page may be gone by now
+                await route.fulfill(
+                    status=404 if page is None else 200, content_type="text/html; charset=utf-8", body=page or ""
+                )
+
+        await self._context.route(re.compile("^" + re.escape(origin)), handle)
+
+    async def follow(self, function: str, argument: Any = None) -> dict[str, Any]:
+        """Like `ask`, for calls that may lead to another page: if the reply says `leaving`, wait for it."""
+        arrived = asyncio.Event()
+
+        def on_load(_page: Any) -> None:
+            arrived.set()
+
+        self._page.on("domcontentloaded", on_load)
+        try:
+            reply = await self.ask(function, argument)
+            if reply.get("leaving"):
+                await self._call(arrived.wait(), f"waiting for the page after {function}")
+            return reply
+        finally:
+            self._page.remove_listener("domcontentloaded", on_load)
 
     async def mouse(self, method: str, *arguments: Any, **options: Any) -> None:
         """Use the browser's own mouse: trusted events."""

@@ -1,1 +1,5 @@
-"""Small sites with generated data: a shop, a forum, a wiki, mail and a calendar."""
+"""Small realistic sites: shop, forum, wiki, mail, calendar. `environment: web.sites`."""
+
+from . import world
+
+build = world.build

@@ -1,0 +1,75 @@
+// Actions and observations on the small sites. Runs after walk.js and act.js, on every page that is loaded.
+(() => {
+  "use strict";
+  if (window.__rwSites) return;
+  // Pages of the sites have no script of their own: no clock to stop, no listener to ask about.
+  window.__rwClock = { advance: () => {}, hears: () => false, takeKept: () => 0 };
+  const { WAYS, need, Slip } = window.__rw;
+  const { walk, elementOf } = window.__rwWalk;
+  const LEAVES = "this link leaves the site; it is not followed";
+
+  let leaving = false;
+  let foreign = 0;
+  window.addEventListener("submit", () => { leaving = true; });
+  window.addEventListener("click", (event) => {
+    const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
+    if (!link) return;
+    if (new URL(link.href).host === location.host) { leaving = true; return; }
+    event.preventDefault();
+    foreign++;
+  });
+
+  // What the key does to a control, as the HTML standard has it: activation, or the form's first button.
+  const enter = (element) => {
+    element.focus();
+    if (element.matches("a[href],button")) element.click();
+    else if (element.matches("input") && element.form) element.form.querySelector("button").click();
+    else throw new Slip("Enter does nothing here");
+  };
+  const act = (action) => {
+    leaving = false;
+    foreign = 0;
+    let error = "";
+    try {
+      if (action.name === "press") enter(need(action.id)); else WAYS[action.name](action);
+    } catch (problem) {
+      if (!(problem instanceof Slip)) throw problem;
+      error = problem.message;
+    }
+    return JSON.stringify({ error: foreign ? LEAVES : error, leaving, foreign, items: leaving ? [] : walk() });
+  };
+  const look = () => JSON.stringify({ items: walk() });
+
+  // What a visitor has changed, by control number; and the same put into another copy of the page.
+  const squeeze = (text) => text.replace(/\s+/g, " ").trim();
+  const held = (element) => {
+    if (element.matches("[type=checkbox]")) return element.checked === element.defaultChecked ? null : element.checked;
+    if (element.tagName === "SELECT") {
+      const usual = Math.max(0, [...element.options].findIndex((option) => option.defaultSelected));
+      return element.selectedIndex === usual ? null : squeeze(element.selectedOptions[0].text);
+    }
+    return element.matches("input,textarea") && element.value !== element.defaultValue ? element.value : null;
+  };
+  const filled = () => {
+    const fields = {};
+    let focused = 0;
+    for (let id = 1, element; (element = elementOf(id)); id++) {
+      const value = held(element);
+      if (value !== null) fields[id] = value;
+      if (element === document.activeElement) focused = id;
+    }
+    return JSON.stringify({ fields, focused });
+  };
+  const put = ({ fields, focused }) => {
+    walk();
+    for (const [id, value] of Object.entries(fields)) {
+      const element = elementOf(id);
+      if (typeof value === "boolean") element.checked = value;
+      else if (element.tagName === "SELECT") element.selectedIndex = [...element.options].findIndex((o) => squeeze(o.text) === value);
+      else element.value = value;
+    }
+    if (focused) elementOf(focused).focus();
+    return look();
+  };
+  window.__rwSites = { act, look, filled, put };
+})();
