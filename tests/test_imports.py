@@ -27,7 +27,7 @@ LAYERS = (
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
     | {"codec", "contexts", "ranks", "replay", "store", "store_rows"},
     {"rollout", "learner", "critic", "optimisation", "objective", "curriculum", "demonstrations", "update_step", "zero"},
-    {"evaluation", "checkpoint", "report", "assembly", "resumption"},
+    {"evaluation", "checkpoint", "report", "assembly", "pipeline", "resumption"},
     {"training", "sft"},
     {"cli"},
 )

@@ -17,11 +17,12 @@ from transformers import LlamaForCausalLM
 from rollwright.batching import Segment
 from rollwright.critic import CriticSettings
 from rollwright.errors import ConfigError, NonFiniteUpdate
-from rollwright.learner import Learner, check_world
+from rollwright.learner import Learner
 from rollwright.losses import AGGREGATIONS, Aggregation
 from rollwright.models import with_lora
 from rollwright.objective import PolicyObjective
 from rollwright.optimisation import OptimiserSettings, split_minibatches
+from rollwright.ranks import check_world
 from rollwright.records import TokenLoss, TokenRecord
 from rollwright.tiny import tiny_llama
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,42 +12,36 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from rollwright.adapters import adapter_off
 from rollwright.batching import Layout, PackedBatch, Segment, pack
 from rollwright.critic import CriticSettings, TokenCritic
 from rollwright.errors import ConfigError
-from rollwright.optimisation import Averages, Optimisation, OptimiserSettings, split_minibatches
+from rollwright.optimisation import (
+    Averages,
+    Optimisation,
+    OptimiserSettings,
+    WholeOptimisation,
+    split_minibatches,
+)
 from rollwright.prefix_tree import CostModel
+from rollwright.ranks import Ranks, check_world, share
 from rollwright.records import FilteringObjective, TokenObjective, flatten
 from rollwright.scoring import TokenScorer, causal_lm, check_head
 from rollwright.update_step import UpdateStep
 from rollwright.weights import full_weights
+from rollwright.zero import ZeroOptimisation, check_checkpoint, shard_frozen, zero_stage
 
 Reference = Literal["copy", "adapter"]
 _STATE = "learner.pt"
 
 
-def check_world(accelerator: Accelerator) -> None:
-    """Every started process must take part.
-
-    Without a communication backend accelerate falls back to one process on each rank, silently, and all train alone.
-
-    Raises:
-        ConfigError: accelerate sees another number of processes than were started.
-    """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != started:
-        raise ConfigError(
-            f"{started} processes were started but accelerate joined {accelerator.num_processes}: on CPU under "
-            'DeepSpeed pass kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] to the Accelerator'
-        )
-
-
 class Learner:
     """A policy in training. Made once per run by a recipe; owns the policy, its reference, its critic and optimisers.
+
+    With several ranks each of them calls every method with the same arguments, the whole batch included, and gets the
+    same answer; inside, a rank works on its share. Under DeepSpeed policy, critic and copied reference are sharded.
 
     Args:
         accelerator: decides device, precision of prepared modules and distribution.
@@ -89,7 +82,10 @@ class Learner:
     ) -> None:
         check_world(accelerator)
         self.accelerator = accelerator
-        self.policy = policy.to(accelerator.device)
+        self.ranks = Ranks(accelerator)
+        self._zero_stage = zero_stage(accelerator)
+        # What ZeRO-3 shards need not fit on one device before.
+        self.policy = policy if self._zero_stage == 3 else policy.to(accelerator.device)
         check_head(self.policy)
         self.step = 0
         self._layout, self._costs, self._token_budget = layout, costs, token_budget
@@ -104,30 +100,33 @@ class Learner:
             max_grad_norm=max_grad_norm,
             warmup_steps=warmup_steps,
         )
-        self._policy = Optimisation(
-            accelerator, TokenScorer(self.policy, temperature=temperature), settings, name="policy"
-        )
+        self._policy = self._optimisation(TokenScorer(self.policy, temperature=temperature), settings, name="policy")
 
-    def _make_reference(self, reference: Reference | None, temperature: float) -> TokenScorer | None:
+    def _optimisation(self, module: nn.Module, settings: OptimiserSettings, *, name: str) -> Optimisation:
+        if not self._zero_stage:
+            return WholeOptimisation(self.accelerator, module, settings, name=name)
+        return ZeroOptimisation(self.accelerator, module, settings, name=name, autocast_dtype=self._autocast_dtype)
+
+    def _make_reference(self, reference: Reference | None, temperature: float) -> nn.Module | None:
         if reference == "adapter":
             with adapter_off(self.policy):
                 return None
         if reference != "copy":
             return None
         frozen = copy.deepcopy(self.policy).requires_grad_(False)
-        return TokenScorer(frozen, temperature=temperature).eval()
+        scorer = TokenScorer(frozen, temperature=temperature)
+        return shard_frozen(self.accelerator, scorer, self._autocast_dtype) if self._zero_stage else scorer.eval()
 
     def _make_critic(self, settings: CriticSettings, warmup_steps: int) -> Optimisation:
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            raise ConfigError("a critic needs a second DeepSpeed engine, which is not set up: use DDP or one process")
-        critic = TokenCritic(self.policy, kind=settings.kind).to(self.accelerator.device)
+        critic = TokenCritic(self.policy, kind=settings.kind)
+        critic = critic if self._zero_stage == 3 else critic.to(self.accelerator.device)
         optimiser = OptimiserSettings(
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
             warmup_steps=warmup_steps,
         )
-        return Optimisation(self.accelerator, critic, optimiser, name="critic")
+        return self._optimisation(critic, optimiser, name="critic")
 
     def update(
         self, segments: Sequence[Segment], loss: TokenObjective, *, minibatches: int = 1, epochs: int = 1
@@ -147,6 +146,7 @@ class Learner:
         """
         if epochs < 1:
             raise ValueError(f"an update needs at least one epoch, got {epochs}")
+        self.ranks.require_same(segments)
         if minibatches * epochs > 1 or (isinstance(loss, FilteringObjective) and loss.filters):
             segments = self._with_old(segments)
         averages = Averages()
@@ -177,6 +177,7 @@ class Learner:
         return result
 
     def _optimiser_step(self, segments: Sequence[Segment], loss: TokenObjective, averages: Averages) -> None:
+        segments = share(segments, rank=self.ranks.index, count=self.ranks.count).segments
         packs = self._pack(segments, whole_sequences=loss.whole_sequences)
         moved = UpdateStep(
             accelerator=self.accelerator,
@@ -230,13 +231,20 @@ class Learner:
 
     @torch.no_grad()
     def _score(self, segments: Sequence[Segment], per_token: Callable[[PackedBatch], Tensor]) -> list[Tensor]:
-        lengths = [len(segment.action_ids) for segment in segments]
+        mine = share(segments, rank=self.ranks.index, count=self.ranks.count)
+        lengths = [len(segment.action_ids) for segment in mine.segments]
         flat = torch.zeros(sum(lengths))
-        for packed in self._pack(segments, whole_sequences=False):
+        packs = self._pack(mine.segments, whole_sequences=False)
+        # All ranks run as often as the one with most to do: sharded layers are gathered in each forward pass.
+        for index in range(max(self.ranks.gather(len(packs)))):
+            packed = packs[index % len(packs)]
             with self._autocast():
                 scores = per_token(packed)
             flat[packed.entries.cpu()] = scores.float().cpu()
-        return list(flat.split(lengths))
+        scored: dict[int, Tensor] = {}
+        for part in self.ranks.gather(dict(zip(mine.indices, flat.split(lengths), strict=False))):
+            scored |= part
+        return [scored[index] for index in range(len(segments))]
 
     def _pack(self, segments: Sequence[Segment], *, whole_sequences: bool) -> list[PackedBatch]:
         packs = pack(
@@ -249,7 +257,7 @@ class Learner:
         return [packed.to(self.accelerator.device) for packed in packs]
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self._autocast_dtype is None:
+        if self._autocast_dtype is None or self._zero_stage:  # DeepSpeed's engines have theirs inside
             return nullcontext()
         return torch.autocast(self.accelerator.device.type, dtype=self._autocast_dtype)
 
@@ -269,26 +277,30 @@ class Learner:
         self.accelerator.wait_for_everyone()
 
     def save_state(self, folder: Path) -> None:
-        """Write what a resumed run needs: through accelerate where the state is sharded, else one file of our own."""
-        if self._sharded:
+        """Write what a resumed run needs: through accelerate where the state is sharded, else one file of our own.
+
+        All ranks call with the same folder.
+        """
+        if self._zero_stage:
             self.accelerator.save_state(str(folder / "accelerate"))
-        if self.accelerator.is_main_process:
-            state = {"step": self.step} if self._sharded else self.state_dict()
-            torch.save(state, folder / _STATE)
-        self.accelerator.wait_for_everyone()
+        if self.ranks.first:
+            sharded = {"step": self.step, "zero_stage": self._zero_stage, "processes": self.ranks.count}
+            torch.save(sharded if self._zero_stage else self.state_dict(), folder / _STATE)
+        self.ranks.wait()
 
     def load_state(self, folder: Path) -> None:
-        """Continue from what `save_state` wrote into a run folder of the user's own."""
+        """Continue from what `save_state` wrote into a run folder of the user's own.
+
+        Raises:
+            ConfigError: saved under another ZeRO stage or, if sharded, by another number of processes.
+        """
         state = torch.load(folder / _STATE, map_location=self.accelerator.device, weights_only=True)
-        if self._sharded:
+        check_checkpoint(state, zero_stage=self._zero_stage, processes=self.ranks.count, where=folder)
+        if self._zero_stage:
             self.accelerator.load_state(str(folder / "accelerate"))
             self.step = int(state["step"])
         else:
             self.load_state_dict(state)
-
-    @property
-    def _sharded(self) -> bool:
-        return self.accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of an unsharded learner: trained weights, optimisers, and the step counter.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -36,23 +37,55 @@ class OptimiserSettings:
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
 
 
-class Optimisation:
-    """One trainable module under accelerate. Made by the learner, for the policy and for each critic."""
+class Optimisation(Protocol):
+    """One trainable module with its optimiser. Made by the learner, for the policy and for each critic.
+
+    module: as it was given; prepared: what must be called instead of it. A step is `begin`, then per micro-batch
+    `backward` inside `accumulating`, then `clip` and `move`, or `drop`.
+    """
+
+    module: nn.Module
+    prepared: Any
+
+    def begin(self, step: int) -> float:
+        """Set and return the learning rate of this step."""
+
+    def accumulating(self, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward of a micro-batch: gradients of all but the last may stay on their rank."""
+
+    def backward(self, share: Tensor) -> None:
+        """Add the gradient of one micro-batch's share of the loss."""
+
+    def clip(self, step: int) -> None:
+        """Raise `NonFiniteUpdate` if the norm is not finite, as far as that is known before `move`."""
+
+    def move(self, step: int) -> float:
+        """Step, and return the norm that the gradient had before it was clipped."""
+
+    def drop(self) -> None:
+        """Forget the gradient of a step that failed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Trained parameters and optimiser state of an unsharded module, as live tensors: write or copy them."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+
+
+class WholeOptimisation:
+    """An `Optimisation` whose parameters are whole on every rank: one process, or DDP."""
 
     def __init__(self, accelerator: Accelerator, module: nn.Module, settings: OptimiserSettings, *, name: str) -> None:
         self.accelerator = accelerator
         self.module = module
         self.settings = settings
         self.name = name
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-        )
-        self.prepared, self.optimizer = accelerator.prepare(module, optimizer)
+        self._norm = 0.0
+        self.prepared, self.optimizer = accelerator.prepare(module, adamw(module, settings))
         self.module.eval()
 
     def begin(self, step: int) -> float:
-        """Set the learning rate of this step, before the backward passes: DeepSpeed moves inside the last one."""
+        """Set and return the learning rate of this step."""
         rate = self.settings.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -68,23 +101,19 @@ class Optimisation:
         with self.accelerator.no_sync(self.prepared):
             yield
 
-    def clip(self, step: int) -> float:
-        """Scale the gradient to the allowed norm and return the norm it had.
+    def backward(self, share: Tensor) -> None:
+        """Add the gradient of one micro-batch's share of the loss."""
+        self.accelerator.backward(share)
+
+    def clip(self, step: int) -> None:
+        """Scale the gradient to the allowed norm.
 
         Raises:
             NonFiniteUpdate: the norm is NaN or infinite; the weights are as before.
         """
-        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        norm = self.accelerator.clip_grad_norm_(trained, self.settings.max_grad_norm)
-        if norm is None:  # DeepSpeed without a step yet
-            return 0.0
-        value = float(norm)
-        if not torch.isfinite(torch.tensor(value)):
-            raise NonFiniteUpdate(
-                f"step {step}: the gradient norm of the {self.name} is {value}; the optimiser has not moved. Look for "
-                "infinite advantages or log-probs, or lower the learning rate"
-            )
-        return value
+        norm = self.accelerator.clip_grad_norm_(trained_parameters(self.module), self.settings.max_grad_norm)
+        assert norm is not None
+        self._norm = finite_norm(float(norm), name=self.name, step=step)
 
     def drop(self) -> None:
         """Forget the gradient of a step that failed."""
@@ -92,9 +121,11 @@ class Optimisation:
         self.accelerator.sync_gradients = True
         self.optimizer.zero_grad()
 
-    def move(self) -> None:
+    def move(self, step: int) -> float:
+        """Step, and return the norm that the gradient had before it was clipped."""
         self.optimizer.step()
         self.optimizer.zero_grad()
+        return self._norm
 
     def state_dict(self) -> dict[str, Any]:
         """Trained parameters and optimiser state of an unsharded module, as live tensors: write or copy them."""
@@ -116,6 +147,35 @@ class Optimisation:
             parameter.copy_(state["weights"][name])
         # The optimiser would go on in the very tensors it is given.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+
+
+def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Those that have a gradient; with LoRA the adapter's alone."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def adamw(module: nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
+    """The optimiser of a module's trained parameters."""
+    return torch.optim.AdamW(
+        trained_parameters(module),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def finite_norm(norm: float, *, name: str, step: int) -> float:
+    """The norm, if it is one.
+
+    Raises:
+        NonFiniteUpdate: it is NaN or infinite.
+    """
+    if not math.isfinite(norm):
+        raise NonFiniteUpdate(
+            f"step {step}: the gradient norm of the {name} is {norm}; the optimiser has not moved. Look for "
+            "infinite advantages or log-probs, or lower the learning rate"
+        )
+    return norm
 
 
 def require_finite(share: Tensor, *, what: str, step: int, accelerator: Accelerator) -> None:

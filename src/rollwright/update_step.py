@@ -81,12 +81,15 @@ class UpdateStep:
             self.averages.add({f"{area}/learning_rate": (module.begin(self.step), 1), f"{area}/loss": (0.0, 1)})
 
     def _move(self) -> None:
-        """All norms are checked before the first optimiser moves: policy and critic step together or not at all."""
-        norms = [module.clip(self.step) for module in self._modules]
-        for module, norm in zip(self._modules, norms, strict=True):
-            module.move()
+        """All norms are checked before the first optimiser moves: policy and critic step together or not at all.
+
+        DeepSpeed alone learns its norm inside its step: there a critic with a bad norm stops the run one step late.
+        """
+        for module in self._modules:
+            module.clip(self.step)
+        for module in self._modules:
             area = "optim" if module is self.policy else "critic"
-            self.averages.add({f"{area}/grad_norm": (norm, 1)})
+            self.averages.add({f"{area}/grad_norm": (module.move(self.step), 1)})
 
     def _policy_pass(
         self,
@@ -107,7 +110,7 @@ class UpdateStep:
                 # The only step on this batch: the policy before it is the one that was just run.
                 tokens = flat.select(packed.entries, logprobs=logprobs, entropy=entropy, logprobs_old=logprobs.detach())
             result = objective(tokens)
-            self._backward(result.losses, tokens, weights[packed.entries], "policy loss", "optim/loss")
+            self._backward(self.policy, result.losses, tokens, weights[packed.entries], "optim/loss")
         if live:
             self.averages.add(result.metrics)
         return hidden.detach()
@@ -132,13 +135,16 @@ class UpdateStep:
             clip_eps = self.value_clip_eps
             anchor = None if clip_eps is None else old
             losses = value_loss(values, tokens.returns, values_old=anchor, clip_eps=clip_eps)
-            self._backward(losses, tokens, weights[packed.entries], "critic loss", "critic/loss")
+            self._backward(critic, losses, tokens, weights[packed.entries], "critic/loss")
 
-    def _backward(self, losses: Tensor, tokens: TokenRecord, weights: Tensor, what: str, metric: str) -> None:
+    def _backward(
+        self, module: Optimisation, losses: Tensor, tokens: TokenRecord, weights: Tensor, metric: str
+    ) -> None:
         zeros = torch.zeros_like(losses)
         share = (torch.where(tokens.mask, losses, zeros) * weights.to(losses.dtype)).sum()
+        what = "policy loss" if module is self.policy else "critic loss"
         require_finite(share, what=what, step=self.step, accelerator=self.accelerator)
-        self.accelerator.backward(share)
+        module.backward(share)
         self.averages.add({metric: (share.detach(), 0.0)})
 
 

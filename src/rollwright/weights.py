@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rollwright.adapters import is_adapted, merged, merged_parameters
+from rollwright.adapters import adapter_of, is_adapted, merged, merged_parameters
+from rollwright.generation.base import AdapterEngine, Engine
 from rollwright.scoring import causal_lm
 
 
@@ -30,12 +31,23 @@ def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, parameter.detach()
 
 
+def hand_over(model: nn.Module, engine: Engine, *, version: int) -> None:
+    """Give an engine the policy: its weights, or its LoRA adapter alone where the engine takes adapters.
+
+    Every rank calls, as for `full_weights`.
+    """
+    if isinstance(engine, AdapterEngine) and engine.takes_adapters:
+        engine.load_adapter(adapter_of(model, gathered), version=version)
+    else:
+        engine.load_weights(full_weights(model), version=version)
+
+
 def gathered(parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
     """Inside this context the parameters are whole on every rank; nothing to do unless ZeRO-3 has sharded them."""
     # DeepSpeed marks a sharded parameter with `ds_id`; without the mark it need not even be installed.
     sharded = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     if not sharded:
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     return GatheredParameters(sharded)

@@ -1,0 +1,103 @@
+"""How a batch is cut for the ranks, the guards at start and resume, and the launch configurations that ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DistributedType
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollwright.batching import Segment
+from rollwright.errors import ConfigError
+from rollwright.ranks import Ranks, open_accelerator, share
+from rollwright.zero import check_checkpoint
+
+CONFIGS = Path(__file__).resolve().parent.parent / "accelerate_configs"
+
+# name: kind, processes, machines, ZeRO stage, runs on the CPU, where optimiser states lie
+EXPECTED = {
+    "cpu": (DistributedType.NO, 1, 1, None, True, None),
+    "cpu_zero1": (DistributedType.DEEPSPEED, 2, 1, 1, True, "none"),
+    "cpu_zero2": (DistributedType.DEEPSPEED, 2, 1, 2, True, "none"),
+    "cpu_zero3": (DistributedType.DEEPSPEED, 2, 1, 3, True, "none"),
+    "single_gpu": (DistributedType.NO, 1, 1, None, False, None),
+    "ddp": (DistributedType.MULTI_GPU, 8, 1, None, False, None),
+    "zero2": (DistributedType.DEEPSPEED, 8, 1, 2, False, "none"),
+    "zero3": (DistributedType.DEEPSPEED, 8, 1, 3, False, "none"),
+    "zero3_offload": (DistributedType.DEEPSPEED, 8, 1, 3, False, "cpu"),
+    "multi_node_zero3": (DistributedType.DEEPSPEED, 16, 2, 3, False, "none"),
+}
+
+
+def segment(sequence: int, length: int) -> Segment:
+    ids = tuple(range(length))
+    return Segment(
+        prompt_ids=(1,),
+        action_ids=ids,
+        action_mask=(True,) * length,
+        logprobs_sampled=(-1.0,) * length,
+        advantages=(1.0,) * length,
+        sequence=sequence,
+    )
+
+
+def test_every_launch_configuration_is_expected() -> None:
+    assert {file.stem for file in CONFIGS.glob("*.yaml")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_launch_configuration_says_what_its_name_says(name: str) -> None:
+    config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))  # refuses unknown keys
+    deepspeed = config.deepspeed_config
+    # Under DeepSpeed `use_cpu` would switch DeepSpeed off: there no GPU is shown instead.
+    on_cpu = config.use_cpu or config.gpu_ids == "-1"
+    found = (config.distributed_type, config.num_processes, config.num_machines)
+    found += (deepspeed.get("zero_stage"), on_cpu, deepspeed.get("offload_optimizer_device"))
+    assert found == EXPECTED[name]
+    assert config.mixed_precision == "no"  # master weights stay float32; `learner.precision` decides the rest
+    if deepspeed:
+        assert deepspeed["gradient_accumulation_steps"] == 1  # it would divide a loss that has its denominator already
+        assert not config.use_cpu
+        assert deepspeed["offload_param_device"] == deepspeed["offload_optimizer_device"]
+
+
+def test_a_batch_is_cut_by_whole_sequences_into_neighbours_of_like_size() -> None:
+    # Tokens per sequence with its prompt: 3, 3, 6, 4 + 4 (two turns), 2; half of 22 lies inside the third.
+    batch = [segment(0, 2), segment(1, 2), segment(2, 5), segment(3, 3), segment(3, 3), segment(4, 1)]
+    assert share(batch, rank=0, count=2).indices == [0, 1, 2]
+    assert share(batch, rank=1, count=2).indices == [3, 4, 5]
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12), count=st.integers(1, 5))
+def test_every_segment_lies_in_exactly_one_share(lengths: list[int], count: int) -> None:
+    batch = [segment(i // 2, length) for i, length in enumerate(lengths)]
+    shares = [share(batch, rank=rank, count=count) for rank in range(count)]
+    assert sorted(i for part in shares for i in part.indices) == list(range(len(batch)))
+    for part in shares:  # a rank without work still has something to run, and nothing to learn from it
+        assert part.segments
+        assert bool(part.indices) == any(any(s.action_mask) for s in part.segments)
+
+
+def test_one_process_keeps_its_batch_as_it_is() -> None:
+    batch = [segment(1, 2), segment(0, 3)]
+    assert share(batch, rank=0, count=1).segments == batch
+    ranks = Ranks(open_accelerator())
+    assert ranks.spread([3, 4], lambda items: [2 * i for i in items]) == [6, 8]
+    assert (ranks.gather(7), ranks.of_first(8), ranks.first, ranks.count) == ([7], 8, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("saved", "now"), [((3, 2), (3, 4)), ((3, 2), (2, 2)), ((0, 1), (1, 2)), ((2, 2), (0, 1))], ids=str
+)
+def test_a_sharded_state_is_refused_by_another_world(saved: tuple[int, int], now: tuple[int, int]) -> None:
+    state = {"zero_stage": saved[0], "processes": saved[1]} if saved[0] else {}
+    with pytest.raises(ConfigError, match=r"begin a new run\.folder from the exported policy"):
+        check_checkpoint(state, zero_stage=now[0], processes=now[1], where=Path("x"))
+
+
+def test_a_sharded_state_fits_its_own_world_and_a_whole_state_any() -> None:
+    check_checkpoint({"zero_stage": 3, "processes": 2}, zero_stage=3, processes=2, where=Path("x"))
+    check_checkpoint({}, zero_stage=0, processes=8, where=Path("x"))
