@@ -1,0 +1,22 @@
+"""Untrusted programs in a box: bubblewrap namespaces, a seccomp filter, limits; warm for tests, cold for commands."""
+
+from rollwright.envs.code.sandbox.box import is_available, unavailable_reason
+from rollwright.envs.code.sandbox.cold import ColdBox, CommandResult
+from rollwright.envs.code.sandbox.limits import Limits, Outcome
+from rollwright.envs.code.sandbox.plain import NotPlain
+from rollwright.envs.code.sandbox.pool import BoxPool
+from rollwright.envs.code.sandbox.warm import Ended, Session, WarmBox
+
+__all__ = [
+    "BoxPool",
+    "ColdBox",
+    "CommandResult",
+    "Ended",
+    "Limits",
+    "NotPlain",
+    "Outcome",
+    "Session",
+    "WarmBox",
+    "is_available",
+    "unavailable_reason",
+]
