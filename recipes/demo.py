@@ -31,7 +31,7 @@ class DemoConfig(Config):
 
     folder: str = Field("runs/demo", description="Everything lands here.")
     seed: int = Field(0, ge=0, description="Training seed; the start states that are judged never depend on it.")
-    engine: str = Field("auto", description="auto, vllm or transformers.")
+    engine: str = Field("auto", description="auto, vllm, vllm_server or transformers.")
     config_file: str = Field("cpu", description="Name of an accelerate config, or a path.")
     demos_per_task: int = Field(11, ge=1, description="Demonstrations per task.")
     steps: int = Field(22, ge=1, description="GRPO steps.")

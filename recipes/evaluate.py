@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     tasks = world.tasks(config.evaluation.split)
     start = policy_folder(config.model, world, folder.path)
     codec = open_codec(start)
-    engine = open_engine(config.engine, start, codec)
+    engine = open_engine(config.engine, start, codec, run_folder=folder.path)
     faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
     collector = open_collector(
         config.rollout, world, EngineActor(engine), codec, context_length=engine.context_length, faults=faults

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rollwright.codec import ChatCodec
     from rollwright.critic import CriticSettings
     from rollwright.evaluation import Evaluation
+    from rollwright.generation.server.make import ServerSetup
     from rollwright.learner import Learner
 
 
@@ -209,8 +210,21 @@ def judge(
         )
 
 
-def open_engine(settings: EngineSettings, model_folder: Path, codec: ChatCodec, *, seed: int = 0) -> Engine:
-    """The generation engine; `auto` takes vLLM where it is importable and says which it took."""
+def open_engine(
+    settings: EngineSettings,
+    model_folder: Path,
+    codec: ChatCodec,
+    *,
+    seed: int = 0,
+    lora_rank: int = 0,
+    run_folder: Path | None = None,
+) -> Engine:
+    """The generation engine; `auto` takes vLLM where it is importable and says which it took.
+
+    Args:
+        lora_rank: of the policy, for engine.lora_sync=adapter.
+        run_folder: servers write their logs below it.
+    """
     from rollwright.generation.select import make_engine
 
     return make_engine(
@@ -221,6 +235,31 @@ def open_engine(settings: EngineSettings, model_folder: Path, codec: ChatCodec, 
         stop_token_ids=tuple(codec.stop_token_ids),
         max_batch=settings.max_batch,
         seed=seed,
+        servers=server_setup(settings, lora_rank, run_folder) if settings.name == "vllm_server" else None,
+    )
+
+
+def server_setup(settings: EngineSettings, lora_rank: int, run_folder: Path | None) -> ServerSetup:
+    """The servers that the settings describe.
+
+    Raises:
+        ConfigError: an adapter is to be swapped, but the policy has none.
+    """
+    from rollwright.generation.server.make import ServerSetup
+
+    swaps = settings.lora_sync == "adapter"
+    if swaps and not lora_rank:
+        raise ConfigError("engine.lora_sync=adapter swaps LoRA adapters, but model.lora_rank is 0: the policy has none")
+    same = "replicas served_name transport transfer_folder update_mode request_s kv_cache_gib gpu_memory_frac"
+    return ServerSetup(
+        urls=tuple(settings.urls),
+        devices=tuple(settings.devices),
+        lora_rank=lora_rank if swaps else 0,
+        start_s=settings.server_start_s,
+        stall_s=settings.server_stall_s,
+        restarts=settings.server_restarts,
+        log_folder=run_folder / "servers" if run_folder else None,
+        **{name: getattr(settings, name) for name in same.split()},
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rollwright.checkpoint import Checkpoint, Checkpoints
 from rollwright.errors import ConfigError, RunFolderError
 from rollwright.reward import Reward, StatefulReward
+from rollwright.weights import hand_over
 
 if TYPE_CHECKING:
     from rollwright.curriculum import Curriculum
@@ -113,7 +114,7 @@ def _restore(run: Run, found: Checkpoint) -> None:
     run.curriculum.load_state_dict(state["curriculum"])
     if isinstance(run.reward, StatefulReward) and state.get("reward") is not None:
         run.reward.load_state_dict(state["reward"])
-    run.engine.load_weights(run.learner.weights(), version=int(state["version"]))
+    hand_over(run.learner.policy, run.engine, version=int(state["version"]))
     run.store.rewind(state["stored"])  # steps after the checkpoint are played again, not kept twice
     run.tracker.rewind(state["logged"])
     run.collector.faults.load_state_dict(state["faults"])

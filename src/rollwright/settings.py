@@ -57,12 +57,41 @@ class RewardSettings(Config):
 class EngineSettings(Config):
     """Who samples. `engine=transformers` is short for `engine.name=transformers`."""
 
-    name: Literal["auto", "vllm", "transformers"] = Field("auto", description="auto: vLLM if importable.")
+    name: Literal["auto", "vllm", "vllm_server", "transformers"] = Field(
+        "auto", description="auto: vLLM if importable. vllm_server: processes of their own, here or elsewhere."
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast.")
-    max_batch: int = Field(64, ge=1, description="Requests decoded together.")
+    max_batch: int = Field(64, ge=1, description="Requests decoded together, by each server.")
     max_context: int = Field(1024, ge=16, description="Prompt plus action, in tokens.")
+    replicas: int = Field(1, ge=1, description="Servers to start.")
+    urls: list[str] = Field([], description="Running servers, such as http://10.0.0.2:8000; none is started then.")
+    devices: list[str] = Field([], description="CUDA devices of each server: ['1','2'], or ['2,3'] to split a model.")
+    served_name: str = Field("policy", description="The model's name at the servers.")
+    transport: Literal["file", "ipc", "nccl"] = Field(
+        "file", description="Way of new weights: files on one host; ipc: same GPU; nccl: other GPUs and hosts."
+    )
+    transfer_folder: str = Field("", description="file: where the weights lie; empty = shared memory.")
+    update_mode: Literal["keep", "wait"] = Field(
+        "keep", description="Requests under way at a weight update: go on under the new weights, or finish first."
+    )
+    lora_sync: Literal["merge", "adapter"] = Field(
+        "merge", description="LoRA policy: send merged weights, or swap the adapter alone."
+    )
+    request_s: float = Field(170.0, gt=0, description="Limit of one action, retries and restarts included.")
+    server_start_s: float = Field(900.0, gt=0, description="Limit of a server's start.")
+    server_stall_s: float = Field(60.0, gt=0, description="A server silent for so long is given up and started again.")
+    server_restarts: int = Field(3, ge=0, description="How often each server is started again.")
+    kv_cache_gib: float = Field(1.0, gt=0, description="Keys and values of one server, without a GPU.")
+    gpu_memory_frac: float = Field(0.85, gt=0, le=1, description="Share of the GPU's memory one server takes.")
 
     shorthand = "name"
+    only_for: ClassVar[Readers] = {
+        key: {"name": ("vllm_server",)}
+        for key in (
+            *("replicas", "urls", "devices", "served_name", "transport", "update_mode", "lora_sync", "request_s"),
+            *("server_start_s", "server_stall_s", "server_restarts", "kv_cache_gib", "gpu_memory_frac"),
+        )
+    } | {"transfer_folder": {"name": ("vllm_server",), "transport": ("file",)}}
 
 
 class RolloutSettings(Config):

@@ -48,6 +48,7 @@ from rollwright.settings import LoopConfig
 from rollwright.store import TrajectoryStore
 from rollwright.tracking import RunFolder, Tracker
 from rollwright.types import Group, Task, Turn
+from rollwright.weights import hand_over
 
 log = logging.getLogger(__name__)
 _PARITY_TURNS = 8
@@ -96,7 +97,14 @@ class Training:
             learner = open_learner(config, model_folder, reference=reference, critic=critic)
             tracker = open_tracker(folder, config, learner)
             codec = open_codec(model_folder)
-            engine = open_engine(config.engine, model_folder, codec, seed=config.run.seed)
+            engine = open_engine(
+                config.engine,
+                model_folder,
+                codec,
+                seed=config.run.seed,
+                lora_rank=config.model.lora_rank,
+                run_folder=folder.path,
+            )
             faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
             journal = Journal(folder.path / "journal.jsonl", run=resumption.run_name(config))
             collector = open_collector(
@@ -207,7 +215,7 @@ class Training:
     def sync(self) -> None:
         """Give the engine the learner's weights; from here on its tokens carry the new version."""
         with self._timed("time/sync_s"):
-            self.engine.load_weights(self.learner.weights(), version=self.engine.version + 1)
+            hand_over(self.learner.policy, self.engine, version=self.engine.version + 1)
 
     def finish(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
         """Log, keep, evaluate and checkpoint after one step."""

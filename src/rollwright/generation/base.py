@@ -12,6 +12,8 @@ from rollwright.types import Span
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rollwright.adapters import Adapter
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
@@ -85,6 +87,18 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free memory, threads and processes. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class AdapterEngine(Engine, Protocol):
+    """An engine that can be given a LoRA adapter alone; `takes_adapters` says whether it wants that."""
+
+    @property
+    def takes_adapters(self) -> bool: ...
+
+    def load_adapter(self, adapter: Adapter, *, version: int) -> None:
+        """As `load_weights`: from here on tokens are sampled with this adapter."""
         ...
 
 

@@ -13,13 +13,15 @@ from rollwright.generation.vllm_engine import vllm_importable
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from rollwright.generation.server.make import ServerSetup
+
 logger = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "vllm", "transformers"]
-_NAMES = ("auto", "vllm", "transformers")
+EngineName = Literal["auto", "vllm", "vllm_server", "transformers"]
+_NAMES = ("auto", "vllm", "vllm_server", "transformers")
 
 
-def choose_engine(name: str = "auto") -> Literal["vllm", "transformers"]:
+def choose_engine(name: str = "auto") -> Literal["vllm", "vllm_server", "transformers"]:
     """The engine that a name stands for: "auto" is vLLM where it is installed, else transformers.
 
     Raises:
@@ -27,6 +29,8 @@ def choose_engine(name: str = "auto") -> Literal["vllm", "transformers"]:
     """
     if name not in _NAMES:
         raise UnknownComponent(f"no engine is called {name!r}; expected one of {', '.join(_NAMES)}")
+    if name == "vllm_server":
+        return "vllm_server"
     if name == "vllm" or (name == "auto" and vllm_importable()):
         return "vllm"
     return "transformers"
@@ -42,15 +46,17 @@ def make_engine(
     max_batch: int = 64,
     seed: int = 0,
     learner_model: PreTrainedModel | None = None,
+    servers: ServerSetup | None = None,
 ) -> Engine:
     """An engine with the weights of a model folder.
 
     Args:
-        name: "auto", "vllm" or "transformers".
+        name: "auto", "vllm", "vllm_server" or "transformers".
         model_path: a folder, "smollm2", or a hub name (see `rollwright.models.resolve_model`).
         stop_token_ids: what ends an action (`ChatCodec.stop_token_ids`).
         learner_model: the transformers engine samples from this very object instead of a copy of its own; it needs no
             weight updates then, and no second model in memory. vLLM keeps its own copy whatever is given here.
+        servers: how "vllm_server" runs its servers; None is one server, started here.
 
     Raises:
         UnknownComponent: no engine has that name.
@@ -66,6 +72,18 @@ def make_engine(
 
         return VLLMEngine(
             folder,
+            dtype=dtype,
+            context_length=context_length,
+            stop_token_ids=stop_token_ids,
+            max_batch=max_batch,
+            seed=seed,
+        )
+    if chosen == "vllm_server":
+        from rollwright.generation.server.make import ServerSetup, open_servers
+
+        return open_servers(
+            folder,
+            servers or ServerSetup(),
             dtype=dtype,
             context_length=context_length,
             stop_token_ids=stop_token_ids,
