@@ -76,12 +76,11 @@ def test_awr_weights() -> None:
     assert awr_weights(torch.tensor([10.0]), temperature=1.0, cap=None).item() == pytest.approx(math.exp(10), rel=1e-5)
 
 
-def solve(loss: Callable[[Tensor, Tensor], Tensor], targets: list[float], *, start: float = 0.5) -> float:
+def solve(loss: Callable[[Tensor, Tensor], Tensor], targets: list[float]) -> float:
     """The value at which the mean loss over equally likely targets is smallest."""
     data = torch.tensor(targets, dtype=torch.float64)
     grid = torch.linspace(-1.0, 5.0, 60_001, dtype=torch.float64)
     losses = torch.stack([loss(grid, torch.full_like(grid, q)) for q in data]).mean(dim=0)
-    del start
     return float(grid[losses.argmin()])
 
 
@@ -102,8 +101,8 @@ def test_fixed_points_of_the_value_losses() -> None:
 def test_reverse_kl_gives_the_soft_value(beta: float, expected: float) -> None:
     q = torch.tensor([0.0, 1.0, 2.0, 4.0], dtype=torch.float64)
     value = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.Adam([value], lr=0.02)
-    for _ in range(2500):
+    optimiser = torch.optim.Adam([value], lr=0.05)
+    for _ in range(800):
         optimiser.zero_grad()
         reverse_kl_loss(value.expand(4), q, beta=beta, clip=50.0).mean().backward()
         optimiser.step()
@@ -156,7 +155,7 @@ class Chain:
         return table
 
 
-def iterate(improve: Callable[[Tensor], Tensor], rounds: int = 3000) -> Tensor:
+def iterate(improve: Callable[[Tensor], Tensor], rounds: int = 500) -> Tensor:
     values = torch.zeros(3, dtype=torch.float64)
     for _ in range(rounds):
         values = improve(Chain().q(values))

@@ -82,7 +82,7 @@ def chi_square_loss(values: Tensor, targets: Tensor, *, alpha: float) -> Tensor:
 
 
 def reverse_kl_loss(values: Tensor, targets: Tensor, *, beta: float, clip: float = 7.0) -> Tensor:
-    """exp(z - m) - z exp(-m) - exp(-m) for z = min((target - value) / beta, clip), m = max(z of the batch, -1), detached.
+    """exp(z - m) - z exp(-m) - exp(-m) for z = min((target - value) / beta, clip), m = max(max z, -1), detached.
 
     The shift by m scales the step and keeps exp finite; on a full batch it moves no minimiser, which is the soft value
     beta * log mean exp(target / beta).
