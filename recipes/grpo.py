@@ -32,7 +32,7 @@ from rollwright.credit import NEEDS_SIBLINGS, GroupEstimator, flatten, group_adv
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.rollout.metrics import is_informative  # noqa: E402
-from rollwright.settings import LoopConfig, PolicyLossSettings  # noqa: E402
+from rollwright.settings import PolicyLoopConfig, PolicyLossSettings  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
 
@@ -44,17 +44,21 @@ class AlgorithmSettings(PolicyLossSettings):
     gigpo_scale: Literal["none", "std"] = Field("none", description="gigpo: divide by the group's spread or not.")
     step_weight: float = Field(1.0, ge=0, description="gigpo: weight of the step part (omega).")
     drop_equal_groups: bool = Field(True, description="Leave out groups whose members all earned the same (DAPO).")
+    max_rounds: int = Field(
+        1, ge=1, description="Rounds of collection that replace such groups by others (DAPO); 1 = none is replaced."
+    )
     min_groups: int = Field(1, ge=1, description="Skip the update when fewer groups than this can teach.")
 
     only_for: ClassVar[Readers] = {
         **PolicyLossSettings.only_for,
+        "max_rounds": {"drop_equal_groups": (True,)},
         "gamma": {"advantage": ("reinforce", "reinforce++", "gigpo")},
         "gigpo_scale": {"advantage": ("gigpo",)},
         "step_weight": {"advantage": ("gigpo",)},
     }
 
 
-class GrpoConfig(LoopConfig):
+class GrpoConfig(PolicyLoopConfig):
     """Everything a GRPO run reads."""
 
     algorithm: AlgorithmSettings = AlgorithmSettings()
@@ -68,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with Training.start(config, reference=objective.needs_reference) as run:
         for step in run.steps():
-            groups = run.collect(step)
+            groups = run.collect(step, max_rounds=algorithm.max_rounds)
             groups = run.score(groups)
             teaching = [g for g in groups if is_informative(g)] if algorithm.drop_equal_groups else groups
             if len(teaching) < algorithm.min_groups:

@@ -31,7 +31,7 @@ from rollwright.critic import CriticSettings  # noqa: E402
 from rollwright.losses import kl_shaped_rewards  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
-from rollwright.settings import LoopConfig, PolicyLossSettings  # noqa: E402
+from rollwright.settings import PolicyLoopConfig, PolicyLossSettings  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
 
@@ -61,7 +61,7 @@ class CriticConfig(Config):
     clip_eps: float | None = Field(None, description="How far a value may move in one update; none = free.")
 
 
-class PpoConfig(LoopConfig):
+class PpoConfig(PolicyLoopConfig):
     """Everything a PPO run reads."""
 
     critic: CriticConfig = CriticConfig()

@@ -17,7 +17,7 @@ from rollwright.errors import ConfigError
 from rollwright.generation.base import BatchEngine, Engine, Sampling
 from rollwright.progress import Progress
 from rollwright.reward import Reward
-from rollwright.rollout import Actor, Collector, FaultLog, Journal, JournalledActor, Limits, RoundsActor
+from rollwright.rollout import Actor, Collector, EngineActor, FaultLog, Journal, JournalledActor, Limits, RoundsActor
 from rollwright.rollout.episode import Context
 from rollwright.settings import (
     EngineSettings,
@@ -176,6 +176,8 @@ def open_actor(settings: RolloutSettings, engine: Engine, journal: Journal) -> A
     Raises:
         ConfigError: rounds are asked of an engine that cannot take whole batches.
     """
+    if settings.max_staleness:
+        return EngineActor(engine)  # a resumed run plays anew what ran ahead: a journal would not fit its weights
     if settings.schedule == "continuous":
         return JournalledActor(engine, journal)
     if not isinstance(engine, BatchEngine):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rollwright.config import Config, Readers
 
@@ -120,6 +120,15 @@ class RolloutSettings(Config):
     env_call_s: float = Field(30.0, gt=0, description="Limit of one environment call; beyond it is a fault.")
     engine_call_s: float = Field(180.0, gt=0, description="Limit of one generation; beyond it is a fault.")
 
+    @model_validator(mode="after")
+    def _rounds_are_on_policy(self) -> RolloutSettings:
+        if self.max_staleness and self.schedule == "rounds":
+            raise ValueError(
+                f"`max_staleness={self.max_staleness}` plays ahead, so which episodes run together is a matter of "
+                "time; `schedule=rounds` fixes it. Use `schedule=continuous`, or `max_staleness=0`"
+            )
+        return self
+
 
 class LearnerSettings(Config):
     """The optimiser and its batches."""
@@ -218,3 +227,19 @@ class LoopConfig(Config):
     learner: LearnerSettings = LearnerSettings()
     curriculum: CurriculumSettings = CurriculumSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+
+class PolicyLoopConfig(LoopConfig):
+    """A loop whose loss corrects for the policy that sampled, and which may therefore use older episodes."""
+
+    algorithm: PolicyLossSettings = PolicyLossSettings()
+
+    @model_validator(mode="after")
+    def _older_episodes_are_corrected(self) -> PolicyLoopConfig:
+        ahead, correction = self.rollout.max_staleness, self.algorithm.correction
+        if ahead and correction == "none":
+            raise ValueError(
+                f"`rollout.max_staleness={ahead}` trains on what older weights sampled, which "
+                "`algorithm.correction=none` leaves as it is: use token_tis, sequence_tis, token_mask or sequence_mask"
+            )
+        return self

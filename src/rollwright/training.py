@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -32,18 +32,18 @@ from rollwright.checkpoint import Checkpoints
 from rollwright.config import dump
 from rollwright.critic import CriticSettings
 from rollwright.curriculum import Curriculum, make_curriculum
-from rollwright.env import episode_seed
 from rollwright.errors import RollwrightError
 from rollwright.evaluation import Evaluation
 from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.generation.base import Engine
 from rollwright.generation.parity import Sampled, check_parity, measure_parity
 from rollwright.learner import Learner
+from rollwright.pipeline import Pipeline, fill_with_informative, open_pipeline
 from rollwright.progress import Progress
 from rollwright.records import TokenObjective
 from rollwright.report import write_report, write_transcripts
 from rollwright.reward import Reward, score_group
-from rollwright.rollout import Collector, FaultLog, GroupRequest, Journal, rollout_metrics
+from rollwright.rollout import Collector, FaultLog, Journal, rollout_metrics
 from rollwright.settings import LoopConfig
 from rollwright.store import TrajectoryStore
 from rollwright.tracking import RunFolder, Tracker
@@ -70,6 +70,7 @@ class Training:
     store: TrajectoryStore
     checkpoints: Checkpoints
     journal: Journal
+    pipeline: Pipeline
     next_step: int = 0
     parity_checks: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -133,6 +134,7 @@ class Training:
                     wait=learner.accelerator.wait_for_everyone,
                 ),
                 journal=journal,
+                pipeline=open_pipeline(config, collector, curriculum, engine),
             )
             resumption.resume(run)
             yield run
@@ -169,17 +171,15 @@ class Training:
         self._parity_gate(groups)
         if max_rounds == 1:
             return groups
-        return fill_with_informative(
-            groups, wanted=wanted, max_rounds=max_rounds, score=self.score, more=self._more
-        )
+        return fill_with_informative(groups, wanted=wanted, max_rounds=max_rounds, score=self.score, more=self._more)
 
     def _more(self, count: int) -> list[Group]:
         return self._play("episodes in place of equal groups", count, lambda: self.pipeline.more(count))
 
     def _play(self, what: str, groups: int, take: Callable[[], list[Group]]) -> list[Group]:
         total = groups * self.config.rollout.group_size
-        with self._timed("time/collect_s"), Progress(what, total=total) as bar:
-            self.pipeline.watch(lambda _: bar.advance())
+        bar = Progress(what, total=total)
+        with self._timed("time/collect_s"), bar, self.pipeline.ahead.watched(lambda _: bar.advance()):
             return take()
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
@@ -225,7 +225,8 @@ class Training:
             write_transcripts(groups[:4], self.folder.path / "transcripts" / f"step_{step:05d}.txt")
         timings = dict(self._timings)
         timings["time/step_s"] = time.monotonic() - timings.pop("time/step_started_s")
-        everything = rollout_metrics(groups) | self.curriculum.metrics() | dict(metrics) | timings
+        played = rollout_metrics(groups) | self.pipeline.metrics()
+        everything = played | self.curriculum.metrics() | dict(metrics) | timings
         self.tracker.log(step, everything)
         self.next_step = step + 1
         if self._due(step, self.config.evaluation.every):
@@ -269,6 +270,7 @@ class Training:
 
     def _end(self) -> None:
         """The last checkpoint, the final evaluation, the policy as a plain folder, the report."""
+        self.pipeline.close()
         resumption.save(self)
         self.learner.save_pretrained(self.folder.path / "policy")
         self.evaluate("final")

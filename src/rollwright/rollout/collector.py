@@ -132,6 +132,7 @@ class Collector:
         if self._closed:
             return
         self._closed = True
+        self.stop()
         with contextlib.suppress(EnvironmentFault):  # a world that dies while closing is closed
             self._loop.run(self.host.close())
         self._loop.close()
