@@ -69,10 +69,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
 
 
-def publish(name: str, text: str, summary: dict[str, Any], *, as_json: bool) -> None:
-    """Print the report, write it to `results/<name>.md`; with `as_json` the last line printed is the summary."""
+def publish(name: str, text: str, summary: dict[str, Any], *, as_json: bool, keep: bool = True) -> None:
+    """Print the report; `keep` writes it to `results/<name>.md`; with `as_json` the last line is the summary."""
     print(text)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+    if keep:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{name}.md").write_text(text.rstrip() + "\n", encoding="utf-8")
     if as_json:
         print(json.dumps({"benchmark": name, **summary}), flush=True)

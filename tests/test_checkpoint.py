@@ -35,6 +35,42 @@ def test_half_written_ones_are_passed_over(tmp_path: Path) -> None:
     assert found is not None and found.step == 1
 
 
+def test_damaged_ones_are_passed_over_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for step in range(1, 5):
+        checkpoints.save(step, writer(f"weights {step}"), {})
+    weights = [tmp_path / f"step_{step:06d}" / "weights" for step in range(5)]
+    weights[4].write_text("weights")  # truncated
+    weights[3].write_text("wEights 3")  # as long, and not what was written
+    weights[2].unlink()
+    found = checkpoints.latest()
+    assert found is not None and found.step == 1
+    for said in ("7 bytes, expected 9", "does not hold what was written", "weights is missing"):
+        assert said in caplog.text
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, writer("old"), {})
+    (tmp_path / "step_000001").rename(tmp_path / "step_000001.replaced")
+    (tmp_path / ".writing_step_000001").mkdir()
+    found = checkpoints.latest()
+    assert found is not None and found.step == 1 and (found.path / "weights").read_text() == "old"
+    checkpoints.save(1, writer("new"), {})
+    assert [p.name for p in tmp_path.iterdir()] == ["step_000001"]
+
+
+def test_other_ranks_write_their_part_and_nothing_else(tmp_path: Path) -> None:
+    waits: list[str] = []
+    main = Checkpoints(tmp_path, wait=lambda: waits.append("main"))
+    (tmp_path / ".writing_step_000001").mkdir()
+    other = Checkpoints(tmp_path, is_main=False, wait=lambda: waits.append("other"))
+    other.save(1, lambda folder: (folder / "part_1").write_text("1"), {})
+    assert other.latest() is None and waits == ["other"] * 3
+    main.save(1, writer("all"), {})
+    assert waits[3:] == ["main"] * 3
+
+
 def test_a_failed_write_leaves_earlier_ones_and_no_litter(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, writer("good"), {})

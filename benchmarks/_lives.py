@@ -1,0 +1,154 @@
+"""Lives of one training run: each is forked from this process, which has imported everything, and may be killed.
+
+Importing torch and transformers takes seconds and is the same in every life, so it is done once. The forked child says
+in shared memory which step and phase it is in; whoever kills it reads there where it died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import mmap
+import os
+import signal
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rollwright import resumption
+from rollwright.training import Training
+
+PHASES = (
+    "starting",
+    "resuming",
+    "collecting",
+    "scoring",
+    "updating",
+    "syncing",
+    "storing",
+    "evaluating",
+    "checkpointing",
+    "ending",
+)
+_PLACE = struct.Struct("qq")
+_POLL_S = 0.0003
+
+
+class Whereabouts:
+    """Step and phase of a life, in memory that it shares with us."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _PLACE.size)
+        self.put(-1, "starting")
+
+    def put(self, step: int, phase: str) -> None:
+        self._memory[:] = _PLACE.pack(step, PHASES.index(phase))
+
+    def get(self) -> tuple[int, str]:
+        step, phase = _PLACE.unpack(self._memory[:])
+        return step, PHASES[phase]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """Kill in `phase` of `step` or as soon after as can be, `delay_s` after it began."""
+
+    step: int
+    phase: str
+    delay_s: float
+
+    def reached(self, step: int, phase: str) -> bool:
+        if self.phase in ("starting", "resuming"):
+            return PHASES.index(phase) >= PHASES.index(self.phase)
+        return step > self.step or (step == self.step and PHASES.index(phase) >= PHASES.index(self.phase))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """How one life ended: where it was, how long it lasted, its exit status (None where it was killed)."""
+
+    step: int
+    phase: str
+    seconds: float
+    status: int | None
+
+
+def live(main: Callable[[], None], log: Path, aim: Aim | None = None) -> Life:
+    """Fork, run `main`, and kill it where the aim says; without an aim it runs to its end."""
+    where, began = Whereabouts(), time.monotonic()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _child(main, log, where)
+    while aim is not None and not aim.reached(*where.get()):
+        if _ended(pid):
+            break
+        time.sleep(_POLL_S)
+    if aim is not None:
+        time.sleep(aim.delay_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    step, phase = where.get()
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    code = None if killed else os.waitstatus_to_exitcode(status)
+    return Life(step=step, phase=phase, seconds=time.monotonic() - began, status=code)
+
+
+def _ended(pid: int) -> bool:
+    """Without collecting it: the status is still wanted."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _child(main: Callable[[], None], log: Path, where: Whereabouts) -> None:
+    """Never returns."""
+    status = 1
+    try:
+        os.setsid()
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for descriptor in (1, 2):
+            os.dup2(file, descriptor)
+        tell(where)
+        main()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def tell(where: Whereabouts) -> None:
+    """Let the training say where it is. Looks on from outside: nothing that is computed changes."""
+    for name, phase in (("collect", "collecting"), ("score", "scoring"), ("update", "updating"), ("sync", "syncing")):
+        _announce(Training, name, phase, where)
+    for name, phase in (("finish", "storing"), ("evaluate", "evaluating"), ("_end", "ending")):
+        _announce(Training, name, phase, where)
+    _announce(resumption, "save", "checkpointing", where)
+    _announce(resumption, "resume", "resuming", where)
+
+
+def _announce(owner: Any, name: str, phase: str, where: Whereabouts) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def announced(run: Any, *args: Any, **kwargs: Any) -> Any:
+        with _during(where, run.next_step, phase):
+            return original(run, *args, **kwargs)
+
+    setattr(owner, name, announced)
+
+
+@contextlib.contextmanager
+def _during(where: Whereabouts, step: int, phase: str) -> Iterator[None]:
+    before = where.get()
+    where.put(step, phase)
+    yield
+    where.put(*before) if before[1] == "ending" else None
