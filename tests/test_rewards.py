@@ -95,6 +95,25 @@ def test_combined_parts_keep_their_names_and_turns():
     assert [dict(turn.rewards) for turn in second.turns] == [{"env": -2.0}, {}, last]
 
 
+@pytest.mark.parametrize(
+    "reward",
+    [
+        success.build,
+        lambda: combine.build(weights={"env": 2.0, "success": 0.5}),
+        lambda: overlong.build(max_tokens=3, buffer_tokens=2),
+    ],
+)
+def test_a_reward_that_scores_twice_says_the_same_and_what_the_environment_paid_stays_known(
+    reward: Callable[[], Reward],
+):
+    before = group(*GROUPS[0].trajectories[:2])
+    once = score_group(before, reward())
+    assert score_group(once, reward()) == once
+    for was, now in zip(before.trajectories, once.trajectories, strict=True):
+        assert [dict(turn.paid) for turn in now.turns] == [dict(turn.rewards) for turn in was.turns]
+    assert score_group(once, EnvReward()) == score_group(before, EnvReward())
+
+
 def test_a_sum_is_undecided_where_one_part_is():
     scores = combine.build(weights={"env": 1.0, "success": 1.0}).score(group(*GROUPS[0].trajectories[:3]))
     assert [score.value for score in scores] == [0.0, -6.0, None]

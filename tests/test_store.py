@@ -65,6 +65,7 @@ def turn_records(draw: st.DrawFn, seen: tuple[int, ...] = ()) -> Turn:
         spans=draw(st.sampled_from([spans, ()])),
         finish=draw(st.sampled_from(["stop", "length"])),
         rewards=draw(named),
+        env_rewards=draw(st.none() | named),
         terminated=draw(st.booleans()),
         truncated=draw(st.booleans()),
         values=draw(st.dictionaries(texts, st.lists(floats, max_size=4).map(tuple), max_size=2)),

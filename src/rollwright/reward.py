@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -40,9 +41,13 @@ class EnvReward:
 
     def score(self, group: Group) -> list[Score]:
         return [
-            Score(value=t.total_reward, verifier=self.name, turn_parts=tuple(turn.rewards for turn in t.turns))
+            Score(value=_paid(t), verifier=self.name, turn_parts=tuple(turn.paid for turn in t.turns))
             for t in group.trajectories
         ]
+
+
+def _paid(trajectory: Trajectory) -> float:
+    return math.fsum(number for turn in trajectory.turns for number in turn.paid.values())
 
 
 def score_group(group: Group, reward: Reward) -> Group:
@@ -67,7 +72,11 @@ def score_group(group: Group, reward: Reward) -> Group:
 
 
 def place_score(trajectory: Trajectory, score: Score) -> Trajectory:
-    """Lay the score's parts on the turns: `turn_parts` where given, else everything on the last turn."""
+    """Lay the score's parts on the turns: `turn_parts` where given, else everything on the last turn.
+
+    They take the place of what lay there. What the environment paid stays in `Turn.env_rewards`, so that a trajectory
+    can be scored again, by the same reward or by another one, from the same ground.
+    """
     if score.value is None:
         return replace(trajectory, score=score)
     if score.turn_parts is not None:
@@ -79,5 +88,9 @@ def place_score(trajectory: Trajectory, score: Score) -> Trajectory:
     else:
         last = score.parts or {score.verifier: score.value}
         parts = [{} for _ in trajectory.turns[:-1]] + [last]
-    turns: list[Turn] = [replace(turn, rewards=dict(p)) for turn, p in zip(trajectory.turns, parts, strict=True)]
-    return replace(trajectory, turns=tuple(turns), score=score)
+    turns = tuple(_with_rewards(turn, dict(p)) for turn, p in zip(trajectory.turns, parts, strict=True))
+    return replace(trajectory, turns=turns, score=score)
+
+
+def _with_rewards(turn: Turn, parts: dict[str, float]) -> Turn:
+    return replace(turn, rewards=parts, env_rewards=None if parts == turn.paid else dict(turn.paid))

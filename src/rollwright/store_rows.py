@@ -80,6 +80,7 @@ TURN_SCHEMA = pa.schema(
         ),
         ("finish", pa.string()),
         ("rewards", _NAMED),
+        ("env_rewards", _NAMED),  # null where the same
         ("terminated", pa.bool_()),
         ("truncated", pa.bool_()),
         ("values", pa.list_(pa.struct([("name", pa.string()), ("values", _NUMBERS)]))),
@@ -292,6 +293,7 @@ def _turn_fields(turn: Turn) -> dict[str, Any]:
         "spans": [{"start": s.start, "end": s.end, "version": s.version, "producer": s.producer} for s in turn.spans],
         "finish": turn.finish,
         "rewards": _named(turn.rewards),
+        "env_rewards": None if turn.env_rewards is None else _named(turn.env_rewards),
         "terminated": turn.terminated,
         "truncated": turn.truncated,
         "values": [{"name": pack_text(name), "values": values} for name, values in turn.values.items()],
@@ -327,6 +329,7 @@ def _read_turn(row: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Turn:
         spans=tuple(Span(**span) for span in row["spans"]),
         finish=row["finish"],
         rewards=_read_named(row["rewards"]),
+        env_rewards=None if row.get("env_rewards") is None else _read_named(row["env_rewards"]),
         terminated=row["terminated"],
         truncated=row["truncated"],
         values={unpack_text(v["name"]): tuple(v["values"]) for v in row["values"]},

@@ -248,7 +248,8 @@ class Training:
         """Before the first update and after the first sync: does the engine sample from the learner's weights?"""
         if self.parity_checks >= 2:
             return
-        turns = [turn for group in groups for t in group.trajectories if t.learnable for turn in t.turns]
+        now = self.engine.version  # what older weights sampled says nothing about these
+        turns = [u for g in groups for t in g.trajectories if t.learnable for u in t.turns if u.version == now]
         chosen = turns[:: max(1, len(turns) // _PARITY_TURNS)][:_PARITY_TURNS]
         if not chosen:
             return

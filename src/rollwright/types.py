@@ -104,7 +104,8 @@ class Turn:
 
     `observed` holds the messages that were new to the policy in this turn; `prompt_ids` everything it was given.
     `state_key` is the environment's fingerprint of the state *before* the action (GiGPO's anchor, loop detection).
-    `values` maps a critic's name to one value per action token.
+    `values` maps a critic's name to one value per action token. `env_rewards` keep what the environment paid where
+    another reward was laid in `rewards`; None where that is the same.
     """
 
     prompt_ids: tuple[int, ...]
@@ -115,6 +116,7 @@ class Turn:
     spans: tuple[Span, ...] = ()
     finish: Literal["stop", "length"] = "stop"
     rewards: Mapping[str, float] = field(default_factory=dict)
+    env_rewards: Mapping[str, float] | None = None
     terminated: bool = False
     truncated: bool = False
     values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -136,6 +138,11 @@ class Turn:
     def reward(self) -> float:
         """The sum of the named parts."""
         return math.fsum(self.rewards.values())
+
+    @property
+    def paid(self) -> Mapping[str, float]:
+        """What the environment itself paid for this turn, whatever reward was laid on it since."""
+        return self.rewards if self.env_rewards is None else self.env_rewards
 
     @property
     def action_mask(self) -> tuple[bool, ...]:
