@@ -22,12 +22,12 @@ MAY_NOT_IMPORT = {
 LAYERS = (
     {"errors", "types"},
     {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings"}
-    | {"components", "tracking", "progress"},
+    | {"components", "tracking", "progress", "workers", "deadlines"},
     {"segments", "advantages", "losses", "values", "statistics"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
     | {"codec", "contexts", "ranks", "replay", "store", "store_rows"},
-    {"rollout", "learner", "critic", "optimisation", "objective", "curriculum", "demonstrations", "update_step", "zero"},
-    {"evaluation", "checkpoint", "report", "assembly", "pipeline", "resumption"},
+    {"rollout", "learner", "critic", "optimisation", "objective", "curriculum", "demonstrations", "turn_critic", "update_step", "value_learner", "zero"},
+    {"evaluation", "checkpoint", "report", "assembly", "ledger", "pipeline", "resumption"},
     {"training", "sft"},
     {"cli"},
 )
