@@ -72,6 +72,10 @@ class StalledRollout(RollwrightError):
     """Nothing moved for longer than any deadline allows; the message names who waits for whom."""
 
 
+class StageTimeout(RollwrightError):
+    """A stage of the loop (scoring, sync, checkpoint) passed its deadline."""
+
+
 class ParityError(RollwrightError):
     """The engine's log-probs differ from the learner's: it samples from other weights than those trained."""
 

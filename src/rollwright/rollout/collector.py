@@ -68,8 +68,8 @@ class Collector:
             world_s = 3.0 * limits.env_call_s * (retries + 1)
             self.limits = limits = replace(limits, engine_call_s=limits.engine_call_s + world_s)
         self.stall_s = stall_s or 2.0 * max(limits.env_call_s, limits.engine_call_s) + 10.0
-        self.host = EnvHost(world, workers=parallel_episodes)
-        self._loop: LoopThread = LoopThread()
+        self.host = EnvHost(world)
+        self._loop: LoopThread = LoopThread(blocked_s=limits.env_call_s + 5.0)
         self._closed = False
         self._statuses: dict[str, Status] = {}
         self._moved = time.monotonic()
@@ -133,7 +133,7 @@ class Collector:
             return
         self._closed = True
         self.stop()
-        with contextlib.suppress(EnvironmentFault):  # a world that dies while closing is closed
+        with contextlib.suppress(EnvironmentFault, StalledRollout):  # a world that dies while closing is closed
             self._loop.run(self.host.close())
         self._loop.close()
 
@@ -218,7 +218,11 @@ class Collector:
                 raise StalledRollout(f"no episode has moved for {self.stall_s:.0f} s:\n{self.who_waits()}")
 
     def who_waits(self) -> str:
-        """One line per running episode: what it waits for and for how long."""
+        """One line per running episode: what it waits for and for how long; in rounds, whom the round waits for."""
         now = time.monotonic()
         longest_first = sorted(self._statuses.values(), key=lambda status: status.since)
-        return "\n".join(f"  {s.key} waits for {s.waits_for}, {now - s.since:.1f} s" for s in longest_first[:20])
+        lines = [f"  {s.key} waits for {s.waits_for}, {now - s.since:.1f} s" for s in longest_first[:20]]
+        if isinstance(self.actor, RoundsActor) and (here := self.actor.waiting):
+            late = [s.key for s in longest_first if s.key not in here][:10]
+            lines.append(f"  the round of {len(here)} waits for {', '.join(late) or 'a free slot'}")
+        return "\n".join(lines)

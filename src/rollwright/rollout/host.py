@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rollwright.env import Environment, World
 from rollwright.errors import EnvironmentFault
+from rollwright.workers import Workers, bounded
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +19,14 @@ class EnvHost:
 
     Made by the `Collector` and alive as long as it. An environment that faulted or missed a deadline is closed and
     dropped, never handed out again. A blocking call cannot be interrupted in its thread: the thread is left to end
-    by itself and its environment is abandoned.
+    by itself, its environment is abandoned, and another thread takes its place.
     """
 
-    def __init__(self, world: World, *, workers: int) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
         self.made = 0
         self._idle: list[Environment] = []
-        self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix=f"env-{world.name}")
+        self._workers = Workers(f"env-{world.name}")
 
     async def acquire(self, timeout_s: float) -> Environment:
         """An idle environment, or a new one."""
@@ -56,11 +55,10 @@ class EnvHost:
         name = getattr(method, "__name__", str(method))
         try:
             if self.world.execution == "thread":
-                running = asyncio.get_running_loop().run_in_executor(self._threads, method, *args)
-                return await asyncio.wait_for(running, timeout_s)
+                return await self._workers.call(method, *args, timeout_s=timeout_s)
             result = method(*args)
             if inspect.isawaitable(result):
-                return await asyncio.wait_for(result, timeout_s)
+                return await bounded(result, timeout_s)
             return result
         except EnvironmentFault:
             raise
@@ -105,4 +103,4 @@ class EnvHost:
         for env in idle:
             await self.discard(env)
         await self.call(self.world.close, timeout_s=30.0)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._workers.close()

@@ -61,6 +61,11 @@ class RoundsActor(EngineActor):
         """A play begins: that many episodes, of which `slots` run at once."""
         self._waiting, self._unfinished, self._slots = [], episodes, slots
 
+    @property
+    def waiting(self) -> set[str]:
+        """The episodes that have arrived at the next round."""
+        return {waiting.decision.episode for waiting in self._waiting}
+
     def left(self) -> None:
         """An episode has ended for good; the others need not wait for it."""
         self._unfinished -= 1
