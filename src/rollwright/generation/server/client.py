@@ -125,8 +125,10 @@ def open_session() -> aiohttp.ClientSession:
             "engine 'vllm_server' needs aiohttp, which vLLM brings: pip install 'rollwright[vllm]' with a GPU, "
             "'rollwright[cpu]' without; or choose engine=transformers"
         ) from error
-    # Every episode waits on a connection of its own; a proxy has no place between us and our servers.
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), trust_env=False)
+    # Every episode waits on a connection of its own; a proxy has no place between us and our servers. vLLM closes an
+    # idle connection after 5 s: one that is given up before that is never written to while it closes.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)
+    return aiohttp.ClientSession(connector=connector, trust_env=False)
 
 
 def request_body(prompt_ids: tuple[int, ...], sampling: Sampling, *, request_id: str, model: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from rollwright.generation.server.client import ForeignVersion, ServerFailed, Se
 from rollwright.generation.server.process import ServerProcess
 from rollwright.generation.server.replica import Replica, Supervision, UpdateMode
 from rollwright.generation.server.routing import Router, session_of
-from rollwright.generation.server.transport import UPDATE_S, AdapterTransport, Staged, Transport
+from rollwright.generation.server.transport import ADAPTER_NAME, UPDATE_S, AdapterTransport, Staged, Transport
 from rollwright.generation.threaded import check_request
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _ATTEMPTS_5XX = 3
+_RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +80,13 @@ class VLLMServerEngine:
         self._router = Router(len(servers))
         self._broken: EngineFault | None = None
         self._closed = False
+        self._replicas: list[Replica] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine-vllm_server", daemon=True)
         self._thread.start()
         try:
-            self._replicas, self._tasks = self._run(self._open(servers))
+            self._run(self._open(servers))
             self._run(self._all_ready())
         except BaseException:
             self.close()
@@ -145,6 +148,7 @@ class VLLMServerEngine:
         self._check_alive()
         if not self.options.sends:
             iterate()  # gathering sharded weights needs every rank, whoever sends them
+            self._run(self._arrived(version))
             self.version = version
             return
         try:
@@ -169,12 +173,9 @@ class VLLMServerEngine:
 
     # Everything below runs on the engine's loop.
 
-    async def _open(
-        self, servers: Sequence[str | Callable[[int, str], ServerProcess]]
-    ) -> tuple[list[Replica], list[asyncio.Task[None]]]:
+    async def _open(self, servers: Sequence[str | Callable[[int, str], ServerProcess]]) -> None:
         self._session = open_session()
-        self._any_change = asyncio.Condition()
-        replicas = [
+        self._replicas = [
             Replica(
                 index,
                 session=self._session,
@@ -187,7 +188,7 @@ class VLLMServerEngine:
             )
             for index, server in enumerate(servers)
         ]
-        return replicas, [asyncio.create_task(replica.run()) for replica in replicas]
+        self._tasks = [asyncio.create_task(replica.run()) for replica in self._replicas]
 
     async def _shut(self) -> None:
         for task in self._tasks:
@@ -231,7 +232,8 @@ class VLLMServerEngine:
                         logger.warning("request %s is asked again: %s", request_id, error)
                         faults.append(error)
                         replica.suspect(str(error))
-                    if sum(isinstance(fault, ServerFailed | ForeignVersion) for fault in faults) >= _ATTEMPTS_5XX:
+                        await asyncio.sleep(_RETRY_S)
+                    if sum(isinstance(fault, ServerFailed) for fault in faults) >= _ATTEMPTS_5XX:
                         raise EngineFault(f"request {request_id} failed {len(faults)} times, last: {faults[-1]}")
         except TimeoutError as error:
             last = f"; last fault: {faults[-1]}" if faults else ""
@@ -280,10 +282,10 @@ class VLLMServerEngine:
         return generation
 
     def _check_versions(self, replica: Replica, generation: Generation, *, oldest: int) -> None:
-        if not self.options.sends:  # another process sends the weights; its versions are news to this one
-            return
         versions = [span.version for span in generation.spans]
-        if not oldest <= min(versions) <= max(versions) <= replica.version:
+        # Where another process sends the weights, its newest version is news to this one.
+        newest = replica.version if self.options.sends else max(versions)
+        if not oldest <= min(versions) <= max(versions) <= newest:
             raise ForeignVersion(
                 f"{replica.name} sampled from weights of version {versions}, but it was given {replica.version}: "
                 "it was restarted, or something else updates it"
@@ -291,61 +293,86 @@ class VLLMServerEngine:
 
     async def give(self, replica: Replica) -> None:
         """The current weights for a server that has just come up (`replica.Weights`)."""
+        if not self.options.sends:
+            await self._repaired(replica)
+            return
         while True:
             current = self._current
-            if not self.options.sends:
-                return
             if current.content is None and current.version:
                 await self._change()  # its weights cannot be sent a second time: it waits for the next update
                 continue
-            if current.content is None:
-                await self._transport.begin(replica.client)
-            else:
-                replica.model = await self._transport.deliver(replica.client, current) or replica.served_name
-            await self._clear_cache(replica)
-            replica.version = current.version
+            await self._exchange(replica, current)
             if current is self._current:
                 return
+
+    async def _exchange(self, replica: Replica, staged: Staged) -> None:
+        """New weights for one server, between two tokens of its requests."""
+        # Requests to the base model cannot go on under the first adapter: they ask for another model.
+        first_adapter = self.takes_adapters and replica.model == replica.served_name
+        mode = "wait" if first_adapter else self.options.update_mode
+        await replica.client.post("/pause", query={"mode": mode}, timeout_s=UPDATE_S)
+        if staged.content is None:
+            await self._transport.begin(replica.client)
+        else:
+            replica.model = await self._transport.deliver(replica.client, staged) or replica.served_name
+        replica.version = as_version(await replica.client.version())
+        if replica.version != staged.version:
+            raise EngineFault(f"{replica.name} reports version {replica.version}, expected {staged.version}")
+        # Cached keys and values belong to the old weights, those of running requests too: they are computed anew.
+        answer = await replica.client.post(
+            "/reset_prefix_cache", query={"reset_running_requests": "true"}, timeout_s=UPDATE_S
+        )
+        if not answer["success"]:
+            raise EngineFault(f"{replica.name} did not clear its prefix cache: old keys would mix with new weights")
+        await replica.client.post("/resume", timeout_s=UPDATE_S)
+
+    async def check(self, replica: Replica) -> None:
+        """Does the server have what it was given? (`replica.Weights`)"""
+        if not self.options.sends:
+            return
+        found = as_version(await replica.client.version())
+        if found != replica.version:
+            raise ForeignVersion(
+                f"{replica.name} has weights of version {found}, but it was given {replica.version}: it was restarted "
+                "by somebody else, or something else updates it"
+            )
 
     async def _update(self, staged: Staged) -> None:
         """All servers at once; each gets its requests back as soon as it has the weights."""
         self._current = staged
         await asyncio.gather(*(self._update_one(replica, staged) for replica in self._replicas))
-        if all(replica.failure for replica in self._replicas):
+        living = [replica for replica in self._replicas if not replica.failure]
+        if not living:
             raise EngineFault(f"no server is left: {self._replicas[0].failure}")
-        if self._transport.keeps:
-            self._transport.settle(staged.version)
-        else:
+        if not self._transport.keeps:
             self._current = replace(staged, content=None)
+        elif all(replica.version == staged.version for replica in living):
+            self._transport.settle(staged.version)
 
     async def _update_one(self, replica: Replica, staged: Staged) -> None:
         if not replica.ready:  # it gets them when it comes up
             return
         async with replica.control:
             try:
-                await self._pause(replica)
-                replica.model = await self._transport.deliver(replica.client, staged) or replica.served_name
-                replica.version = as_version(await replica.client.version())
-                if replica.version != staged.version:
-                    raise EngineFault(f"{replica.name} reports version {replica.version}, expected {staged.version}")
-                await self._clear_cache(replica)
-                await replica.client.post("/resume", timeout_s=UPDATE_S)
-            except ServerLost as error:  # it died in the update: its restart brings the weights
-                replica.suspect(f"lost in a weight update: {error}")
+                await self._exchange(replica, staged)
+            except ServerLost as error:  # nobody knows how far it came: its restart brings the weights
+                replica.condemn(f"lost in a weight update: {error}")
 
-    async def _pause(self, replica: Replica) -> None:
-        # Requests to the base model cannot go on under the first adapter: they ask for another model.
-        first_adapter = self.takes_adapters and replica.model == replica.served_name
-        mode = "wait" if first_adapter else self.options.update_mode
-        await replica.client.post("/pause", query={"mode": mode}, timeout_s=UPDATE_S)
+    async def _arrived(self, version: int) -> None:
+        """Wait until the sending process has brought the version to every server that answers."""
+        async with asyncio.timeout(UPDATE_S):
+            for replica in self._replicas:
+                while replica.ready and as_version(await replica.client.version()) < version:
+                    await asyncio.sleep(_RETRY_S / 5)
+                replica.version = version
+                replica.model = ADAPTER_NAME if self.takes_adapters else replica.served_name
 
-    async def _clear_cache(self, replica: Replica) -> None:
-        """Cached keys and values belong to the old weights, those of running requests too: they are computed anew."""
-        answer = await replica.client.post(
-            "/reset_prefix_cache", query={"reset_running_requests": "true"}, timeout_s=UPDATE_S
-        )
-        if not answer["success"]:
-            raise EngineFault(f"{replica.name} did not clear its prefix cache: old keys would mix with new weights")
+    async def _repaired(self, replica: Replica) -> None:
+        """Wait until the sending process has brought a server that was lost to the version of this process."""
+        while as_version(await replica.client.version()) < self.version:
+            await asyncio.sleep(_RETRY_S / 5)
+        replica.version = self.version
+        replica.model = ADAPTER_NAME if self.takes_adapters and self.version else replica.served_name
 
 
 def vocab_size_of(model_folder: Path) -> int:

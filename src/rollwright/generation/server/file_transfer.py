@@ -6,18 +6,21 @@ anything, so it imports next to nothing. The receiving class stands in `file_rec
 
 from __future__ import annotations
 
-import os
+import fcntl
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BACKEND = "rollwright_file"
+_PREFIX = "rollwright-weights-"
+_NEW_S = 60.0
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -45,6 +48,7 @@ class WeightFiles:
     dtype: str = "float32"
     shard_bytes: int = 2**30
     _own: Path | None = field(default=None, init=False)
+    _lock: IO[bytes] | None = field(default=None, init=False)
 
     @property
     def own(self) -> Path:
@@ -53,7 +57,9 @@ class WeightFiles:
             parent = self.folder or (_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
             if self.folder is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-            self._own = Path(mkdtemp(prefix=f"rollwright-weights-{os.getpid()}-", dir=parent))
+            self._own = Path(mkdtemp(prefix=_PREFIX, dir=parent))
+            self._lock = lock(self._own)
+            sweep(self._own.parent)
         return self._own
 
     def write(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> list[Path]:
@@ -89,9 +95,40 @@ class WeightFiles:
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
             self._own = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _save(self, shard: dict[str, Tensor], path: Path) -> Path:
         from safetensors.torch import save_file
 
         save_file(shard, path)
         return path
+
+
+def sweep(parent: Path) -> None:
+    """Delete the folders of runs that were killed: they would fill the memory. A living run holds its folder's lock."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        if time.time() - folder.stat().st_mtime < _NEW_S:  # its run may not have locked it yet
+            continue
+        try:
+            held = lock(folder)
+        except OSError:  # it is in use, or another user's
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        held.close()
+
+
+def lock(folder: Path) -> IO[bytes]:
+    """The folder's lock, held until the file is closed or the process ends.
+
+    Raises:
+        OSError: somebody else holds it.
+    """
+    file = (folder / "lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from rollwright.errors import EngineFault
-from rollwright.generation.server.client import ServerClient, ServerFailed, ServerLost
+from rollwright.generation.server.client import ForeignVersion, ServerClient, ServerFailed, ServerLost
 from rollwright.generation.server.process import ServerProcess, free_port, signal_name
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,10 @@ class Weights(Protocol):
 
     async def give(self, replica: Replica) -> None:
         """Bring a server that has just come up to the current weights and version."""
+        ...
+
+    async def check(self, replica: Replica) -> None:
+        """Raise `ForeignVersion` where the server has other weights than it was given."""
         ...
 
 
@@ -79,6 +83,8 @@ class Replica:
         self._suspected = asyncio.Event()
         self._suspicion = ""
         self._served = False
+        self._condemned = ""
+        self._port = 0
 
     @property
     def ready(self) -> bool:
@@ -90,6 +96,11 @@ class Replica:
         self._suspicion = why
         self._suspected.set()
 
+    def condemn(self, why: str) -> None:
+        """Its state is unknown: give it up now, whatever it answers."""
+        self._condemned = why
+        self._suspected.set()
+
     async def run(self) -> None:
         """Start, watch, and start again, until cancelled or out of restarts."""
         while True:
@@ -99,7 +110,7 @@ class Replica:
                 self._served = True
                 why = await self._watch()
             except (ServerLost, ServerFailed) as error:
-                why = str(error)
+                why, self._port = str(error), 0  # perhaps somebody else has taken the port
                 if not self._served:  # it never came up: starting it again would change nothing
                     self._give_up(EngineFault(why))
                     return
@@ -127,10 +138,12 @@ class Replica:
     async def _come_up(self) -> None:
         token = ""
         if self._start is not None:
-            port, token = free_port(), f"rollwright-{uuid.uuid4().hex}"
-            self.process = self._start(port, token)
-            self.client = ServerClient(f"http://127.0.0.1:{port}", self._session)
+            self._port = self._port or free_port()  # the same at a restart: other ranks know the server by its URL
+            token = f"rollwright-{uuid.uuid4().hex}"
+            self.process = self._start(self._port, token)
+            self.client = ServerClient(f"http://127.0.0.1:{self._port}", self._session)
         self._suspected.clear()
+        self._condemned = ""
         await self._until_healthy()
         check_served(
             await self.client.served(),
@@ -167,11 +180,15 @@ class Replica:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._suspected.wait(), self._supervision.poll_s)
             self._suspected.clear()
+            if self._condemned:
+                return self._condemned
             try:
                 self._check_process("while it served")
                 if not self.control.locked():  # in an update the engine is busy, and the update has its own deadlines
-                    await self.client.probe(self._supervision.stall_s)
-            except (ServerLost, ServerFailed) as error:
+                    async with self.control:
+                        await self.client.probe(self._supervision.stall_s)
+                        await self._weights.check(self)
+            except (ServerLost, ServerFailed, ForeignVersion) as error:
                 return f"{error}" + (f" (after: {self._suspicion})" if self._suspicion else "")
 
     def _check_process(self, when: str) -> None:
