@@ -81,9 +81,10 @@ def main(argv: list[str] | None = None) -> None:
             groups = run.score(groups)
             batch = flatten(groups)
             plain = to_segments(batch)
-            values = flat_tokens(run.learner.values(plain), batch)
-            old = flat_tokens(run.learner.logprobs(plain), batch)
-            reference = flat_tokens(run.learner.reference_logprobs(plain), batch) if needs_reference else None
+            with run.learning():
+                values = flat_tokens(run.learner.values(plain), batch)
+                old = flat_tokens(run.learner.logprobs(plain), batch)
+                reference = flat_tokens(run.learner.reference_logprobs(plain), batch) if needs_reference else None
             rewards = batch.rewards
             if reference is not None and algorithm.kl_in_reward > 0:
                 rewards = kl_shaped_rewards(rewards, old, reference, kl_coef=algorithm.kl_in_reward)

@@ -21,6 +21,7 @@ AREAS = (
     "sft",
     "batch",
     "curriculum",
+    "ledger",
 )
 NAME = re.compile(rf"(?:{'|'.join(AREAS)}|<>(?=/[a-z_]+$))/[\w.<>*/]*[\w>]")
 # Of the same form and no metrics: an id of a check, and a starting time that is taken out before the step is logged.

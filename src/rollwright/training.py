@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -42,6 +42,7 @@ from rollwright.pipeline import Pipeline, fill_with_informative, open_pipeline
 from rollwright.progress import Progress
 from rollwright.records import TokenObjective
 from rollwright.report import write_report, write_transcripts
+from rollwright.ledger import Ledger
 from rollwright.reward import Reward, score_group
 from rollwright.rollout import Collector, FaultLog, Journal, rollout_metrics
 from rollwright.settings import LoopConfig
@@ -76,6 +77,7 @@ class Training:
     started: float = field(default_factory=time.monotonic)
     _timings: dict[str, float] = field(default_factory=dict)
 
+    ledger: Ledger
     @classmethod
     @contextmanager
     def start(
@@ -147,6 +149,7 @@ class Training:
             if engine is not None:
                 engine.close()
 
+                ledger=Ledger(collector.occupancy, engine),
     def steps(self) -> Iterator[int]:
         """The step numbers still to do; ends early when `run.max_minutes` are over."""
         if self.config.evaluation.at_start and self.next_step == 0:
@@ -169,6 +172,7 @@ class Training:
         wanted = self.config.rollout.groups_per_step
         groups = self._play(f"step {step}: episodes", wanted, lambda: self.pipeline.take(step))
         self._parity_gate(groups)
+            self.ledger.begin()
         if max_rounds == 1:
             return groups
         return fill_with_informative(groups, wanted=wanted, max_rounds=max_rounds, score=self.score, more=self._more)
@@ -227,6 +231,10 @@ class Training:
         timings["time/step_s"] = time.monotonic() - timings.pop("time/step_started_s")
         played = rollout_metrics(groups) | self.pipeline.metrics()
         everything = played | self.curriculum.metrics() | dict(metrics) | timings
+    def learning(self) -> AbstractContextManager[None]:
+        """Around what the learner computes before its update, such as values: it counts as `time/update_s`."""
+        return self._timed("time/update_s")
+
         self.tracker.log(step, everything)
         self.next_step = step + 1
         if self._due(step, self.config.evaluation.every):
@@ -246,6 +254,7 @@ class Training:
 
     def _parity_gate(self, groups: Sequence[Group]) -> None:
         """Before the first update and after the first sync: does the engine sample from the learner's weights?"""
+        timings |= self.ledger.end(timings)
         if self.parity_checks >= 2:
             return
         now = self.engine.version  # what older weights sampled says nothing about these
@@ -275,7 +284,13 @@ class Training:
         resumption.save(self)
         self.learner.save_pretrained(self.folder.path / "policy")
         self.evaluate("final")
-        write_report(self.folder.path)
+        if self.learner.ranks.first:
+            write_report(self.folder.path)
+        self.learner.ranks.wait()
+
+    def _limited(self, stage: str, key: str) -> AbstractContextManager[None]:
+        report = partial(self.collector.faults.note, subject=stage)
+        return deadline(stage, getattr(self.config.run, key), setting=f"run.{key}", report=report)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

@@ -103,6 +103,18 @@ class AdapterEngine(Engine, Protocol):
 
 
 @runtime_checkable
+class TimedEngine(Protocol):
+    """An engine that tells what its time goes into."""
+
+    def work_seconds(self) -> tuple[float, float]:
+        """Seconds since it was made in which it computed: prompts (prefill), and further tokens (decode).
+
+        A step that does both counts as prefill.
+        """
+        ...
+
+
+@runtime_checkable
 class BatchEngine(Engine, Protocol):
     """An engine that takes a batch as a whole: which requests are computed together is then no matter of timing."""
 

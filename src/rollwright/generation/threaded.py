@@ -134,6 +134,7 @@ class ThreadedEngine:
         self._claims, self._stepping = 0, False
         self._broken: EngineFault | None = None
         self._closed = False
+        self._work = (0.0, 0.0)
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
         self._thread.start()
 
@@ -267,10 +268,21 @@ class ThreadedEngine:
                 elif kind == "forget" and not self._unfinished:
                     self._backend.forget()
             if self._unfinished:
-                for request in self._backend.step(self.version):
-                    self._unfinished.pop(id(request), None)
+                self._step()
         except Exception as error:  # whatever the model or the engine's library raised: nobody may wait for ever
             self._break(f"generation failed: {error!r}", error)
+
+    def _step(self) -> None:
+        before, new = time.monotonic(), [held for held in self._unfinished.values() if held.started is None]
+        for request in self._backend.step(self.version):
+            self._unfinished.pop(id(request), None)
+        seconds, (prefill, decode) = time.monotonic() - before, self._work
+        began = any(request.started is not None for request in new)
+        self._work = (prefill + seconds, decode) if began else (prefill, decode + seconds)
+
+    def work_seconds(self) -> tuple[float, float]:
+        """Seconds of steps in which a request began (prefill), and of the others (decode)."""
+        return self._work
 
     def _admit(self, kind: str, request: Request) -> None:
         if kind == "abort":

@@ -24,6 +24,7 @@ from rollwright.evaluation import (
     format_table,
     load_evaluation,
 )
+from rollwright.ledger import shares
 from rollwright.report.charts import line_chart
 from rollwright.report.template import TEMPLATE
 from rollwright.report.transcripts import headline, outcome, visible
@@ -80,6 +81,7 @@ def render(run: RunFolder, num_replays: int) -> str:
         name=run.path.resolve().name,
         config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
         areas=charts(read_metrics(run.metrics)) if run.metrics.exists() else {},
+        ledger=ledger_lines(read_metrics(run.metrics)) if run.metrics.exists() else [],
         tables=[format_table(evaluation) for evaluation in evaluations],
         progress=_progress(evaluations),
         faults=_fault_counts(run),
@@ -101,6 +103,14 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Chart]]:
         chart = Chart(name=name, last=points[-1][1], svg=Markup(line_chart(points)))
         areas.setdefault(name.split("/")[0], []).append(chart)
     return areas
+
+
+def ledger_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per lane: the share of the run's time that each of its parts took, the largest first."""
+    return [
+        f"{lane}: " + ", ".join(f"{part} {share:.0%}" for part, share in sorted(parts.items(), key=lambda p: -p[1]))
+        for lane, parts in shares(rows).items()
+    ]
 
 
 def read_evaluations(run: RunFolder, notes: list[str]) -> list[Evaluation]:

@@ -33,6 +33,12 @@ td, th { text-align: left; padding: .1rem .8rem .1rem 0; }
 {% else %}
 <p>None yet.</p>
 {% endfor %}
+{% if ledger %}
+<h2>Where the time went</h2>
+{% for line in ledger %}
+<p>{{ line | visible }}</p>
+{% endfor %}
+{% endif %}
 {% if faults %}
 <h2>Faults</h2>
 <table><tr><th>count</th><th>stop reason</th><th>task</th></tr>
