@@ -40,6 +40,8 @@ from .storage import Store, Value
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from .world import PhoneWorld
+
 STEP_MS = 1000
 START_MS = 1_772_442_000_000  # Monday, 2 March 2026, 09:00:00 UTC
 HOLD_MS, SLOP_PX = 500, 24
@@ -448,3 +450,53 @@ class Phone:
 
 def _inside(box: w.Box, x: float, y: float) -> bool:
     return box[0] <= x < box[2] and box[1] <= y < box[3]
+
+
+def build(
+    *,
+    templates: str | Sequence[str] = "all",
+    splits: Literal["template", "seed"] = "template",
+    rendering: Literal["html", "lines", "xml"] = "html",
+    distractors: Distractors | Literal["by_difficulty"] = "by_difficulty",
+    finish: Literal["declared", "automatic"] = "declared",
+    instructions: bool = True,
+    max_chars: int = 6000,
+    screenshots: str | None = None,
+    screenshot_scale: float = 0.5,
+) -> PhoneWorld:
+    """The world `device.phone`.
+
+    Args:
+        templates: "all", a difficulty ("easy", "medium", "hard"), an app's name, or a list of names of templates.
+        splits: "template" keeps the templates of the splits apart (and the seeds); "seed" plays all of them in every
+            split, with seeds of its own: for learning curves on a few tasks.
+        rendering: of the screen; "html" is AutoDroid's, "lines" is shorter, "xml" uiautomator's.
+        distractors: pop-ups, permission questions, slow loads: "none", "some", "many", or by the task's difficulty.
+        finish: "declared" counts success only once the policy says `done`, as AndroidWorld does; "automatic" ends the
+            episode as soon as the state is reached.
+        instructions: whether the rules stand in the system prompt; a tiny model is better off without.
+        max_chars: longer screens are cut.
+        screenshots: folder for a PNG of every screen, attached to the observation; None draws nothing.
+        screenshot_scale: its size, as a part of 1080x2400.
+
+    Raises:
+        ConfigError: an option has no such value, or no template is left.
+    """
+    from . import world
+    from .catalogue import chosen_templates
+
+    world.check_choice("splits", splits, ("template", "seed"))
+    world.check_choice("rendering", rendering, ("html", "lines", "xml"))
+    world.check_choice("distractors", distractors, ("none", "some", "many", "by_difficulty"))
+    world.check_choice("finish", finish, ("declared", "automatic"))
+    options = world.PhoneOptions(
+        rendering=rendering,
+        distractors=distractors,
+        finish=finish,
+        max_chars=max_chars,
+        screenshots=screenshots,
+        screenshot_scale=screenshot_scale,
+    )
+    chosen = chosen_templates(templates)
+    text = world.INSTRUCTIONS if instructions else ""
+    return world.PhoneWorld(templates=chosen, splits=splits, options=options, instructions=text)

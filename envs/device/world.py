@@ -1,0 +1,334 @@
+"""The world `device.phone`: task templates played on a phone, in text. `phone.build` makes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+from rollwright.env import (
+    Environment,
+    Execution,
+    Observation,
+    SnapshotKind,
+    StepResult,
+    episode_seed,
+    split_of_seed,
+    state_key,
+)
+from rollwright.errors import ConfigError
+from rollwright.types import SPLITS, Attachment, Split, Task
+
+from .actions import GRAMMAR, ActionError, carry_out, parse_action
+from .backend import Backend, InProcess
+from .data import base_data
+from .phone import Distractors
+from .task import Difficulty, GiveUp, Hands, Params, Template
+from .tree import Element, elements, to_html, to_lines, to_xml
+
+Rendering = Literal["html", "lines", "xml"]
+Finish = Literal["declared", "automatic"]
+Splits = Literal["template", "seed"]
+BY_DIFFICULTY: dict[Difficulty, Distractors] = {"easy": "none", "medium": "some", "hard": "many"}
+INSTRUCTIONS = (
+    "You use a phone to reach the goal. Things on the screen have a number. Reply with one action: "
+    f"{GRAMMAR}. Answer questions with answer. End with done."
+)
+_SNAPSHOT = b"rollwright-device-1\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhoneOptions:
+    """How episodes are played; `phone.build` says what each option means."""
+
+    rendering: Rendering = "html"
+    distractors: Distractors | Literal["by_difficulty"] = "by_difficulty"
+    finish: Finish = "declared"
+    max_chars: int = 6000
+    screenshots: str | None = None
+    screenshot_scale: float = 0.5
+
+
+class PhoneEnv:
+    """One episode at a time on one backend. Made by `PhoneWorld.make`."""
+
+    def __init__(self, templates: dict[str, Template], options: PhoneOptions, backend: Backend) -> None:
+        self._templates = templates
+        self._options = options
+        self.backend = backend
+        self.elements: tuple[Element, ...] = ()
+        self.params: Params = {}
+        self.answer = ""
+        self.turns = 0
+        self.episode = 0
+        self._task_id, self._goal, self._text, self._error, self._seed = "", "", "", "", 0
+        self._over = True
+
+    @property
+    def template(self) -> Template:
+        """The template of the running episode."""
+        return self._templates[self._task_id]
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        """Start `task` from `seed`.
+
+        Raises:
+            ValueError: the seed belongs to another split than the task, or no template has the task's id.
+            EnvironmentFault: from a backend that lost its phone.
+        """
+        if split_of_seed(seed) != task.split:
+            raise ValueError(
+                f"seed {seed} is a {split_of_seed(seed)} seed but task {task.id!r} is of split {task.split!r}; "
+                "draw seeds with episode_seed(task.split, ...)"
+            )
+        if task.id not in self._templates:
+            raise ValueError(f"no template is called {task.id!r} in this world; `tasks(split)` lists them")
+        self._task_id, self._seed = task.id, seed
+        rng = random.Random(f"{task.id}/{seed}")
+        data = base_data(rng)
+        self.params = self.template.prepare(rng, data)
+        level = self._options.distractors
+        chosen = BY_DIFFICULTY[self.template.difficulty] if level == "by_difficulty" else level
+        self.backend.reset(data.setup(distractors=chosen, seed=seed))
+        self._goal = self.template.say_goal(self.params)
+        self.answer, self.turns, self._error, self._over = "", 0, "", False
+        self.episode += 1
+        self._look()
+        return Observation(text=self._text, goal=self._goal, attachments=self._picture())
+
+    def step(self, action: str) -> StepResult:
+        """Carry out one action; what cannot be carried out becomes an error line, and the turn is spent.
+
+        Raises:
+            RuntimeError: there is no running episode.
+            EnvironmentFault: from a backend that lost its phone.
+        """
+        if self._over:
+            raise RuntimeError("step() needs a running episode; call reset() first")
+        self.turns += 1
+        self._error = ""
+        try:
+            read = parse_action(action)
+            if read.action_type == "answer":
+                self.answer = read.text
+            elif read.action_type == "status":
+                return self._declared(infeasible=read.goal_status == "infeasible")
+            else:
+                carry_out(read, self.backend, self.elements)
+        except ActionError as slip:
+            self._error = str(slip)
+        self._look()
+        if self._options.finish == "automatic" and self.reached():
+            return self._end(success=True)
+        if self.turns >= self.template.budget:
+            return self._end(success=False, truncated=True)
+        notes = {"error": self._error} if self._error else {}
+        return StepResult(observation=Observation(text=self._text, attachments=self._picture()), notes=notes)
+
+    def reached(self) -> bool:
+        """Whether the goal's state holds now, declared or not."""
+        return self.template.feasible and bool(self.template.success(self.backend, self.params, self.answer))
+
+    def fingerprint(self) -> str:
+        """A key of task, goal, screen and error line: all that the policy sees."""
+        return state_key(self._task_id, self._goal, self._text, str(self._over))
+
+    def snapshot(self) -> bytes:
+        """The episode and the phone, exactly."""
+        head = [self._task_id, self._seed, self.params, self.answer, self.turns, self._error, self._over]
+        return _SNAPSHOT + json.dumps(head).encode() + b"\n" + self.backend.snapshot()
+
+    def restore(self, state: bytes) -> None:
+        """Take up the episode of a snapshot, also one that another environment of this world took.
+
+        Raises:
+            ValueError: these are not the bytes of such a snapshot.
+        """
+        if not state.startswith(_SNAPSHOT):
+            raise ValueError("these bytes are no snapshot of this world; use what `snapshot()` gave")
+        line, _, phone = state[len(_SNAPSHOT) :].partition(b"\n")
+        head = json.loads(line)
+        self._task_id, self._seed, self.params, self.answer, self.turns, self._error, self._over = head
+        self._goal = self.template.say_goal(self.params)
+        self.episode += 1
+        self.backend.restore(phone)
+        self._look()
+
+    def screenshot(self) -> bytes:
+        """The display as it looks now, PNG."""
+        return self.backend.screenshot(self._options.screenshot_scale)
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._over = True
+        self.backend.close()
+
+    def _declared(self, *, infeasible: bool) -> StepResult:
+        """The policy says that it has finished, or that it cannot be done: only then the state counts."""
+        self._look()
+        return self._end(success=not self.template.feasible if infeasible else self.reached())
+
+    def _end(self, *, success: bool, truncated: bool = False) -> StepResult:
+        self._over = True
+        return StepResult(
+            observation=Observation(text=self._text, attachments=self._picture()),
+            reward=float(success),
+            terminated=not truncated,
+            truncated=truncated,
+            success=success,
+        )
+
+    def _look(self) -> None:
+        tree = self.backend.tree()
+        self.elements = elements(tree)
+        render = {"html": to_html, "lines": to_lines}.get(self._options.rendering)
+        screen = render(self.elements) if render else to_xml(tree)
+        if len(screen) > self._options.max_chars:
+            screen = screen[: self._options.max_chars] + " ..."
+        self._text = f"Error: {self._error}\n{screen}" if self._error else screen
+
+    def _picture(self) -> tuple[Attachment, ...]:
+        folder = self._options.screenshots
+        if folder is None:
+            return ()
+        picture = self.screenshot()
+        digest = hashlib.sha256(picture).hexdigest()
+        path = Path(folder) / f"{digest}.png"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture)
+        return (Attachment(sha256=digest, media_type="image/png", path=str(path)),)
+
+
+class PhoneTeacher:
+    """Plays a template's own solver. One may play many episodes at a time; each starts with the environment's own."""
+
+    def __init__(self) -> None:
+        self._plays: WeakKeyDictionary[PhoneEnv, tuple[int, Hands, Iterator[str]]] = WeakKeyDictionary()
+
+    def act(self, env: Environment, observation: Observation) -> str:
+        """The next action of the solver; `done` when it has come to its end or to nothing."""
+        if not isinstance(env, PhoneEnv):
+            raise TypeError(f"this teacher uses phones, not {type(env).__name__}")
+        episode, hands, play = self._plays.get(env, (-1, Hands(), iter(())))
+        if episode != env.episode:
+            hands = Hands()
+            play = env.template.solve(hands, env.params)
+            self._plays[env] = (env.episode, hands, play)
+        hands.look(env.elements, env.backend.activity()[0])
+        try:
+            return next(play)
+        except (StopIteration, GiveUp):
+            return "done" if env.template.feasible else "infeasible"
+
+
+class PhoneWorld:
+    """The templates by split, and phones to play them on. Made by `phone.build`."""
+
+    name = "device.phone"
+    execution: Execution
+    snapshots: SnapshotKind = "exact"
+
+    def __init__(
+        self,
+        *,
+        templates: Sequence[Template],
+        splits: Splits,
+        options: PhoneOptions,
+        make_backend: Callable[[], Backend] = InProcess,
+        execution: Execution = "inline",
+        instructions: str = INSTRUCTIONS,
+    ) -> None:
+        self.execution = execution
+        self.instructions = instructions
+        self.options = options
+        self._templates = {template.name: template for template in templates}
+        self._make_backend = make_backend
+        self._tasks = {split: tuple(self._listed(split, splits)) for split in SPLITS}
+        self.max_turns = max(template.budget for template in templates)
+
+    def tasks(self, split: Split) -> Sequence[Task]:
+        """One task per template of that split; its instances differ by the seed."""
+        return self._tasks[split]
+
+    def make(self) -> PhoneEnv:
+        return PhoneEnv(self._templates, self.options, self._make_backend())
+
+    def teacher(self, task: Task) -> PhoneTeacher:
+        return PhoneTeacher()
+
+    def texts(self) -> Sequence[str]:
+        """Everything a tiny model may read or write in these tasks, gathered by playing them."""
+        return (self.instructions, *_gathered(self))
+
+    def close(self) -> None:
+        """Nothing is shared."""
+
+    def _listed(self, split: Split, splits: Splits) -> Iterator[Task]:
+        for template in self._templates.values():
+            if splits == "seed" or template.split == split:
+                params = {"difficulty": template.difficulty, "max_turns": template.budget}
+                yield Task(id=template.name, split=split, params=params)
+
+
+@cache
+def _gathered(world: PhoneWorld) -> tuple[str, ...]:
+    """Screens and actions of the teachers' episodes and of random taps around them, every split's seeds included.
+
+    Only words are taken from it, for a tokenizer: held-out seeds teach nothing here.
+    """
+    seen: dict[str, None] = dict.fromkeys(_action_words(world))
+    env = world.make()
+    for split in SPLITS:
+        for task in world.tasks(split):
+            for number in range(6):
+                seen |= dict.fromkeys(_played(world, env, task, episode_seed(split, "texts", number)))
+    env.close()
+    return tuple(seen)
+
+
+def _played(world: PhoneWorld, env: PhoneEnv, task: Task, seed: int) -> Iterator[str]:
+    teacher, rng = world.teacher(task), random.Random(seed)
+    for strays in (0.0, 0.5):
+        observation = env.reset(task, seed)
+        yield observation.goal
+        yield observation.text
+        for _ in range(env.template.budget):
+            action = teacher.act(env, observation)
+            if rng.random() < strays:
+                action = f"tap {rng.randrange(len(env.elements))}"
+            result = env.step(action)
+            assert isinstance(result.observation, Observation)
+            observation = result.observation
+            yield from (action, observation.text)
+            if result.terminated or result.truncated:
+                break
+
+
+def _action_words(world: PhoneWorld) -> list[str]:
+    numbers = " ".join(str(i) for i in range(60))
+    verbs = "tap hold double type scroll swipe open back home enter wait answer done infeasible up down left right"
+    slips = [_slip(action) for action in ("", "tap", "tap 99", "type 0 x", "open x", "fly", "done now", "scroll x")]
+    return [GRAMMAR, verbs, numbers, f"{numbers} ".replace(" ", "\n"), *slips]
+
+
+def _slip(action: str) -> str:
+    """The error line of a wrong action on an empty screen."""
+    backend = InProcess()
+    try:
+        carry_out(parse_action(action), backend, elements(backend.tree()))
+    except ActionError as slip:
+        return f"Error: {slip}"
+    return ""
+
+
+def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raises ConfigError where an option has another value than the allowed ones."""
+    if value not in allowed:
+        raise ConfigError(f"device.phone has no {name} {value!r}; expected one of {', '.join(allowed)}")
