@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,11 +15,13 @@ from rollwright.components import load
 from rollwright.contexts import AppendOnly, Windowed
 from rollwright.env import SmallLanguage, World
 from rollwright.errors import ConfigError
+from rollwright.generation.absent import AbsentEngine
 from rollwright.generation.base import BatchEngine, Engine, Sampling
 from rollwright.progress import Progress
 from rollwright.reward import Reward
 from rollwright.rollout import Actor, Collector, EngineActor, FaultLog, Journal, JournalledActor, Limits, RoundsActor
 from rollwright.rollout.episode import Context
+from rollwright.rollout.spread import Players, SpreadCollector
 from rollwright.settings import (
     EngineSettings,
     EvaluationSettings,
@@ -32,11 +35,14 @@ from rollwright.tracking import RunFolder, Tracker
 from rollwright.types import Task, Trajectory
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from rollwright.codec import ChatCodec
     from rollwright.critic import CriticSettings
     from rollwright.evaluation import Evaluation
     from rollwright.generation.server.make import ServerSetup
     from rollwright.learner import Learner
+    from rollwright.ranks import Ranks
 
 
 log = logging.getLogger(__name__)
@@ -145,8 +151,14 @@ def open_collector(
     *,
     context_length: int,
     faults: FaultLog,
+    ranks: Ranks | None = None,
+    players: Players = "each",
 ) -> Collector:
-    """The collector of a run, for the policy (`EngineActor`) or a teacher."""
+    """The collector of a run, for the policy (`EngineActor`) or a teacher.
+
+    Args:
+        ranks: with several, each plays its share, or the first plays for all (`players`).
+    """
     limits = Limits(
         max_turns=settings.max_turns or world.max_turns,
         episode_s=settings.episode_s,
@@ -158,7 +170,10 @@ def open_collector(
         max_tokens=settings.max_action_tokens,
         stop_token_ids=tuple(codec.stop_token_ids),
     )
-    return Collector(
+    make: Callable[..., Collector] = Collector
+    if ranks is not None and ranks.count > 1:
+        make = partial(SpreadCollector, ranks=ranks, players=players)
+    return make(
         world,
         actor,
         context_factory(settings, codec, world, context_length),
@@ -167,6 +182,7 @@ def open_collector(
         faults=faults,
         parallel_episodes=settings.parallel_episodes,
         retries=settings.retries,
+        refills=settings.refills,
     )
 
 
@@ -178,7 +194,7 @@ def open_actor(settings: RolloutSettings, engine: Engine, journal: Journal) -> A
     """
     if settings.max_staleness:
         return EngineActor(engine)  # a resumed run plays anew what ran ahead: a journal would not fit its weights
-    if settings.schedule == "continuous":
+    if settings.schedule == "continuous" or isinstance(engine, AbsentEngine):
         return JournalledActor(engine, journal)
     if not isinstance(engine, BatchEngine):
         raise ConfigError(
@@ -220,15 +236,20 @@ def open_engine(
     seed: int = 0,
     lora_rank: int = 0,
     run_folder: Path | None = None,
+    plays: bool = True,
 ) -> Engine:
     """The generation engine; `auto` takes vLLM where it is importable and says which it took.
 
     Args:
+        plays: false on a rank for which the first one plays; it then only takes part in weight updates.
         lora_rank: of the policy, for engine.lora_sync=adapter.
         run_folder: servers write their logs below it.
     """
     from rollwright.generation.select import make_engine
 
+    if not plays:
+        swaps = settings.name == "vllm_server" and settings.lora_sync == "adapter"
+        return AbsentEngine(context_length=settings.max_context, takes_adapters=swaps)
     return make_engine(
         settings.name,
         model_path=model_folder,
@@ -265,10 +286,34 @@ def server_setup(settings: EngineSettings, lora_rank: int, run_folder: Path | No
     )
 
 
-def open_learner(config: LoopConfig, model_folder: Path, *, reference: bool, critic: CriticSettings | None) -> Learner:
+def join_ranks(config: LoopConfig) -> Accelerator:
+    """Join the processes that were started, before anything is written or loaded.
+
+    Raises:
+        ConfigError: they did not join.
+    """
+    from rollwright.ranks import open_accelerator
+
+    return open_accelerator(
+        timeout_s=config.run.rank_timeout_s, log_with=config.run.trackers, project_dir=config.run.folder
+    )
+
+
+def players_of(settings: EngineSettings) -> Players:
+    """Who plays where several ranks learn: servers take the requests of one rank as well as those of many."""
+    return "first" if settings.name == "vllm_server" else "each"
+
+
+def open_learner(
+    config: LoopConfig,
+    model_folder: Path,
+    *,
+    reference: bool,
+    critic: CriticSettings | None,
+    accelerator: Accelerator | None = None,
+) -> Learner:
     """Policy, optimiser and accelerator; weights are kept in float32, computed with in the chosen precision."""
     import torch
-    from accelerate import Accelerator
 
     from rollwright.learner import Learner
     from rollwright.models import load_policy, with_lora
@@ -281,7 +326,7 @@ def open_learner(config: LoopConfig, model_folder: Path, *, reference: bool, cri
     precision = resolve_precision(settings.precision)
     kind: Literal["copy", "adapter"] = "adapter" if config.model.lora_rank else "copy"
     return Learner(
-        Accelerator(log_with=config.run.trackers or None, project_dir=config.run.folder),
+        accelerator or join_ranks(config),
         policy,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,

@@ -49,6 +49,10 @@ def open_accelerator(*, timeout_s: float = 1800.0, log_with: Sequence[str] = (),
         kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=timedelta(seconds=timeout_s))],
     )
     check_world(accelerator)
+    if under_deepspeed():
+        # As long as this object lives transformers shards every model it loads under ZeRO-3, the engine's included.
+        # Here models are loaded whole, and the learner shards what it trains.
+        accelerator.state.deepspeed_plugin.dschf = None
     return accelerator
 
 
@@ -92,6 +96,10 @@ class Ranks:
         """Whether this rank writes and speaks."""
         return self.index == 0
 
+    def own(self, path: Path) -> Path:
+        """The file of that name which this rank alone writes: `faults.jsonl`, `faults_rank1.jsonl`, ..."""
+        return path if self.first else path.with_stem(f"{path.stem}_rank{self.index}")
+
     def wait(self) -> None:
         """Return when all ranks have come here."""
         self._accelerator.wait_for_everyone()
@@ -123,23 +131,6 @@ class Ranks:
         for rank, part in enumerate(self.gather(mine)):
             results[rank :: self.count] = part
         return results
-
-    def save(self, write: Callable[[Path], None], keep: Callable[[Callable[[Path], None]], object]) -> None:
-        """Write a checkpoint to which every rank contributes.
-
-        Args:
-            write: called on every rank with the same folder.
-            keep: called on the first rank; it makes the folder, calls what it is given with it, and finishes.
-        """
-
-        def together(folder: Path) -> None:
-            write(self.of_first(folder))
-
-        if self.first:
-            keep(together)
-        else:
-            together(Path())
-        self.wait()
 
     def require_same(self, segments: Sequence[Segment]) -> None:
         """All ranks must have been given the same batch: each takes its own share of it.

@@ -12,10 +12,12 @@ import json
 import logging
 import random
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rollwright.checkpoint import Checkpoint, Checkpoints
+from rollwright.deadlines import deadline
 from rollwright.errors import ConfigError, RunFolderError
 from rollwright.reward import Reward, StatefulReward
 from rollwright.weights import hand_over
@@ -31,7 +33,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_WATCHED = ("run.folder", "run.steps", "run.max_minutes", "run.checkpoint_every", "run.keep_checkpoints")
+_WATCHED = (
+    "run.folder",
+    "run.rank_timeout_s",
+    "run.steps",
+    "run.max_minutes",
+    "run.checkpoint_every",
+    "run.keep_checkpoints",
+    "run.score_s",
+    "run.sync_s",
+    "run.checkpoint_s",
+)
 FREE_KEYS = (*_WATCHED, "run.transcripts_every", "run.trackers", "run.resume", "evaluation.")
 """How long a run lasts, how it is watched and judged, and where its folder lies may change on the way."""
 
@@ -56,7 +68,10 @@ class Run(Protocol):
 
 def save(run: Run) -> None:
     """Write a checkpoint of the run as it stands between two steps, then forget the journal that led to it."""
-    run.checkpoints.save(run.next_step, lambda folder: _write_rank(run, folder), capture(run))
+    limit_s, faults = run.config.run.checkpoint_s, run.collector.faults
+    report = partial(faults.note, subject="checkpoint")
+    with deadline("writing a checkpoint", limit_s, setting="run.checkpoint_s", report=report):
+        run.checkpoints.save(run.next_step, lambda folder: _write_rank(run, folder), capture(run))
     run.journal.clear()
 
 
@@ -99,7 +114,8 @@ def resume(run: Run) -> None:
 
 def _begin_anew(run: Run, *, keep_journal: bool) -> None:
     """What an earlier start without a checkpoint left behind is set aside, so that nothing is kept twice."""
-    run.store.rewind(0)
+    if run.learner.ranks.first:
+        run.store.rewind(0)
     run.tracker.rewind(0)
     if keep_journal:
         run.journal.load()
@@ -115,7 +131,8 @@ def _restore(run: Run, found: Checkpoint) -> None:
     if isinstance(run.reward, StatefulReward) and state.get("reward") is not None:
         run.reward.load_state_dict(state["reward"])
     hand_over(run.learner.policy, run.engine, version=int(state["version"]))
-    run.store.rewind(state["stored"])  # steps after the checkpoint are played again, not kept twice
+    if run.learner.ranks.first:
+        run.store.rewind(state["stored"])  # steps after the checkpoint are played again, not kept twice
     run.tracker.rewind(state["logged"])
     run.collector.faults.load_state_dict(state["faults"])
     run.parity_checks = int(state["parity_checks"])

@@ -21,8 +21,14 @@ class RunSettings(Config):
     )
     checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 = only at the end.")
     keep_checkpoints: int = Field(2, ge=1, description="How many checkpoints stay on disk.")
+    score_s: float = Field(600.0, ge=0, description="Limit of scoring one batch, a clear stop beyond; 0 = none.")
+    sync_s: float = Field(900.0, ge=0, description="Limit of one weight sync; 0 = none.")
+    checkpoint_s: float = Field(1800.0, ge=0, description="Limit of writing one checkpoint; 0 = none.")
     transcripts_every: int = Field(5, ge=0, description="Steps between readable transcripts; 0 = none.")
     trackers: list[str] = Field([], description="Further sinks besides metrics.jsonl: tensorboard, trackio, wandb.")
+    rank_timeout_s: float = Field(
+        1800.0, gt=0, description="Several processes: how long one waits for the others before the run ends."
+    )
 
 
 class ModelSettings(Config):
@@ -115,6 +121,9 @@ class RolloutSettings(Config):
         "so that two runs, or a killed and resumed one, agree bit for bit.",
     )
     retries: int = Field(2, ge=0, description="How often a faulted episode is played again.")
+    refills: int = Field(
+        1, ge=0, description="How often members lost to faults are replaced by further episodes of their group."
+    )
     max_fault_frac: float = Field(0.2, ge=0, le=1, description="Share of lost episodes above which the run stops.")
     episode_s: float = Field(300.0, gt=0, description="Wall-clock limit of an episode.")
     env_call_s: float = Field(30.0, gt=0, description="Limit of one environment call; beyond it is a fault.")

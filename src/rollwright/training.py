@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from rollwright import resumption
 from rollwright.assembly import (
     close_world,
+    join_ranks,
     judge,
     open_actor,
     open_codec,
@@ -24,6 +26,7 @@ from rollwright.assembly import (
     open_reward,
     open_tracker,
     open_world,
+    players_of,
     policy_folder,
     resolve_precision,
 )
@@ -32,23 +35,25 @@ from rollwright.checkpoint import Checkpoints
 from rollwright.config import dump
 from rollwright.critic import CriticSettings
 from rollwright.curriculum import Curriculum, make_curriculum
+from rollwright.deadlines import deadline
 from rollwright.errors import RollwrightError
 from rollwright.evaluation import Evaluation
 from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.generation.base import Engine
 from rollwright.generation.parity import Sampled, check_parity, measure_parity
 from rollwright.learner import Learner
+from rollwright.ledger import Ledger
 from rollwright.pipeline import Pipeline, fill_with_informative, open_pipeline
 from rollwright.progress import Progress
+from rollwright.ranks import Ranks
 from rollwright.records import TokenObjective
 from rollwright.report import write_report, write_transcripts
-from rollwright.ledger import Ledger
-from rollwright.reward import Reward, score_group
-from rollwright.rollout import Collector, FaultLog, Journal, rollout_metrics
+from rollwright.reward import Reward, StatefulReward, score_group
+from rollwright.rollout import Collector, FaultLog, Journal, rollout_metrics, score_or_note
 from rollwright.settings import LoopConfig
 from rollwright.store import TrajectoryStore
 from rollwright.tracking import RunFolder, Tracker
-from rollwright.types import Group, Task, Turn
+from rollwright.types import Group, Task, Trajectory, Turn
 from rollwright.weights import hand_over
 
 log = logging.getLogger(__name__)
@@ -72,12 +77,12 @@ class Training:
     checkpoints: Checkpoints
     journal: Journal
     pipeline: Pipeline
+    ledger: Ledger
     next_step: int = 0
     parity_checks: int = 0
     started: float = field(default_factory=time.monotonic)
     _timings: dict[str, float] = field(default_factory=dict)
 
-    ledger: Ledger
     @classmethod
     @contextmanager
     def start(
@@ -89,15 +94,19 @@ class Training:
             reference: keep a frozen copy of the starting policy (KL terms).
             critic: train a token critic beside the policy.
         """
-        folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+        accelerator = join_ranks(config)
+        ranks = Ranks(accelerator)
+        with ranks.first_goes_ahead():
+            folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
         world = open_world(config.world)
         collector = engine = None
         try:
             tasks = {split: world.tasks(split) for split in ("train", "validation", "test")}
             curriculum = make_curriculum(config.curriculum.name, tasks["train"], seed=config.run.seed)
             reward = open_reward(config.reward)
-            model_folder = policy_folder(config.model, world, folder.path)
-            learner = open_learner(config, model_folder, reference=reference, critic=critic)
+            with ranks.first_goes_ahead():
+                model_folder = policy_folder(config.model, world, folder.path)
+            learner = open_learner(config, model_folder, reference=reference, critic=critic, accelerator=accelerator)
             tracker = open_tracker(folder, config, learner)
             codec = open_codec(model_folder)
             engine = open_engine(
@@ -107,9 +116,10 @@ class Training:
                 seed=config.run.seed,
                 lora_rank=config.model.lora_rank,
                 run_folder=folder.path,
+                plays=ranks.first or players_of(config.engine) == "each",
             )
-            faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
-            journal = Journal(folder.path / "journal.jsonl", run=resumption.run_name(config))
+            faults = FaultLog(ranks.own(folder.faults), max_frac=config.rollout.max_fault_frac)
+            journal = Journal(ranks.own(folder.path / "journal.jsonl"), run=resumption.run_name(config))
             collector = open_collector(
                 config.rollout,
                 world,
@@ -117,6 +127,8 @@ class Training:
                 codec,
                 context_length=engine.context_length,
                 faults=faults,
+                ranks=ranks,
+                players=players_of(config.engine),
             )
             run = cls(
                 config=config,
@@ -137,6 +149,7 @@ class Training:
                 ),
                 journal=journal,
                 pipeline=open_pipeline(config, collector, curriculum, engine),
+                ledger=Ledger(collector.occupancy, engine),
             )
             resumption.resume(run)
             yield run
@@ -149,17 +162,17 @@ class Training:
             if engine is not None:
                 engine.close()
 
-                ledger=Ledger(collector.occupancy, engine),
     def steps(self) -> Iterator[int]:
         """The step numbers still to do; ends early when `run.max_minutes` are over."""
         if self.config.evaluation.at_start and self.next_step == 0:
             self.evaluate("start")
         for step in range(self.next_step, self.config.run.steps):
             limit = self.config.run.max_minutes
-            if limit and time.monotonic() - self.started > 60 * limit:
+            if limit and self.learner.ranks.of_first(time.monotonic() - self.started > 60 * limit):
                 log.warning("stopping before step %d: run.max_minutes = %g is over", step, limit)
                 return
             self._timings = {"time/step_started_s": time.monotonic()}
+            self.ledger.begin()
             yield step
 
     def collect(self, step: int, *, max_rounds: int = 1) -> list[Group]:
@@ -172,7 +185,6 @@ class Training:
         wanted = self.config.rollout.groups_per_step
         groups = self._play(f"step {step}: episodes", wanted, lambda: self.pipeline.take(step))
         self._parity_gate(groups)
-            self.ledger.begin()
         if max_rounds == 1:
             return groups
         return fill_with_informative(groups, wanted=wanted, max_rounds=max_rounds, score=self.score, more=self._more)
@@ -189,10 +201,19 @@ class Training:
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """Lay the reward on the turns and tell the curriculum; what was scored before stays as it is."""
         new = [not any(t.score is not None for t in group.trajectories) for group in groups]
-        with self._timed("time/score_s"):
-            scored = [score_group(g, self.reward) if is_new else g for g, is_new in zip(groups, new, strict=True)]
+        with self._timed("time/score_s"), self._limited("scoring", "score_s"):
+            scored = self._score([group for group, is_new in zip(groups, new, strict=True) if is_new])
+        fresh = iter(scored)
+        scored = [next(fresh) if is_new else group for group, is_new in zip(groups, new, strict=True)]
         self.curriculum.update([group for group, is_new in zip(scored, new, strict=True) if is_new])
         return scored
+
+    def _score(self, groups: Sequence[Group]) -> list[Group]:
+        def work(mine: Sequence[Group]) -> list[Group]:
+            return [score_or_note(group, self.reward, self.collector.faults) for group in mine]
+
+        # A reward that remembers has to see every group on every rank.
+        return work(groups) if isinstance(self.reward, StatefulReward) else self.learner.ranks.spread(groups, work)
 
     def greedy_scores(self, groups: Sequence[Group]) -> dict[str, float]:
         """The return of one greedy episode per group, from the group's own start: ReMax's baseline. By group id.
@@ -210,6 +231,10 @@ class Training:
             raise RollwrightError(f"the greedy episodes of groups {lost} ended in faults, see {self.folder.faults}")
         return {name: t.total_reward for name, t in scored.items()}
 
+    def learning(self) -> AbstractContextManager[None]:
+        """Around what the learner computes before its update, such as values: it counts as `time/update_s`."""
+        return self._timed("time/update_s")
+
     def update(self, segments: Sequence[Segment], objective: TokenObjective) -> dict[str, float]:
         """The optimiser steps of one batch."""
         settings = self.config.learner
@@ -218,23 +243,20 @@ class Training:
 
     def sync(self) -> None:
         """Give the engine the learner's weights; from here on its tokens carry the new version."""
-        with self._timed("time/sync_s"):
+        with self._timed("time/sync_s"), self._limited("the weight sync", "sync_s"):
             hand_over(self.learner.policy, self.engine, version=self.engine.version + 1)
 
     def finish(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
         """Log, keep, evaluate and checkpoint after one step."""
-        self.store.append([t for group in groups for t in group.trajectories], tag=f"step_{step}")
+        self._keep([t for group in groups for t in group.trajectories], tag=f"step_{step}")
         every = self.config.run.transcripts_every
-        if every and step % every == 0:
+        if every and step % every == 0 and self.learner.ranks.first:
             write_transcripts(groups[:4], self.folder.path / "transcripts" / f"step_{step:05d}.txt")
         timings = dict(self._timings)
         timings["time/step_s"] = time.monotonic() - timings.pop("time/step_started_s")
+        timings |= self.ledger.end(timings)
         played = rollout_metrics(groups) | self.pipeline.metrics()
         everything = played | self.curriculum.metrics() | dict(metrics) | timings
-    def learning(self) -> AbstractContextManager[None]:
-        """Around what the learner computes before its update, such as values: it counts as `time/update_s`."""
-        return self._timed("time/update_s")
-
         self.tracker.log(step, everything)
         self.next_step = step + 1
         if self._due(step, self.config.evaluation.every):
@@ -247,14 +269,18 @@ class Training:
         settings = self.config.evaluation
         with self._timed("time/evaluate_s"):
             result, played = judge(self.collector, self.tasks[settings.split], settings, name=name)
-        result.save(self.folder.path)
-        self.store.append(played, tag=f"eval_{name}")
+        if self.learner.ranks.first:
+            result.save(self.folder.path)
+        self._keep(played, tag=f"eval_{name}")
         self.tracker.log(self.learner.step, evaluation_metrics(result))
         return result
 
+    def _keep(self, played: Sequence[Trajectory], *, tag: str) -> None:
+        if self.learner.ranks.first:
+            self.store.append(played, tag=tag)
+
     def _parity_gate(self, groups: Sequence[Group]) -> None:
         """Before the first update and after the first sync: does the engine sample from the learner's weights?"""
-        timings |= self.ledger.end(timings)
         if self.parity_checks >= 2:
             return
         now = self.engine.version  # what older weights sampled says nothing about these
