@@ -158,6 +158,8 @@ class BarePage:
         if form is None:
             return
         pairs = [pair for node in form.inside() if (pair := self._pair(node))]
+        if "name" in button.attributes:
+            pairs.append((button.attributes["name"], button.attributes.get("value", "")))
         query, target = urlencode(pairs), form.attributes["action"]
         if form.attributes.get("method") == "post":
             self._read(self.server.open("POST", target, query))
@@ -166,7 +168,7 @@ class BarePage:
 
     def _pair(self, node: Node) -> tuple[str, str] | None:
         name = node.attributes.get("name")
-        if name is None:
+        if name is None or node.tag == "button":
             return None
         if node.tag == "select":
             chosen = self.chosen(node)

@@ -70,10 +70,21 @@ def table(rows: Iterable[Sequence[str | int]]) -> Html:
     return tag("table", *(tag("tr", *(tag("td", cell) for cell in row)) for row in rows))
 
 
-def form(to: str, /, *controls: str, submit: str, method: Literal["get", "post"] = "post", **hidden: str | int) -> Html:
-    """A form with its fields, its hidden values and its button."""
+def form(
+    to: str,
+    /,
+    *controls: str,
+    submit: str,
+    method: Literal["get", "post"] = "post",
+    other: str | None = None,
+    **hidden: str | int,
+) -> Html:
+    """A form with its fields, its hidden values and its button; the `other` button sends `other=yes` besides."""
     extra = [Html(f'<input type="hidden" name="{esc(name)}" value="{esc(value)}">') for name, value in hidden.items()]
-    return tag("form", *extra, *controls, tag("button", submit, type="submit"), action=to, method=method)
+    buttons = [tag("button", submit, type="submit")]
+    if other:
+        buttons.append(tag("button", other, type="submit", name="other", value="yes"))
+    return tag("form", *extra, *controls, *buttons, action=to, method=method)
 
 
 def field(label: str, name: str, value: str = "") -> Html:
