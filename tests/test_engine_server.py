@@ -269,28 +269,6 @@ async def test_cancelling_takes_the_request_out_of_its_server(servers: Servers):
     )
 
 
-async def test_another_rank_follows_the_updates_of_the_one_that_sends(servers: Servers):
-    setup = replace(SETUP, urls=tuple(servers.engine.urls), sends=False)
-    rank = await asyncio.to_thread(open_tiny, servers.folder, setup)
-    try:
-        servers.move(21)
-        version = servers.engine.version + 1
-        passes: list[str] = []
-        weights = ((passes.append(name), (name, value))[1] for name, value in full_weights(servers.learner))
-        waiting = asyncio.create_task(asyncio.to_thread(rank.load_weights, weights, version=version))
-        await asyncio.sleep(0.3)
-        assert not waiting.done()  # it must not go on with the old policy
-        await asyncio.to_thread(servers.sync)
-        await waiting
-        assert len(passes) == len(list(full_weights(servers.learner)))
-        ids = prompt(31)
-        generation = await rank.generate(ids, Sampling(max_tokens=8, seed=1), request_id="rank1/0")
-        assert {span.version for span in generation.spans} == {version}
-        assert difference(servers.learner, [(ids, generation)]) < 1e-3
-    finally:
-        await asyncio.to_thread(rank.close)
-
-
 async def test_a_killed_server_loses_nothing_and_comes_back_with_the_current_weights(servers: Servers):
     await asyncio.to_thread(servers.sync)
     victim = servers.engine._replicas[0]

@@ -23,7 +23,7 @@ from rollwright.generation.server.client import ForeignVersion, ServerFailed, Se
 from rollwright.generation.server.process import ServerProcess
 from rollwright.generation.server.replica import Replica, Supervision, UpdateMode
 from rollwright.generation.server.routing import Router, session_of
-from rollwright.generation.server.transport import ADAPTER_NAME, UPDATE_S, AdapterTransport, Staged, Transport
+from rollwright.generation.server.transport import UPDATE_S, AdapterTransport, Staged, Transport
 from rollwright.generation.threaded import check_request
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ class Options:
         request_s: limit of one action, retries and restarts included.
         update_mode: requests under way at a weight update go on afterwards under the new weights with their keys and
             values computed anew ("keep"), or are finished first ("wait").
-        sends: whether weight updates are this process's to send; of several learner ranks one sends.
     """
 
     served_name: str
@@ -55,7 +54,6 @@ class Options:
     stop_token_ids: tuple[int, ...] = ()
     request_s: float = 170.0
     update_mode: UpdateMode = "keep"
-    sends: bool = True
     supervision: Supervision = field(default_factory=Supervision)
 
 
@@ -110,14 +108,14 @@ class VLLMServerEngine:
         Raises:
             EngineFault: the weights are not the model's, or a server refused them: the engine is broken then.
         """
-        self._load(lambda: self._transport.stage(weights, version=version), version, lambda: list(weights))
+        self._load(lambda: self._transport.stage(weights, version=version), version)
 
     def load_adapter(self, adapter: Adapter, *, version: int) -> None:
         """As `load_weights`, for a LoRA adapter (engine.lora_sync=adapter)."""
         transport = self._transport
         if not isinstance(transport, AdapterTransport):
             raise EngineFault("this engine takes whole weights; set engine.lora_sync=adapter to hand it adapters")
-        self._load(lambda: transport.stage_adapter(adapter, version=version), version, lambda: list(adapter.weights))
+        self._load(lambda: transport.stage_adapter(adapter, version=version), version)
 
     @property
     def takes_adapters(self) -> bool:
@@ -144,13 +142,8 @@ class VLLMServerEngine:
 
     # The learner's thread.
 
-    def _load(self, stage: Callable[[], Staged], version: int, iterate: Callable[[], object]) -> None:
+    def _load(self, stage: Callable[[], Staged], version: int) -> None:
         self._check_alive()
-        if not self.options.sends:
-            iterate()  # gathering sharded weights needs every rank, whoever sends them
-            self._run(self._arrived(version))
-            self.version = version
-            return
         try:
             staged = stage()
         except (ValueError, OSError) as error:  # nothing has been sent: the servers go on as they are
@@ -283,9 +276,7 @@ class VLLMServerEngine:
 
     def _check_versions(self, replica: Replica, generation: Generation, *, oldest: int) -> None:
         versions = [span.version for span in generation.spans]
-        # Where another process sends the weights, its newest version is news to this one.
-        newest = replica.version if self.options.sends else max(versions)
-        if not oldest <= min(versions) <= max(versions) <= newest:
+        if not oldest <= min(versions) <= max(versions) <= replica.version:
             raise ForeignVersion(
                 f"{replica.name} sampled from weights of version {versions}, but it was given {replica.version}: "
                 "it was restarted, or something else updates it"
@@ -293,9 +284,6 @@ class VLLMServerEngine:
 
     async def give(self, replica: Replica) -> None:
         """The current weights for a server that has just come up (`replica.Weights`)."""
-        if not self.options.sends:
-            await self._repaired(replica)
-            return
         while True:
             current = self._current
             if current.content is None and current.version:
@@ -328,8 +316,6 @@ class VLLMServerEngine:
 
     async def check(self, replica: Replica) -> None:
         """Does the server have what it was given? (`replica.Weights`)"""
-        if not self.options.sends:
-            return
         found = as_version(await replica.client.version())
         if found != replica.version:
             raise ForeignVersion(
@@ -357,22 +343,6 @@ class VLLMServerEngine:
                 await self._exchange(replica, staged)
             except ServerLost as error:  # nobody knows how far it came: its restart brings the weights
                 replica.condemn(f"lost in a weight update: {error}")
-
-    async def _arrived(self, version: int) -> None:
-        """Wait until the sending process has brought the version to every server that answers."""
-        async with asyncio.timeout(UPDATE_S):
-            for replica in self._replicas:
-                while replica.ready and as_version(await replica.client.version()) < version:
-                    await asyncio.sleep(_RETRY_S / 5)
-                replica.version = version
-                replica.model = ADAPTER_NAME if self.takes_adapters else replica.served_name
-
-    async def _repaired(self, replica: Replica) -> None:
-        """Wait until the sending process has brought a server that was lost to the version of this process."""
-        while as_version(await replica.client.version()) < self.version:
-            await asyncio.sleep(_RETRY_S / 5)
-        replica.version = self.version
-        replica.model = ADAPTER_NAME if self.takes_adapters and self.version else replica.served_name
 
 
 def vocab_size_of(model_folder: Path) -> int:

@@ -33,8 +33,6 @@ class ServerSetup:
         transfer_folder: where weight files go; empty is shared memory.
         lora_rank: above 0 for adapters by hot swap, of this rank at most.
         log_folder: gets one log file per server; None is a new temporary folder.
-        sends: whether weight updates are this process's to send.
-        ranks: learner processes of the run.
     """
 
     replicas: int = 1
@@ -53,8 +51,6 @@ class ServerSetup:
     gpu_memory_frac: float = 0.85
     block_size: int = 32
     log_folder: Path | None = None
-    sends: bool = True
-    ranks: int = 1
 
 
 def open_servers(
@@ -104,7 +100,6 @@ def open_servers(
         stop_token_ids=stop_token_ids,
         request_s=setup.request_s,
         update_mode=setup.update_mode,
-        sends=setup.sends,
         supervision=Supervision(start_s=setup.start_s, stall_s=setup.stall_s, restarts=setup.restarts),
     )
     servers = setup.urls or [starter(launch, setup, index) for index in range(setup.replicas)]
@@ -134,4 +129,4 @@ def open_transport(model_folder: Path, setup: ServerSetup, *, dtype: str) -> Tra
         return FileTransport(files, model_folder)
     from rollwright.generation.server.cuda_transport import CudaTransport
 
-    return CudaTransport(setup.transport, model_folder, dtype=dtype, ranks=setup.ranks)
+    return CudaTransport(setup.transport, model_folder, dtype=dtype, ranks=int(os.environ.get("WORLD_SIZE", "1")))
