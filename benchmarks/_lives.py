@@ -36,18 +36,22 @@ PHASES = (
     "ending",
 )
 _PLACE = struct.Struct("qq")
-_POLL_S = 0.0003
 
 
 class Whereabouts:
     """Step and phase of a life, in memory that it shares with us."""
 
-    def __init__(self) -> None:
+    def __init__(self, aim: Aim | None = None) -> None:
         self._memory = mmap.mmap(-1, _PLACE.size)
-        self.put(-1, "starting")
+        self._aim = aim
+        self._memory[:] = _PLACE.pack(-1, 0)
 
     def put(self, step: int, phase: str) -> None:
+        """Also stops the life where it is to be killed: from outside, short phases could not be hit."""
         self._memory[:] = _PLACE.pack(step, PHASES.index(phase))
+        if self._aim is not None and self._aim.reached(step, phase):
+            self._aim = None
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     def get(self) -> tuple[int, str]:
         step, phase = _PLACE.unpack(self._memory[:])
@@ -79,31 +83,27 @@ class Life:
 
 
 def live(main: Callable[[], None], log: Path, aim: Aim | None = None) -> Life:
-    """Fork, run `main`, and kill it where the aim says; without an aim it runs to its end."""
-    where, began = Whereabouts(), time.monotonic()
+    """Fork, run `main`, and kill it where the aim says; without an aim it runs to its end.
+
+    At the beginning of the phase the life is stopped, let go again, and killed after the aim's delay, wherever it then
+    is: what it was doing is read from the shared memory afterwards.
+    """
+    where, began = Whereabouts(aim), time.monotonic()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         _child(main, log, where)
-    while aim is not None and not aim.reached(*where.get()):
-        if _ended(pid):
-            break
-        time.sleep(_POLL_S)
-    if aim is not None:
-        time.sleep(aim.delay_s)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    if os.WIFSTOPPED(status):
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(aim.delay_s if aim else 0.0)
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
     step, phase = where.get()
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     code = None if killed else os.waitstatus_to_exitcode(status)
     return Life(step=step, phase=phase, seconds=time.monotonic() - began, status=code)
-
-
-def _ended(pid: int) -> bool:
-    """Without collecting it: the status is still wanted."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _child(main: Callable[[], None], log: Path, where: Whereabouts) -> None:

@@ -102,7 +102,7 @@ def settings(chosen: argparse.Namespace, start: Path, steps: int) -> list[str]:
         small = ["rollout.groups_per_step=3", "rollout.group_size=4", "rollout.max_turns=8", "evaluation.max_turns=4"]
         return [str(RECIPES / "text/maze_grpo.yaml"), *common, *small, "rollout.parallel_episodes=8"]
     small = ["rollout.groups_per_step=2", "rollout.group_size=4", "rollout.parallel_episodes=4"]
-    chosen_tasks = ["world.options.tasks=[click-test-2, click-test]", "world.options.max_turns=3"]
+    chosen_tasks = ["world.options.tasks=[click-test-2, click-button]", "world.options.max_turns=3"]
     return [str(RECIPES / "web/miniwob_grpo.yaml"), *common, *small, *chosen_tasks, "algorithm.min_groups=1"]
 
 
@@ -117,8 +117,8 @@ def warm_start(world: str, folder: Path) -> Path:
         words = [
             str(RECIPES / "web/miniwob_sft.yaml"),
             f"model.path={folder / 'empty'}",
-            "world.options.tasks=[click-test-2, click-test]",
-            "data.per_task=40",
+            "world.options.tasks=[click-test-2, click-button]",
+            "data.per_task=24",
             "sft.learning_rate=3e-3",
             "sft.epochs=3",
             "sft.precision=float32",

@@ -18,7 +18,16 @@ from rollwright.errors import EngineFault, FaultBudgetExceeded, StalledRollout
 from rollwright.generation.base import Generation, Sampling
 from rollwright.generation.transformers_engine import TransformersEngine
 from rollwright.models import load_policy
-from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits, TeacherActor, rollout_metrics
+from rollwright.rollout import (
+    Collector,
+    EngineActor,
+    FaultLog,
+    GroupRequest,
+    Limits,
+    TeacherActor,
+    rollout_metrics,
+    score_or_note,
+)
 from rollwright.tiny import make_tiny_model
 from rollwright.types import Span, StopReason, Task
 
@@ -322,3 +331,73 @@ def test_metrics_leave_faults_out_of_the_means() -> None:
     metrics = rollout_metrics([group])
     assert metrics["rollout/env_error_frac"] == 0.5
     assert metrics["rollout/success_frac"] == 1.0 and metrics["reward/total_mean"] == 1.0
+
+
+def test_a_group_that_lost_members_is_refilled_and_the_lost_ones_stay_in_the_record() -> None:
+    made = collector(
+        StubWorld(["win", "crash", "win", "win"], execution="inline"), retries=0, refills=1, parallel_episodes=1
+    )
+    [group] = made.collect([GroupRequest(key="g", task=Task(id="stub", split="train"), seed=1, size=3)])
+    made.close()
+    assert [t.id for t in group.trajectories] == ["g/0", "g/1", "g/2", "g/3"]
+    assert [t.learnable for t in group.trajectories] == [True, False, True, True]
+
+
+def test_threads_that_hang_are_replaced_however_many_there_are() -> None:
+    world = StubWorld(["hang"] * 6 + ["win"] * 9)
+    made = collector(world, retries=0, parallel_episodes=2, limits=Limits(max_turns=4, env_call_s=0.3))
+    task = Task(id="stub", split="train")
+    played = made.play([made.request(str(i), task, i) for i in range(9)])
+    made.close()
+    assert sum(t.stop_reason is StopReason.ENV_ERROR for t in played) == 6
+    assert sum(bool(t.success) for t in played) == 3, "calls that hang must not use up the threads of the others"
+
+
+def test_an_inline_world_that_hangs_stops_the_run_and_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = collector(StubWorld(["hang"], execution="inline"), limits=Limits(max_turns=4, env_call_s=0.1))
+    made._loop.blocked_s = 0.5
+    with pytest.raises(StalledRollout, match=r"(?s)blocked.*time\.sleep"):
+        made.play([made.request("e", Task(id="stub", split="train"), 1)])
+    made.close()
+
+
+def test_a_coroutine_that_ignores_its_cancellation_is_left_behind() -> None:
+    from rollwright.workers import bounded
+
+    async def stubborn() -> None:
+        for _ in range(30):
+            try:
+                await asyncio.sleep(1.0)
+            except asyncio.CancelledError:
+                continue
+
+    async def main() -> float:
+        before = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await bounded(stubborn(), 0.1, grace_s=0.2)
+        return time.monotonic() - before
+
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(main()) < 5.0
+
+
+def test_a_reward_that_fails_is_a_fault_and_nobody_learns_from_its_group(tmp_path: Path) -> None:
+    class Broken:
+        name = "broken"
+
+        def score(self, group: object) -> list[object]:
+            raise OSError("the judge is down")
+
+    log = FaultLog(tmp_path / "faults.jsonl", max_frac=0.5, grace=1)
+    made = collector(StubWorld(["win", "win"]), faults=log)
+    [group] = made.collect([GroupRequest(key="g", task=Task(id="stub", split="train"), seed=1, size=2)])
+    made.close()
+    log.max_frac = 1.0
+    scored = score_or_note(group, Broken(), log)
+    assert not any(t.learnable for t in scored.trajectories) and scored.trajectories[0].turns[0].reward == 1.0
+    assert all(t.score is not None and t.score.value is None for t in scored.trajectories)
+    line = json.loads((tmp_path / "faults.jsonl").read_text())
+    assert line["kind"] == "reward" and "the judge is down" in line["fault"] and log.lost == 2
+    log.max_frac = 0.5
+    with pytest.raises(FaultBudgetExceeded, match="reward"):
+        score_or_note(group, Broken(), log)

@@ -3,7 +3,7 @@
 from rollwright.rollout.actors import Actor, EngineActor, TeacherActor
 from rollwright.rollout.collector import Collector, GroupRequest
 from rollwright.rollout.episode import Context, EpisodeRequest, Limits
-from rollwright.rollout.faults import FaultLog
+from rollwright.rollout.faults import FaultLog, score_or_note
 from rollwright.rollout.journal import Journal
 from rollwright.rollout.metrics import rollout_metrics
 from rollwright.rollout.rounds import JournalledActor, RoundsActor
@@ -22,4 +22,5 @@ __all__ = [
     "RoundsActor",
     "TeacherActor",
     "rollout_metrics",
+    "score_or_note",
 ]

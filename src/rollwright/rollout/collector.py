@@ -45,6 +45,7 @@ class Collector:
         new_context: makes the context of one episode (append-only or windowed).
         faults: where faults are recorded and counted against the budget.
         retries: how often an episode that faulted is played again in a fresh environment.
+        refills: how often the members that a group lost for good are replaced by further episodes from its start.
         stall_s: the run stops when no episode has moved for so long; longer than any single deadline.
     """
 
@@ -59,11 +60,12 @@ class Collector:
         faults: FaultLog,
         parallel_episodes: int = 32,
         retries: int = 2,
+        refills: int = 0,
         stall_s: float | None = None,
     ) -> None:
         self.world, self.actor, self.new_context = world, actor, new_context
         self.sampling, self.limits, self.faults = sampling, limits, faults
-        self.parallel_episodes, self.retries = parallel_episodes, retries
+        self.parallel_episodes, self.retries, self.refills = parallel_episodes, retries, refills
         if isinstance(actor, RoundsActor):  # a round also waits for the slowest world, retries included
             world_s = 3.0 * limits.env_call_s * (retries + 1)
             self.limits = limits = replace(limits, engine_call_s=limits.engine_call_s + world_s)
@@ -92,10 +94,31 @@ class Collector:
     async def _collect(self, requests: Sequence[GroupRequest], progress: Progress | None) -> list[Group]:
         episodes = [self._member(request, index) for request in requests for index in range(request.size)]
         played = iter(await self._play_all(episodes, progress))
-        return [
+        groups = [
             Group(id=r.key, task=r.task, seed=r.seed, trajectories=tuple(next(played) for _ in range(r.size)))
             for r in requests
         ]
+        for _ in range(self.refills):
+            if not await self._refill(groups, requests):
+                break
+        return groups
+
+    async def _refill(self, groups: list[Group], requests: Sequence[GroupRequest]) -> int:
+        """Play one more member, of other draws, for each that is lacking; the lost ones stay in the record."""
+        lacking = [
+            r.size - sum(not t.stop_reason.is_fault for t in g.trajectories)
+            for g, r in zip(groups, requests, strict=True)
+        ]
+        extra = [
+            self._member(request, len(group.trajectories) + number)
+            for group, request, count in zip(groups, requests, lacking, strict=True)
+            for number in range(count)
+        ]
+        played = iter(await self._play_all(extra, None) if extra else [])
+        for index, count in enumerate(lacking):
+            more = [next(played) for _ in range(count)]
+            groups[index] = groups[index].with_trajectories([*groups[index].trajectories, *more])
+        return len(extra)
 
     async def _under_way(self, play: Coroutine[Any, Any, list[Group]]) -> list[Group]:
         this = asyncio.current_task()
@@ -132,8 +155,8 @@ class Collector:
         if self._closed:
             return
         self._closed = True
-        self.stop()
         with contextlib.suppress(EnvironmentFault, StalledRollout):  # a world that dies while closing is closed
+            self.stop()
             self._loop.run(self.host.close())
         self._loop.close()
 

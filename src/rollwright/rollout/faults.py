@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from rollwright.errors import FaultBudgetExceeded, FaultKind, fault_kind
+from rollwright.errors import FaultBudgetExceeded, FaultKind, RewardFault, fault_kind
+from rollwright.reward import Reward, score_group
 from rollwright.tracking import append_line
-from rollwright.types import StopReason, Trajectory
+from rollwright.types import Group, Score, StopReason, Trajectory
 
 KIND_OF_STOP: dict[StopReason, FaultKind] = {
     StopReason.ENV_ERROR: "environment",
@@ -78,7 +80,15 @@ class FaultLog:
             FaultBudgetExceeded: more than `max_frac` of the episodes ended in faults.
         """
         self.episodes += 1
-        self.lost += trajectory.stop_reason.is_fault
+        self.lose(int(trajectory.stop_reason.is_fault))
+
+    def lose(self, count: int) -> None:
+        """Count episodes that nothing can be learned from after all.
+
+        Raises:
+            FaultBudgetExceeded: as `finished`.
+        """
+        self.lost += count
         if self.episodes >= self.grace and self.lost > self.max_frac * self.episodes:
             raise FaultBudgetExceeded(
                 f"{self.lost} of {self.episodes} episodes ended in faults, more than the allowed share "
@@ -90,6 +100,26 @@ class FaultLog:
         """The counts as text: kind of fault, task, number of faulted attempts."""
         rows = [f"  {count:5d}  {kind:13s} {subject}" for (kind, subject), count in self.counts.most_common(20)]
         return "\n".join(["  count  kind          task", *rows])
+
+
+def score_or_note(group: Group, reward: Reward, faults: FaultLog) -> Group:
+    """The group scored; where the reward failed, the group unscored, for good: a failure is never a score of 0.
+
+    Its trajectories carry a verdict of "cannot tell", so nobody learns from them, from the environment's own rewards
+    either. The fault is written down and counts against the budget.
+
+    Raises:
+        FaultBudgetExceeded: too many episodes were lost.
+    """
+    try:
+        return score_group(group, reward)
+    except RewardFault as error:
+        message = f"no score: {error}"
+        judged = [t for t in group.trajectories if t.learnable]
+        faults.note(error, subject=group.task.id, group=group.id, episodes=len(judged))
+        faults.lose(len(judged))
+        undecided = Score(value=None, verifier=reward.name, message=message)
+        return group.with_trajectories([replace(t, score=undecided) if t.learnable else t for t in group.trajectories])
 
 
 def fault_frac(trajectories: list[Trajectory]) -> float:
