@@ -28,7 +28,14 @@ from typing import ClassVar, Literal  # noqa: E402
 from pydantic import Field  # noqa: E402
 
 from rollwright.config import Readers, load_config  # noqa: E402
-from rollwright.credit import NEEDS_SIBLINGS, GroupEstimator, flatten, group_advantages, to_segments  # noqa: E402
+from rollwright.credit import (  # noqa: E402
+    NEEDS_SIBLINGS,
+    GroupEstimator,
+    flat_tokens,
+    flatten,
+    group_advantages,
+    to_segments,
+)
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.rollout.metrics import is_informative  # noqa: E402
@@ -87,7 +94,10 @@ def main(argv: list[str] | None = None) -> None:
                 step_weight=algorithm.step_weight,
                 greedy_scores=run.greedy_scores(teaching) if algorithm.advantage == "remax" else None,
             )
-            metrics = run.update(to_segments(batch, advantages), objective)
+            with run.learning():
+                scored = run.learner.reference_logprobs(to_segments(batch)) if objective.needs_reference else None
+            reference = None if scored is None else flat_tokens(scored, batch)
+            metrics = run.update(to_segments(batch, advantages, logprobs_ref=reference), objective)
             run.sync()
             run.finish(step, groups, metrics)
 
