@@ -99,6 +99,7 @@ class Phone:
         self.store = Store(schema, providers)
         self._tree: w.Widget | None = None
         self._ui: Ui | None = None
+        self._typing = ""
         self.power_on(setup or Setup())
 
     def power_on(self, setup: Setup) -> None:
@@ -169,6 +170,7 @@ class Phone:
     def invalidate(self) -> None:
         """Draw the screen anew at the next look. To be called after a change of the store from outside."""
         self._tree = self._ui = None
+        self._typing = ""
 
     @property
     def app(self) -> App:
@@ -297,11 +299,13 @@ class Phone:
     def _edit(self, change: Callable[[str], str]) -> bool:
         if self.popup or not self.frame.focus or self.frame.ready_ms > self.now_ms:
             return False
-        if not any(view.editable and view.focused and view.enabled for view in self.tree().walk()):
-            return False
         rid = self.frame.focus
+        # Between two letters nothing else happens, so the field is looked for once and not per letter.
+        if self._typing != rid and not any(view.editable and view.focused for view in self.tree().walk()):
+            return False
         self.frame.fields[rid] = change(self.frame.fields.get(rid, ""))
         self.invalidate()
+        self._typing = rid
         return True
 
     def _enter(self) -> None:

@@ -35,6 +35,8 @@ class Store:
         self._db.execute("PRAGMA page_size = 1024")
         self._db.executescript(_SYSTEM_TABLES + schema)
         self._db.executemany("INSERT INTO folders VALUES (?)", [(path,) for path in FOLDERS])
+        # The tables never change, so their columns are looked up once.
+        self._known = {table: self._names(table) for table in self._providers.values()}
         self._empty = self._db.serialize()
 
     def clear(self) -> None:
@@ -134,8 +136,11 @@ class Store:
             return self._providers[base], int(last)
         raise KeyError(f"no content provider has the uri {uri!r}; there are: {', '.join(self.uris())}")
 
+    def _names(self, table: str) -> frozenset[str]:
+        return frozenset(str(row[1]) for row in self._db.execute(f"PRAGMA table_info({table})"))
+
     def _columns(self, table: str, values: Iterable[str]) -> list[str]:
-        known = {str(row[1]) for row in self._db.execute(f"PRAGMA table_info({table})")}
+        known = self._known[table]
         unknown = [name for name in values if name not in known]
         if unknown:
             raise ValueError(f"{table} has no column {unknown[0]!r}; it has: {', '.join(sorted(known))}")
