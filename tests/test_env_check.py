@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -595,3 +597,27 @@ async def test_environments_are_closed_even_where_play_breaks_off():
     with pytest.raises(ContractViolation):
         await async_check_env(DiceWorld(Closing))
     assert opened and all(env.closed == 2 for env in opened)
+
+
+@pytest.mark.parametrize("execution", ["inline", "thread", "async"])
+def test_a_call_that_hangs_is_named_and_left_behind(execution: Execution):
+    class Hangs(Dice):
+        def step(self, action: str) -> Any:
+            if action == "stop":
+                if execution == "async":
+                    return asyncio.sleep(30)
+                time.sleep(5)
+            return super().step(action)
+
+    class HangsAsync(AsyncDice):
+        async def step(self, action: str) -> Any:
+            if action == "stop":
+                await asyncio.sleep(30)
+            return await super().step(action)
+
+    world = AsyncDiceWorld(HangsAsync) if execution == "async" else DiceWorld(Hangs)
+    world.execution = execution
+    before = time.monotonic()
+    with pytest.raises(ContractViolation, match=r"step\(\) gave no answer within 0\.2 s"):
+        check_env(world, tasks_per_split=1, seeds=1, actions=["roll", "stop"], call_s=0.2)
+    assert time.monotonic() - before < 25

@@ -89,6 +89,7 @@ def _add_check_env(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", metavar="N", type=int, default=2, help="tasks tried per split (2)")
     parser.add_argument("--seeds", metavar="N", type=int, default=3, help="episodes per task (3)")
     parser.add_argument("--max-steps", metavar="N", type=int, default=30, help="actions per episode (30)")
+    parser.add_argument("--call-s", metavar="S", type=float, default=60.0, help="longest single call in seconds (60)")
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -180,7 +181,13 @@ def _check_env(arguments: argparse.Namespace) -> None:
     from rollwright.env_check import check_env
 
     world = create("envs", arguments.name, _options(arguments.options))
-    check_env(world, tasks_per_split=arguments.tasks, seeds=arguments.seeds, max_steps=arguments.max_steps)
+    check_env(
+        world,
+        tasks_per_split=arguments.tasks,
+        seeds=arguments.seeds,
+        max_steps=arguments.max_steps,
+        call_s=arguments.call_s,
+    )
     print(f"{arguments.name} keeps the environment contract")
 
 

@@ -43,6 +43,7 @@ def check_env(
     seeds: int = 3,
     max_steps: int = 30,
     actions: Sequence[str] | None = None,
+    call_s: float = 60.0,
 ) -> None:
     """Play episodes and report every breach of the contract at once. Closes the world in the end.
 
@@ -52,6 +53,7 @@ def check_env(
         seeds: episodes per task.
         max_steps: actions per episode, except for teachers, who get the world's `max_turns`.
         actions: well-formed actions, played in turn. Where None, the teacher's actions are played.
+        call_s: longest time of a single call; one that takes longer is a breach and is left behind.
 
     Raises:
         ContractViolation: lists what is broken, where it was seen, and what to do.
@@ -61,7 +63,7 @@ def check_env(
         asyncio.get_running_loop()
     except RuntimeError:
         limits = {"tasks_per_split": tasks_per_split, "seeds": seeds, "max_steps": max_steps}
-        asyncio.run(async_check_env(world, **limits, actions=actions))
+        asyncio.run(async_check_env(world, **limits, actions=actions, call_s=call_s))
     else:
         raise RuntimeError("check_env makes its own event loop, and one is running: use `await async_check_env(world)`")
 
@@ -73,9 +75,10 @@ async def async_check_env(
     seeds: int = 3,
     max_steps: int = 30,
     actions: Sequence[str] | None = None,
+    call_s: float = 60.0,
 ) -> None:
     """`check_env` for callers that have an event loop."""
-    checker = _Checker(world, max_steps=max_steps, actions=actions)
+    checker = _Checker(world, max_steps=max_steps, actions=actions, call_s=call_s)
     if checker.check_attributes():
         tasks = checker.check_tasks()
         for split in SPLITS:
@@ -90,11 +93,11 @@ async def async_check_env(
 class _Checker:
     """Collects violations. Made and used by `async_check_env` alone, for one world."""
 
-    def __init__(self, world: World, *, max_steps: int, actions: Sequence[str] | None) -> None:
+    def __init__(self, world: World, *, max_steps: int, actions: Sequence[str] | None, call_s: float) -> None:
         self._world = world
         self._max_steps = max_steps
         self._actions = actions
-        self._player = Player(world)
+        self._player = Player(world, call_s=call_s)
 
     def finish(self) -> None:
         """Raise if anything was found."""

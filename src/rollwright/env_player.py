@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from rollwright.env import Environment, Observation, StepResult, World, as_observation
 from rollwright.types import Task
+from rollwright.workers import Workers, bounded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,20 +35,26 @@ class Abandon(Exception):
 
 
 class Player:
-    """Calls the methods of one world and its environments. Made by `async_check_env`, which reads `found`."""
+    """Calls the methods of one world and its environments. Made by `async_check_env`, which reads `found`.
 
-    def __init__(self, world: World) -> None:
+    Args:
+        call_s: longest time of a single call.
+    """
+
+    def __init__(self, world: World, *, call_s: float) -> None:
         self.found: dict[str, list[str]] = {}
         self._world = world
-        # One thread for everything: what blocks (a browser, say) often may be used by one thread only.
-        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._call_s = call_s
+        # One call at a time, so one thread, until a call hangs in it: what blocks (a browser, say) often may be used
+        # by one thread only.
+        self._workers = Workers("check-env")
 
     def report(self, problem: str, where: str) -> None:
         """Note a breach. The same problem in many places is one problem."""
         self.found.setdefault(problem, []).append(where)
 
     def shut_down(self) -> None:
-        self._thread.shutdown(wait=False)
+        self._workers.close()
 
     async def play(self, env: Environment, task: Task, seed: int, script: list[str], where: str) -> list[Moment]:
         """The moments of an episode, from the first observation on."""
@@ -126,6 +131,9 @@ class Player:
     async def call(self, name: str, method: Callable[..., Any], *args: Any, where: str) -> Any:
         try:
             return await self.attempt(method, *args, name=name)
+        except TimeoutError as error:
+            self.report(f"{name}() gave no answer within {self._call_s:g} s: bound every wait of the world", where)
+            raise Abandon from error
         except Exception as error:
             advice = "answer with an observation that says so" if name == "step" else "see its contract"
             self.report(f"{name}() raised {type(error).__name__}: {advice}", f"{where}: {short(error)}")
@@ -133,16 +141,16 @@ class Player:
 
     async def attempt(self, method: Callable[..., Any], *args: Any, name: str = "") -> Any:
         execution = self._world.execution
-        if execution == "thread":
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, method, *args)
-        else:
+        if execution == "async":
             result = method(*args)
+        else:  # an inline world would be played on the event loop; here it must not be able to block it
+            result = await self._workers.call(method, *args, timeout_s=self._call_s)
         is_coroutine = inspect.isawaitable(result)
         if is_coroutine and execution != "async":
             self.report(f"{name}() is a coroutine but execution is {execution!r}: declare 'async'", name)
         if not is_coroutine and execution == "async" and name in ("reset", "step", "fingerprint", "close"):
             self.report(f"{name}() is no coroutine but execution is 'async': write `async def`", name)
-        return await result if is_coroutine else result
+        return await bounded(result, self._call_s) if is_coroutine else result
 
 
 def short(value: object) -> str:
