@@ -401,3 +401,27 @@ def test_a_reward_that_fails_is_a_fault_and_nobody_learns_from_its_group(tmp_pat
     log.max_frac = 0.5
     with pytest.raises(FaultBudgetExceeded, match="reward"):
         score_or_note(group, Broken(), log)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        ("go on", 1.0, True),
+        StepResult(observation=b"\xff\x00"),  # type: ignore[arg-type]
+        StepResult(observation="go on", reward=float("nan")),
+        StepResult(observation="go on", reward={"env": "much"}),  # type: ignore[dict-item]
+        StepResult(observation="go on", reward=1e300),
+    ],
+)
+def test_garbage_from_a_world_is_a_fault_and_no_turn(answer: object) -> None:
+    class Garbage(StubEnv):
+        def step(self, action: str) -> StepResult:
+            return answer  # type: ignore[return-value]
+
+    class World(StubWorld):
+        def make(self) -> StubEnv:
+            return Garbage(self)
+
+    trajectory = one(World([]), retries=0)
+    assert trajectory.stop_reason is StopReason.ENV_ERROR and "expected" in trajectory.fault and not trajectory.turns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from rollwright.generation.base import Generation, Sampling
 from rollwright.rollout.actors import Act, Actor, Decision
 from rollwright.rollout.host import EnvHost
 from rollwright.rollout.occupancy import Occupancy, Place
-from rollwright.types import Message, StopReason, Task, Timings, Trajectory, Turn
+from rollwright.types import MAX_REWARD, Message, StopReason, Task, Timings, Trajectory, Turn
 
 
 class Context(Protocol):
@@ -122,7 +123,7 @@ class Episode:
     async def _loop(self, env: Environment) -> StopReason:
         context, act = self.new_context(), self.actor.begin(self.request.task)
         first, state = await self._env("env.reset", env, env.reset, self.request.task, self.request.seed)
-        observation = as_observation(first)
+        observation = checked_observation(first)
         observed = context.observe(observation)
         while True:
             try:
@@ -132,8 +133,8 @@ class Episode:
                 return StopReason.MAX_TOKENS
             action = context.act(generation)
             before = time.monotonic()
-            result: StepResult
-            result, next_state = await self._env("env.step", env, env.step, action)
+            answer, next_state = await self._env("env.step", env, env.step, action)
+            result = checked(answer)
             timings = Timings(engine_wait_s=wait_s, generate_s=generation.generate_s, env_s=time.monotonic() - before)
             self.turns.append(make_turn(prompt, generation, action, observed, state, result, timings))
             if stop := self._stopped(result):
@@ -221,6 +222,40 @@ class Episode:
             wall_s=time.monotonic() - self.started,
             next_prompt_ids=self.next_prompt_ids,
         )
+
+
+def checked(answer: object) -> StepResult:
+    """What `step` gave, if it is what the contract says: nothing else may become a turn, let alone a reward.
+
+    Raises:
+        EnvironmentFault: it is no StepResult, its observation is no text, or a reward is no finite number.
+    """
+    if not isinstance(answer, StepResult):
+        raise EnvironmentFault(f"step() gave {_short(answer)}, expected a StepResult")
+    checked_observation(answer.observation)
+    try:
+        bad = {name: value for name, value in answer.rewards.items() if not math.isfinite(value)}
+    except (TypeError, ValueError):
+        raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected numbers") from None
+    if bad or any(abs(value) > MAX_REWARD for value in answer.rewards.values()):
+        raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected finite numbers")
+    return answer
+
+
+def checked_observation(answer: object) -> Observation:
+    """What the policy is to be shown.
+
+    Raises:
+        EnvironmentFault: it is neither text nor an Observation.
+    """
+    if isinstance(answer, str) or (isinstance(answer, Observation) and isinstance(answer.text, str)):
+        return as_observation(answer)
+    raise EnvironmentFault(f"the world showed {_short(answer)}, expected text or an Observation")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:90]}..."
 
 
 def make_turn(
