@@ -156,6 +156,17 @@ def test_a_grown_store_is_taken_in_and_numbers_stay(tmp_path: Path) -> None:
     assert table.names["task"] == ["growing", "windowed"]
 
 
+def test_several_stores_are_one_table(tmp_path: Path) -> None:
+    offline, online = TrajectoryStore(tmp_path / "off"), TrajectoryStore(tmp_path / "on")
+    offline.append([GROWING], tag="teacher")
+    online.append([WINDOWED], tag="policy")
+    table = TurnTable(offline, online)
+    assert [t.task for t in table.transitions(range(5))] == ["growing"] * 3 + ["windowed"] * 2
+    assert [table.names["tag"][code] for code in table.per_turn("tag")] == ["teacher"] * 3 + ["policy"] * 2
+    online.append([BLIND])
+    assert table.refresh() == 1 and table.transitions([5])[0].task == "blind"
+
+
 def test_the_index_is_rebuilt_when_torn_or_stale(tmp_path: Path) -> None:
     store = TrajectoryStore(tmp_path / "s")
     store.append([GROWING])

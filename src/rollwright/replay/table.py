@@ -48,32 +48,32 @@ class Transition:
 
 
 class TurnTable:
-    """All turns of a trajectory store, numbered from 0 in the order in which they were written.
+    """All turns of one or more trajectory stores, numbered from 0: store after store, each in the order written.
+
+    The index lies in `replay_index` in each store's folder. It is derived and may be deleted at any time.
 
     Args:
-        store: the store, or its folder.
-        cache: folder of the index; None = `replay_index` in the store's folder. It is derived from the store and may be
-            deleted at any time.
+        stores: the stores, or their folders. Only the last one may grow while the table is open.
 
     Attributes:
         trajectories: [S] structured array, see `index.TRAJECTORY`; `first_turn` counts over all shards.
         names: for "task", "tag", "origin" and "policy" the strings behind the codes of `trajectories`.
 
     Raises:
-        DataError: the store holds no turn.
+        DataError: no store holds a turn (unless `may_be_empty`), or a folder holds no store.
     """
 
-    def __init__(self, store: TrajectoryStore | str | Path, *, cache: Path | None = None) -> None:
-        self.store = store if isinstance(store, TrajectoryStore) else TrajectoryStore(store, mode="read")
-        self._cache = cache or self.store.folder / "replay_index"
-        self._shards: dict[int, ShardIndex] = {}
-        self._order: list[int] = []  # shard numbers as they were taken in
+    def __init__(self, *stores: TrajectoryStore | str | Path, may_be_empty: bool = False) -> None:
+        self.stores = [s if isinstance(s, TrajectoryStore) else TrajectoryStore(s, mode="read") for s in stores]
+        self._shards: dict[tuple[int, int], ShardIndex] = {}  # by place of the store and number of the shard
+        self._order: list[ShardIndex] = []  # as they were taken in
         self.trajectories: Array = np.zeros(0, TRAJECTORY)
         self.names: dict[str, list[str]] = {field: [] for field in CODED}
         self._first_turns = np.zeros(1, np.int64)
         self.refresh()
-        if not len(self):
-            raise DataError(f"{self.store.folder} holds no turn to replay: collect some first (recipes/collect.py)")
+        if not len(self) and not may_be_empty:
+            where = ", ".join(str(store.folder) for store in self.stores)
+            raise DataError(f"{where} holds no turn to replay: collect some first (recipes/collect.py)")
 
     def __len__(self) -> int:
         """Turns in all shards."""
@@ -86,12 +86,14 @@ class TurnTable:
             How many turns are new.
         """
         before = len(self)
-        for number in self.store.shard_numbers():
-            if number not in self._shards:
-                paths = [self.store.folder / table / f"{number:06d}.parquet" for table in TABLES]
-                self._shards[number] = open_index(paths[0], paths[1], self._cache / f"{number:06d}")
-                self._order.append(number)
-                self._take_in(self._shards[number])
+        for place, store in enumerate(self.stores):
+            for number in store.shard_numbers():
+                if (place, number) not in self._shards:
+                    paths = [store.folder / table / f"{number:06d}.parquet" for table in TABLES]
+                    shard = open_index(paths[0], paths[1], store.folder / "replay_index" / f"{number:06d}")
+                    self._shards[place, number] = shard
+                    self._order.append(shard)
+                    self._take_in(shard)
         return len(self) - before
 
     def _take_in(self, shard: ShardIndex) -> None:
@@ -108,10 +110,10 @@ class TurnTable:
     def column(self, name: str) -> Array:
         """[U] one field of every turn: "turn", "reward", "terminated", "truncated", or "length" of the action."""
         parts = []
-        for shard in self._shards.values():
+        for shard in self._order:
             turns = shard.turns
             parts.append(turns["end"] - turns["action"] if name == "length" else np.array(turns[name]))
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def owners(self) -> Array:
         """[U] int64, the trajectory of every turn."""
@@ -134,7 +136,7 @@ class TurnTable:
         if not 0 <= index < len(self):
             raise DataError(f"the table has turns 0 to {len(self) - 1}, not {index}")
         number = int(np.searchsorted(self._first_turns, index, side="right")) - 1
-        return self._shards[self._order[number]], index - int(self._first_turns[number])
+        return self._order[number], index - int(self._first_turns[number])
 
     def _transition(self, index: int, gamma: float) -> Transition:
         shard, place = self._locate(index)
