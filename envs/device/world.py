@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -26,6 +29,7 @@ from rollwright.errors import ConfigError
 from rollwright.types import SPLITS, Attachment, Split, Task
 
 from .actions import GRAMMAR, ActionError, carry_out, parse_action
+from .apps import installed
 from .backend import Backend, InProcess
 from .data import base_data
 from .phone import Distractors
@@ -41,6 +45,9 @@ INSTRUCTIONS = (
     f"{GRAMMAR}. Answer questions with answer. End with done."
 )
 _SNAPSHOT = b"rollwright-device-1\n"
+_WORDS = re.compile(r" ?\w+| ?[^\w\s]|\s")
+MAX_WORDS = 700
+"""Of `texts`: with 256 bytes beside them they fit a tiny model's vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +271,10 @@ class PhoneWorld:
         return PhoneTeacher()
 
     def texts(self) -> Sequence[str]:
-        """Everything a tiny model may read or write in these tasks, gathered by playing them."""
+        """The commonest words a tiny model reads and writes in these tasks, gathered by playing them.
+
+        Names and numbers have no end, so rare words are left to the tokenizer's bytes.
+        """
         return (self.instructions, *_gathered(self))
 
     def close(self) -> None:
@@ -279,18 +289,16 @@ class PhoneWorld:
 
 @cache
 def _gathered(world: PhoneWorld) -> tuple[str, ...]:
-    """Screens and actions of the teachers' episodes and of random taps around them, every split's seeds included.
-
-    Only words are taken from it, for a tokenizer: held-out seeds teach nothing here.
-    """
-    seen: dict[str, None] = dict.fromkeys(_action_words(world))
-    env = world.make()
-    for split in SPLITS:
-        for task in world.tasks(split):
-            for number in range(6):
-                seen |= dict.fromkeys(_played(world, env, task, episode_seed(split, "texts", number)))
+    """The actions' words, then those of screens and actions in the teachers' and in stray episodes, by frequency."""
+    env, seen = world.make(), Counter[str]()
+    for task in world.tasks("train"):
+        for number in range(8):
+            for text in _played(world, env, task, episode_seed("train", "texts", number)):
+                seen.update(_WORDS.findall(text))
     env.close()
-    return tuple(seen)
+    words = dict.fromkeys(word for text in _action_words() for word in _WORDS.findall(text))
+    words |= dict.fromkeys(word for word, _ in seen.most_common())
+    return tuple(islice(words, MAX_WORDS))
 
 
 def _played(world: PhoneWorld, env: PhoneEnv, task: Task, seed: int) -> Iterator[str]:
@@ -311,21 +319,11 @@ def _played(world: PhoneWorld, env: PhoneEnv, task: Task, seed: int) -> Iterator
                 break
 
 
-def _action_words(world: PhoneWorld) -> list[str]:
-    numbers = " ".join(str(i) for i in range(60))
+def _action_words() -> list[str]:
+    numbers = " ".join(str(i) for i in range(40))
     verbs = "tap hold double type scroll swipe open back home enter wait answer done infeasible up down left right"
-    slips = [_slip(action) for action in ("", "tap", "tap 99", "type 0 x", "open x", "fly", "done now", "scroll x")]
-    return [GRAMMAR, verbs, numbers, f"{numbers} ".replace(" ", "\n"), *slips]
-
-
-def _slip(action: str) -> str:
-    """The error line of a wrong action on an empty screen."""
-    backend = InProcess()
-    try:
-        carry_out(parse_action(action), backend, elements(backend.tree()))
-    except ActionError as slip:
-        return f"Error: {slip}"
-    return ""
+    apps = "".join(f" {app.name}" for app in installed())
+    return [verbs, verbs.replace(" ", "\n"), apps, numbers, numbers.replace(" ", "\n")]
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
