@@ -132,9 +132,10 @@ def _by_path(patch: str) -> dict[str, str]:
         if line.startswith("+++ ") and before.startswith("--- "):
             name = line[4:].split("\t")[0]
             path = before[4:].split("\t")[0].removeprefix("a/") if name == "/dev/null" else name.removeprefix("b/")
-        elif path and (line.startswith("@@") or (path in found and line[:1] in ("+", "-", " ", "\\"))):
-            if not line.startswith("--- "):
-                found.setdefault(path, []).append(line)
+        elif (
+            path and not line.startswith("--- ") and (line.startswith("@@") or (path in found and line[:1] in "+- \\"))
+        ):
+            found.setdefault(path, []).append(line)
     return {name: "\n".join(rows) for name, rows in found.items()}
 
 

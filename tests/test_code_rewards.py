@@ -145,7 +145,8 @@ def test_an_assertion_must_be_about_the_focal_call() -> None:
     empty = "def test_add_runs_through():\n    add(1, 2)\n    assert True\n"
     named = "def test_add_runs_through():\n    total = add(1, 2)\n    assert total == 3\n"
     assert [sq.properties(s, "add")["focal_assertion"] for s in (empty, named)] == [0, 1]
-    assert sq.properties("def test_a_b():\n    try:\n        print(add(1))\n    except E:\n        pass\n", "add") | {} == {
+    smelly = "def test_a_b():\n    try:\n        print(add(1))\n    except E:\n        pass\n"
+    assert sq.properties(smelly, "add") == {
         **dict.fromkeys(sq.PROPERTIES, 0), "focal_call": 1, "descriptive_name": 1, "no_duplicate_assertion": 1,
         "no_conditional": 1,
     }  # fmt: skip
@@ -170,8 +171,9 @@ def test_mathematics_is_compared_by_value(said: str, gold: str, right: bool) -> 
 def test_all_keep_the_reward_contract() -> None:
     pytest.importorskip("math_verify")
     check_reward(create("rewards", "patch_similarity"), [group_of([answer(RIGHT), "x"], {"files": OLD, "oracle": NEW})])
-    check_reward(create("rewards", "static_quality"), [group_of([CLEAN, "x", f"```python\n{CLEAN}```"], {"focal":
-    "add"})]) check_reward(create("rewards", "maths"), [group_of(["12", "x"], {"answer": "12"})])
+    texts = [CLEAN, "x", f"```python\n{CLEAN}```"]
+    check_reward(create("rewards", "static_quality"), [group_of(texts, {"focal": "add"})])
+    check_reward(create("rewards", "maths"), [group_of(["12", "x"], {"answer": "12"})])
     for name in ("patch_similarity", "static_quality", "maths"):
         assert create("rewards", name).score(group_of(["x"], {}))[0].value is None
 
