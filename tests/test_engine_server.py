@@ -32,7 +32,8 @@ from rollwright.weights import full_weights, gathered, hand_over
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-CONTEXT = 512
+CONTEXT = 4096
+LONG = 3000  # tokens of an action that must last for some seconds
 SETUP = ServerSetup(kv_cache_gib=0.25, stall_s=30.0, request_s=600.0)
 
 
@@ -121,8 +122,72 @@ async def answer_of(servers: Servers, index: int, seed: int) -> tuple[tuple[int,
     return ids, await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked, servers.engine._loop))
 
 
+def test_lora_adapters_are_swapped(tiny: Path, tmp_path: Path):
+    learner = with_lora(load_model(tiny), rank=4, seed=0)
+    engine = open_tiny(tiny, replace(SETUP, lora_rank=4, log_folder=tmp_path))
+    try:
+        assert engine.takes_adapters
+        results = [ask(engine, seed=0)]
+        assert difference(learner, results) < 1e-3  # a new adapter changes nothing yet
+        for version in (1, 2):
+            noise = torch.Generator().manual_seed(version)
+            with torch.no_grad():
+                for name, parameter in learner.named_parameters():
+                    if "lora_" in name:
+                        parameter.add_(0.2 * torch.randn(parameter.shape, generator=noise))
+            assert difference(learner, [ask(engine, seed=version)]) > 1e-2
+            hand_over(learner, engine, version=version)
+            fresh = ask(engine, seed=version)
+            assert fresh[1].spans[0].version == version and difference(learner, [fresh]) < 1e-3
+        with pytest.raises(EngineFault, match="lora_sync=merge"):
+            engine.load_weights(full_weights(learner), version=3)
+    finally:
+        engine.close()
+    assert {name.split(".")[-2] for name, _ in adapter_of(learner, gathered).weights} == {"lora_A", "lora_B"}
+
+
+def ask(engine: VLLMServerEngine, seed: int) -> tuple[tuple[int, ...], Generation]:
+    ids = prompt(seed)
+    sampling = Sampling(max_tokens=12, seed=seed)
+    return ids, asyncio.run(engine.generate(ids, sampling, request_id=f"lora-{seed}/0"))
+
+
+def test_a_killed_run_leaves_no_server_behind(tiny: Path, tmp_path: Path):
+    """SIGKILL of the run while its server starts: the engine's own process, a grandchild, must go too."""
+    script = textwrap.dedent(
+        f"""
+        from pathlib import Path
+        from rollwright.generation.server.make import ServerSetup, open_servers
+        setup = ServerSetup(kv_cache_gib=0.25, log_folder=Path({str(tmp_path)!r}))
+        open_servers(Path({str(tiny)!r}), setup, dtype="float32", context_length={CONTEXT})
+        """
+    )
+    run = subprocess.Popen([sys.executable, "-c", script])
+    pid_file, log = tmp_path / "server_0.pid", tmp_path / "server_0.log"
+    deadline = time.monotonic() + 600
+    while not (log.exists() and "EngineCore" in log.read_text(errors="replace")):
+        assert run.poll() is None and time.monotonic() < deadline, "the server did not get as far as its engine"
+        time.sleep(0.1)
+    group = int(pid_file.read_text())
+    members = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _group_of(p) == group]
+    assert len(members) >= 2  # the server and its engine
+    run.kill()
+    run.wait()
+    while has_living(group):
+        assert time.monotonic() < deadline, f"group {group} outlives its run"
+        time.sleep(0.1)
+    assert not pid_file.exists()
+
+
+def _group_of(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[2])
+    except OSError:
+        return -1
+
+
 async def test_servers_that_run_already_are_used_and_left_running(servers: Servers):
-    """Stands first: nothing has been updated yet, so that a second engine may call the weights version 0 too."""
+    """The first of these tests: nothing has been updated yet, so a second engine may say version 0 too."""
     other = await asyncio.to_thread(open_tiny, servers.folder, replace(SETUP, urls=tuple(servers.engine.urls)))
     ids = prompt(1)
     generation = await other.generate(ids, Sampling(max_tokens=8, seed=1), request_id="u/0")
@@ -137,8 +202,8 @@ def test_another_model_or_nobody_at_the_url(servers: Servers):
     url = servers.engine.urls[0]
     with pytest.raises(EngineFault, match=r"serves policy, rollwright-\w+, expected 'another'"):
         open_tiny(servers.folder, replace(SETUP, urls=(url,), served_name="another"))
-    with pytest.raises(EngineFault, match=r"takes 512 tokens, but the run needs 1024 \(engine.max_context\)"):
-        open_servers(servers.folder, replace(SETUP, urls=(url,)), dtype="float32", context_length=1024)
+    with pytest.raises(EngineFault, match=r"takes 4096 tokens, but the run needs 8192 \(engine.max_context\)"):
+        open_servers(servers.folder, replace(SETUP, urls=(url,)), dtype="float32", context_length=8192)
     with pytest.raises(EngineFault, match=r"did not come up within 1 s.*cannot be reached"):
         open_tiny(servers.folder, replace(SETUP, urls=("http://127.0.0.1:9",), start_s=1.0))
 
@@ -169,7 +234,8 @@ async def test_an_episode_stays_on_its_replica_and_finds_its_history_in_the_cach
     episodes = servers.homes(6)
 
     async def play(episode: str, seed: int) -> list[int]:
-        ids, cached = tuple(random.Random(seed).randrange(3, 250) for _ in range(100)), []
+        rng = random.Random(seed)
+        ids, cached = tuple(rng.randrange(3, 250) for _ in range(100)), []
         for turn in range(3):
             sampling = Sampling(max_tokens=16, seed=seed, stop_token_ids=(1,))
             generation = await servers.engine.generate(ids, sampling, request_id=f"{episode}/{turn}")
@@ -242,9 +308,9 @@ async def test_an_update_can_wait_for_the_actions_under_way(servers: Servers):
 
 
 async def long_requests(servers: Servers, count: int) -> tuple[list[asyncio.Task[Generation]], tuple[int, ...]]:
-    """Actions of 400 tokens, one per replica in turn, each with some tokens already."""
+    """Actions of `LONG` tokens, one per replica in turn, each with some tokens already."""
     ids, before = prompt(8, longest=20), [metric(url, "vllm:generation_tokens_total") for url in servers.engine.urls]
-    sampling = Sampling(max_tokens=400, seed=1, stop_token_ids=(1,))
+    sampling = Sampling(max_tokens=LONG, seed=1, stop_token_ids=(1,))
     running = [
         asyncio.create_task(servers.engine.generate(ids, sampling, request_id=f"{episode}/0"))
         for episode in servers.homes(count)
@@ -278,7 +344,7 @@ async def test_a_killed_server_loses_nothing_and_comes_back_with_the_current_wei
     group = victim.process.pid
     os.kill(group, signal.SIGKILL)
     generations = await asyncio.wait_for(asyncio.gather(*running), 600)
-    assert all(len(generation.token_ids) == 400 for generation in generations)
+    assert all(len(generation.token_ids) == LONG for generation in generations)
     assert {span.version for generation in generations for span in generation.spans} == {version}
     assert difference(servers.learner, [(ids, generation) for generation in generations]) < 1e-3
     await until(lambda: victim.ready, "the killed server is back")
@@ -295,7 +361,7 @@ async def test_a_stopped_server_is_recognised_and_an_update_meanwhile_reaches_it
     group = victim.process.pid
     os.killpg(group, signal.SIGSTOP)  # it holds its connections and says nothing
     generations = await asyncio.wait_for(asyncio.gather(*running), 600)
-    assert all(len(generation.token_ids) == 400 for generation in generations)
+    assert all(len(generation.token_ids) == LONG for generation in generations)
     await until(lambda: not victim.ready or victim.restarts > restarts, "the stopped server is given up")
     servers.move(41)
     await asyncio.to_thread(servers.sync)
@@ -303,67 +369,3 @@ async def test_a_stopped_server_is_recognised_and_an_update_meanwhile_reaches_it
     assert victim.restarts == restarts + 1 and not has_living(group)
     asked = await answer_of(servers, 1, seed=51)
     assert asked[1].spans[0].version == servers.engine.version and difference(servers.learner, [asked]) < 1e-3
-
-
-def test_lora_adapters_are_swapped(tiny: Path, tmp_path: Path):
-    learner = with_lora(load_model(tiny), rank=4, seed=0)
-    engine = open_tiny(tiny, replace(SETUP, lora_rank=4, log_folder=tmp_path))
-    try:
-        assert engine.takes_adapters
-        results = [ask(engine, seed=0)]
-        assert difference(learner, results) < 1e-3  # a new adapter changes nothing yet
-        for version in (1, 2):
-            noise = torch.Generator().manual_seed(version)
-            with torch.no_grad():
-                for name, parameter in learner.named_parameters():
-                    if "lora_" in name:
-                        parameter.add_(0.2 * torch.randn(parameter.shape, generator=noise))
-            assert difference(learner, [ask(engine, seed=version)]) > 1e-2
-            hand_over(learner, engine, version=version)
-            fresh = ask(engine, seed=version)
-            assert fresh[1].spans[0].version == version and difference(learner, [fresh]) < 1e-3
-        with pytest.raises(EngineFault, match="lora_sync=merge"):
-            engine.load_weights(full_weights(learner), version=3)
-    finally:
-        engine.close()
-    assert {name.split(".")[-2] for name, _ in adapter_of(learner, gathered).weights} == {"lora_A", "lora_B"}
-
-
-def ask(engine: VLLMServerEngine, seed: int) -> tuple[tuple[int, ...], Generation]:
-    ids = prompt(seed)
-    sampling = Sampling(max_tokens=12, seed=seed)
-    return ids, asyncio.run(engine.generate(ids, sampling, request_id=f"lora-{seed}/0"))
-
-
-def test_a_killed_run_leaves_no_server_behind(tiny: Path, tmp_path: Path):
-    """SIGKILL of the run while its server starts: the engine's own process, a grandchild, must go too."""
-    script = textwrap.dedent(
-        f"""
-        from pathlib import Path
-        from rollwright.generation.server.make import ServerSetup, open_servers
-        setup = ServerSetup(kv_cache_gib=0.25, log_folder=Path({str(tmp_path)!r}))
-        open_servers(Path({str(tiny)!r}), setup, dtype="float32", context_length={CONTEXT})
-        """
-    )
-    run = subprocess.Popen([sys.executable, "-c", script])
-    pid_file, log = tmp_path / "server_0.pid", tmp_path / "server_0.log"
-    deadline = time.monotonic() + 600
-    while not (log.exists() and "EngineCore" in log.read_text(errors="replace")):
-        assert run.poll() is None and time.monotonic() < deadline, "the server did not get as far as its engine"
-        time.sleep(0.1)
-    group = int(pid_file.read_text())
-    members = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _group_of(p) == group]
-    assert len(members) >= 2  # the server and its engine
-    run.kill()
-    run.wait()
-    while has_living(group):
-        assert time.monotonic() < deadline, f"group {group} outlives its run"
-        time.sleep(0.1)
-    assert not pid_file.exists()
-
-
-def _group_of(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[2])
-    except OSError:
-        return -1

@@ -297,6 +297,7 @@ class Impostor:
     def __init__(self) -> None:
         self.script: list[int] = []
         self.version, self.hangs, self.dead = "default", False, False
+        self.refuses_updates = self.dies_of_it = False
         self.asked: list[str] = []
         outer = self
 
@@ -340,6 +341,9 @@ class Impostor:
             return 200, {"weight_version": self.version}
         if path == "/update_weight_version":
             self.version = body["new_version"]
+        if path == "/update_weights" and self.refuses_updates:
+            self.dead = self.dies_of_it
+            return 500, {"error": {"message": "no room"}}
         if path == "/finish_weight_update":
             self.version = body["weight_version"]
         if path == "/inference/v1/generate":
@@ -448,4 +452,28 @@ async def test_a_server_of_an_earlier_run_gets_the_models_weights_first(impostor
     impostors[0].version = "7"
     engine = await asyncio.to_thread(engine_over, [impostors[0].url], model_folder)
     assert impostors[0].version == "0" and impostors[0].asked.count("/update_weights") == 1
+    await asyncio.to_thread(engine.close)
+
+
+async def test_an_update_that_a_living_server_refuses_ends_the_run_and_a_dying_one_does_not(
+    impostors: list[Impostor], model_folder: Path
+):
+    engine = await asyncio.to_thread(engine_over, [i.url for i in impostors], model_folder)
+    impostors[1].refuses_updates = True
+    with pytest.raises(EngineFault, match=r"update to version 1 failed.*no room.*Make a new engine"):
+        await asyncio.to_thread(engine.load_weights, [("w", torch.ones(2))], version=1)
+    with pytest.raises(EngineFault, match="Make a new engine"):
+        await engine.generate((1, 2), Sampling(max_tokens=3), request_id="a/0")
+    await asyncio.to_thread(engine.close)
+
+    impostors[1].refuses_updates = False
+    engine = await asyncio.to_thread(engine_over, [i.url for i in impostors], model_folder)
+    impostors[1].refuses_updates = impostors[1].dies_of_it = True
+    await asyncio.to_thread(engine.load_weights, [("w", torch.ones(2))], version=1)
+    generation = await engine.generate((1, 2), Sampling(max_tokens=3), request_id="a/0")
+    assert [span.version for span in generation.spans] == [1] and not engine._replicas[1].ready
+    impostors[1].refuses_updates = impostors[1].dies_of_it = impostors[1].dead = False
+    while not engine._replicas[1].ready:
+        await asyncio.sleep(0.05)
+    assert impostors[1].version == "1"
     await asyncio.to_thread(engine.close)

@@ -341,7 +341,10 @@ class VLLMServerEngine:
         async with replica.control:
             try:
                 await self._exchange(replica, staged)
-            except ServerLost as error:  # nobody knows how far it came: its restart brings the weights
+            except (ServerLost, ServerFailed) as error:
+                if isinstance(error, ServerFailed) and await replica.survived():
+                    raise  # the update itself is wrong: the next server would fail it too
+                # Nobody knows how far it came: its restart brings the weights.
                 replica.condemn(f"lost in a weight update: {error}")
 
 

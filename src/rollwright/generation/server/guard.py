@@ -19,6 +19,7 @@ from pathlib import Path
 
 POLL_S = 0.2
 GRACE_S = 4.0
+KILL_S = 20.0  # a process that is deep in the kernel, or swapped out, goes when it comes back
 _PR_SET_PDEATHSIG = 1
 
 
@@ -41,15 +42,15 @@ def main(arguments: list[str]) -> int:
 
 
 def end_group(group: int) -> None:
-    """SIGTERM for every process of the group, SIGKILL for what is left after the grace period."""
-    if not _send(group, signal.SIGTERM):
-        return
-    deadline = time.monotonic() + GRACE_S
-    while time.monotonic() < deadline:
-        if not has_living(group):
+    """SIGTERM for every process of the group, SIGKILL for what is left after the grace period; waits for their end."""
+    for number, limit_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, KILL_S)):
+        if not _send(group, number):
             return
-        time.sleep(POLL_S / 4)
-    _send(group, signal.SIGKILL)
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            if not has_living(group):
+                return
+            time.sleep(POLL_S / 4)
 
 
 def has_living(group: int) -> bool:

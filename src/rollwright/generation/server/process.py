@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rollwright.generation.server.guard import GRACE_S, end_group
+from rollwright.generation.server.guard import GRACE_S, KILL_S, end_group
 
-_STOP_S = GRACE_S + 6.0
+_STOP_S = GRACE_S + KILL_S + 6.0
 
 
 class ServerProcess:

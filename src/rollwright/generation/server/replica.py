@@ -117,6 +117,10 @@ class Replica:
             except EngineFault as error:
                 self._give_up(error)
                 return
+            except Exception as error:  # a task that ended unseen would leave every request waiting
+                logger.exception("%s: supervision failed", self.name)
+                self._give_up(EngineFault(f"{self.name} cannot be supervised: {error!r}"))
+                return
             self._set_ready(False)
             if self.restarts >= self._supervision.restarts:
                 self._give_up(EngineFault(f"{self.name} is given up after {self.restarts} restarts. Last: {why}"))
@@ -124,6 +128,16 @@ class Replica:
             self.restarts += 1
             logger.warning("%s: %s. Restart %d of %d", self.name, why, self.restarts, self._supervision.restarts)
             await self.stop()
+
+    async def survived(self) -> bool:
+        """After an error of its own: is the server still there? A dying one answers HTTP 500 first."""
+        await asyncio.sleep(self._supervision.poll_s)
+        try:
+            self._check_process("after an error")
+            await self.client.probe(self._supervision.stall_s)
+        except (ServerLost, ServerFailed):
+            return False
+        return True
 
     @property
     def name(self) -> str:
