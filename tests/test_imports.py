@@ -26,7 +26,7 @@ LAYERS = (
     {"segments", "advantages", "losses", "values", "statistics"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
     | {"codec", "contexts", "ranks", "replay", "store", "store_rows"},
-    {"rollout", "learner", "critic", "optimisation", "objective", "curriculum", "demonstrations", "turn_critic", "update_step", "value_learner", "zero"},
+    {"rollout", "learner", "critic", "optimisation", "objective", "curriculum", "demonstrations", "offpolicy", "turn_critic", "update_step", "value_learner", "zero"},
     {"evaluation", "checkpoint", "report", "assembly", "ledger", "pipeline", "resumption"},
     {"training", "sft"},
     {"cli"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from rollwright.settings import (
     ModelSettings,
     RewardSettings,
     RolloutSettings,
+    TurnCriticFit,
     WorldSettings,
 )
 from rollwright.tracking import RunFolder, Tracker
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from rollwright.generation.server.make import ServerSetup
     from rollwright.learner import Learner
     from rollwright.ranks import Ranks
+    from rollwright.value_learner import ValueLearner
 
 
 log = logging.getLogger(__name__)
@@ -339,6 +341,37 @@ def open_learner(
         reference=kind if reference else None,
         critic=critic,
         seed=config.run.seed,
+    )
+
+
+def open_turn_critic(
+    config: LoopConfig, learner: Learner, fit: TurnCriticFit, heads: Mapping[str, int], *, name: str, **more: Any
+) -> ValueLearner:
+    """A critic of whole turns that starts from the policy's weights, in the learner's precision.
+
+    Args:
+        heads: name -> how many.
+        more: `bias` of the heads; `polyak` for a slow copy.
+    """
+    import torch
+
+    from rollwright.optimisation import OptimiserSettings
+    from rollwright.turn_critic import TurnCriticSettings
+    from rollwright.value_learner import ValueLearner
+
+    torch.manual_seed(config.run.seed)
+    shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=more.get("bias", 0.0))
+    precision = resolve_precision(config.learner.precision)
+    return ValueLearner(
+        learner.accelerator,
+        learner.policy,
+        shape,
+        OptimiserSettings(learning_rate=fit.learning_rate, max_grad_norm=fit.max_grad_norm),
+        polyak=more.get("polyak"),
+        token_budget=config.learner.token_budget,
+        layout=config.learner.layout,
+        autocast_dtype=torch.bfloat16 if precision == "bfloat16" else None,
+        name=name,
     )
 
 

@@ -48,6 +48,13 @@ FREE_KEYS = (*_WATCHED, "run.transcripts_every", "run.trackers", "run.resume", "
 """How long a run lasts, how it is watched and judged, and where its folder lies may change on the way."""
 
 
+class Part(Protocol):
+    """Something of a recipe's own that a checkpoint holds: a further critic, a replay sampler."""
+
+    def save_state(self, folder: Path) -> None: ...
+    def load_state(self, folder: Path) -> None: ...
+
+
 class Run(Protocol):
     """What is saved and put back: the parts of `rollwright.training.Training` that change while it runs."""
 
@@ -64,6 +71,8 @@ class Run(Protocol):
     journal: Journal
     next_step: int
     parity_checks: int
+    parts: list[Part]
+    resumed: Checkpoint | None
 
 
 def save(run: Run) -> None:
@@ -137,6 +146,7 @@ def _restore(run: Run, found: Checkpoint) -> None:
     run.collector.faults.load_state_dict(state["faults"])
     run.parity_checks = int(state["parity_checks"])
     run.next_step = found.step
+    run.resumed = found
 
 
 def refuse_changes(found: Checkpoint, config: LoopConfig, *, world_size: int, folder: Path) -> None:
@@ -183,6 +193,8 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _write_rank(run: Run, folder: Path) -> None:
     run.learner.save_state(folder)
+    for part in run.parts:
+        part.save_state(folder)
     (folder / _random_file(run)).write_text(json.dumps(random_state()), encoding="utf-8")
 
 

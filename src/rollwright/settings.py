@@ -165,6 +165,23 @@ class EvaluationSettings(Config):
     at_start: bool = Field(False, description="Also before the first step.")
 
 
+class TurnCriticFit(Config):
+    """A critic of states or actions: a model of its own beside the policy, and how it is fitted."""
+
+    learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
+    updates: int = Field(5, ge=0, description="Optimiser steps for one step of the run.")
+    batch_size: int = Field(64, ge=1, description="Turns (or trajectories) of one optimiser step.")
+    width: int = Field(256, ge=0, description="Hidden layer of the heads; 0 = linear heads.")
+    layer_norm: bool = Field(False, description="Layer norm in the heads, for many updates per step.")
+
+
+class ReplaySettings(Config):
+    """What is learned from besides the run's own episodes."""
+
+    stores: list[str] = Field([], description="Folders of stored trajectories (recipes/collect.py writes them).")
+
+
 class CurriculumSettings(Config):
     """Which task comes next. `curriculum=band` is short for `curriculum.name=band`."""
 

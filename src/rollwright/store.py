@@ -106,6 +106,10 @@ class TrajectoryStore:
         numbers = [number for table in TABLES for number in _shard_files(self.folder / table)]
         return max(numbers, default=-1) + 1
 
+    def rescan(self) -> None:
+        """See the shards that another process has written since this reader was made."""
+        self._shards |= {number: shard for number, shard in self._scan().items() if number not in self._shards}
+
     def shard_numbers(self) -> list[int]:
         """Numbers of the whole shards, ascending."""
         return sorted(self._shards)

@@ -31,7 +31,7 @@ from rollwright.assembly import (
     resolve_precision,
 )
 from rollwright.batching import Segment, segment_of
-from rollwright.checkpoint import Checkpoints
+from rollwright.checkpoint import Checkpoint, Checkpoints
 from rollwright.config import dump
 from rollwright.critic import CriticSettings
 from rollwright.curriculum import Curriculum, make_curriculum
@@ -80,6 +80,9 @@ class Training:
     ledger: Ledger
     next_step: int = 0
     parity_checks: int = 0
+    parts: list[resumption.Part] = field(default_factory=list)
+    resumed: Checkpoint | None = None
+    _stored_step: int = -1
     started: float = field(default_factory=time.monotonic)
     _timings: dict[str, float] = field(default_factory=dict)
 
@@ -161,6 +164,12 @@ class Training:
                 close_world(world)
             if engine is not None:
                 engine.close()
+
+    def attach(self, part: resumption.Part) -> None:
+        """Make a further critic or sampler of the recipe a part of checkpoints; in a resumed run it is put back now."""
+        self.parts.append(part)
+        if self.resumed is not None:
+            part.load_state(self.resumed.path)
 
     def steps(self) -> Iterator[int]:
         """The step numbers still to do; ends early when `run.max_minutes` are over."""
@@ -246,9 +255,15 @@ class Training:
         with self._timed("time/sync_s"), self._limited("the weight sync", "sync_s"):
             hand_over(self.learner.policy, self.engine, version=self.engine.version + 1)
 
+    def remember(self, step: int, groups: Sequence[Group]) -> None:
+        """Put the step's episodes into the store now, for an update that replays them; else `finish` does it."""
+        self._keep([t for group in groups for t in group.trajectories], tag=f"step_{step}")
+        self._stored_step = step
+
     def finish(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
         """Log, keep, evaluate and checkpoint after one step."""
-        self._keep([t for group in groups for t in group.trajectories], tag=f"step_{step}")
+        if self._stored_step != step:
+            self.remember(step, groups)
         every = self.config.run.transcripts_every
         if every and step % every == 0 and self.learner.ranks.first:
             write_transcripts(groups[:4], self.folder.path / "transcripts" / f"step_{step:05d}.txt")

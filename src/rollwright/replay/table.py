@@ -87,6 +87,7 @@ class TurnTable:
         """
         before = len(self)
         for place, store in enumerate(self.stores):
+            store.rescan()
             for number in store.shard_numbers():
                 if (place, number) not in self._shards:
                     paths = [store.folder / table / f"{number:06d}.parquet" for table in TABLES]

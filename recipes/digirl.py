@@ -1,0 +1,197 @@
+"""DigiRL: imitate the surprising successes, and in them the steps that helped. Offline, online, or one after the other.
+
+    for each step:
+        collect   episodes (not in the offline steps), into the store
+        filter    the trajectories whose outcome exceeds what the instruction promised: r - V_instr(c), best tenth
+        fit       V_instr and V_step by cross-entropy on the outcome
+        advantage of each step of the kept trajectories; keep those above the threshold
+        update    -log pi of the kept actions
+        sync      the engine to the new weights
+
+`algorithm.form` is "paper" (doubly robust advantage, threshold 1/H) or "released" (the trainer's own formula, threshold
+0): the two differ, and results of one are not results of the other. `algorithm.actor=awr` weighs by exp(A / beta) in
+place of the filters (eq. 4.1). Sources: arXiv:2406.11896 and its released code; see docs/methods/digirl.md.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/digirl.py recipes/text/maze_digirl.yaml
+"""
+
+from __future__ import annotations
+
+from rollwright.generation.launch_env import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+import sys  # noqa: E402
+from typing import ClassVar, Literal  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from pydantic import Field  # noqa: E402
+
+from rollwright import offpolicy  # noqa: E402
+from rollwright.advantages import awr_weights, digirl, digirl_released  # noqa: E402
+from rollwright.assembly import open_turn_critic  # noqa: E402
+from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.errors import ConfigError  # noqa: E402
+from rollwright.plan import plan_text  # noqa: E402
+from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402
+from rollwright.settings import LoopConfig, ReplaySettings, TurnCriticFit  # noqa: E402
+from rollwright.training import Training  # noqa: E402
+
+
+class AlgorithmSettings(Config):
+    """The two filters and the actor."""
+
+    form: Literal["paper", "released"] = Field("paper", description="Advantage and threshold as printed, or as coded.")
+    actor: Literal["filter", "awr"] = Field("filter", description="Imitate what passes the filters, or weigh by exp.")
+    top_frac: float = Field(0.1, gt=0, le=1, description="Share of trajectories that the first filter keeps.")
+    positive_only: bool = Field(False, description="Never keep a failed trajectory.")
+    decay: float = Field(
+        0.5, ge=0, le=1, description="lambda (paper) or gamma (released): how far success reaches back."
+    )
+    temperature: float = Field(1.0, gt=0, description="awr: beta of exp(A / beta).")
+    offline_steps: int = Field(0, ge=0, description="First steps, which only learn from `replay.stores`.")
+    actor_updates: int = Field(20, ge=0, description="Optimiser steps of the policy for one step of the run.")
+    batch_size: int = Field(64, ge=1, description="Turns of one optimiser step of the policy.")
+
+    only_for: ClassVar[Readers] = {
+        "top_frac": {"actor": ("filter",)},
+        "positive_only": {"actor": ("filter",)},
+        "temperature": {"actor": ("awr",)},
+    }
+
+
+class DigirlConfig(LoopConfig):
+    """Everything a DigiRL run reads."""
+
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+    replay: ReplaySettings = ReplaySettings()
+    instruction_critic: TurnCriticFit = TurnCriticFit()
+    step_critic: TurnCriticFit = TurnCriticFit()
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(DigirlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    algorithm = config.algorithm
+    if algorithm.offline_steps and not config.replay.stores:
+        raise ConfigError("algorithm.offline_steps learn from stored trajectories: name some in replay.stores")
+    with Training.start(config) as run:
+        learner = DigirlLearner(run, config)
+        for step in run.steps():
+            offline = step < algorithm.offline_steps
+            groups = [] if offline else run.score(run.collect(step))
+            run.remember(step, groups)
+            with run.learning():
+                metrics = learner.fit()
+            run.sync()
+            run.finish(step, groups, metrics)
+
+
+class DigirlLearner:
+    """The two critics, the replayed turns, and one step of DigiRL on them."""
+
+    def __init__(self, run: Training, config: DigirlConfig) -> None:
+        self.run, self.config, self.algorithm = run, config, config.algorithm
+        self.table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
+        fits = {"v_instruction": config.instruction_critic, "v_step": config.step_critic}
+        heads = {"v_instruction": {"v": 1}, "v_step": {"v": 2}}
+        self.critics = {
+            name: open_turn_critic(config, run.learner, fit, heads[name], name=name) for name, fit in fits.items()
+        }
+        for critic in self.critics.values():
+            run.attach(critic)
+        self.draws = np.random.default_rng(config.run.seed)
+
+    def fit(self) -> dict[str, float]:
+        """Filter, fit both values, weigh the steps, update the policy. -> metrics."""
+        self.table.refresh()
+        # Draws are fixed by seed and step, so that a resumed run draws the same.
+        self.draws = np.random.default_rng([self.config.run.seed, self.run.next_step])
+        turns = valid_turns(self.table)
+        offpolicy.require_vocabulary(self.table, turns, offpolicy.vocab_size(self.run.learner.policy))
+        kept = self.filter(turns)
+        metrics = self.fit_instructions(turns) | self.fit_steps(turns)
+        weights = self.weigh(kept)
+        metrics |= {
+            "digirl/trajectories_kept_count": float(len(np.unique(self.table.owners()[kept]))),
+            "digirl/steps_kept_frac": float((weights > 0).mean()) if len(weights) else 0.0,
+        }
+        return metrics | self.imitate(kept, weights)
+
+    def filter(self, turns: np.ndarray) -> np.ndarray:
+        """Turns of the trajectories whose outcome surprised the instruction critic most."""
+        owners = np.unique(self.table.owners()[turns])
+        if self.algorithm.actor == "awr" or not len(owners):
+            return turns
+        prompts = offpolicy.instruction_prompts(self.table, owners)
+        promised = offpolicy.success_probability(self.critics["v_instruction"], "v", prompts).numpy()
+        scores = offpolicy.outcomes(self.table)[owners] - promised
+        # An outcome of 1 exceeds every promise and one of 0 falls short of it: a positive score is a success.
+        best = best_trajectories(scores, self.algorithm.top_frac, positive_only=self.algorithm.positive_only)
+        return keep_trajectories(self.table, owners[best], among=turns)
+
+    def fit_instructions(self, turns: np.ndarray) -> dict[str, float]:
+        """V_instr: does this instruction end well?"""
+        owners, fit = np.unique(self.table.owners()[turns]), self.config.instruction_critic
+        metrics: dict[str, float] = {}
+        for _ in range(fit.updates if len(owners) else 0):
+            some = self.draws.choice(owners, fit.batch_size)
+            prompts = offpolicy.instruction_prompts(self.table, some)
+            labels = offpolicy.outcomes(self.table)[some]
+            metrics = offpolicy.fit_outcomes(self.critics["v_instruction"], "v", prompts, labels)
+        return metrics
+
+    def fit_steps(self, turns: np.ndarray) -> dict[str, float]:
+        """V_step on both ends of each transition: does an episode that stands here end well?"""
+        fit, metrics = self.config.step_critic, {}
+        for _ in range(fit.updates if len(turns) else 0):
+            batch = self.table.transitions(self.draws.choice(turns, fit.batch_size))
+            prompts = [t.prompt_ids for t in batch] + [t.next_prompt_ids for t in batch if t.next_prompt_ids]
+            owners = [t.trajectory for t in batch] + [t.trajectory for t in batch if t.next_prompt_ids]
+            labels = offpolicy.outcomes(self.table)[owners]
+            metrics = offpolicy.fit_outcomes(self.critics["v_step"], "v", prompts, labels)
+        return metrics
+
+    def weigh(self, turns: np.ndarray) -> np.ndarray:
+        """[n] the weight of each of these turns in the actor's loss."""
+        if not len(turns):
+            return np.zeros(0)
+        batch = self.table.transitions(turns)
+        values = self.chance([t.prompt_ids for t in batch])
+        owners, index = np.unique([t.trajectory for t in batch], return_inverse=True)
+        cut = [k for k, t in enumerate(batch) if t.truncated and t.next_prompt_ids]  # what follows has a value
+        ends = torch.zeros(len(owners))
+        ends[index[cut]] = self.chance([batch[k].next_prompt_ids for k in cut])
+        won = torch.as_tensor(offpolicy.outcomes(self.table)[owners], dtype=torch.float32)
+        args = (values, torch.as_tensor(index), won)
+        if self.algorithm.form == "paper":
+            advantages, threshold = digirl(*args, lam=self.algorithm.decay, last_values=ends), self.horizon
+        else:
+            advantages, threshold = digirl_released(*args, gamma=self.algorithm.decay, last_values=ends), 0.0
+        if self.algorithm.actor == "awr":
+            return awr_weights(advantages, temperature=self.algorithm.temperature).numpy()
+        return (advantages > threshold).float().numpy()
+
+    def chance(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
+        """[n] V_step at these prompts."""
+        return offpolicy.success_probability(self.critics["v_step"], "v", prompts)
+
+    @property
+    def horizon(self) -> float:
+        """1/H, with H the task's horizon and not the length of an episode."""
+        return 1.0 / (self.config.rollout.max_turns or self.run.collector.limits.max_turns)
+
+    def imitate(self, turns: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+        """Steps of weighted likelihood on draws from these turns; turns of weight 0 count in the mean."""
+        metrics: dict[str, float] = {}
+        for _ in range(self.algorithm.actor_updates if weights.any() else 0):
+            places = self.draws.integers(len(turns), size=self.algorithm.batch_size)
+            if not weights[places].any():
+                continue
+            batch = offpolicy.to_segments(self.table.transitions(turns[places]), weights[places].tolist())
+            metrics = self.run.learner.update(batch, offpolicy.WeightedLikelihood())
+        return metrics
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""What off-policy recipes share: stored turns as segments, objectives that imitate or regress, fits of state values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rollwright.batching import Segment
+from rollwright.errors import DataError
+from rollwright.losses import Aggregation, webrl_released, webrl_squared, weighted_nll
+from rollwright.records import TokenLoss, TokenRecord
+from rollwright.replay import Transition, TurnTable
+from rollwright.scoring import causal_lm
+from rollwright.segments import segment_count, segment_mean
+from rollwright.value_learner import ReadingLoss, Readings, ValueLearner
+from rollwright.values import outcome_loss
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedLikelihood:
+    """-w log pi of the action, w in `advantages`: filtered BC (0/1), AWR (exp), DigiRL (kept), REINFORCE (A).
+
+    aggregation: "seq-mean-token-sum" takes the whole action's log-prob, with turns of weight 0 in the denominator;
+    "token-mean" is the cross-entropy of behaviour cloning.
+    """
+
+    aggregation: Aggregation = "seq-mean-token-sum"
+    max_length: int | None = None
+    with_entropy: bool = False
+    whole_sequences: bool = False
+
+    def __call__(self, tokens: TokenRecord) -> TokenLoss:
+        assert tokens.logprobs is not None
+        count = float(tokens.mask.sum())
+        nll = -float(tokens.logprobs.detach()[tokens.mask].sum())
+        kept = float((tokens.advantages != 0)[tokens.mask].sum())
+        metrics = {"policy/nll_mean": (nll, count), "policy/kept_frac": (kept, count)}
+        return TokenLoss(losses=weighted_nll(tokens.logprobs, tokens.advantages), metrics=metrics)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebRLObjective:
+    """WebRL's regression of the action's log-ratio to the phase's reference on its advantage (in `advantages`).
+
+    form: "squared" is the paper's loss with `beta`; "released" that of the trainer, which learns from positives only
+    and divides by `num_tokens`, the action tokens of all positive turns of the step.
+    """
+
+    form: Literal["squared", "released"] = "squared"
+    beta: float = 1.0
+    num_tokens: float | None = None
+    aggregation: Aggregation = "seq-mean-token-sum"
+    max_length: int | None = None
+    with_entropy: bool = False
+    whole_sequences: bool = True
+
+    def __call__(self, tokens: TokenRecord) -> TokenLoss:
+        assert tokens.logprobs is not None and tokens.logprobs_ref is not None
+        index, num = tokens.sequence_index, tokens.num_sequences
+        counts = segment_count(tokens.mask, index, num)
+        targets = segment_mean(tokens.advantages, index, num)  # one advantage per turn, on each of its tokens
+        args = (tokens.logprobs, tokens.logprobs_ref, targets, tokens.mask, index)
+        if self.form == "squared":
+            per_turn = webrl_squared(*args, num_sequences=num, beta=self.beta)
+        else:
+            per_turn = webrl_released(*args, num_sequences=num, num_tokens=self.num_tokens)
+        ratios = (tokens.logprobs - tokens.logprobs_ref).detach()[tokens.mask]
+        metrics = {"policy/kl_ref_mean": (float(ratios.sum()), float(tokens.mask.sum()))}
+        # The learner adds up tokens: each carries an equal part of its turn's loss.
+        return TokenLoss(losses=(per_turn / counts.clamp(min=1))[index], metrics=metrics)
+
+
+def to_segments(
+    transitions: Sequence[Transition], weights: Sequence[float], logprobs_ref: Sequence[Tensor] | None = None
+) -> list[Segment]:
+    """Stored turns for an update, one sequence each; `weights` become the advantages of all their tokens.
+
+    A turn that was drawn twice counts twice.
+    """
+    reference = [None] * len(transitions) if logprobs_ref is None else [tuple(row.tolist()) for row in logprobs_ref]
+    return [
+        Segment(
+            prompt_ids=t.prompt_ids,
+            action_ids=t.action_ids,
+            action_mask=t.action_mask,
+            logprobs_sampled=t.logprobs,
+            advantages=(float(weight),) * len(t.action_ids),
+            logprobs_ref=ref,
+            sequence=place,
+        )
+        for place, (t, weight, ref) in enumerate(zip(transitions, weights, reference, strict=True))
+    ]
+
+
+def vocab_size(policy: nn.Module) -> int:
+    """Rows of the policy's embedding: every id it can be given lies below."""
+    return int(causal_lm(policy).config.get_text_config().vocab_size)
+
+
+def require_vocabulary(table: TurnTable, turns: Array, size: int, *, sample: int = 256) -> None:
+    """Stored ids must belong to this model's tokenizer.
+
+    Raises:
+        DataError: an id lies outside its vocabulary.
+    """
+    some = turns[:: max(1, len(turns) // sample)][:sample]
+    highest = max((max(*t.prompt_ids, *t.action_ids) for t in table.transitions(some)), default=0)
+    if highest >= size:
+        raise DataError(
+            f"the trajectories hold token id {highest}, the model's vocabulary has {size}: they were collected "
+            "with another tokenizer; collect them again with this model"
+        )
+
+
+def require_outcomes(table: TurnTable, turns: Array) -> None:
+    """Something must tell good episodes from bad ones.
+
+    Raises:
+        DataError: no verdict and no reward anywhere, or every episode earned the same.
+    """
+    owners = np.unique(table.owners()[turns])
+    earned = table.trajectories["total_reward"][owners]
+    if np.ptp(earned) == 0:
+        said = "no reward at all" if not earned.any() else f"a return of {earned[0]:g} each"
+        raise DataError(
+            f"all {len(owners)} trajectories that may be trained on have {said}: nothing tells the good ones from the "
+            "bad; collect a mixture, or score the store with a reward"
+        )
+
+
+def outcomes(table: TurnTable) -> Array:
+    """[S] float64 in {0, 1}: the verdict where there is one, else whether the return is above 0."""
+    verdict, earned = table.trajectories["success"], table.trajectories["total_reward"]
+    result: Array = np.where(verdict >= 0, verdict == 1, earned > 0).astype(np.float64)
+    return result
+
+
+def instruction_prompts(table: TurnTable, trajectories: Array) -> list[tuple[int, ...]]:
+    """The first prompt of each trajectory: what an instruction-level value sees."""
+    return [table.prompt_ids(int(table.trajectories["first_turn"][s])) for s in trajectories]
+
+
+def fit_outcomes(critic: ValueLearner, head: str, prompts: Sequence[Sequence[int]], labels: Array) -> dict[str, float]:
+    """One step of cross-entropy of every head against 0/1 labels, one per prompt (DigiRL eq. 4.5 and 4.6)."""
+    return critic.update(prompts, _outcome_loss(head, torch.as_tensor(labels, dtype=torch.float32)))
+
+
+def _outcome_loss(head: str, labels: Tensor) -> ReadingLoss:
+    def loss(values: Readings, places: Tensor) -> Tensor:
+        wanted = labels.to(values[head].device)[places].expand_as(values[head])
+        return outcome_loss(values[head], wanted).sum(dim=0)
+
+    return loss
+
+
+def success_probability(critic: ValueLearner, head: str, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """[N] the smallest head's probability of success at each prompt; no prompt, no number."""
+    if not prompts:
+        return torch.zeros(0)
+    return critic.read(prompts)[head].sigmoid().min(dim=0).values
+
+
+class Saved(Protocol):
+    """State as JSON."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonPart:
+    """Something with a `state_dict` of plain numbers, as a part of a run's checkpoint (see `Training.attach`)."""
+
+    name: str
+    part: Saved
+
+    def save_state(self, folder: Path) -> None:
+        (folder / f"{self.name}.json").write_text(json.dumps(self.part.state_dict()), encoding="utf-8")
+
+    def load_state(self, folder: Path) -> None:
+        self.part.load_state_dict(json.loads((folder / f"{self.name}.json").read_text(encoding="utf-8")))
