@@ -28,6 +28,7 @@ from rollwright.assembly import (  # noqa: E402
 )
 from rollwright.config import Config, dump, load_config  # noqa: E402
 from rollwright.evaluation import format_table  # noqa: E402
+from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
 from rollwright.settings import (  # noqa: E402
     EngineSettings,
@@ -54,6 +55,8 @@ class EvaluateConfig(Config):
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(EvaluateConfig, sys.argv[1:] if argv is None else argv)
+    if not go_on_alone("evaluation"):
+        return
     folder = RunFolder.create(config.folder, config_yaml=dump(config))
     world = open_world(config.world)
     tasks = world.tasks(config.evaluation.split)

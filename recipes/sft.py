@@ -25,6 +25,7 @@ from rollwright.assembly import open_codec, open_collector, open_world, policy_f
 from rollwright.config import Config, dump, load_config  # noqa: E402
 from rollwright.demonstrations import demonstrate, imitable, sft_rows  # noqa: E402
 from rollwright.env import World  # noqa: E402
+from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.rollout import FaultLog, TeacherActor  # noqa: E402
 from rollwright.settings import ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
 from rollwright.sft import fit  # noqa: E402
@@ -73,6 +74,8 @@ class SftConfig(Config):
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(SftConfig, sys.argv[1:] if argv is None else argv)
+    if not go_on_alone("supervised fine-tuning"):
+        return
     folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
     world = open_world(config.world)
     start = policy_folder(config.model, world, folder.path)

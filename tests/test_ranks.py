@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rollwright.batching import Segment
 from rollwright.errors import ConfigError
-from rollwright.ranks import Ranks, open_accelerator, share
+from rollwright.ranks import Ranks, go_on_alone, open_accelerator, share
 from rollwright.zero import check_checkpoint
 
 CONFIGS = Path(__file__).resolve().parent.parent / "accelerate_configs"
@@ -87,6 +87,15 @@ def test_one_process_keeps_its_batch_as_it_is() -> None:
     ranks = Ranks(open_accelerator())
     assert ranks.spread([3, 4], lambda items: [2 * i for i in items]) == [6, 8]
     assert (ranks.gather(7), ranks.of_first(8), ranks.first, ranks.count) == ([7], 8, True, 1)
+
+
+def test_of_several_processes_one_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert go_on_alone("a test")
+    for rank, expected in (("1", False), ("0", True)):
+        for name, value in (("WORLD_SIZE", "2"), ("RANK", rank), ("LOCAL_RANK", rank)):
+            monkeypatch.setenv(name, value)
+        assert go_on_alone("a test") is expected
+    assert open_accelerator().num_processes == 1  # nothing is left that would make it look for the other
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,19 @@ from rollwright.tracking import read_metrics
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 2e-6
 SMALL = (
-    *("model.path=tiny", "model.tiny_hidden=64", "reward.name=zero_script:EvenIds", "learner.learning_rate=1e-4"),
-    *("rollout.groups_per_step=3", "rollout.group_size=4", "rollout.max_turns=5", "rollout.parallel_episodes=12"),
-    *("evaluation.seeds_per_task=1", "evaluation.max_turns=5", "learner.token_budget=256"),
+    *(
+        "model.path=tiny",
+        "model.tiny_hidden=32",
+        "model.tiny_layers=1",
+        "reward.name=zero_script:EvenIds",
+        "learner.learning_rate=1e-4",
+    ),
+    *("rollout.groups_per_step=3", "rollout.group_size=4", "rollout.max_turns=4", "rollout.parallel_episodes=12"),
+    "learner.token_budget=512",
 )
 GRPO, PPO = "recipes/text/maze_grpo.yaml", "recipes/text/maze_ppo.yaml"
 PPO_ALONE = ("rollout.group_size=1", "rollout.groups_per_step=12", "learner.minibatches=2", "critic.clip_eps=0.5")
+WITH_MODEL = ("critic.kind=model", "algorithm.kl_in_reward=0.1", *PPO_ALONE)
 
 
 def jobs(folder: Path) -> list[tuple[str, list[str]]]:
@@ -42,11 +49,10 @@ def jobs(folder: Path) -> list[tuple[str, list[str]]]:
     return [
         run("grpo", GRPO, "grpo", 20),
         run("grpo", GRPO, "lora", 4, "model.lora_rank=4", "algorithm.kl_coef=0.1"),
-        run("grpo", GRPO, "reference", 3, "algorithm.kl_coef=0.1", "algorithm.aggregation=seq-mean-token-mean"),
-        run("ppo", PPO, "ppo", 4, "critic.kind=model", "algorithm.kl_in_reward=0.1", *PPO_ALONE),
+        run("ppo", PPO, "ppo", 4, "run.checkpoint_every=3", *WITH_MODEL),
+        ("back_to_checkpoint", [str(folder / "ppo"), str(folder / "cut"), "step_000004"]),
+        run("ppo", PPO, "cut", 4, "run.checkpoint_every=3", *WITH_MODEL),
         run("ppo", PPO, "head", 3, "critic.kind=head", *PPO_ALONE),
-        run("ppo", PPO, "cut", 2, "critic.kind=model", "algorithm.kl_in_reward=0.1", *PPO_ALONE),
-        run("ppo", PPO, "cut", 4, "critic.kind=model", "algorithm.kl_in_reward=0.1", *PPO_ALONE),
         ("one_step", [str(folder)]),
         ("bad_batches", [str(folder)]),
     ]
@@ -104,13 +110,13 @@ stages = pytest.mark.parametrize("stage", [1, 2, 3])
 
 
 @stages
-@pytest.mark.parametrize(("run", "steps"), [("grpo", 20), ("lora", 4), ("reference", 3), ("ppo", 4), ("head", 3)])
+@pytest.mark.parametrize(("run", "steps"), [("grpo", 20), ("lora", 4), ("ppo", 4), ("head", 3)])
 def test_two_processes_sample_and_learn_as_one(
     alone: Path, sharded: Callable[[int], Path], stage: int, run: str, steps: int
 ) -> None:
     together = sharded(stage)
     assert sampled(together, run) == sampled(alone, run)
-    names = ["optim/loss", "optim/grad_norm", "policy/entropy_mean"][:2]
+    names = ["optim/loss", "optim/grad_norm"]
     names += ["critic/loss", "critic/grad_norm"] if run in ("ppo", "head") else []
     expected, found = series(alone, run, *names), series(together, run, *names)
     assert len(expected["optim/loss"]) == steps
@@ -151,7 +157,8 @@ def test_a_resumed_run_is_the_run_that_was_not_cut(sharded: Callable[[int], Path
     folder = sharded(stage)
     whole, cut = (load_file(folder / run / "policy" / "model.safetensors") for run in ("ppo", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    assert sampled(folder, "cut")[-12:] == sampled(folder, "ppo")[-12:]
+    assert sampled(folder, "cut") == sampled(folder, "ppo")
+    assert list((folder / "cut" / "trajectories" / "superseded").glob("*"))  # the last step was played again
 
 
 @stages

@@ -12,6 +12,7 @@ from rollwright.generation.launch_env import prepare_environment
 prepare_environment()
 
 import json  # noqa: E402
+import shutil  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from dataclasses import replace  # noqa: E402
@@ -83,7 +84,7 @@ def weights_of(learner: Learner) -> dict[str, torch.Tensor]:
 def one_step(folder: str) -> None:
     """Losses, norms and weights of three updates, cut into minibatches of which some leave a rank without work."""
     learner, path = make_learner(), Path(folder)
-    rows = [learner.update(batch(), REINFORCE, minibatches=m) for m in (1, 3, 7)]
+    rows = [learner.update(batch(), REINFORCE, minibatches=m) for m in (1, 7)]
     values, logprobs = learner.values(batch()), learner.logprobs(batch())
     learner.save_pretrained(path / "exported")
     state = weights_of(learner)
@@ -117,6 +118,15 @@ def bad_batches(folder: str) -> None:
         (Path(folder) / "bad_batches_passed").touch()
 
 
+def back_to_checkpoint(run: str, copy: str, drop: str) -> None:
+    """A copy of a run as it stood before its last checkpoint."""
+    ranks = Ranks(open_accelerator())
+    if ranks.first:
+        shutil.copytree(run, copy)
+        shutil.rmtree(Path(copy) / "checkpoints" / drop)
+    ranks.wait()
+
+
 def die(folder: str) -> None:
     """The second rank is gone without a word while the first waits for it."""
     ranks = Ranks(open_accelerator(timeout_s=600))
@@ -134,6 +144,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "ppo": lambda *words: ppo.main(list(words)),
     "one_step": one_step,
     "bad_batches": bad_batches,
+    "back_to_checkpoint": back_to_checkpoint,
     "die": die,
 }
 

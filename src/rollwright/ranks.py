@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_
 from rollwright.batching import Segment
 from rollwright.errors import ConfigError
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -59,6 +61,25 @@ def open_accelerator(*, timeout_s: float = 1800.0, log_with: Sequence[str] = (),
 def under_deepspeed() -> bool:
     """Whether `accelerate launch` was given a DeepSpeed configuration."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def go_on_alone(what: str) -> bool:
+    """For a recipe that runs in one process: of several that were started the first goes on, as if started alone.
+
+    Must be called before anything has joined the processes. The launcher takes the early end of the others as success.
+
+    Returns:
+        Whether this process is the one that goes on.
+    """
+    started, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if started == 1:
+        return True
+    if rank > 0:
+        return False
+    log.warning("%s runs in one process: %d were started, the first goes on and the others end", what, started)
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "ACCELERATE_USE_DEEPSPEED"):
+        os.environ.pop(name, None)
+    return True
 
 
 def check_world(accelerator: Accelerator) -> None:

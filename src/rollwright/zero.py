@@ -104,8 +104,8 @@ class ZeroOptimisation:
         self.prepared.zero_grad()
         optimizer.zero_grad()  # stage 3 begins its sums anew
         if zero_stage(self.accelerator) < 3:
-            for number in optimizer.averaged_gradients:
-                optimizer.averaged_gradients[number] = None
+            for sums in (optimizer.averaged_gradients, optimizer.all_grad_tensors):
+                sums.update(dict.fromkeys(sums))
 
     def state_dict(self) -> dict[str, Any]:
         """Not to be had in one piece: the learner saves and loads the engines through accelerate."""
