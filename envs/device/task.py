@@ -126,9 +126,9 @@ class Hands:
     def tap(self, name: str, *, rid: str = "", role: str = "", verb: str = "tap") -> Iterator[str]:
         yield from self.seek(name, rid=rid, role=role)
         found = self.find(name, rid=rid, role=role)
-        assert found is not None
-        yield f"{verb} {found.id}"
-        yield from self.ready()
+        if found is not None:
+            yield f"{verb} {found.id}"
+            yield from self.ready()
 
     def hold(self, name: str, *, rid: str = "") -> Iterator[str]:
         yield from self.tap(name, rid=rid, verb="hold")
@@ -138,8 +138,7 @@ class Hands:
         for _ in range(4):
             yield from self.seek(name, role="input")
             found = self.find(name, role="input")
-            assert found is not None
-            if (found.texts[0] if found.texts else "") == text:
+            if found is None or (found.texts[0] if found.texts else "") == text:
                 return
             yield f"type {found.id} {text}"
             yield from self.ready()
@@ -190,6 +189,17 @@ class Hands:
         if found is None or not 0 <= found.id + step < len(self.elements):
             raise GiveUp(f"{name!r} is nowhere on the screen")
         return self.elements[found.id + step].name
+
+    def first(self, rid: str) -> str:
+        """What the first element of that resource id says. Raises GiveUp."""
+        found = next((e for e in self.elements if e.resource_id == rid), None)
+        if found is None:
+            raise GiveUp(f"nothing on the screen is a {rid!r}")
+        return found.name
+
+    def number_in(self, start: str) -> str:
+        """The digits of the first text that begins so. Raises GiveUp."""
+        return "".join(letter for letter in self.read(start) if letter.isdecimal())
 
     def read(self, start: str) -> str:
         """The first text on the screen that begins so.

@@ -134,8 +134,9 @@ class AskNote(_OneNote):
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
         yield from self.open_note(hands, {"title": "Codes"})
         found = hands.find("Note", role="input")
-        parts = found.texts[0].split("; ") if found else []
-        yield from hands.answer(next(part for part in parts if part.startswith(p["place"])).split()[-1])
+        parts = found.name.split("; ") if found else []
+        codes = [part.split()[-1] for part in parts if part.startswith(p["place"])]
+        yield from hands.answer(codes[0] if codes else "unknown")
 
     def near(self, p: Params) -> Params:
         return {**p, "place": p["other"]}
@@ -382,8 +383,7 @@ class AskFile(_OneFile):
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
         yield from self.open_folder(hands)
         yield from hands.tap(p["file"])
-        found = next(e for e in hands.elements if e.resource_id == "line")
-        yield from hands.answer(found.texts[0])
+        yield from hands.answer(hands.first("line"))
 
 
 class MakeFolder(Template):
@@ -426,7 +426,7 @@ class NoteToContact(Template):
         yield from hands.open("Notes")
         yield from hands.tap("New member")
         found = hands.find("Note", role="input")
-        name, phone = found.texts[0].split(", ") if found else ("", "")
+        name, _, phone = (found.name if found else "").partition(", ")
         yield from hands.open("Contacts")
         yield from hands.tap("Create contact")
         yield from hands.type("Name", name)
@@ -451,7 +451,7 @@ class FileToMessage(_OneFile):
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
         yield from self.open_folder(hands)
         yield from hands.tap(p["file"])
-        text = next(e for e in hands.elements if e.resource_id == "line").texts[0]
+        text = hands.first("line")
         yield from hands.open("Messages")
         yield from hands.tap("New message")
         yield from hands.type("To: name or number", p["name"])

@@ -66,7 +66,7 @@ class AskInhabitants(Template):
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
         yield from _open_town(hands, p["town"])
-        yield from hands.answer(hands.read(f"{p['town']} has").split()[2])
+        yield from hands.answer(hands.number_in(f"{p['town']} has"))
 
     def near(self, p: Params) -> Params:
         return {**p, "town": p["other"]}
@@ -104,10 +104,10 @@ class LargerTown(Template):
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
         yield from _open_town(hands, p["town"])
-        one = int(hands.read(f"{p['town']} has").split()[2])
+        one = int(hands.number_in(f"{p['town']} has"))
         yield from hands.tap("Town guide", rid="link")
         yield from hands.tap(p["other"], rid="link")
-        two = int(hands.read(f"{p['other']} has").split()[2])
+        two = int(hands.number_in(f"{p['other']} has"))
         yield from hands.answer(p["town"] if p["sign"] * one > p["sign"] * two else p["other"])
 
     def near(self, p: Params) -> Params:
@@ -234,8 +234,8 @@ class CheapestToCart(Template):
         yield from hands.open("Shop")
         yield from hands.pick("Category", p["category"])
         yield from hands.pick("Sort by", p["sort"])
-        rows = [e for e in hands.elements if e.class_name == "LinearLayout" and len(e.texts) == 2]
-        yield f"tap {rows[p.get('place', 0)].id}"
+        rows = [e.name for e in hands.elements if e.class_name == "LinearLayout" and len(e.texts) == 2]
+        yield from hands.tap(rows[p.get("place", 0)] if len(rows) > 1 else p["category"], role="button")
         yield from hands.tap("Add to cart")
 
     def near(self, p: Params) -> Params:

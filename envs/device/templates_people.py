@@ -269,8 +269,7 @@ class AskMessage(_Talk):
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
         yield from hands.open("Messages")
         yield from hands.tap(p["name"])
-        found = next(e for e in hands.elements if e.resource_id == "message")
-        yield from hands.answer(found.texts[0])
+        yield from hands.answer(hands.first("message"))
 
 
 class Dial(Template):

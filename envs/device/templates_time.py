@@ -319,8 +319,8 @@ class AskStart(_OneEvent):
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
         yield from self.open_event(hands, p)
-        day, start, *_ = hands.read("2026-").split()
-        yield from hands.answer(f"{day}, {start}")
+        when = hands.read("2026-").split()
+        yield from hands.answer(", ".join(when[:2]))
 
 
 class AskPlace(_OneEvent):
