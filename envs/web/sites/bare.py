@@ -55,7 +55,7 @@ class BarePage:
 
     def chosen(self, node: Node) -> Node | None:
         """The option that a list shows."""
-        options = [option for option in node.inside() if option.tag == "option"]
+        options = node.options()
         default = next((o for o in options if "selected" in o.attributes), options[0] if options else None)
         return self._choices.get(node, default)
 
@@ -74,7 +74,7 @@ class BarePage:
             if isinstance(value, bool):
                 self._ticks[node] = value
             elif node.tag == "select":
-                self._choices[node] = next(o for o in node.inside() if squeeze(o.text()) == value)
+                self._choices[node] = next(o for o in node.options() if squeeze(o.text()) == value)
             else:
                 self._values[node] = value
         self.focused = self._need(filled["focused"]) if filled["focused"] else None
@@ -82,9 +82,10 @@ class BarePage:
     # What the hand does
 
     def _read(self, page: str) -> None:
-        self._root = parse(page)
-        self._controls = controls(self._root)
-        self._names = labels(self._root)
+        nodes = parse(page)
+        self._root = nodes[0]
+        self._controls = controls(nodes)
+        self._names = labels(nodes)
         self.focused = None
         self._values, self._ticks, self._choices = {}, {}, {}
 
@@ -111,7 +112,7 @@ class BarePage:
     def _select(self, node: Node, action: Action) -> None:
         if node.tag != "select":
             raise ActionError("the element is no list")
-        options = [option for option in node.inside() if option.tag == "option"]
+        options = node.options()
         found = [self._option(options, wanted) for wanted in action.options]
         self.focused = node
         # Each option is set in turn, as in a browser: the last one in the list stays, and none leaves the first.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from ..observe import Element
@@ -18,7 +18,6 @@ MAX_NAME = 120
 _TOKEN = re.compile(r'<(/?)([a-z][a-z0-9]*)((?: [a-z-]+(?:="[^"]*")?)*)>|([^<]+)')
 _ATTRIBUTE = re.compile(r' ([a-z-]+)(?:="([^"]*)")?')
 _HEAD = re.compile(r"<!doctype html><html><head>.*?</head>", re.DOTALL)
-_TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 # Blank in JavaScript's sense, which is not Python's.
 _BLANKS = re.compile("[\t\n\v\f\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+")
 _VOID = frozenset(["input", "br", "hr"])
@@ -29,20 +28,16 @@ _CONTROLS = frozenset(["a", "button", "input", "select", "textarea"])
 
 
 class Node:
-    """An element of the page."""
+    """An element of the page. `kind` is the type of an input, else the tag."""
 
-    __slots__ = ("attributes", "children", "parent", "tag")
+    __slots__ = ("attributes", "children", "kind", "parent", "tag")
 
     def __init__(self, tag: str, attributes: dict[str, str], parent: Node | None) -> None:
         self.tag = tag
+        self.kind = attributes.get("type", "text") if tag == "input" else tag
         self.attributes = attributes
         self.parent = parent
         self.children: list[Node | str] = []
-
-    @property
-    def kind(self) -> str:
-        """The type of an input, else the tag."""
-        return self.attributes.get("type", "text") if self.tag == "input" else self.tag
 
     def inside(self) -> Iterator[Node]:
         """All elements below, in reading order."""
@@ -50,6 +45,10 @@ class Node:
             if isinstance(child, Node):
                 yield child
                 yield from child.inside()
+
+    def options(self) -> list[Node]:
+        """The options of a list."""
+        return [child for child in self.children if isinstance(child, Node)]
 
     def text(self) -> str:
         """All text below."""
@@ -68,14 +67,8 @@ def squeeze(text: str) -> str:
     return _BLANKS.sub(" ", text).strip(" ")
 
 
-def title_of(page: str) -> str:
-    """The text of the page's title."""
-    found = _TITLE.search(page)
-    return squeeze(html.unescape(found[1])) if found else ""
-
-
-def parse(page: str) -> Node:
-    """The body of a page as a tree.
+def parse(page: str) -> list[Node]:
+    """The elements of a page in reading order; the first one is the root of the tree.
 
     Raises:
         ValueError: markup outside of the subset.
@@ -84,6 +77,7 @@ def parse(page: str) -> Node:
     if head is None:
         raise ValueError("the page does not begin as markup.document writes it")
     root = current = Node("html", {}, None)
+    nodes = [root]
     at = head.end()
     while at < len(page):
         token = _TOKEN.match(page, at)
@@ -92,21 +86,22 @@ def parse(page: str) -> Node:
         at = token.end()
         closing, name, attributes, text = token.groups()
         if text is not None:
-            current.children.append(html.unescape(text))
+            current.children.append(html.unescape(text) if "&" in text else text)
         elif closing:
             current = _close(current, name, root)
         else:
-            current = _open(current, name, attributes)
-    return root
+            nodes.append(_open(current, name, attributes))
+            current = current if name in _VOID else nodes[-1]
+    return nodes
 
 
 def _open(current: Node, name: str, attributes: str) -> Node:
     if name not in _BLOCKS and name not in _INLINE and name not in _CELLS:
         raise ValueError(f"the element <{name}> is outside of the subset")
-    found = {key: html.unescape(value) for key, value in _ATTRIBUTE.findall(attributes)}
+    found = {key: html.unescape(value) for key, value in _ATTRIBUTE.findall(attributes)} if attributes else {}
     node = Node(name, found, current)
     current.children.append(node)
-    return current if name in _VOID else node
+    return node
 
 
 def _close(current: Node, name: str, root: Node) -> Node:
@@ -127,14 +122,14 @@ class Fields(Protocol):
     def chosen(self, node: Node) -> Node | None: ...
 
 
-def controls(root: Node) -> list[Node]:
-    """What can be acted on, in reading order: control N of a page has the number N + 1."""
-    return [node for node in root.inside() if node.tag in _CONTROLS and node.kind != "hidden"]
+def controls(nodes: Sequence[Node]) -> list[Node]:
+    """What can be acted on, in reading order: the first control of a page has the number 1."""
+    return [node for node in nodes if node.tag in _CONTROLS and node.kind != "hidden"]
 
 
-def labels(root: Node) -> dict[str, str]:
+def labels(nodes: Sequence[Node]) -> dict[str, str]:
     """The text of each label by the id of its field."""
-    return {node.attributes["for"]: squeeze(node.text()) for node in root.inside() if node.tag == "label"}
+    return {node.attributes["for"]: squeeze(node.text()) for node in nodes if node.tag == "label"}
 
 
 class Walk:
@@ -150,6 +145,8 @@ class Walk:
         self._flush()
 
     def _flush(self) -> None:
+        if not self._words:
+            return
         text = squeeze("".join(self._words))
         self._words.clear()
         if text:
@@ -209,7 +206,7 @@ class Walk:
         return Element(id=number, role=role, name=self._named(node), value=value, states=states, clickable=True)
 
     def _select(self, node: Node, number: int) -> Element:
-        options = [squeeze(option.text()) for option in node.inside()]
+        options = [squeeze(option.text()) for option in node.options()]
         chosen = self._fields.chosen(node)
         return Element(
             id=number,
