@@ -13,6 +13,7 @@ import os
 import signal
 import struct
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -82,11 +83,12 @@ class Life:
     status: int | None
 
 
-def live(main: Callable[[], None], log: Path, aim: Aim | None = None) -> Life:
+def live(main: Callable[[], None], log: Path, aim: Aim | None = None, *, patience_s: float = 0.0) -> Life:
     """Fork, run `main`, and kill it where the aim says; without an aim it runs to its end.
 
     At the beginning of the phase the life is stopped, let go again, and killed after the aim's delay, wherever it then
-    is: what it was doing is read from the shared memory afterwards.
+    is: what it was doing is read from the shared memory afterwards. With `patience_s` above 0 it is killed after as
+    many seconds in any case.
     """
     where, began = Whereabouts(aim), time.monotonic()
     sys.stdout.flush()
@@ -94,7 +96,12 @@ def live(main: Callable[[], None], log: Path, aim: Aim | None = None) -> Life:
     pid = os.fork()
     if pid == 0:
         _child(main, log, where)
+    impatience = threading.Timer(patience_s, os.kill, (pid, signal.SIGKILL))
+    impatience.daemon = True
+    if patience_s > 0:
+        impatience.start()
     _, status = os.waitpid(pid, os.WUNTRACED)
+    impatience.cancel()
     if os.WIFSTOPPED(status):
         os.kill(pid, signal.SIGCONT)
         time.sleep(aim.delay_s if aim else 0.0)
