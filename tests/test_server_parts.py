@@ -297,7 +297,7 @@ class Impostor:
     def __init__(self) -> None:
         self.script: list[int] = []
         self.version, self.hangs, self.dead = "default", False, False
-        self.refuses_updates = self.dies_of_it = False
+        self.refuses_updates = self.dies_of_it = self.is_no_vllm = False
         self.asked: list[str] = []
         outer = self
 
@@ -335,6 +335,8 @@ class Impostor:
         handler.wfile.write(data)
 
     def _content(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        if path == "/v1/models" and self.is_no_vllm:
+            return 200, {"hello": "world"}
         if path == "/v1/models":
             return 200, {"data": [{"id": "policy", "max_model_len": 512}]}
         if path == "/weight_info":
@@ -477,3 +479,9 @@ async def test_an_update_that_a_living_server_refuses_ends_the_run_and_a_dying_o
         await asyncio.sleep(0.05)
     assert impostors[1].version == "1"
     await asyncio.to_thread(engine.close)
+
+
+def test_something_else_at_the_url(impostors: list[Impostor], model_folder: Path):
+    impostors[0].is_no_vllm = True
+    with pytest.raises(EngineFault, match=r"answered /v1/models without 'data'.*Is this vLLM"):
+        engine_over([impostors[0].url], model_folder)

@@ -105,11 +105,17 @@ class ServerClient:
 
     async def version(self) -> str:
         """The weights' version as the server has it."""
-        return str((await self.get("/weight_info", timeout_s=60.0))["weight_version"])
+        return str(await self._field("/weight_info", "weight_version"))
 
     async def served(self) -> list[dict[str, Any]]:
         """The models that the server answers to: `id`, `root`, `max_model_len`."""
-        return list((await self.get("/v1/models", timeout_s=60.0))["data"])
+        return list(await self._field("/v1/models", "data"))
+
+    async def _field(self, path: str, name: str) -> Any:
+        answer = await self.get(path, timeout_s=60.0)
+        if not isinstance(answer, dict) or name not in answer:
+            raise EngineFault(f"server {self.url} answered {path} without {name!r}: {answer!r:.200}. Is this vLLM?")
+        return answer[name]
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -250,6 +256,6 @@ def as_json(text: str, url: str, path: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        if path.startswith("/v1/"):
-            return text  # a plain sentence, such as that an adapter was loaded
+        if path == "/v1/load_lora_adapter":
+            return text  # a plain sentence
         raise EngineFault(f"server {url} answered {path} with {text[:200]!r}; expected JSON: is this vLLM?") from error

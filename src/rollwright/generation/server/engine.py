@@ -310,7 +310,7 @@ class VLLMServerEngine:
         answer = await replica.client.post(
             "/reset_prefix_cache", query={"reset_running_requests": "true"}, timeout_s=UPDATE_S
         )
-        if not answer["success"]:
+        if not (answer or {}).get("success"):
             raise EngineFault(f"{replica.name} did not clear its prefix cache: old keys would mix with new weights")
         await replica.client.post("/resume", timeout_s=UPDATE_S)
 
