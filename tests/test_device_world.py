@@ -103,6 +103,20 @@ def test_solvers_cope_with_distractors() -> None:
     assert solved[True] >= 0.95 * len(TEMPLATES), solved
 
 
+def test_solvers_stay_calm_when_somebody_else_touches_the_phone() -> None:
+    rng, env, recovered = random.Random(3), EVERYWHERE.make(), 0
+    for task in EVERYWHERE.tasks("train"):
+        observation, teacher = env.reset(task, episode_seed("train", "strays")), EVERYWHERE.teacher(task)
+        while True:
+            action = teacher.act(env, observation)  # must not raise, whatever the screen
+            result = env.step(random_action(rng, env) if rng.random() < 0.3 and action != "done" else action)
+            if result.terminated or result.truncated:
+                recovered += result.success is True
+                break
+            observation = result.observation  # type: ignore[assignment]
+    assert recovered > 0.1 * len(TEMPLATES), "many solvers look where they are and go on"
+
+
 # The verdict
 
 

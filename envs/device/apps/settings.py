@@ -224,5 +224,5 @@ APP = App(
         "about": about,
     },
     dialogs={"rename": rename},
-    colour="#5f6368",
+    colour="#455a64",
 )
