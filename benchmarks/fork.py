@@ -1,0 +1,134 @@
+"""What a fork costs: snapshot a running episode, restore it into another environment, in milliseconds.
+
+Every world that can be built here and has snapshots is measured, through the contract alone: play two of the teacher's
+actions, then again and again `snapshot()` and `restore()` into a second environment that has played the same task,
+checking each time that the fingerprint is the one that was left. The time of a fork is that of both calls together.
+
+    python benchmarks/fork.py            table; also written to benchmarks/results/fork.md
+    python benchmarks/fork.py --json     one final JSON line: text_ms, device_ms, code_ms, web_ms (medians)
+
+The key of a family is the median of its slowest world; a family with no world here is left out. `web_ms` is in
+a browser, `web_html_ms` the same world without one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import inspect
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from _common import command, machine, publish, table
+
+from rollwright.components import available, create
+from rollwright.env import Snapshots, Taught, World, as_observation, episode_seed
+from rollwright.errors import RollwrightError
+
+WARM_UP_ACTIONS = 2
+FAMILIES = ("text", "device", "code", "web")
+OPTIONS: dict[str, list[tuple[str, Mapping[str, Any]]]] = {
+    "web.sites": [("web", {"mode": "browser", "deadline_s": 120}), ("web_html", {"mode": "html"})],
+    "web.miniwob": [],  # restores by playing all actions again: no fork in the sense of this benchmark
+}
+
+
+async def call(method: Any, *args: Any) -> Any:
+    """Call a method of an environment, whatever its world's execution is."""
+    result = method(*args)
+    return await result if inspect.isawaitable(result) else result
+
+
+async def play_in(world: World, env: Any, seed_key: str) -> bool:
+    """Start an episode of the first task and play some of its teacher's actions; False where no task can be had."""
+    task = next((task for split in ("train", "validation", "test") for task in world.tasks(split)), None)  # type: ignore[arg-type]
+    if task is None:
+        return False
+    observation = as_observation(await call(env.reset, task, episode_seed(task.split, seed_key)))
+    teacher = world.teacher(task) if isinstance(world, Taught) else None
+    for _ in range(WARM_UP_ACTIONS if teacher else 0):
+        result = await call(env.step, await call(teacher.act, env, observation))  # type: ignore[union-attr]
+        if result.terminated or result.truncated:
+            await call(env.reset, task, episode_seed(task.split, seed_key))
+            break
+        observation = as_observation(result.observation)
+    return True
+
+
+async def forks(world: World, number: int) -> tuple[list[float], int]:
+    """Milliseconds of `number` forks, and the size of a snapshot in bytes."""
+    env, other = await call(world.make), await call(world.make)
+    try:
+        if (
+            not isinstance(env, Snapshots)
+            or not await play_in(world, env, "fork")
+            or not await play_in(world, other, "fork")
+        ):
+            return [], 0
+        key, times, state = await call(env.fingerprint), [], b""
+        for _ in range(number + 1):
+            start = time.perf_counter()
+            state = await call(env.snapshot)
+            await call(other.restore, state)
+            times.append(1000 * (time.perf_counter() - start))
+            if await call(other.fingerprint) != key:
+                raise RuntimeError(f"{world.name}: the fork is in another state than the episode it was taken from")
+        return times[1:], len(state)  # the first one pays for what is made once
+    finally:
+        await call(env.close)
+        await call(other.close)
+
+
+async def measure(number: int) -> list[tuple[str, str, list[float], int]]:
+    """Family, world, times and snapshot size of every world that can be forked here."""
+    found = []
+    for name in available("envs"):
+        for family, options in OPTIONS.get(name, [(name.partition(".")[0], {})]):
+            try:
+                world = create("envs", name, options)
+                if world.snapshots == "none":
+                    continue
+                times, size = await forks(world, number)
+                await call(world.close)
+            except RollwrightError as missing:
+                print(f"{name} left out: {missing}")
+                continue
+            if times:
+                found.append((family, name, times, size))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one final JSON line")
+    parser.add_argument("--forks", type=int, default=50, help="per world")
+    arguments = parser.parse_args()
+    found = asyncio.run(measure(arguments.forks))
+    rows = [
+        [name, family, f"{statistics.median(times):.2f}", f"{min(times):.2f}", f"{max(times):.2f}", size]
+        for family, name, times, size in found
+    ]
+    summary: dict[str, Any] = {}
+    for family in (*FAMILIES, "web_html"):
+        medians = [statistics.median(times) for own, _, times, _ in found if own == family]
+        if medians:
+            summary[f"{family}_ms"] = max(medians)
+    text = "\n".join(
+        [
+            "# Forks: milliseconds of a snapshot and a restore into another environment",
+            "",
+            table(["world", "family", "median", "lowest", "highest", "bytes of a snapshot"], rows),
+            "",
+            f"{arguments.forks} forks each, after two actions of the teacher.",
+            "",
+            f"Machine: {machine('playwright')}",
+            f"Command: `{command()}`",
+        ]
+    )
+    publish("fork", text, summary, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    main()
