@@ -1,0 +1,53 @@
+"""Play any world from plain blocking code, whatever its own style: what the adapters to other libraries stand on."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from rollwright.env import Environment, Observation, StepResult, World, as_observation
+from rollwright.types import Task
+
+
+class BlockingEnvironment:
+    """One environment of a world, every method an ordinary function. Not for use inside a running event loop.
+
+    Coroutines run on a loop of its own; so an environment that shares a browser or connection with others through its
+    world cannot be driven this way.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._runner: asyncio.Runner | None = None
+        self.env: Environment = self._call(world.make)
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        return as_observation(self._call(self.env.reset, task, seed))
+
+    def step(self, action: str) -> StepResult:
+        result: StepResult = self._call(self.env.step, action)
+        return result
+
+    def fingerprint(self) -> str:
+        return str(self._call(self.env.fingerprint))
+
+    def close(self) -> None:
+        """Close the environment and the loop. Idempotent."""
+        self._call(self.env.close)
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    def _call(self, method: Callable[..., Any], *args: object) -> Any:
+        result = method(*args)
+        if not inspect.isawaitable(result):
+            return result
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+
+        async def wait() -> Any:
+            return await result
+
+        return self._runner.run(wait())
