@@ -15,7 +15,7 @@ import pytest
 from rollwright.env import Observation, StepResult, episode_seed
 from rollwright.envs.web.episode import MiniWobEnv
 from rollwright.envs.web.miniwob import MiniWobWorld, build
-from rollwright.envs.web.watchdog import marked_processes
+from rollwright.envs.web.watchdog import ONE, marked_processes
 from rollwright.errors import EnvironmentFault, MissingDependency
 
 pytestmark = pytest.mark.browser
@@ -93,6 +93,28 @@ async def test_a_failing_browser_is_replaced(world: MiniWobWorld) -> None:
     with pytest.raises(EnvironmentFault):
         await env.step("click 1")
     assert (await (await started(world)).step("click 1")).success is True
+
+
+async def test_a_browser_that_does_not_close_is_killed(world: MiniWobWorld) -> None:
+    await started(world)
+    [browser] = world.pool._browsers
+    pids = marked_processes(browser.mark, ONE)
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    await browser.close()
+    for _ in range(100):
+        if not (left := [pid for pid in pids if is_running(pid)]):
+            break
+        await asyncio.sleep(0.1)
+    assert not left
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 async def test_dialogs_are_dismissed_and_reported(world: MiniWobWorld) -> None:

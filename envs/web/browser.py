@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import secrets
 from collections.abc import Awaitable
 from typing import Any
 
@@ -17,6 +18,7 @@ from rollwright.errors import EnvironmentFault, MissingDependency
 
 from .page import CLOSE_S, PageLimits, WebPage, first_line
 from .processes import FLAGS, UNDRAWN, Watchdog, find_browser
+from .watchdog import kill_browser
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,21 @@ log = logging.getLogger(__name__)
 class Browser:
     """One Chromium process with its count of pages and episodes."""
 
-    def __init__(self, handle: Any, *, draws: bool) -> None:
+    def __init__(self, handle: Any, *, draws: bool, mark: str) -> None:
         self.handle = handle
+        self.mark = mark
         self.draws = draws
         self.pages = 0
         self.episodes = 0
         self.retired = False
+
+    async def close(self) -> None:
+        """Close it; one that does not obey is killed."""
+        if await _quietly(self.handle.close()):
+            return
+        killed = await asyncio.to_thread(kill_browser, self.mark)
+        if killed:
+            log.warning("a browser did not close within %g s; %d processes were killed", CLOSE_S, killed)
 
 
 class BrowserPool:
@@ -120,7 +131,7 @@ class BrowserPool:
         self._idle.clear()
         self._lent.clear()
         await asyncio.gather(*self._chores, return_exceptions=True)
-        await asyncio.gather(*(_quietly(browser.handle.close()) for browser in self._browsers))
+        await asyncio.gather(*(browser.close() for browser in self._browsers))
         if self._playwright is not None:
             await _quietly(self._playwright.stop())
         if self._watchdog is not None:
@@ -160,11 +171,12 @@ class BrowserPool:
                 fits = browser.draws == draw and not browser.retired and browser.handle.is_connected()
                 if fits and browser.pages < self._pages_per_browser:
                     return browser
-            browser = Browser(await self._launch(draw), draws=draw)
+            mark = secrets.token_hex(8)
+            browser = Browser(await self._launch(draw, mark), draws=draw, mark=mark)
             self._browsers = [b for b in self._browsers if b.handle.is_connected()] + [browser]
             return browser
 
-    async def _launch(self, draw: bool) -> Any:
+    async def _launch(self, draw: bool, mark: str) -> Any:
         try:
             from playwright.async_api import Error, async_playwright
         except ImportError as error:
@@ -177,7 +189,7 @@ class BrowserPool:
             return await self._playwright.chromium.launch(
                 executable_path=find_browser(),
                 args=[*FLAGS, *(() if draw else UNDRAWN)],
-                env=self._watchdog.environment(),
+                env=self._watchdog.environment(mark),
                 artifacts_dir=self._watchdog.artifacts,
                 handle_sigint=False,
                 handle_sigterm=False,
@@ -201,7 +213,7 @@ class BrowserPool:
         for page in stale:
             self._later(self._dispose(page))
         if browser.pages == 0:
-            self._later(_quietly(browser.handle.close()))
+            self._later(browser.close())
 
     async def _dispose(self, page: WebPage, *, broken: bool = False) -> None:
         closed = await page.close()
@@ -209,7 +221,7 @@ class BrowserPool:
         if not closed and broken and not page.browser.retired:
             self._retire(page.browser)  # whatever keeps the page alive may cost a core: replace the whole browser
         if page.browser.retired and page.browser.pages == 0:
-            await _quietly(page.browser.handle.close())
+            await page.browser.close()
 
     def _later(self, chore: Any) -> None:
         task = asyncio.ensure_future(chore)
@@ -217,9 +229,11 @@ class BrowserPool:
         task.add_done_callback(self._chores.discard)
 
 
-async def _quietly(call: Awaitable[Any]) -> None:
-    """Close something that may be gone already."""
+async def _quietly(call: Awaitable[Any]) -> bool:
+    """Close something that may be gone already; False where it did not say that it has closed."""
     try:
         await asyncio.wait_for(call, CLOSE_S)
     except Exception as error:
         log.debug("while closing: %s", first_line(error))
+        return False
+    return True

@@ -75,9 +75,9 @@ class Watchdog:
             cwd="/",
         )
 
-    def environment(self) -> dict[str, str | float | bool]:
-        """The environment to start a browser with."""
-        return {**os.environ, watchdog.MARK: self.mark}
+    def environment(self, browser: str) -> dict[str, str | float | bool]:
+        """The environment to start a browser with; `browser` marks this one among those of the pool."""
+        return {**os.environ, watchdog.MARK: self.mark, watchdog.ONE: browser}
 
     def close(self) -> None:
         """Let the watchdog end; what is left of our browsers is killed by it at once."""

@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 
 MARK = "ROLLWRIGHT_BROWSER"
+ONE = "ROLLWRIGHT_BROWSER_ONE"
 GRACE_S = 2.0
 
 
-def marked_processes(mark: str) -> list[int]:
+def marked_processes(mark: str, variable: str = MARK) -> list[int]:
     """The pids of all processes that were started with our mark in their environment (Linux; elsewhere none)."""
-    wanted = f"{MARK}={mark}".encode()
+    wanted = f"{variable}={mark}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -65,6 +66,13 @@ def _kill(pids: list[int]) -> None:
                 os.killpg(group, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             continue
+
+
+def kill_browser(mark: str) -> int:
+    """Kill all processes of one browser that does not close; returns how many there were."""
+    pids = marked_processes(mark, ONE)
+    _kill(pids)
+    return len(pids)
 
 
 def watch(mark: str, artifacts: str) -> None:
