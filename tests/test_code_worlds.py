@@ -53,7 +53,9 @@ def test_no_behaviour_is_in_two_splits(difficulty: int) -> None:
     for family in FAMILIES:
         keys = {s: {behaviour(x) for x in specifications(family, difficulty, s, 40)} for s in SPLITS}
         assert all(keys[s] for s in SPLITS) or difficulty == 1
-        assert not (keys["train"] & keys["test"] or keys["train"] & keys["validation"] or keys["test"] & keys["validation"])
+        assert not (
+            keys["train"] & keys["test"] or keys["train"] & keys["validation"] or keys["test"] & keys["validation"]
+        )
 
 
 def test_the_synthesis_teacher_solves_every_family() -> None:
@@ -93,7 +95,8 @@ def test_the_teacher_errs_as_often_as_it_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"families": ["poems"]}, {"families": []}, {"difficulty": 0}, {"wording": "x"}, {"teacher_right_frac": 2.0}]
+    "options",
+    [{"families": ["poems"]}, {"families": []}, {"difficulty": 0}, {"wording": "x"}, {"teacher_right_frac": 2.0}],
 )
 def test_synthesis_refuses_options_without_meaning(options: dict) -> None:
     with pytest.raises(ConfigError):

@@ -140,25 +140,28 @@ def judge_tests(
     judge_box: WarmBox,
     *,
     program: Mapping[str, Any],
-    tests: str,
+    tests: Mapping[str, str],
     names: Sequence[str] = (),
     packages: Sequence[str] = (),
     limits: Limits | None = None,
+    trusted: bool = True,
 ) -> Verdict:
     """Run trusted tests (functions called `test...`) against a program that lives in another box.
 
     Args:
         program: the first message to the program's box: `code`, or `files`.
-        tests: Python source, trusted. It may use what `names` and `packages` name.
+        tests: Python sources by label, trusted. They may use what `names` and `packages` name.
         names: names of the program's top level that the tests use.
         packages: top-level packages of the program that the tests import.
+        trusted: false for tests of a policy. They may then do nothing with the program but call the names; if they give
+            no verdict, they have failed.
 
     Raises:
-        EnvironmentFault: a box could not be started, or the tests themselves are broken.
+        EnvironmentFault: a box could not be started, or the tests gave no verdict.
     """
     limits = limits or program_box.limits
-    order = {"mode": "judge", "tests": tests, "names": list(names), "packages": list(packages)}
-    judge_limits = Limits(wall_s=2 * limits.wall_s + 10, cpu_s=60, memory_mib=1024)
+    order = {"mode": "judge", "tests": dict(tests), "names": list(names), "packages": list(packages)}
+    judge_limits = Limits(wall_s=2 * limits.wall_s + 10, cpu_s=60, memory_mib=1024) if trusted else limits
     with program_box.open({"mode": "calls", **program}, limits=limits) as far:
         first = _mapping(far.receive())
         if "loaded" not in first:
@@ -168,13 +171,23 @@ def judge_tests(
             while True:
                 said = _mapping(judge.receive())
                 if "ask" not in said:
-                    return _verdict_of(said, judge.finish())
+                    return _verdict_of(said, judge.finish(), trusted)
+                if not trusted and not _is_plain_call(said["ask"], names):
+                    judge.send({"failed": {"names": ["AttributeError"], "text": "the function can be called, no more"}})
+                    continue
                 far.send(said["ask"])
                 judge.send(_mapping(far.receive()) or {"failed": {"names": ["RuntimeError"], "text": "it has ended"}})
 
 
-def _verdict_of(said: Mapping[str, Any], ended: Ended) -> Verdict:
-    if "verdicts" not in said:
+def _is_plain_call(asked: Any, names: Sequence[str]) -> bool:
+    asked = _mapping(asked)
+    return asked.get("op") == "call" and isinstance(asked.get("target"), str) and asked["target"] in names
+
+
+def _verdict_of(said: Mapping[str, Any], ended: Ended, trusted: bool) -> Verdict:
+    if not isinstance(said.get("verdicts"), dict):
+        if not trusted:
+            return Verdict(passed=0, total=1, message=f"no verdict: {ended.said}")
         raise EnvironmentFault(f"the tests gave no verdict: {said.get('broken') or ended.said}")
     found = {str(name): str(text) for name, text in said["verdicts"].items()}
     failures = {name: text for name, text in found.items() if text}

@@ -3,8 +3,8 @@
 A specification is a chain of steps over one value. Six families: numbers, conditions (steps under a condition), lists,
 texts, words (lists of words, mappings) and recurrences (a step repeated x times). Difficulty is the number of steps.
 
-The splits are apart by *behaviour*: the outputs on fixed probes decide the split, so two wordings of one function always
-lie on the same side.
+The splits are apart by *behaviour*: the outputs on fixed probes decide the split, so two wordings of one function
+always lie on the same side.
 """
 
 from __future__ import annotations
@@ -102,7 +102,27 @@ _WORD_LISTS = {
         words="map each first letter to its words", code="{w[0]: [v for v in x if v[0] == w[0]] for w in x}", ends=True
     ),
 }
-_LETTERS, _SOME_WORDS = "aeiortnsAEIORT", "a to tea tear rate eat oat store ore trio iota rotate tie aorta ratio it".split()
+_LETTERS, _SOME_WORDS = (
+    "aeiortnsAEIORT",
+    [
+        "a",
+        "to",
+        "tea",
+        "tear",
+        "rate",
+        "eat",
+        "oat",
+        "store",
+        "ore",
+        "trio",
+        "iota",
+        "rotate",
+        "tie",
+        "aorta",
+        "ratio",
+        "it",
+    ],
+)
 
 
 def _text(rng: random.Random) -> str:

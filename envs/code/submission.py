@@ -123,7 +123,9 @@ class KnownAnswer:
         if not isinstance(env, SubmissionEnvironment):
             raise TypeError(f"this teacher hands in solutions, not to {type(env).__name__}")
         draw = int(state_key(str(env.seed), str(env.used), self._right), 16)
-        if self._wrong and draw % 10_000 >= 10_000 * self._right_frac:
+        # Where there are several attempts the last one is right: a demonstration shows the mistake put right.
+        may_err = env.used < env.world.attempts - 1 or env.world.attempts == 1
+        if may_err and self._wrong and draw % 10_000 >= 10_000 * self._right_frac:
             return self._wrong[draw // 10_000 % len(self._wrong)]
         return self._right
 

@@ -1,7 +1,7 @@
 """Write a function from its specification; hidden cases decide. One attempt, or several with the failure told.
 
-The program runs in the sandbox and sees only its inputs; what it returns is compared outside. Reward, part `tests`: 1 for
-a function that passes every hidden case, else 0 (`reward="fraction"`: the share of cases passed).
+The program runs in the sandbox and sees only its inputs; what it returns is compared outside. Reward, part `tests`: 1
+for a function that passes every hidden case, else 0 (`reward="fraction"`: the share of cases passed).
 
 Tasks are procedural (`rollwright.envs.code.specifications`), the splits apart by behaviour.
 """
@@ -9,7 +9,7 @@ Tasks are procedural (`rollwright.envs.code.specifications`), the splits apart b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rollwright.env import Observation
 from rollwright.envs.code.judging import judge_cases
@@ -41,8 +41,8 @@ RewardKind = Literal["all", "fraction"]
 
 LIMITS = Limits(wall_s=2.0, cpu_s=2, memory_mib=256, file_mib=1, output_kib=16, answers_kib=256, disk_mib=1)
 INSTRUCTIONS = (
-    "Write a Python function f(x) that does what is asked. Answer with the code of the function, alone or in one fenced "
-    "block. It is judged by hidden cases; only the standard library is there, no files, no network."
+    "Write a Python function f(x) that does what is asked. Answer with the code of the function, alone or in one "
+    "fenced block. It is judged by hidden cases; only the standard library is there, no files, no network."
 )
 
 
@@ -90,7 +90,9 @@ class SynthesisWorld:
         if self.wording == "compact":
             return Observation(text=f"f ( x ) : {spec.words}")
         shown = "\n".join(f"f({case.args[0]!r}) == {case.expected!r}" for case in spec.cases(EXAMPLES, "examples"))
-        return Observation(text=f"Examples:\n{shown}", goal=f"Write f(x), where {FAMILIES[spec.family].says}: {spec.words}.")
+        return Observation(
+            text=f"Examples:\n{shown}", goal=f"Write f(x), where {FAMILIES[spec.family].says}: {spec.words}."
+        )
 
     def judge(self, task: Task, text: str) -> Judgement:
         """Run the function on the hidden cases."""
@@ -123,6 +125,9 @@ class SynthesisWorld:
 
     def close(self) -> None:
         self.boxes.close()
+
+
+AnyWorld = TypeVar("AnyWorld", bound=SynthesisWorld)
 
 
 def neighbours(spec: Specification) -> list[Specification]:
@@ -170,7 +175,43 @@ def build(
     Raises:
         ConfigError: an option has no such value.
     """
-    check_choices("code.synthesis", wording=(wording, Wording), feedback=(feedback, Feedback), reward=(reward, RewardKind))
+    return make_world(
+        SynthesisWorld,
+        families=families,
+        difficulty=difficulty,
+        tasks_per_family=tasks_per_family,
+        held_out_per_family=held_out_per_family,
+        wording=wording,
+        attempts=attempts,
+        feedback=feedback,
+        reward=reward,
+        teacher_right_frac=teacher_right_frac,
+        unsafe=unsafe,
+    )
+
+
+def make_world(
+    kind: type[AnyWorld],
+    *,
+    families: Sequence[str],
+    difficulty: int,
+    tasks_per_family: int,
+    held_out_per_family: int,
+    wording: Wording,
+    attempts: int,
+    feedback: Feedback,
+    reward: RewardKind,
+    teacher_right_frac: float,
+    unsafe: bool,
+) -> AnyWorld:
+    """Check the options of `build` and make a world of that kind.
+
+    Raises:
+        ConfigError: an option has no such value.
+    """
+    check_choices(
+        "code.synthesis", wording=(wording, Wording), feedback=(feedback, Feedback), reward=(reward, RewardKind)
+    )
     check_positive("code.synthesis", difficulty=difficulty, attempts=attempts, tasks_per_family=tasks_per_family)
     check_positive("code.synthesis", held_out_per_family=held_out_per_family)
     unknown = [family for family in families if family not in FAMILIES]
@@ -178,7 +219,7 @@ def build(
         raise ConfigError(f"code.synthesis has no families {unknown}; expected some of {', '.join(FAMILIES)}")
     if not 0.0 <= teacher_right_frac <= 1.0:
         raise ConfigError(f"code.synthesis needs teacher_right_frac within [0, 1], got {teacher_right_frac}")
-    return SynthesisWorld(
+    return kind(
         families=families,
         difficulty=difficulty,
         tasks_per_family=tasks_per_family,

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 INSIDE = "/box"
 """Where the box sees the files of this package that run in it."""
 _GUESTS = ("zygote.py", "guest.py", "plain.py", "remote.py")
-_PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
+_PYTEST = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
 _FIRST_UID = 700_000_000
 _counter = itertools.count()
 

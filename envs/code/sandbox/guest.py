@@ -158,19 +158,20 @@ def _where(error: BaseException) -> str:
 
 
 def judge(order: dict[str, Any], inbox: BinaryIO, outbox: BinaryIO) -> int:
-    """Run every test of a trusted source against the far program; send one verdict per test."""
+    """Run every test of trusted sources, by label, against the far program; send one verdict per test."""
     far = remote.Far(lambda message: _ask(message, inbox, outbox))
     remote.install(far, order.get("packages", []))
-    space: dict[str, Any] = {"__name__": "tests", **{name: far.name(name) for name in order.get("names", [])}}
     verdicts: dict[str, str] = {}
-    try:
-        exec(compile(order["tests"], "<tests>", "exec"), space)
-        found = {name: test for name, test in space.items() if name.startswith("test") and callable(test)}
-    except BaseException as error:
-        _send(outbox, {"broken": f"{type(error).__name__}: {str(error)[:MAX_MESSAGE]}"})
-        return 0
-    for name, test in found.items():
-        verdicts[name] = _verdict(test)
+    for label, source in order["tests"].items():
+        space: dict[str, Any] = {"__name__": label, **{name: far.name(name) for name in order.get("names", [])}}
+        try:
+            exec(compile(source, f"<{label}>", "exec"), space)
+        except BaseException as error:  # the program cannot be imported, say
+            verdicts[label] = f"{type(error).__name__}: {str(error)[:MAX_MESSAGE]}".encode("utf-8", "replace").decode()
+            continue
+        for name, test in list(space.items()):
+            if name.startswith("test") and callable(test):
+                verdicts[f"{label}::{name}"] = _verdict(test)
     _send(outbox, {"verdicts": verdicts})
     return 0
 

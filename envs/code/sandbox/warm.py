@@ -138,10 +138,13 @@ class WarmBox:
 
     def _last_words(self) -> str:
         process = self._process
-        self._kill()
         if process is None or process.stderr is None:
             return "no message"
-        return process.stderr.read().decode(errors="replace").strip()[-400:] or "no message"
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        words = process.stderr.read().decode(errors="replace").strip()[-400:]
+        self._kill()
+        return words or "no message"
 
     def open(self, order: Mapping[str, Any], *, limits: Limits | None = None) -> Session:
         """Begin a run; `order` is the first message to the child.

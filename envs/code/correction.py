@@ -1,0 +1,91 @@
+"""Two attempts at one function with nothing learned in between: the second must correct the first (SCoRe's setting).
+
+After the first attempt comes a fixed instruction that is the same for right and wrong answers. Both attempts are always
+played; each turn carries its index (`Turn.attempt`) and what it earned by itself (part `tests`, 1 or 0). The episode's
+success is that of the second attempt. The bonus, the stages and the KL per turn are the method's, not the world's.
+
+Source: arXiv:2409.12917 (SCoRe), section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rollwright.envs.code.specifications import FAMILIES
+from rollwright.envs.code.submission import Judgement, SubmissionEnvironment
+from rollwright.envs.code.synthesis import SynthesisWorld, Wording, make_world
+
+AGAIN = "There may be a mistake in your answer, or there may be none. Check it, then write the whole function again."
+AGAIN_COMPACT = "again"
+
+
+class CorrectionWorld(SynthesisWorld):
+    """The tasks of code.synthesis, two attempts each. Build it with `build`."""
+
+    name = "code.correction"
+
+    def make(self) -> SubmissionEnvironment:
+        return SubmissionEnvironment(self, all_attempts=True)
+
+    def next_attempt(self, judgement: Judgement) -> str:
+        """The same words whatever the first attempt was worth."""
+        return AGAIN_COMPACT if self.wording == "compact" else AGAIN
+
+    def texts(self) -> list[str]:
+        return [*super().texts(), AGAIN, AGAIN_COMPACT]
+
+
+def attempt_metrics(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float]:
+    """Accuracy of both attempts, the difference, and the shares of all tasks that became right or wrong.
+
+    Args:
+        first, second: one truth value per episode, in the same order.
+
+    Raises:
+        ValueError: different or zero lengths.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(f"both attempts of every episode are needed, got {len(first)} and {len(second)}")
+    count = len(first)
+    pairs = list(zip(first, second, strict=True))
+    return {
+        "accuracy_first": sum(first) / count,
+        "accuracy_second": sum(second) / count,
+        "delta": (sum(second) - sum(first)) / count,
+        "wrong_to_right": sum(b and not a for a, b in pairs) / count,
+        "right_to_wrong": sum(a and not b for a, b in pairs) / count,
+    }
+
+
+def build(
+    *,
+    families: Sequence[str] = tuple(FAMILIES),
+    difficulty: int = 2,
+    tasks_per_family: int = 100,
+    held_out_per_family: int = 10,
+    wording: Wording = "full",
+    teacher_right_frac: float = 0.5,
+    unsafe: bool = False,
+) -> CorrectionWorld:
+    """Two-attempt self-correction.
+
+    Args:
+        families, difficulty, tasks_per_family, held_out_per_family, wording, unsafe: as in code.synthesis.
+        teacher_right_frac: share of right first attempts of the teacher; its second attempt is always right.
+
+    Raises:
+        ConfigError: an option has no such value.
+    """
+    return make_world(
+        CorrectionWorld,
+        families=families,
+        difficulty=difficulty,
+        tasks_per_family=tasks_per_family,
+        held_out_per_family=held_out_per_family,
+        wording=wording,
+        attempts=2,
+        feedback="none",
+        reward="all",
+        teacher_right_frac=teacher_right_frac,
+        unsafe=unsafe,
+    )
