@@ -131,7 +131,7 @@ def test_trl_sees_reset_one_documented_tool_and_the_reward() -> None:
     assert public == {"reset", "act", "get_reward"}
     row = prompt_rows(world, split="train", count=3)[1]
     text = tools.reset(**row)
-    assert "Put" in text and tools.get_reward() == 0.0
+    assert "You are in the middle" in text and tools.get_reward() == 0.0
     env, task = world.make(), next(t for t in world.tasks("train") if t.id == row["task"])
     observation, said = env.reset(task, row["seed"]), ""
     while OVER not in said:
