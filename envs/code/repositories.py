@@ -22,7 +22,7 @@ SPLIT_OF: dict[str, Split] = {
     "planner": "validation",
     "bank": "test",
 }
-LIMITS = Limits(wall_s=15.0, cpu_s=3, memory_mib=512, file_mib=4, output_kib=64, answers_kib=1024, disk_mib=16)
+LIMITS = Limits(wall_s=20.0, cpu_s=3, memory_mib=512, file_mib=4, output_kib=64, answers_kib=1024, disk_mib=16)
 _MARK = re.compile(r"^=== (.+)$", re.MULTILINE)
 
 

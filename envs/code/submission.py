@@ -89,7 +89,8 @@ class SubmissionEnvironment:
             reward=judgement.parts,
             terminated=self._over,
             success=judgement.success if self._over else None,
-            notes={"attempt": str(attempt), **judgement.notes},
+            notes=judgement.notes,
+            attempt=attempt,
         )
 
     def fingerprint(self) -> str:

@@ -36,7 +36,7 @@ class StepResult:
 
     `reward` may be one number or named parts. `terminated`: the task itself is over, `success` is then its verdict.
     `truncated`: the environment's own limit ended the episode. A malformed action is the policy's slip: it gets an
-    observation that says so, no exception.
+    observation that says so, no exception. `attempt` numbers the attempts at one task, from 0, in worlds of several.
     """
 
     observation: Observation | str
@@ -45,6 +45,7 @@ class StepResult:
     truncated: bool = False
     success: bool | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 0
 
     @property
     def rewards(self) -> dict[str, float]:

@@ -280,5 +280,6 @@ def make_turn(
         terminated=result.terminated,
         truncated=result.truncated,
         state_key=str(state),
+        attempt=result.attempt,
         timings=timings,
     )
