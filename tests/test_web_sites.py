@@ -338,8 +338,12 @@ async def test_a_browser_takes_over_a_snapshot_and_gives_one_back() -> None:
     assert await real.step("fill 8 Hello") == bare.step("fill 8 Hello")
     await real.restore(state)
     assert await real.fingerprint() != bare.fingerprint()
+    assert await real.snapshot() == state, "the page was replaced in place, without a load"
     other.restore(await real.snapshot())
-    assert other.step("fill 8 Hello") == await real.step("fill 8 Hello")
+    for action in ("fill 8 Hello", "click 10", "click 5", "go_back"):
+        assert other.step(action) == await real.step(action)
+    await real.restore(state)
+    assert await real.snapshot() == state
     with pytest.raises(EnvironmentFault, match="not the one that was left"):
         await real.restore(state.replace(b"textbox To = someone", b"textbox To = another"))
     await real.close()

@@ -7,10 +7,11 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from rollwright.errors import EnvironmentFault
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLOSE_S = 5.0
+_MAX_REDIRECTS = 10
 _MAX_DIALOG_CHARS = 200
 _GONE = ("Execution context was destroyed", "Cannot find context", "__rw is not defined", "frame was detached")
 
@@ -106,6 +108,56 @@ class WebPage:
                 )
 
         await self._context.route(re.compile("^" + re.escape(origin)), handle)
+
+    async def forward(self, origins: Sequence[str]) -> None:
+        """Let the page reach these origins (`http://host:port`) and no other, redirects included."""
+
+        async def handle(route: Any) -> None:
+            try:
+                reply = await self._fetched(route, origins)
+                if reply is None:
+                    await self._block(route)
+                else:
+                    await route.fulfill(response=reply[0], body=reply[1])
+            except Exception as error:
+                log.warning("page %d: %s: %s", self.number, route.request.url[:200], first_line(error))
+                with contextlib.suppress(Exception):
+                    await route.abort()
+
+        for origin in origins:
+            await self._context.route(re.compile("^" + re.escape(origin) + "(/|$)"), handle)
+
+    async def _fetched(self, route: Any, origins: Sequence[str]) -> tuple[Any, bytes] | None:
+        """The reply after all redirects; None where one leads elsewhere. The page learns its own last address."""
+        reply = await route.fetch(max_redirects=0)
+        address = route.request.url
+        for _ in range(_MAX_REDIRECTS):
+            if not 300 <= reply.status < 400 or "location" not in reply.headers:
+                break
+            address = urljoin(address, reply.headers["location"])
+            if not any(address == origin or address.startswith(f"{origin}/") for origin in origins):
+                return None
+            reply = await self._context.request.get(address, max_redirects=0)
+        body = await reply.body()
+        moved = address != route.request.url and route.request.is_navigation_request()
+        if moved and "html" in reply.headers.get("content-type", ""):
+            # The browser does not see the redirects that were followed for it.
+            script = f"<!doctype html><script>history.replaceState(null, '', {json.dumps(address)})</script>"
+            body = script.encode() + body
+        return reply, body
+
+    @property
+    def current(self) -> str:
+        """The address that the browser shows."""
+        return str(self._page.url)
+
+    async def travel(self, where: str) -> None:
+        """Go to the page before or after in the browser's history: `go_back`, `go_forward`."""
+        await self._call(getattr(self._page, where)(wait_until="domcontentloaded"), where)
+
+    async def settle(self) -> None:
+        """Wait until the page that is on its way is there."""
+        await self._call(self._page.wait_for_load_state("domcontentloaded"), "waiting for the page")
 
     async def follow(self, function: str, argument: Any = None) -> dict[str, Any]:
         """Like `ask`, for calls that may lead to another page: if the reply says `leaving`, wait for it."""

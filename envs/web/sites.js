@@ -10,20 +10,24 @@
 
   let leaving = false;
   let foreign = 0;
-  window.addEventListener("submit", () => { leaving = true; });
+  window.addEventListener("submit", (event) => { if (!event.defaultPrevented) leaving = true; });
   window.addEventListener("click", (event) => {
     const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
-    if (!link) return;
-    if (new URL(link.href).host === location.host) { leaving = true; return; }
+    if (!link || event.defaultPrevented || link.protocol === "javascript:") return;
+    if (link.host === location.host) { leaving = !link.hash || link.href.split("#")[0] !== location.href.split("#")[0]; return; }
     event.preventDefault();
     foreign++;
   });
 
+  const submit = (form) => {
+    const button = form.querySelector("button:not([type=button]),input[type=submit]");
+    if (button) button.click(); else form.requestSubmit();
+  };
   // What the key does to a control, as the HTML standard has it: activation, or the form's first button.
   const enter = (element) => {
     element.focus();
     if (element.matches("a[href],button")) element.click();
-    else if (element.matches("input") && element.form) element.form.querySelector("button").click();
+    else if (element.matches("input") && element.form) submit(element.form);
     else throw new Slip("Enter does nothing here");
   };
   const act = (action) => {

@@ -187,6 +187,11 @@ class Server:
         self.html = ""
         self.visits = 0
         self.writes = 0
+        self._note = ""
+
+    def keep_note(self) -> None:
+        """Show the note of the last page again: the visitor has not seen it, but is sent there."""
+        self._leave_note(self._note)
 
     def open(self, method: str, address: str, body: str = "") -> str:
         """Answer one request with a whole page. Redirects are followed here; `address` then is the page's own.
@@ -202,7 +207,8 @@ class Server:
             if isinstance(answer, Page):
                 self.address = canonical(address, self.site.host) or "/"
                 self.visits += 1
-                self.html = document(self.site.title, self.site.menu, answer.title, answer.body, self._take_note())
+                self._note = self._take_note()
+                self.html = document(self.site.title, self.site.menu, answer.title, answer.body, self._note)
                 return self.html
             self._leave_note(answer.note)
             method, address, body = "GET", answer.to, ""

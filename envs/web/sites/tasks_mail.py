@@ -6,6 +6,12 @@ from .aims import Aim, Draw, Step, Template, fill, follow, go, push, say
 from .mail import address_of
 from .words import REMARKS
 
+_PLACES = ("first", "second", "third")
+_VERBS = (
+    ("Star", "Star", "starred", 1),
+    ("Archive", "Archive", "folder", "Archive"),
+    ("Delete", "Delete", "folder", "Bin"),
+)
 _INBOX = "select * from message where folder = 'Inbox'"
 
 
@@ -29,6 +35,17 @@ def delete(draw: Draw) -> Aim:
     m = draw.row(_INBOX)
     plan = (follow(m["subject"]), push("Delete"))
     return Aim(goal=f'Delete the message "{m["subject"]}".', plan=plan, edits=(_move(m["id"], "Bin"),))
+
+
+def by_place(draw: Draw) -> Aim:
+    """No subject to look for: the verb and the place say all."""
+    place, m = draw.rng.choice(list(zip(_PLACES, draw.all(f"{_INBOX} order by id desc"), strict=False)))
+    verb, button, column, value = draw.rng.choice(_VERBS)
+    if column == "starred" and m["starred"]:
+        raise LookupError("this message has a star already")
+    edit = (f"update message set {column} = ? where id = ?", (value, m["id"]))
+    plan = (follow(m["subject"]), push(button))
+    return Aim(goal=f"{verb} the {place} message of the inbox.", plan=plan, edits=(edit,))
 
 
 def rescue(draw: Draw) -> Aim:
@@ -126,6 +143,7 @@ TEMPLATES = (
     Template(id="mail.star", difficulty="easy", split="train", draw=star),
     Template(id="mail.archive", difficulty="easy", split="train", draw=archive),
     Template(id="mail.delete", difficulty="easy", split="validation", draw=delete),
+    Template(id="mail.by_place", difficulty="easy", split="train", draw=by_place),
     Template(id="mail.rescue", difficulty="medium", split="test", draw=rescue),
     Template(id="mail.compose", difficulty="medium", split="train", draw=compose),
     Template(id="mail.write_by_name", difficulty="hard", split="test", draw=write_by_name),

@@ -1,0 +1,299 @@
+"""Somebody else's sites by address, with tasks in WebArena's format: `environment: web.open_web`.
+
+A task file lists tasks with `task_id`, `start_url`, `intent` and `eval` as WebArena has them. Pages open in a real
+Chromium, each episode in a context of its own; only hosts that are named may be reached. What the policy sees and does
+is as on the small sites. The sites keep their state between episodes: who runs them resets them.
+
+Source: WebArena, arXiv:2307.13854.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from rollwright.env import Observation, StepResult, state_key
+from rollwright.errors import ConfigError, EnvironmentFault
+from rollwright.types import SPLITS, Split, Task
+
+from .actions import Action, ActionError, parse_action
+from .browser import BrowserPool
+from .evaluators import check_evaluation, content_match, string_match, total, url_match
+from .observe import Element, read_elements, render
+from .page import PageLeft, PageLimits, WebPage
+from .sites.episode import GRAMMAR
+
+INSTRUCTIONS = (
+    "You use a web site. Lines with a number can be acted on. Reply with one action: click N, fill N text, "
+    "select_option N option, check N, uncheck N, press N Enter, goto url, go_back, answer text. "
+    "End with: answer text"
+)
+_SCRIPTS = ("walk.js", "act.js", "sites.js")
+_LOAD_S = 5.0
+
+
+class OpenWebEnv:
+    """One episode at a time in a context of its own. Made by `OpenWebWorld.make`."""
+
+    def __init__(self, world: OpenWebWorld) -> None:
+        self._world = world
+        self._page: WebPage | None = None
+        self._task: Task | None = None
+        self._text = ""
+        self._turns = 0
+        self._over = True
+        self.elements: tuple[Element, ...] = ()
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        """Open the task's first page. The seed changes nothing: these tasks have no chance of their own.
+
+        Raises:
+            EnvironmentFault: the browser broke, or the site does not answer.
+        """
+        await self.close()
+        self._task, self._turns, self._over = task, 0, False
+        page = self._page = await self._world.pool.lend("")
+        self._world.pool.count_episode(page)
+        try:
+            await page.forward(self._world.origins)
+            await page.load(str(task.params["start_url"]))
+            await self._look()
+        except (EnvironmentFault, PageLeft) as fault:
+            raise self._broken(f"{task.id}: {fault}") from fault
+        return Observation(text=self._text, goal=str(task.params["intent"]))
+
+    async def step(self, action: str) -> StepResult:
+        """Carry out one action; what cannot be carried out becomes an error line, and the turn is spent.
+
+        Raises:
+            EnvironmentFault: the browser broke.
+            RuntimeError: there is no episode to step in.
+        """
+        if self._over or self._page is None or self._task is None:
+            raise RuntimeError("step() needs a running episode; call reset() first")
+        self._turns += 1
+        error, answer = "", None
+        try:
+            parsed = parse_action(action, GRAMMAR)
+            if parsed.name in ("answer", "send_msg_to_user", "report_infeasible"):
+                answer = "N/A" if parsed.name == "report_infeasible" else parsed.text
+            else:
+                error = await self._do(self._page, parsed)
+        except ActionError as slip:
+            error = str(slip)
+        except EnvironmentFault as fault:
+            raise self._broken(str(fault)) from fault
+        return await self._result(error, answer)
+
+    async def fingerprint(self) -> str:
+        """A key of all that the policy sees."""
+        return state_key(self._task.id if self._task else "", self._text, str(self._over))
+
+    async def close(self) -> None:
+        """Let the page and its context go. May be called twice."""
+        if self._page is not None:
+            self._world.pool.give_back(self._page)
+        self._page, self._over = None, True
+
+    async def _do(self, page: WebPage, action: Action) -> str:
+        error = ""
+        match action.name:
+            case "goto":
+                if origin_of(action.text) not in self._world.origins:
+                    raise ActionError(f"only these sites can be opened: {', '.join(self._world.origins)}")
+                await page.load(action.text)
+            case "go_back" | "go_forward":
+                await page.travel(action.name)
+            case "scroll" | "noop":
+                pass
+            case "press" if action.text != "Enter":
+                raise ActionError("only the key Enter is known here")
+            case _:
+                error = await self._act(page, action)
+        await self._look()
+        return error
+
+    async def _act(self, page: WebPage, action: Action) -> str:
+        try:
+            reply = await asyncio.wait_for(
+                page.follow("action => __rwSites.act(action)", action.payload()), self._world.load_s
+            )
+        except (TimeoutError, PageLeft):  # a script of the page led on, or led nowhere: look at what there is
+            return ""
+        return str(reply["error"])
+
+    async def _look(self) -> None:
+        assert self._page is not None
+        for attempt in (1, 2, 3):
+            try:
+                report = await self._page.ask("() => __rwSites.look()")
+                break
+            except PageLeft:  # still on the way to another page
+                if attempt == 3:
+                    raise
+                await self._page.settle()
+        self.elements = read_elements(report["items"])
+        shown = render(self.elements, max_chars=self._world.max_chars)
+        self._text = f"At {self._page.current}\n{shown}"
+
+    async def _result(self, error: str, answer: str | None) -> StepResult:
+        assert self._task is not None
+        done = answer is not None
+        score = await self._judge(str(answer)) if done else 0.0
+        truncated = not done and self._turns >= self._world.max_turns
+        self._over = done or truncated
+        shown = "Done." if done else self._text
+        return StepResult(
+            observation=Observation(text=f"Error: {error}\n{shown}" if error else shown),
+            reward={"env": score},
+            terminated=done,
+            truncated=truncated,
+            success=score == 1.0 if self._over else None,
+            notes={"error": error} if error else {},
+        )
+
+    async def _judge(self, answer: str) -> float:
+        """The product of the evaluators. A page that cannot be read is a fault, never a score."""
+        assert self._page is not None and self._task is not None
+        evaluation = self._task.params["eval"]
+        scores = []
+        address = self._page.current
+        if "string_match" in evaluation["eval_types"]:
+            scores.append(string_match(answer, evaluation["reference_answers"]))
+        if "url_match" in evaluation["eval_types"]:
+            scores.append(url_match(address, evaluation["reference_url"]))
+        if "program_html" in evaluation["eval_types"]:
+            for target in evaluation["program_html"]:
+                scores.append(content_match(await self._content(target), target["required_contents"]))
+        return total(scores)
+
+    async def _content(self, target: Mapping[str, Any]) -> str:
+        assert self._page is not None
+        try:
+            if target.get("url", "last") != "last":
+                await self._page.load(target["url"])
+            locator = target.get("locator") or "document.documentElement.outerHTML"
+            call = f"() => JSON.stringify({{ content: String(({locator}) ?? '') }})"
+            return str((await self._page.ask(call))["content"])
+        except (EnvironmentFault, PageLeft) as fault:
+            raise self._broken(f"the evaluator could not read its page: {fault}") from fault
+
+    def _broken(self, reason: str) -> EnvironmentFault:
+        if self._page is not None:
+            self._world.pool.discard(self._page, reason)
+        self._page, self._over = None, True
+        return EnvironmentFault(reason)
+
+
+class OpenWebWorld:
+    """Tasks on given sites. Made by `build`."""
+
+    name = "web.open_web"
+    execution: Literal["async"] = "async"
+    snapshots: Literal["none"] = "none"
+
+    def __init__(
+        self,
+        *,
+        tasks: Mapping[Split, Sequence[Task]],
+        origins: Sequence[str],
+        pool: BrowserPool,
+        max_turns: int,
+        max_chars: int,
+        load_s: float,
+        instructions: str,
+    ) -> None:
+        self.instructions = instructions
+        self.max_turns = max_turns
+        self.max_chars = max_chars
+        self.load_s = load_s
+        self.origins = tuple(origins)
+        self.pool = pool
+        self._tasks = {split: tuple(group) for split, group in tasks.items()}
+
+    def tasks(self, split: Split) -> Sequence[Task]:
+        """The tasks of a split."""
+        return self._tasks[split]
+
+    def make(self) -> OpenWebEnv:
+        """A fresh environment; it opens its page when it is reset."""
+        return OpenWebEnv(self)
+
+    async def close(self) -> None:
+        """Close all pages and browsers. May be called twice."""
+        await self.pool.close()
+
+
+def origin_of(address: str) -> str:
+    """`http://host:port` of an address; empty where it has none."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") and parts.netloc else ""
+
+
+def build(
+    *,
+    tasks: str,
+    origins: Sequence[str] = (),
+    max_turns: int = 30,
+    max_chars: int = 8000,
+    deadline_s: float = 30.0,
+    load_s: float = _LOAD_S,
+    instructions: str = INSTRUCTIONS,
+) -> OpenWebWorld:
+    """A world of given sites.
+
+    Args:
+        tasks: a JSON file: a list of WebArena tasks, each with a `split` besides (train where it has none).
+        origins: further origins that may be reached, such as `http://127.0.0.1:7770`, besides those of the start pages.
+        max_turns: actions per episode.
+        max_chars: longest observation.
+        deadline_s: longest wait for any single call into a page.
+        load_s: how long to wait for the page that a click leads to.
+        instructions: the system prompt.
+
+    Raises:
+        ConfigError: the file cannot be read, or a task in it cannot be judged.
+    """
+    listed = _read(tasks)
+    by_split: dict[Split, list[Task]] = {split: [task for task in listed if task.split == split] for split in SPLITS}
+    starts = dict.fromkeys(origin_of(str(task.params["start_url"])) for task in listed)
+    scripts = "\n".join((Path(__file__).parent / script).read_text(encoding="utf-8") for script in _SCRIPTS)
+    limits = PageLimits(root=None, scripts=scripts, deadline_s=deadline_s, viewport=(1280, 720))
+    return OpenWebWorld(
+        tasks=by_split,
+        origins=[*starts, *origins],
+        pool=BrowserPool(limits, idle_pages=0),
+        max_turns=max_turns,
+        max_chars=max_chars,
+        load_s=load_s,
+        instructions=instructions,
+    )
+
+
+def _read(path: str) -> list[Task]:
+    try:
+        listed = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"web.open_web cannot read its task file {path}: {error}") from error
+    if not isinstance(listed, list) or not listed:
+        raise ConfigError(f"web.open_web: {path} must hold a list of tasks")
+    return [_task(entry) for entry in listed]
+
+
+def _task(entry: Mapping[str, Any]) -> Task:
+    name = str(entry.get("task_id", ""))
+    missing = [key for key in ("task_id", "start_url", "intent", "eval") if key not in entry]
+    if missing:
+        raise ConfigError(f"task {name or entry}: the keys {', '.join(missing)} are missing")
+    if not origin_of(str(entry["start_url"])):
+        raise ConfigError(f"task {name}: start_url must be an http address, got {entry['start_url']!r}")
+    check_evaluation(name, entry["eval"])
+    params = {key: entry[key] for key in ("start_url", "intent", "eval")}
+    return Task(id=name, split=entry.get("split", "train"), params=params)
