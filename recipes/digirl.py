@@ -116,7 +116,16 @@ class DigirlLearner:
             "digirl/trajectories_kept_count": float(len(np.unique(self.table.owners()[kept]))),
             "digirl/steps_kept_frac": float((weights > 0).mean()) if len(weights) else 0.0,
         }
-        return metrics | self.imitate(kept, weights)
+        return metrics | offpolicy.imitate(
+            self.run.learner,
+            self.table,
+            kept,
+            weights,
+            updates=self.algorithm.actor_updates,
+            batch_size=self.algorithm.batch_size,
+            draws=self.draws,
+            loss=offpolicy.WeightedLikelihood(),
+        )
 
     def filter(self, turns: np.ndarray) -> np.ndarray:
         """Turns of the trajectories whose outcome surprised the instruction critic most."""
@@ -180,17 +189,6 @@ class DigirlLearner:
     def horizon(self) -> float:
         """1/H, with H the task's horizon and not the length of an episode."""
         return 1.0 / (self.config.rollout.max_turns or self.run.collector.limits.max_turns)
-
-    def imitate(self, turns: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-        """Steps of weighted likelihood on draws from these turns; turns of weight 0 count in the mean."""
-        metrics: dict[str, float] = {}
-        for _ in range(self.algorithm.actor_updates if weights.any() else 0):
-            places = self.draws.integers(len(turns), size=self.algorithm.batch_size)
-            if not weights[places].any():
-                continue
-            batch = offpolicy.to_segments(self.table.transitions(turns[places]), weights[places].tolist())
-            metrics = self.run.learner.update(batch, offpolicy.WeightedLikelihood())
-        return metrics
 
 
 if __name__ == "__main__":

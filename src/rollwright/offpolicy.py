@@ -170,6 +170,43 @@ def success_probability(critic: ValueLearner, head: str, prompts: Sequence[Seque
     return critic.read(prompts)[head].sigmoid().min(dim=0).values
 
 
+class Updates(Protocol):
+    """The learner, as far as imitation needs it."""
+
+    def update(self, segments: Sequence[Segment], loss: WeightedLikelihood) -> dict[str, float]: ...
+
+
+def imitate(
+    learner: Updates,
+    table: TurnTable,
+    turns: Array,
+    weights: Array,
+    *,
+    updates: int,
+    batch_size: int,
+    draws: np.random.Generator,
+    loss: WeightedLikelihood,
+) -> dict[str, float]:
+    """Optimiser steps of weighted likelihood, each on turns drawn uniformly with replacement.
+
+    A draw of weight 0 counts in the mean, so the step's size says how much of the data is worth imitating. A batch
+    without any weight is left out.
+
+    Args:
+        turns, weights: [n] numbers of turns, and what each is worth.
+
+    Returns:
+        Metrics of the last step; empty where there was none.
+    """
+    metrics: dict[str, float] = {}
+    for _ in range(updates if weights.any() else 0):
+        places = draws.integers(len(turns), size=batch_size)
+        if weights[places].any():
+            batch = to_segments(table.transitions(turns[places]), weights[places].tolist())
+            metrics = learner.update(batch, loss)
+    return metrics
+
+
 class Saved(Protocol):
     """State as JSON."""
 

@@ -1,0 +1,99 @@
+"""Filtered behaviour cloning: imitate the best of what is stored, or of what the policy itself just did.
+
+    for each step:
+        collect   episodes (not in the offline steps), into the store
+        filter    the best fraction by return (or by the verdict)
+        update    -log pi of their actions
+
+Offline with `algorithm.offline_steps` and `replay.stores`; online filtered BC (expert iteration) without; both, one
+after the other. With `algorithm.top_frac=1` it is plain behaviour cloning: the baseline that every other method has to
+beat. Sources: arXiv:2311.18232 (%BC and online %BC of LMRL-Gym); docs/methods/filtered_bc.md.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/filtered_bc.py recipes/text/maze_filtered.yaml
+"""
+
+from __future__ import annotations
+
+from rollwright.generation.launch_env import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+import sys  # noqa: E402
+from typing import ClassVar, Literal  # noqa: E402
+
+import numpy as np  # noqa: E402
+from pydantic import Field  # noqa: E402
+
+from rollwright import offpolicy  # noqa: E402
+from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.errors import ConfigError  # noqa: E402
+from rollwright.plan import plan_text  # noqa: E402
+from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402
+from rollwright.settings import LoopConfig, ReplaySettings  # noqa: E402
+from rollwright.training import Training  # noqa: E402
+
+
+class AlgorithmSettings(Config):
+    """What is imitated, and how often."""
+
+    score: Literal["return", "success"] = Field("return", description="What the best are the best in.")
+    top_frac: float = Field(0.1, gt=0, le=1, description="Share of trajectories that is imitated; 1 = all of them.")
+    positive_only: bool = Field(False, description="success: never imitate a failure, however few succeed.")
+    fresh_only: bool = Field(False, description="Imitate this step's own episodes only (online %BC).")
+    offline_steps: int = Field(0, ge=0, description="First steps, which only learn from `replay.stores`.")
+    updates: int = Field(20, ge=1, description="Optimiser steps for one step of the run.")
+    batch_size: int = Field(64, ge=1, description="Turns of one optimiser step.")
+
+    only_for: ClassVar[Readers] = {"positive_only": {"score": ("success",)}}
+
+
+class FilteredBcConfig(LoopConfig):
+    """Everything a filtered BC run reads."""
+
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+    replay: ReplaySettings = ReplaySettings()
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(FilteredBcConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    algorithm = config.algorithm
+    if algorithm.offline_steps and not config.replay.stores:
+        raise ConfigError("algorithm.offline_steps learn from stored trajectories: name some in replay.stores")
+    with Training.start(config) as run:
+        table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
+        if algorithm.offline_steps and algorithm.top_frac < 1:
+            offpolicy.require_outcomes(table, valid_turns(table))
+        for step in run.steps():
+            groups = [] if step < algorithm.offline_steps else run.score(run.collect(step))
+            known = len(table.trajectories)
+            run.remember(step, groups)
+            table.refresh()
+            turns = best(table, algorithm, first=known if algorithm.fresh_only and groups else 0)
+            offpolicy.require_vocabulary(table, turns, offpolicy.vocab_size(run.learner.policy))
+            with run.learning():
+                metrics = offpolicy.imitate(
+                    run.learner,
+                    table,
+                    turns,
+                    np.ones(len(turns)),
+                    updates=algorithm.updates,
+                    batch_size=algorithm.batch_size,
+                    draws=np.random.default_rng([config.run.seed, step]),
+                    loss=offpolicy.WeightedLikelihood(aggregation="token-mean"),
+                )
+            run.sync()
+            run.finish(step, groups, metrics | {"bc/turns_count": float(len(turns))})
+
+
+def best(table: TurnTable, algorithm: AlgorithmSettings, *, first: int) -> np.ndarray:
+    """Turns of the best trajectories from number `first` on."""
+    turns = valid_turns(table)
+    turns = turns[table.owners()[turns] >= first]
+    owners = np.unique(table.owners()[turns])
+    scores = offpolicy.outcomes(table) if algorithm.score == "success" else table.trajectories["total_reward"]
+    kept = best_trajectories(scores, algorithm.top_frac, positive_only=algorithm.positive_only, among=owners)
+    return keep_trajectories(table, kept, among=turns)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What off-policy recipes share: stored turns as segments, objectives on them, refusals of data that teach nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from rollwright.errors import DataError
+from rollwright.learner import Learner
+from rollwright.models import load_policy
+from rollwright.offpolicy import (
+    WebRLObjective,
+    WeightedLikelihood,
+    imitate,
+    outcomes,
+    require_outcomes,
+    require_vocabulary,
+    to_segments,
+)
+from rollwright.replay import TurnTable, valid_turns
+from rollwright.store import TrajectoryStore
+from rollwright.tiny import make_tiny_model
+from rollwright.types import StopReason, Task, Trajectory, Turn
+
+
+def episode(name: str, *turns: tuple[tuple[int, ...], tuple[int, ...]], reward: float, success: bool) -> Trajectory:
+    made = [Turn(prompt_ids=p, action_ids=a, action_logprobs=(-1.0,) * len(a), text="") for p, a in turns]
+    made[-1] = Turn(
+        prompt_ids=made[-1].prompt_ids,
+        action_ids=made[-1].action_ids,
+        action_logprobs=made[-1].action_logprobs,
+        text="",
+        rewards={"env": reward},
+    )
+    task = Task(id="t", split="train")
+    return Trajectory(id=name, task=task, seed=0, turns=tuple(made), stop_reason=StopReason.TERMINATED, success=success)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> TurnTable:
+    store = TrajectoryStore(tmp_path / "store")
+    good = episode("good", ((5, 6), (7, 8)), ((5, 9), (10,)), reward=1.0, success=True)
+    bad = episode("bad", ((5, 6), (11, 12)), reward=0.0, success=False)
+    store.append([good, bad])
+    return TurnTable(store)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(path, texts=["some words to make a vocabulary of"], hidden=32, layers=2, context_length=64, seed=0)
+    return path
+
+
+def learner(folder: Path, rate: float = 1e-2) -> Learner:
+    policy, _ = load_policy(folder, "float32")
+    return Learner(Accelerator(), policy, learning_rate=rate)
+
+
+def test_imitation_raises_what_is_weighted_and_leaves_the_rest(table: TurnTable, folder: Path) -> None:
+    model, turns = learner(folder), valid_turns(table)
+    segments = to_segments(table.transitions(turns), [1.0, 1.0, 0.0])
+    before = [float(row.sum()) for row in model.logprobs(segments)]
+    metrics = imitate(
+        model,
+        table,
+        turns,
+        np.array([1.0, 1.0, 0.0]),
+        updates=15,
+        batch_size=8,
+        draws=np.random.default_rng(0),
+        loss=WeightedLikelihood(),
+    )
+    after = [float(row.sum()) for row in model.logprobs(segments)]
+    assert after[0] > before[0] + 1 and after[1] > before[1] + 1 and after[2] < before[2]
+    assert 0 < metrics["policy/kept_frac"] < 1
+    assert not imitate(
+        model,
+        table,
+        turns,
+        np.zeros(3),
+        updates=5,
+        batch_size=8,
+        draws=np.random.default_rng(0),
+        loss=WeightedLikelihood(),
+    ), "nothing worth imitating, no step"
+
+
+def test_the_sum_over_an_action_counts_turns_of_weight_zero(table: TurnTable, folder: Path) -> None:
+    """Loss = -(1 / batch) * sum of the kept actions' log-probs, as the DigiRL card has it."""
+    model = learner(folder)
+    segments = to_segments(table.transitions([0, 1, 2]), [1.0, 0.0, 0.0])
+    expected = -float(model.logprobs(segments)[0].sum()) / 3
+    assert model.update(segments, WeightedLikelihood())["optim/loss"] == pytest.approx(expected, abs=1e-5)
+    token_mean = WeightedLikelihood(aggregation="token-mean")
+    again = learner(folder)
+    assert again.update(segments, token_mean)["optim/loss"] == pytest.approx(expected * 3 / 5, abs=1e-5)
+
+
+@pytest.mark.parametrize(("form", "expected"), [("squared", (1.0 + 0.25) / 2), ("released", 0.5 / 2)])
+def test_webrl_at_the_reference_through_the_learner(table: TurnTable, folder: Path, form: str, expected: float) -> None:
+    """At pi = pi_ref the log-ratio is 0: the squared form leaves A^2, the released one 0.5 for a target of 1."""
+    model = learner(folder)
+    turns = table.transitions([0, 2])
+    plain = to_segments(turns, [0.0, 0.0])
+    weights = [1.0, -0.5] if form == "squared" else [1.0, -0.6]
+    segments = to_segments(turns, weights, model.logprobs(plain))
+    loss = model.update(segments, WebRLObjective(form=form, num_tokens=2.0))["optim/loss"]  # type: ignore[arg-type]
+    assert loss == pytest.approx(expected, abs=1e-5)
+
+
+def test_outcomes_take_the_verdict_before_the_return(table: TurnTable) -> None:
+    assert outcomes(table).tolist() == [1.0, 0.0]
+
+
+def test_data_that_cannot_teach_are_refused(tmp_path: Path, table: TurnTable) -> None:
+    store = TrajectoryStore(tmp_path / "flat")
+    store.append([episode(str(i), ((5,), (6,)), reward=0.0, success=False) for i in range(3)])
+    flat = TurnTable(store)
+    with pytest.raises(DataError, match="no reward at all"):
+        require_outcomes(flat, valid_turns(flat))
+    require_outcomes(table, valid_turns(table))
+    with pytest.raises(DataError, match=r"token id 12, the model's vocabulary has 10.*another tokenizer"):
+        require_vocabulary(table, valid_turns(table), 10)
+    require_vocabulary(table, valid_turns(table), 13)
+
+
+def test_reference_log_probs_travel_with_their_turn(table: TurnTable) -> None:
+    rows = [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0])]
+    segments = to_segments(table.transitions([0, 1]), [0.5, -1.0], rows)
+    assert [s.logprobs_ref for s in segments] == [(-1.0, -2.0), (-3.0,)]
+    assert [s.advantages for s in segments] == [(0.5, 0.5), (-1.0,)]
