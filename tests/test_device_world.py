@@ -117,6 +117,17 @@ def test_solvers_stay_calm_when_somebody_else_touches_the_phone() -> None:
     assert recovered > 0.1 * len(TEMPLATES), "many solvers look where they are and go on"
 
 
+def test_a_careless_teacher_is_worse_and_repeats_itself() -> None:
+    names = [name for name in TEMPLATES if name.startswith("settings_")]
+    world = build(templates=names, splits="seed", distractors="none", teacher_optimal_frac=0.7)
+    env, rate = world.make(), Counter[bool | None]()
+    for task in world.tasks("train"):
+        one, two = (play(world, env, task, episode_seed("train", "careless")) for _ in range(2))
+        assert one == two
+        rate[one[1]] += 1
+    assert 0 < rate[True] < len(names), rate
+
+
 # The verdict
 
 
@@ -393,6 +404,7 @@ def test_nothing_of_an_episode_is_left_in_the_next() -> None:
         ({"distractors": "loads"}, "distractors"),
         ({"splits": "both"}, "splits"),
         ({"finish": "never"}, "finish"),
+        ({"teacher_optimal_frac": 2}, "teacher_optimal_frac"),
     ],
 )
 def test_wrong_options_are_named(options: dict, message: str) -> None:

@@ -32,6 +32,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from rollwright.errors import ConfigError
+
 from . import widgets as w
 from .app import App, Frame, Ui
 from .keys import key_code, typed_by
@@ -464,6 +466,7 @@ def build(
     distractors: Distractors | Literal["by_difficulty"] = "by_difficulty",
     finish: Literal["declared", "automatic"] = "declared",
     instructions: bool = True,
+    teacher_optimal_frac: float = 1.0,
     max_chars: int = 6000,
     screenshots: str | None = None,
     screenshot_scale: float = 0.5,
@@ -479,6 +482,7 @@ def build(
         finish: "declared" counts success only once the policy says `done`, as AndroidWorld does; "automatic" ends the
             episode as soon as the state is reached.
         instructions: whether the rules stand in the system prompt; a tiny model is better off without.
+        teacher_optimal_frac: share of the teacher's actions that are its solver's; the rest are taps anywhere.
         max_chars: longer screens are cut.
         screenshots: folder for a PNG of every screen, attached to the observation; None draws nothing.
         screenshot_scale: its size, as a part of 1080x2400.
@@ -502,5 +506,12 @@ def build(
         screenshot_scale=screenshot_scale,
     )
     chosen = chosen_templates(templates)
-    text = world.INSTRUCTIONS if instructions else ""
-    return world.PhoneWorld(templates=chosen, splits=splits, options=options, instructions=text)
+    if not 0.0 <= teacher_optimal_frac <= 1.0:
+        raise ConfigError(f"device.phone needs teacher_optimal_frac within [0, 1], got {teacher_optimal_frac}")
+    return world.PhoneWorld(
+        templates=chosen,
+        splits=splits,
+        options=options,
+        instructions=world.INSTRUCTIONS if instructions else "",
+        optimal_frac=teacher_optimal_frac,
+    )

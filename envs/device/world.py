@@ -78,6 +78,11 @@ class PhoneEnv:
         self._over = True
 
     @property
+    def seed(self) -> int:
+        """The seed of the running episode."""
+        return self._seed
+
+    @property
     def template(self) -> Template:
         """The template of the running episode."""
         return self._templates[self._task_id]
@@ -214,15 +219,24 @@ class PhoneEnv:
 
 
 class PhoneTeacher:
-    """Plays a template's own solver. One may play many episodes at a time; each starts with the environment's own."""
+    """Plays a template's own solver; one teacher may play many episodes at a time.
 
-    def __init__(self) -> None:
+    With `optimal_frac` below 1 the rest of its actions are taps anywhere, after which the solver starts anew from
+    wherever it is: a careless player, to be imitated and then surpassed. Its draws are fixed by seed and turn.
+    """
+
+    def __init__(self, optimal_frac: float = 1.0) -> None:
+        self._optimal_frac = optimal_frac
         self._plays: WeakKeyDictionary[PhoneEnv, tuple[int, Hands, Iterator[str]]] = WeakKeyDictionary()
 
     def act(self, env: Environment, observation: Observation) -> str:
         """The next action of the solver; `done` when it has come to its end or to nothing."""
         if not isinstance(env, PhoneEnv):
             raise TypeError(f"this teacher uses phones, not {type(env).__name__}")
+        rng = random.Random(f"{env.seed}/{env.turns}")
+        if rng.random() >= self._optimal_frac:
+            self._plays.pop(env, None)
+            return f"tap {rng.randrange(len(env.elements))}"
         episode, hands, play = self._plays.get(env, (-1, Hands(), iter(())))
         if episode != env.episode:
             hands = Hands()
@@ -251,7 +265,9 @@ class PhoneWorld:
         make_backend: Callable[[], Backend] = InProcess,
         execution: Execution = "inline",
         instructions: str = INSTRUCTIONS,
+        optimal_frac: float = 1.0,
     ) -> None:
+        self._optimal_frac = optimal_frac
         self.execution = execution
         self.instructions = instructions
         self.options = options
@@ -268,7 +284,7 @@ class PhoneWorld:
         return PhoneEnv(self._templates, self.options, self._make_backend())
 
     def teacher(self, task: Task) -> PhoneTeacher:
-        return PhoneTeacher()
+        return PhoneTeacher(self._optimal_frac)
 
     def texts(self) -> Sequence[str]:
         """The commonest words a tiny model reads and writes in these tasks, gathered by playing them.
