@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy
@@ -147,8 +150,6 @@ def play(engine, *, delays: random.Random, journal: Journal | None = None, paral
         step = env.step
 
         def slow(action: str):
-            import time
-
             time.sleep(delays.random() * 0.01)
             return step(action)
 
@@ -254,3 +255,44 @@ def test_must_resume_refuses_an_empty_folder(tmp_path: Path) -> None:
     done = subprocess.run([*command, f"run.folder={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0 and "no usable checkpoint" in done.stderr
     assert issubclass(RunFolderError, Exception)
+
+
+def ranks_of(launcher: int) -> list[int]:
+    """The processes under a launcher that run the recipe."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    found = [launcher]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    ours = []
+    for pid in found[1:]:
+        with contextlib.suppress(OSError):
+            if b"recipes/grpo.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                ours.append(pid)
+    return ours
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_rank_that_dies_ends_the_run_and_leaves_a_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    make_tiny_model(tmp_path / "tiny", texts=build_maze(wording="compact").texts(), hidden=32, layers=1)
+    words = [f"model.path={tmp_path / 'tiny'}", f"run.folder={run}", "run.steps=100000", "run.checkpoint_every=1"]
+    words += ["rollout.groups_per_step=2", "rollout.group_size=2", "rollout.max_turns=2", "rollout.schedule=rounds"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu_zero1.yaml"]
+    command += ["recipes/grpo.py", "recipes/text/maze_grpo.yaml", *words]
+    with (tmp_path / "log").open("wb") as log:
+        launcher = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    try:
+        while not list((run / "checkpoints").glob("step_*")):
+            assert launcher.poll() is None, (tmp_path / "log").read_text()[-4000:]
+            time.sleep(0.5)
+        os.kill(ranks_of(launcher.pid)[-1], signal.SIGKILL)
+        assert launcher.wait(timeout=600) != 0
+    finally:
+        for pid in [*ranks_of(launcher.pid), launcher.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert Checkpoints(run / "checkpoints").latest() is not None
