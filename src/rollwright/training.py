@@ -202,7 +202,8 @@ class Training:
         return self._play("episodes in place of equal groups", count, lambda: self.pipeline.more(count))
 
     def _play(self, what: str, groups: int, take: Callable[[], list[Group]]) -> list[Group]:
-        total = groups * self.config.rollout.group_size
+        rollout = self.config.rollout  # running ahead, episodes of later steps end here too: no total is known
+        total = None if rollout.max_staleness else groups * rollout.group_size
         bar = Progress(what, total=total)
         with self._timed("time/collect_s"), bar, self.pipeline.ahead.watched(lambda _: bar.advance()):
             return take()
