@@ -124,6 +124,12 @@ HEADER = (
 )  # fmt: skip
 
 
+NOTES = """Success: sampled episodes of at most 20 moves from held-out starts, no delays; the interval takes training
+runs as the units. Shares are of each lane's wall time (`ledger/` in docs/metrics.md). Running ahead also fills the
+engine's batch: 24 episodes are in flight at most with k = 0, 48 with 1, 64 with 2; and on a machine that others use, as
+this one was, two busy threads get more of it than one. Compare settings, which took turns, not seconds."""
+
+
 def report(by_setting: Mapping[int, Sequence[Outcome]], args: argparse.Namespace) -> str:
     minutes = sum(one.wall_s for runs in by_setting.values() for one in runs) / 60
     rows = [row(staleness, runs) for staleness, runs in by_setting.items()]
@@ -141,10 +147,7 @@ def report(by_setting: Mapping[int, Sequence[Outcome]], args: argparse.Namespace
             "",
             table(HEADER, rows),
             "",
-            "Success: sampled episodes of at most 20 moves from held-out starts, no delays; the interval takes",
-            "training runs as the units. Shares are of each lane's wall time (`ledger/` in docs/metrics.md). Running ahead",
-            "also fills the engine's batch: 24 episodes are in flight at most with k = 0, 48 with 1, 64 with 2. Wall times",
-            "are of a machine that others used at the same time: compare settings, which took turns, not seconds.",
+            NOTES,
         ]
     )
 
