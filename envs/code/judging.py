@@ -91,7 +91,8 @@ def describe_failure(answer: Mapping[str, Any]) -> str:
     names = failed.get("names")
     name = str(names[0])[:60] if isinstance(names, list) and names else "error"
     where = str(failed.get("where") or "")[:80].removeprefix("<program>, ")
-    return f"{name}: {str(failed.get('text', ''))[:200]}".rstrip(": ") + (f" ({where})" if where else "")
+    text = f"{name}: {str(failed.get('text', ''))[:200]}".rstrip(": ")
+    return clean_text(text + (f" ({where})" if where else ""))
 
 
 def _first_wrong(
@@ -105,6 +106,11 @@ def _first_wrong(
             return f"{call}: {ended.said}"
         return f"{call} returned {short(got[1])}, which is wrong" if got[0] == "value" else f"{call}: {got[1]}"
     return ""
+
+
+def clean_text(text: str) -> str:
+    """Text that can be encoded: lone surrogates, which a model or a program may produce, become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def short(value: Any, limit: int = 80) -> str:
@@ -189,7 +195,7 @@ def _verdict_of(said: Mapping[str, Any], ended: Ended, trusted: bool) -> Verdict
         if not trusted:
             return Verdict(passed=0, total=1, message=f"no verdict: {ended.said}")
         raise EnvironmentFault(f"the tests gave no verdict: {said.get('broken') or ended.said}")
-    found = {str(name): str(text) for name, text in said["verdicts"].items()}
+    found = {clean_text(str(name)): clean_text(str(text)) for name, text in said["verdicts"].items()}
     failures = {name: text for name, text in found.items() if text}
     message = next((f"{name}: {text}" for name, text in failures.items()), "")
     return Verdict(passed=len(found) - len(failures), total=len(found), message=message, failures=failures)

@@ -22,6 +22,7 @@ from typing import Literal
 from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, state_key
 from rollwright.envs.code import repositories
 from rollwright.envs.code.bugs import Bug, find, known, with_bugs
+from rollwright.envs.code.judging import clean_text
 from rollwright.envs.code.repositories import Repository
 from rollwright.envs.code.sandbox import BoxPool
 from rollwright.envs.code.submission import check_choices, check_positive
@@ -85,7 +86,7 @@ class RepairEnvironment:
     def step(self, action: str) -> StepResult:
         if self._over or self.task is None:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
-        self.used += 1
+        self.used, action = self.used + 1, clean_text(action)
         name, argument, rest = parse_action(action)
         if self.world.style == "patch" or name == "submit":
             return self._submit(action)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, state_key
+from rollwright.envs.code.judging import clean_text
 from rollwright.errors import ConfigError
 from rollwright.types import Task
 
@@ -78,6 +79,7 @@ class SubmissionEnvironment:
     def step(self, action: str) -> StepResult:
         if self._over or self.task is None:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
+        action = clean_text(action)
         judgement = self.world.judge(self.task, action)
         attempt, self.used = self.used, self.used + 1
         self._history.append(action)

@@ -1,0 +1,151 @@
+"""Procedural reasoning problems of the package reasoning-gym, one answer each, scored by the package's own rule.
+
+A question belongs to one split by a hash of its text, so no question that is drawn twice is ever on both sides.
+Task params hold `answer`; the reward `maths` (math-verify) can therefore judge the families with mathematical answers.
+Reward, part `answer`: the package's score in [0, 1]; success asks for 1.
+
+Source: reasoning-gym 0.1 (Apache-2.0). Families that store no answer which their own rule accepts are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from rollwright.env import Observation
+from rollwright.envs.code.submission import (
+    EXECUTION,
+    SNAPSHOTS,
+    Feedback,
+    Judgement,
+    KnownAnswer,
+    SubmissionEnvironment,
+    check_positive,
+)
+from rollwright.errors import ConfigError, MissingDependency
+from rollwright.types import Split, Task
+
+FAMILIES = ("basic_arithmetic", "chain_sum", "gcd", "lcm", "leg_counting", "simple_equations", "spell_backward")
+WITHOUT_ANSWER = ("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")
+INSTRUCTIONS = "Solve the problem. Give the final answer, and nothing else, between <answer> and </answer>."
+MAX_ANSWER = 5_000
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+def answer_in(text: str) -> str:
+    """What stands in the last <answer> pair, or the last line that is not empty."""
+    found = _ANSWER.findall(text)
+    if found:
+        return str(found[-1]).strip()[:MAX_ANSWER]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:MAX_ANSWER] if lines else ""
+
+
+def split_of(question: str) -> Split:
+    """Eight tenths of all questions are for training, one each for validation and test."""
+    bucket = hashlib.sha256(question.encode()).digest()[0] % 10
+    return "validation" if bucket == 0 else "test" if bucket == 1 else "train"
+
+
+@cache
+def _entries(family: str, size: int, seed: int) -> tuple[Any, tuple[dict[str, Any], ...]]:
+    """A family's rule and its first entries, no question twice."""
+    library = _library()
+    dataset = library.create_dataset(family, size=size, seed=seed)
+    found: dict[str, dict[str, Any]] = {}
+    for entry in dataset:
+        found.setdefault(entry["question"], entry)
+    return dataset, tuple(found.values())
+
+
+def _library() -> Any:
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise MissingDependency("code.maths needs reasoning-gym: pip install 'rollwright[code]'") from error
+    return reasoning_gym
+
+
+class MathsWorld:
+    """Questions with one answer. Build it with `build`."""
+
+    name = "code.maths"
+    instructions = INSTRUCTIONS
+    execution = EXECUTION
+    snapshots = SNAPSHOTS
+    max_turns = 1
+    attempts = 1
+    feedback: Feedback = "none"
+
+    def __init__(self, *, families: Sequence[str], problems_per_family: int, seed: int) -> None:
+        self.families = tuple(families)
+        self._size, self._seed = problems_per_family, seed
+
+    def tasks(self, split: Split) -> list[Task]:
+        return [
+            Task(
+                id=f"{family}/{number}",
+                split=split,
+                params={"family": family, "number": number, "answer": str(entry["answer"])},
+            )
+            for family in self.families
+            for number, entry in enumerate(_entries(family, self._size, self._seed)[1])
+            if split_of(entry["question"]) == split
+        ]
+
+    def make(self) -> SubmissionEnvironment:
+        return SubmissionEnvironment(self)
+
+    def observe(self, task: Task) -> Observation:
+        return Observation(text=str(self._entry(task)["question"]), goal="Solve this problem.")
+
+    def judge(self, task: Task, text: str) -> Judgement:
+        """The package's rule on the extracted answer; what it cannot read is wrong."""
+        dataset, _ = _entries(str(task.params["family"]), self._size, self._seed)
+        answer = answer_in(text)
+        try:
+            score = float(dataset.score_answer(answer, self._entry(task))) if answer else 0.0
+        except Exception:  # rules parse what the policy wrote with whatever parser they like
+            score = 0.0
+        right = score >= 1.0
+        return Judgement(parts={"answer": score}, success=right, message="Right." if right else "Wrong.")
+
+    def next_attempt(self, judgement: Judgement) -> str:
+        return judgement.message
+
+    def _entry(self, task: Task) -> dict[str, Any]:
+        return _entries(str(task.params["family"]), self._size, self._seed)[1][int(task.params["number"])]
+
+    def teacher(self, task: Task) -> KnownAnswer:
+        return KnownAnswer(f"<answer>{task.params['answer']}</answer>")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def build(*, families: Sequence[str] = FAMILIES, problems_per_family: int = 100, seed: int = 0) -> MathsWorld:
+    """Reasoning problems.
+
+    Args:
+        families: names of reasoning-gym's datasets.
+        problems_per_family: drawn for each, before they fall into the splits.
+        seed: of the draw.
+
+    Raises:
+        MissingDependency: reasoning-gym is not installed.
+        ConfigError: no families, an unknown one, or one without usable answers.
+    """
+    check_positive("code.maths", problems_per_family=problems_per_family)
+    refused = [family for family in families if family in WITHOUT_ANSWER]
+    if refused or not families:
+        raise ConfigError(f"code.maths needs families that store their answers; {refused or 'none given'}")
+    _library()
+    for family in families:
+        try:
+            _entries(family, problems_per_family, seed)
+        except ValueError as error:
+            raise ConfigError(f"reasoning-gym has no family {family!r}: {error}") from error
+    return MathsWorld(families=families, problems_per_family=problems_per_family, seed=seed)
