@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from rollwright.batching import Segment
 from rollwright.errors import DataError
+from rollwright.generation.base import Ask, BatchEngine, Engine, Generation, Sampling
 from rollwright.losses import Aggregation, webrl_released, webrl_squared, weighted_nll
 from rollwright.records import TokenLoss, TokenRecord
 from rollwright.replay import Transition, TurnTable
@@ -100,6 +103,52 @@ def to_segments(
         )
         for place, (t, weight, ref) in enumerate(zip(transitions, weights, reference, strict=True))
     ]
+
+
+Sampled = Generation
+"""A fresh action, as the engine answers."""
+
+
+def sample_actions(
+    engine: Engine, prompts: Sequence[tuple[int, ...]], sampling: Sampling, *, key: str
+) -> list[Generation]:
+    """One action of the current policy for each prompt. No environment is asked; equal keys draw equal actions.
+
+    Raises:
+        EngineFault: the engine failed. ContextOverflow: a prompt leaves no room for an action.
+    """
+    asks = [
+        Ask(prompt_ids=prompt, sampling=replace(sampling, seed=_seed(f"{key}/{place}")), request_id=f"{key}/{place}")
+        for place, prompt in enumerate(prompts)
+    ]
+    answers = asyncio.run(_ask_all(engine, asks))
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return [answer for answer in answers if isinstance(answer, Generation)]
+
+
+async def _ask_all(engine: Engine, asks: Sequence[Ask]) -> Sequence[Generation | Exception]:
+    """As one batch where the engine can, so that equal asks get equal bits; else each by itself."""
+    if isinstance(engine, BatchEngine):
+        return await engine.generate_together(asks)
+    return await asyncio.gather(*(engine.generate(a.prompt_ids, a.sampling, request_id=a.request_id) for a in asks))
+
+
+def _seed(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 2**31
+
+
+def with_action(transition: Transition, action: Generation) -> Transition:
+    """The same state with another action; its reward and its next state are no longer known and must not be read."""
+    return replace(
+        transition,
+        action_ids=action.token_ids,
+        action_mask=(True,) * len(action.token_ids),
+        logprobs=action.logprobs,
+        reward=float("nan"),
+        next_prompt_ids=(),
+    )
 
 
 def vocab_size(policy: nn.Module) -> int:

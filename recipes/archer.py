@@ -1,0 +1,189 @@
+"""ArCHer: an off-policy critic of whole utterances above, a policy gradient inside each utterance below.
+
+    for each step:
+        collect   episodes (not in the offline steps), into the store: the buffer is everything so far
+        critic    Q(s, a) -> r + gamma V_slow(s'),   V(s) -> Q_slow(s, a') with a' freshly sampled; two heads of each
+        actor     after the warm-up: states from the buffer, fresh a, A = min Q(s, a) - min V(s), -A log pi(a | s)
+        sync      the engine to the new weights
+
+The critic learns from old data, the actor only from what it would say now, so no importance ratio is needed.
+`algorithm.critic=iql` with `algorithm.actor=awr` is the offline form: V by expectile regression on Q_slow(s, a) of the
+stored actions, and the stored actions weighted by exp(A / temperature). Sources: arXiv:2402.19446 and its two released
+repositories; docs/methods/archer.md.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/archer.py recipes/text/maze_archer.yaml
+"""
+
+from __future__ import annotations
+
+from rollwright.generation.launch_env import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import ClassVar, Literal  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from pydantic import Field  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from rollwright import offpolicy  # noqa: E402
+from rollwright.advantages import awr_weights  # noqa: E402
+from rollwright.assembly import open_turn_critic  # noqa: E402
+from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.errors import ConfigError  # noqa: E402
+from rollwright.plan import plan_text  # noqa: E402
+from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
+from rollwright.settings import LoopConfig, ReplaySettings, TurnCriticFit  # noqa: E402
+from rollwright.training import Training  # noqa: E402
+from rollwright.value_learner import ReadingLoss, Readings  # noqa: E402
+from rollwright.values import expectile_loss, td_target  # noqa: E402
+
+
+class AlgorithmSettings(Config):
+    """The two levels."""
+
+    critic: Literal["policy", "iql"] = Field("policy", description="V from fresh actions, or from stored ones (IQL).")
+    actor: Literal["reinforce", "awr"] = Field("reinforce", description="Fresh actions, or stored ones by exp(A).")
+    gamma: float = Field(0.95, ge=0, le=1, description="Discount per turn.")
+    polyak: float = Field(0.1, gt=0, le=1, description="How far the slow critic follows at each critic step.")
+    expectile: float = Field(0.9, gt=0, lt=1, description="iql: tau of the expectile.")
+    temperature: float = Field(1.0, gt=0, description="awr: of exp(A / temperature), not capped.")
+    offline_steps: int = Field(0, ge=0, description="First steps, which only learn from `replay.stores`.")
+    warmup_steps: int = Field(0, ge=0, description="First steps in which only the critic learns.")
+    actor_updates: int = Field(3, ge=0, description="Optimiser steps of the policy for one step of the run.")
+    batch_size: int = Field(128, ge=1, description="States of one optimiser step of the policy.")
+
+    only_for: ClassVar[Readers] = {"expectile": {"critic": ("iql",)}, "temperature": {"actor": ("awr",)}}
+
+
+class ArcherConfig(LoopConfig):
+    """Everything an ArCHer run reads."""
+
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+    replay: ReplaySettings = ReplaySettings()
+    critic: TurnCriticFit = TurnCriticFit(updates=50, batch_size=128)
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(ArcherConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    algorithm = config.algorithm
+    if algorithm.offline_steps and not config.replay.stores:
+        raise ConfigError("algorithm.offline_steps learn from stored trajectories: name some in replay.stores")
+    with Training.start(config) as run:
+        archer = Archer(run, config)
+        for step in run.steps():
+            groups = [] if step < algorithm.offline_steps else run.score(run.collect(step))
+            run.remember(step, groups)
+            with run.learning():
+                archer.begin(step)
+                metrics = archer.fit_critic()
+                if step >= algorithm.warmup_steps:
+                    metrics |= archer.improve_actor()
+            run.sync()
+            run.finish(step, groups, metrics)
+
+
+class Archer:
+    """The critic, the replayed turns, and one step on each level."""
+
+    def __init__(self, run: Training, config: ArcherConfig) -> None:
+        self.run, self.config, self.algorithm = run, config, config.algorithm
+        self.table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
+        heads = {"q": 2, "v": 2}
+        self.critic = open_turn_critic(
+            config, run.learner, config.critic, heads, name="critic", polyak=config.algorithm.polyak
+        )
+        run.attach(self.critic)
+
+    def begin(self, step: int) -> None:
+        """Take in what was collected; draws are fixed by seed and step, so that a resumed run draws the same."""
+        self.table.refresh()
+        self.turns = valid_turns(self.table)
+        self.draws = np.random.default_rng([self.config.run.seed, step])
+        self.sampled = 0
+        offpolicy.require_vocabulary(self.table, self.turns, offpolicy.vocab_size(self.run.learner.policy))
+
+    def draw(self, size: int) -> list[Transition]:
+        """Turns of any age."""
+        return self.table.transitions(self.draws.choice(self.turns, size)) if len(self.turns) else []
+
+    def fresh(self, prompts: Sequence[tuple[int, ...]]) -> list[offpolicy.Sampled]:
+        """What the policy would do now, one action for each state."""
+        self.sampled += 1
+        key = f"{self.config.run.seed}/{self.run.next_step}/fresh/{self.sampled}"
+        return offpolicy.sample_actions(self.run.engine, prompts, self.run.collector.sampling, key=key)
+
+    def fit_critic(self) -> dict[str, float]:
+        """Steps of temporal differences on both heads of Q and V, each head to its own slow copy."""
+        metrics: dict[str, float] = {}
+        for _ in range(self.config.critic.updates if len(self.turns) else 0):
+            batch = self.draw(self.config.critic.batch_size)
+            states = [t.prompt_ids for t in batch]
+            acted = [t.prompt_ids + t.action_ids for t in batch]
+            if self.algorithm.critic == "policy":
+                judged = [s + a.token_ids for s, a in zip(states, self.fresh(states), strict=True)]
+            else:
+                judged = acted
+            targets = {"q": self.q_targets(batch), "v": self.critic.read(judged, slow=True)["q"]}
+            metrics = self.critic.update([*acted, *states], self.loss(targets))
+        if metrics:
+            metrics |= {f"critic/{name}_mean": float(rows.mean()) for name, rows in targets.items()}
+        return metrics
+
+    def q_targets(self, batch: Sequence[Transition]) -> Tensor:
+        """[2, n] r + gamma V_slow(s'); r alone where the task ended, or where a cut left no state to bootstrap from."""
+        follows = [k for k, t in enumerate(batch) if t.next_prompt_ids]
+        after = torch.zeros(2, len(batch))
+        if follows:
+            after[:, follows] = self.critic.read([batch[k].next_prompt_ids for k in follows], slow=True)["v"]
+        rewards = torch.tensor([t.reward for t in batch])
+        done = torch.tensor([not t.next_prompt_ids for t in batch])
+        return td_target(rewards.expand_as(after), after, done.expand_as(after), gamma=self.algorithm.gamma)
+
+    def loss(self, targets: dict[str, Tensor]) -> ReadingLoss:
+        """The first half of the readings are actions (Q), the second half states (V). Means over the batch, added."""
+        half, tau = targets["q"].shape[1], self.algorithm.expectile
+
+        def loss(values: Readings, places: Tensor) -> Tensor:
+            at, is_q = places % half, places < half
+            wanted = {name: rows.to(places.device)[:, at] for name, rows in targets.items()}
+            q = (values["q"] - wanted["q"]).square()
+            if self.algorithm.critic == "iql":
+                v = expectile_loss(values["v"], wanted["v"], tau=tau)
+            else:
+                v = (values["v"] - wanted["v"]).square()
+            return 2 * torch.where(is_q, q, v).sum(dim=0)
+
+        return loss
+
+    def improve_actor(self) -> dict[str, float]:
+        """Steps of policy gradient (or of weighted imitation) under the critic's advantage."""
+        metrics: dict[str, float] = {}
+        for number in range(self.algorithm.actor_updates if len(self.turns) else 0):
+            batch = self.draw(self.algorithm.batch_size)
+            if self.algorithm.actor == "reinforce":
+                if number:
+                    self.run.sync()  # the next actions must be those of the policy that is trained
+                actions = self.fresh([t.prompt_ids for t in batch])
+                batch = [offpolicy.with_action(t, a) for t, a in zip(batch, actions, strict=True)]
+            advantages = self.advantages(batch)
+            weights = advantages
+            if self.algorithm.actor == "awr":
+                weights = awr_weights(advantages, temperature=self.algorithm.temperature, cap=None)
+            segments = offpolicy.to_segments(batch, weights.tolist())
+            metrics = self.run.learner.update(segments, offpolicy.WeightedLikelihood())
+            metrics["archer/advantage_mean"] = float(advantages.mean())
+        return metrics
+
+    def advantages(self, batch: Sequence[Transition]) -> Tensor:
+        """[n] min Q(s, a) - min V(s) by the fast critic."""
+        q = self.critic.read([t.prompt_ids + t.action_ids for t in batch])["q"]
+        v = self.critic.read([t.prompt_ids for t in batch])["v"]
+        return q.min(dim=0).values - v.min(dim=0).values
+
+
+if __name__ == "__main__":
+    main()
