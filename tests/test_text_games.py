@@ -71,11 +71,11 @@ def test_the_solver_finds_every_word_and_is_as_good_as_the_benchmarks_best() -> 
 def test_redrawing_the_word_agrees_with_all_marks_and_is_the_same_game() -> None:
     world, returns = wordle.build(), []
     task = world.tasks("train")[0]
-    for key in range(300):
+    for key in range(200):
         results = solve(world, task, key)
         assert results[-1].success is True
         returns.append(total(results))
-    assert sum(returns) / 300 == pytest.approx(-1.87, abs=0.2)  # as with fixed words; spread 0.7, so 0.2 is 5 errors
+    assert sum(returns) / 200 == pytest.approx(-1.87, abs=0.25)  # as with fixed words; spread 0.7, so 0.25 is 5 errors
 
 
 def test_wordle_seeds_draw_other_words() -> None:

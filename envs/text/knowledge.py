@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Kind = Literal["right", "wrong", "fact", "unclear"]
@@ -54,6 +55,7 @@ class Answer:
     value: str = ""
 
 
+@lru_cache(maxsize=4096)
 def normalise(text: str) -> str:
     """Lower case words with single blanks between them, nothing else."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))

@@ -19,7 +19,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 
 from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
@@ -70,6 +70,7 @@ def consistent(words: Sequence[str], guesses: Sequence[tuple[str, Marks]]) -> tu
     return tuple(word for word in words if all(marks(guess, word) == said for guess, said in valid))
 
 
+@lru_cache(maxsize=4096)
 def most_telling(words: tuple[str, ...]) -> str:
     """The word among `words` whose marks tell most on average (highest entropy); the first of equals."""
     return max(words, key=lambda guess: _entropy(Counter(marks(guess, hidden) for hidden in words)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from rollwright.env import Environment, Snapshots, World
@@ -23,22 +22,29 @@ async def fork(world: World, env: Environment, copies: int) -> list[Environment]
         raise ValueError(f"fork needs 1 copy or more, got {copies}")
     if world.snapshots == "none" or not isinstance(env, Snapshots):
         raise ValueError(f"{world.name} has no snapshots: its episodes can only be played from the start")
-    state: bytes = await _call(world, env.snapshot)
-    made: list[Environment] = []
+    if world.execution == "thread":
+        return await asyncio.to_thread(_fork_blocking, world, env, copies)  # one hand-over to a thread, not one a call
+    return await _fork_here(world, env, copies)
+
+
+def _fork_blocking(world: World, env: Environment, copies: int) -> list[Environment]:
+    return asyncio.run(_fork_here(world, env, copies))
+
+
+async def _fork_here(world: World, env: Any, copies: int) -> list[Environment]:
+    state: bytes = await _result(env.snapshot())
+    made: list[Any] = []
     try:
         for _ in range(copies):
-            made.append(await _call(world, world.make))
-            await _call(world, made[-1].restore, state)  # type: ignore[attr-defined]
+            made.append(await _result(world.make()))
+            await _result(made[-1].restore(state))
     except BaseException:
         for broken in made:
-            await _call(world, broken.close)
+            await _result(broken.close())
         raise
     return made
 
 
-async def _call(world: World, method: Callable[..., Any], *args: object) -> Any:
-    """One method in the style that the world declares."""
-    if world.execution == "thread":
-        return await asyncio.to_thread(method, *args)
-    result = method(*args)
-    return await result if inspect.isawaitable(result) else result
+async def _result(value: Any) -> Any:
+    """What a method gave, waited for where it is a coroutine."""
+    return await value if inspect.isawaitable(value) else value
