@@ -1,0 +1,234 @@
+"""Methods against each other: one world, one start, one budget of episodes, several seeds, held-out success.
+
+    python benchmarks/learning.py --methods grpo ppo filtered_bc digirl archer --world maze --seeds 5
+    python benchmarks/learning.py --methods bc filtered_bc_offline archer_offline --world maze --seeds 5   from a store
+
+Every run is a recipe with its own YAML, started as a user would start it. Online methods get the same number of
+episodes; offline methods the same store and the same number of optimiser steps of the policy. The table gives the
+interquartile mean of held-out success with its 95% stratified bootstrap interval over seeds, the mean return, the
+probability that a run of the method beats one of the baseline (the first method named), and the episodes and minutes
+until an evaluation first reached the threshold. Finished runs are not repeated: --folder keeps them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from _common import RESULTS, command, machine, table
+
+from rollwright.evaluation import load_evaluation
+from rollwright.statistics import (
+    interquartile_mean,
+    probability_of_improvement,
+    stratified_bootstrap,
+    stratified_bootstrap_pair,
+)
+from rollwright.tracking import read_metrics
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A recipe with its settings for one world. `per_step`: episodes of one step, 0 where it learns from a store."""
+
+    recipe: str
+    settings: str
+    per_step: int
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """How the start is made, how the store is filled, and what counts as having learned it."""
+
+    start: tuple[str, str]
+    data: tuple[str, str]
+    threshold: float
+    methods: dict[str, Method]
+
+
+OFFLINE = ("algorithm.offline_steps=100000",)
+WORLDS = {
+    "maze": World(
+        start=("sft.py", "text/maze_sft.yaml"),
+        data=("collect.py", "text/maze_collect.yaml"),
+        threshold=0.9,
+        methods={
+            "grpo": Method(recipe="grpo.py", settings="text/maze_grpo.yaml", per_step=64),
+            "ppo": Method(recipe="ppo.py", settings="text/maze_ppo.yaml", per_step=64),
+            "filtered_bc": Method(recipe="filtered_bc.py", settings="text/maze_filtered.yaml", per_step=64),
+            "digirl": Method(recipe="digirl.py", settings="text/maze_digirl.yaml", per_step=64),
+            "digirl_released": Method(
+                recipe="digirl.py",
+                settings="text/maze_digirl.yaml",
+                per_step=64,
+                words=("algorithm.form=released",),
+            ),
+            "archer": Method(recipe="archer.py", settings="text/maze_archer.yaml", per_step=32),
+            "bc": Method(
+                recipe="filtered_bc.py",
+                settings="text/maze_filtered.yaml",
+                per_step=0,
+                words=(*OFFLINE, "algorithm.top_frac=1"),
+            ),
+            "filtered_bc_offline": Method(
+                recipe="filtered_bc.py", settings="text/maze_filtered.yaml", per_step=0, words=OFFLINE
+            ),
+            "digirl_offline": Method(recipe="digirl.py", settings="text/maze_digirl.yaml", per_step=0, words=OFFLINE),
+            "archer_offline": Method(
+                recipe="archer.py",
+                settings="text/maze_archer.yaml",
+                per_step=0,
+                words=(*OFFLINE, "algorithm.critic=iql", "algorithm.actor=awr", "algorithm.actor_updates=20"),
+            ),
+        },
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One finished run: success per task, mean return, and when an evaluation first reached the threshold."""
+
+    success: dict[str, float]
+    mean_return: float
+    episodes_to: float | None
+    minutes_to: float | None
+    minutes: float
+
+
+def launch(recipe: str, settings: str, *words: str) -> None:
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
+    subprocess.run([*accelerate, f"recipes/{recipe}", f"recipes/{settings}", *words], cwd=ROOT, check=True)
+
+
+def prepare(world: World, folder: Path) -> tuple[Path, Path]:
+    """The common start and the common store, made once."""
+    start, data = folder / "start", folder / "data"
+    if not (start / "policy" / "config.json").exists():
+        launch(*world.start, f"run.folder={start}")
+    launch(*world.data, f"run.folder={data}", f"model.path={start / 'policy'}")
+    return start / "policy", data / "trajectories"
+
+
+def train(method: Method, seed: int, folder: Path, start: Path, store: Path, arguments: argparse.Namespace) -> None:
+    """One run, unless it is finished."""
+    if (folder / "eval" / "final.json").exists():
+        return
+    steps = arguments.episodes // method.per_step if method.per_step else arguments.offline_steps
+    launch(
+        method.recipe,
+        method.settings,
+        f"run.folder={folder}",
+        f"run.seed={seed}",
+        f"run.steps={steps}",
+        f"model.path={start}",
+        f"evaluation.every={max(1, steps // arguments.evaluations)}",
+        f"evaluation.seeds_per_task={arguments.eval_seeds}",
+        *method.words,
+        *([] if method.per_step else [f"replay.stores=[{store}]"]),
+    )
+
+
+def read(folder: Path, threshold: float) -> Outcome:
+    """What a finished run left behind."""
+    rows = load_evaluation(folder / "eval" / "final.json").rows
+    tasks: dict[str, list[float]] = {}
+    for row in rows:
+        tasks.setdefault(row.task, []).append(float(bool(row.success)))
+    episodes = minutes = 0.0
+    first: tuple[float, float] | None = None
+    for line in read_metrics(folder / "metrics.jsonl"):
+        episodes += line.get("rollout/episodes_count", 0.0)
+        minutes += line.get("time/step_s", 0.0) / 60
+        if first is None and line.get("eval/success_frac", 0.0) >= threshold:
+            first = (episodes, minutes)
+    return Outcome(
+        success={task: float(np.mean(wins)) for task, wins in tasks.items()},
+        mean_return=float(np.mean([row.total_return for row in rows])),
+        episodes_to=first[0] if first else None,
+        minutes_to=first[1] if first else None,
+        minutes=minutes,
+    )
+
+
+def scores(outcomes: list[Outcome]) -> np.ndarray:
+    """[seeds, tasks] success."""
+    return np.array([[o.success[task] for task in sorted(o.success)] for o in outcomes])
+
+
+def median_or_never(values: list[float | None]) -> str:
+    """The median over the runs that got there, and how many did."""
+    reached = [value for value in values if value is not None]
+    return f"{np.median(reached):.3g} ({len(reached)}/{len(values)})" if reached else f"never (0/{len(values)})"
+
+
+def report(results: dict[str, list[Outcome]], generator: np.random.Generator) -> tuple[str, dict[str, object]]:
+    """The table, and the same as data."""
+    baseline = next(iter(results))
+    rows, data = [], {}
+    for name, outcomes in results.items():
+        matrix = scores(outcomes)
+        iqm = stratified_bootstrap(matrix, interquartile_mean, generator=generator)
+        better = (
+            None
+            if name == baseline
+            else stratified_bootstrap_pair(
+                matrix, scores(results[baseline]), probability_of_improvement, generator=generator
+            )
+        )
+        rows.append(
+            [
+                name,
+                f"{iqm.point:.3f} [{iqm.low:.3f}, {iqm.high:.3f}]",
+                f"{np.mean([o.mean_return for o in outcomes]):.1f}",
+                "-" if better is None else f"{better.point:.2f} [{better.low:.2f}, {better.high:.2f}]",
+                median_or_never([o.episodes_to for o in outcomes]),
+                median_or_never([o.minutes_to for o in outcomes]),
+                f"{np.mean([o.minutes for o in outcomes]):.1f}",
+            ]
+        )
+        data[name] = {"iqm": iqm.point, "low": iqm.low, "high": iqm.high, "seeds": len(outcomes)}
+    heads = ["method", "IQM success, 95%", "mean return", f"P(better than {baseline})", "episodes to threshold"]
+    return table([*heads, "minutes to threshold", "minutes"], rows), data
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", choices=sorted(WORLDS), default="maze")
+    parser.add_argument("--methods", nargs="+", default=["grpo", "ppo", "filtered_bc", "digirl", "archer"])
+    parser.add_argument("--seeds", type=int, default=5, help="how many training seeds, from 0")
+    parser.add_argument("--episodes", type=int, default=1280, help="budget of an online run")
+    parser.add_argument("--offline-steps", type=int, default=20, help="steps of an offline run")
+    parser.add_argument("--evaluations", type=int, default=10, help="about how many evaluations on the way")
+    parser.add_argument("--eval-seeds", type=int, default=4, help="held-out starts per task")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "learning", help="where the runs are kept")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    world = WORLDS[arguments.world]
+    if unknown := [name for name in arguments.methods if name not in world.methods]:
+        parser.error(f"no method {', '.join(unknown)} for {arguments.world}; there are {', '.join(world.methods)}")
+    folder = arguments.folder.resolve() / arguments.world
+    start, store = prepare(world, folder)
+    results: dict[str, list[Outcome]] = {}
+    for name in arguments.methods:
+        for seed in range(arguments.seeds):
+            train(world.methods[name], seed, folder / name / str(seed), start, store, arguments)
+            results.setdefault(name, []).append(read(folder / name / str(seed), world.threshold))
+    text, data = report(results, np.random.default_rng(0))
+    lines = [f"# Methods on {arguments.world}", "", f"`{command()}`", "", machine("torch", "transformers"), "", text]
+    print("\n".join(lines))
+    (RESULTS / "learning.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if arguments.json:
+        print(json.dumps({"benchmark": "learning", "world": arguments.world, "methods": data}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
