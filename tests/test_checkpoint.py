@@ -60,6 +60,18 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["step_000001"]
 
 
+def test_a_run_that_begins_anew_does_not_find_the_old_ones(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(40, writer("old"), {})
+    assert checkpoints.set_aside() == 1 and checkpoints.latest() is None
+    checkpoints.save(5, writer("new"), {})
+    found = checkpoints.latest()
+    assert found is not None and found.step == 5
+    assert checkpoints.set_aside() == 1 and checkpoints.set_aside() == 0
+    kept = sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "superseded").glob("*/*"))
+    assert kept == ["superseded/0000/step_000040", "superseded/0001/step_000005"]
+
+
 def test_other_ranks_write_their_part_and_nothing_else(tmp_path: Path) -> None:
     waits: list[str] = []
     main = Checkpoints(tmp_path, wait=lambda: waits.append("main"))

@@ -84,6 +84,22 @@ class Checkpoints:
             log.warning("%s is damaged, passing it over: %s", found.path, trouble)
         return None
 
+    def set_aside(self) -> int:
+        """Move what lies here to `superseded/`: a run that begins anew must not find a later step than its own.
+
+        Returns:
+            How many folders were moved, damaged ones included.
+        """
+        if not self.is_main:
+            return 0
+        old = sorted(self.root.glob("step_*"))
+        attempt = sum(1 for _ in (self.root / "superseded").glob("*"))
+        for path in old:
+            aside = self.root / "superseded" / f"{attempt:04d}"
+            aside.mkdir(parents=True, exist_ok=True)
+            path.rename(aside / path.name)
+        return len(old)
+
     def _by_age(self) -> Iterator[Checkpoint]:
         """Checkpoints whose writing was finished, newest first."""
         for path in sorted(self.root.glob("step_*"), reverse=True):

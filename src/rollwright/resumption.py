@@ -126,6 +126,7 @@ def _begin_anew(run: Run, *, keep_journal: bool) -> None:
     if run.learner.ranks.first:
         run.store.rewind(0)
     run.tracker.rewind(0)
+    run.checkpoints.set_aside()
     if keep_journal:
         run.journal.load()
     else:
