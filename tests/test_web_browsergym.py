@@ -48,8 +48,10 @@ class Fake(gymnasium.Env):
         right = action == f"click('{self.right}')"
         return self._see(), float(right), True, False, {}
 
-for name, options in (("fake/one-v0", {}), ("fake/two-v0", {}), ("fake/three-v0", {}), ("fake/crash-v0", {"crash": True})):
-    gymnasium.register(id=name, entry_point=Fake, kwargs=options, disable_env_checker=True, order_enforce=False)
+for name in ("one", "two", "three", "crash"):
+    kwargs = {"crash": name == "crash"}
+    flags = {"disable_env_checker": True, "order_enforce": False}
+    gymnasium.register(id=f"fake/{name}-v0", entry_point=Fake, kwargs=kwargs, **flags)
 """
 
 
