@@ -251,6 +251,23 @@ def test_what_is_finished_first_is_used_first_and_a_straggler_that_grew_too_old_
     assert metrics["rollout/stale_turns_8_frac"] == 1.0 and metrics["rollout/stale_turns_1_frac"] == 0.0
 
 
+def test_of_what_is_finished_the_oldest_goes_first_also_when_it_finished_last() -> None:
+    generator = Held()
+    ahead = Ahead(generator.start, whole=False)
+    ahead.issue([GroupRequest(key=key, task=TASKS[0], seed=1, size=1) for key in "abcd"])
+    generator.finish("d", "c")
+    assert [g.id for g in ahead.take(1)] == ["c"]
+    generator.finish("a")
+    assert [g.id for g in ahead.take(1)] == ["a"]
+    assert [g.id for g in ahead.take(1)] == ["d"] and ahead.outstanding == 1
+
+
+def test_a_piece_that_came_back_whole_can_be_taken_in_parts() -> None:
+    ahead = Ahead(finished(Scripted().play), whole=True)
+    ahead.issue([GroupRequest(key=key, task=TASKS[0], seed=1, size=1) for key in "abc"])
+    assert [[g.id for g in ahead.take(n)] for n in (1, 2)] == [["a"], ["b", "c"]] and ahead.outstanding == 0
+
+
 def test_an_error_of_the_generator_reaches_the_waiting_learner() -> None:
     generator, pipe = held(max_staleness=1, groups_per_step=1)
     caught: list[BaseException] = []

@@ -25,10 +25,16 @@ Start = Callable[[Sequence[GroupRequest], Progress], "Future[list[Group]]"]
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class _Unit:
-    """Groups that come back together."""
+    """Groups that come back together; `size` of them are not taken yet."""
 
     size: int
     future: Future[list[Group]]
+
+    def take(self, count: int) -> list[Group]:
+        """The next `count` of its groups, or what is left of them. It must be done."""
+        left = self.future.result()[-self.size :]
+        self.size -= min(count, self.size)
+        return left[:count]
 
 
 class Ahead:
@@ -45,14 +51,13 @@ class Ahead:
     def __init__(self, start: Start, *, whole: bool) -> None:
         self._start, self._whole = start, whole
         self._watch: Progress | None = None
-        self._units: list[_Unit] = []
-        self._spare: list[Group] = []
+        self._units: list[_Unit] = []  # in the order of issue
         self._changed = threading.Condition()
 
     @property
     def outstanding(self) -> int:
         """Groups that were issued and not taken, finished or not."""
-        return len(self._spare) + sum(unit.size for unit in self._units)
+        return sum(unit.size for unit in self._units)
 
     def issue(self, requests: Sequence[GroupRequest]) -> None:
         """Have these groups played."""
@@ -74,10 +79,11 @@ class Ahead:
             self._changed.wait_for(lambda: self._failed() or self._finished() >= count)
         if failed := self._failed():
             raise failed
+        taken: list[Group] = []
         for unit in [unit for unit in self._units if unit.future.done()]:
-            self._spare += unit.future.result()
-            self._units.remove(unit)
-        taken, self._spare = self._spare[:count], self._spare[count:]
+            if len(taken) < count:
+                taken += unit.take(count - len(taken))
+        self._units = [unit for unit in self._units if unit.size]
         return taken
 
     @contextmanager
@@ -96,7 +102,7 @@ class Ahead:
 
     def close(self) -> None:
         """Give up what is in flight. Idempotent."""
-        units, self._units, self._spare = self._units, [], []
+        units, self._units = self._units, []
         for unit in units:
             unit.future.cancel()
 
@@ -105,7 +111,7 @@ class Ahead:
             self._changed.notify_all()
 
     def _finished(self) -> int:
-        return len(self._spare) + sum(unit.size for unit in self._units if unit.future.done())
+        return sum(unit.size for unit in self._units if unit.future.done())
 
     def _failed(self) -> BaseException | None:
         for unit in self._units:
