@@ -197,12 +197,13 @@ async def test_servers_that_run_already_are_used_and_left_running(servers: Serve
     await servers.engine.generate(ids, Sampling(max_tokens=8, seed=1), request_id="u/0")
 
 
-def test_another_model_or_nobody_at_the_url(servers: Servers):
+def test_another_model_or_nobody_at_the_url(servers: Servers, tmp_path: Path):
     url = servers.engine.urls[0]
     with pytest.raises(EngineFault, match=r"serves policy, rollwright-\w+, expected 'another'"):
         open_tiny(servers.folder, replace(SETUP, urls=(url,), served_name="another"))
+    longer = make_tiny_model(tmp_path, texts=["move up"], hidden=64, layers=2, context_length=2 * CONTEXT)
     with pytest.raises(EngineFault, match=r"takes 4096 tokens, but the run needs 8192 \(engine.max_context\)"):
-        open_servers(servers.folder, replace(SETUP, urls=(url,)), dtype="float32", context_length=8192)
+        open_servers(longer, replace(SETUP, urls=(url,)), dtype="float32", context_length=2 * CONTEXT)
     with pytest.raises(EngineFault, match=r"did not come up within 1 s.*cannot be reached"):
         open_tiny(servers.folder, replace(SETUP, urls=("http://127.0.0.1:9",), start_s=1.0))
 

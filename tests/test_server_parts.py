@@ -34,11 +34,11 @@ from rollwright.generation.server.client import (
     request_body,
     spans_of,
 )
-from rollwright.generation.server.engine import Options, VLLMServerEngine, vocab_size_of
+from rollwright.generation.server.engine import Options, VLLMServerEngine
 from rollwright.generation.server.file_transfer import WeightFiles, sweep
 from rollwright.generation.server.guard import has_living
 from rollwright.generation.server.launch import Launch, served_rank, server_command, server_environment
-from rollwright.generation.server.make import ServerSetup
+from rollwright.generation.server.make import ServerSetup, vocab_size_of
 from rollwright.generation.server.process import ServerProcess
 from rollwright.generation.server.replica import Supervision
 from rollwright.generation.server.routing import Router, session_of
@@ -382,7 +382,7 @@ def engine_over(urls: list[str], model_folder: Path, **changes: Any) -> VLLMServ
     options = Options(
         served_name="policy",
         context_length=64,
-        vocab_size=vocab_size_of(model_folder),
+        vocab_size=vocab_size_of(model_folder, context_length=64),
         supervision=supervision,
         **({"request_s": 30.0} | changes),
     )
@@ -485,3 +485,12 @@ def test_something_else_at_the_url(impostors: list[Impostor], model_folder: Path
     impostors[0].is_no_vllm = True
     with pytest.raises(EngineFault, match=r"answered /v1/models without 'data'.*Is this vLLM"):
         engine_over([impostors[0].url], model_folder)
+
+
+def test_a_context_that_the_model_does_not_have_is_refused_at_once(tmp_path: Path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"text_config": {"vocab_size": 7, "max_position_embeddings": 512}})
+    )
+    assert vocab_size_of(tmp_path, context_length=512) == 7
+    with pytest.raises(ConfigError, match=r"max_context is 1024, but the model in .* takes 512"):
+        vocab_size_of(tmp_path, context_length=1024)

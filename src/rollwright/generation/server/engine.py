@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rollwright.errors import EngineFault
@@ -346,9 +344,3 @@ class VLLMServerEngine:
                     raise  # the update itself is wrong: the next server would fail it too
                 # Nobody knows how far it came: its restart brings the weights.
                 replica.condemn(f"lost in a weight update: {error}")
-
-
-def vocab_size_of(model_folder: Path) -> int:
-    """Size of the embedding, out of the folder's config.json; an id beyond it would kill a server."""
-    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
-    return int(config["vocab_size"] if "vocab_size" in config else config["text_config"]["vocab_size"])

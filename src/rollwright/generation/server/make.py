@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
@@ -12,7 +13,7 @@ from typing import Literal
 
 from rollwright.errors import ConfigError, MissingDependency
 from rollwright.generation.launch_env import has_gpu, usable_cores
-from rollwright.generation.server.engine import Options, VLLMServerEngine, vocab_size_of
+from rollwright.generation.server.engine import Options, VLLMServerEngine
 from rollwright.generation.server.file_transfer import WeightFiles
 from rollwright.generation.server.launch import Launch, server_command, server_environment
 from rollwright.generation.server.process import ServerProcess
@@ -96,7 +97,7 @@ def open_servers(
     options = Options(
         served_name=setup.served_name,
         context_length=context_length,
-        vocab_size=vocab_size_of(model_folder),
+        vocab_size=vocab_size_of(model_folder, context_length=context_length),
         stop_token_ids=stop_token_ids,
         request_s=setup.request_s,
         update_mode=setup.update_mode,
@@ -130,3 +131,19 @@ def open_transport(model_folder: Path, setup: ServerSetup, *, dtype: str) -> Tra
     from rollwright.generation.server.cuda_transport import CudaTransport
 
     return CudaTransport(setup.transport, model_folder, dtype=dtype, ranks=int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def vocab_size_of(model_folder: Path, *, context_length: int) -> int:
+    """Size of the embedding, out of the folder's config.json; an id beyond it would kill a server.
+
+    Raises:
+        ConfigError: the model is not made for so long a context; a server would find out after a minute.
+    """
+    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
+    text = config if "vocab_size" in config else config["text_config"]
+    longest = text.get("max_position_embeddings")
+    if longest is not None and context_length > longest:
+        raise ConfigError(
+            f"engine.max_context is {context_length}, but the model in {model_folder} takes {longest} tokens: lower it"
+        )
+    return int(text["vocab_size"])
