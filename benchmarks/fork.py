@@ -81,10 +81,10 @@ async def forks(world: World, number: int) -> tuple[list[float], int]:
         await call(other.close)
 
 
-async def measure(number: int) -> list[tuple[str, str, list[float], int]]:
-    """Family, world, times and snapshot size of every world that can be forked here."""
+async def measure(number: int, worlds: list[str]) -> list[tuple[str, str, list[float], int]]:
+    """Family, world, times and snapshot size of every world (of these, if any are named) that can be forked here."""
     found = []
-    for name in available("envs"):
+    for name in worlds or available("envs"):
         for family, options in OPTIONS.get(name, [(name.partition(".")[0], {})]):
             try:
                 world = create("envs", name, options)
@@ -104,8 +104,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one final JSON line")
     parser.add_argument("--forks", type=int, default=50, help="per world")
+    parser.add_argument("--worlds", nargs="*", default=[], help="only these, such as web.sites; default: all")
     arguments = parser.parse_args()
-    found = asyncio.run(measure(arguments.forks))
+    found = asyncio.run(measure(arguments.forks, arguments.worlds))
     rows = [
         [name, family, f"{statistics.median(times):.2f}", f"{min(times):.2f}", f"{max(times):.2f}", size]
         for family, name, times, size in found
