@@ -79,13 +79,13 @@ def measure(world: Any, seconds: float) -> tuple[float, float]:
 
 
 async def fork_ms(world: Any, copies: int) -> float:
-    """Milliseconds per copy, the best of five rounds: what the work costs, not what the machine's other work does."""
+    """Milliseconds per copy, the best of twenty rounds: what the work costs, not what the machine's other work does."""
     task, env = world.tasks("train")[0], world.make()
     observation = as_observation(env.reset(task, episode_seed("train", "bench", 0)))
     env.step("")
     env.step(next_action(world, task, env, observation))
     rounds = []
-    for _ in range(5):
+    for _ in range(20):
         begun = time.perf_counter()
         await fork(world, env, copies)
         rounds.append((time.perf_counter() - begun) / copies * 1000)
@@ -109,7 +109,7 @@ def main() -> None:
     text = "\n\n".join(
         [
             "# Text worlds: steps, resets and forks",
-            "One environment, one thread. Fork: milliseconds per copy, best of five rounds.",
+            "One environment, one thread. Fork: milliseconds per copy, best of twenty rounds.",
             table(["world", "steps/s", "resets/s", "fork ms"], rows),
             f"`{command()}`\n\n{machine('pydantic', 'chess')}",
         ]
