@@ -16,8 +16,11 @@ from rollwright.errors import ConfigError, EnvironmentFault
 pytest.importorskip("gymnasium")
 
 _FAKE = """
+import importlib.util
 import random
 import gymnasium
+
+assert importlib.util.find_spec("watchdog") is None, "the bridge's own folder hides packages"
 
 class Fake(gymnasium.Env):
     '''A page with buttons, one of them right; observations, errors and ends as BrowserGym gives them.'''

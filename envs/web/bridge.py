@@ -87,4 +87,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # A program's own folder comes first on the path: its neighbour browsergym.py would hide the package of that name.
+    sys.path.pop(0)
     main()
