@@ -7,10 +7,28 @@ from collections.abc import Sequence
 
 from rollwright.errors import ConfigError
 
-from . import templates_documents, templates_online, templates_people, templates_settings, templates_time
+from . import (
+    templates_calls,
+    templates_documents,
+    templates_files,
+    templates_mail,
+    templates_online,
+    templates_people,
+    templates_settings,
+    templates_time,
+)
 from .task import Template
 
-_MODULES = (templates_settings, templates_people, templates_time, templates_documents, templates_online)
+_MODULES = (
+    templates_settings,
+    templates_people,
+    templates_calls,
+    templates_time,
+    templates_documents,
+    templates_files,
+    templates_online,
+    templates_mail,
+)
 TEMPLATES: dict[str, Template] = {template.name: template for m in _MODULES for template in m.TEMPLATES}
 """By name. Names begin with the app: `contacts_add`."""
 

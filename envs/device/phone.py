@@ -27,17 +27,17 @@ Chance      pop-ups, permission questions and slow loads, by `Setup.distractors`
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rollwright.errors import ConfigError
 
+from . import interruptions
 from . import widgets as w
 from .app import App, Frame, Ui
 from .keys import key_code, typed_by
-from .storage import Store, Value
+from .setup import START_MS, Distractors, Setup
+from .storage import Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,46 +45,10 @@ if TYPE_CHECKING:
     from .world import PhoneWorld
 
 STEP_MS = 1000
-START_MS = 1_772_442_000_000  # Monday, 2 March 2026, 09:00:00 UTC
 HOLD_MS, SLOP_PX = 500, 24
 MAX_FIELD_CHARS = 2000
 _SNAPSHOT = b"rollwright-phone-1\n"
-
-Distractors = Literal["none", "some", "many"]
-_POPUP_EVERY = {"none": 0, "some": 14, "many": 7}
-_SLOW_ONE_IN = {"none": 0, "some": 6, "many": 3}
-POPUPS = (
-    ("Software update", "A new version is ready to install.", "Not now"),
-    ("Battery", "Battery saver is recommended.", "Dismiss"),
-    ("Rate this app", "Are you happy with this app?", "Later"),
-    ("Storage", "Storage is almost full.", "Ignore"),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """How a phone starts, as plain data: the same over ADB as in process.
-
-    `rows`: content uri to rows; `settings`: namespace to name to value; `files`: path to text. Folders are made.
-    """
-
-    rows: Mapping[str, Sequence[Mapping[str, Value]]] = field(default_factory=dict)
-    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    now_ms: int = START_MS
-    distractors: Distractors = "none"
-    seed: int = 0
-
-    def as_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Setup:
-        """Raises ValueError for what `as_json` did not write."""
-        try:
-            return cls(**json.loads(text))
-        except (TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"this is not the JSON of a phone's setup: {error}") from error
+__all__ = ["START_MS", "STEP_MS", "Distractors", "Phone", "Setup", "build"]
 
 
 class Phone:
@@ -189,7 +153,7 @@ class Phone:
 
     def _draw_window(self) -> w.Widget:
         if self.popup:
-            return self._finish(self._popup_window(), "android")
+            return self._finish(interruptions.popup_window(self), "android")
         ui = self._ui = self._make_ui()
         screen = self._screen(ui)
         name = ui.frame.dialog
@@ -203,8 +167,8 @@ class Phone:
         if ui.frame.ready_ms > self.now_ms:
             bar = w.Widget("ProgressBar", desc="Loading", resource_id="progress", height=200)
             return w.screen(w.toolbar(self.app.name), bar)
-        if self.app.permission and self._permission() == "denied":
-            return self._denied_screen()
+        if self.app.permission and self.permission() == "denied":
+            return interruptions.denied_screen(self)
         return self.app.screens[ui.frame.screen](ui)
 
     def _finish(self, root: w.Widget, package: str) -> w.Widget:
@@ -292,10 +256,8 @@ class Phone:
     def _pass_time(self, ms: int) -> None:
         self.now_ms += ms
         self.touches += 1
-        every = _POPUP_EVERY[self.distractors]
-        if every and not self.popup and self._draw("popup", self.touches) % every == 0:
-            title, text, button = POPUPS[self._draw("which", self.touches) % len(POPUPS)]
-            self.popup = {"kind": "notice", "title": title, "text": text, "button": button}
+        if not self.popup:
+            self.popup = interruptions.notice(self.distractors, self.seed, self.touches)
         self.invalidate()
 
     def _edit(self, change: Callable[[str], str]) -> bool:
@@ -367,50 +329,26 @@ class Phone:
         if screen:
             stack.append(Frame(screen=screen, args=args or {}))
         app = self.apps[name]
-        if fresh and app.permission and self.distractors != "none" and not self._permission():
-            self.popup = {"kind": "permission", "title": f"Allow {name} to {app.permission}?", "app": name}
+        if fresh and app.permission and self.distractors != "none" and not self.permission():
+            self.popup = interruptions.question(app)
 
     def _ready_ms(self) -> int:
         """When a screen opened now will have loaded. One that loads at once is ready already."""
-        one_in = _SLOW_ONE_IN[self.distractors]
-        if not one_in or self.foreground == "Launcher" or self._draw("slow", self.touches) % one_in:
+        if self.foreground == "Launcher":
             return 0
-        return self.now_ms + (2 + self._draw("how slow", self.touches) % 2) * STEP_MS
+        steps = interruptions.loading_steps(self.distractors, self.seed, self.touches)
+        return self.now_ms + steps * STEP_MS if steps else 0
 
-    def _draw(self, purpose: str, number: int) -> int:
-        return zlib.crc32(f"{self.seed}/{purpose}/{number}".encode())
+    # Permissions
 
-    # Permissions and pop-ups
-
-    def _permission(self) -> str:
+    def permission(self) -> str:
+        """What the app in the foreground was told: `granted`, `denied`, or empty where nobody asked yet."""
         return self.store.setting("permission", self.app.package) or ""
 
-    def _grant(self, answer: str) -> None:
+    def grant(self, answer: str) -> None:
+        """Answer the question of the app in the foreground."""
         self.store.put_setting("permission", self.app.package, answer)
         self.popup = {}
-
-    def _popup_window(self) -> w.Widget:
-        popup = self.popup
-        if popup["kind"] == "permission":
-            return w.dialog(
-                popup["title"],
-                w.button("Allow", lambda: self._grant("granted"), rid="permission_allow_button"),
-                w.button("Don't allow", lambda: self._grant("denied"), rid="permission_deny_button"),
-                rid="permission_dialog",
-            )
-        return w.dialog(
-            popup["title"],
-            w.label(popup["text"], rid="message"),
-            w.button(popup["button"], lambda: self.popup.clear(), rid="popup_close"),
-            rid="popup",
-        )
-
-    def _denied_screen(self) -> w.Widget:
-        return w.screen(
-            w.toolbar(self.app.name),
-            w.label(f"{self.app.name} needs permission to {self.app.permission}."),
-            w.button("Allow access", lambda: self._grant("granted"), rid="allow_access"),
-        )
 
     # Files, for those who do not want to name the time
 

@@ -1,4 +1,4 @@
-"""Task templates of Contacts, Messages and Phone."""
+"""Task templates of Contacts and Messages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from rollwright.types import Split
 
-from .apps import contacts, dialer, messages
+from .apps import contacts, messages
 from .backend import DeviceState
-from .data import DAY_MS, MESSAGES, Data, new_name, new_phone_number, some_words
+from .data import MESSAGES, Data, new_name, new_phone_number, some_words
 from .phone import START_MS
 from .task import Difficulty, Hands, Params, Template, count, matching, same_answer
 
@@ -25,12 +25,12 @@ def _row(data: Data, name: str) -> dict[str, object]:
     return next(dict(row) for row in data.all(contacts.URI) if row["name"] == name)
 
 
-def _open_card(hands: Hands, name: str) -> Iterator[str]:
+def open_card(hands: Hands, name: str) -> Iterator[str]:
     yield from hands.open("Contacts")
     yield from hands.tap(name)
 
 
-class _AboutContact(Template):
+class AboutContact(Template):
     """A task about one contact `name`; the near miss is the same done to `other`."""
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
@@ -89,7 +89,7 @@ class AddFullContact(AddContact):
         yield from hands.tap("Add star")
 
 
-class DeleteContact(_AboutContact):
+class DeleteContact(AboutContact):
     name, split, difficulty, complexity = "contacts_delete", "train", "medium", 1.4
     goal = "Delete the contact {name}."
 
@@ -98,12 +98,12 @@ class DeleteContact(_AboutContact):
         return gone and count(state, contacts.URI) == p["count"] - 1
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
-        yield from _open_card(hands, p["name"])
+        yield from open_card(hands, p["name"])
         yield from hands.tap("Delete")
         yield from hands.tap("Delete", rid="button1")
 
 
-class ChangeNumber(_AboutContact):
+class ChangeNumber(AboutContact):
     name, split, difficulty, complexity = "contacts_change_number", "train", "medium", 1.6
     goal = "Change the phone number of {name} to {number}."
 
@@ -115,13 +115,13 @@ class ChangeNumber(_AboutContact):
         return bool(changed) and count(state, contacts.URI) == p["count"]
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
-        yield from _open_card(hands, p["name"])
+        yield from open_card(hands, p["name"])
         yield from hands.tap("Edit")
         yield from hands.type("Phone", p["number"])
         yield from hands.tap("Save")
 
 
-class StarContact(_AboutContact):
+class StarContact(AboutContact):
     name, split, difficulty, complexity = "contacts_star", "validation", "easy", 1.0
     goal = "Star the contact {name}."
 
@@ -135,11 +135,11 @@ class StarContact(_AboutContact):
         return [row["name"] for row in matching(state, contacts.URI, starred=1)] == [p["name"]]
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
-        yield from _open_card(hands, p["name"])
+        yield from open_card(hands, p["name"])
         yield from hands.tap("Add star")
 
 
-class AskNumber(_AboutContact):
+class AskNumber(AboutContact):
     name, split, difficulty, complexity, question = "contacts_ask_number", "train", "easy", 1.0, True
     goal = "What is the phone number of {name}?"
 
@@ -147,11 +147,11 @@ class AskNumber(_AboutContact):
         return same_answer(answer, p["phone"])
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
-        yield from _open_card(hands, p["name"])
+        yield from open_card(hands, p["name"])
         yield from hands.answer(hands.read("555"))
 
 
-class SendToContact(_AboutContact):
+class SendToContact(AboutContact):
     name, split, difficulty, complexity = "messages_send", "train", "medium", 1.6
     goal = "Send {name} the message: {body}"
 
@@ -187,7 +187,7 @@ class SendToNumber(Template):
         return {**p, "body": p["body"][:-1]}
 
 
-class _Talk(_AboutContact):
+class _Talk(AboutContact):
     """A task about a conversation: `name` and `other` have one each, and theirs are the newest."""
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
@@ -272,102 +272,6 @@ class AskMessage(_Talk):
         yield from hands.answer(hands.first("message"))
 
 
-class Dial(Template):
-    name, split, difficulty, complexity = "phone_dial", "train", "medium", 2.6
-    goal = "Call the number {phone}."
-
-    def prepare(self, rng: random.Random, data: Data) -> Params:
-        return {"phone": str(rng.randrange(10**5, 10**6))}
-
-    def success(self, state: DeviceState, p: Params, answer: str) -> bool:
-        return bool(matching(state, dialer.URI, number=p["phone"], type=dialer.OUTGOING))
-
-    def solve(self, hands: Hands, p: Params) -> Iterator[str]:
-        yield from hands.open("Phone")
-        for digit in p["phone"]:
-            yield from hands.tap(digit, rid=f"key_{digit}")
-        yield from hands.tap("Call", rid="call")
-
-    def near(self, p: Params) -> Params:
-        return {"phone": p["phone"][:-1]}
-
-
-class CallContact(_AboutContact):
-    name, split, difficulty, complexity = "phone_call_contact", "validation", "easy", 1.0
-    goal = "Call {name}."
-
-    def prepare(self, rng: random.Random, data: Data) -> Params:
-        data.clear(dialer.URI)
-        return super().prepare(rng, data)
-
-    def success(self, state: DeviceState, p: Params, answer: str) -> bool:
-        return [row["number"] for row in matching(state, dialer.URI, type=dialer.OUTGOING)] == [p["phone"]]
-
-    def solve(self, hands: Hands, p: Params) -> Iterator[str]:
-        yield from _open_card(hands, p["name"])
-        yield from hands.tap("Call")
-
-
-class _Calls(_AboutContact):
-    """A task about the call log: the newest call is a missed one of `name`, the one before of `other`."""
-
-    def prepare(self, rng: random.Random, data: Data) -> Params:
-        p = super().prepare(rng, data)
-        data.clear(dialer.URI)
-        for number, ago in ((p["phone"], 60_000), (p["other_phone"], 120_000)):
-            data.add(dialer.URI, number=number, type=dialer.MISSED, date_ms=START_MS - ago)
-        third = rng.choice([row["phone"] for row in data.all(contacts.URI)])
-        data.add(dialer.URI, number=third, type=dialer.INCOMING, date_ms=START_MS - DAY_MS, duration_s=60)
-        return p
-
-    def open_call(self, hands: Hands, p: Params) -> Iterator[str]:
-        yield from hands.open("Phone")
-        yield from hands.tap("Recents", rid="tab")
-        yield from hands.tap(p["name"], rid="call_row")
-
-
-class Block(_Calls):
-    name, split, difficulty, complexity = "phone_block", "train", "medium", 1.4
-    goal = "Block the number of {name}, whose call you have just missed."
-
-    def success(self, state: DeviceState, p: Params, answer: str) -> bool:
-        return [row["number"] for row in matching(state, dialer.BLOCKED_URI)] == [p["phone"]]
-
-    def solve(self, hands: Hands, p: Params) -> Iterator[str]:
-        yield from self.open_call(hands, p)
-        yield from hands.tap("Block number")
-
-
-class CallBack(_Calls):
-    name, split, difficulty, complexity = "phone_call_back", "test", "medium", 1.4
-    goal = "Call back the person whose call was missed last."
-
-    def success(self, state: DeviceState, p: Params, answer: str) -> bool:
-        return [row["number"] for row in matching(state, dialer.URI, type=dialer.OUTGOING)] == [p["phone"]]
-
-    def solve(self, hands: Hands, p: Params) -> Iterator[str]:
-        yield from self.open_call(hands, p)
-        yield from hands.tap("Call back")
-
-
-class CallNobody(Template):
-    name, split, difficulty, complexity, feasible = "phone_call_unknown", "train", "medium", 1.6, False
-    goal = "Call {name} from your contacts. If there is no such contact, say that it cannot be done."
-
-    def prepare(self, rng: random.Random, data: Data) -> Params:
-        return {"name": new_name(rng, data)}
-
-    def success(self, state: DeviceState, p: Params, answer: str) -> bool:
-        return False  # nothing on the phone can make it right: only saying so counts
-
-    def solve(self, hands: Hands, p: Params) -> Iterator[str]:
-        yield from hands.open("Contacts")
-        yield from hands.type("Search contacts", p["name"].split()[0])
-
-    def near(self, p: Params) -> Params:
-        return p
-
-
 TEMPLATES: tuple[Template, ...] = (
     AddContact(),
     AddFullContact(),
@@ -381,9 +285,4 @@ TEMPLATES: tuple[Template, ...] = (
     Reply(),
     Forward(),
     AskMessage(),
-    Dial(),
-    CallContact(),
-    Block(),
-    CallBack(),
-    CallNobody(),
 )
