@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from rollwright.generation.server.make import ServerSetup
     from rollwright.learner import Learner
     from rollwright.ranks import Ranks
-    from rollwright.value_learner import ValueLearner
+    from rollwright.value_learner import CriticLearner, ValueLearner
 
 
 log = logging.getLogger(__name__)
@@ -372,6 +372,36 @@ def open_turn_critic(
         layout=config.learner.layout,
         autocast_dtype=torch.bfloat16 if precision == "bfloat16" else None,
         name=name,
+    )
+
+
+def open_vocabulary_critic(
+    config: LoopConfig,
+    learner: Learner,
+    *,
+    q_heads: int,
+    width: int,
+    bias: float,
+    learning_rate: float,
+    polyak: float | None,
+) -> CriticLearner:
+    """A token-level Q over the vocabulary that starts from the policy's weights, in the learner's precision."""
+    import torch
+
+    from rollwright.optimisation import OptimiserSettings
+    from rollwright.value_learner import CriticLearner
+    from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings
+
+    torch.manual_seed(config.run.seed)
+    precision = resolve_precision(config.learner.precision)
+    return CriticLearner(
+        learner.accelerator,
+        VocabularyQ(learner.policy, VocabularyQSettings(q_heads=q_heads, width=width, bias=bias)),
+        OptimiserSettings(learning_rate=learning_rate),
+        polyak=polyak,
+        token_budget=config.learner.token_budget,
+        layout=config.learner.layout,
+        autocast_dtype=torch.bfloat16 if precision == "bfloat16" else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""A turn-level critic in training: readings in, values out, one optimiser step per batch, Polyak targets."""
+"""Off-policy critics in training: segments in, values out, one optimiser step per batch, Polyak targets."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ Readings = Mapping[str, Tensor]
 """Name of the head -> [heads, N] float32."""
 
 ReadingLoss = Callable[[Readings, Tensor], Tensor]
-"""(values of n readings with gradient, their places [n] in the batch) -> one loss per reading [n]."""
+"""(values of n action tokens with gradient, their places [n] in the flat order) -> one loss per token [n]."""
 
 
-class ValueLearner:
+class CriticLearner:
     """A critic with its optimiser, and its slow copy where targets are bootstrapped.
 
-    With several ranks each calls every method with the same arguments and gets the same answer. The slow copy is kept
-    whole on every rank, so it is refused under ZeRO-3, where the fast one is not whole anywhere.
+    The critic is any module that maps a packed micro-batch to named values of its action tokens. With several ranks
+    each calls every method with the same arguments and gets the same answer. The slow copy is kept whole on every rank,
+    so it is refused under ZeRO-3, where the fast one is not whole anywhere.
 
     Args:
-        policy: the model whose body the critic starts from; it is copied, never trained here.
+        critic: its forward takes a `PackedBatch` and returns name -> [heads, N].
         polyak: how far the slow copy follows at each step; None = no slow copy.
         token_budget, layout: see `batching.pack`.
         autocast_dtype: bfloat16 computes the body in it; heads stay in float32.
@@ -46,8 +47,7 @@ class ValueLearner:
     def __init__(
         self,
         accelerator: Accelerator,
-        policy: nn.Module,
-        settings: TurnCriticSettings,
+        critic: nn.Module,
         optimiser: OptimiserSettings,
         *,
         polyak: float | None = None,
@@ -64,46 +64,69 @@ class ValueLearner:
             raise ConfigError(
                 "a critic with Polyak targets needs its weights whole on each rank: use ZeRO-1 or ZeRO-2 for it"
             )
-        critic = TurnCritic(policy, settings).to(accelerator.device)
+        critic = critic.to(accelerator.device)
         self._slow = copy.deepcopy(critic).requires_grad_(False).eval() if polyak is not None else None
         self._fast = self._optimisation(critic, optimiser)
 
-    def _optimisation(self, critic: TurnCritic, settings: OptimiserSettings) -> Optimisation:
+    def _optimisation(self, critic: nn.Module, settings: OptimiserSettings) -> Optimisation:
         if not self._zero_stage:
             return WholeOptimisation(self.accelerator, critic, settings, name=self.name)
         return ZeroOptimisation(self.accelerator, critic, settings, name=self.name, autocast_dtype=self._autocast_dtype)
 
+    @property
+    def module(self) -> nn.Module:
+        """The critic itself, as it was given."""
+        return self._fast.module
+
+    @property
+    def slow(self) -> nn.Module:
+        """The slow copy.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self._slow is None:
+            raise ConfigError(f"the {self.name} has no slow copy: make it with polyak")
+        return self._slow
+
     @torch.no_grad()
-    def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
-        """Values at the end of every sequence. -> name of the head -> [heads, N] float32 on the CPU.
+    def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]:
+        """Values of every action token, in the flat order. -> name of the head -> [heads, N] float32 on the CPU.
 
         Args:
             slow: by the slow copy, for targets.
 
         Raises:
-            ConfigError: there is no slow copy. ValueError: an empty sequence.
+            ConfigError: there is no slow copy.
         """
-        if slow and self._slow is None:
-            raise ConfigError(f"the {self.name} has no slow copy: make it with polyak")
-        module = self._slow if slow else self._fast.prepared
-        assert module is not None
-        mine = self._share(sequences)
-        found: dict[int, dict[str, Tensor]] = {}
+        module = self.slow if slow else self._fast.prepared
+        mine = share(segments, rank=self.ranks.index, count=self.ranks.count)
         packs = self._pack(mine.segments)
+        columns: dict[str, Tensor] = {}
         for number in range(max(self.ranks.gather(len(packs)))):  # sharded layers are gathered by all ranks together
             packed = packs[number % len(packs)]
             with self._autocast():
                 values = module(packed)
-            for column, place in enumerate(packed.entries.tolist()):
-                found[place] = {name: rows[:, column].float().cpu() for name, rows in values.items()}
-        whole: dict[int, dict[str, Tensor]] = {}
-        for part in self.ranks.gather({index: found[k] for k, index in enumerate(mine.indices)}):
-            whole |= part
-        rows = [whole[index] for index in range(len(sequences))]
-        return {name: torch.stack([row[name] for row in rows], dim=1) for name in rows[0]}
+            for name, rows in values.items():
+                total = sum(len(segment.action_ids) for segment in mine.segments)
+                whole = columns.setdefault(name, torch.zeros(len(rows), total))
+                whole[:, packed.entries.cpu()] = rows.float().cpu()
+        return self._collect(columns, segments, mine)
 
-    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
-        """One optimiser step on the mean loss over all readings; then the slow copy follows.
+    def _collect(self, columns: dict[str, Tensor], segments: Sequence[Segment], mine: Share) -> dict[str, Tensor]:
+        """The columns of all ranks in the flat order of the whole batch."""
+        if self.ranks.count == 1:
+            return columns
+        places = _places(segments, mine)
+        total = sum(len(segment.action_ids) for segment in segments)
+        result = {name: torch.zeros(len(rows), total) for name, rows in columns.items()}
+        for where, part in self.ranks.gather((places, columns)):
+            for name, rows in part.items():
+                result[name][:, where] = rows[:, : len(where)]  # a stand-in's columns belong nowhere
+        return result
+
+    def update_tokens(self, segments: Sequence[Segment], loss: ReadingLoss) -> dict[str, float]:
+        """One optimiser step on the mean loss over all action tokens; then the slow copy follows.
 
         Args:
             loss: called once per micro-batch; targets are found by the places it is given.
@@ -114,11 +137,12 @@ class ValueLearner:
         Raises:
             NonFiniteUpdate: loss or gradient is not finite; nothing has moved.
         """
-        mine, averages = self._share(sequences), Averages()
+        mine, averages = share(segments, rank=self.ranks.index, count=self.ranks.count), Averages()
+        total = sum(len(segment.action_ids) for segment in segments)
         self._fast.begin(self.step)
         self._fast.prepared.train(True)
         try:
-            self._backward(mine, len(sequences), loss, averages)
+            self._backward(mine, _places(segments, mine), total, loss, averages)
             self._fast.clip(self.step)
             norm = self._fast.move(self.step)
         except BaseException:
@@ -130,13 +154,14 @@ class ValueLearner:
         self._follow()
         return {f"{self.name}/loss": sum(self.ranks.gather(averages.sums["loss"])), f"{self.name}/grad_norm": norm}
 
-    def _backward(self, mine: Share, total: int, loss: ReadingLoss, averages: Averages) -> None:
-        """Add up the gradient of this rank's readings; ranks with less to do go along with nothing."""
-        places = torch.tensor(mine.indices or [0], device=self.accelerator.device)
+    def _backward(self, mine: Share, places: Tensor, total: int, loss: ReadingLoss, averages: Averages) -> None:
+        """Add up the gradient of this rank's tokens; ranks with less to do go along with nothing."""
         packs = self._pack(mine.segments)
-        rounds = max(self.ranks.gather(len(packs)))
+        rounds, idle = max(self.ranks.gather(len(packs))), not mine.indices
+        places = torch.zeros(len(mine.segments[0].action_ids), dtype=torch.long) if idle else places
+        places = places.to(self.accelerator.device)
         for number in range(rounds):
-            packed, counts = packs[number % len(packs)], bool(mine.indices) and number < len(packs)
+            packed, counts = packs[number % len(packs)], not idle and number < len(packs)
             with self._fast.accumulating(number == rounds - 1):
                 with self._autocast():
                     values = self._fast.prepared(packed)
@@ -151,10 +176,6 @@ class ValueLearner:
     def _follow(self) -> None:
         if self._slow is not None and self._polyak is not None:
             polyak_update(self._slow.parameters(), self._fast.module.parameters(), tau=self._polyak)
-
-    def _share(self, sequences: Sequence[Sequence[int]]) -> Share:
-        readings: list[Segment] = [reading(ids, owner=k) for k, ids in enumerate(sequences)]
-        return share(readings, rank=self.ranks.index, count=self.ranks.count)
 
     def _pack(self, segments: Sequence[Segment]) -> list[PackedBatch]:
         packs = pack(segments, token_budget=self._token_budget, layout=self._layout)
@@ -186,3 +207,48 @@ class ValueLearner:
             self._fast.load_state_dict(state["fast"])
         if self._slow is not None:
             self._slow.load_state_dict(state["slow"])
+
+
+class ValueLearner(CriticLearner):
+    """A critic of whole states and actions (see `turn_critic`): sequences of ids in, values at their last token out.
+
+    Args:
+        policy: the model whose body the critic starts from; it is copied, never trained here.
+        settings: which heads.
+        more: as for `CriticLearner`.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        policy: nn.Module,
+        settings: TurnCriticSettings,
+        optimiser: OptimiserSettings,
+        **more: Any,
+    ) -> None:
+        super().__init__(accelerator, TurnCritic(policy, settings), optimiser, **more)
+
+    def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
+        """Values at the end of every sequence. -> name of the head -> [heads, N] float32 on the CPU.
+
+        Raises:
+            ConfigError: there is no slow copy. ValueError: an empty sequence.
+        """
+        return self.read_tokens(readings(sequences), slow=slow)
+
+    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
+        """One optimiser step on the mean loss over all sequences; places are their numbers. See `update_tokens`."""
+        return self.update_tokens(readings(sequences), loss)
+
+
+def readings(sequences: Sequence[Sequence[int]]) -> list[Segment]:
+    """One `reading` per sequence."""
+    return [reading(ids, owner=place) for place, ids in enumerate(sequences)]
+
+
+def _places(segments: Sequence[Segment], mine: Share) -> Tensor:
+    """[n] places of this rank's action tokens in the flat order of the whole batch."""
+    lengths = torch.tensor([len(segment.action_ids) for segment in segments])
+    starts = lengths.cumsum(0) - lengths
+    parts = [torch.arange(int(starts[i]), int(starts[i] + lengths[i])) for i in mine.indices]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)

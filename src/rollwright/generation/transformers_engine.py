@@ -7,7 +7,7 @@ the left. Slower than vLLM, exact in float32, and able to sample from the learne
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _BUCKET_RATIO = 0.7  # a prompt joins a prefill whose longest prompt is at most 1 / 0.7 times as long
+
+
+Perturb = Callable[[Sequence[tuple[int, ...]], Tensor], Tensor]
+"""(ids of B rows so far, logits [B, V]) -> logits [B, V]."""
 
 
 class TransformersEngine(ThreadedEngine):
@@ -48,7 +52,7 @@ class TransformersEngine(ThreadedEngine):
         gather_s: float = 0.002,
     ) -> None:
         length = int(context_length or model.config.max_position_embeddings)
-        backend = TransformersBackend(
+        backend = self._rows = TransformersBackend(
             model, owns_weights=owns_weights, max_batch=max_batch, seed=seed, stop_token_ids=stop_token_ids
         )
         super().__init__(
@@ -59,6 +63,13 @@ class TransformersEngine(ThreadedEngine):
             stop_token_ids=stop_token_ids,
             gather_s=gather_s,
         )
+
+    def perturb(self, change: Perturb | None) -> None:
+        """Change the logits of every next token from here on (ILQL's decoding); None takes the change back.
+
+        Log-probs are those of the changed distribution. Call it while no request is unfinished.
+        """
+        self._rows.perturb = change
 
 
 @dataclass(eq=False)
@@ -86,6 +97,7 @@ class TransformersBackend:
         self.waiting: list[Row] = []
         self.running: list[Row | None] = []  # None: finished, its keys and values not yet thrown away
         self.kv: KVRows | None = None
+        self.perturb: Perturb | None = None
 
     def add(self, request: Request) -> None:
         seed = request.sampling.seed
@@ -200,6 +212,8 @@ class TransformersBackend:
     def _sample(self, rows: list[Row], logits: Tensor, version: int) -> list[Request]:
         if not logits.isfinite().all():
             raise FloatingPointError("the model's logits are not finite: check the last update")
+        if self.perturb is not None:
+            logits = self.perturb([row.ids for row in rows], logits)
         ids, logprobs = draw(logits, [row.request.sampling for row in rows], [row.stream.random() for row in rows])
         finished = []
         for row, token, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):

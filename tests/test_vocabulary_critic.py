@@ -1,0 +1,130 @@
+"""Token-level Q: chains of action tokens across turns, the heads, and acting with logits + beta Q."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from rollwright.generation.base import Sampling
+from rollwright.generation.transformers_engine import TransformersEngine
+from rollwright.models import load_policy
+from rollwright.offpolicy import to_segments
+from rollwright.optimisation import OptimiserSettings
+from rollwright.replay import TurnTable
+from rollwright.store import TrajectoryStore
+from rollwright.tiny import make_tiny_model
+from rollwright.token_steps import token_steps
+from rollwright.types import StopReason, Task, Trajectory, Turn
+from rollwright.value_learner import CriticLearner, Readings
+from rollwright.vocabulary_critic import Perturbation, VocabularyQ, VocabularyQSettings
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(path, texts=["some words to make a vocabulary of"], hidden=32, layers=2, context_length=64, seed=0)
+    return path
+
+
+def turn(prompt: tuple[int, ...], action: tuple[int, ...], reward: float) -> Turn:
+    return Turn(
+        prompt_ids=prompt,
+        action_ids=action,
+        action_logprobs=(-1.0,) * len(action),
+        text="",
+        rewards={"env": reward} if reward else {},
+    )
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> TurnTable:
+    """E A A E A, as the LMRL-Gym card has it (state positions 0, 1, 3; next states 1, 3, end), and one that was cut."""
+    store = TrajectoryStore(tmp_path / "store")
+    task = Task(id="t", split="train")
+    ended = (turn((5,), (6, 7), 1.0), turn((5, 6, 7, 8), (9,), 2.0))
+    cut = (turn((10,), (11,), 4.0),)
+    store.append(
+        [
+            Trajectory(id="a", task=task, seed=0, turns=ended, stop_reason=StopReason.TERMINATED),
+            Trajectory(
+                id="b", task=task, seed=0, turns=cut, stop_reason=StopReason.MAX_TURNS, next_prompt_ids=(10, 12)
+            ),
+        ]
+    )
+    return TurnTable(store)
+
+
+def test_the_next_state_skips_the_environment_and_crosses_turns(table: TurnTable) -> None:
+    steps = token_steps(table, np.arange(3))
+    assert steps.rewards.tolist() == [0.0, 1.0, 2.0, 4.0] and steps.index.tolist() == [0, 0, 0, 1]
+    # One value per action token, then the state after the cut trajectory.
+    values = torch.tensor([10.0, 11.0, 13.0, 20.0, 99.0])
+    assert len(steps.readings) == 4
+    assert steps.next_values(values).tolist() == [11.0, 13.0, 0.0, 99.0], "terminated: 0; truncated: what comes next"
+
+
+def test_gamma_counts_action_tokens_only(table: TurnTable) -> None:
+    steps = token_steps(table, np.arange(3))
+    assert steps.returns(0.5).tolist() == [0.0 + 0.5 * (1.0 + 0.5 * 2.0), 1.0 + 0.5 * 2.0, 2.0, 4.0]
+
+
+def critic(folder: Path, *, bias: float = 0.0) -> CriticLearner:
+    torch.manual_seed(0)
+    policy, _ = load_policy(folder, "float32")
+    module = VocabularyQ(policy, VocabularyQSettings(width=16, bias=bias))
+    return CriticLearner(Accelerator(), module, OptimiserSettings(learning_rate=1e-2), polyak=0.1)
+
+
+def test_heads_learn_the_value_of_the_token_taken(table: TurnTable, folder: Path) -> None:
+    learner, segments = critic(folder, bias=-4.4), to_segments(table.transitions([0, 2]), [0.0, 0.0])
+    first = learner.read_tokens(segments)
+    assert torch.equal(first["q"], torch.full((2, 3), -4.4)) and torch.equal(first["v"], torch.full((1, 3), -4.4))
+    targets = torch.tensor([1.0, -1.0, 2.0])
+
+    def loss(values: Readings, places: torch.Tensor) -> torch.Tensor:
+        return (values["q"] - targets[places]).square().sum(dim=0)
+
+    for _ in range(200):
+        learner.update_tokens(segments, loss)
+    assert (learner.read_tokens(segments)["q"] - targets).abs().max() < 0.1
+    module = learner.module
+    assert isinstance(module, VocabularyQ)
+    # What acting sees after prompt and half an action is what was learned at that position.
+    table_q = module.next_token_q([(5,), (5, 6), (10,)])
+    assert table_q[0, 6] == pytest.approx(1.0, abs=0.1) and table_q[1, 7] == pytest.approx(-1.0, abs=0.1)
+    assert table_q[2, 11] == pytest.approx(2.0, abs=0.1)
+
+
+def sample(engine: TransformersEngine, count: int) -> list[tuple[int, ...]]:
+    async def ask() -> list[tuple[int, ...]]:
+        wanted = [engine.generate((5, 6), Sampling(max_tokens=3, seed=i), request_id=str(i)) for i in range(count)]
+        return [generation.token_ids for generation in await asyncio.gather(*wanted)]
+
+    return asyncio.run(ask())
+
+
+def test_a_new_critic_acts_as_the_policy_and_a_large_beta_follows_q(folder: Path) -> None:
+    model, _ = load_policy(folder, "float32")
+    learner = critic(folder)
+    module = learner.module
+    assert isinstance(module, VocabularyQ)
+    engine = TransformersEngine(model, seed=1)
+    try:
+        plain = sample(engine, 6)
+        engine.perturb(Perturbation(critic=module, beta=16.0))
+        assert sample(engine, 6) == plain, "its last layers are zero: Q is the same for every token"
+        with torch.no_grad():
+            for head in module.q:
+                head[-1].bias[9] = 5.0  # token 9 is worth 5 everywhere
+        assert sample(engine, 6) == [(9, 9, 9)] * 6
+        engine.perturb(Perturbation(critic=module, beta=0.0))
+        assert sample(engine, 6) == plain
+        engine.perturb(None)
+        assert sample(engine, 6) == plain
+    finally:
+        engine.close()
