@@ -61,7 +61,14 @@ def no_gpu() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reasons = {"browser": no_browser, "vllm": no_vllm, "gpu": no_gpu, "sandbox": no_sandbox, "adb": no_adb, "ray": no_ray}
+    reasons = {
+        "browser": no_browser,
+        "vllm": no_vllm,
+        "gpu": no_gpu,
+        "sandbox": no_sandbox,
+        "adb": no_adb,
+        "ray": no_ray,
+    }
     for marker, why_not in reasons.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         reason = why_not() if marked else ""

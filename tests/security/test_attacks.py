@@ -286,7 +286,9 @@ FORGERIES = {
     "no_function": "x = 1",
     "not_python": "def double(x: return",
 }  # fmt: skip
-TEST = "def test_double():\n    assert double(4) == 8\n    assert double(9) == 18\n    assert type(double(1)) is int\n"
+TEST = {
+    "t": "def test_double():\n    assert double(4) == 8\n    assert double(9) == 18\n    assert type(double(1)) is int\n"
+}
 
 
 @pytest.mark.parametrize("name", FORGERIES)
