@@ -22,6 +22,9 @@ AREAS = (
     "batch",
     "curriculum",
     "ledger",
+    "archer",
+    "bc",
+    "digirl",
 )
 NAME = re.compile(rf"(?:{'|'.join(AREAS)}|<>(?=/[a-z_]+$))/[\w.<>*/]*[\w>]")
 # Of the same form and no metrics: an id of a check, and a starting time that is taken out before the step is logged.
