@@ -1,0 +1,295 @@
+"""The phone over ADB: real clients drive it, both backends agree, and what is broken is said clearly."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rollwright.env import episode_seed
+from rollwright.envs.device.adb_backend import AdbBackend, parse_rows, simulated_phone
+from rollwright.envs.device.adb_client import DirectLink, ServerLink
+from rollwright.envs.device.adb_server import PhoneServer
+from rollwright.envs.device.backend import Backend, InProcess
+from rollwright.envs.device.phone import Setup, build
+from rollwright.envs.device.tree import to_xml
+from rollwright.envs.device.world import PhoneEnv
+from rollwright.errors import EnvironmentFault, EnvironmentUnavailable, MissingDependency
+
+SETUP = Setup(
+    rows={"content://contacts/people": [{"name": "Ann, name=x", "phone": "55 50"}, {"name": "O'Hara\nB"}]},
+    files={"/sdcard/Documents/note.txt": "Grüße, 'quoted'\n"},
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PhoneServer]:
+    server = PhoneServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def port(server: PhoneServer) -> Iterator[int]:
+    port = server.add()
+    yield port
+    server.remove(port)
+
+
+@pytest.fixture
+def link(port: int) -> Iterator[DirectLink]:
+    link = DirectLink(port)
+    yield link
+    link.close()
+
+
+# Both backends agree
+
+ODD_ACTIONS = (
+    "scroll down",
+    "tap 540 1200",
+    "hold 2",
+    "type 4 a %s b%% \"c\" 'd' $e `f` ü",
+    '{"action_type": "input_text", "index": 4, "text": "x y"}',
+    '{"action_type": "keyboard_key", "keycode": "KEYCODE_TAB"}',
+    '{"action_type": "keyboard_key", "keycode": "no; reboot"}',
+    "open Nothing",
+    "open clock",
+    "wait",
+    "back",
+    "home",
+)
+
+
+def twins(server: PhoneServer, **options: str) -> tuple[PhoneEnv, PhoneEnv]:
+    """An episode's environment in process and over ADB."""
+    world = build(splits="seed", distractors="some", rendering="xml", **options)
+    here = world.make()
+    return here, PhoneEnv(here._templates, world.options, simulated_phone(server))
+
+
+def phone_state(backend: Backend) -> tuple[bytes, dict[str, list[dict]]]:
+    """Clock, screens and chance, and all rows. The database's bytes also count sqlite's own transactions."""
+    return backend.snapshot().split(b"\n")[1], {uri: backend.rows(uri) for uri in InProcess().phone.store.uris()}
+
+
+def test_the_same_tasks_and_actions_give_the_same_trees_and_outcomes_over_adb(server: PhoneServer) -> None:
+    world = build(splits="seed")
+    here, there = twins(server)
+    solved = 0
+    for number, task in enumerate(world.tasks("train")[::4]):
+        seed, teacher = episode_seed("train", "twins", number), world.teacher(task)
+        observation = here.reset(task, seed)
+        assert there.reset(task, seed).text == observation.text
+        odd = iter(ODD_ACTIONS if number % 3 == 0 else ())
+        for _ in range(here.template.budget):
+            action = next(odd, "") or teacher.act(here, observation)
+            mine, theirs = here.step(action), there.step(action)
+            assert mine == theirs, action
+            assert here.backend.activity() == there.backend.activity()
+            if mine.terminated or mine.truncated:
+                solved += mine.success is True
+                break
+            observation = mine.observation  # type: ignore[assignment]
+        assert phone_state(here.backend) == phone_state(there.backend)
+    assert solved >= 10
+    there.close()
+
+
+def test_what_a_verdict_reads_is_the_same(server: PhoneServer) -> None:
+    here, there = InProcess(), simulated_phone(server)
+    for backend in (here, there):
+        backend.reset(SETUP)
+        with pytest.raises(KeyError, match="no content provider"):
+            backend.rows("content://nothing")
+        with pytest.raises(ValueError, match="cannot query"):
+            backend.rows("content://sms", "no such column = 1")
+    for uri in here.phone.store.uris():
+        assert here.rows(uri) == there.rows(uri)
+    people = "content://contacts/people"
+    assert here.rows(people, "name = ?", ["O'Hara\nB"]) == there.rows(people, "name = ?", ["O'Hara\nB"]) != []
+    for path in ("/sdcard/Documents/note.txt", "/sdcard/none", "/sdcard/Documents"):
+        assert here.file(path) == there.file(path)
+    for folder in ("/sdcard", "/sdcard/Documents", "/nothing"):
+        assert here.files(folder) == there.files(folder)
+    for space, name in (("global", "wifi_on"), ("system", "none")):
+        assert here.setting(space, name) == there.setting(space, name)
+    assert here.size == there.size
+    there.close()
+
+
+def test_a_fork_goes_on_over_adb_where_it_was_taken(server: PhoneServer) -> None:
+    here, there = InProcess(), simulated_phone(server)
+    here.reset(SETUP)
+    here.open_app("Contacts")
+    there.restore(here.snapshot())
+    assert to_xml(there.tree()) == to_xml(here.tree())
+    with pytest.raises(ValueError, match="no snapshot"):
+        there.restore(b"rubbish")
+    assert there.screenshot(0.2) == here.screenshot(0.2)
+    there.close()
+
+
+# Real clients
+
+
+@pytest.fixture(scope="module")
+def adb_port() -> Iterator[int]:
+    """An adb server of our own, so that no other one is disturbed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    yield port
+    subprocess.run(["adb", "-P", str(port), "kill-server"], capture_output=True, timeout=60)
+
+
+class Adb:
+    """The program `adb`, for one phone."""
+
+    def __init__(self, adb_port: int, phone_port: int) -> None:
+        self._env = os.environ | {"ANDROID_ADB_SERVER_PORT": str(adb_port)}
+        self.serial = f"127.0.0.1:{phone_port}"
+        assert b"connected" in self._run("connect", self.serial).stdout
+
+    def __call__(self, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return self._run("-s", self.serial, *args, stdin=stdin)
+
+    def _run(self, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(["adb", *args], input=stdin, capture_output=True, env=self._env, timeout=120)
+
+
+@pytest.fixture
+def adb(adb_port: int, port: int) -> Adb:
+    return Adb(adb_port, port)
+
+
+@pytest.mark.adb
+def test_the_program_adb_runs_commands_with_their_exit_codes(adb: Adb) -> None:
+    answer = adb("shell", "echo 'a  b' \"$HOME\"; false || echo no; nosuch; exit 3")
+    assert (answer.returncode, answer.stdout) == (3, b"a  b /\nno\n")
+    assert b"nosuch: inaccessible or not found" in answer.stderr
+    assert adb("shell", "true && ls /sdcard | head -n 1").stdout == b"Documents\n"
+    assert adb("shell", stdin=b"echo typed\nexit 5\n").returncode == 5
+    counted = adb("shell", "content insert --uri content://contacts/people --bind name:s:Zoe; "
+                  "content query --uri content://contacts/people | wc -l")  # fmt: skip
+    assert counted.stdout == b"1\n", "a command runs once, also when the host closes its input afterwards"
+
+
+@pytest.mark.adb
+def test_the_program_adb_moves_files_whole(adb: Adb, tmp_path: Path) -> None:
+    data = os.urandom(300_001)
+    (tmp_path / "up").write_bytes(data)
+    assert adb("push", str(tmp_path / "up"), "/sdcard/Download/new/up.bin").returncode == 0
+    assert adb("pull", "/sdcard/Download/new", str(tmp_path / "down")).returncode == 0
+    assert (tmp_path / "down" / "up.bin").read_bytes() == data
+    assert adb("shell", "cat > /sdcard/in.txt", stdin=b"typed").returncode == 0
+    assert adb("exec-out", "cat", "/sdcard/in.txt").stdout == b"typed"
+    assert adb("pull", "/sdcard/none", str(tmp_path / "none")).returncode != 0
+    assert adb("push", str(tmp_path / "up"), "/system/up").returncode != 0
+
+
+@pytest.mark.adb
+def test_the_program_adb_sees_touches_and_asks(adb: Adb, server: PhoneServer, port: int) -> None:
+    assert adb("shell", "am", "start", "-n", "org.rollwright.contacts/.MainActivity").returncode == 0
+    assert b"org.rollwright.contacts" in adb("shell", "dumpsys window | grep mCurrentFocus").stdout
+    adb("shell", "input", "tap", "945", "180")
+    xml = adb("exec-out", "uiautomator", "dump", "/dev/tty").stdout
+    assert xml.startswith(server.call(port, lambda phone: to_xml(phone.tree())).encode())
+    assert b"Create contact" in xml
+    adb("shell", "am force-stop org.rollwright.contacts; settings put global wifi_on 0")
+    assert server.call(port, lambda phone: (phone.foreground, phone.store.setting("global", "wifi_on"))) == (
+        "Launcher",
+        "0",
+    )
+    assert adb("exec-out", "screencap", "-p").stdout.startswith(b"\x89PNG\r\n\x1a\n")
+    assert adb("shell", "wm", "size").stdout == b"Physical size: 1080x2400\n"
+
+
+@pytest.mark.adb
+def test_adbutils_drives_the_phone(adb: Adb, adb_port: int) -> None:
+    adbutils = pytest.importorskip("adbutils")
+    device = adbutils.AdbClient(port=adb_port).device(adb.serial)
+    assert device.window_size() == (1080, 2400) and device.rotation() == 0
+    assert device.shell2("exit 4", v2=True).returncode == 4 and device.shell2("false").returncode == 1
+    device.app_start("org.rollwright.notes")
+    assert device.app_current().package == "org.rollwright.notes"
+    assert "org.rollwright.notes" in device.dump_hierarchy()
+    assert device.screenshot().size == (1080, 2400)
+    device.sync.push(b"pushed", "/sdcard/Download/a.txt")
+    assert device.sync.read_text("/sdcard/Download/a.txt") == "pushed"
+    assert [entry.path for entry in device.sync.list("/sdcard/Download")] == ["a.txt"]
+    assert "org.rollwright.notes" in device.list_packages()
+    assert device.app_info("org.rollwright.notes").version_name == "1.0"
+
+
+@pytest.mark.adb
+def test_uiautomator2_connects_dumps_and_clicks(
+    adb: Adb, adb_port: int, server: PhoneServer, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(adb_port))
+    uiautomator2 = pytest.importorskip("uiautomator2")
+    device = uiautomator2.connect(adb.serial)
+    assert device.info["displayHeight"] == 2400
+    device.app_start("org.rollwright.contacts")
+    assert 'text="Contacts"' in device.dump_hierarchy()
+    device.xpath('//*[@content-desc="Create contact"]').click()
+    assert server.call(port, lambda phone: phone.frame.screen) != "main"
+    device.press("back")
+    device(description="Create contact").click(timeout=5)
+    device(className="android.widget.EditText", instance=0).set_text("Zoe")
+    assert "Zoe" in device.dump_hierarchy()
+    assert not device(text="nowhere").exists
+
+
+# What is broken is said clearly
+
+
+def test_a_port_in_use_is_named(server: PhoneServer, port: int) -> None:
+    with pytest.raises(EnvironmentUnavailable, match=f"port {port} .* is in use"):
+        server.add(port=port)
+
+
+def test_a_phone_that_is_gone_is_a_fault_of_the_environment(server: PhoneServer) -> None:
+    backend = simulated_phone(server)
+    backend.reset(SETUP)
+    for port in list(server._phones):
+        server.remove(port)
+    with pytest.raises(EnvironmentFault, match="gone|closed the connection|does not answer"):
+        backend.tree()
+    backend.close()
+    backend.close()
+    with pytest.raises(EnvironmentFault, match="no phone answers"):
+        DirectLink(1)
+
+
+def test_what_listens_but_is_no_phone_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            with other.accept()[0] as peer:
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 4)
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(EnvironmentFault, match="is no phone|does not answer|closed"):
+            DirectLink(other.getsockname()[1], timeout_s=20)
+
+
+def test_a_missing_adb_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("adbutils")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MissingDependency, match="apt-get install adb"):
+        ServerLink("emulator-5554", port=1)
+
+
+def test_a_command_that_fails_is_told_and_a_lost_server_thread_answers_the_next(link: DirectLink) -> None:
+    answer = link.shell("input tap a b")
+    assert answer.code == 255 and b"is no number" in answer.err
+    assert link.shell("input swipe 1 1 1 1 nan").code == 255
+    assert link.shell("echo 'open").code == 1
+    assert link.shell("settings get nowhere x").code == 255
+    assert link.shell("echo still here").out == b"still here\n"
