@@ -80,3 +80,21 @@ with deadline("the weight sync", 0.2, setting="run.sync_s", grace_s=0.3):
     assert done.returncode == EXIT_STALLED
     assert "the weight sync has taken longer" in done.stderr and "does not react" in done.stderr
     assert "Thread" in done.stderr
+
+
+def test_a_run_in_the_background_is_interrupted_too() -> None:
+    """`nohup ... &` starts a process with interrupts ignored."""
+    code = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from rollwright.deadlines import deadline
+from rollwright.errors import StageTimeout
+try:
+    with deadline("the weight sync", 0.2, setting="run.sync_s"):
+        time.sleep(30)
+except StageTimeout:
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.stdout == "stopped\n", done.stderr

@@ -8,18 +8,20 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rollwright.env import episode_seed
+from rollwright.env_check import check_env
 from rollwright.envs.device.adb_backend import AdbBackend, parse_rows, simulated_phone
-from rollwright.envs.device.adb_client import DirectLink, ServerLink
+from rollwright.envs.device.adb_client import Answer, DirectLink, ServerLink
 from rollwright.envs.device.adb_server import PhoneServer
 from rollwright.envs.device.backend import Backend, InProcess
 from rollwright.envs.device.phone import Setup, build
 from rollwright.envs.device.tree import to_xml
 from rollwright.envs.device.world import PhoneEnv
-from rollwright.errors import EnvironmentFault, EnvironmentUnavailable, MissingDependency
+from rollwright.errors import ConfigError, EnvironmentFault, EnvironmentUnavailable, MissingDependency
 
 SETUP = Setup(
     rows={"content://contacts/people": [{"name": "Ann, name=x", "phone": "55 50"}, {"name": "O'Hara\nB"}]},
@@ -228,12 +230,10 @@ def test_adbutils_drives_the_phone(adb: Adb, adb_port: int) -> None:
 
 
 @pytest.mark.adb
-def test_uiautomator2_connects_dumps_and_clicks(
-    adb: Adb, adb_port: int, server: PhoneServer, port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(adb_port))
+def test_uiautomator2_connects_dumps_and_clicks(adb: Adb, adb_port: int, server: PhoneServer, port: int) -> None:
     uiautomator2 = pytest.importorskip("uiautomator2")
-    device = uiautomator2.connect(adb.serial)
+    # By serial it would ask the adb server that was named when the package was first imported.
+    device = uiautomator2.connect(pytest.importorskip("adbutils").AdbClient(port=adb_port).device(adb.serial))
     assert device.info["displayHeight"] == 2400
     device.app_start("org.rollwright.contacts")
     assert 'text="Contacts"' in device.dump_hierarchy()
@@ -293,3 +293,89 @@ def test_a_command_that_fails_is_told_and_a_lost_server_thread_answers_the_next(
     assert link.shell("echo 'open").code == 1
     assert link.shell("settings get nowhere x").code == 255
     assert link.shell("echo still here").out == b"still here\n"
+
+
+# The world
+
+
+def test_the_contract_is_kept_over_adb() -> None:
+    world = build(backend="adb", templates="hard", splits="seed")
+    check_env(world, seeds=1)
+    world.close()
+    world.close()
+
+
+def test_options_of_adb_are_checked() -> None:
+    with pytest.raises(ConfigError, match="backend: adb"):
+        build(serial="emulator-5554")
+    with pytest.raises(ConfigError, match="no backend 'usb'"):
+        build(backend="usb")  # type: ignore[arg-type]
+
+
+@pytest.mark.adb
+def test_a_phone_with_a_serial_is_played_by_one_environment_at_a_time(
+    adb: Adb, adb_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(adb_port))
+    pytest.importorskip("adbutils")
+    world = build(backend="adb", serial=adb.serial, splits="seed")
+    env, task = world.make(), world.tasks("train")[0]
+    with pytest.raises(EnvironmentUnavailable, match="all 1 phones are in use"):
+        world.make()
+    seed = episode_seed("train", "serial")
+    observation, teacher = env.reset(task, seed), world.teacher(task)
+    for _ in range(env.template.budget):
+        result = env.step(teacher.act(env, observation))
+        if result.terminated:
+            break
+        observation = result.observation  # type: ignore[assignment]
+    assert result.success
+    env.close()
+    with pytest.raises(EnvironmentUnavailable, match="no phone 'elsewhere'"):
+        build(backend="adb", serial="elsewhere").make()
+
+
+# A phone without our own command: what is left on a real one
+
+
+class Plain:
+    """A link to a simulated phone that hides what a real one lacks."""
+
+    def __init__(self, link: DirectLink) -> None:
+        self.link = link
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.link, name)
+
+    def shell(self, line: str) -> Answer:
+        if line.startswith("rollwright"):
+            return Answer(b"", b"/system/bin/sh: rollwright: inaccessible or not found\n", 127)
+        return self.link.shell(line)
+
+
+def test_on_a_real_phone_android_s_own_commands_do(link: DirectLink, server: PhoneServer, port: int) -> None:
+    phone = AdbBackend(Plain(link), fill=True)
+    assert not phone.simulated
+    phone.reset(Setup(rows={"content://sms": [{"address": "55 50", "body": "it's, a\ntwo-liner", "date_ms": 5}]},
+                      files={"/sdcard/Documents/new/a.txt": "x"}, settings={"global": {"wifi_on": "0"}}))  # fmt: skip
+    (row,) = phone.rows("content://sms", "address = ?", ["55 50"])
+    assert (row["body"], row["date_ms"]) == ("it's, a\ntwo-liner", "5")
+    assert phone.rows("content://sms", "address = ?", ["o'ne"]) == []
+    assert phone.setting("global", "wifi_on") == "0" and phone.file("/sdcard/Documents/new/a.txt") == b"x"
+    assert phone.open_app("messages") and phone.activity() == ("org.rollwright.messages", ".MainActivity")
+    assert not phone.open_app("nothing") and phone.key("KEYCODE_HOME") and not phone.key("KEYCODE_NONE")
+    assert server.call(port, lambda served: to_xml(served.tree())) == to_xml(phone.tree())
+    assert phone.screenshot(0.25).startswith(b"\x89PNG")
+    with pytest.raises(EnvironmentFault, match="real phone"):
+        phone.snapshot()
+    with pytest.raises(ValueError, match="cannot query"):
+        phone.rows("content://nothing")
+
+
+def test_rows_are_read_from_what_content_query_prints() -> None:
+    assert parse_rows("No result found.\n") == []
+    text = "Row: 0 _id=1, name=Ann, note=NULL\nRow: 1 _id=2, name=a=b\nc, note=\n"
+    assert parse_rows(text) == [
+        {"_id": "1", "name": "Ann", "note": None},
+        {"_id": "2", "name": "a=b\nc", "note": ""},
+    ]

@@ -17,12 +17,13 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 
-from rollwright.errors import EnvironmentFault, MissingDependency
+from rollwright.errors import EnvironmentFault, EnvironmentUnavailable, MissingDependency
 
-from .adb_client import Answer, DirectLink, Link
+from .adb_client import Answer, DirectLink, Link, ServerLink
 from .adb_files import SCRATCH
 from .adb_server import PhoneServer
 from .adb_shell import quote
@@ -232,6 +233,45 @@ def simulated_phone(server: PhoneServer) -> AdbBackend:
     except Exception:
         server.remove(port)
         raise
+
+
+class AdbPhones:
+    """The phones of a world: those with the given serials, or simulated ones as many as are asked for.
+
+    Raises:
+        EnvironmentUnavailable: from `take`, where all given phones are in use or one is not there.
+    """
+
+    def __init__(self, serial: str | Sequence[str] | None = None, *, fill: bool = False) -> None:
+        self._serials = None if serial is None else [serial] if isinstance(serial, str) else list(serial)
+        self._free = list(self._serials or ())
+        self._fill = fill
+        self._lock = threading.Lock()
+        self._server: PhoneServer | None = None
+
+    def take(self) -> AdbBackend:
+        if self._serials is None:
+            with self._lock:
+                self._server = self._server or PhoneServer()
+            return simulated_phone(self._server)
+        with self._lock:
+            if not self._free:
+                raise EnvironmentUnavailable(
+                    f"all {len(self._serials)} phones are in use; list more under `serial`, or play fewer at a time"
+                )
+            serial = self._free.pop(0)
+        try:
+            return AdbBackend(ServerLink(serial), fill=self._fill, on_close=lambda: self._free.append(serial))
+        except Exception:
+            self._free.append(serial)
+            raise
+
+    def close(self) -> None:
+        """Switch the simulated phones off. May be called twice."""
+        with self._lock:
+            server, self._server = self._server, None
+        if server is not None:
+            server.close()
 
 
 def parse_rows(text: str) -> list[Row]:

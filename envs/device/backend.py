@@ -76,6 +76,18 @@ class Backend(DeviceState, Protocol):
         ...
 
 
+class Phones(Protocol):
+    """Where a world gets its backends from, if not from this process."""
+
+    def take(self) -> Backend:
+        """A phone that nobody else uses; closing the backend gives it back."""
+        ...
+
+    def close(self) -> None:
+        """May be called twice."""
+        ...
+
+
 class InProcess:
     """The simulated phone, called directly: about a hundred microseconds a step."""
 

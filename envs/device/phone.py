@@ -408,6 +408,9 @@ def build(
     max_chars: int = 6000,
     screenshots: str | None = None,
     screenshot_scale: float = 0.5,
+    backend: Literal["in_process", "adb"] = "in_process",
+    serial: str | Sequence[str] | None = None,
+    fill: bool = False,
 ) -> PhoneWorld:
     """The world `device.phone`.
 
@@ -424,6 +427,10 @@ def build(
         max_chars: longer screens are cut.
         screenshots: folder for a PNG of every screen, attached to the observation; None draws nothing.
         screenshot_scale: its size, as a part of 1080x2400.
+        backend: "in_process" calls the simulated phone; "adb" reaches phones over ADB's transport.
+        serial: with "adb", the phones to play on, as `adb devices` shows them; None starts simulated ones, one for
+            each environment, on free ports of loopback.
+        fill: whether a reset writes the task's data to a real phone. It stays there; see `adb_backend`.
 
     Raises:
         ConfigError: an option has no such value, or no template is left.
@@ -435,6 +442,9 @@ def build(
     world.check_choice("rendering", rendering, ("html", "lines", "xml"))
     world.check_choice("distractors", distractors, ("none", "some", "many", "by_difficulty"))
     world.check_choice("finish", finish, ("declared", "automatic"))
+    world.check_choice("backend", backend, ("in_process", "adb"))
+    if backend != "adb" and (serial is not None or fill):
+        raise ConfigError("device.phone: `serial` and `fill` belong to phones over ADB; set `backend: adb`")
     options = world.PhoneOptions(
         rendering=rendering,
         distractors=distractors,
@@ -446,10 +456,15 @@ def build(
     chosen = chosen_templates(templates)
     if not 0.0 <= teacher_optimal_frac <= 1.0:
         raise ConfigError(f"device.phone needs teacher_optimal_frac within [0, 1], got {teacher_optimal_frac}")
-    return world.PhoneWorld(
+    made = world.PhoneWorld(
         templates=chosen,
         splits=splits,
         options=options,
         instructions=world.INSTRUCTIONS if instructions else "",
         optimal_frac=teacher_optimal_frac,
     )
+    if backend == "adb":
+        from .adb_backend import AdbPhones
+
+        made.play_over(AdbPhones(serial, fill=fill), snapshots="exact" if serial is None else "none")
+    return made

@@ -30,7 +30,7 @@ from rollwright.types import SPLITS, Attachment, Split, Task
 
 from .actions import GRAMMAR, ActionError, carry_out, parse_action
 from .apps import installed
-from .backend import Backend, InProcess
+from .backend import Backend, InProcess, Phones
 from .data import base_data
 from .phone import Distractors
 from .task import Difficulty, GiveUp, Hands, Params, Template
@@ -273,8 +273,15 @@ class PhoneWorld:
         self.options = options
         self._templates = {template.name: template for template in templates}
         self._make_backend = make_backend
+        self._close_phones: Callable[[], None] | None = None
         self._tasks = {split: tuple(self._listed(split, splits)) for split in SPLITS}
         self.max_turns = max(template.budget for template in templates)
+
+    def play_over(self, phones: Phones, *, snapshots: SnapshotKind) -> None:
+        """Take the backends of environments made from now on from `phones`, and close it with this world."""
+        self._make_backend, self._close_phones = phones.take, phones.close
+        # Each step waits for another process or thread, so environments may well wait at the same time.
+        self.execution, self.snapshots = "thread", snapshots
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """One task per template of that split; its instances differ by the seed."""
@@ -294,7 +301,9 @@ class PhoneWorld:
         return (self.instructions, *_gathered(self))
 
     def close(self) -> None:
-        """Nothing is shared."""
+        """Switch off the phones that are not in this process. May be called twice."""
+        if self._close_phones is not None:
+            self._close_phones()
 
     def _listed(self, split: Split, splits: Splits) -> Iterator[Task]:
         for template in self._templates.values():

@@ -46,7 +46,25 @@ def deadline(
     if limit_s <= 0 or threading.current_thread() is not threading.main_thread():
         yield
         return
-    watch = _Watch(stage, limit_s, setting=setting, grace_s=grace_s, report=report)
+    with _interruptible():
+        yield from _watched(_Watch(stage, limit_s, setting=setting, grace_s=grace_s, report=report))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """A shell starts what runs in the background with interrupts ignored; inside a stage they must be heard."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _watched(watch: _Watch) -> Iterator[None]:
+    """The block under its watch; a plain generator, so that errors of the block come in here."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
