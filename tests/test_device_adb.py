@@ -259,7 +259,7 @@ def test_a_phone_that_is_gone_is_a_fault_of_the_environment(server: PhoneServer)
     backend.reset(SETUP)
     for port in list(server._phones):
         server.remove(port)
-    with pytest.raises(EnvironmentFault, match="gone|closed the connection|does not answer"):
+    with pytest.raises(EnvironmentFault, match=r"gone|closed the connection|does not answer"):
         backend.tree()
     backend.close()
     backend.close()
@@ -275,7 +275,7 @@ def test_what_listens_but_is_no_phone_is_told(tmp_path: Path) -> None:
                 peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 4)
 
         threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(EnvironmentFault, match="is no phone|does not answer|closed"):
+        with pytest.raises(EnvironmentFault, match=r"is no phone|does not answer|closed"):
             DirectLink(other.getsockname()[1], timeout_s=20)
 
 
