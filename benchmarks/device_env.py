@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from _common import RESULTS, machine
 
 from rollwright.env import Observation, episode_seed
+from rollwright.envs.device.backend import Backend
 from rollwright.envs.device.phone import build
 from rollwright.envs.device.world import PhoneEnv, PhoneTeacher, PhoneWorld
 from rollwright.types import Task
@@ -109,7 +112,47 @@ def screenshot_ms(env: PhoneEnv, repeats: int) -> float:
     return 1000 * statistics.median(times)
 
 
-BACKENDS: dict[str, Callable[[int, int, int], dict[str, float]]] = {"in_process": in_process}
+def over_adb(phones: int, rounds: int, steps: int) -> dict[str, float]:
+    """The same over ADB: each step is an `input` and a dump by the direct client; phones in a process of their own."""
+    from rollwright.envs.device.adb_backend import AdbBackend
+    from rollwright.envs.device.adb_client import DirectLink
+
+    command = [sys.executable, "-m", "rollwright.envs.device.adb_server", "--port", "0", "--phones", str(phones)]
+    served = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert served.stdout is not None
+        ports = [int(served.stdout.readline().rpartition(":")[2]) for _ in range(phones)]
+        left = iter(ports)
+        world = build(distractors="some", splits="seed")
+        world.play_over(_Given(lambda: AdbBackend(DirectLink(next(left)))), snapshots="exact")
+        room = Room(world, phones, seed=0)
+        room.play(steps // 4)
+        played = [room.play(steps) for _ in range(rounds)]
+        found = {
+            "steps_per_s_adb": statistics.median(steps / wall for wall, _ in played),
+            "steps_per_s_adb_lowest": min(steps / wall for wall, _ in played),
+            "reset_ms_adb": 1000 * statistics.median(room.reset_s),
+            "device_ms_adb": fork_ms(room.seats[0].env, 50),
+        }
+        for seat in room.seats:
+            seat.env.close()
+        return found
+    finally:
+        served.terminate()
+        served.wait()
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Backends made by a function."""
+
+    take: Callable[[], Backend]
+
+    def close(self) -> None:
+        """Each environment closes its own."""
+
+
+BACKENDS: dict[str, Callable[[int, int, int], dict[str, float]]] = {"in_process": in_process, "adb": over_adb}
 """What can be measured: name to a function of phones, rounds and steps."""
 
 _ROWS = (
@@ -119,6 +162,10 @@ _ROWS = (
     ("reset, ms", "reset_ms", ""),
     ("fork (snapshot and restore), ms", "device_ms", "at most 1"),
     ("screenshot 540x1200 as PNG, ms", "screenshot_ms", ""),
+    ("over ADB, steps per second (touch and dump), wall", "steps_per_s_adb", "at least 400"),
+    ("over ADB, slowest round", "steps_per_s_adb_lowest", ""),
+    ("over ADB, reset, ms", "reset_ms_adb", ""),
+    ("over ADB, fork (snapshot and restore), ms", "device_ms_adb", ""),
 )
 
 

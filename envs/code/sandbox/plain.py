@@ -85,7 +85,7 @@ def decode(data: Any, other: Callable[[dict[str, Any]], Any] | None = None) -> A
     """
     try:
         return _decode(data, other)
-    except (TypeError, ValueError, KeyError, RecursionError, OverflowError) as error:
+    except (TypeError, ValueError, LookupError, RecursionError, OverflowError) as error:
         raise NotPlain(f"not a value that was encoded here: {error}") from None
 
 
@@ -111,7 +111,7 @@ _TAGS: dict[str, Callable[[Any, Any], Any]] = {
     "s": lambda content, other: {_decode(item, other) for item in content},
     "z": lambda content, other: frozenset(_decode(item, other) for item in content),
     "b": lambda content, _: bytes.fromhex(content),
-    "c": lambda content, other: complex(*(_decode(item, other) for item in content)),
+    "c": lambda content, other: complex(_decode(content[0], other), _decode(content[1], other)),
 }
 
 
