@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import threading
@@ -17,8 +18,10 @@ from rollwright.env_check import check_env
 from rollwright.envs.device.adb_backend import AdbBackend, parse_rows, simulated_phone
 from rollwright.envs.device.adb_client import Answer, DirectLink, ServerLink
 from rollwright.envs.device.adb_server import PhoneServer
+from rollwright.envs.device.adb_wire import VERSION, Message, pack
+from rollwright.envs.device.adb_wire import Command as Wire
 from rollwright.envs.device.backend import Backend, InProcess
-from rollwright.envs.device.phone import Setup, build
+from rollwright.envs.device.phone import Phone, Setup, build
 from rollwright.envs.device.tree import to_xml
 from rollwright.envs.device.world import PhoneEnv
 from rollwright.errors import ConfigError, EnvironmentFault, EnvironmentUnavailable, MissingDependency
@@ -68,16 +71,19 @@ ODD_ACTIONS = (
 )
 
 
-def twins(server: PhoneServer, **options: str) -> tuple[PhoneEnv, PhoneEnv]:
+def twins(server: PhoneServer) -> tuple[PhoneEnv, PhoneEnv]:
     """An episode's environment in process and over ADB."""
-    world = build(splits="seed", distractors="some", rendering="xml", **options)
+    world = build(splits="seed", distractors="some", rendering="xml", max_chars=10**6)
     here = world.make()
     return here, PhoneEnv(here._templates, world.options, simulated_phone(server))
 
 
-def phone_state(backend: Backend) -> tuple[bytes, dict[str, list[dict]]]:
-    """Clock, screens and chance, and all rows. The database's bytes also count sqlite's own transactions."""
-    return backend.snapshot().split(b"\n")[1], {uri: backend.rows(uri) for uri in InProcess().phone.store.uris()}
+def phone_state(backend: Backend) -> list[object]:
+    """Clock, screens, chance, and all data. The database's own bytes also count its transactions."""
+    state, phone = backend.snapshot(), Phone()
+    phone.restore(state)
+    tables = [phone.store.query(f"SELECT * FROM {table}") for table in ("settings", "files", "folders")]
+    return [state.split(b"\n")[1], tables, {uri: phone.store.rows(uri) for uri in phone.store.uris()}]
 
 
 def test_the_same_tasks_and_actions_give_the_same_trees_and_outcomes_over_adb(server: PhoneServer) -> None:
@@ -140,12 +146,16 @@ def test_a_fork_goes_on_over_adb_where_it_was_taken(server: PhoneServer) -> None
 # Real clients
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def adb_port() -> Iterator[int]:
     """An adb server of our own, so that no other one is disturbed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     yield port
     subprocess.run(["adb", "-P", str(port), "kill-server"], capture_output=True, timeout=60)
 
@@ -279,6 +289,22 @@ def test_what_listens_but_is_no_phone_is_told(tmp_path: Path) -> None:
             DirectLink(other.getsockname()[1], timeout_s=20)
 
 
+@pytest.mark.adb
+def test_a_dead_adb_server_is_a_fault_and_a_new_one_is_started(port: int) -> None:
+    pytest.importorskip("adbutils")
+    own, serial = free_port(), f"127.0.0.1:{port}"
+    try:
+        for _ in range(2):
+            link = ServerLink(serial, port=own)
+            assert link.shell("exit 7").code == 7
+            assert link.pull("/sdcard/none") is None
+            subprocess.run(["adb", "-P", str(own), "kill-server"], capture_output=True, timeout=60)
+            with pytest.raises(EnvironmentFault, match=f"adb server at port {own} is gone"):
+                link.shell("echo")
+    finally:
+        subprocess.run(["adb", "-P", str(own), "kill-server"], capture_output=True, timeout=60)
+
+
 def test_a_missing_adb_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("adbutils")
     monkeypatch.setenv("PATH", "/nowhere")
@@ -379,3 +405,55 @@ def test_rows_are_read_from_what_content_query_prints() -> None:
         {"_id": "1", "name": "Ann", "note": None},
         {"_id": "2", "name": "a=b\nc", "note": ""},
     ]
+
+
+# Hostile hosts
+
+
+def test_rubbish_on_the_wire_ends_one_connection_and_nothing_else(port: int, link: DirectLink) -> None:
+    rng = random.Random(5)
+    for number in range(60):
+        with socket.create_connection(("127.0.0.1", port), 30) as peer:
+            if number % 3:
+                peer.sendall(pack(Message(Wire.CNXN, VERSION, rng.choice([0, 300, 1 << 20]), b"host::")))
+                for _ in range(4):
+                    kind, words = rng.choice(list(Wire)), rng.randbytes(rng.randrange(40))
+                    peer.sendall(pack(Message(kind, rng.randrange(4), rng.randrange(4), words)))
+            else:
+                peer.sendall(rng.randbytes(rng.randrange(1, 200)))
+    assert link.shell("echo alive").out == b"alive\n"
+
+
+HOSTILE = (
+    "input", "input tap", "input tap 1e400 nan", "input keyevent", "input text", "content", "content query --uri",
+    'content query --uri content://sms --where "1); DROP TABLE sms; --"', "content insert --uri content://sms --bind x",
+    "settings", "am", "am start", "am start -n", "pm", "cmd", "wm size 1x1", "dumpsys", "dumpsys package", "date +%Q",
+    "toybox toybox", "grep '['", "head -n x", "rm -rf /", "rm -rf /sdcard", "mkdir /sdcard/../etc", "cat /etc/passwd",
+    "cat ../../etc/passwd", "echo a > /system/b", "sleep nan", "sleep inf", "sleep -5", "rollwright",
+    "rollwright rows []", "rollwright rows '{}'", "rollwright power_on /none", "rollwright screencap 9", "monkey",
+    "uiautomator dump /system/x", "test", "sh -c", "a=b", ">", "| |", "&& &&", "'", '"', "\\", "$", "${", "exit 999",
+    "x" * 70_000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("service", ["shell:", "exec:", "shell,v2,raw:"])
+def test_no_command_line_breaks_the_phone(link: DirectLink, service: str) -> None:
+    rng, alphabet = random.Random(service), "ab '\"\\$;|&<>2?\n%{}()*~#é"
+    rubbish = ["".join(rng.choices(alphabet, k=rng.randrange(1, 30))) for _ in range(150)]
+    for line in (*HOSTILE, *rubbish):
+        with link._stream(service + line) as stream:
+            while stream.read() is not None:
+                pass
+    assert link.shell("cat /etc/passwd").code == 1
+    assert link.shell("test -d /sdcard/Download && echo alive").out == b"alive\n"
+
+
+def test_the_helper_s_port_answers_rubbish_with_errors(link: DirectLink) -> None:
+    calls = [b"{", b"[]", b'{"method": "none"}', b'{"method": "click", "params": []}',
+             b'{"method": "objInfo", "params": [{"text": "nowhere"}]}', b'{"method": "exist", "params": [{"x": 1}]}',
+             b'{"method": "exist", "params": [{"textMatches": "["}]}', b"[" * 100_000]  # fmt: skip
+    for body in calls:
+        with link._stream("tcp:9008") as stream:
+            stream.write(b"POST /jsonrpc/0 HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            assert b'"error"' in (stream._unread + (b"" if b'"error"' in stream._unread else stream.read() or b""))
+    assert link.shell("echo alive").out == b"alive\n"

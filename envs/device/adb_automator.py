@@ -42,6 +42,9 @@ class Automator:
 
     def received(self, channel: Channel, data: bytes) -> None:
         self._buffer += data
+        if len(self._buffer) > MAX_BODY:
+            self._buffer.clear()
+            channel.finish()
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = bytes(self._buffer[:end]).decode(errors="replace")
             length = re.search(r"(?im)^content-length:\s*(\d{1,9})\s*$", head)
@@ -75,7 +78,7 @@ class Automator:
             if call is None:
                 raise RpcError(f"the simulated phone has no method {method!r}")
             return {"jsonrpc": "2.0", "id": number, "result": call(self._handset, *params)}
-        except (RpcError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (RpcError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, re.error) as error:
             shown = {"code": -32001, "message": str(error), "data": ""}
             return {"jsonrpc": "2.0", "id": number, "error": shown}
 

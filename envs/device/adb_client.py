@@ -13,6 +13,7 @@ import socket
 import stat
 import struct
 import subprocess
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from rollwright.errors import EnvironmentFault, EnvironmentUnavailable, MissingDependency
@@ -250,6 +251,7 @@ class ServerLink:
             raise MissingDependency("phones by serial need adbutils: pip install rollwright[device]") from error
         self._serial, self._timeout_s = serial, timeout_s
         chosen = port if port is not None else int(os.environ.get("ANDROID_ADB_SERVER_PORT", ADB_PORT))
+        self._port = chosen
         ensure_server(chosen)
         self._errors: tuple[type[Exception], ...] = (adbutils.AdbError, OSError)
         client = adbutils.AdbClient(host="127.0.0.1", port=chosen, socket_timeout=timeout_s)
@@ -268,38 +270,40 @@ class ServerLink:
         self._device: Any = client.device(serial=serial)
 
     def shell(self, line: str) -> Answer:
-        try:
-            found = self._device.shell2(line, encoding=None, v2=True, timeout=self._timeout_s)
-        except self._errors as error:
-            raise self._gone(error) from error
+        found = self._asked(lambda: self._device.shell2(line, encoding=None, v2=True, timeout=self._timeout_s))
         return Answer(found.stdout, found.stderr, found.returncode)
 
     def pull(self, path: str) -> bytes | None:
-        try:
-            if not stat.S_ISREG(self._device.sync.stat(path).mode):
-                return None
-            return bytes(self._device.sync.read_bytes(path))
-        except self._errors as error:
-            raise self._gone(error) from error
+        if not stat.S_ISREG(self._asked(lambda: self._device.sync.stat(path)).mode):
+            return None
+        return bytes(self._asked(lambda: self._device.sync.read_bytes(path)))
 
     def push(self, path: str, data: bytes) -> None:
-        try:
-            self._device.sync.push(data, path)
-        except self._errors as error:
-            raise self._gone(error) from error
+        self._asked(lambda: self._device.sync.push(data, path))
 
     def files(self, folder: str) -> list[str]:
-        try:
-            found = self._device.sync.list(folder)
-        except self._errors as error:
-            raise self._gone(error) from error
+        found = self._asked(lambda: self._device.sync.list(folder))
         return sorted(entry.path for entry in found if stat.S_ISREG(entry.mode))
 
     def close(self) -> None:
         """Each command has a connection of its own, so nothing is held."""
 
-    def _gone(self, error: Exception) -> EnvironmentFault:
-        return EnvironmentFault(f"the phone {self._serial} cannot be reached through the adb server: {error}")
+    def _asked(self, question: Callable[[], Any]) -> Any:
+        """The answer. A server that died is not started again here: phones would have to be connected anew."""
+        if not _listens(self._port):
+            raise EnvironmentFault(f"the adb server at port {self._port} is gone, and {self._serial} with it")
+        try:
+            return question()
+        except self._errors as error:
+            raise EnvironmentFault(f"the phone {self._serial} cannot be reached through adb: {error}") from error
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5):
+            return True
+    except OSError:
+        return False
 
 
 def ensure_server(port: int) -> None:
@@ -309,7 +313,7 @@ def ensure_server(port: int) -> None:
         MissingDependency: there is no program `adb`.
         EnvironmentUnavailable: it does not start.
     """
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+    if _listens(port):
         return
     program = shutil.which("adb")
     if program is None:

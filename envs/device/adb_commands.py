@@ -7,11 +7,12 @@ what they print follows Android 11, as far as clients read it. Programs for file
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .adb_files import Files
-from .adb_shell import CommandError, Io
+from .adb_shell import CommandError, Io, Program
 from .phone import Phone, Setup
 from .tree import to_xml
 
@@ -27,6 +28,7 @@ class Handset:
     phone: Phone
     serial: str
     files: Files = field(init=False)
+    programs: dict[str, Program] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.files = Files(self.phone)
@@ -262,8 +264,12 @@ def rollwright(handset: Handset, args: list[str], io: Io) -> int:
                 io.out(to_png(phone.screenshot(float(scale))))
             case _:
                 raise CommandError(f"rollwright: usage: {(rollwright.__doc__ or '').splitlines()[0]}")
+    except CommandError:
+        raise
     except (KeyError, ValueError) as error:
         raise CommandError(f"{type(error).__name__}: {error.args[0]}") from error
+    except (AttributeError, IndexError, RecursionError, TypeError, sqlite3.Error) as error:
+        raise CommandError(f"ValueError: rollwright {args[0]} cannot use that: {error}") from error
     return 0
 
 

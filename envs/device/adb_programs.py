@@ -140,7 +140,7 @@ def toybox(handset: Handset, args: list[str], io: Io) -> int:
     if not args:
         io.out(" ".join(sorted(FILE_PROGRAMS)) + "\n")
         return 0
-    if args[0] not in FILE_PROGRAMS:
+    if args[0] not in FILE_PROGRAMS or args[0] == "toybox":
         raise CommandError(f"toybox: Unknown command {args[0]}", 127)
     return FILE_PROGRAMS[args[0]](handset, args[1:], io)
 

@@ -10,11 +10,14 @@ import re
 from typing import Protocol
 
 from . import adb_wire as wire
-from .adb_commands import COMMANDS, Handset
+from .adb_commands import COMMANDS, Command, Handset
 from .adb_shell import STDERR, STDOUT, Io, Program, Shell
 
 # Hosts keep stdin open, so a command that reads nothing must not wait for its end. Those that do read are few.
 _READS_STDIN = re.compile(r"\s*(cat\s*(>|$)|tee\b|sh\s*$)")
+
+MAX_STDIN = 64 << 20
+"""Bytes of input that a command takes; what comes after is dropped."""
 
 
 class Channel(Protocol):
@@ -58,17 +61,18 @@ def make_shell(handset: Handset) -> Shell:
     from .adb_programs import FILE_PROGRAMS
     from .adb_system import SYSTEM_COMMANDS
 
-    programs = {
-        name: _bound(handset, command) for name, command in {**FILE_PROGRAMS, **SYSTEM_COMMANDS, **COMMANDS}.items()
-    }
+    if not handset.programs:
+        # Bound once: a stream carries one command, and most of a command's time would go into this.
+        known = {**FILE_PROGRAMS, **SYSTEM_COMMANDS, **COMMANDS}
+        handset.programs.update({name: _bound(handset, command) for name, command in known.items()})
+    programs = dict(handset.programs)
     shell = Shell(programs, handset.files.read, handset.files.write)
     programs["sh"] = _sub_shell(shell)
     return shell
 
 
-def _bound(handset: Handset, command: object) -> Program:
-    assert callable(command)
-    return lambda args, io: int(command(handset, args, io))
+def _bound(handset: Handset, command: Command) -> Program:
+    return lambda args, io: command(handset, args, io)
 
 
 def _sub_shell(shell: Shell) -> Program:
@@ -131,7 +135,7 @@ class PacketShell:
                 # Hosts close their input also after the command has ended.
                 return
             if kind == wire.SHELL_STDIN:
-                self._stdin += content
+                self._stdin += content[: MAX_STDIN - len(self._stdin)]
                 if not self._line:
                     self._interactive(channel)
             elif kind == wire.SHELL_CLOSE_STDIN:
