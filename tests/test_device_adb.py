@@ -17,8 +17,10 @@ from rollwright.env import episode_seed
 from rollwright.env_check import check_env
 from rollwright.envs.device.adb_backend import AdbBackend, parse_rows, simulated_phone
 from rollwright.envs.device.adb_client import Answer, DirectLink, ServerLink
+from rollwright.envs.device.adb_commands import Handset
 from rollwright.envs.device.adb_server import PhoneServer
-from rollwright.envs.device.adb_wire import VERSION, Message, pack
+from rollwright.envs.device.adb_services import PacketShell
+from rollwright.envs.device.adb_wire import SHELL_CLOSE_STDIN, SHELL_EXIT, VERSION, Message, pack, shell_packet
 from rollwright.envs.device.adb_wire import Command as Wire
 from rollwright.envs.device.backend import Backend, InProcess
 from rollwright.envs.device.phone import Phone, Setup, build
@@ -82,7 +84,7 @@ def phone_state(backend: Backend) -> list[object]:
     """Clock, screens, chance, and all data. The database's own bytes also count its transactions."""
     state, phone = backend.snapshot(), Phone()
     phone.restore(state)
-    tables = [phone.store.query(f"SELECT * FROM {table}") for table in ("settings", "files", "folders")]
+    tables = [sorted(phone.store.query(f"SELECT * FROM {table}")) for table in ("settings", "files", "folders")]
     return [state.split(b"\n")[1], tables, {uri: phone.store.rows(uri) for uri in phone.store.uris()}]
 
 
@@ -254,6 +256,28 @@ def test_uiautomator2_connects_dumps_and_clicks(adb: Adb, adb_port: int, server:
     device(className="android.widget.EditText", instance=0).set_text("Zoe")
     assert "Zoe" in device.dump_hierarchy()
     assert not device(text="nowhere").exists
+
+
+class Written:
+    """A channel that keeps what the phone writes."""
+
+    def __init__(self) -> None:
+        self.data, self.finished = b"", 0
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+def test_a_host_that_closes_its_input_late_does_not_run_the_command_again() -> None:
+    handset, channel = Handset(phone=Phone(), serial="x"), Written()
+    shell = PacketShell(handset, "echo once >> /sdcard/n.txt")
+    shell.start(channel)
+    shell.received(channel, shell_packet(SHELL_CLOSE_STDIN, b""))
+    assert handset.files.read("/sdcard/n.txt") == b"once\n"
+    assert (channel.data, channel.finished) == (shell_packet(SHELL_EXIT, b"\0"), 1)
 
 
 # What is broken is said clearly
