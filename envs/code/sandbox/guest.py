@@ -61,6 +61,13 @@ def _enter(order: dict[str, Any]) -> None:
     if order.get("files"):
         os.chdir(folder)
         sys.path.insert(0, folder)
+        _forget({name.partition("/")[0].removesuffix(".py") for name in order["files"]})
+
+
+def _forget(packages: set[str]) -> None:
+    """Installed packages of these names that are imported already (pytest brings some) must not hide the files."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
 
 
 # "calls": the program answers for itself
