@@ -240,15 +240,20 @@ async def _shut(served: _Served) -> None:
 def main() -> None:
     """Serve phones until Ctrl-C."""
     import argparse
+    import random
+
+    from .data import base_data
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=5555, help="of the first phone; the others follow")
     parser.add_argument("--phones", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="of the people, appointments, files on the first phone")
     args = parser.parse_args()
     server = PhoneServer()
     try:
         for number in range(args.phones):
-            port = server.add(port=args.port + number if args.port else 0)
+            setup = base_data(random.Random(args.seed + number)).setup(distractors="none", seed=args.seed + number)
+            port = server.add(Phone(setup), port=args.port + number if args.port else 0)
             print(f"adb connect {HOST}:{port}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
