@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +372,35 @@ def test_the_contract_is_kept_over_adb() -> None:
     check_env(world, seeds=1)
     world.close()
     world.close()
+
+
+def test_phones_played_by_threads_at_once_do_not_mix_and_nothing_is_left_behind() -> None:
+    before = len([thread for thread in threading.enumerate() if thread.name == "phones"])
+    world, alone = build(backend="adb", splits="seed"), build(splits="seed")
+    assert world.execution == "thread"
+
+    def play(number: int) -> list[str]:
+        played = []
+        for made in (world, alone):
+            env, task, seen = made.make(), made.tasks("train")[number], []
+            observation, teacher = env.reset(task, episode_seed("train", "threads", number)), made.teacher(task)
+            for _ in range(env.template.budget):
+                result = env.step(teacher.act(env, observation))
+                seen.append(f"{result.observation}")
+                if result.terminated or result.truncated:
+                    break
+                observation = result.observation  # type: ignore[assignment]
+            played.append("\n".join([*seen, str(result.success)]))
+        assert played[0] == played[1]
+        return played
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len({found[0] for found in threads.map(play, range(16))}) == 16
+    phones = world.make()
+    world.close()
+    with pytest.raises(EnvironmentFault):
+        phones.backend.tree()
+    assert len([thread for thread in threading.enumerate() if thread.name == "phones"]) == before
 
 
 def test_options_of_adb_are_checked() -> None:
