@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 STDOUT, STDERR = 1, 2
 MAX_LINE = 1 << 16
-_OPERATORS = ("2>&1", "&&", "||", "2>>", "2>", "1>", ">>", ">", "<", "|", ";", "\n", "&")
+_OPERATOR = re.compile(r"2>&1|&&|\|\||2>>|2>|1>|>>|[><|;\n&]")
+_PLAIN = re.compile(r"[^ \t\r\n'\"\\<>|;&]+")
 _VARIABLE = re.compile(r"\$(?:(\?)|\{(\w+)\}|([A-Za-z_]\w*))")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
@@ -68,7 +69,8 @@ def _lex(line: str) -> Iterator[str | list[Part]]:
     at, in_word = 0, False
     while at < len(line):
         letter = line[at]
-        operator = next((o for o in _OPERATORS if line.startswith(o, at)), "")
+        found = _OPERATOR.match(line, at)
+        operator = found.group() if found else ""
         # A digit belongs to a redirection only at the start of a word: `echo a2>f` writes `a2`.
         if operator and not (in_word and operator[0].isdigit()):
             if in_word:
@@ -100,7 +102,9 @@ def _piece(line: str, at: int) -> tuple[Part, int]:
         return _double_quoted(line, at + 1)
     if letter == "\\":
         return (line[at + 1 : at + 2], False), at + 2
-    return (letter, True), at + 1
+    plain = _PLAIN.match(line, at)
+    assert plain is not None, "blanks and operators were taken before"
+    return (plain.group(), True), plain.end()
 
 
 def _double_quoted(line: str, at: int) -> tuple[Part, int]:
@@ -260,12 +264,12 @@ class Shell:
     def _expand(self, parts: list[Part]) -> str:
         merged: list[Part] = []
         for text, active in parts:
-            # Letters outside of quotes come one by one; a name must be seen whole.
+            # A name must be seen whole, whatever its pieces.
             if merged and active and merged[-1][1]:
                 merged[-1] = (merged[-1][0] + text, True)
             else:
                 merged.append((text, active))
-        shown = [_VARIABLE.sub(self._value, text) if active else text for text, active in merged]
+        shown = [_VARIABLE.sub(self._value, text) if active and "$" in text else text for text, active in merged]
         return "".join(shown).replace("\0", "$")
 
     def _value(self, found: re.Match[str]) -> str:
