@@ -65,7 +65,7 @@ def _start(phone: Phone, args: list[str], io: Io) -> int:
         io.out(f"Starting: Intent {{ act={action} cat=[android.intent.category.HOME] }}\n")
         return 0
     io.out(f"Starting: Intent {{ {f'act={action} ' if action else ''}cmp={target or package} }}\n")
-    if not phone.open_app(package) or _app(phone, package) is None:
+    if _app(phone, package) is None or not phone.open_app(package):
         io.err(f"Error type 3\nError: Activity class {{{target}}} does not exist.\n")
         return 1
     if "-W" in args:
@@ -113,7 +113,7 @@ def monkey(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def pm(handset: Handset, args: list[str], io: Io) -> int:
-    """`pm list packages|path|clear|grant|revoke ...`"""
+    """`pm list packages|path|grant|revoke ...`"""
     phone = handset.phone
     match args:
         case ["list", "packages", *rest]:
@@ -126,9 +126,9 @@ def pm(handset: Handset, args: list[str], io: Io) -> int:
         case ["grant" | "revoke", package, *_] if _app(phone, package):
             phone.store.put_setting("permission", package, "granted" if args[0] == "grant" else "denied")
             phone.invalidate()
-        case ["clear", package] if _app(phone, package):
-            force_stop(phone, package)
-            io.out("Success\n")
+        case ["clear", *_]:
+            io.out("Failed\n")
+            raise CommandError("pm clear: this phone keeps its apps' data; `rollwright power_on FILE` starts it afresh")
         case ["list", "users"]:
             io.out("Users:\n\tUserInfo{0:Owner:c13} running\n")
         case ["list", *_]:
