@@ -82,7 +82,7 @@ def twins(server: PhoneServer) -> tuple[PhoneEnv, PhoneEnv]:
 
 
 def phone_state(backend: Backend) -> list[object]:
-    """Clock, screens, chance, and all data. Not the database's own bytes: the order in which settings were written shows in them."""
+    """Clock, screens, chance, and all data; not the order in which settings were written, which the bytes show."""
     state, phone = backend.snapshot(), Phone()
     phone.restore(state)
     tables = [sorted(phone.store.query(f"SELECT * FROM {table}")) for table in ("settings", "files", "folders")]
