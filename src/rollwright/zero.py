@@ -150,6 +150,12 @@ def check_checkpoint(state: Mapping[str, Any], *, zero_stage: int, processes: in
     )
 
 
+_BUCKETS = ("reduce_bucket_size", "allgather_bucket_size", "stage3_prefetch_bucket_size")
+_CPU_BUCKET = 2**24
+"""Elements of DeepSpeed's communication buffers. Its own 5e8 are 2 GB for each engine and rank, and on a CPU every rank
+shares one memory."""
+
+
 def _complete(config: dict[str, Any], accelerator: Accelerator) -> None:
     """What DeepSpeed asks for and this learner decides by itself: micro-batches are made by token budget."""
     config["train_micro_batch_size_per_gpu"] = 1
@@ -157,5 +163,7 @@ def _complete(config: dict[str, Any], accelerator: Accelerator) -> None:
     config["train_batch_size"] = accelerator.num_processes
     config["zero_allow_untested_optimizer"] = True
     config["steps_per_print"] = 2**31 - 1
-    if accelerator.device.type == "cpu":  # torch's AdamW needs no compiler
-        config["zero_force_ds_cpu_optimizer"] = False
+    if accelerator.device.type == "cpu":
+        config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW needs no compiler
+        for bucket in _BUCKETS:
+            config["zero_optimization"].setdefault(bucket, _CPU_BUCKET)
