@@ -33,7 +33,7 @@ from rollwright import offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights  # noqa: E402
 from rollwright.assembly import open_turn_critic  # noqa: E402
 from rollwright.config import Config, Readers, load_config  # noqa: E402
-from rollwright.errors import ConfigError  # noqa: E402
+from rollwright.generation.base import Generation  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
 from rollwright.settings import LoopConfig, ReplaySettings, TurnCriticFit  # noqa: E402
@@ -70,8 +70,7 @@ class ArcherConfig(LoopConfig):
 def main(argv: list[str] | None = None) -> None:
     config = load_config(ArcherConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
-    if algorithm.offline_steps and not config.replay.stores:
-        raise ConfigError("algorithm.offline_steps learn from stored trajectories: name some in replay.stores")
+    offpolicy.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
         archer = Archer(run, config)
         for step in run.steps():
@@ -110,7 +109,7 @@ class Archer:
         """Turns of any age."""
         return self.table.transitions(self.draws.choice(self.turns, size)) if len(self.turns) else []
 
-    def fresh(self, prompts: Sequence[tuple[int, ...]]) -> list[offpolicy.Sampled]:
+    def fresh(self, prompts: Sequence[tuple[int, ...]]) -> list[Generation]:
         """What the policy would do now, one action for each state."""
         self.sampled += 1
         key = f"{self.config.run.seed}/{self.run.next_step}/fresh/{self.sampled}"

@@ -35,7 +35,6 @@ from rollwright.assembly import (  # noqa: E402
 )
 from rollwright.config import Config, dump, load_config  # noqa: E402
 from rollwright.env import episode_seed  # noqa: E402
-from rollwright.errors import ConfigError  # noqa: E402
 from rollwright.progress import Progress  # noqa: E402
 from rollwright.reward import score_group  # noqa: E402
 from rollwright.rollout import Collector, EngineActor, FaultLog, TeacherActor  # noqa: E402
@@ -75,7 +74,11 @@ class CollectConfig(Config):
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(CollectConfig, sys.argv[1:] if argv is None else argv)
-    refuse_other_settings(config)
+    RunFolder.refuse_other_settings(
+        config.run.folder,
+        config_yaml=dump(config),
+        why="one store holds one kind of episode. Name another run.folder; several stores can be learned from together",
+    )
     settings, reward = config.collect, open_reward(config.reward)
     with opened(config) as (collector, tasks, folder):
         store = TrajectoryStore(folder.trajectories)
@@ -90,20 +93,6 @@ def main(argv: list[str] | None = None) -> None:
                 played = collector.play(requests, progress=lambda _, bar=bar: bar.advance())  # type: ignore[misc]
             store.append([scored(t, reward) for t in played], tag=settings.tag or settings.by)
         print(summary(store))
-
-
-def refuse_other_settings(config: CollectConfig) -> None:
-    """A folder is only filled up with the settings it was begun with: one store, one kind of episode.
-
-    Raises:
-        ConfigError: it was begun with others.
-    """
-    begun = Path(config.run.folder).expanduser() / "config.yaml"
-    if begun.exists() and begun.read_text(encoding="utf-8") != dump(config):
-        raise ConfigError(
-            f"{begun.parent} was collected with other settings (see {begun}): name another run.folder, or use those. "
-            "Several stores can be learned from together"
-        )
 
 
 def start_seed(config: CollectConfig, task: Task, index: int) -> int:

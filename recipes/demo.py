@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import Field
 
 from rollwright.config import Config, dump, load_config
-from rollwright.errors import ConfigError, RollwrightError
+from rollwright.errors import RollwrightError
 from rollwright.evaluation import Evaluation, compare, format_comparison, format_side_by_side, load_evaluation
 from rollwright.tracking import RunFolder
 
@@ -42,7 +42,12 @@ class DemoConfig(Config):
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(DemoConfig, sys.argv[1:] if argv is None else argv)
-    refuse_other_settings(config)
+    RunFolder.refuse_other_settings(
+        config.folder,
+        config_yaml=dump(config),
+        why="its finished stages would be reported as this one's. Give this one a folder of its own, such as "
+        "folder=runs/demo_2, or use the same settings",
+    )
     folder = RunFolder.create(config.folder, config_yaml=dump(config)).path
     started = time.monotonic()
     before, sft, grpo = folder / "before", folder / "sft", folder / "grpo"
@@ -79,20 +84,6 @@ def main(argv: list[str] | None = None) -> None:
     )
     print(summary(before, grpo, minutes=(time.monotonic() - started) / 60))
     print(f"Transcripts: {grpo / 'transcripts'}   Report: {grpo / 'report.html'}")
-
-
-def refuse_other_settings(config: DemoConfig) -> None:
-    """Complete stages are kept, so a folder may only be continued with the settings it was begun with.
-
-    Raises:
-        ConfigError: the folder holds a demo with other settings.
-    """
-    begun = Path(config.folder).expanduser() / "config.yaml"
-    if begun.exists() and begun.read_text(encoding="utf-8") != dump(config):
-        raise ConfigError(
-            f"{begun.parent} holds a demo with other settings (see {begun}): its finished stages would be reported as "
-            "this one's. Give this one a folder of its own, such as folder=runs/demo_2, or use the same settings"
-        )
 
 
 def stage(config: DemoConfig, title: str, recipe: str, words: list[str], *, done: Path) -> None:

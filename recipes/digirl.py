@@ -32,7 +32,6 @@ from rollwright import offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights, digirl, digirl_released  # noqa: E402
 from rollwright.assembly import open_turn_critic  # noqa: E402
 from rollwright.config import Config, Readers, load_config  # noqa: E402
-from rollwright.errors import ConfigError  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402
 from rollwright.settings import LoopConfig, ReplaySettings, TurnCriticFit  # noqa: E402
@@ -73,8 +72,7 @@ class DigirlConfig(LoopConfig):
 def main(argv: list[str] | None = None) -> None:
     config = load_config(DigirlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
-    if algorithm.offline_steps and not config.replay.stores:
-        raise ConfigError("algorithm.offline_steps learn from stored trajectories: name some in replay.stores")
+    offpolicy.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
         learner = DigirlLearner(run, config)
         for step in run.steps():
@@ -100,7 +98,8 @@ class DigirlLearner:
         }
         for critic in self.critics.values():
             run.attach(critic)
-        self.draws = np.random.default_rng(config.run.seed)
+        if config.algorithm.offline_steps:
+            offpolicy.require_outcomes(self.table, valid_turns(self.table))
 
     def fit(self) -> dict[str, float]:
         """Filter, fit both values, weigh the steps, update the policy. -> metrics."""

@@ -26,7 +26,6 @@ from pydantic import Field  # noqa: E402
 
 from rollwright import offpolicy  # noqa: E402
 from rollwright.config import Config, Readers, load_config  # noqa: E402
-from rollwright.errors import ConfigError  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402
 from rollwright.settings import LoopConfig, ReplaySettings  # noqa: E402
@@ -57,8 +56,7 @@ class FilteredBcConfig(LoopConfig):
 def main(argv: list[str] | None = None) -> None:
     config = load_config(FilteredBcConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
-    if algorithm.offline_steps and not config.replay.stores:
-        raise ConfigError("algorithm.offline_steps learn from stored trajectories: name some in replay.stores")
+    offpolicy.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
         table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
         if algorithm.offline_steps and algorithm.top_frac < 1:

@@ -36,7 +36,7 @@ NOTES = (
     ("Garden plan", "beans next to the fence"), ("Films", "the one about the lighthouse"),
     ("Running log", "5 km on Sunday"),
 )  # fmt: skip
-TODO = (
+ERRANDS = (
     "Buy stamps", "Water the plants", "Return the books", "Pay the rent", "Call the plumber", "Book the train",
     "Clean the windows", "Renew the passport", "Fix the bike",
 )  # fmt: skip
@@ -155,7 +155,7 @@ def _time(rng: random.Random, data: Data) -> None:
 def _papers(rng: random.Random, data: Data) -> None:
     for title, body in rng.sample(NOTES, 5):
         data.add(notes.URI, title=title, body=body, folder=rng.choice(notes.FOLDERS))
-    for title in rng.sample(TODO, 5):
+    for title in rng.sample(ERRANDS, 5):
         due = next_day(rng) if rng.random() < 0.6 else ""
         data.add(tasks.URI, title=title, due=due, priority=rng.choice(tasks.PRIORITIES), done=int(rng.random() < 0.25))
     for name in rng.sample(DOCUMENTS, 4):

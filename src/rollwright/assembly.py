@@ -361,16 +361,13 @@ def open_turn_critic(
 
     torch.manual_seed(config.run.seed)
     shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=more.get("bias", 0.0))
-    precision = resolve_precision(config.learner.precision)
     return ValueLearner(
         learner.accelerator,
         learner.policy,
         shape,
         OptimiserSettings(learning_rate=fit.learning_rate, max_grad_norm=fit.max_grad_norm),
         polyak=more.get("polyak"),
-        token_budget=config.learner.token_budget,
-        layout=config.learner.layout,
-        autocast_dtype=torch.bfloat16 if precision == "bfloat16" else None,
+        **_packing_of(config),
         name=name,
     )
 
@@ -393,16 +390,25 @@ def open_vocabulary_critic(
     from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings
 
     torch.manual_seed(config.run.seed)
-    precision = resolve_precision(config.learner.precision)
     return CriticLearner(
         learner.accelerator,
         VocabularyQ(learner.policy, VocabularyQSettings(q_heads=q_heads, width=width, bias=bias)),
         OptimiserSettings(learning_rate=learning_rate),
         polyak=polyak,
-        token_budget=config.learner.token_budget,
-        layout=config.learner.layout,
-        autocast_dtype=torch.bfloat16 if precision == "bfloat16" else None,
+        **_packing_of(config),
     )
+
+
+def _packing_of(config: LoopConfig) -> dict[str, Any]:
+    """How a critic packs and computes: as the policy's learner does."""
+    import torch
+
+    bfloat16 = resolve_precision(config.learner.precision) == "bfloat16"
+    return {
+        "token_budget": config.learner.token_budget,
+        "layout": config.learner.layout,
+        "autocast_dtype": torch.bfloat16 if bfloat16 else None,
+    }
 
 
 def open_tracker(folder: RunFolder, config: LoopConfig, learner: Learner) -> Tracker:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rollwright.batching import Segment
-from rollwright.errors import DataError
+from rollwright.errors import ConfigError, DataError
 from rollwright.generation.base import Ask, BatchEngine, Engine, Generation, Sampling
 from rollwright.losses import Aggregation, webrl_released, webrl_squared, weighted_nll
 from rollwright.records import TokenLoss, TokenRecord
@@ -105,10 +103,6 @@ def to_segments(
     ]
 
 
-Sampled = Generation
-"""A fresh action, as the engine answers."""
-
-
 def sample_actions(
     engine: Engine, prompts: Sequence[tuple[int, ...]], sampling: Sampling, *, key: str
 ) -> list[Generation]:
@@ -149,6 +143,16 @@ def with_action(transition: Transition, action: Generation) -> Transition:
         reward=float("nan"),
         next_prompt_ids=(),
     )
+
+
+def require_stores(offline_steps: int, stores: Sequence[str]) -> None:
+    """Steps that collect nothing need something else to learn from.
+
+    Raises:
+        ConfigError: there are such steps and no store is named.
+    """
+    if offline_steps and not stores:
+        raise ConfigError("algorithm.offline_steps learn from stored trajectories: name some in replay.stores")
 
 
 def vocab_size(policy: nn.Module) -> int:
@@ -254,24 +258,3 @@ def imitate(
             batch = to_segments(table.transitions(turns[places]), weights[places].tolist())
             metrics = learner.update(batch, loss)
     return metrics
-
-
-class Saved(Protocol):
-    """State as JSON."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Any) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JsonPart:
-    """Something with a `state_dict` of plain numbers, as a part of a run's checkpoint (see `Training.attach`)."""
-
-    name: str
-    part: Saved
-
-    def save_state(self, folder: Path) -> None:
-        (folder / f"{self.name}.json").write_text(json.dumps(self.part.state_dict()), encoding="utf-8")
-
-    def load_state(self, folder: Path) -> None:
-        self.part.load_state_dict(json.loads((folder / f"{self.name}.json").read_text(encoding="utf-8")))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollwright.errors import RunFolderError
+from rollwright.errors import ConfigError, RunFolderError
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,20 @@ class RunFolder:
                 "may write and where there is space, for example `run.folder=runs/mine`."
             ) from error
         return folder
+
+    @classmethod
+    def refuse_other_settings(cls, path: Path | str, *, config_yaml: str, why: str) -> None:
+        """A folder whose finished parts are kept may only be continued with the settings it was begun with.
+
+        Args:
+            why: what would go wrong, and the way out; ends the message.
+
+        Raises:
+            ConfigError: the folder was begun with others.
+        """
+        begun = cls(Path(path).expanduser()).config
+        if begun.exists() and begun.read_text(encoding="utf-8") != config_yaml:
+            raise ConfigError(f"{begun.parent} was begun with other settings (see {begun}): {why}")
 
     @property
     def config(self) -> Path:

@@ -90,7 +90,7 @@ PROGRAMS = {
     "read_home": "import os; print('ESCAPED' if os.path.exists('{home}') else 'none')",
     "read_checkout": "import os; print('ESCAPED' if os.path.exists('{checkout}') else 'none')",
     "read_environment": "import os; print('ESCAPED' if '{secret_word}' in str(os.environ) else 'none')",
-    "proc_init_root": "import os; print('ESCAPED', os.listdir('/proc/1/root/'))",
+    "proc_init_root": "import os; print('ESCAPED', os.listdir('/proc/1/' + 'root'))",
     "proc_self_mem": "open('/proc/self/mem', 'r+b'); print('ESCAPED')",
     "proc_init_fd": "import os; os.listdir('/proc/1/fd'); print('ESCAPED')",
     "proc_sysrq": "open('/proc/sysrq-trigger', 'w').write('h'); print('ESCAPED')",
