@@ -121,6 +121,7 @@ def test_a_new_critic_acts_as_the_policy_and_a_large_beta_follows_q(folder: Path
         with torch.no_grad():
             for head in module.q:
                 head[-1].bias[9] = 5.0  # token 9 is worth 5 everywhere
+            module.q[0][-1].bias[8] = 50.0  # only one head thinks so of token 8: the smaller one counts
         assert sample(engine, 6) == [(9, 9, 9)] * 6
         engine.perturb(Perturbation(critic=module, beta=0.0))
         assert sample(engine, 6) == plain
