@@ -169,15 +169,17 @@ class TurnTable:
 
 def _prompt(shard: ShardIndex, place: int) -> Array:
     """A turn's prompt: what it shares with the turns before it, then its own ids."""
-    first = place
-    while shard.turns["shared"][first] > 0:
-        first -= 1
-    seen: Array = np.zeros(0, np.int32)
-    for at in range(first, place + 1):
-        turn = shard.turns[at]
-        prompt = np.concatenate([seen[: turn["shared"]], shard.ids[turn["prompt"] : turn["action"]]])
-        seen = np.concatenate([prompt, shard.ids[turn["action"] : turn["end"]]])
-    return prompt
+    turns, shared = shard.turns, shard.turns["shared"]
+    parts = [shard.ids[turns["prompt"][place] : turns["action"][place]]]
+    wanted = int(shared[place])
+    while wanted:
+        place -= 1
+        while shared[place] >= wanted:  # this turn took all of it over from an earlier one
+            place -= 1
+        start, own = int(turns["prompt"][place]), wanted - int(shared[place])
+        parts.append(shard.ids[start : start + own])
+        wanted = int(shared[place])
+    return np.concatenate(parts[::-1])
 
 
 def _next_prompt(shard: ShardIndex, place: int, trajectory: Any) -> tuple[int, ...]:
