@@ -1,7 +1,8 @@
 """Does GRPO learn a family of a world? A tiny model from scratch: imitation, then GRPO, judged on held-out starts.
 
 Runs the world's two recipes as a user does and compares greedy success before and after GRPO with Wilson intervals over
-the episodes. `apart` says whether the intervals do not overlap.
+the episodes. `apart` says whether the intervals do not overlap. Besides that, the success of what was sampled for
+training, in the first and in the last steps.
 
     python benchmarks/world_learning.py --world sites
     python benchmarks/world_learning.py --world device --sft data.per_task=48 --grpo run.steps=60 --json
@@ -10,6 +11,7 @@ the episodes. `apart` says whether the intervals do not overlap.
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,7 +22,9 @@ from _common import command, machine, publish, table
 
 from rollwright.evaluation import load_evaluation
 from rollwright.statistics import Interval, wilson_interval
+from rollwright.tracking import read_metrics
 
+STEPS = 5
 ROOT = Path(__file__).resolve().parent.parent
 WORLDS = {
     "code": ("code/synthesis_sft.yaml", "code/synthesis_grpo.yaml"),
@@ -44,6 +48,12 @@ def success(run: Path, name: str) -> tuple[Interval, int]:
     return wilson_interval(sum(bool(row.success) for row in rows), len(rows)), len(rows)
 
 
+def sampled(run: Path) -> list[float]:
+    """Success of the training episodes, step by step."""
+    rows = read_metrics(run / "metrics.jsonl")
+    return [row["rollout/success_frac"] for row in rows if "rollout/success_frac" in row]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", choices=sorted(WORLDS), required=True)
@@ -61,11 +71,14 @@ def main() -> None:
     grpo_s = launch("grpo.py", settings[1], *words, "evaluation.at_start=true", *arguments.grpo)
     judged = {name: success(grpo, file) for name, file in (("imitation", "start"), ("GRPO", "final"))}
     rows = [[name, f"{i.point:.3f} [{i.low:.3f}, {i.high:.3f}]", n] for name, (i, n) in judged.items()]
+    trained = sampled(grpo)
+    first, last = statistics.fmean(trained[:STEPS]), statistics.fmean(trained[-STEPS:])
     text = "\n\n".join(
         [
             f"# GRPO on {arguments.world}",
             "Greedy success on held-out starts, 95% Wilson intervals over episodes.",
             table(["policy after", "success", "episodes"], rows),
+            f"Sampled in training: {first:.2f} in the first {STEPS} of {len(trained)} steps, {last:.2f} in the last.",
             f"Imitation {sft_s:.0f} s, GRPO {grpo_s:.0f} s; seed {arguments.seed}.",
             f"`{command()}`\n\n{machine('torch', 'transformers')}",
         ]

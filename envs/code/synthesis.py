@@ -9,6 +9,7 @@ Tasks are procedural (`rollwright.envs.code.specifications`), the splits apart b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 from rollwright.env import Observation
@@ -38,6 +39,7 @@ from rollwright.types import Split, Task
 
 Wording = Literal["full", "compact"]
 RewardKind = Literal["all", "fraction"]
+Mistake = Literal["one_step_wrong", "last_step_left_out"]
 
 LIMITS = Limits(wall_s=2.0, cpu_s=2, memory_mib=256, file_mib=1, output_kib=16, answers_kib=256, disk_mib=1)
 INSTRUCTIONS = (
@@ -65,6 +67,7 @@ class SynthesisWorld:
         feedback: Feedback,
         reward: RewardKind,
         teacher_right_frac: float,
+        teacher_mistake: Mistake,
         unsafe: bool,
     ) -> None:
         self.families, self.difficulty, self.wording = tuple(families), difficulty, wording
@@ -72,7 +75,7 @@ class SynthesisWorld:
         self.instructions = INSTRUCTIONS if wording == "full" else ""
         self.boxes = BoxPool(limits=LIMITS, unsafe=unsafe)
         self._counts = {"train": tasks_per_family, "validation": held_out_per_family, "test": held_out_per_family}
-        self._reward, self._right_frac = reward, teacher_right_frac
+        self._reward, self._right_frac, self._mistake = reward, teacher_right_frac, teacher_mistake
 
     def tasks(self, split: Split) -> list[Task]:
         """`tasks_per_family` of each family for training, `held_out_per_family` for each of the other splits."""
@@ -112,7 +115,8 @@ class SynthesisWorld:
     def teacher(self, task: Task) -> KnownAnswer:
         spec = from_params(task.params)
         compact = self.wording == "compact"
-        wrong = [other.code(compact=compact) for other in neighbours(spec)]
+        others = neighbours(spec) if self._mistake == "one_step_wrong" else shortened(spec)
+        wrong = [other.code(compact=compact) for other in others]
         return KnownAnswer(spec.code(compact=compact), wrong, self._right_frac)
 
     def texts(self) -> list[str]:
@@ -145,6 +149,11 @@ def neighbours(spec: Specification) -> list[Specification]:
     return [other for other in found if other.steps != spec.steps]
 
 
+def shortened(spec: Specification) -> list[Specification]:
+    """The specification without its last step; none where that is its only one."""
+    return [replace(spec, steps=spec.steps[:-1])] if len(spec.steps) > 1 else []
+
+
 def build(
     *,
     families: Sequence[str] = tuple(FAMILIES),
@@ -156,6 +165,7 @@ def build(
     feedback: Feedback = "failure",
     reward: RewardKind = "all",
     teacher_right_frac: float = 1.0,
+    teacher_mistake: Mistake = "one_step_wrong",
     unsafe: bool = False,
 ) -> SynthesisWorld:
     """Function synthesis.
@@ -169,7 +179,9 @@ def build(
         attempts: submissions per episode.
         feedback: "failure" tells the first failing case, without the right value; "none" only that it was wrong.
         reward: "all" or nothing, or the "fraction" of cases passed.
-        teacher_right_frac: share of the teacher's answers that are right; the others have one wrong step.
+        teacher_right_frac: share of the teacher's answers that are right.
+        teacher_mistake: what is wrong with the others: some "one_step_wrong", each time another, or always the
+            "last_step_left_out", a habit that a policy which imitates it has to lose.
         unsafe: run programs without a sandbox where this machine has none.
 
     Raises:
@@ -186,6 +198,7 @@ def build(
         feedback=feedback,
         reward=reward,
         teacher_right_frac=teacher_right_frac,
+        teacher_mistake=teacher_mistake,
         unsafe=unsafe,
     )
 
@@ -202,6 +215,7 @@ def make_world(
     feedback: Feedback,
     reward: RewardKind,
     teacher_right_frac: float,
+    teacher_mistake: Mistake = "one_step_wrong",
     unsafe: bool,
 ) -> AnyWorld:
     """Check the options of `build` and make a world of that kind.
@@ -210,7 +224,11 @@ def make_world(
         ConfigError: an option has no such value.
     """
     check_choices(
-        "code.synthesis", wording=(wording, Wording), feedback=(feedback, Feedback), reward=(reward, RewardKind)
+        "code.synthesis",
+        wording=(wording, Wording),
+        feedback=(feedback, Feedback),
+        reward=(reward, RewardKind),
+        teacher_mistake=(teacher_mistake, Mistake),
     )
     check_positive("code.synthesis", difficulty=difficulty, attempts=attempts, tasks_per_family=tasks_per_family)
     check_positive("code.synthesis", held_out_per_family=held_out_per_family)
@@ -229,5 +247,6 @@ def make_world(
         feedback=feedback,
         reward=reward,
         teacher_right_frac=teacher_right_frac,
+        teacher_mistake=teacher_mistake,
         unsafe=unsafe,
     )

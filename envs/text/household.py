@@ -151,6 +151,7 @@ class HouseholdWorld:
         wording: Wording,
         show_commands: bool,
         teacher: Knowledge,
+        teacher_idle_frac: float,
         max_turns: int,
         train_tasks: int,
     ) -> None:
@@ -159,7 +160,7 @@ class HouseholdWorld:
         self.wording = wording
         self.show_commands = show_commands
         self.max_turns = max_turns
-        self._knowledge = teacher
+        self._knowledge, self._idle_frac = teacher, teacher_idle_frac
         self.identity = f"{self.name}/{size}/{wording}/{show_commands}/{max_turns}"
         rules = (
             "You are in a room and have a task. Answer with one command: go to X, open X, close X, take X from Y, "
@@ -176,7 +177,7 @@ class HouseholdWorld:
         return GameEnvironment(self)
 
     def teacher(self, task: Task) -> Householder:
-        return Householder(self._knowledge)
+        return Householder(self._knowledge, idle_frac=self._idle_frac)
 
     def begin(self, task: Task, seed: int) -> tuple[House, Observation]:
         check_seed(task, seed)
@@ -258,6 +259,7 @@ def build(
     wording: Wording = "plain",
     show_commands: bool = False,
     teacher: Knowledge = "planner",
+    teacher_idle_frac: float = 0.0,
     max_turns: int = 50,
     train_tasks: int = SPLIT_SIZES["train"],
 ) -> HouseholdWorld:
@@ -271,6 +273,8 @@ def build(
             the latest observation is enough.
         show_commands: list the admissible commands in each observation. The task becomes one of choosing.
         teacher: "planner" knows where everything is; "searcher" has to look.
+        teacher_idle_frac: share of the teacher's turns in which it only looks: a habit that costs turns, which a policy
+            that imitates it has to lose.
         max_turns: commands before the episode is cut; 50 in published results.
         train_tasks: at most so many training tasks, the first of the list; the held-out splits keep their size.
 
@@ -289,6 +293,8 @@ def build(
             raise ConfigError(f"text.household has no {key} {strange or values}; expected of {', '.join(allowed)}")
     if max_turns < 1 or train_tasks < 1:
         raise ConfigError(f"text.household needs 1 turn and 1 task or more, got {max_turns} and {train_tasks}")
+    if not 0.0 <= teacher_idle_frac <= 1.0:
+        raise ConfigError(f"text.household needs teacher_idle_frac within [0, 1], got {teacher_idle_frac}")
     world = HouseholdWorld(
         types=tuple(types),
         rooms=tuple(rooms),
@@ -296,6 +302,7 @@ def build(
         wording=wording,
         show_commands=show_commands,
         teacher=teacher,
+        teacher_idle_frac=teacher_idle_frac,
         max_turns=max_turns,
         train_tasks=train_tasks,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Literal
 
@@ -85,12 +86,16 @@ def _first(furniture: Sequence[str], kind: str) -> str:
 
 
 class Householder:
-    """Plays `next_command`."""
+    """Plays `next_command`; a dawdler only stands and looks in `idle_frac` of the turns, fixed by state and turn."""
 
-    def __init__(self, knowledge: Knowledge) -> None:
+    def __init__(self, knowledge: Knowledge, *, idle_frac: float = 0.0) -> None:
         self._knowledge: Knowledge = knowledge
+        self._idle_frac = idle_frac
 
     def act(self, env: Environment, observation: Observation) -> str:
         if not isinstance(env, GameEnvironment) or not isinstance(env.state, House):
             raise TypeError(f"this teacher keeps house, it does not play {type(env).__name__}")
+        # The places of all things stand for the seed of the episode, which a state does not hold.
+        if random.Random(f"{env.turns_used}/{env.state.places}/{env.state.goal}").random() < self._idle_frac:
+            return "look"
         return next_command(env.state, knowledge=self._knowledge)
