@@ -25,6 +25,7 @@ AREAS = (
     "archer",
     "bc",
     "digirl",
+    "webrl",
 )
 NAME = re.compile(rf"(?:{'|'.join(AREAS)}|<>(?=/[a-z_]+$))/[\w.<>*/]*[\w>]")
 # Of the same form and no metrics: an id of a check, and a starting time that is taken out before the step is logged.

@@ -128,6 +128,11 @@ class Learner:
         )
         return self._optimisation(critic, optimiser, name="critic")
 
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """What forward passes compute in; None = the model's own."""
+        return self._autocast_dtype
+
     def update(
         self, segments: Sequence[Segment], loss: TokenObjective, *, minibatches: int = 1, epochs: int = 1
     ) -> dict[str, float]:
@@ -212,6 +217,10 @@ class Learner:
         scorer = self._reference_scorer
         if scorer is None:
             raise ConfigError("this learner has no reference: make it with reference 'copy' or 'adapter'")
+        return self.logprobs_by(scorer, segments)
+
+    def logprobs_by(self, scorer: nn.Module, segments: Sequence[Segment]) -> list[Tensor]:
+        """The same by another policy: a `TokenScorer` around it, whole on every rank."""
         return self._score(segments, lambda packed: scorer(packed)[0])
 
     def values(self, segments: Sequence[Segment]) -> list[Tensor]:

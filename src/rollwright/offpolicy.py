@@ -54,12 +54,12 @@ class WebRLObjective:
     """WebRL's regression of the action's log-ratio to the phase's reference on its advantage (in `advantages`).
 
     form: "squared" is the paper's loss with `beta`; "released" that of the trainer, which learns from positives only
-    and divides by `num_tokens`, the action tokens of all positive turns of the step.
+    and divides by `num_tokens`: the action tokens of all positive turns of the step, or "turn", those of each turn.
     """
 
     form: Literal["squared", "released"] = "squared"
     beta: float = 1.0
-    num_tokens: float | None = None
+    num_tokens: float | Literal["turn"] | None = None
     aggregation: Aggregation = "seq-mean-token-sum"
     max_length: int | None = None
     with_entropy: bool = False
@@ -191,9 +191,33 @@ def require_outcomes(table: TurnTable, turns: Array) -> None:
         )
 
 
-def outcomes(table: TurnTable) -> Array:
-    """[S] float64 in {0, 1}: the verdict where there is one, else whether the return is above 0."""
+def require_success_is_seen(table: TurnTable, turns: Array, labels: Array) -> None:
+    """Where the world knows of successes, the labels must too.
+
+    Raises:
+        DataError: the world calls some of these trajectories successes, and all of their labels are 0.
+    """
+    owners = np.unique(table.owners()[turns])
+    won = int((table.trajectories["success"][owners] == 1).sum())
+    if won and not labels[owners].any():
+        raise DataError(
+            f"the world calls {won} of {len(owners)} episodes a success, but no return is above 0: take the verdict as "
+            "the outcome (reward.name=success, or algorithm.outcome=verdict)"
+        )
+
+
+OutcomeBy = Literal["verdict", "reward"]
+
+
+def outcomes(table: TurnTable, by: OutcomeBy = "verdict") -> Array:
+    """[S] float64 in {0, 1}: the verdict where there is one, else whether the return is above 0.
+
+    Args:
+        by: "reward" asks the return alone: what an outcome model said counts, not what the world knows.
+    """
     verdict, earned = table.trajectories["success"], table.trajectories["total_reward"]
+    if by == "reward":
+        return (earned > 0).astype(np.float64)
     result: Array = np.where(verdict >= 0, verdict == 1, earned > 0).astype(np.float64)
     return result
 
@@ -221,6 +245,37 @@ def success_probability(critic: ValueLearner, head: str, prompts: Sequence[Seque
     if not prompts:
         return torch.zeros(0)
     return critic.read(prompts)[head].sigmoid().min(dim=0).values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeSteps:
+    """What outcome advantages are computed from, for whole trajectories: see `advantages.outcomes`.
+
+    values: [U] before each turn. index: [U] its trajectory, counted from 0. won: [S] outcome. ends: [S] value of what
+    follows the last turn; 0 unless a limit cut the episode there.
+    """
+
+    values: Tensor
+    index: Tensor
+    won: Tensor
+    ends: Tensor
+
+
+def outcome_steps(critic: ValueLearner, head: str, table: TurnTable, turns: Array, labels: Array) -> OutcomeSteps:
+    """The values along the trajectories that these turns make up.
+
+    Args:
+        turns: [U] all turns of some trajectories, in order.
+        labels: [S] outcome of every trajectory of the table.
+    """
+    batch = table.transitions(turns)
+    values = success_probability(critic, head, [t.prompt_ids for t in batch])
+    owners, index = np.unique([t.trajectory for t in batch], return_inverse=True)
+    cut = [k for k, t in enumerate(batch) if t.truncated and t.next_prompt_ids]  # what follows has a value
+    ends = torch.zeros(len(owners))
+    ends[index[cut]] = success_probability(critic, head, [batch[k].next_prompt_ids for k in cut])
+    won = torch.as_tensor(labels[owners], dtype=torch.float32)
+    return OutcomeSteps(values=values, index=torch.as_tensor(index), won=won, ends=ends)
 
 
 class Updates(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,7 @@ def webrl_released(
     sequence_index: Tensor,
     *,
     num_sequences: int,
-    num_tokens: float | None = None,
+    num_tokens: float | Literal["turn"] | None = None,
 ) -> Tensor:
     """The released trainer's loss per turn: SmoothL1(beta rho - target) / beta where the target is positive. -> [S].
 
@@ -63,16 +65,21 @@ def webrl_released(
 
     Args:
         targets: [S], see `advantages.webrl_released`.
-        num_tokens: that number of tokens over the whole optimiser step; None = of this batch.
+        num_tokens: that number of tokens over the whole optimiser step; None = of this batch; "turn" = each turn's own,
+            which is what the released micro-batch of one turn amounts to.
 
     Sources: the released trainer of arXiv:2411.02337.
     """
     zero = torch.zeros_like(logprobs)
     counts = segment_count(mask, sequence_index, num_sequences)
     positive = (targets > 0) & (counts > 0)
-    total = float(counts[positive].sum()) if num_tokens is None else num_tokens
+    if num_tokens == "turn":
+        total = counts.clamp(min=1).to(logprobs.dtype)
+    else:
+        whole = float(counts[positive].sum()) if num_tokens is None else num_tokens
+        total = torch.full_like(counts, max(whole, 1.0), dtype=logprobs.dtype)
     ratios = segment_sum(torch.where(mask, logprobs - logprobs_ref.detach(), zero), sequence_index, num_sequences)
-    rho = ratios / max(total, 1.0)
+    rho = ratios / total
     reference = segment_sum(torch.where(mask, logprobs_ref, zero), sequence_index, num_sequences).detach()
     beta = torch.where((reference / counts.clamp(min=1)).exp() >= _SURE, 5.0, 1.0)
     beta = torch.minimum(beta, (targets / rho.detach()).abs())  # rho 0 gives infinity, which bounds nothing

@@ -1,0 +1,218 @@
+"""WebRL: phases, each held near the policy that it began with, on tasks that grow out of the failures before it.
+
+    for each phase:
+        evolve    new tasks from those that failed, kept where the critic calls them neither solved nor hopeless
+        pi_ref := the policy                                        the fixed previous policy of the phase
+        replay := stored successes whose actions pi_ref finds neither certain nor surprising (0.5 < p <= 0.95)
+        for each step of it:
+            collect   episodes of the policy, scored by the run's reward (a verdict or an outcome model)
+            fit       V by cross-entropy on the outcome
+            advantage lambda (r + V(s') - V(s)) + (1 - lambda) (r_T - V(s))
+            update    (beta log(pi / pi_ref) - A)^2 over the new steps and the replayed ones
+            sync      the engine to the new weights
+
+`algorithm.form` is "paper" (the above) or "released" (the trainer's own: targets 1 and -0.6, positives only, the
+log-ratio per token): the two differ, and results of one are not results of the other. With `phase_steps: 1` a phase is
+one collection and one pass over it, as printed. Sources: arXiv:2411.02337 and its released code; docs/methods/webrl.md.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/webrl.py recipes/text/maze_webrl.yaml
+"""
+
+from __future__ import annotations
+
+from rollwright.generation.launch_env import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+import json  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import ClassVar, Literal  # noqa: E402
+
+import numpy as np  # noqa: E402
+from pydantic import Field  # noqa: E402
+
+from rollwright import offpolicy, replay  # noqa: E402
+from rollwright.advantages import webrl, webrl_released  # noqa: E402
+from rollwright.assembly import open_turn_critic  # noqa: E402
+from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.fixed_policy import FixedPolicy  # noqa: E402
+from rollwright.plan import plan_text  # noqa: E402
+from rollwright.settings import LoopConfig, ReplaySettings, TurnCriticFit  # noqa: E402
+from rollwright.training import Training  # noqa: E402
+
+
+class AlgorithmSettings(Config):
+    """Phases, the advantage, the constrained update."""
+
+    form: Literal["paper", "released"] = Field("paper", description="Advantage and loss as printed, or as coded.")
+    phase_steps: int = Field(1, ge=1, description="Steps of one phase; its reference stands still as long.")
+    outcome: Literal["reward", "verdict"] = Field(
+        "reward", description="What a success is: a return above 0, or the world's verdict where it has one."
+    )
+    beta: float = Field(1.0, gt=0, description="paper: strength of the pull to the phase's reference.")
+    advantage_lambda: float = Field(0.5, ge=0, le=1, description="paper: 1 = TD error, 0 = outcome minus value.")
+    gamma: float = Field(0.9, ge=0, le=1, description="released: discount of the outcome, which it puts on every turn.")
+    epochs: int = Field(1, ge=1, description="Passes of the policy over a step's turns and the replayed ones.")
+    batch_size: int = Field(128, ge=1, description="Turns of one optimiser step of the policy.")
+
+    only_for: ClassVar[Readers] = {
+        "beta": {"form": ("paper",)},
+        "advantage_lambda": {"form": ("paper",)},
+        "gamma": {"form": ("released",)},
+    }
+
+
+class WebrlReplay(ReplaySettings):
+    """Which old successes are learned from again."""
+
+    low: float = Field(0.5, ge=0, le=1, description="Mean token probability under the reference: above this ...")
+    high: float = Field(0.95, ge=0, le=1, description="... and at most this.")
+    ratio: float = Field(2.0, ge=0, description="At most so many replayed turns for one new turn; 0 = no replay.")
+    one_per_task: bool = Field(False, description="Only the latest success of each task.")
+
+
+class CriticFit(TurnCriticFit):
+    """The step critic; its optimiser steps are passes over the same turns as the policy's."""
+
+    updates: int = Field(1, ge=0, description="Passes over a step's turns.")
+
+
+class WebrlConfig(LoopConfig):
+    """Everything a WebRL run reads."""
+
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+    replay: WebrlReplay = WebrlReplay()
+    step_critic: CriticFit = CriticFit()
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(WebrlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    with Training.start(config) as run:
+        learner = WebrlLearner(run, config)
+        for step in run.steps():
+            if step % config.algorithm.phase_steps == 0:
+                learner.begin_phase()
+            groups = run.score(run.collect(step))
+            run.remember(step, groups)
+            with run.learning():
+                metrics = learner.fit()
+            run.sync()
+            run.finish(step, groups, metrics)
+
+
+class WebrlLearner:
+    """The critic, the fixed policy of the phase, what is replayed in it, and one step of WebRL on them."""
+
+    def __init__(self, run: Training, config: WebrlConfig) -> None:
+        self.run, self.algorithm, self.settings, self.fits = run, config.algorithm, config.replay, config.step_critic
+        self.seed, paper = config.run.seed, config.algorithm.form == "paper"
+        self.table = replay.TurnTable(*config.replay.stores, run.store, may_be_empty=True)
+        stored = replay.valid_turns(self.table)
+        offpolicy.require_vocabulary(self.table, stored, offpolicy.vocab_size(run.learner.policy))
+        self.critic = open_turn_critic(config, run.learner, self.fits, {"v": 1 if paper else 2}, name="v_step")
+        self.reference = FixedPolicy(run.learner, temperature=config.rollout.temperature)
+        self.first = 0  # trajectories before the phase
+        self.eligible: np.ndarray | None = None  # turns of their successes that may be replayed
+        for part in (self.critic, self.reference, self):
+            run.attach(part)
+
+    def begin_phase(self) -> None:
+        """The policy of now becomes the reference; what is stored by now may be replayed."""
+        self.table.refresh()
+        self.first, self.eligible = len(self.table.trajectories), None
+        self.reference.renew()
+
+    def fit(self) -> dict[str, float]:
+        """Critic, then policy, on the step's turns and a share of old ones. -> metrics."""
+        known = len(self.table.trajectories)
+        self.table.refresh()
+        self.labels = offpolicy.outcomes(self.table, self.algorithm.outcome)
+        # Draws are fixed by seed and step, so that a resumed run draws the same.
+        self.draws = np.random.default_rng([self.seed, self.run.next_step])
+        self.valid = replay.valid_turns(self.table)
+        fresh = self.valid[self.table.owners()[self.valid] >= known]
+        offpolicy.require_success_is_seen(self.table, fresh, self.labels)
+        if self.eligible is None:
+            self.eligible = self.in_band()
+        old = replay.cap_relative(self.eligible, num_current=len(fresh), ratio=self.settings.ratio, rng=self.draws)
+        turns = np.concatenate([fresh, old])
+        metrics = self.fit_critic(turns) | self.fit_policy(turns)
+        return metrics | {
+            "webrl/reference_version": float(self.reference.version),
+            "webrl/eligible_count": float(len(self.eligible)),
+            "webrl/replayed_frac": len(old) / max(1, len(turns)),
+        }
+
+    def in_band(self) -> np.ndarray:
+        """Turns of earlier phases' successes that the phase's reference finds neither certain nor surprising."""
+        old = np.flatnonzero(self.labels[: self.first] == 1)
+        if self.settings.one_per_task:
+            old = replay.latest_per_task(self.table, among=old)
+        turns = replay.keep_trajectories(self.table, old, among=self.valid)
+        if not len(turns) or not self.settings.ratio:
+            return turns[:0]
+        segments = offpolicy.to_segments(self.table.transitions(turns), [0.0] * len(turns))
+        scored = zip(self.reference.logprobs(segments), segments, strict=True)
+        mean = np.array([float(row[list(segment.action_mask)].mean()) for row, segment in scored])
+        return replay.in_perplexity_band(turns, mean, low=self.settings.low, high=self.settings.high)
+
+    def fit_critic(self, turns: np.ndarray) -> dict[str, float]:
+        """V by cross-entropy on the outcome: at each state (paper), or at both ends of each step (released)."""
+        metrics: dict[str, float] = {}
+        for _ in range(self.fits.updates):
+            for batch in self.batches(turns, self.fits.batch_size):
+                steps = self.table.transitions(batch)
+                ends = [t for t in steps if t.next_prompt_ids] if self.algorithm.form == "released" else []
+                prompts = [t.prompt_ids for t in steps] + [t.next_prompt_ids for t in ends]
+                labels = self.labels[[t.trajectory for t in (*steps, *ends)]]
+                metrics = offpolicy.fit_outcomes(self.critic, "v", prompts, labels)
+        return metrics
+
+    def fit_policy(self, turns: np.ndarray) -> dict[str, float]:
+        """The regression of log(pi / pi_ref) on the advantage."""
+        advantages = self.advantages(turns)
+        released, metrics = self.algorithm.form == "released", {"webrl/positive_frac": float((advantages > 0).mean())}
+        objective = offpolicy.WebRLObjective(
+            form="released" if released else "squared", beta=self.algorithm.beta, num_tokens="turn"
+        )
+        for _ in range(self.algorithm.epochs):
+            for places in self.batches(np.arange(len(turns)), self.algorithm.batch_size):
+                weights = advantages[places]
+                if released and not (weights > 0).any():
+                    continue  # negative targets carry no loss in this form
+                steps = self.table.transitions(turns[places])
+                anchors = self.reference.logprobs(offpolicy.to_segments(steps, weights.tolist()))
+                batch = offpolicy.to_segments(steps, weights.tolist(), anchors)
+                metrics |= self.run.learner.update(batch, objective)
+        return metrics
+
+    def advantages(self, turns: np.ndarray) -> np.ndarray:
+        """[n] of these turns; values are read along the whole trajectories that they belong to."""
+        owners = np.unique(self.table.owners()[turns])
+        whole = replay.keep_trajectories(self.table, owners, among=self.valid)
+        steps = offpolicy.outcome_steps(self.critic, "v", self.table, whole, self.labels)
+        args = (steps.values, steps.index, steps.won)
+        if self.algorithm.form == "paper":
+            found = webrl(*args, lam=self.algorithm.advantage_lambda, last_values=steps.ends)
+        else:
+            found = webrl_released(*args, gamma=self.algorithm.gamma, last_values=steps.ends)
+        return found.numpy()[np.searchsorted(whole, turns)]
+
+    def batches(self, turns: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        """One shuffled pass."""
+        order = self.draws.permutation(turns)
+        return (order[start : start + size] for start in range(0, len(order), size))
+
+    def save_state(self, folder: Path) -> None:
+        """Where the phase began."""
+        (folder / "webrl.json").write_text(json.dumps({"first": self.first}), encoding="utf-8")
+
+    def load_state(self, folder: Path) -> None:
+        """The replayed turns are found again: by the same reference, among the same trajectories."""
+        self.first = int(json.loads((folder / "webrl.json").read_text(encoding="utf-8"))["first"])
+
+
+if __name__ == "__main__":
+    main()
