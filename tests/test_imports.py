@@ -34,6 +34,7 @@ LAYERS = (
         "objective",
         "curriculum",
         "demonstrations",
+        "fixed_policy",
         "offpolicy",
         "token_steps",
         "turn_critic",
