@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -92,6 +93,19 @@ def test_the_teacher_errs_as_often_as_it_is_told() -> None:
         right += world.teacher(task).act(env, seen) == from_params(task.params).code()
     assert 0.2 < right / len(world.tasks("train")) < 0.4
     world.close()
+
+
+def test_the_teacher_can_have_the_habit_of_leaving_out_the_last_step() -> None:
+    options = {"teacher_right_frac": 0.0, "teacher_mistake": "last_step_left_out"}
+    world = synthesis.build(families=["numbers"], tasks_per_family=30, **options)
+    env = world.make()
+    for task in world.tasks("train"):
+        whole = from_params(task.params)
+        answer = world.teacher(task).act(env, env.reset(task, episode_seed("train", task.id)))
+        assert answer == replace(whole, steps=whole.steps[:1]).code() != whole.code()
+    world.close()
+    with pytest.raises(ConfigError, match="teacher_mistake"):
+        synthesis.build(teacher_mistake="typing")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,24 @@ def test_teachers_solve_all_six_types_everywhere(size: Size, knowledge: Any) -> 
     assert max(map(max, lengths.values())) <= (11 if knowledge == "planner" else 50)
 
 
+def test_a_dawdler_looks_as_often_as_told_and_works_in_between() -> None:
+    world = household.build(size="small", teacher_idle_frac=0.5)
+    looked = played = solved = 0
+    for i, task in enumerate(world.tasks("train")[:60]):
+        env, teacher = world.make(), world.teacher(task)
+        observation = env.reset(task, episode_seed("train", "dawdle", i))
+        result = None
+        while result is None or not (result.terminated or result.truncated):
+            command = teacher.act(env, observation)
+            assert command == teacher.act(env, observation), "its draws are fixed"
+            looked, played = looked + (command == "look"), played + 1
+            result = env.step(command)
+        solved += result.success is True
+    assert 0.4 < looked / played < 0.6 and solved == 60
+    with pytest.raises(ConfigError, match="teacher_idle_frac"):
+        household.build(teacher_idle_frac=1.5)
+
+
 def test_the_searcher_uses_only_what_it_was_shown() -> None:
     """Moving the things that it has not seen changes nothing of what it does next."""
     world, rng = household.build(teacher="searcher"), random.Random(1)
