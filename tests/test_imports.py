@@ -22,7 +22,7 @@ MAY_NOT_IMPORT = {
 LAYERS = (
     {"errors", "types"},
     {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings"}
-    | {"components", "tracking", "progress", "workers", "deadlines"},
+    | {"outcome_text", "outcome_settings", "components", "tracking", "progress", "workers", "deadlines", "ray_world"},
     {"segments", "advantages", "losses", "values", "statistics"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
     | {"codec", "contexts", "ranks", "replay", "store", "store_rows"},
@@ -33,9 +33,13 @@ LAYERS = (
         "optimisation",
         "objective",
         "curriculum",
+        "starts",
+        "waypoints",
         "demonstrations",
         "fixed_policy",
         "offpolicy",
+        "outcome_data",
+        "outcome_model",
         "token_steps",
         "turn_critic",
         "update_step",

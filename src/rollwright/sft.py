@@ -29,14 +29,16 @@ class FitSettings(Protocol):
     def precision(self) -> Precision: ...
 
 
-def fit(rows: list[dict[str, Any]], start: Path, folder: Path, settings: FitSettings, *, seed: int) -> Path:
-    """Train the policy in `start` on `rows` and save it to `folder/policy`.
+def fit(
+    rows: list[dict[str, Any]], start: Path, folder: Path, settings: FitSettings, *, seed: int, name: str = "policy"
+) -> Path:
+    """Train the model in `start` on `rows` and save it to `folder/<name>`.
 
     Args:
         rows: `input_ids` and `labels`, -100 where no loss is wanted.
 
     Returns:
-        The folder of the trained policy.
+        The folder of the trained model.
 
     Raises:
         MissingDependency: TRL is not installed.
@@ -82,7 +84,7 @@ def fit(rows: list[dict[str, Any]], start: Path, folder: Path, settings: FitSett
         callbacks=[_stop_after(settings.max_minutes)] if settings.max_minutes else None,
     )
     trainer.train()
-    target = folder / "policy"
+    target = folder / name
     trainer.save_model(str(target))
     tokenizer.save_pretrained(target)
     return target

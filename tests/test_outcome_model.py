@@ -1,0 +1,239 @@
+"""Outcome models: what they read, how they are trained and calibrated, and that they are rewards like any other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rollwright.assembly import open_reward
+from rollwright.codec import ChatCodec
+from rollwright.errors import ConfigError, DataError
+from rollwright.outcome_data import read_cases, split_cases
+from rollwright.outcome_model import CARD, OutcomeCard, OutcomeModel, answer_ids, prompt_ids
+from rollwright.outcome_text import Evidence, OutcomePrompt, evidence_of
+from rollwright.recipes import collect, outcome
+from rollwright.reward import score_group
+from rollwright.reward_check import check_reward
+from rollwright.rewards import combine, outcome_model
+from rollwright.settings import RewardSettings
+from rollwright.statistics.calibration import area_under_curve
+from rollwright.store import TrajectoryStore
+from rollwright.tiny import tiny_tokenizer
+from rollwright.types import Group, Message, Split, StopReason, Task, Trajectory, Turn
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+
+def said(*steps: tuple[str, str], system: str = "", name: str = "e", split: Split = "train", **more: object):
+    """An episode of (what was observed, what was done)."""
+    turns = []
+    for place, (seen, done) in enumerate(steps):
+        head = (Message(role="system", content=system),) if system and place == 0 else ()
+        messages = (*head, Message(role="user", content=seen)) if seen else ()
+        turns.append(Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-1.0,), text=done, observed=messages))
+    fields: dict[str, object] = {"stop_reason": StopReason.TERMINATED, "seed": 0} | more
+    return Trajectory(id=name, task=Task(id="t", split=split), turns=tuple(turns), **fields)  # type: ignore[arg-type]
+
+
+# What a judge reads
+
+
+def test_evidence_of_a_growing_context():
+    found = evidence_of(said(("Task: buy a pen\nshop", "click [1]"), ("cart", "pay\nnow"), system="Use clicks."))
+    assert found == Evidence(
+        goal="buy a pen", actions=("click [1]", "pay now"), state="cart", instructions="Use clicks."
+    )
+
+
+def test_evidence_of_a_window_drops_the_line_of_earlier_actions():
+    long = "x" * 300
+    episode = said(("Task: g\npage 1", long), (f"Task: g\npage 2\nDid: {long[:120]}...", "stop"))
+    found = evidence_of(episode)
+    assert found is not None and (found.goal, found.state) == ("g", "page 2")
+    assert found.actions == (long[:200] + "...", "stop")
+    page = said(("Task: g\npage 1", "a"), ("Task: g\npage 2\nDid: the page itself says so", "b"))
+    kept = evidence_of(page)
+    assert kept is not None and kept.state == "page 2\nDid: the page itself says so"
+
+
+def test_evidence_needs_text_and_takes_the_last_that_there_is():
+    assert evidence_of(said()) is None and evidence_of(said(("", "a"))) is None
+    found = evidence_of(said(("only page", "a"), ("", "b")))
+    assert found is not None and found.state == "only page" and found.actions == ("a", "b")
+
+
+def test_neither_reward_nor_parameters_nor_verdict_are_read():
+    plain = said(("page", "act"))
+    told = replace(
+        plain,
+        success=True,
+        task=Task(id="t", split="train", params={"answer": "42"}),
+        turns=tuple(replace(turn, rewards={"env": 1.0}, terminated=True) for turn in plain.turns),
+    )
+    assert evidence_of(told) == evidence_of(plain)
+
+
+def test_the_prompt_says_what_it_leaves_out():
+    evidence = Evidence(goal="g", actions=("a", "b", "c"), state="page", instructions="rules")
+    user = OutcomePrompt(max_actions=2).messages(evidence)[1].content
+    assert "Actions: (1 earlier ones are not shown); b; c" in user and "rules" not in user
+    assert "Rules: rules" in OutcomePrompt(with_instructions=True).messages(evidence)[1].content
+
+
+def test_long_prompts_lose_the_end_of_the_state_then_old_actions():
+    words = " ".join(f"word{i}" for i in range(400))
+    codec = ChatCodec(tiny_tokenizer([words, *(m.content for m in _messages(words))], vocab_size=2048))
+    evidence = Evidence(goal="goal", actions=("first", *["move"] * 40, "last"), state=words)
+    prompt = OutcomePrompt()
+    for room in (300, 150):
+        ids = prompt_ids(codec, prompt, evidence, room)
+        assert ids is not None and len(ids) <= room
+        text = codec.tokenizer.decode(list(ids))
+        assert "Task: goal" in text and "; last\n" in text and "word0" in text and "word399" not in text
+        assert ("first" in text) == (room == 300)
+    assert prompt_ids(codec, prompt, evidence, 20) is None
+
+
+def _messages(state: str) -> Sequence[Message]:
+    return OutcomePrompt().messages(Evidence(goal="goal", actions=("first", "move", "last"), state=state))
+
+
+def test_answers_that_begin_alike_are_refused():
+    codec = ChatCodec(tiny_tokenizer(["words"]))
+    with pytest.raises(ConfigError, match="same token"):
+        answer_ids(codec, OutcomePrompt(yes="right", no="rong"))
+
+
+# Data
+
+
+def test_stores_that_teach_nothing_are_refused(tmp_path: Path):
+    def store(name: str, *episodes: Trajectory) -> list[Path]:
+        TrajectoryStore(tmp_path / name).append(list(episodes))
+        return [tmp_path / name]
+
+    with pytest.raises(DataError, match=r"name some in replay\.stores"):
+        read_cases([])
+    with pytest.raises(DataError, match="holds no trajectory store"):
+        read_cases([tmp_path / "absent"])
+    with pytest.raises(DataError, match="2 without a verdict, 0 without messages"):
+        read_cases(store("unjudged", said(("p", "a")), said(("p", "b"))))
+    with pytest.raises(DataError, match="0 without a verdict, 1 without messages"):
+        read_cases(store("mute", said(("", "a"), success=True)))
+    with pytest.raises(DataError, match="all 2 judged episodes are failures"):
+        read_cases(store("one_class", said(("p", "a"), success=False), said(("q", "a"), success=False)))
+    held = said(("p", "b"), success=True, split="test")
+    with pytest.raises(DataError, match="all 1 judged episodes are failures"):
+        read_cases(store("test_split", said(("p", "a"), success=False), held))
+    broken = said(("p", "b"), success=True, stop_reason=StopReason.ENV_ERROR)
+    with pytest.raises(DataError, match="all 1 judged episodes are failures"):
+        read_cases(store("faulted", said(("p", "a"), success=False), broken))
+
+
+def test_a_store_of_another_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    TrajectoryStore(tmp_path).append([said(("p", "a"), success=True)])
+    monkeypatch.setattr("rollwright.store.SCHEMA_VERSION", 99)
+    with pytest.raises(DataError, match="this release reads version 99"):
+        read_cases([tmp_path])
+
+
+def test_the_split_keeps_equal_episodes_together(tmp_path: Path):
+    episodes = [said((f"page {i % 20}", "a"), name=str(i), success=i % 2 == 0) for i in range(200)]
+    TrajectoryStore(tmp_path).append(episodes)
+    cases = read_cases([tmp_path])
+    train, held = split_cases(cases, held_out_frac=0.4, seed=1)
+    assert len(train) + len(held) == 200 and 40 <= len(held) <= 120
+    assert not {case.evidence for case in train} & {case.evidence for case in held}
+    assert split_cases(cases, held_out_frac=0.4, seed=1) == (train, held)
+    assert split_cases(cases, held_out_frac=0.4, seed=2)[1] != held
+    with pytest.raises(DataError, match="held-out part"):
+        split_cases(cases[:2], held_out_frac=0.01, seed=0)
+
+
+# A real one: a tiny model from scratch on maze walks
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("walks")
+    settings = ["model.path=tiny", "model.tiny_hidden=32", "model.tiny_layers=1", "collect.per_task=10"]
+    collect.main([str(RECIPES / "text" / "maze_collect.yaml"), f"run.folder={folder}", *settings])
+    return folder / "trajectories"
+
+
+@pytest.fixture(scope="module")
+def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outcome")
+    settings = ["data.held_out_frac=0.4", "fit.epochs=8", f"replay.stores=[{store}]"]
+    outcome.main([str(RECIPES / "text" / "maze_outcome.yaml"), f"run.folder={folder}", *settings])
+    return folder
+
+
+def test_it_tells_held_out_successes_from_failures(trained: Path):
+    report = json.loads((trained / "eval" / "calibration.json").read_text())
+    assert report["num_held_out"] >= 30 and report["num_unread"] == 0
+    assert report["auc"] > 0.85
+    assert report["brier"] < report["brier_constant"]
+    assert sum(line["count"] for line in report["by_task"]) == report["num_held_out"]
+    assert sum(line["count"] for line in report["bins"]) == report["num_held_out"]
+    page = (trained / "eval" / "calibration.md").read_text()
+    assert "| AUC |" in page and "double_t/" in page
+
+
+def groups_of(store: Path, count: int) -> list[Group]:
+    found: dict[tuple[str, int], list[Trajectory]] = {}
+    for trajectory in TrajectoryStore(store, mode="read").iter_trajectories():
+        found.setdefault((trajectory.task.id, 0), []).append(replace(trajectory, seed=0))
+    pairs = list(found.items())[:count]
+    return [Group(id=task, task=ts[0].task, seed=0, trajectories=tuple(ts)) for (task, _), ts in pairs]
+
+
+def test_as_a_reward_it_keeps_the_contract(trained: Path, store: Path):
+    path, groups = str(trained / "verifier"), groups_of(store, 3)
+    for reward in (
+        open_reward(RewardSettings(name="outcome_model", options={"path": path})),
+        outcome_model.build(path=path, value="score", token_budget=300),
+        combine.build(weights={"env": 1.0, "orm": 0.5}, rewards=[outcome_model.build(path=path, name="orm")]),
+    ):
+        check_reward(reward, groups)
+
+
+def test_verdict_and_score_lie_on_the_last_turn_and_leave_the_worlds_verdict(trained: Path, store: Path):
+    path = str(trained / "verifier")
+    (group,) = groups_of(store, 1)
+    unread = replace(group.trajectories[0], id="mute", turns=(replace(group.trajectories[0].turns[0], observed=()),))
+    group = group.with_trajectories([*group.trajectories, unread])
+    by_score = score_group(group, outcome_model.build(path=path, value="score")).trajectories
+    by_verdict = score_group(group, outcome_model.build(path=path)).trajectories
+    strict = score_group(group, outcome_model.build(path=path, threshold=1.1)).trajectories
+    for was, soft, hard, never in zip(group.trajectories[:-1], by_score, by_verdict, strict, strict=False):
+        assert soft.score is not None and soft.score.value is not None and 0 < soft.score.value < 1
+        assert hard.score is not None and hard.score.value == float(soft.score.value >= 0.5)
+        assert hard.turns[-1].rewards == {"outcome_model": hard.score.value} and not hard.turns[0].rewards
+        assert never.total_reward == 0.0 and hard.success is was.success
+    assert by_verdict[-1].score is not None and by_verdict[-1].score.value is None and not by_verdict[-1].learnable
+    values = [t.score.value for t in by_score[:-1] if t.score]
+    assert area_under_curve([bool(t.success) for t in group.trajectories[:-1]], values) == 1.0
+
+
+def test_a_folder_that_is_no_outcome_model_is_refused(trained: Path, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"recipes/outcome\.py"):
+        outcome_model.build(path=str(tmp_path / "absent"))
+    with pytest.raises(DataError, match="it is no outcome model"):
+        outcome_model.build(path=str(trained / "tiny_model"))
+    with pytest.raises(ConfigError, match="value is 'probability'"):
+        outcome_model.build(path=str(trained / "verifier"), value="probability")  # type: ignore[arg-type]
+    other = tmp_path / "other"
+    shutil.copytree(trained / "verifier", other)
+    card = OutcomeCard.load(other)
+    replace(card, answer_ids=(card.answer_ids[0] + 1, card.answer_ids[1])).save(other)
+    with pytest.raises(DataError, match="another tokenizer"):
+        OutcomeModel.load(other)
+    (other / CARD).write_text('{"format": 99}')
+    with pytest.raises(DataError, match="cannot be read by this release"):
+        OutcomeModel.load(other)
