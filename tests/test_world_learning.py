@@ -1,0 +1,64 @@
+"""GRPO learns a family in every kind of world: the shipped recipes of a tiny model, judged greedily on held-out starts.
+
+Each run first imitates a teacher of the world, from random weights, then rises by reward alone. The figures of whole
+runs are in `benchmarks/results/world_learning_*.md`; the bounds here leave room.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rollwright.envs.code.sandbox import unavailable_reason
+from rollwright.evaluation import load_evaluation
+from rollwright.statistics import Interval, wilson_interval
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+def launch(recipe: str, settings: str, *words: str) -> None:
+    """Start a recipe as a user does."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
+    done = subprocess.run(
+        [*command, f"recipes/{recipe}", f"recipes/{settings}", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def success(run: Path, name: str, *, episodes: int) -> Interval:
+    rows = load_evaluation(run / "eval" / f"{name}.json").rows
+    starts = {(row.task, row.seed) for row in rows}
+    assert len(rows) == len(starts) == episodes, "every held-out start is judged once"
+    return wilson_interval(sum(bool(row.success) for row in rows), episodes)
+
+
+def learn(folder: Path, name: str, *words: str) -> Path:
+    """Imitation, then GRPO; the run folder of the latter."""
+    launch("sft.py", f"{name}_sft.yaml", f"run.folder={folder / 'sft'}")
+    grpo = [f"run.folder={folder / 'grpo'}", f"model.path={folder / 'sft' / 'policy'}", "evaluation.at_start=true"]
+    launch("grpo.py", f"{name}_grpo.yaml", *grpo, *words)
+    return folder / "grpo"
+
+
+def test_grpo_learns_a_family_of_sites(tmp_path: Path) -> None:
+    run = learn(tmp_path, "web/sites")
+    before, after = (success(run, name, episodes=150) for name in ("start", "final"))
+    assert before.point < 0.75, "the start must leave something to learn"
+    assert after.point > 0.85 and after.low > before.high
+
+
+@pytest.mark.sandbox
+@pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "available")
+def test_grpo_learns_a_family_of_programs(tmp_path: Path) -> None:
+    run = learn(tmp_path, "code/synthesis", "run.steps=15")
+    before, after = (success(run, name, episodes=200) for name in ("start", "final"))
+    assert before.point < 0.3, "the start has the teacher's habit"
+    assert after.point > 0.6 and after.low > before.high
