@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from rollwright.settings import RolloutSettings
 from rollwright.store import TrajectoryStore
 from rollwright.tiny import make_tiny_model
 from rollwright.tracking import read_metrics
+from rollwright.training import Training
 from rollwright.types import Group, Span
 
 TEXTS = ["Guess a number from 1 to 16.", *map(str, range(17)), "Higher.", "Lower.", "Correct.", "Answer with one whole"]
@@ -235,3 +237,33 @@ def test_a_run_that_was_ahead_goes_on_after_a_stop(tmp_path: Path) -> None:
     headers = TrajectoryStore(tmp_path / "trajectories", mode="read").headers()
     names = [row["id"] for _, row in headers if row["tag"].startswith("step_")]
     assert len(names) == len(set(names)) == 4 * 2 * 2
+
+
+@pytest.mark.slow
+def test_a_run_that_stops_on_an_error_has_stored_what_was_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["recipes/text/maze_grpo.yaml", "model.path=tiny", f"run.folder={tmp_path}", "rollout.max_staleness=2"]
+    words += ["rollout.groups_per_step=2", "rollout.group_size=2", "rollout.max_turns=4", "evaluation.seeds_per_task=1"]
+    words += ["evaluation.max_turns=2", "algorithm.drop_equal_groups=false", "run.checkpoint_every=1", "run.steps=3"]
+    finished, sync = [], Training.sync
+
+    def fail(run: Training) -> None:
+        if run.next_step == 1:
+            raise RuntimeError("the network is gone")
+        sync(run)
+
+    noted = FaultLog.finished
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "sync", fail)
+        patched.setattr(FaultLog, "finished", lambda log, t: (finished.append(t.id), noted(log, t))[-1])
+        with pytest.raises(RuntimeError, match="the network is gone"):
+            grpo.main(words)
+    stored = list(TrajectoryStore(tmp_path / "trajectories", mode="read").iter_trajectories(split="train"))
+    unused = [t for t in stored if t.score is not None and t.score.verifier == "staleness"]
+    groups = Counter(name.rpartition("/")[0] for name in finished)  # of one that was not whole nothing can be used
+    assert {name for name in finished if groups[name.rpartition("/")[0]] == 2} <= {t.id for t in stored}
+    assert len(unused) >= 4 and not any(t.learnable for t in unused)
+    grpo.main(words)
+    names = [t.id for t in TrajectoryStore(tmp_path / "trajectories", mode="read").iter_trajectories(split="train")]
+    assert len(names) == len(set(names)) == 3 * 2 * 2, "those were set aside when their steps were played anew"

@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rollwright.config import build
+from rollwright.credit import flatten
 from rollwright.curriculum import BandCurriculum, Curriculum, UniformCurriculum
 from rollwright.errors import ConfigError, FaultBudgetExceeded
 from rollwright.pipeline import Pipeline, fill_with_informative, open_pipeline
@@ -165,6 +167,20 @@ def test_what_is_older_than_the_limit_is_dropped_and_counted_by_length() -> None
     assert count.keep([group.with_trajectories(members[2:])], 10) == []
 
 
+def test_what_is_dropped_is_kept_marked_so_that_nobody_learns_from_it() -> None:
+    old, lost = episode(REQUEST, 0, [turn(6)]), episode(REQUEST, 1, [turn(6)])
+    lost = replace(lost, stop_reason=StopReason.ENV_ERROR)
+    group = Group(id="g", task=TASKS[0], seed=1, trajectories=(old, lost))
+    count = StaleCount(max_staleness=2)
+    assert count.keep([group], 10) == []
+    marked, fault = count.lost
+    assert old.learnable and not marked.learnable and marked.turns == old.turns
+    assert marked.score is not None and marked.score.value is None and "4 weight updates old" in marked.score.message
+    assert fault == lost, "a fault gets no score, not even an undecided one"
+    with pytest.raises(ValueError, match="to learn from"):
+        flatten([group.with_trajectories([marked])])
+
+
 def test_lengths_are_counted_in_powers_of_two() -> None:
     assert [length_bucket(n) for n in (0, 1, 2, 3, 4, 7, 8, 40)] == [1, 1, 2, 2, 4, 4, 8, 32]
 
@@ -249,6 +265,24 @@ def test_what_is_finished_first_is_used_first_and_a_straggler_that_grew_too_old_
     assert taken == ["5/1/0", "5/2/0", "5/2/1"]
     metrics = pipe.metrics()
     assert metrics["rollout/stale_turns_8_frac"] == 1.0 and metrics["rollout/stale_turns_1_frac"] == 0.0
+    assert {t.id.rpartition("/")[0] for t in pipe.dropped()} == {"5/0/0"} and pipe.dropped() == []
+
+
+def test_what_waits_when_the_run_stops_is_handed_out_marked() -> None:
+    generator, pipe = held(max_staleness=2, groups_per_step=1)
+    waiting = threading.Thread(target=lambda: pipe.take(0), daemon=True)
+    waiting.start()
+    while len(generator.open) < 3:
+        time.sleep(0.001)
+    generator.finish("5/0/0")
+    waiting.join(10)
+    generator.finish("5/2/0")  # finished and never taken; 5/1/0 is in flight
+    pipe.close()
+    left = pipe.dropped()
+    assert {t.id.rpartition("/")[0] for t in left} == {"5/0/0", "5/2/0"}, "taken and not stored, finished and not taken"
+    assert not any(t.learnable for t in left) and pipe.dropped() == []
+    pipe.close()
+    assert pipe.dropped() == []
 
 
 def test_of_what_is_finished_the_oldest_goes_first_also_when_it_finished_last() -> None:

@@ -19,11 +19,11 @@ from rollwright.curriculum import Curriculum
 from rollwright.env import episode_seed
 from rollwright.errors import ConfigError
 from rollwright.generation.base import Engine
-from rollwright.rollout.ahead import Ahead, StaleCount, Start, finished
+from rollwright.rollout.ahead import Ahead, StaleCount, Start, finished, set_aside
 from rollwright.rollout.collector import Collector, GroupRequest
 from rollwright.rollout.metrics import is_informative
 from rollwright.settings import LoopConfig, RolloutSettings
-from rollwright.types import Group, Task
+from rollwright.types import Group, Task, Trajectory
 
 log = logging.getLogger(__name__)
 EXTRA_DRAWS = 1_000_000
@@ -55,6 +55,7 @@ class Pipeline:
         self._stale = StaleCount(max_staleness=settings.max_staleness)
         self._released = 0
         self._step, self._extras, self._rounds = -1, 0, 1
+        self._taken: list[Group] = []
 
     def take(self, step: int) -> list[Group]:
         """One batch of groups for the update of `step`, none of it too old."""
@@ -73,9 +74,16 @@ class Pipeline:
         metrics = {"rollout/rounds_count": float(self._rounds)}
         return metrics | (self._stale.metrics() if self.settings.max_staleness else {})
 
+    def dropped(self) -> list[Trajectory]:
+        """Finished episodes that no update uses, marked with the reason: to be stored with those that were taken."""
+        lost, self._stale.lost, self._taken = self._stale.lost, [], []
+        return lost
+
     def close(self) -> None:
-        """Give up what is in flight. Idempotent."""
-        self.ahead.close()
+        """Give up what is in flight; whole groups that were not used, or not stored, count as dropped. Idempotent."""
+        unused = [t for group in [*self._taken, *self.ahead.close()] for t in group.trajectories]
+        self._stale.lost += [set_aside(t, "the run stopped before an update could use it") for t in unused]
+        self._taken = []
 
     def _release(self, step: int) -> None:
         ahead = self.settings.max_staleness
@@ -95,6 +103,8 @@ class Pipeline:
                 log.info("step %d: %d groups were too old (rollout.max_staleness)", self._step, lost)
                 self.ahead.issue(self._extra_requests(lost))
             kept += fresh
+            if self.settings.max_staleness:  # without it the journal has them
+                self._taken += fresh
         return kept
 
     def _batch_requests(self, batch: int) -> list[GroupRequest]:

@@ -24,6 +24,9 @@ class RunSettings(Config):
     score_s: float = Field(600.0, ge=0, description="Limit of scoring one batch, a clear stop beyond; 0 = none.")
     sync_s: float = Field(900.0, ge=0, description="Limit of one weight sync; 0 = none.")
     checkpoint_s: float = Field(1800.0, ge=0, description="Limit of writing one checkpoint; 0 = none.")
+    parity_checks: int = Field(
+        2, ge=0, description="So many batches, from the first, are compared with the learner's log-probs; 0 = all."
+    )
     transcripts_every: int = Field(5, ge=0, description="Steps between readable transcripts; 0 = none.")
     trackers: list[str] = Field([], description="Further sinks besides metrics.jsonl: tensorboard, trackio, wandb.")
     rank_timeout_s: float = Field(

@@ -85,6 +85,7 @@ class Training:
     _stored_step: int = -1
     started: float = field(default_factory=time.monotonic)
     _timings: dict[str, float] = field(default_factory=dict)
+    _parity: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     @contextmanager
@@ -155,8 +156,9 @@ class Training:
                 ledger=Ledger(collector.occupancy, engine),
             )
             resumption.resume(run)
-            yield run
-            run._end()
+            with run._nothing_lost():
+                yield run
+                run._end()
         finally:
             if collector is not None:
                 collector.close()
@@ -180,7 +182,7 @@ class Training:
             if limit and self.learner.ranks.of_first(time.monotonic() - self.started > 60 * limit):
                 log.warning("stopping before step %d: run.max_minutes = %g is over", step, limit)
                 return
-            self._timings = {"time/step_started_s": time.monotonic()}
+            self._timings, self._parity = {"time/step_started_s": time.monotonic()}, {}
             self.ledger.begin()
             yield step
 
@@ -259,6 +261,7 @@ class Training:
     def remember(self, step: int, groups: Sequence[Group]) -> None:
         """Put the step's episodes into the store now, for an update that replays them; else `finish` does it."""
         self._keep([t for group in groups for t in group.trajectories], tag=f"step_{step}")
+        self._keep(self.pipeline.dropped(), tag=f"dropped_{step}")
         self._stored_step = step
 
     def finish(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
@@ -272,7 +275,7 @@ class Training:
         timings["time/step_s"] = time.monotonic() - timings.pop("time/step_started_s")
         timings |= self.ledger.end(timings)
         played = rollout_metrics(groups) | self.pipeline.metrics()
-        everything = played | self.curriculum.metrics() | dict(metrics) | timings
+        everything = played | self.curriculum.metrics() | dict(metrics) | timings | self._parity
         self.tracker.log(step, everything)
         self.next_step = step + 1
         if self._due(step, self.config.evaluation.every):
@@ -296,8 +299,9 @@ class Training:
             self.store.append(played, tag=tag)
 
     def _parity_gate(self, groups: Sequence[Group]) -> None:
-        """Before the first update and after the first sync: does the engine sample from the learner's weights?"""
-        if self.parity_checks >= 2:
+        """By default before the first update and after the first sync: does the engine have the learner's weights?"""
+        limit = self.config.run.parity_checks
+        if limit and self.parity_checks >= limit:
             return
         now = self.engine.version  # what older weights sampled says nothing about these
         turns = [u for g in groups for t in g.trajectories if t.learnable for u in t.turns if u.version == now]
@@ -308,6 +312,7 @@ class Training:
         parity = measure_parity([Sampled.of_turn(turn) for turn in chosen], self._learner_logprobs(chosen))
         check_parity(parity, dtype=self._lower_precision(), where=f"at engine version {self.engine.version}")
         log.info("parity gate passed: %s", parity)
+        self._parity = {"engine/parity_max": parity.max_difference, "engine/parity_mean": parity.mean_difference}
 
     def _lower_precision(self) -> Literal["float32", "bfloat16"]:
         both = {resolve_precision(self.config.engine.dtype), resolve_precision(self.config.learner.precision)}
@@ -324,11 +329,29 @@ class Training:
         """The last checkpoint, the final evaluation, the policy as a plain folder, the report."""
         self.pipeline.close()
         resumption.save(self)
+        self._end_pipeline()  # after the checkpoint: a longer run plays these anew, and sets the old ones aside
         self.learner.save_pretrained(self.folder.path / "policy")
         self.evaluate("final")
         if self.learner.ranks.first:
             write_report(self.folder.path)
         self.learner.ranks.wait()
+
+    @contextmanager
+    def _nothing_lost(self) -> Iterator[None]:
+        """A run that stops on an error stores what is finished, as far as it still can."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self._end_pipeline()
+            except RollwrightError as error:
+                log.warning("finished episodes could not be stored while the run stopped: %s", error)
+            raise
+
+    def _end_pipeline(self) -> None:
+        """Give up what is in flight; episodes that are finished and that no update will use are stored, marked."""
+        self.pipeline.close()
+        self._keep(self.pipeline.dropped(), tag="unused")
 
     def _limited(self, stage: str, key: str) -> AbstractContextManager[None]:
         report = partial(self.collector.faults.note, subject=stage)

@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from rollwright.errors import RollwrightError
 from rollwright.rollout.collector import GroupRequest, Progress
-from rollwright.types import Group, Trajectory
+from rollwright.types import Group, Score, Trajectory
 
 Start = Callable[[Sequence[GroupRequest], Progress], "Future[list[Group]]"]
 """Begins to play groups; the future brings all of them, in order, or the error that ended them."""
@@ -100,11 +100,14 @@ class Ahead:
         if watch is not None:
             watch(trajectory)
 
-    def close(self) -> None:
-        """Give up what is in flight. Idempotent."""
+    def close(self) -> list[Group]:
+        """Give up what is in flight; returns the groups that were finished and not taken. Idempotent."""
         units, self._units = self._units, []
+        left: list[Group] = []
         for unit in units:
-            unit.future.cancel()
+            if not unit.future.cancel() and unit.future.exception() is None:
+                left += unit.take(unit.size)
+        return left
 
     def _wake(self, _: object) -> None:
         with self._changed:
@@ -153,6 +156,13 @@ def length_bucket(num_turns: int) -> int:
     return 1 << max(0, num_turns.bit_length() - 1)
 
 
+def set_aside(trajectory: Trajectory, why: str) -> Trajectory:
+    """The episode as it is kept when no update uses it: undecided, so nobody learns from it, with the reason."""
+    if trajectory.stop_reason.is_fault:  # says by itself that nothing is to be learned
+        return trajectory
+    return replace(trajectory, score=Score(value=None, verifier="staleness", message=why))
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class StaleCount:
     """What was too old, by length: long episodes are the ones that grow old, and dropping them teaches haste."""
@@ -162,6 +172,8 @@ class StaleCount:
     seen: Counter[int] = field(default_factory=Counter)
     ages: list[int] = field(default_factory=list)
     """Staleness of each episode that was kept."""
+    lost: list[Trajectory] = field(default_factory=list)
+    """The episodes that were dropped, marked; whoever stores them clears the list."""
 
     def keep(self, groups: Iterable[Group], current_version: int) -> list[Group]:
         """The groups without the episodes that are too old, and without groups of which nothing is left."""
@@ -177,7 +189,9 @@ class StaleCount:
         fresh = age <= self.max_staleness
         self.seen[bucket] += 1
         self.dropped[bucket] += not fresh
-        if fresh and oldest_version(trajectory) is not None:
+        if not fresh:
+            self.lost.append(set_aside(trajectory, f"{age} weight updates old, rollout.max_staleness is below that"))
+        elif oldest_version(trajectory) is not None:
             self.ages.append(age)
         return fresh
 
