@@ -22,7 +22,8 @@ MAY_NOT_IMPORT = {
 LAYERS = (
     {"errors", "types"},
     {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings"}
-    | {"outcome_text", "outcome_settings", "components", "tracking", "progress", "workers", "deadlines", "ray_world"},
+    | {"outcome_text", "outcome_settings", "components", "tracking", "progress", "workers", "deadlines", "ray_world"}
+    | {"answer_cache", "chat_api"},
     {"segments", "advantages", "losses", "values", "statistics"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
     | {"codec", "contexts", "ranks", "replay", "store", "store_rows"},
