@@ -87,8 +87,8 @@ def live(main: Callable[[], None], log: Path, aim: Aim | None = None, *, patienc
     """Fork, run `main`, and kill it where the aim says; without an aim it runs to its end.
 
     At the beginning of the phase the life is stopped, let go again, and killed after the aim's delay, wherever it then
-    is: what it was doing is read from the shared memory afterwards. With `patience_s` above 0 it is killed after as
-    many seconds in any case.
+    is: what it was doing is read from the shared memory afterwards. With no delay it is killed where it was stopped.
+    With `patience_s` above 0 it is killed after as many seconds in any case.
     """
     where, began = Whereabouts(aim), time.monotonic()
     sys.stdout.flush()
@@ -103,8 +103,9 @@ def live(main: Callable[[], None], log: Path, aim: Aim | None = None, *, patienc
     _, status = os.waitpid(pid, os.WUNTRACED)
     impatience.cancel()
     if os.WIFSTOPPED(status):
-        os.kill(pid, signal.SIGCONT)
-        time.sleep(aim.delay_s if aim else 0.0)
+        if aim and aim.delay_s:
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(aim.delay_s)
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
     step, phase = where.get()

@@ -42,7 +42,8 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 CHECKPOINT_EVERY = 3
 EVALUATE_EVERY = 4
 AIMS = ("collecting", "updating", "syncing", "storing", "checkpointing", "evaluating", "collecting", "resuming")
-LASTS_S = {"syncing": 0.001, "storing": 0.003, "checkpointing": 0.03, "resuming": 0.03}  # about; the others longer
+LASTS_S = {"syncing": 0.0, "storing": 0.003, "checkpointing": 0.03, "resuming": 0.03}
+"""About, in seconds; others last longer. A sync ends before a signal arrives: the life is killed as it begins."""
 
 
 def main() -> None:
