@@ -33,7 +33,9 @@ LAYERS = (
         "critic",
         "optimisation",
         "objective",
+        "conditioning",
         "curriculum",
+        "rerender",
         "starts",
         "waypoints",
         "demonstrations",
@@ -41,6 +43,7 @@ LAYERS = (
         "offpolicy",
         "outcome_data",
         "outcome_model",
+        "rescoring",
         "token_steps",
         "turn_critic",
         "update_step",
@@ -49,7 +52,7 @@ LAYERS = (
         "zero",
     },
     {"evaluation", "checkpoint", "report", "assembly", "ledger", "pipeline", "resumption"},
-    {"training", "sft"},
+    {"training", "sft", "pair_fit"},
     {"cli"},
 )
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}

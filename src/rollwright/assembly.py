@@ -13,14 +13,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rollwright.components import load
 from rollwright.contexts import AppendOnly, Windowed
-from rollwright.env import SmallLanguage, World
+from rollwright.curriculum import UniformCurriculum
+from rollwright.env import SmallLanguage, Taught, World, episode_seed
 from rollwright.errors import ConfigError
 from rollwright.generation.absent import AbsentEngine
 from rollwright.generation.base import BatchEngine, Engine, Sampling
 from rollwright.progress import Progress
 from rollwright.reward import Reward
-from rollwright.rollout import Actor, Collector, EngineActor, FaultLog, Journal, JournalledActor, Limits, RoundsActor
-from rollwright.rollout.episode import Context
+from rollwright.rollout import (
+    Actor,
+    Collector,
+    EngineActor,
+    FaultLog,
+    GroupRequest,
+    Journal,
+    JournalledActor,
+    Limits,
+    RoundsActor,
+    TeacherActor,
+)
+from rollwright.rollout.context import Context
 from rollwright.rollout.spread import Players, SpreadCollector
 from rollwright.settings import (
     EngineSettings,
@@ -32,8 +44,9 @@ from rollwright.settings import (
     TurnCriticFit,
     WorldSettings,
 )
+from rollwright.starts import StartPool
 from rollwright.tracking import RunFolder, Tracker
-from rollwright.types import Task, Trajectory
+from rollwright.types import Group, Task, Trajectory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,8 +71,14 @@ def open_world(settings: WorldSettings) -> World:
     Raises:
         UnknownComponent: no such module.
         ConfigError: the world's `build` does not take these options.
+        MissingDependency: `world.placement=ray` without Ray.
     """
-    return _built(load("envs", settings.name), settings.options, f"world.options of {settings.name}")
+    world: World = _built(load("envs", settings.name), settings.options, f"world.options of {settings.name}")
+    if settings.placement == "local":
+        return world
+    from rollwright.ray_world import RayWorld
+
+    return RayWorld(world, settings.name, settings.options, address=settings.ray_address, cpus=settings.ray_cpus)
 
 
 def close_world(world: World) -> None:
@@ -186,6 +205,48 @@ def open_collector(
         retries=settings.retries,
         refills=settings.refills,
     )
+
+
+def open_starts(config: LoopConfig, world: World, ranks: Ranks) -> StartPool | None:
+    """The waypoints of a run, where groups may begin at some.
+
+    Raises:
+        ConfigError: the world can neither restore nor repeat an episode, or has no teacher to leave snapshots.
+    """
+    settings = config.starts
+    if settings.name == "initial":
+        return None
+    if world.snapshots == "none":
+        raise ConfigError(f"starts=snapshots: {world.name} has no snapshots, its episodes can only begin at the start")
+    if settings.source == "teacher" and not isinstance(world, Taught):
+        raise ConfigError(f"starts.source=teacher: {world.name} has no teachers; use starts.source=own")
+    horizon = config.rollout.max_turns or world.max_turns
+    return StartPool(settings, seed=config.run.seed, horizon=horizon, writes=ranks.first)
+
+
+def taught_groups(config: LoopConfig, collector: Collector, codec: ChatCodec, tasks: Sequence[Task]) -> list[Group]:
+    """Episodes of the world's teacher whose states the policy may begin at; tasks in shuffled passes, as it has them.
+
+    Raises:
+        ConfigError: no training task has a teacher.
+    """
+    teacher = TeacherActor(collector.world, codec.encode_action)
+    taught = [task for task in tasks if teacher.world.teacher(task) is not None]
+    if not taught:
+        raise ConfigError(f"starts.source=teacher: no training task of {collector.world.name} has a teacher")
+    settings, seed = config.starts, config.run.seed
+    chosen = UniformCurriculum(taught, seed=seed).next(0, settings.episodes)
+    requests = [
+        GroupRequest(
+            key=f"{seed}/teacher/{index}",
+            task=task,
+            seed=episode_seed("train", seed, "teacher", index),
+            size=1,
+            waypoint_every=settings.every,
+        )
+        for index, task in enumerate(chosen)
+    ]
+    return collector.collect_by(teacher, requests)
 
 
 def open_actor(settings: RolloutSettings, engine: Engine, journal: Journal) -> Actor:

@@ -32,7 +32,7 @@ class UniformCurriculum:
     """Every task equally often: shuffled passes over the list, so that no task is left out by chance."""
 
     def __init__(self, tasks: Sequence[Task], *, seed: int) -> None:
-        self.tasks = _checked(tasks)
+        self.tasks = checked_tasks(tasks)
         self.seed = seed
 
     def next(self, step: int, count: int) -> list[Task]:
@@ -42,7 +42,7 @@ class UniformCurriculum:
     def _at(self, position: int) -> Task:
         epoch, place = divmod(position, len(self.tasks))
         order = list(self.tasks)
-        _rng(self.seed, "uniform", epoch).shuffle(order)
+        draws_of(self.seed, "uniform", epoch).shuffle(order)
         return order[place]
 
     def update(self, groups: Sequence[Group]) -> None:
@@ -72,13 +72,13 @@ class BandCurriculum:
     def __init__(
         self, tasks: Sequence[Task], *, seed: int, floor: float = 0.04, momentum: float = 0.7, start: float = 0.5
     ) -> None:
-        self.tasks = _checked(tasks)
+        self.tasks = checked_tasks(tasks)
         self.seed, self.floor, self.momentum = seed, floor, momentum
         self.success: dict[str, float] = {task.id: start for task in self.tasks}
 
     def next(self, step: int, count: int) -> list[Task]:
         """Systematic sampling: a task with weight share w gets between floor(w count) and ceil(w count) places."""
-        rng = _rng(self.seed, "band", step)
+        rng = draws_of(self.seed, "band", step)
         weights = [self.success[t.id] * (1 - self.success[t.id]) + self.floor for t in self.tasks]
         spacing = sum(weights) / count
         pointer, passed = rng.random() * spacing, 0.0
@@ -120,7 +120,7 @@ def _outcome(success: bool | None, total_reward: float) -> float:
     return float(success) if success is not None else min(1.0, max(0.0, total_reward))
 
 
-def _checked(tasks: Sequence[Task]) -> tuple[Task, ...]:
+def checked_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
     if not tasks:
         raise ConfigError("the world has no training tasks; check `world.options` (tasks, splits)")
     wrong = [task.id for task in tasks if task.split != "train"]
@@ -129,7 +129,7 @@ def _checked(tasks: Sequence[Task]) -> tuple[Task, ...]:
     return tuple(tasks)
 
 
-def _rng(seed: int, *key: int | str) -> random.Random:
+def draws_of(seed: int, *key: int | str) -> random.Random:
     """A generator fixed by the run's seed and a key; Python's own `hash` of strings changes between processes."""
     digest = hashlib.sha256("/".join(map(str, (seed, *key))).encode()).digest()
     return random.Random(int.from_bytes(digest[:8], "big"))

@@ -23,6 +23,7 @@ from rollwright.rollout.ahead import Ahead, StaleCount, Start, finished, set_asi
 from rollwright.rollout.collector import Collector, GroupRequest
 from rollwright.rollout.metrics import is_informative
 from rollwright.settings import LoopConfig, RolloutSettings
+from rollwright.starts import StartPool
 from rollwright.types import Group, Task, Trajectory
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Pipeline:
         start: begins a play (see `ahead.Start`).
         version: of the engine's weights now.
         seed, steps: of the run.
+        starts: where groups may begin besides the tasks' initial states.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class Pipeline:
         version: Callable[[], int],
         seed: int,
         steps: int,
+        starts: StartPool | None = None,
     ) -> None:
         self.settings, self.curriculum, self.version = settings, curriculum, version
-        self.seed, self.steps = seed, steps
+        self.seed, self.steps, self.starts = seed, steps, starts
         self.ahead = Ahead(start, whole=settings.max_staleness == 0)
         self._stale = StaleCount(max_staleness=settings.max_staleness)
         self._released = 0
@@ -118,15 +121,22 @@ class Pipeline:
         return [self._request(self._step, first + index, task) for index, task in enumerate(tasks)]
 
     def _request(self, step: int, index: int, task: Task) -> GroupRequest:
-        return GroupRequest(
+        request = GroupRequest(
             key=f"{self.seed}/{step}/{index}",
             task=task,
             seed=episode_seed("train", self.seed, step, index),
             size=self.settings.group_size,
         )
+        return request if self.starts is None else self.starts.place(request, step, index)
 
 
-def open_pipeline(config: LoopConfig, collector: Collector, curriculum: Curriculum, engine: Engine) -> Pipeline:
+def open_pipeline(
+    config: LoopConfig,
+    collector: Collector,
+    curriculum: Curriculum,
+    engine: Engine,
+    starts: StartPool | None = None,
+) -> Pipeline:
     """The pipeline of a run.
 
     Raises:
@@ -145,6 +155,7 @@ def open_pipeline(config: LoopConfig, collector: Collector, curriculum: Curricul
         version=lambda: engine.version,
         seed=config.run.seed,
         steps=config.run.steps,
+        starts=starts,
     )
 
 

@@ -54,6 +54,13 @@ class WorldSettings(Config):
 
     name: str = Field(description="Module of rollwright.envs, such as `web.miniwob`, or `package.module:Attribute`.")
     options: dict[str, Any] = Field({}, description="Arguments of the world's `build`.")
+    placement: Literal["local", "ray"] = Field(
+        "local", description="Where environments are played: in this process, or in Ray actors on any node."
+    )
+    ray_address: str = Field("", description="ray: a running cluster, or auto; empty starts one on this machine.")
+    ray_cpus: float = Field(1.0, ge=0, description="ray: CPUs that one environment takes of its node.")
+
+    only_for: ClassVar[Readers] = {name: {"placement": ("ray",)} for name in ("ray_address", "ray_cpus")}
 
 
 class RewardSettings(Config):
@@ -188,9 +195,67 @@ class ReplaySettings(Config):
 class CurriculumSettings(Config):
     """Which task comes next. `curriculum=band` is short for `curriculum.name=band`."""
 
-    name: Literal["uniform", "band"] = Field("uniform", description="band: prefer tasks neither solved nor hopeless.")
+    name: Literal["uniform", "band", "evolving"] = Field(
+        "uniform", description="band: prefer tasks neither solved nor hopeless; evolving: add new ones like the failed."
+    )
+    every: int = Field(1, ge=1, description="Steps between two rounds of new tasks.")
+    new_tasks: int = Field(16, ge=1, description="Tasks that one round adds at most.")
+    num_seeds: int = Field(10, ge=1, description="Failed tasks that a round starts from.")
+    given_frac: float = Field(0.2, gt=0, le=1, description="Share of the draws that stays with the world's own tasks.")
+    low: float = Field(0.05, ge=0, le=1, description="A new task is kept where a critic's first value lies above ...")
+    high: float = Field(0.75, ge=0, le=1, description="... and below; without a critic all are kept.")
+    generator: Literal["world", "endpoint", "engine"] = Field(
+        "world", description="Variations by the world, or instructions by a model: an endpoint's, or the run's own."
+    )
+    url: str = Field("", description="endpoint: an OpenAI-compatible API, such as http://localhost:8000/v1.")
+    model: str = Field("", description="endpoint: name of the model there.")
+    key_variable: str = Field("", description="endpoint: environment variable that holds its key; empty = no key.")
+    max_tokens: int = Field(512, ge=16, description="endpoint, engine: longest answer.")
 
     shorthand = "name"
+    only_for: ClassVar[Readers] = (
+        {
+            key: {"name": ("evolving",)}
+            for key in ("every", "new_tasks", "num_seeds", "given_frac", "low", "high", "generator")
+        }
+        | {key: {"name": ("evolving",), "generator": ("endpoint",)} for key in ("url", "model", "key_variable")}
+        | {"max_tokens": {"name": ("evolving",), "generator": ("endpoint", "engine")}}
+    )
+
+
+class StartSettings(Config):
+    """Where episodes begin. `starts=snapshots` is short for `starts.name=snapshots`; evaluation ignores it."""
+
+    name: Literal["initial", "snapshots"] = Field(
+        "initial", description="snapshots: a share of the groups begins in the middle of an earlier episode (S3RL)."
+    )
+    source: Literal["own", "teacher"] = Field(
+        "own", description="Whose episodes leave snapshots: the run's own, or the world's scripted teacher's."
+    )
+    frac: float = Field(0.8, ge=0, le=1, description="Share of the groups that begin at one, once there are any.")
+    steps: int = Field(0, ge=0, description="First steps of the run that begin at snapshots; 0 = all of them.")
+    every: int = Field(1, ge=1, description="Turns between two snapshots of an episode.")
+    episodes: int = Field(10, ge=1, description="own: kept per task, the best by return; teacher: played in all.")
+    capacity: int = Field(2000, ge=1, description="Snapshots kept in all.")
+    pick: Literal["clusters", "uniform"] = Field(
+        "clusters", description="clusters: first one of k clusters of like value, then one of its snapshots."
+    )
+    clusters: int = Field(6, ge=1, description="clusters: k.")
+    value: Literal["return", "progress"] = Field(
+        "return", description="clusters: by what its episode still earned, or by 1 - turns left / turn limit."
+    )
+    gamma: float = Field(0.95, ge=0, le=1, description="return: discount per turn.")
+    max_turns: int = Field(0, ge=0, description="Turns after a snapshot before the cut; 0 = what the limit leaves.")
+
+    shorthand = "name"
+    only_for: ClassVar[Readers] = {
+        key: {"name": ("snapshots",)}
+        for key in ("source", "frac", "steps", "every", "episodes", "capacity", "pick", "max_turns")
+    } | {
+        "clusters": {"name": ("snapshots",), "pick": ("clusters",)},
+        "value": {"name": ("snapshots",), "pick": ("clusters",)},
+        "gamma": {"name": ("snapshots",), "pick": ("clusters",), "value": ("return",)},
+    }
 
 
 class PolicyLossSettings(Config):
@@ -255,6 +320,7 @@ class LoopConfig(Config):
     rollout: RolloutSettings = RolloutSettings()
     learner: LearnerSettings = LearnerSettings()
     curriculum: CurriculumSettings = CurriculumSettings()
+    starts: StartSettings = StartSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
 

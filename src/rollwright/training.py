@@ -24,22 +24,26 @@ from rollwright.assembly import (
     open_engine,
     open_learner,
     open_reward,
+    open_starts,
     open_tracker,
     open_world,
     players_of,
     policy_folder,
     resolve_precision,
+    taught_groups,
 )
 from rollwright.batching import Segment, segment_of
 from rollwright.checkpoint import Checkpoint, Checkpoints
 from rollwright.config import dump
 from rollwright.critic import CriticSettings
-from rollwright.curriculum import Curriculum, make_curriculum
+from rollwright.curriculum import Curriculum
 from rollwright.deadlines import deadline
+from rollwright.env import episode_seed
 from rollwright.errors import RollwrightError
 from rollwright.evaluation import Evaluation
 from rollwright.evaluation import metrics as evaluation_metrics
-from rollwright.generation.base import Engine
+from rollwright.evolving import EvolvingCurriculum, open_curriculum
+from rollwright.generation.base import Engine, Sampling
 from rollwright.generation.parity import Sampled, check_parity, measure_parity
 from rollwright.learner import Learner
 from rollwright.ledger import Ledger
@@ -50,8 +54,11 @@ from rollwright.records import TokenObjective
 from rollwright.report import write_report, write_transcripts
 from rollwright.reward import Reward, StatefulReward, score_group
 from rollwright.rollout import Collector, FaultLog, Journal, rollout_metrics, score_or_note
+from rollwright.rollout.episode import EpisodeRequest
 from rollwright.settings import LoopConfig
+from rollwright.starts import StartPool
 from rollwright.store import TrajectoryStore
+from rollwright.task_generators import open_generator
 from rollwright.tracking import RunFolder, Tracker
 from rollwright.types import Group, Task, Trajectory, Turn
 from rollwright.weights import hand_over
@@ -78,10 +85,13 @@ class Training:
     journal: Journal
     pipeline: Pipeline
     ledger: Ledger
+    starts: StartPool | None = None
     next_step: int = 0
     parity_checks: int = 0
     parts: list[resumption.Part] = field(default_factory=list)
     resumed: Checkpoint | None = None
+    start_values: Callable[[Sequence[tuple[int, ...]]], Sequence[Sequence[float]]] | None = None
+    """By a recipe with a critic: [heads, prompts] chance of success at first prompts, for the band of new tasks."""
     _stored_step: int = -1
     started: float = field(default_factory=time.monotonic)
     _timings: dict[str, float] = field(default_factory=dict)
@@ -106,8 +116,9 @@ class Training:
         collector = engine = None
         try:
             tasks = {split: world.tasks(split) for split in ("train", "validation", "test")}
-            curriculum = make_curriculum(config.curriculum.name, tasks["train"], seed=config.run.seed)
+            curriculum = open_curriculum(config.curriculum, tasks["train"], seed=config.run.seed)
             reward = open_reward(config.reward)
+            starts = open_starts(config, world, ranks)
             with ranks.first_goes_ahead():
                 model_folder = policy_folder(config.model, world, folder.path)
             learner = open_learner(config, model_folder, reference=reference, critic=critic, accelerator=accelerator)
@@ -122,6 +133,9 @@ class Training:
                 run_folder=folder.path,
                 plays=ranks.first or players_of(config.engine) == "each",
             )
+            if isinstance(curriculum, EvolvingCurriculum):
+                seed = config.run.seed
+                curriculum.generator = open_generator(config.curriculum, world, engine, codec, folder.path, seed=seed)
             faults = FaultLog(ranks.own(folder.faults), max_frac=config.rollout.max_fault_frac)
             journal = Journal(ranks.own(folder.path / "journal.jsonl"), run=resumption.run_name(config))
             collector = open_collector(
@@ -152,10 +166,15 @@ class Training:
                     wait=learner.accelerator.wait_for_everyone,
                 ),
                 journal=journal,
-                pipeline=open_pipeline(config, collector, curriculum, engine),
+                pipeline=open_pipeline(config, collector, curriculum, engine, starts),
                 ledger=Ledger(collector.occupancy, engine),
+                starts=starts,
             )
             resumption.resume(run)
+            if starts is not None:
+                run.attach(starts)
+                if config.starts.source == "teacher" and run.resumed is None:
+                    starts.learn(taught_groups(config, collector, codec, tasks["train"]))
             with run._nothing_lost():
                 yield run
                 run._end()
@@ -184,7 +203,21 @@ class Training:
                 return
             self._timings, self._parity = {"time/step_started_s": time.monotonic()}, {}
             self.ledger.begin()
+            self._grow(step)
             yield step
+
+    def _grow(self, step: int) -> None:
+        """New tasks, where the curriculum makes some and a round of it is due."""
+        curriculum, ranks = self.curriculum, self.learner.ranks
+        if not isinstance(curriculum, EvolvingCurriculum) or not curriculum.due(step):
+            return
+        with self._timed("time/evolve_s"):
+            seed = episode_seed("train", self.config.run.seed, "first look", step)
+            look = partial(self.collector.look, seed=seed)
+            # An endpoint may answer each rank otherwise.
+            found = ranks.of_first(curriculum.candidates(step, look) if ranks.first else [])
+            read = self.start_values
+            curriculum.take(found, read([c.prompt for c in found]) if read and found else None)
 
     def collect(self, step: int, *, max_rounds: int = 1) -> list[Group]:
         """One batch of groups: tasks by the curriculum, start states and draws fixed by run seed and step.
@@ -217,8 +250,14 @@ class Training:
             scored = self._score([group for group, is_new in zip(groups, new, strict=True) if is_new])
         fresh = iter(scored)
         scored = [next(fresh) if is_new else group for group, is_new in zip(groups, new, strict=True)]
-        self.curriculum.update([group for group, is_new in zip(scored, new, strict=True) if is_new])
+        self._tell([group for group, is_new in zip(scored, new, strict=True) if is_new])
         return scored
+
+    def _tell(self, groups: Sequence[Group]) -> None:
+        """Curriculum and start states hear of new outcomes; how a task goes from its middle says little about it."""
+        self.curriculum.update([group for group in groups if group.start is None])
+        if self.starts is not None:
+            self.starts.learn(groups)
 
     def _score(self, groups: Sequence[Group]) -> list[Group]:
         def work(mine: Sequence[Group]) -> list[Group]:
@@ -234,7 +273,7 @@ class Training:
             RollwrightError: a greedy episode faulted for good, so its group has no baseline.
         """
         greedy = replace(self.collector.sampling, temperature=0.0)
-        requests = [self.collector.request(f"{g.id} greedy", g.task, g.seed, sampling=greedy) for g in groups]
+        requests = [self._greedy_request(group, greedy) for group in groups]
         with self._timed("time/greedy_s"):
             played = self.collector.play(requests)
         lone = [g.with_trajectories([t]) for g, t in zip(groups, played, strict=True)]
@@ -242,6 +281,12 @@ class Training:
         if lost := [name for name, t in scored.items() if not t.learnable]:
             raise RollwrightError(f"the greedy episodes of groups {lost} ended in faults, see {self.folder.faults}")
         return {name: t.total_reward for name, t in scored.items()}
+
+    def _greedy_request(self, group: Group, greedy: Sampling) -> EpisodeRequest:
+        request = self.collector.request(f"{group.id} greedy", group.task, group.seed, sampling=greedy)
+        if group.start is None or self.starts is None:
+            return request
+        return replace(request, start=group.start, max_turns=self.starts.limit_from(group.start))
 
     def learning(self) -> AbstractContextManager[None]:
         """Around what the learner computes before its update, such as values: it counts as `time/update_s`."""
@@ -275,6 +320,8 @@ class Training:
         timings["time/step_s"] = time.monotonic() - timings.pop("time/step_started_s")
         timings |= self.ledger.end(timings)
         played = rollout_metrics(groups) | self.pipeline.metrics()
+        if self.starts is not None:
+            played |= self.starts.metrics(groups)
         everything = played | self.curriculum.metrics() | dict(metrics) | timings | self._parity
         self.tracker.log(step, everything)
         self.next_step = step + 1

@@ -254,13 +254,65 @@ class Trajectory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a world showed once, before a context cut or framed it."""
+
+    text: str
+    goal: str = ""
+    attachments: tuple[Attachment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """One turn that lies behind a waypoint: what was shown, the state's fingerprint, and what was answered."""
+
+    shown: Shown
+    state_key: str
+    action: str
+    action_ids: tuple[int, ...]
+    finish: Literal["stop", "length"] = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waypoint:
+    """A state in the middle of an earlier episode, and the way to it: another episode can begin there.
+
+    `source` is the id of that episode, `prompt_digest` names the prompt that its policy was given here. `snapshot` is
+    None where the world can only be brought here by doing `passed` again.
+    """
+
+    source: str
+    task: Task
+    seed: int
+    passed: tuple[Passed, ...]
+    shown: Shown
+    state_key: str
+    prompt_digest: str
+    snapshot: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """What an episode was shown before each of its turns; snapshots of some of its states, by number of the turn."""
+
+    shown: tuple[Shown, ...]
+    snapshots: Mapping[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The trajectories of one task and one start state."""
+    """The trajectories of one task and one start state.
+
+    `start` is where they began, None for the task's own initial state. `ways` holds, by trajectory id, what later
+    episodes need to begin on the way; it is kept in memory only, and only where it was asked for.
+    """
 
     id: str
     task: Task
     seed: int
     trajectories: tuple[Trajectory, ...]
+    start: Waypoint | None = None
+    ways: Mapping[str, Way] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         strangers = [t.id for t in self.trajectories if t.task.id != self.task.id or t.seed != self.seed]

@@ -2,7 +2,8 @@
 
 from rollwright.rollout.actors import Actor, EngineActor, TeacherActor
 from rollwright.rollout.collector import Collector, GroupRequest
-from rollwright.rollout.episode import Context, EpisodeRequest, Limits
+from rollwright.rollout.context import Context
+from rollwright.rollout.episode import EpisodeRequest, Limits
 from rollwright.rollout.faults import FaultLog, score_or_note
 from rollwright.rollout.journal import Journal
 from rollwright.rollout.metrics import rollout_metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -12,28 +13,39 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rollwright.env import World
-from rollwright.errors import EnvironmentFault, ReplayMismatch, StalledRollout
+from rollwright.errors import ContextOverflow, EnvironmentFault, ReplayMismatch, StalledRollout
 from rollwright.generation.base import Sampling
 from rollwright.rollout.actors import Actor
-from rollwright.rollout.episode import Context, Episode, EpisodeRequest, Limits, Status
+from rollwright.rollout.context import Context
+from rollwright.rollout.episode import Episode, EpisodeRequest, Limits, Status, checked_observation
 from rollwright.rollout.faults import FaultLog
 from rollwright.rollout.host import EnvHost
 from rollwright.rollout.loop import LoopThread
 from rollwright.rollout.occupancy import Occupancy
 from rollwright.rollout.rounds import RoundsActor
-from rollwright.types import Group, StopReason, Task, Trajectory
+from rollwright.types import Group, StopReason, Task, Trajectory, Way, Waypoint
 
+log = logging.getLogger(__name__)
 Progress = Callable[[Trajectory], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRequest:
-    """`size` episodes of one task from one start state. `key` names the group and fixes its random draws."""
+    """`size` episodes of one task from one start state. `key` names the group and fixes its random draws.
+
+    start: a waypoint to begin at, of this task and seed; None for the task's own initial state.
+    max_turns: in place of the limits'. cut: what it ends is left without a verdict.
+    waypoint_every: turns between the states that later episodes may begin from; 0 keeps none.
+    """
 
     key: str
     task: Task
     seed: int
     size: int
+    start: Waypoint | None = None
+    max_turns: int | None = None
+    cut: bool = False
+    waypoint_every: int = 0
 
 
 class Collector:
@@ -74,6 +86,7 @@ class Collector:
         self._loop: LoopThread = LoopThread(blocked_s=limits.env_call_s + 5.0)
         self._closed = False
         self._statuses: dict[str, Status] = {}
+        self._ways: dict[str, Way] = {}
         self._moved = time.monotonic()
         self._slots = asyncio.Semaphore(parallel_episodes)  # one set for all plays that are under way
         self._plays: set[asyncio.Task[Any]] = set()
@@ -82,6 +95,14 @@ class Collector:
     def collect(self, requests: Sequence[GroupRequest], progress: Progress | None = None) -> list[Group]:
         """All groups, in the order asked for; their episodes run and finish in any order."""
         return self._loop.run(self._collect(requests, progress))
+
+    def collect_by(self, actor: Actor, requests: Sequence[GroupRequest]) -> list[Group]:
+        """`collect`, with somebody else acting; nothing of this collector's own may be under way."""
+        usual, self.actor = self.actor, actor
+        try:
+            return self.collect(requests)
+        finally:
+            self.actor = usual
 
     def start(self, requests: Sequence[GroupRequest], progress: Progress | None = None) -> Future[list[Group]]:
         """`collect` without waiting for it; several may be under way, and `play` beside them."""
@@ -95,13 +116,23 @@ class Collector:
         episodes = [self._member(request, index) for request in requests for index in range(request.size)]
         played = iter(await self._play_all(episodes, progress))
         groups = [
-            Group(id=r.key, task=r.task, seed=r.seed, trajectories=tuple(next(played) for _ in range(r.size)))
+            Group(
+                id=r.key,
+                task=r.task,
+                seed=r.seed,
+                trajectories=tuple(next(played) for _ in range(r.size)),
+                start=r.start,
+            )
             for r in requests
         ]
         for _ in range(self.refills):
             if not await self._refill(groups, requests):
                 break
-        return groups
+        return [self._with_ways(group) for group in groups]
+
+    def _with_ways(self, group: Group) -> Group:
+        ways = {t.id: self._ways.pop(t.id) for t in group.trajectories if t.id in self._ways}
+        return replace(group, ways=ways) if ways else group
 
     async def _refill(self, groups: list[Group], requests: Sequence[GroupRequest]) -> int:
         """Play one more member, of other draws, for each that is lacking; the lost ones stay in the record."""
@@ -150,6 +181,27 @@ class Collector:
         draws = int.from_bytes(digest[:4], "big")
         return EpisodeRequest(key=key, task=task, seed=seed, sampling=sampling or self.sampling, sampling_seed=draws)
 
+    def look(self, tasks: Sequence[Task], *, seed: int) -> list[tuple[int, ...] | None]:
+        """The first prompt of each task, without an action; None where the world cannot open it or it is too long."""
+        return self._loop.run(self._look(tasks, seed))
+
+    async def _look(self, tasks: Sequence[Task], seed: int) -> list[tuple[int, ...] | None]:
+        return [await self._first_prompt(task, seed) for task in tasks]
+
+    async def _first_prompt(self, task: Task, seed: int) -> tuple[int, ...] | None:
+        env = await self.host.acquire(self.limits.env_call_s)
+        context = self.new_context()
+        try:
+            shown = await self.host.call(env.reset, task, seed, timeout_s=self.limits.env_call_s)
+            context.observe(checked_observation(shown))
+            prompt = context.prompt_ids(self.sampling.max_tokens)
+        except (EnvironmentFault, ContextOverflow) as error:
+            log.info("task %s cannot be opened: %s", task.id, error)
+            await self.host.discard(env)
+            return None
+        self.host.release(env)
+        return prompt
+
     def close(self) -> None:
         """Close environments and world, end the loop thread. Idempotent."""
         if self._closed:
@@ -161,7 +213,13 @@ class Collector:
         self._loop.close()
 
     def _member(self, request: GroupRequest, index: int) -> EpisodeRequest:
-        return self.request(f"{request.key}/{index}", request.task, request.seed)
+        return replace(
+            self.request(f"{request.key}/{index}", request.task, request.seed),
+            start=request.start,
+            max_turns=request.max_turns,
+            cut=request.cut,
+            waypoint_every=request.waypoint_every,
+        )
 
     async def _play_all(self, requests: Sequence[EpisodeRequest], progress: Progress | None) -> list[Trajectory]:
         slots = self._slots
@@ -223,6 +281,8 @@ class Collector:
         try:
             trajectory = await episode.play(env)
             kept = trajectory.stop_reason is not StopReason.ENV_ERROR
+            if request.waypoint_every and trajectory.learnable:
+                self._ways[request.key] = episode.way
             return trajectory
         finally:
             self._statuses.pop(request.key, None)

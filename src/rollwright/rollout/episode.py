@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
-from rollwright.env import Environment, Observation, StepResult, as_observation
+from rollwright.env import Environment, Observation, Snapshots, StepResult, as_observation
 from rollwright.errors import ContextOverflow, EngineFault, EnvironmentFault, ReplayMismatch
 from rollwright.generation.base import Generation, Sampling
 from rollwright.rollout.actors import Act, Actor, Decision
+from rollwright.rollout.answers import checked, checked_observation
+from rollwright.rollout.context import Context
 from rollwright.rollout.host import EnvHost
 from rollwright.rollout.occupancy import Occupancy, Place
-from rollwright.types import MAX_REWARD, Message, StopReason, Task, Timings, Trajectory, Turn
-
-
-class Context(Protocol):
-    """What the policy is given, built turn by turn; `rollwright.codec` has the append-only and the windowed kind."""
-
-    def observe(self, observation: Observation) -> tuple[Message, ...]:
-        """Take in an observation; returns the messages that are new to the policy."""
-        ...
-
-    def prompt_ids(self, reserve: int) -> tuple[int, ...]:
-        """The ids of the next prompt, leaving room for `reserve` action tokens.
-
-        Raises:
-            ContextOverflow: there is no such room.
-        """
-        ...
-
-    def act(self, generation: Generation) -> str:
-        """Take in what was sampled; returns the action's text."""
-        ...
+from rollwright.rollout.restore import bring_to, check_prompt, observation_of, retrace, shown_of
+from rollwright.types import (
+    Message,
+    Shown,
+    Start,
+    StopReason,
+    Task,
+    Timings,
+    Trajectory,
+    Turn,
+    Way,
+    Waypoint,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +53,12 @@ class EpisodeRequest:
     sampling_seed: int | None = None
     max_turns: int | None = None
     """In place of `Limits.max_turns`."""
+    start: Waypoint | None = None
+    """Where to begin, in place of the task's initial state."""
+    waypoint_every: int = 0
+    """Turns between states that later episodes may begin from; 0 keeps none."""
+    cut: bool = False
+    """`max_turns` is shorter than the task allows: reaching it says nothing about success."""
 
 
 @dataclass(slots=True)
@@ -99,11 +99,18 @@ class Episode:
     turns: list[Turn] = field(default_factory=list)
     success: bool | None = None
     next_prompt_ids: tuple[int, ...] = ()
+    shown: list[Shown] = field(default_factory=list)
+    snapshots: dict[int, bytes] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @property
     def max_turns(self) -> int:
         return self.request.max_turns or self.limits.max_turns
+
+    @property
+    def way(self) -> Way:
+        """What later episodes need to begin at this one's waypoints."""
+        return Way(shown=tuple(self.shown), snapshots=self.snapshots)
 
     async def play(self, env: Environment) -> Trajectory:
         """Play to the end. Faults of the environment and the engine come back as stop reasons, not exceptions.
@@ -122,12 +129,13 @@ class Episode:
 
     async def _loop(self, env: Environment) -> StopReason:
         context, act = self.new_context(), self.actor.begin(self.request.task)
-        first, state = await self._env("env.reset", env, env.reset, self.request.task, self.request.seed)
-        observation = checked_observation(first)
-        observed = context.observe(observation)
+        observation, state, observed = await self._begin(env, context)
         while True:
+            await self._keep_waypoint(env, observation)
             try:
                 prompt = context.prompt_ids(self.request.sampling.max_tokens)
+                if self.request.start is not None and not self.turns:
+                    check_prompt(self.request.start, prompt)
                 generation, wait_s = await self._decide(act, self._decision(prompt, observation, env))
             except ContextOverflow:
                 return StopReason.MAX_TOKENS
@@ -143,6 +151,27 @@ class Episode:
                 return stop
             observation, state = as_observation(result.observation), next_state
             observed = context.observe(observation)
+
+    async def _begin(self, env: Environment, context: Context) -> tuple[Observation, Any, tuple[Message, ...]]:
+        """The first observation, the fingerprint of its state, and what of it is new to the policy."""
+        start = self.request.start
+        if start is None:
+            first, state = await self._env("env.reset", env, env.reset, self.request.task, self.request.seed)
+            observation = checked_observation(first)
+            return observation, state, context.observe(observation)
+        await bring_to(start, env, partial(self._surely, env))
+        return observation_of(start.shown), start.state_key, retrace(context, start)
+
+    async def _keep_waypoint(self, env: Environment, observation: Observation) -> None:
+        """Note what is shown, and take a snapshot where a later episode may begin."""
+        if not self.request.waypoint_every:
+            return
+        passed = len(self.turns) + (len(self.request.start.passed) if self.request.start else 0)
+        if passed and passed % self.request.waypoint_every == 0 and self.host.world.snapshots == "exact":
+            assert isinstance(env, Snapshots)
+            self.status.now("env.snapshot")
+            self.snapshots[len(self.turns)] = await self.host.call(env.snapshot, timeout_s=self.limits.env_call_s)
+        self.shown.append(shown_of(observation))
 
     def _stopped(self, result: StepResult) -> StopReason | None:
         """Why the episode ends after this turn, or None."""
@@ -171,6 +200,12 @@ class Episode:
         return await self.host.call_then(
             method, *args, then=env.fingerprint, unless=self._is_last, timeout_s=self.limits.env_call_s
         )
+
+    async def _surely(self, env: Environment, name: str, method: Callable[..., Any], *args: object) -> tuple[Any, Any]:
+        """As `_env`, with the fingerprint of the last state too."""
+        self.status.now(name)
+        limit_s = self.limits.env_call_s
+        return await self.host.call_then(method, *args, then=env.fingerprint, unless=lambda _: False, timeout_s=limit_s)
 
     def _is_last(self, result: object) -> bool:
         if not isinstance(result, StepResult):  # what `reset` gave
@@ -205,7 +240,8 @@ class Episode:
 
     def finish(self, stop_reason: StopReason, fault: str = "") -> Trajectory:
         success = self.success
-        if success is None and stop_reason.is_truncation:
+        cut = self.request.cut and len(self.turns) >= self.max_turns
+        if success is None and stop_reason.is_truncation and not cut:
             success = False  # the task was not done within its limits; a fault leaves the verdict open
         return Trajectory(
             id=self.request.key,
@@ -217,6 +253,7 @@ class Episode:
             origin=self.actor.origin,
             policy=self.actor.name,
             version=min((turn.version for turn in self.turns), default=-1),
+            start=_start_of(self.request.start),
             temperature=self.request.sampling.temperature,
             fault=fault,
             wall_s=time.monotonic() - self.started,
@@ -224,38 +261,8 @@ class Episode:
         )
 
 
-def checked(answer: object) -> StepResult:
-    """What `step` gave, if it is what the contract says: nothing else may become a turn, let alone a reward.
-
-    Raises:
-        EnvironmentFault: it is no StepResult, its observation is no text, or a reward is no finite number.
-    """
-    if not isinstance(answer, StepResult):
-        raise EnvironmentFault(f"step() gave {_short(answer)}, expected a StepResult")
-    checked_observation(answer.observation)
-    try:
-        bad = {name: value for name, value in answer.rewards.items() if not math.isfinite(value)}
-    except (TypeError, ValueError):
-        raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected numbers") from None
-    if bad or any(abs(value) > MAX_REWARD for value in answer.rewards.values()):
-        raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected finite numbers")
-    return answer
-
-
-def checked_observation(answer: object) -> Observation:
-    """What the policy is to be shown.
-
-    Raises:
-        EnvironmentFault: it is neither text nor an Observation.
-    """
-    if isinstance(answer, str) or (isinstance(answer, Observation) and isinstance(answer.text, str)):
-        return as_observation(answer)
-    raise EnvironmentFault(f"the world showed {_short(answer)}, expected text or an Observation")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:90]}..."
+def _start_of(start: Waypoint | None) -> Start:
+    return Start() if start is None else Start(kind="snapshot", prefix_turns=len(start.passed), source=start.source)
 
 
 def make_turn(

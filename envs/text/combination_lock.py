@@ -1,0 +1,165 @@
+"""A lock of several dials that opens only when every dial is right in turn: the hardest place to find a first reward.
+
+At each dial one of a few digits is right. The right one leads to the next dial; a wrong one springs back to the first
+(`slip: back`) or blocks the lock (`slip: over`). Opening pays 1.0, nothing else pays. Which digits are right is fixed
+for each length and never said, so a policy can only remember them. With two digits and a policy that guesses, the first
+reward takes about 2^(N+1) - 2 turns of a lock of N dials that springs back; from a snapshot of dial N - 1 it takes two.
+
+Sources: the reset chain of arXiv:2403.00673 is checked with it (snapshot starts), and the lock of arXiv:2306.11816 in
+the form `slip: over`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, split_of_seed, state_key
+from rollwright.errors import ConfigError
+from rollwright.types import Split, Task
+
+Slip = Literal["back", "over"]
+GOAL = "Open the lock."
+OPEN, BLOCKED = "The lock is open.", "The lock is blocked."
+
+
+def describe(length: int, dial: int) -> str:
+    """What is seen at a dial, counted from 0."""
+    return f"Lock of {length}, dial {dial + 1}."
+
+
+def combination(length: int, digits: int, number: int = 0) -> tuple[int, ...]:
+    """The right digits of a lock: the same in every process and for every seed."""
+    rng = random.Random(f"lock/{length}/{digits}/{number}")
+    return tuple(rng.randrange(digits) for _ in range(length))
+
+
+class LockEnvironment:
+    """One attempt to open a lock."""
+
+    def __init__(self, world: LockWorld) -> None:
+        self.world = world
+        self._length = self._dial = 0
+        self._over = True
+
+    @property
+    def right(self) -> int:
+        """The digit that leads on from here."""
+        return self.world.combinations[self._length][self._dial]
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        if split_of_seed(seed) != task.split:
+            raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
+        self._length, self._dial, self._over = int(task.params["length"]), 0, False
+        return Observation(text=describe(self._length, 0), goal=GOAL)
+
+    def step(self, action: str) -> StepResult:
+        if self._over:
+            raise RuntimeError("the episode is over; call `reset` before the next `step`")
+        word = action.strip()
+        if word not in self.world.digits:
+            return StepResult(observation=f"{self.world.slip_sentence} {describe(self._length, self._dial)}")
+        if int(word) != self.right:
+            return self._wrong()
+        self._dial += 1
+        if self._dial == self._length:
+            self._over = True
+            return StepResult(observation=OPEN, reward=1.0, terminated=True, success=True)
+        return StepResult(observation=describe(self._length, self._dial))
+
+    def _wrong(self) -> StepResult:
+        if self.world.slip == "over":
+            self._over = True
+            return StepResult(observation=BLOCKED, terminated=True, success=False)
+        self._dial = 0
+        return StepResult(observation=describe(self._length, 0))
+
+    def fingerprint(self) -> str:
+        return state_key(str(self._length), str(self._dial), str(self._over))
+
+    def snapshot(self) -> bytes:
+        return json.dumps([self._length, self._dial, self._over]).encode()
+
+    def restore(self, state: bytes) -> None:
+        self._length, self._dial, self._over = json.loads(state)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class KnowsTheLock:
+    """Turns every dial to its digit."""
+
+    def act(self, env: Environment, observation: Observation) -> str:
+        if not isinstance(env, LockEnvironment):
+            raise TypeError(f"this teacher opens locks, not {type(env).__name__}")
+        return str(env.right)
+
+
+class LockWorld:
+    """Build it with `build`."""
+
+    name = "text.combination_lock"
+    execution: Execution = "inline"
+    snapshots: SnapshotKind = "exact"
+
+    def __init__(self, *, lengths: tuple[int, ...], digits: int, slip: Slip, number: int, max_turns: int) -> None:
+        self.digits = tuple(str(digit) for digit in range(digits))
+        self.combinations = {length: combination(length, digits, number) for length in lengths}
+        self.slip = slip
+        self.max_turns = max_turns
+        self.instructions = f"Turn each dial of the lock. Answer with one of: {', '.join(self.digits)}."
+        self.slip_sentence = f"Answer with one of: {', '.join(self.digits)}."
+
+    def tasks(self, split: Split) -> list[Task]:
+        """One per length. A lock is the same in every split: its digits can be remembered, not worked out."""
+        return [Task(id=f"{split}/lock{n}", split=split, params={"length": n}) for n in self.combinations]
+
+    def make(self) -> LockEnvironment:
+        return LockEnvironment(self)
+
+    def teacher(self, task: Task) -> KnowsTheLock:
+        return KnowsTheLock()
+
+    def texts(self) -> list[str]:
+        """Everything that is said here."""
+        seen = [describe(length, dial) for length in self.combinations for dial in range(length)]
+        slips = [f"{self.slip_sentence} {text}" for text in seen]
+        return [self.instructions, GOAL, OPEN, BLOCKED, *seen, *slips, *self.digits]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def build(
+    *,
+    lengths: Sequence[int] = (6,),
+    digits: int = 2,
+    slip: Slip = "back",
+    number: int = 0,
+    max_turns: int = 0,
+) -> LockWorld:
+    """Locks of these lengths.
+
+    Args:
+        digits: choices at each dial, 2 to 10.
+        slip: a wrong digit springs "back" to the first dial, or the lock is blocked and the episode "over".
+        number: another combination for every number.
+        max_turns: digits an episode may try; 0 = three times the longest lock.
+
+    Raises:
+        ConfigError: an option has no such value.
+    """
+    sizes = tuple(lengths)
+    if not sizes or len(set(sizes)) != len(sizes) or min(sizes) < 2:
+        raise ConfigError(f"text.combination_lock needs different lengths of 2 or more, got {list(sizes)}")
+    if not 2 <= digits <= 10:
+        raise ConfigError(f"text.combination_lock needs 2 to 10 digits, got {digits}")
+    if slip not in get_args(Slip):
+        raise ConfigError(f"text.combination_lock has no slip {slip!r}; expected one of {', '.join(get_args(Slip))}")
+    limit = max_turns or 3 * max(sizes)
+    if limit < max(sizes):
+        raise ConfigError(f"max_turns of {limit} cannot open a lock of {max(sizes)}; allow as many turns as dials")
+    return LockWorld(lengths=sizes, digits=digits, slip=slip, number=number, max_turns=limit)

@@ -1,0 +1,43 @@
+"""What a world gave back, checked before any of it becomes part of a record."""
+
+from __future__ import annotations
+
+import math
+
+from rollwright.env import Observation, StepResult, as_observation
+from rollwright.errors import EnvironmentFault
+from rollwright.types import MAX_REWARD
+
+
+def checked(answer: object) -> StepResult:
+    """What `step` gave, if it is what the contract says: nothing else may become a turn, let alone a reward.
+
+    Raises:
+        EnvironmentFault: it is no StepResult, its observation is no text, or a reward is no finite number.
+    """
+    if not isinstance(answer, StepResult):
+        raise EnvironmentFault(f"step() gave {_short(answer)}, expected a StepResult")
+    checked_observation(answer.observation)
+    try:
+        bad = {name: value for name, value in answer.rewards.items() if not math.isfinite(value)}
+    except (TypeError, ValueError):
+        raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected numbers") from None
+    if bad or any(abs(value) > MAX_REWARD for value in answer.rewards.values()):
+        raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected finite numbers")
+    return answer
+
+
+def checked_observation(answer: object) -> Observation:
+    """What the policy is to be shown.
+
+    Raises:
+        EnvironmentFault: it is neither text nor an Observation.
+    """
+    if isinstance(answer, str) or (isinstance(answer, Observation) and isinstance(answer.text, str)):
+        return as_observation(answer)
+    raise EnvironmentFault(f"the world showed {_short(answer)}, expected text or an Observation")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:90]}..."
