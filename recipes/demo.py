@@ -33,9 +33,9 @@ class DemoConfig(Config):
     seed: int = Field(0, ge=0, description="Training seed; the start states that are judged never depend on it.")
     engine: str = Field("auto", description="auto, vllm, vllm_server or transformers.")
     config_file: str = Field("cpu", description="Name of an accelerate config, or a path.")
-    demos_per_task: int = Field(11, ge=1, description="Demonstrations per task.")
-    steps: int = Field(22, ge=1, description="GRPO steps.")
-    max_minutes: float = Field(14.0, gt=0, description="GRPO stops cleanly after so many minutes.")
+    demos_per_task: int = Field(10, ge=1, description="Demonstrations per task.")
+    steps: int = Field(24, ge=1, description="GRPO steps.")
+    max_minutes: float = Field(18.0, gt=0, description="GRPO stops cleanly after so many minutes.")
     seeds_per_task: int = Field(50, ge=2, description="Held-out start states per task.")
     base_seeds_per_task: int = Field(15, ge=2, description="The same for the untouched model, which is slow to fail.")
 
