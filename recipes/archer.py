@@ -8,8 +8,9 @@
 
 The critic learns from old data, the actor only from what it would say now, so no importance ratio is needed.
 `algorithm.critic=iql` with `algorithm.actor=awr` is the offline form: V by expectile regression on Q_slow(s, a) of the
-stored actions, and the stored actions weighted by exp(A / temperature). Sources: arXiv:2402.19446 and its two released
-repositories; docs/methods/archer.md.
+stored actions, and the stored actions weighted by exp(A / temperature). `algorithm.critic=fdvl_tv` or `fdvl_chi2` takes
+f-DVL's value loss in the expectile's place, `algorithm.actor=dual` its weights in the exponential's. Sources:
+arXiv:2402.19446 and its two released repositories, arXiv:2302.08560; docs/methods/archer.md, fdvl.md.
 
     accelerate launch --config_file accelerate_configs/cpu.yaml recipes/archer.py recipes/text/maze_archer.yaml
 """
@@ -26,7 +27,7 @@ from typing import ClassVar, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from pydantic import Field  # noqa: E402
+from pydantic import Field, model_validator  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from rollwright import offpolicy  # noqa: E402
@@ -39,24 +40,50 @@ from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
 from rollwright.settings import LoopConfig, ReplaySettings, TurnCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 from rollwright.value_learner import ReadingLoss, Readings  # noqa: E402
-from rollwright.values import expectile_loss, td_target  # noqa: E402
+from rollwright.values import (  # noqa: E402
+    Divergence,
+    dual_value_loss,
+    dual_weights,
+    expectile_loss,
+    td_target,
+)
+
+DIVERGENCES: dict[str, Divergence] = {"fdvl_tv": "tv", "fdvl_chi2": "chi2"}
+"""Critics whose value loss is f-DVL's."""
 
 
 class AlgorithmSettings(Config):
     """The two levels."""
 
-    critic: Literal["policy", "iql"] = Field("policy", description="V from fresh actions, or from stored ones (IQL).")
-    actor: Literal["reinforce", "awr"] = Field("reinforce", description="Fresh actions, or stored ones by exp(A).")
+    critic: Literal["policy", "iql", "fdvl_tv", "fdvl_chi2"] = Field(
+        "policy", description="V from fresh actions, or from stored ones (IQL, f-DVL)."
+    )
+    actor: Literal["reinforce", "awr", "dual"] = Field(
+        "reinforce", description="Fresh actions, or stored ones by exp(A) or by f-DVL's weight."
+    )
     gamma: float = Field(0.95, ge=0, le=1, description="Discount per turn.")
     polyak: float = Field(0.1, gt=0, le=1, description="How far the slow critic follows at each critic step.")
     expectile: float = Field(0.9, gt=0, lt=1, description="iql: tau of the expectile.")
+    alpha: float = Field(
+        0.8, gt=0.5, lt=1, description="fdvl: V's lean to the best action; tv: the (2 - 1 / alpha)-quantile."
+    )
     temperature: float = Field(1.0, gt=0, description="awr: of exp(A / temperature), not capped.")
     offline_steps: int = Field(0, ge=0, description="First steps, which only learn from `replay.stores`.")
     warmup_steps: int = Field(0, ge=0, description="First steps in which only the critic learns.")
     actor_updates: int = Field(3, ge=0, description="Optimiser steps of the policy for one step of the run.")
     batch_size: int = Field(128, ge=1, description="States of one optimiser step of the policy.")
 
-    only_for: ClassVar[Readers] = {"expectile": {"critic": ("iql",)}, "temperature": {"actor": ("awr",)}}
+    only_for: ClassVar[Readers] = {
+        "expectile": {"critic": ("iql",)},
+        "alpha": {"critic": ("fdvl_tv", "fdvl_chi2")},
+        "temperature": {"actor": ("awr",)},
+    }
+
+    @model_validator(mode="after")
+    def _dual_weights_need_a_divergence(self) -> AlgorithmSettings:
+        if self.actor == "dual" and self.critic not in DIVERGENCES:
+            raise ValueError(f"`actor=dual` weighs by the divergence of `critic`: use {', '.join(DIVERGENCES)}")
+        return self
 
 
 class ArcherConfig(LoopConfig):
@@ -144,16 +171,13 @@ class Archer:
 
     def loss(self, targets: dict[str, Tensor]) -> ReadingLoss:
         """The first half of the readings are actions (Q), the second half states (V). Means over the batch, added."""
-        half, tau = targets["q"].shape[1], self.algorithm.expectile
+        half = targets["q"].shape[1]
 
         def loss(values: Readings, places: Tensor) -> Tensor:
             at, is_q = places % half, places < half
             wanted = {name: rows.to(places.device)[:, at] for name, rows in targets.items()}
             q = (values["q"] - wanted["q"]).square()
-            if self.algorithm.critic == "iql":
-                v = expectile_loss(values["v"], wanted["v"], tau=tau)
-            else:
-                v = (values["v"] - wanted["v"]).square()
+            v = value_losses(self.algorithm, values["v"], wanted["v"])
             return 2 * torch.where(is_q, q, v).sum(dim=0)
 
         return loss
@@ -169,10 +193,7 @@ class Archer:
                 actions = self.fresh([t.prompt_ids for t in batch])
                 batch = [offpolicy.with_action(t, a) for t, a in zip(batch, actions, strict=True)]
             advantages = self.advantages(batch)
-            weights = advantages
-            if self.algorithm.actor == "awr":
-                weights = awr_weights(advantages, temperature=self.algorithm.temperature, cap=None)
-            segments = offpolicy.to_segments(batch, weights.tolist())
+            segments = offpolicy.to_segments(batch, actor_weights(self.algorithm, advantages).tolist())
             metrics = self.run.learner.update(segments, offpolicy.WeightedLikelihood())
             metrics["archer/advantage_mean"] = float(advantages.mean())
         return metrics
@@ -182,6 +203,24 @@ class Archer:
         q = self.critic.read([t.prompt_ids + t.action_ids for t in batch])["q"]
         v = self.critic.read([t.prompt_ids for t in batch])["v"]
         return q.min(dim=0).values - v.min(dim=0).values
+
+
+def value_losses(algorithm: AlgorithmSettings, values: Tensor, targets: Tensor) -> Tensor:
+    """Loss of V against values of actions, per entry: squared for fresh actions, leaning upwards for stored ones."""
+    if algorithm.critic == "policy":
+        return (values - targets).square()
+    if algorithm.critic == "iql":
+        return expectile_loss(values, targets, tau=algorithm.expectile)
+    return dual_value_loss(values, targets, divergence=DIVERGENCES[algorithm.critic], alpha=algorithm.alpha)
+
+
+def actor_weights(algorithm: AlgorithmSettings, advantages: Tensor) -> Tensor:
+    """[n] what the likelihood of each action counts."""
+    if algorithm.actor == "reinforce":
+        return advantages
+    if algorithm.actor == "awr":
+        return awr_weights(advantages, temperature=algorithm.temperature, cap=None)
+    return dual_weights(advantages, divergence=DIVERGENCES[algorithm.critic])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -100,6 +101,59 @@ def _errors(values: Tensor, targets: Tensor, alpha: float) -> Tensor:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie strictly between 0 and 1, got {alpha}")
     return targets.detach() - values
+
+
+Divergence = Literal["tv", "chi2"]
+"""The f of an f-DVL value loss: total variation or chi-square."""
+
+
+def dual_value_loss(values: Tensor, targets: Tensor, *, divergence: Divergence, alpha: float) -> Tensor:
+    """f-DVL's value loss by the name of its divergence: implicit maximisation, interchangeable with `expectile_loss`.
+
+    alpha grows towards 1 with the wish for the best action on record; see the two losses for what each value means.
+
+    Sources: arXiv:2302.08560 (Dual RL).
+    """
+    loss = {"tv": total_variation_loss, "chi2": chi_square_loss}[divergence]
+    return loss(values, targets, alpha=alpha)
+
+
+def dual_weights(advantages: Tensor, *, divergence: Divergence) -> Tensor:
+    """Slope of the conjugate f* at A = Q - V, where that is positive: how often the best policy takes an action, in
+    terms of how often the data do. Without gradient.
+
+    chi-square: max(1 + A / 2, 0). Total variation: 1 where A >= 0, else 0; at A = 0 the slope may be anything between,
+    and 1 keeps the action that V was fitted to.
+
+    Sources: arXiv:2302.08560 (Dual RL): density ratio (f')^-1 of the advantage; its released code weighs by exp(A).
+    """
+    detached = advantages.detach()
+    if divergence == "chi2":
+        return (1 + detached / 2).clamp(min=0)
+    return (detached >= 0).to(detached.dtype)
+
+
+def hybrid_weights(on_policy: Tensor, *, off_weight: float) -> Tensor:
+    """Weight of each entry so that the plain mean over all is mean(on-policy) + off_weight * mean(logged). [N] -> [N].
+
+    A hybrid critic regresses on-policy entries on their Monte-Carlo return and logged ones on r + gamma Q(s', a').
+    Where both meet in one (s, a) the minimiser of the squared errors is (f_on G + off_weight f_off T) / (f_on +
+    off_weight f_off), f the shares of each set that fall there: the logs add coverage, the returns keep it honest.
+
+    Args:
+        on_policy: [N] bool, false where the entry is a logged one. A set without entries adds nothing.
+        off_weight: lambda of the paper, 0 or more; 0 leaves the logs out.
+
+    Raises:
+        ValueError: off_weight is negative.
+
+    Sources: arXiv:2311.08384 (hybrid NPG).
+    """
+    if off_weight < 0:
+        raise ValueError(f"the weight of logged entries must be 0 or more, got {off_weight}")
+    total, on = on_policy.numel(), int(on_policy.sum())
+    of_on, of_off = total / max(on, 1), off_weight * total / max(total - on, 1)
+    return torch.where(on_policy, of_on, of_off).float()
 
 
 def outcome_loss(logits: Tensor, labels: Tensor) -> Tensor:
