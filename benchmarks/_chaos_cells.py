@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,9 @@ from rollwright.generation.base import Engine
 from rollwright.generation.threaded import ThreadedEngine
 from rollwright.recipes import grpo
 from rollwright.rollout import faults as rollout_faults
-from rollwright.rollout.ahead import StaleCount
 from rollwright.store import TrajectoryStore
 from rollwright.tracking import read_metrics
-from rollwright.types import Group, Trajectory
+from rollwright.types import Trajectory
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 STEPS = 5
@@ -339,7 +338,7 @@ def server_pids() -> list[int]:
 
 
 def watch_learning() -> None:
-    """Note the episodes that are learned from, that were played to their end, and that were dropped as too old."""
+    """Note the episodes that are learned from, and those that were played to their end."""
     flatten, finished = grpo.flatten, rollout_faults.FaultLog.finished
 
     def flat(groups: Any, **options: Any) -> Any:
@@ -352,17 +351,6 @@ def watch_learning() -> None:
             _append("finished.jsonl", trajectory.id)
         finished(log, trajectory)
 
-    keep = StaleCount.keep
-
-    def kept(count: StaleCount, groups: Iterable[Group], version: int) -> list[Group]:
-        groups = list(groups)
-        fresh = keep(count, groups, version)
-        left = {t.id for group in fresh for t in group.trajectories}
-        for name in [t.id for group in groups for t in group.trajectories if t.id not in left]:
-            _append("stale.jsonl", name)
-        return fresh
-
-    StaleCount.keep = kept  # type: ignore[method-assign]
     grpo.flatten = flat
     rollout_faults.FaultLog.finished = over  # type: ignore[method-assign]
 
@@ -385,7 +373,7 @@ def verdict(cell: Cell, home: Path) -> Verdict:
     stored = stored_of(home / "run")
     metrics = read_metrics(home / "run" / "metrics.jsonl") if (home / "run" / "metrics.jsonl").exists() else []
     steps = sum("reward/total_mean" in row for row in metrics)
-    stale = set(lines(home / "stale.jsonl"))
+    stale = [t for t in stored if t.score is not None and t.score.verifier == "staleness"]
     ended, then = first.get("ended", "never began"), done.get("ended", "hung")
     stopped_clearly = ended not in ("completed", "never began")
     quiet = bool(harmed) and not faults and not stopped_clearly
@@ -399,7 +387,7 @@ def verdict(cell: Cell, home: Path) -> Verdict:
         silent=quiet or not done or not harmed,
         faults_scored=scored_faults(home, stored, harmed),
         stale=len(stale),
-        episodes_lost=len(set(lines(home / "finished.jsonl")) - {t.id for t in stored} - stale),
+        episodes_lost=len(set(lines(home / "finished.jsonl")) - {t.id for t in stored} - set_aside_in(home / "run")),
         seconds=done.get("seconds", 0.0) + first.get("seconds", 0.0) * (done.get("ended") != ""),
     )
 
@@ -423,6 +411,13 @@ def stored_of(run: Path) -> list[Trajectory]:
     if not (folder / "turns").is_dir():
         return []
     return [t for t in TrajectoryStore(folder, mode="read").iter_trajectories() if t.task.split == "train"]
+
+
+def set_aside_in(run: Path) -> set[str]:
+    """Episodes of steps that were played again after a stop: they are kept, away from those that count."""
+    folders = (run / "trajectories" / "superseded").glob("*")
+    stores = [TrajectoryStore(folder, mode="read") for folder in folders if (folder / "turns").is_dir()]
+    return {row["id"] for store in stores for _, row in store.headers()}
 
 
 def read(file: Path) -> dict[str, Any]:

