@@ -26,12 +26,12 @@ prepare_environment()  # before torch is imported: its thread pools read the env
 
 import json  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
-from pydantic import Field  # noqa: E402
+from pydantic import Field, model_validator  # noqa: E402
 
 from rollwright import offpolicy, replay  # noqa: E402
 from rollwright.advantages import webrl, webrl_released  # noqa: E402
@@ -86,6 +86,16 @@ class WebrlConfig(LoopConfig):
     replay: WebrlReplay = WebrlReplay()
     step_critic: CriticFit = CriticFit()
 
+    @model_validator(mode="after")
+    def _tasks_change_between_phases(self) -> WebrlConfig:
+        every, phase = self.curriculum.every, self.algorithm.phase_steps
+        if self.curriculum.name == "evolving" and every % phase:
+            raise ValueError(
+                f"`curriculum.every={every}` would change the tasks inside a phase of `algorithm.phase_steps={phase}` "
+                "steps: make it a multiple of that"
+            )
+        return self
+
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(WebrlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
@@ -117,6 +127,12 @@ class WebrlLearner:
         self.eligible: np.ndarray | None = None  # turns of their successes that may be replayed
         for part in (self.critic, self.reference, self):
             run.attach(part)
+        run.start_values = self.start_values
+
+    def start_values(self, prompts: Sequence[tuple[int, ...]]) -> list[list[float]]:
+        """[heads, prompts] V at first prompts: how hard new tasks look."""
+        values: list[list[float]] = self.critic.read(prompts)["v"].sigmoid().tolist()
+        return values
 
     def begin_phase(self) -> None:
         """The policy of now becomes the reference; what is stored by now may be replayed."""

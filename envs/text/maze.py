@@ -263,7 +263,15 @@ class MazeWorld:
     snapshots: SnapshotKind = "exact"
 
     def __init__(
-        self, *, variant: Variant, maze: str, max_turns: int, wording: Wording, starts: Starts, optimal_frac: float
+        self,
+        *,
+        variant: Variant,
+        maze: str,
+        max_turns: int,
+        wording: Wording,
+        starts: Starts,
+        seed_starts: int,
+        optimal_frac: float,
     ) -> None:
         self.layout = layout_of(maze)
         self.variant = variant
@@ -274,6 +282,7 @@ class MazeWorld:
         rules = f"You walk through a maze. Answer with exactly one of: {', '.join(MOVES)}."
         self.instructions = rules if wording == "lmrl" else ""
         self._starts = starts
+        self._seed_starts = seed_starts
         self._optimal_frac = optimal_frac
 
     def tasks(self, split: Split) -> list[Task]:
@@ -283,7 +292,20 @@ class MazeWorld:
             cells, prefix = (self.layout.starts if split == "test" else ()), f"{self.maze}/all"
         else:
             cells, prefix = self.layout.starts_of(split), self.maze
+        if split == "train" and self._seed_starts:
+            cells = tuple(sorted(cells, key=self._difficulty)[: self._seed_starts])
         return [Task(id=f"{prefix}/{r},{c}", split=split, params={"start": [r, c]}) for r, c in cells]
+
+    def propose(self, task: Task, count: int, seed: int) -> list[Task]:
+        """Other training starts, the one most like this one in its distance to the goal first; ties as `seed` says."""
+        here, draws = (int(task.params["start"][0]), int(task.params["start"][1])), random.Random(seed)
+        others = [cell for cell in self.layout.starts_of("train") if cell != here]
+        draws.shuffle(others)
+        others.sort(key=lambda cell: abs(self._difficulty(cell) - self._difficulty(here)))
+        return [Task(id=f"{self.maze}/{r},{c}", split="train", params={"start": [r, c]}) for r, c in others[:count]]
+
+    def _difficulty(self, cell: Cell) -> int:
+        return shortest_paths(self.maze)[cell][0]
 
     def make(self) -> MazeEnvironment:
         return MazeEnvironment(self)
@@ -309,6 +331,7 @@ def build(
     max_turns: int = 100,
     wording: Wording = "lmrl",
     starts: Starts = "held_out",
+    seed_starts: int = 0,
     teacher_optimal_frac: float = 1.0,
 ) -> MazeWorld:
     """The maze world.
@@ -319,6 +342,8 @@ def build(
         max_turns: moves before the time-out; 100 in published results.
         wording: of observations; "lmrl" for the benchmark's sentences, "compact" for tiny models.
         starts: "held_out" keeps the starts of the splits apart; "all" makes every start a test task.
+        seed_starts: only so many training starts, those nearest to the goal, are tasks from the beginning; the others
+            are there to be proposed by an evolving curriculum. 0 = all of them are tasks.
         teacher_optimal_frac: share of the teacher's moves that follow a shortest path; the rest are random.
 
     Raises:
@@ -331,6 +356,8 @@ def build(
     ):
         if value not in allowed:
             raise ConfigError(f"text.maze has no {key} {value!r}; expected one of {', '.join(allowed)}")
+    if seed_starts < 0:
+        raise ConfigError(f"text.maze needs seed_starts of 0 or more, got {seed_starts}")
     if max_turns < 1:
         raise ConfigError(f"text.maze needs max_turns of 1 or more, got {max_turns}")
     if not 0.0 <= teacher_optimal_frac <= 1.0:
@@ -341,5 +368,6 @@ def build(
         max_turns=max_turns,
         wording=wording,
         starts=starts,
+        seed_starts=seed_starts,
         optimal_frac=teacher_optimal_frac,
     )

@@ -9,7 +9,9 @@ Sources: MiniWoB++, arXiv:1802.08802; action names and task split of BrowserGym,
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -48,6 +50,7 @@ class MiniWobWorld:
         pool: BrowserPool,
         html: Path,
         instructions: str,
+        proposals: tuple[str, ...] = (),
     ) -> None:
         self.instructions = instructions
         self.options = options
@@ -55,7 +58,8 @@ class MiniWobWorld:
         self._html = html
         self._tasks = {split: tuple(self._task(name, split) for name in names) for split, names in tasks.items()}
         limits = [task.params["max_turns"] for group in self._tasks.values() for task in group]
-        self.max_turns = max(limits)
+        self.proposals = proposals
+        self.max_turns = max([*limits, *(self._limit(name) for name in proposals)])
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """The tasks of a split. Several splits may hold tasks of one name: their seeds are disjoint."""
@@ -75,6 +79,13 @@ class MiniWobWorld:
         hint = f"; it belongs to {', '.join(elsewhere)}" if elsewhere else ""
         raise ConfigError(f"split {split!r} has no task {name!r}{hint}. Its tasks: {have}")
 
+    def propose(self, task: Task, count: int, seed: int) -> list[Task]:
+        """Tasks of the declared pool, those with the most similar name first: MiniWoB++ names families so."""
+        names = [name for name in self.proposals if name != task.id]
+        random.Random(seed).shuffle(names)
+        names.sort(key=lambda name: -difflib.SequenceMatcher(None, task.id, name).ratio())
+        return [self._task(name, "train") for name in names[:count]]
+
     def make(self) -> MiniWobEnv:
         """A fresh environment; it borrows a page when it is reset."""
         return MiniWobEnv(self.pool, self._html, self.options)
@@ -88,7 +99,10 @@ class MiniWobWorld:
         await self.pool.close()
 
     def _task(self, name: str, split: Split) -> Task:
-        return Task(id=name, split=split, params={"max_turns": max(MAX_TURNS.get(name, 0), self.options.max_turns)})
+        return Task(id=name, split=split, params={"max_turns": self._limit(name)})
+
+    def _limit(self, name: str) -> int:
+        return max(MAX_TURNS.get(name, 0), self.options.max_turns)
 
 
 def find_html() -> Path:
@@ -109,6 +123,7 @@ def build(
     train_tasks: str | Sequence[str] | None = None,
     validation_tasks: str | Sequence[str] | None = None,
     test_tasks: str | Sequence[str] | None = None,
+    proposals: str | Sequence[str] = (),
     max_turns: int = 8,
     success_threshold: float = 1.0,
     reward: Literal["success", "raw"] = "success",
@@ -129,6 +144,7 @@ def build(
             that has no list of its own. Splits that share a task differ in their seeds.
         train_tasks, validation_tasks, test_tasks: the tasks of that split; name other tasks for the test split to
             measure generalisation to new tasks.
+        proposals: tasks that an evolving curriculum may add to the train split, a set or names.
         max_turns: actions per episode; tasks that need more have their own limit.
         success_threshold: the raw reward that counts as success.
         reward: "success" pays 1 for success and else 0; "raw" pays the page's reward in [-1, 1].
@@ -163,9 +179,30 @@ def build(
         "test": test_tasks,
     }
     chosen = {split: task_names(tasks if names is None else names) for split, names in own.items()}
+    pool_of = proposed_names(proposals, chosen)
     html = find_html()
     here = Path(__file__).parent
     scripts = "\n".join((here / script).read_text(encoding="utf-8") for script in _SCRIPTS)
     limits = PageLimits(root=html, scripts=scripts, deadline_s=deadline_s)
     pool = BrowserPool(limits, idle_pages=idle_pages, episodes_per_browser=episodes_per_browser)
-    return MiniWobWorld(tasks=chosen, options=options, pool=pool, html=html / "miniwob", instructions=instructions)
+    return MiniWobWorld(
+        tasks=chosen,
+        options=options,
+        pool=pool,
+        html=html / "miniwob",
+        instructions=instructions,
+        proposals=pool_of,
+    )
+
+
+def proposed_names(proposals: str | Sequence[str], chosen: Mapping[Split, tuple[str, ...]]) -> tuple[str, ...]:
+    """The tasks that may be added to the train split.
+
+    Raises:
+        ConfigError: an unknown task, or one that another split keeps for judging what was never trained on.
+    """
+    names = task_names(proposals) if proposals else ()
+    kept = {name for split in ("validation", "test") for name in chosen[split]} - set(chosen["train"])
+    if held_out := sorted(kept & set(names)):
+        raise ConfigError(f"proposals hold {', '.join(held_out)}, which only held-out splits have: leave them out")
+    return names

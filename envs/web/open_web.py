@@ -10,6 +10,7 @@ Source: WebArena, arXiv:2307.13854.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -152,7 +153,7 @@ class OpenWebEnv:
             reward={"env": score},
             terminated=done,
             truncated=truncated,
-            success=score == 1.0 if self._over else None,
+            success=score == 1.0 if self._over and self._task.params["eval"]["eval_types"] else None,
             notes={"error": error} if error else {},
         )
 
@@ -160,6 +161,8 @@ class OpenWebEnv:
         """The product of the evaluators. A page that cannot be read is a fault, never a score."""
         assert self._page is not None and self._task is not None
         evaluation = self._task.params["eval"]
+        if not evaluation["eval_types"]:  # a written task: somebody else has to say how it went
+            return 0.0
         scores = []
         address = self._page.current
         if "string_match" in evaluation["eval_types"]:
@@ -218,6 +221,21 @@ class OpenWebWorld:
     def tasks(self, split: Split) -> Sequence[Task]:
         """The tasks of a split."""
         return self._tasks[split]
+
+    def instruction_of(self, task: Task) -> str:
+        """What the task asks for."""
+        return str(task.params["intent"])
+
+    def place_of(self, task: Task) -> str:
+        """The site."""
+        return origin_of(str(task.params["start_url"]))
+
+    def task_of(self, instruction: str, like: Task) -> Task:
+        """A training task with this instruction, begun on the page of `like`; its episodes end without a verdict."""
+        start = str(like.params["start_url"])
+        name = hashlib.sha256(f"{start}\n{instruction}".encode()).hexdigest()[:12]
+        params = {"start_url": start, "intent": instruction, "eval": {"eval_types": []}}
+        return Task(id=f"written/{name}", split="train", params=params)
 
     def make(self) -> OpenWebEnv:
         """A fresh environment; it opens its page when it is reset."""

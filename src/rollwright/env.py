@@ -128,6 +128,36 @@ class Taught(Protocol):
 
 
 @runtime_checkable
+class Proposes(Protocol):
+    """A world that can vary its tasks: other parameters of the same template, neighbours in a declared pool."""
+
+    def propose(self, task: Task, count: int, seed: int) -> Sequence[Task]:
+        """Up to `count` further training tasks like this one, the most alike first; none where there are none.
+
+        Equal arguments give equal tasks, and equal tasks have equal ids. None of them is of a held-out split.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesInstructions(Protocol):
+    """A world whose tasks are sentences, so that anybody can write another one."""
+
+    def instruction_of(self, task: Task) -> str: ...
+
+    def place_of(self, task: Task) -> str:
+        """Where the task is done: a site, an app. Tasks of one place can be told from one another by words alone."""
+        ...
+
+    def task_of(self, instruction: str, like: Task) -> Task | None:
+        """A training task with this instruction that begins where `like` does; None where the world declines it.
+
+        Nothing but a model can say whether such a task was done: its episodes end without a verdict.
+        """
+        ...
+
+
+@runtime_checkable
 class SmallLanguage(Protocol):
     """A world whose whole language is known: a tiny model's tokenizer can be made from it (`model.path=tiny`)."""
 
