@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rollwright.components import create
 from rollwright.errors import ConfigError
 from rollwright.reward import EnvReward, Reward, StatefulReward
 from rollwright.rewards.success import SuccessReward
@@ -61,17 +62,24 @@ def _by_turn(score: Score, num_turns: int) -> Sequence[Mapping[str, float]]:
     return [*({} for _ in range(num_turns - 1)), last]
 
 
-def build(*, weights: Mapping[str, float], rewards: Sequence[Reward] = ()) -> CombinedReward:
+Options = Mapping[str, Any]
+
+
+def build(
+    *, weights: Mapping[str, float], rewards: Sequence[Reward] | Mapping[str, Options | None] = ()
+) -> CombinedReward:
     """The weighted sum of rewards by name.
 
     Args:
         weights: one weight per reward, by name: `env`, `success`, or the name of one in `rewards`.
-        rewards: further rewards that `weights` may name.
+        rewards: further rewards that `weights` may name: rewards that were built, or component name -> its options.
 
     Raises:
         ConfigError: no weights, a weight that is not finite, a name that no reward has or that two have.
     """
     known: dict[str, Reward] = {"env": EnvReward(), "success": SuccessReward()}
+    if isinstance(rewards, Mapping):
+        rewards = [create("rewards", name, options) for name, options in rewards.items()]
     for reward in rewards:
         if reward.name in known:
             raise ConfigError(f"two rewards are called {reward.name!r}: parts would be mixed up; rename one")

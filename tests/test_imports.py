@@ -24,7 +24,7 @@ LAYERS = (
     {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings"}
     | {"outcome_text", "outcome_settings", "components", "tracking", "progress", "workers", "deadlines", "ray_world"}
     | {"answer_cache", "chat_api"},
-    {"segments", "advantages", "losses", "values", "statistics"},
+    {"segments", "advantages", "losses", "values", "statistics", "mixtures"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
     | {"codec", "contexts", "ranks", "replay", "store", "store_rows"},
     {
@@ -38,9 +38,15 @@ LAYERS = (
         "rerender",
         "starts",
         "waypoints",
+        "curricula",
+        "alp_gmm",
+        "learnability",
+        "level_replay",
+        "task_space",
         "demonstrations",
         "evolving",
         "fixed_policy",
+        "inverse_dynamics",
         "task_generators",
         "offpolicy",
         "outcome_data",

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from rollwright import cli
 from rollwright.assembly import open_reward
 from rollwright.codec import ChatCodec
 from rollwright.errors import ConfigError, DataError
-from rollwright.outcome_data import read_cases, split_cases
+from rollwright.outcome_data import Case, read_cases, split_cases
 from rollwright.outcome_model import CARD, OutcomeCard, OutcomeModel, answer_ids, prompt_ids
 from rollwright.outcome_text import Evidence, OutcomePrompt, evidence_of
-from rollwright.recipes import collect, outcome
+from rollwright.pair_fit import pairs_of
+from rollwright.recipes import collect, outcome, reward_pairs
+from rollwright.rescoring import score_store
 from rollwright.reward import score_group
 from rollwright.reward_check import check_reward
 from rollwright.rewards import combine, outcome_model
@@ -24,7 +27,7 @@ from rollwright.settings import RewardSettings
 from rollwright.statistics.calibration import area_under_curve
 from rollwright.store import TrajectoryStore
 from rollwright.tiny import tiny_tokenizer
-from rollwright.types import Group, Message, Split, StopReason, Task, Trajectory, Turn
+from rollwright.types import Group, Message, Score, Split, StopReason, Task, Trajectory, Turn
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -237,3 +240,102 @@ def test_a_folder_that_is_no_outcome_model_is_refused(trained: Path, tmp_path: P
     (other / CARD).write_text('{"format": 99}')
     with pytest.raises(DataError, match="cannot be read by this release"):
         OutcomeModel.load(other)
+
+
+# A model from pairs
+
+
+def case(task: str, seed: int, success: bool) -> Case:
+    evidence = Evidence(goal="", actions=(), state="")
+    return Case(evidence=evidence, success=success, task=task, seed=seed, trajectory="")
+
+
+def test_pairs_stay_within_a_task_and_begin_with_the_same_start():
+    lost = [case("a", seed, False) for seed in (1, 2, 3, 4)]
+    cases = [*lost, case("a", 3, True), case("b", 1, True), case("c", 1, False)]
+    pairs = pairs_of(cases, per_case=2, seed=0)
+    assert [better for better, _ in pairs] == [4, 4] and pairs[0] == (4, 2)
+    assert pairs[1][1] in (0, 1, 3) and pairs == pairs_of(cases, per_case=2, seed=0)
+    assert len(pairs_of(cases, per_case=9, seed=0)) == 4
+    with pytest.raises(DataError, match="none of 2 tasks has both"):
+        pairs_of([case("b", 1, True), case("c", 1, False)], per_case=1, seed=0)
+
+
+@pytest.fixture(scope="module")
+def paired(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    settings = ["data.held_out_frac=0.4", f"replay.stores=[{store}]"]
+    reward_pairs.main([str(RECIPES / "text" / "maze_reward.yaml"), f"run.folder={folder}", *settings])
+    return folder
+
+
+def test_a_pair_model_ranks_held_out_episodes_and_is_a_reward(paired: Path, store: Path):
+    report = json.loads((paired / "eval" / "pairs.json").read_text())
+    assert report["num_held_out_pairs"] >= 10 and report["pairs_right"]["point"] > 0.8 and report["auc"] > 0.8
+    path, groups = str(paired / "pair_model"), groups_of(store, 2)
+    verdicts = outcome_model.build(path=path)
+    assert verdicts.threshold == report["threshold"]
+    check_reward(verdicts, groups)
+    check_reward(outcome_model.build(path=path, value="score"), groups)
+
+
+# Stores scored again
+
+
+class Letters:
+    """Pays the share of "a" in the first action; cannot tell without one."""
+
+    name = "letters"
+
+    def score(self, group: Group) -> list[Score]:
+        return [self._one(t.turns[0].text) for t in group.trajectories]
+
+    def _one(self, text: str) -> Score:
+        value = text.count("a") / len(text) if text else None
+        return Score(value=value, verifier=self.name)
+
+
+def test_a_store_scored_again_has_new_scores_labels_and_filter(tmp_path: Path):
+    source = TrajectoryStore(tmp_path / "old")
+    source.append([said(("p", "aa"), name="x", success=False), said(("p", "ab"), name="y", seed=1)], tag="one")
+    broken = said(("p", "aa"), name="f", stop_reason=StopReason.ENV_ERROR)
+    source.append([said(("p", ""), name="z", success=True), said(("p", "bb"), name="w", success=False), broken])
+
+    everything = TrajectoryStore(tmp_path / "all")
+    found = score_store(source, everything, Letters(), verdict_from=0.5, shard=1)
+    assert (found.seen, found.kept, found.undecided, found.agreed, found.differed) == (4, 4, 1, 1, 1)
+    labels = {t.id: t.success for t in everything.iter_trajectories()}
+    assert labels == {"x": True, "y": True, "z": None, "w": False}
+    assert everything.tags() == {"one": 2, "": 2}
+    assert [t.total_reward for t in everything.iter_trajectories(tag="one")] == [1.0, 0.5]
+
+    best = TrajectoryStore(tmp_path / "best")
+    found = score_store(source, best, Letters(), keep_from=0.6, parallel=2)
+    kept = list(best.iter_trajectories())
+    assert [(t.id, t.success) for t in kept] == [("x", False)] and found.kept == 1
+    with pytest.raises(DataError, match="already holds 1"):
+        score_store(source, best, Letters())
+    with pytest.raises(DataError, match="name a new folder"):
+        score_store(source, TrajectoryStore(tmp_path / "old"), Letters())
+
+
+def test_the_command_labels_a_store_by_a_trained_model(
+    trained: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    where = ["--into", str(tmp_path / "labelled"), "--reward", "outcome_model", "--verdict", "0.5", "--keep", "0.5"]
+    assert cli.main(["score", str(store.parent), *where, f"path={trained / 'verifier'}"]) == 0
+    kept = list(TrajectoryStore(tmp_path / "labelled", mode="read").iter_trajectories())
+    assert kept and all(t.success and t.total_reward == 1.0 for t in kept)
+    assert f"{len(kept)} kept" in capsys.readouterr().out
+
+
+def test_a_sum_names_its_rewards_in_the_configuration(trained: Path, store: Path):
+    options = {"weights": {"env": 1.0, "orm": 2.0}, "rewards": {"outcome_model": _options(trained)}}
+    reward = open_reward(RewardSettings(name="combine", options=options))
+    (group,) = groups_of(store, 1)
+    parts = score_group(group, reward).trajectories[0].turns[-1].rewards
+    assert set(parts) == {"env", "orm"} and parts["orm"] in (0.0, 2.0)
+
+
+def _options(trained: Path) -> dict[str, object]:
+    return {"path": str(trained / "verifier"), "name": "orm"}

@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("run", metavar="RUN", type=Path, help="the run folder")
     report.add_argument("--replays", metavar="N", type=int, default=24, help="episodes shown at most (24)")
     _add_show(add("show", _show, "Print stored episodes turn by turn."))
+    _add_score(add("score", _score, "Score stored episodes again by any reward, into a new store."))
     add("components", _components, "List the worlds, rewards and engines that a configuration can name.")
     _add_check_env(add("check-env", _check_env, "Prove that a world keeps the environment contract."))
     add("version", _version, "Print the version.")
@@ -81,6 +82,16 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     outcome.add_argument("--unsolved", action="store_true", help="only the others, faults included")
     parser.add_argument("--limit", metavar="N", type=int, default=10, help="episodes printed at most (10)")
     parser.add_argument("--brief", action="store_true", help="one line per episode")
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", type=Path, help="a trajectory store or a run folder")
+    parser.add_argument("--into", metavar="FOLDER", type=Path, required=True, help="folder of the new store")
+    parser.add_argument("--reward", metavar="NAME", required=True, help="such as outcome_model or judge")
+    parser.add_argument("options", metavar="KEY=VALUE", nargs="*", help="options of the reward; values as JSON or text")
+    parser.add_argument("--verdict", metavar="T", type=float, help="call what scores T or more a success, the rest not")
+    parser.add_argument("--keep", metavar="T", type=float, help="keep only what scores T or more")
+    parser.add_argument("--parallel", metavar="N", type=int, default=1, help="groups scored at once, for a judge (1)")
 
 
 def _add_check_env(parser: argparse.ArgumentParser) -> None:
@@ -141,8 +152,7 @@ def _show(arguments: argparse.Namespace) -> None:
     from rollwright.report.transcripts import format_trajectory, headline
     from rollwright.store import TrajectoryStore
 
-    inner = arguments.store / "trajectories"
-    store = TrajectoryStore(inner if (inner / "trajectories").is_dir() else arguments.store, mode="read")
+    store = TrajectoryStore(_store_folder(arguments.store), mode="read")
 
     def wanted(row: Any) -> bool:
         solved = bool(row["success"])
@@ -159,6 +169,36 @@ def _show(arguments: argparse.Namespace) -> None:
         raise DataError(f"none of the {len(store)} trajectories matches; tags here: {tags or 'none'}")
     if found > arguments.limit:
         print(f"{arguments.limit} of {found} episodes; --limit shows more", file=sys.stderr)
+
+
+def _store_folder(path: Path) -> Path:
+    """The store itself, or the one of a run folder."""
+    inner = path / "trajectories"
+    return inner if (inner / "trajectories").is_dir() else path
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from rollwright.assembly import open_reward
+    from rollwright.progress import Progress
+    from rollwright.rescoring import score_store
+    from rollwright.settings import RewardSettings
+    from rollwright.store import TrajectoryStore
+
+    if arguments.parallel < 1:
+        raise ConfigError(f"--parallel is {arguments.parallel}; it counts groups scored at once, 1 or more")
+    source = TrajectoryStore(_store_folder(arguments.store), mode="read")
+    reward = open_reward(RewardSettings(name=arguments.reward, options=_options(arguments.options)))
+    with Progress("episodes scored", total=len(source)) as bar:
+        found = score_store(
+            source,
+            TrajectoryStore(arguments.into),
+            reward,
+            verdict_from=arguments.verdict,
+            keep_from=arguments.keep,
+            parallel=arguments.parallel,
+            progress=bar.advance,
+        )
+    print(f"{found}: {arguments.into}")
 
 
 def _components(arguments: argparse.Namespace) -> None:
@@ -197,7 +237,7 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
-            raise ConfigError(f"{pair!r} is no option of a world: write key=value")
+            raise ConfigError(f"{pair!r} is no option: write key=value")
         try:
             found[key] = json.loads(value)
         except ValueError:

@@ -1,0 +1,100 @@
+"""Stored trajectories scored again, by any reward: a new store with other scores, other labels, or fewer episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from rollwright.errors import DataError
+from rollwright.reward import Reward, score_group
+from rollwright.store import TrajectoryStore
+from rollwright.types import Group, Trajectory
+
+
+@dataclass(kw_only=True)
+class Rescored:
+    """What a pass over a store came to. agreed, differed: episodes on whose success world and reward agree, or not."""
+
+    seen: int = 0
+    kept: int = 0
+    undecided: int = 0
+    agreed: int = 0
+    differed: int = 0
+
+    def __str__(self) -> str:
+        both = self.agreed + self.differed
+        said = f"; the world's verdict was the same in {self.agreed} of {both}" if both else ""
+        return f"{self.seen} episodes scored, {self.undecided} undecided, {self.kept} kept{said}"
+
+
+def score_store(
+    source: TrajectoryStore,
+    target: TrajectoryStore,
+    reward: Reward,
+    *,
+    verdict_from: float | None = None,
+    keep_from: float | None = None,
+    shard: int = 512,
+    parallel: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Rescored:
+    """Score every trajectory of `source` and append it to `target`, under the tag it had.
+
+    Trajectories of one task and start state within a shard are scored together, as siblings. Faulted ones are left out.
+
+    Args:
+        verdict_from: also set `Trajectory.success`: true from this score on, false below, None where undecided. The
+            world's own verdict is lost in the copy.
+        keep_from: keep only what scores this much or more; None keeps everything, undecided episodes too.
+        shard: trajectories in memory at once.
+        parallel: groups scored at once, for rewards that wait for a server.
+        progress: told how many more are done.
+
+    Raises:
+        DataError: the target already holds something, or is the source.
+        RewardFault: the reward failed. What was written before stays.
+    """
+    if len(target) or target.folder.resolve() == source.folder.resolve():
+        raise DataError(
+            f"{target.folder} already holds {len(target)} trajectories: name a new folder for the scored ones"
+        )
+    total = Rescored()
+    with ThreadPoolExecutor(max_workers=parallel) as pool:
+        for tag in source.tags():
+            played = (t for t in source.iter_trajectories(tag=tag) if not t.stop_reason.is_fault and t.turns)
+            while part := list(islice(played, shard)):
+                groups = list(pool.map(lambda group: score_group(group, reward), _groups(part)))
+                scored = {t.id: t for group in groups for t in group.trajectories}
+                target.append(list(_kept([scored[t.id] for t in part], verdict_from, keep_from, total)), tag=tag)
+                progress(len(part))
+    return total
+
+
+def _groups(part: Sequence[Trajectory]) -> list[Group]:
+    members: dict[tuple[str, int], list[Trajectory]] = {}
+    for trajectory in part:
+        members.setdefault((trajectory.task.id, trajectory.seed), []).append(trajectory)
+    return [
+        Group(id=f"{task}/{seed}", task=siblings[0].task, seed=seed, trajectories=tuple(siblings))
+        for (task, seed), siblings in members.items()
+    ]
+
+
+def _kept(
+    scored: Sequence[Trajectory], verdict_from: float | None, keep_from: float | None, total: Rescored
+) -> Iterator[Trajectory]:
+    for trajectory in scored:
+        value = trajectory.score.value if trajectory.score else None
+        total.seen += 1
+        total.undecided += value is None
+        if verdict_from is not None:
+            verdict = None if value is None else value >= verdict_from
+            if verdict is not None and trajectory.success is not None:
+                total.agreed += verdict == trajectory.success
+                total.differed += verdict != trajectory.success
+            trajectory = replace(trajectory, success=verdict)
+        if keep_from is None or (value is not None and value >= keep_from):
+            total.kept += 1
+            yield trajectory
