@@ -17,7 +17,6 @@ prepare_environment()  # before torch is imported: its thread pools read the env
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Literal  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
@@ -28,7 +27,7 @@ from rollwright.env import World  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.rollout import FaultLog, TeacherActor  # noqa: E402
 from rollwright.settings import ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
-from rollwright.sft import fit  # noqa: E402
+from rollwright.sft import SftSettings, fit  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
 from rollwright.types import Trajectory  # noqa: E402
@@ -40,18 +39,6 @@ class DataSettings(Config):
     stores: list[str] = Field([], description="Folders of stored trajectories; empty = the world's teachers.")
     per_task: int = Field(10, ge=1, description="Demonstrations per training task, by the teachers.")
     only_success: bool = Field(True, description="Leave out episodes that failed.")
-
-
-class SftSettings(Config):
-    """The optimiser."""
-
-    learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate.")
-    batch_size: int = Field(16, ge=1, description="Rows per optimiser step.")
-    epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
-    max_steps: int = Field(-1, description="Optimiser steps in place of epochs; -1 = by epochs.")
-    max_minutes: float = Field(0.0, ge=0, description="Stop after so many minutes of training; 0 = no limit.")
-    max_length: int = Field(1024, ge=16, description="Longer rows are left out.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Compute type; weights stay fp32.")
 
 
 class SftRun(Config):

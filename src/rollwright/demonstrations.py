@@ -60,6 +60,8 @@ def sft_rows(trajectories: Sequence[Trajectory], *, vocab_size: int, max_length:
             f"the trajectories hold token id {highest}, the model's vocabulary has {vocab_size}: they were collected "
             "with another tokenizer; collect them again with this model"
         )
+    # A turn without an action (a doubtful label was left out) has nothing to learn from.
+    rows = [row for row in rows if any(label != IGNORED for label in row["labels"])]
     fitting = [row for row in rows if len(row["input_ids"]) <= max_length]
     if not fitting:
         raise DataError(f"every row is longer than learner.max_length = {max_length} tokens")

@@ -6,12 +6,27 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import Field
+
 from rollwright.assembly import Precision, resolve_precision
+from rollwright.config import Config
 from rollwright.errors import MissingDependency
 
 
+class SftSettings(Config):
+    """The optimiser of supervised fine-tuning."""
+
+    learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate.")
+    batch_size: int = Field(16, ge=1, description="Rows per optimiser step.")
+    epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
+    max_steps: int = Field(-1, description="Optimiser steps in place of epochs; -1 = by epochs.")
+    max_minutes: float = Field(0.0, ge=0, description="Stop after so many minutes of training; 0 = no limit.")
+    max_length: int = Field(1024, ge=16, description="Longer rows are left out.")
+    precision: Precision = Field("auto", description="Compute type; weights stay fp32.")
+
+
 class FitSettings(Protocol):
-    """What `fit` reads of a recipe's settings; see `recipes/sft.py` for their meaning."""
+    """What `fit` reads of a recipe's settings; see `SftSettings` for their meaning."""
 
     @property
     def learning_rate(self) -> float: ...

@@ -1,0 +1,216 @@
+"""HNPG's hybrid critic: own episodes keep it honest, logged turns show it where the reward lies.
+
+    for each step:
+        collect   episodes of the policy
+        critic    mean over own turns    (Q(s, a) - G)^2                       G: what the episode still earned
+                + lambda * mean over logged turns (Q(s, a) - r - gamma Q_slow(s', a'))^2       a' freshly sampled
+        actor     own turns by GAE, logged states with a fresh action by A = Q - V;  V(s) = mean of a few Q(s, a ~ pi)
+        sync      the engine to the new weights
+
+Logged actions are never imitated: only logged states enter the policy's loss. With `offline_weight=0 logged_states=0`
+it is a policy gradient with a Monte-Carlo critic. Source: arXiv:2311.08384; docs/methods/hnpg.md.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/hnpg.py recipes/text/maze_hnpg.yaml
+"""
+
+from __future__ import annotations
+
+from rollwright.generation.launch_env import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from typing import ClassVar  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from pydantic import Field  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from rollwright import offpolicy  # noqa: E402
+from rollwright.advantages import gae, whiten  # noqa: E402
+from rollwright.assembly import open_turn_critic  # noqa: E402
+from rollwright.batching import Segment  # noqa: E402
+from rollwright.config import Readers, load_config  # noqa: E402
+from rollwright.credit import FlatBatch, flatten, to_segments  # noqa: E402
+from rollwright.errors import ConfigError  # noqa: E402
+from rollwright.generation.base import Generation  # noqa: E402
+from rollwright.objective import PolicyObjective  # noqa: E402
+from rollwright.plan import plan_text  # noqa: E402
+from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
+from rollwright.settings import PolicyLoopConfig, PolicyLossSettings, ReplaySettings, TurnCriticFit  # noqa: E402
+from rollwright.training import Training  # noqa: E402
+from rollwright.types import Group  # noqa: E402
+from rollwright.value_learner import ReadingLoss, Readings  # noqa: E402
+from rollwright.values import hybrid_weights, lambda_returns, td_target  # noqa: E402
+
+Ids = tuple[int, ...]
+
+
+class AlgorithmSettings(PolicyLossSettings):
+    """The critic's two halves and the actor's two sets of states."""
+
+    gamma: float = Field(1.0, ge=0, le=1, description="Discount per turn.")
+    gae_lambda: float = Field(0.97, ge=0, le=1, description="GAE's lambda per turn, on own episodes.")
+    offline_weight: float = Field(1.0, ge=0, description="Weight of the logged turns in the critic's loss.")
+    polyak: float = Field(0.2, gt=0, le=1, description="How far the slow critic follows at each critic step.")
+    bias: float = Field(0.0, description="Where all values start; near the mean return spares a long way.")
+    samples: int = Field(4, ge=1, description="Fresh actions whose mean Q is the value of a state.")
+    logged_states: int = Field(64, ge=0, description="Logged states in the policy's loss of each step.")
+    truncated_end: bool = Field(False, description="A limit is the task's own end: nothing follows a cut episode.")
+
+    only_for: ClassVar[Readers] = PolicyLossSettings.only_for
+
+
+class HnpgConfig(PolicyLoopConfig):
+    """Everything an HNPG run reads."""
+
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+    replay: ReplaySettings = ReplaySettings()
+    critic: TurnCriticFit = TurnCriticFit(updates=20, batch_size=64)
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(HnpgConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    if bool(config.replay.stores) != bool(config.algorithm.offline_weight or config.algorithm.logged_states):
+        raise ConfigError(
+            "logged turns come from replay.stores and count by algorithm.offline_weight and algorithm.logged_states: "
+            "name a store, or set both to 0"
+        )
+    with Training.start(config) as run:
+        hybrid = Hnpg(run, config)
+        for step in run.steps():
+            groups = run.score(run.collect(step))
+            with run.learning():
+                hybrid.take_in(step, groups)
+                metrics = hybrid.fit_critic()
+                segments = [*hybrid.own_segments(), *hybrid.logged_segments()]
+            metrics |= run.update(whitened(segments), PolicyObjective(**config.algorithm.objective()))
+            run.sync()
+            run.finish(step, groups, metrics)
+
+
+class Hnpg:
+    """The critic, the logged turns, and the episodes of this step."""
+
+    def __init__(self, run: Training, config: HnpgConfig) -> None:
+        self.run, self.config, self.algorithm = run, config, config.algorithm
+        self.table = TurnTable(*config.replay.stores, may_be_empty=not config.replay.stores)
+        self.turns = valid_turns(self.table, needs_next=True)
+        if config.replay.stores:
+            offpolicy.require_outcomes(self.table, self.turns)
+            offpolicy.require_vocabulary(self.table, self.turns, offpolicy.vocab_size(run.learner.policy))
+        self.critic = open_turn_critic(
+            config,
+            run.learner,
+            config.critic,
+            {"q": 1},
+            name="critic",
+            polyak=config.algorithm.polyak,
+            bias=config.algorithm.bias,
+        )
+        run.attach(self.critic)
+
+    def take_in(self, step: int, groups: Sequence[Group]) -> None:
+        """This step's own turns and returns; draws are fixed by seed and step, so that a resumed run draws the same."""
+        self.draws, self.asked = np.random.default_rng([self.config.run.seed, step]), 0
+        self.own: FlatBatch = flatten(groups)
+        self.ends = self.end_values()
+        rewards, index = self.own.turn_rewards, self.own.trajectory_index
+        blank = torch.zeros_like(rewards)
+        self.returns = lambda_returns(rewards, blank, index, self.ends, gamma=self.algorithm.gamma, lam=1.0)
+
+    def end_values(self) -> Tensor:
+        """[S] value of what follows each own episode: 0, unless a limit cut it before the task's own end."""
+        ends = torch.zeros(len(self.own.trajectories))
+        cut = [s for s, t in enumerate(self.own.trajectories) if t.next_prompt_ids and t.stop_reason.is_truncation]
+        if cut and not self.algorithm.truncated_end:
+            ends[cut] = self.values([self.own.trajectories[s].next_prompt_ids for s in cut])
+        return ends
+
+    def draw(self, size: int) -> list[Transition]:
+        """Logged turns."""
+        return self.table.transitions(self.draws.choice(self.turns, size)) if size and len(self.turns) else []
+
+    def fresh(self, prompts: Sequence[Ids]) -> list[Generation]:
+        """What the policy would do now, one action for each state."""
+        self.asked += 1
+        key = f"{self.config.run.seed}/{self.run.next_step}/fresh/{self.asked}"
+        return offpolicy.sample_actions(self.run.engine, prompts, self.run.collector.sampling, key=key)
+
+    def values(self, prompts: Sequence[Ids], *, samples: int = 0, slow: bool = False) -> Tensor:
+        """[n] mean Q of fresh actions at these prompts."""
+        count = samples or self.algorithm.samples
+        asked = [prompt for prompt in prompts for _ in range(count)]
+        acted = [prompt + action.token_ids for prompt, action in zip(asked, self.fresh(asked), strict=True)]
+        return self.critic.read(acted, slow=slow)["q"][0].view(len(prompts), count).mean(dim=1)
+
+    def fit_critic(self) -> dict[str, float]:
+        """Steps of regression, each on own turns and on as many logged ones."""
+        fit, metrics = self.config.critic, {}
+        for _ in range(fit.updates):
+            chosen = self.draws.integers(len(self.own.turns), size=fit.batch_size)
+            logged = self.draw(fit.batch_size) if self.algorithm.offline_weight else []
+            targets = torch.cat([self.returns[chosen], self.logged_targets(logged)])
+            acted = [self.own.turns[u].prompt_ids + self.own.turns[u].action_ids for u in chosen]
+            acted += [t.prompt_ids + t.action_ids for t in logged]
+            metrics = self.critic.update(acted, self.loss(targets, len(chosen)))
+        return metrics | ({"critic/target_mean": float(targets.mean())} if metrics else {})
+
+    def logged_targets(self, logged: Sequence[Transition]) -> Tensor:
+        """[n] r + gamma Q_slow(s', a') with a' from the policy as it is now; r alone where the task ended."""
+        follows = [k for k, t in enumerate(logged) if t.next_prompt_ids]
+        after = torch.zeros(len(logged))
+        if follows:
+            after[follows] = self.values([logged[k].next_prompt_ids for k in follows], samples=1, slow=True)
+        rewards = torch.tensor([t.reward for t in logged])
+        done = torch.tensor([(self.algorithm.truncated_end and t.truncated) or t.terminated for t in logged])
+        return td_target(rewards, after, done, gamma=self.algorithm.gamma)
+
+    def loss(self, targets: Tensor, num_own: int) -> ReadingLoss:
+        """The first `num_own` readings are own turns. Their mean, and the weighted mean of the logged ones."""
+        weights = hybrid_weights(torch.arange(len(targets)) < num_own, off_weight=self.algorithm.offline_weight)
+
+        def loss(values: Readings, places: Tensor) -> Tensor:
+            wanted, counts = (column.to(places.device)[places] for column in (targets, weights))
+            return counts * (values["q"][0] - wanted).square()
+
+        return loss
+
+    def own_segments(self) -> list[Segment]:
+        """Own turns, each with its advantage on all of its tokens."""
+        values = self.values([turn.prompt_ids for turn in self.own.turns])
+        estimate = gae(
+            self.own.turn_rewards,
+            values,
+            self.own.trajectory_index,
+            num_sequences=len(self.own.trajectories),
+            gamma=self.algorithm.gamma,
+            gae_lambda=self.algorithm.gae_lambda,
+            last_values=self.ends,
+        )
+        return to_segments(self.own, estimate.advantages[self.own.turn_index])
+
+    def logged_segments(self) -> list[Segment]:
+        """Logged states with what the policy would do there now, and its advantage by the critic."""
+        states = self.draw(self.algorithm.logged_states)
+        if not states:
+            return []
+        prompts = [t.prompt_ids for t in states]
+        acted = [offpolicy.with_action(t, a) for t, a in zip(states, self.fresh(prompts), strict=True)]
+        q = self.critic.read([t.prompt_ids + t.action_ids for t in acted])["q"][0]
+        segments = offpolicy.to_segments(acted, (q - self.values(prompts)).tolist())
+        return [replace(s, sequence=("logged", s.sequence), version=self.run.engine.version) for s in segments]
+
+
+def whitened(segments: Sequence[Segment]) -> list[Segment]:
+    """Both sets on one scale: advantages with mean 0 and spread 1 over all action tokens."""
+    flat = whiten(torch.tensor([a for s in segments for a in s.advantages]))
+    parts = flat.split([len(s.advantages) for s in segments])
+    return [replace(s, advantages=tuple(part.tolist())) for s, part in zip(segments, parts, strict=True)]
+
+
+if __name__ == "__main__":
+    main()

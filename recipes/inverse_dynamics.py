@@ -1,0 +1,237 @@
+"""Inverse dynamics: read the actions into logs that lack them, from a few episodes that have them.
+
+    read      stored episodes with actions, and logs without (screen recordings, page histories)
+    train     a model of the action between two observations, by TRL's SFTTrainer
+    judge     its labels on whole held-out episodes: labels.json
+    label     every step of the logs; below `label.threshold` a step stays without an action, and nothing learns from it
+    write     a store that recipes/sft.py, filtered_bc.py and the other offline recipes read, tag "inverse_dynamics"
+
+`data.hide_frac` takes the actions off a share of the known episodes first, so that the labels can be measured: the
+protocol of the paper. Source: arXiv:2210.06518 (SS-ORL); docs/methods/inverse_dynamics.md.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/inverse_dynamics.py \
+        recipes/text/maze_inverse.yaml
+"""
+
+from __future__ import annotations
+
+from rollwright.generation.launch_env import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+import json  # noqa: E402
+import math  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from dataclasses import asdict  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from pydantic import Field  # noqa: E402
+
+from rollwright.assembly import (  # noqa: E402
+    close_world,
+    context_factory,
+    open_codec,
+    open_engine,
+    open_world,
+    policy_folder,
+)
+from rollwright.codec import ChatCodec  # noqa: E402
+from rollwright.config import Config, dump, load_config  # noqa: E402
+from rollwright.demonstrations import imitable  # noqa: E402
+from rollwright.errors import ConfigError, DataError  # noqa: E402
+from rollwright.generation.base import Engine, Sampling  # noqa: E402
+from rollwright.inverse_dynamics import (  # noqa: E402
+    TAG,
+    InversePrompt,
+    Label,
+    LabelReport,
+    Passage,
+    held_out,
+    inverse_rows,
+    judge_labels,
+    label,
+    labelled,
+    require_logs,
+    without_actions,
+)
+from rollwright.offpolicy import sample_actions  # noqa: E402
+from rollwright.ranks import go_on_alone  # noqa: E402
+from rollwright.rerender import NewContext, require_same_prompts  # noqa: E402
+from rollwright.settings import EngineSettings, ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
+from rollwright.sft import SftSettings, fit  # noqa: E402
+from rollwright.store import TrajectoryStore  # noqa: E402
+from rollwright.tracking import RunFolder  # noqa: E402
+from rollwright.types import Trajectory  # noqa: E402
+
+
+class DataSettings(Config):
+    """Who teaches the model, and what it labels."""
+
+    stores: list[str] = Field([], description="Folders of stored episodes whose actions are known.")
+    logs: list[str] = Field([], description="Folders of stored episodes without actions.")
+    hide_frac: float = Field(0.0, ge=0, lt=1, description="Share of `stores` that is made into logs, for measuring.")
+    held_out_frac: float = Field(0.1, gt=0, lt=1, description="Share of known episodes that only the report sees.")
+
+
+class LabelSettings(Config):
+    """What is asked, and which answers count."""
+
+    threshold: float = Field(0.9, ge=0, le=1, description="Least probability of a label; below it a step has none.")
+    history: int = Field(0, ge=0, description="Observations shown besides the two around the action.")
+    system: str = Field(InversePrompt.system, description="Instruction of the question; empty = none.")
+    before: str = Field(InversePrompt.before, description="Stands above each observation before the action.")
+    after: str = Field(InversePrompt.after, description="Stands above the one after it.")
+    ended: str = Field(InversePrompt.ended, description="Stands for what follows the action that ended the task.")
+    with_known: bool = Field(True, description="Put the episodes with known actions into the store too.")
+
+    def prompt(self) -> InversePrompt:
+        return InversePrompt(**self.model_dump(exclude={"threshold", "with_known"}))
+
+
+class InverseRun(Config):
+    """Where the run writes and from which seed."""
+
+    folder: str = Field("runs/inverse", description="Run folder; the store is its `trajectories`.")
+    seed: int = Field(0, ge=0, description="Fixes the splits, order and initialisation.")
+
+
+class InverseConfig(Config):
+    """Everything an inverse-dynamics run reads."""
+
+    run: InverseRun = InverseRun()
+    model: ModelSettings = ModelSettings()
+    world: WorldSettings
+    rollout: RolloutSettings = RolloutSettings()
+    engine: EngineSettings = EngineSettings()
+    data: DataSettings = DataSettings()
+    label: LabelSettings = LabelSettings()
+    sft: SftSettings = SftSettings()
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(InverseConfig, sys.argv[1:] if argv is None else argv)
+    if not go_on_alone("inverse dynamics"):
+        return
+    known, hidden, logs = read(config)
+    folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+    require_empty(folder)
+    start, new_context = open_context(config, folder)
+    codec = open_codec(start)
+    for trajectory in known:
+        require_same_prompts(trajectory, new_context)
+    aside = [t for t in known if held_out(t, config.data.held_out_frac, seed=config.run.seed, what="held-out")]
+    teach = [t for t in known if t not in aside]
+    rows = inverse_rows(teach, codec, config.label.prompt(), max_length=config.sft.max_length)
+    model = fit(rows, start, folder.path, config.sft, seed=config.run.seed, name="inverse_model")
+    engine = open_engine(config.engine, model, codec, seed=config.run.seed, run_folder=folder.path)
+    try:
+        write(config, folder, codec, engine, new_context, teach=teach, aside=aside, hidden=hidden, logs=logs)
+    finally:
+        engine.close()
+
+
+def read(config: InverseConfig) -> tuple[list[Trajectory], list[Trajectory], list[Trajectory]]:
+    """Episodes whose actions the model may learn from, those whose actions it is not shown, and the logs.
+
+    Raises:
+        DataError: there is nothing to learn from or nothing to label, or the logs have actions.
+    """
+    data, seed = config.data, config.run.seed
+    if not data.stores or not (data.logs or data.hide_frac):
+        raise DataError("name stores with actions in data.stores, and what to label in data.logs (or data.hide_frac)")
+    stored = imitable(read_stores(data.stores), only_success=False)
+    hidden = [t for t in stored if held_out(t, data.hide_frac, seed=seed, what="hidden")]
+    known = [t for t in stored if not held_out(t, data.hide_frac, seed=seed, what="hidden")]
+    if not known:
+        raise DataError(f"data.hide_frac = {data.hide_frac:g} leaves none of {len(stored)} episodes to learn from")
+    return known, hidden, require_logs(read_stores(data.logs)) if data.logs else []
+
+
+def require_empty(folder: RunFolder) -> None:
+    """Raises ConfigError where the run folder's store holds episodes: a second run would write them all once more."""
+    if len(TrajectoryStore(folder.trajectories)):
+        raise ConfigError(f"{folder.trajectories} holds labelled episodes already: name another run.folder")
+
+
+def read_stores(stores: Sequence[str]) -> list[Trajectory]:
+    return [t for store in stores for t in TrajectoryStore(store, mode="read").iter_trajectories()]
+
+
+def open_context(config: InverseConfig, folder: RunFolder) -> tuple[Path, NewContext]:
+    """The model to start from, and what makes the prompts that the labelled episodes will have."""
+    world = open_world(config.world)
+    try:
+        start = policy_folder(config.model, world, folder.path)
+        # What was cut is cut already; an episode that no longer fits is left out where it is trained on.
+        settings = config.rollout.model_copy(update={"max_observation_tokens": 0})
+        return start, context_factory(settings, open_codec(start), world, context_length=1 << 30)
+    finally:
+        close_world(world)
+
+
+class Asked:
+    """The trained model as a labeller: its most probable answer to each question."""
+
+    def __init__(self, engine: Engine, codec: ChatCodec, prompt: InversePrompt, max_tokens: int) -> None:
+        self.engine, self.codec, self.prompt = engine, codec, prompt
+        self.sampling = Sampling(temperature=0.0, max_tokens=max_tokens, stop_token_ids=tuple(codec.stop_token_ids))
+
+    def __call__(self, questions: Sequence[Passage]) -> list[Label]:
+        prompts = [self.codec.encode_start(self.prompt.messages(question)) for question in questions]
+        answers = sample_actions(self.engine, prompts, self.sampling, key="label")
+        # An answer that was cut is no action: nobody would have said half of it.
+        return [
+            Label(action_ids=a.token_ids, confidence=math.exp(sum(a.logprobs)) if a.finish_reason == "stop" else 0.0)
+            for a in answers
+        ]
+
+
+def write(
+    config: InverseConfig,
+    folder: RunFolder,
+    codec: ChatCodec,
+    engine: Engine,
+    new_context: NewContext,
+    *,
+    teach: Sequence[Trajectory],
+    aside: Sequence[Trajectory],
+    hidden: Sequence[Trajectory],
+    logs: Sequence[Trajectory],
+) -> None:
+    """Judge the labels where the truth is known, label the logs, fill the store."""
+    settings, prompt = config.label, config.label.prompt()
+    asked = Asked(engine, codec, prompt, config.rollout.max_action_tokens)
+    report = judge_labels(aside, label(aside, asked, prompt), codec, threshold=settings.threshold)
+    reports = {"held_out": report}
+    blind = [*(without_actions(t) for t in hidden), *logs]
+    labels = label(blind, asked, prompt)
+    if hidden:
+        reports["hidden"] = judge_labels(hidden, labels[: len(hidden)], codec, threshold=settings.threshold)
+    filled = [labelled(t, row, new_context, threshold=settings.threshold) for t, row in zip(blind, labels, strict=True)]
+    kept = [t for t in filled if t.has_actions]
+    store = TrajectoryStore(folder.trajectories)
+    if settings.with_known:
+        store.append([*teach, *aside], tag="known")
+    store.append(kept, tag=TAG)
+    tell(folder, reports, kept, len(blind))
+
+
+def tell(folder: RunFolder, reports: dict[str, LabelReport], kept: Sequence[Trajectory], count: int) -> None:
+    """Print what came of it, and write labels.json."""
+    turns = [turn for t in kept for turn in t.turns]
+    filled = sum(bool(turn.action_ids) for turn in turns)
+    document: dict[str, dict[str, float]] = {name: asdict(report) for name, report in reports.items()}
+    document["store"] = {"logs": count, "labelled": len(kept), "turns": len(turns), "turns_labelled": filled}
+    (folder.path / "labels.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for name, report in reports.items():
+        print(
+            f"{name}: {report.steps} steps, accuracy {report.accuracy:.3f} at mean confidence "
+            f"{report.mean_confidence:.3f}; {report.kept_frac:.3f} of them reach the threshold, accuracy there "
+            f"{report.kept_accuracy:.3f}"
+        )
+    print(f"{len(kept)} of {count} logs labelled, {filled} of their {len(turns)} turns: {folder.trajectories}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Return-conditioned imitation: learn what was done for which return, then ask for a good one.
+
+    read      stored episodes of the train split, good and bad ones
+    show      each turn the level of its own return-to-go, one line under the observation, through the context code
+    train     cross-entropy on the actions, by TRL's SFTTrainer
+    play      held-out tasks with a wanted return that shrinks by every reward, once for each of `algorithm.targets`
+
+There is no Bellman backup: it cannot join halves of two episodes, and where chance decides it mistakes luck for skill.
+Sources: arXiv:2106.01345, arXiv:2310.19308; docs/methods/return_conditioned.md.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/return_conditioned.py \
+        recipes/text/maze_return.yaml
+"""
+
+from __future__ import annotations
+
+from rollwright.generation.launch_env import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+import json  # noqa: E402
+import sys  # noqa: E402
+from dataclasses import asdict  # noqa: E402
+from functools import partial  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Literal  # noqa: E402
+
+from pydantic import Field  # noqa: E402
+
+from rollwright.assembly import (  # noqa: E402
+    close_world,
+    context_factory,
+    judge,
+    open_codec,
+    open_collector,
+    open_engine,
+    open_world,
+    policy_folder,
+)
+from rollwright.conditioning import ReturnLevels, ReturnTargets, conditioned  # noqa: E402
+from rollwright.config import Config, dump, load_config  # noqa: E402
+from rollwright.demonstrations import imitable, sft_rows  # noqa: E402
+from rollwright.errors import DataError  # noqa: E402
+from rollwright.evaluation import Evaluation, format_table  # noqa: E402
+from rollwright.generation.base import Engine  # noqa: E402
+from rollwright.ranks import go_on_alone  # noqa: E402
+from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
+from rollwright.settings import (  # noqa: E402
+    EngineSettings,
+    EvaluationSettings,
+    ModelSettings,
+    ReplaySettings,
+    RolloutSettings,
+    WorldSettings,
+)
+from rollwright.sft import SftSettings, fit  # noqa: E402
+from rollwright.store import TrajectoryStore  # noqa: E402
+from rollwright.tracking import RunFolder  # noqa: E402
+from rollwright.types import Trajectory  # noqa: E402
+
+
+class AlgorithmSettings(Config):
+    """What the policy is told, and what is asked of it."""
+
+    levels: int = Field(8, ge=2, description="Levels of return-to-go, each as often in the data as the others.")
+    line: str = Field("Wanted return: level {level} of {levels}.", description="How the policy is told.")
+    targets: list[float] = Field([], description="Returns to ask for; empty = the best one in the stores.")
+    cut_episodes: Literal["keep", "leave_out"] = Field(
+        "keep", description="leave_out: those that a limit ended, since what they would still have earned is unknown."
+    )
+
+
+class ReturnRun(Config):
+    """Where the run writes and from which seed."""
+
+    folder: str = Field("runs/return", description="Run folder; the policy lands in its `policy`.")
+    seed: int = Field(0, ge=0, description="Fixes order and initialisation.")
+
+
+class ReturnConfig(Config):
+    """Everything a return-conditioned run reads."""
+
+    run: ReturnRun = ReturnRun()
+    model: ModelSettings = ModelSettings()
+    world: WorldSettings
+    replay: ReplaySettings = ReplaySettings()
+    rollout: RolloutSettings = RolloutSettings()
+    engine: EngineSettings = EngineSettings()
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+    sft: SftSettings = SftSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(ReturnConfig, sys.argv[1:] if argv is None else argv)
+    if not go_on_alone("return-conditioned imitation"):
+        return
+    trajectories = read(config)
+    levels = ReturnLevels.of(
+        [to_go for t in trajectories for to_go in t.returns_to_go(1.0)],
+        count=config.algorithm.levels,
+        line=config.algorithm.line,
+    )
+    folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+    policy = train(config, trajectories, levels, folder)
+    best = max(t.total_reward for t in trajectories)
+    engine = open_engine(config.engine, policy, open_codec(policy), seed=config.run.seed, run_folder=folder.path)
+    try:
+        for target in config.algorithm.targets or [best]:
+            print(format_table(play(config, levels, target, engine, policy, folder)))
+    finally:
+        engine.close()
+
+
+def read(config: ReturnConfig) -> list[Trajectory]:
+    """The episodes that may be learned from.
+
+    Raises:
+        DataError: no store is named, or nothing is left.
+    """
+    if not config.replay.stores:
+        raise DataError("return-conditioned imitation learns from stored trajectories: name some in replay.stores")
+    stored = [t for s in config.replay.stores for t in TrajectoryStore(s, mode="read").iter_trajectories()]
+    kept = imitable(stored, only_success=False)
+    if config.algorithm.cut_episodes == "leave_out":
+        kept = [t for t in kept if not t.stop_reason.is_truncation]
+    if not kept:
+        raise DataError(f"all {len(stored)} episodes were cut by a limit: set algorithm.cut_episodes=keep")
+    return kept
+
+
+def train(config: ReturnConfig, trajectories: list[Trajectory], levels: ReturnLevels, folder: RunFolder) -> Path:
+    """Imitate every turn under its own return-to-go; the levels are written beside the policy."""
+    world = open_world(config.world)
+    try:
+        start = policy_folder(config.model, world, folder.path)
+        codec = open_codec(start)
+        # What was cut is cut already; an episode that no longer fits is left out by its length.
+        settings = config.rollout.model_copy(update={"max_observation_tokens": 0})
+        new_context = context_factory(settings, codec, world, context_length=1 << 30)
+    finally:
+        close_world(world)
+    shown = [conditioned(trajectory, new_context, levels) for trajectory in trajectories]
+    rows = sft_rows(shown, vocab_size=len(codec.tokenizer), max_length=config.sft.max_length)
+    policy = fit(rows, start, folder.path, config.sft, seed=config.run.seed)
+    (policy / "return_levels.json").write_text(json.dumps(asdict(levels), indent=1) + "\n", encoding="utf-8")
+    print(f"policy saved to {policy}: {len(rows)} rows, {levels.count} levels, edges {list(levels.edges)}")
+    return policy
+
+
+def play(
+    config: ReturnConfig, levels: ReturnLevels, target: float, engine: Engine, policy: Path, folder: RunFolder
+) -> Evaluation:
+    """Ask for this return on held-out tasks and write `eval/return_<target>.json`."""
+    codec, limit = open_codec(policy), config.rollout.max_observation_tokens
+    cut = {"shorten": partial(codec.cut, max_tokens=limit)} if limit else {}
+    collector = open_collector(
+        config.rollout.model_copy(update={"max_observation_tokens": 0}),
+        ReturnTargets(open_world(config.world), levels, target, **cut),
+        EngineActor(engine),
+        codec,
+        context_length=engine.context_length,
+        faults=FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac),
+    )
+    try:
+        tasks = collector.world.tasks(config.evaluation.split)
+        result, played = judge(collector, tasks, config.evaluation, name=f"return_{target:g}")
+    finally:
+        collector.close()
+    result.save(folder.path)
+    TrajectoryStore(folder.trajectories).append(played, tag=f"eval_return_{target:g}")
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Return-conditioned imitation: what is said in training is what is said when acting, id by id; where it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rollwright.codec import ChatCodec
+from rollwright.conditioning import ReturnLevels, ReturnTargets, conditioned
+from rollwright.contexts import AppendOnly, Windowed
+from rollwright.env import Observation, StepResult, episode_seed
+from rollwright.envs.text.maze import build
+from rollwright.errors import DataError
+from rollwright.generation.base import Sampling
+from rollwright.rerender import require_same_prompts, rerender, shown_texts
+from rollwright.rollout import Collector, FaultLog, Limits, TeacherActor
+from rollwright.rollout.context import Context
+from rollwright.tiny import tiny_tokenizer
+from rollwright.types import Message, StopReason, Task, Trajectory, Turn
+
+
+def codec_of(wording: str) -> ChatCodec:
+    return ChatCodec(tiny_tokenizer(build(wording=wording).texts()))  # type: ignore[arg-type]
+
+
+def contexts(codec: ChatCodec, instructions: str) -> dict[str, Callable[[], Context]]:
+    common = {"codec": codec, "instructions": instructions, "context_length": 1 << 20}
+    return {
+        "append": AppendOnly(**common),  # type: ignore[arg-type]
+        "windowed": Windowed(**common, history=0),  # type: ignore[arg-type]
+        "history": Windowed(**common, history=2),  # type: ignore[arg-type]
+    }
+
+
+def walk(tmp_path: Path, world: object, teacher_of: object, codec: ChatCodec, new_context: object) -> Trajectory:
+    """One episode of the maze by its teacher, in a collector."""
+    collector = Collector(
+        world,  # type: ignore[arg-type]
+        TeacherActor(teacher_of, codec.encode_action),  # type: ignore[arg-type]
+        new_context,  # type: ignore[arg-type]
+        sampling=Sampling(max_tokens=8),
+        limits=Limits(max_turns=30),
+        faults=FaultLog(tmp_path / "faults.jsonl", max_frac=0.5),
+    )
+    try:
+        task = build().tasks("train")[3]
+        return collector.play([collector.request("walk", task, episode_seed("train", 1))])[0]
+    finally:
+        collector.close()
+
+
+class Told(ReturnTargets):
+    """With teachers, who look into the environment itself: so that the same walk is played under the line."""
+
+    def teacher(self, task: Task) -> object:
+        inner = self.inner.teacher(task)  # type: ignore[attr-defined]
+
+        class Inner:
+            def act(self, env: object, observation: object) -> str:
+                return inner.act(env.inner, observation)  # type: ignore[attr-defined]
+
+        return Inner()
+
+
+@pytest.mark.parametrize("kind", ["append", "windowed", "history"])
+@pytest.mark.parametrize("wording", ["lmrl", "compact"])
+def test_training_shows_the_ids_that_acting_will_show(tmp_path: Path, kind: str, wording: str) -> None:
+    """The same walk, once plain and then conditioned, once played with just that return wanted from the start."""
+    codec, world = codec_of(wording), build(wording=wording, teacher_optimal_frac=0.6)  # type: ignore[arg-type]
+    new_context = contexts(codec, world.instructions)[kind]
+    played = walk(tmp_path, world, world, codec, new_context)
+    levels = ReturnLevels(edges=(-20.0, -9.0, -4.0), line="return {level} of {levels}")
+    trained = conditioned(played, new_context, levels)
+
+    told = Told(build(wording=wording, teacher_optimal_frac=0.6), levels, played.total_reward)  # type: ignore[arg-type]
+    acted = walk(tmp_path, told, told, codec, new_context)
+    assert [t.prompt_ids for t in trained.turns] == [t.prompt_ids for t in acted.turns]
+    assert [t.action_ids for t in trained.turns] == [t.action_ids for t in played.turns]
+    assert trained.turns[0].prompt_ids != played.turns[0].prompt_ids and len(played.turns) > 4
+    assert "return 4 of 4" in codec.tokenizer.decode(trained.turns[-1].prompt_ids)
+
+
+def test_the_wanted_return_is_used_up_exactly(tmp_path: Path) -> None:
+    codec, world = codec_of("compact"), build(wording="compact", teacher_optimal_frac=0.6)
+    played = walk(tmp_path, world, world, codec, contexts(codec, "")["windowed"])
+    to_go = played.returns_to_go(1.0)
+    assert to_go == [r + after for r, after in zip(played.rewards, [*to_go[1:], 0.0], strict=True)]
+    env = ReturnTargets(world, ReturnLevels(edges=(0.0,)), played.total_reward).make()
+    env.reset(played.task, played.seed)
+    wanted = []
+    for turn in played.turns:
+        wanted.append(env.wanted)
+        env.step(turn.text)
+    assert wanted == to_go and env.wanted == 0.0
+
+
+def test_other_prompts_are_refused(tmp_path: Path) -> None:
+    codec, world = codec_of("compact"), build(wording="compact", teacher_optimal_frac=0.6)
+    kinds = contexts(codec, "")
+    played = walk(tmp_path, world, world, codec, kinds["history"])
+    require_same_prompts(played, kinds["history"])
+    other = ChatCodec(tiny_tokenizer(["other words altogether"]))
+    for wrong in (
+        kinds["append"],
+        kinds["windowed"],
+        contexts(other, "")["history"],
+        contexts(codec, "Go.")["history"],
+    ):
+        with pytest.raises(DataError, match=r"another tokenizer, chat template"):
+            require_same_prompts(played, wrong)
+    blind = replace(played, turns=tuple(replace(turn, observed=()) for turn in played.turns))
+    with pytest.raises(DataError, match="no observation on record"):
+        conditioned(blind, kinds["history"], ReturnLevels(edges=(0.0,)))
+
+
+def test_other_actions_enter_later_prompts_only_where_the_context_shows_them(tmp_path: Path) -> None:
+    codec, world = codec_of("compact"), build(wording="compact", teacher_optimal_frac=0.6)
+    kinds = contexts(codec, "")
+    for kind, changes in (("windowed", False), ("history", True), ("append", True)):
+        played = walk(tmp_path, world, world, codec, kinds[kind])
+        actions = [codec.encode_action("move up")] * len(played.turns)
+        again = rerender(played, kinds[kind], actions=actions)
+        assert [t.text for t in again] == ["move up"] * len(again)
+        assert again[0].prompt_ids == played.turns[0].prompt_ids
+        assert ([t.prompt_ids for t in again] != [t.prompt_ids for t in played.turns]) == changes
+        assert shown_texts(replace(played, turns=again)) == shown_texts(played)
+
+
+def test_levels_are_quantiles() -> None:
+    levels = ReturnLevels.of([float(k) for k in range(100)], count=4, line="level {level}/{levels}")
+    assert levels.count == 4
+    assert Counter(levels.level(float(k)) for k in range(100)) == {1: 25, 2: 25, 3: 25, 4: 25}
+    assert levels.under("seen", 99.0) == "seen\nlevel 4/4" and levels.level(1e9) == 4 and levels.level(-1e9) == 1
+    sparse = ReturnLevels.of([0.0] * 95 + [1.0] * 5, count=8)
+    assert sparse.count == 2 and (sparse.level(0.0), sparse.level(1.0)) == (1, 2)
+    assert ReturnLevels(edges=(0.3,)).level(1.0 - 0.1 * 7) == 2, "last bits decide nothing"
+    for same in ([1.0] * 5, []):
+        with pytest.raises(DataError, match=r"nothing tells|says nothing"):
+            ReturnLevels.of(same, count=4)
+    with pytest.raises(ValueError, match="one line with"):
+        ReturnLevels(edges=(0.0,), line="no place for it")
+
+
+def step(state: str, action: str, reward: float) -> Turn:
+    observed = (Message(role="user", content=state),)
+    return Turn(
+        prompt_ids=(1,),
+        action_ids=(2,),
+        action_logprobs=(0.0,),
+        text=action,
+        observed=observed,
+        rewards={"env": reward},
+    )
+
+
+def episode(*turns: Turn) -> Trajectory:
+    task = Task(id="t", split="train")
+    return Trajectory(id="e", task=task, seed=0, turns=turns, stop_reason=StopReason.TERMINATED)
+
+
+def shares(data: list[Trajectory], count: int) -> tuple[ReturnLevels, dict[tuple[str, int], Counter[str]]]:
+    """What a table learns: how often each action was taken in a state under each level."""
+    levels = ReturnLevels.of([g for t in data for g in t.returns_to_go(1.0)], count=count)
+    table: dict[tuple[str, int], Counter[str]] = {}
+    for trajectory in data:
+        for turn, to_go in zip(trajectory.turns, trajectory.returns_to_go(1.0), strict=True):
+            table.setdefault((turn.observed[0].content, levels.level(to_go)), Counter())[turn.text] += 1
+    return levels, table
+
+
+def test_luck_is_taken_for_skill() -> None:
+    """Safe pays 0.6, risky 1 or 0: asked for 1 it gambles, and earns 0.5. The failure belongs to the method."""
+    data = [episode(step("s", "safe", 0.6))] * 50
+    data += [episode(step("s", "risky", 1.0))] * 25 + [episode(step("s", "risky", 0.0))] * 25
+    levels, table = shares(data, count=4)
+    assert table["s", levels.level(1.0)] == {"risky": 25} and table["s", levels.level(0.6)] == {"safe": 50}
+
+
+def test_halves_are_not_joined() -> None:
+    """A -> M pays nothing, M -> G pays 1, never in one episode: nobody ever stood in A with a return of 1 to go."""
+    halves = [episode(step("A", "on", 0.0), step("M", "stop", 0.0))] * 10 + [episode(step("M", "on", 1.0))] * 10
+    levels, table = shares(halves, count=2)
+    assert ("A", levels.level(1.0)) not in table and table["M", levels.level(1.0)] == {"on": 10}
+    joined = [*halves, episode(step("A", "on", 0.0), step("M", "on", 1.0))]  # a rollout that does both
+    assert shares(joined, count=2)[1]["A", 2] == {"on": 1}
+
+
+def test_a_world_of_coroutines_is_told_too() -> None:
+    class Slow:
+        async def reset(self, task: Task, seed: int) -> str:
+            return "here"
+
+        async def step(self, action: str) -> StepResult:
+            return StepResult(observation=Observation(text="there"), reward={"a": 1.0, "b": 0.5})
+
+        async def fingerprint(self) -> str:
+            return "k"
+
+        async def close(self) -> None: ...
+
+    class World:
+        name, instructions, execution, snapshots, max_turns = "slow", "", "async", "none", 3
+
+        async def make(self) -> Slow:
+            return Slow()
+
+    levels = ReturnLevels(edges=(1.0,), line="{level}")
+
+    async def play() -> tuple[str, str, str]:
+        env = await ReturnTargets(World(), levels, 2.0, shorten=lambda text: text[:3]).make()  # type: ignore[arg-type]
+        first = await env.reset(Task(id="t", split="train"), 0)
+        return first.text, (await env.step("x")).observation.text, await env.fingerprint()
+
+    assert asyncio.run(play()) == ("her\n2", "the\n1", "k")
