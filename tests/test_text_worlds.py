@@ -77,6 +77,7 @@ def test_a_time_out_is_worth_minus_101_and_is_no_termination():
     assert results[-1].rewards == {"env": -1.0, "timeout": -1.0}
     assert (results[-1].terminated, results[-1].truncated, results[-1].success) == (False, True, False)
     assert [r.truncated for r in results[:-1]] == [False] * 99
+    assert results[-1].observation == results[0].observation, "a critic reads here what the state is worth"
     with pytest.raises(RuntimeError, match="reset"):
         play(world, task, ["move up"] * 101)
 
@@ -116,6 +117,29 @@ def test_a_slip_is_told_and_leaves_the_state_as_it_is():
     before = env.fingerprint()
     assert env.step("north").observation == "unknown move at 3,3 goal 8,6 walls left right"
     assert env.fingerprint() == before
+
+
+@pytest.mark.parametrize("name", ["double_t", "umaze"])
+def test_a_teacher_that_stays_leaves_far_starts_without_a_way(name: str):
+    world = maze.build(maze=name, teacher_optimal_frac=0.15, teacher_stays=True, max_turns=60)
+    layout, seen = world.layout, set()
+    for task in world.tasks("train"):
+        start = (task.params["start"][0], task.params["start"][1])
+        part, env, teacher = layout.part_of(start), world.make(), world.teacher(task)
+        observation, result, cells = as_observation(env.reset(task, 0)), None, {start}
+        while result is None or not (result.terminated or result.truncated):
+            result = env.step(teacher.act(env, observation))
+            cells.add(env.cell)
+        assert cells <= part and (layout.goal in part or not result.success)
+        seen |= cells
+    assert seen == {*layout.starts, layout.goal}, "together the walks know the whole maze"
+
+
+def test_parts_of_a_maze_overlap_so_that_their_walks_can_be_joined():
+    for layout in maze.MAZES.values():
+        first, *others = layout.parts
+        assert layout.goal in first and all(first & other for other in others)
+        assert frozenset().union(*layout.parts) == {*layout.starts, layout.goal}
 
 
 def test_held_out_starts_cover_the_maze_without_overlap():

@@ -5,9 +5,10 @@ too), -4 for a string that is not a move. An episode that has used up its 100 mo
 start at distance d is worth -(d - 1) at best: -6.84 on average over the 25 starts of the double T, and -101 at worst
 for a policy that only writes moves.
 
-Two things differ from the benchmark's program, neither of which changes a return. There the -1 for the time-out comes
-in a 101st turn whose action is ignored; here it comes with the 100th move, as the part `timeout`. And an unknown
-string is answered by a sentence that says so, before the usual observation.
+Three things differ from the benchmark's program, none of which changes a return. There the -1 for the time-out comes
+in a 101st turn whose action is ignored; here it comes with the 100th move, as the part `timeout`. There the time-out
+is answered by a word; here by the usual observation, since a critic that looks beyond a cut reads the state's value
+there. And an unknown string is answered by a sentence that says so, before the usual observation.
 
 Starts are tasks. With `starts="held_out"` every cell belongs to one split, so a policy is judged on starts that it was
 never trained from; in the double T the 5 validation and the 5 test starts are worth -6.8 each on average, the 15 for
@@ -37,7 +38,7 @@ Wording = Literal["lmrl", "compact"]
 Starts = Literal["held_out", "all"]
 Outcome = Literal["playing", "success", "failure"]
 
-SUCCESS, FAILURE, GOAL = "Success\n", "Failure\n", "Walk to the goal."
+SUCCESS, GOAL = "Success\n", "Walk to the goal."
 MOVES: dict[str, Cell] = {"move up": (-1, 0), "move down": (1, 0), "move left": (0, -1), "move right": (0, 1)}
 _OPPOSITE = {"move up": "move down", "move down": "move up", "move left": "move right", "move right": "move left"}
 # The order in which the benchmark lists walls, and its words for them.
@@ -47,12 +48,16 @@ _PHRASES = {"right": "to your right", "left": "to your left", "above": "above yo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A maze: `#` is wall. Validation and test starts are spread over near and far cells; the rest is for training."""
+    """A maze: `#` is wall. Validation and test starts are spread over near and far cells; the rest is for training.
+
+    parts: overlap in the cells through which one goes from part to part; the goal's part comes first.
+    """
 
     rows: tuple[str, ...]
     goal: Cell
     validation: tuple[Cell, ...]
     test: tuple[Cell, ...]
+    parts: tuple[frozenset[Cell], ...]
 
     def is_free(self, cell: Cell) -> bool:
         return self.rows[cell[0]][cell[1]] != "#"
@@ -63,11 +68,24 @@ class Layout:
         cells = [(r, c) for r, row in enumerate(self.rows) for c in range(len(row))]
         return tuple(cell for cell in cells if self.is_free(cell) and cell != self.goal)
 
+    def part_of(self, start: Cell) -> frozenset[Cell]:
+        """The part that a walker from `start` stays in."""
+        return next(part for part in self.parts if start in part)
+
     def starts_of(self, split: Split) -> tuple[Cell, ...]:
         held_out = {"validation": self.validation, "test": self.test}
         if split == "train":
             return tuple(cell for cell in self.starts if cell not in self.validation + self.test)
         return held_out[split]
+
+
+def corridors(*spans: tuple[int, int, int, int]) -> frozenset[Cell]:
+    """The cells of these blocks: first and last row, first and last column."""
+    return frozenset((r, c) for top, bottom, left, right in spans for r, c in _block(top, bottom, left, right))
+
+
+def _block(top: int, bottom: int, left: int, right: int) -> list[Cell]:
+    return [(r, c) for r in range(top, bottom + 1) for c in range(left, right + 1)]
 
 
 MAZES: dict[str, Layout] = {
@@ -87,12 +105,18 @@ MAZES: dict[str, Layout] = {
         goal=(8, 6),
         validation=((1, 11), (1, 3), (3, 9), (5, 8), (5, 5)),
         test=((1, 1), (1, 8), (4, 9), (5, 3), (5, 6)),
+        parts=(
+            corridors((5, 5, 3, 9), (5, 8, 6, 6)),
+            corridors((1, 1, 1, 5), (1, 5, 3, 3)),
+            corridors((1, 1, 7, 11), (1, 5, 9, 9)),
+        ),
     ),
     "umaze": Layout(
         rows=("#####", "#...#", "#.#.#", "#.#.#", "#####"),
         goal=(3, 3),
         validation=((1, 1),),
         test=((2, 1),),
+        parts=(corridors((1, 1, 2, 3), (1, 3, 3, 3)), corridors((1, 1, 1, 2), (1, 3, 1, 1))),
     ),
 }
 
@@ -206,8 +230,8 @@ class MazeEnvironment:
         if self._moves_used >= self.world.max_turns:
             self._outcome = "failure"
             parts = {"env": reward, "timeout": -1.0}
-            return StepResult(observation=FAILURE, reward=parts, truncated=True, success=False)
-        return StepResult(observation=self._look() if move is not None else self._complain(), reward=reward)
+            return StepResult(observation=self._answer(move), reward=parts, truncated=True, success=False)
+        return StepResult(observation=self._answer(move), reward=reward)
 
     def fingerprint(self) -> str:
         """Maze, cell and outcome. Moves used up are left out: the policy is not told, and the cell is the state."""
@@ -231,8 +255,8 @@ class MazeEnvironment:
     def _look(self) -> str:
         return describe(self.world.layout, self._cell, self.world.variant, self.world.wording)
 
-    def _complain(self) -> str:
-        return slip_sentence(self.world.wording) + self._look()
+    def _answer(self, move: Cell | None) -> str:
+        return self._look() if move is not None else slip_sentence(self.world.wording) + self._look()
 
 
 class Walker:
@@ -241,18 +265,25 @@ class Walker:
     1.0 is the perfect teacher, 0.15 the mixture of the benchmark's offline data, 0.0 teaches the grammar of moves and
     nothing else. It reads the cell from the environment, so it solves the partially observed maze too. Its draws are
     fixed by the episode's seed and the number of moves made.
+
+    part: cells it never leaves (into a wall it may run); then a path that leads out of them is not taken.
     """
 
-    def __init__(self, optimal_frac: float) -> None:
-        self.optimal_frac = optimal_frac
+    def __init__(self, optimal_frac: float, *, part: frozenset[Cell] | None = None) -> None:
+        self.optimal_frac, self.part = optimal_frac, part
 
     def act(self, env: Environment, observation: Observation) -> str:
         if not isinstance(env, MazeEnvironment):
             raise TypeError(f"this teacher walks mazes, not {type(env).__name__}")
         rng = random.Random(f"{env.seed}/{env.cell}/{env.moves_used}")
-        if rng.random() < self.optimal_frac:
-            return shortest_paths(env.world.maze)[env.cell][1]
-        return rng.choice(list(MOVES))
+        best = shortest_paths(env.world.maze)[env.cell][1]
+        if rng.random() < self.optimal_frac and self._stays(env, best):
+            return best
+        return rng.choice([move for move in MOVES if self._stays(env, move)])
+
+    def _stays(self, env: MazeEnvironment, move: str) -> bool:
+        target = (env.cell[0] + MOVES[move][0], env.cell[1] + MOVES[move][1])
+        return self.part is None or target in self.part or not env.world.layout.is_free(target)
 
 
 class MazeWorld:
@@ -272,6 +303,7 @@ class MazeWorld:
         starts: Starts,
         seed_starts: int,
         optimal_frac: float,
+        teacher_stays: bool,
     ) -> None:
         self.layout = layout_of(maze)
         self.variant = variant
@@ -284,6 +316,7 @@ class MazeWorld:
         self._starts = starts
         self._seed_starts = seed_starts
         self._optimal_frac = optimal_frac
+        self._teacher_stays = teacher_stays
 
     def tasks(self, split: Split) -> list[Task]:
         """One task per start, in reading order."""
@@ -311,14 +344,15 @@ class MazeWorld:
         return MazeEnvironment(self)
 
     def teacher(self, task: Task) -> Walker:
-        return Walker(self._optimal_frac)
+        start = (int(task.params["start"][0]), int(task.params["start"][1]))
+        return Walker(self._optimal_frac, part=self.layout.part_of(start) if self._teacher_stays else None)
 
     def texts(self) -> list[str]:
         """Everything that is said in this maze, for a tokenizer made to measure."""
         cells = [*self.layout.starts, self.layout.goal]
         seen = [describe(self.layout, cell, self.variant, self.wording) for cell in cells]
         slips = [slip_sentence(self.wording) + text for text in seen[:1]]
-        return [self.instructions, GOAL, SUCCESS, FAILURE, *slips, *seen, *MOVES]
+        return [self.instructions, GOAL, SUCCESS, *slips, *seen, *MOVES]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -333,6 +367,7 @@ def build(
     starts: Starts = "held_out",
     seed_starts: int = 0,
     teacher_optimal_frac: float = 1.0,
+    teacher_stays: bool = False,
 ) -> MazeWorld:
     """The maze world.
 
@@ -345,6 +380,8 @@ def build(
         seed_starts: only so many training starts, those nearest to the goal, are tasks from the beginning; the others
             are there to be proposed by an evolving curriculum. 0 = all of them are tasks.
         teacher_optimal_frac: share of the teacher's moves that follow a shortest path; the rest are random.
+        teacher_stays: the teacher never leaves the part of the maze in which it starts, so that no episode of it joins
+            a far start with the goal. The double T has three parts, two arms and what lies between them and the goal.
 
     Raises:
         ConfigError: an option has no such value.
@@ -370,4 +407,5 @@ def build(
         starts=starts,
         seed_starts=seed_starts,
         optimal_frac=teacher_optimal_frac,
+        teacher_stays=teacher_stays,
     )
