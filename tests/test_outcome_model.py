@@ -322,8 +322,10 @@ def test_a_store_scored_again_has_new_scores_labels_and_filter(tmp_path: Path):
 def test_the_command_labels_a_store_by_a_trained_model(
     trained: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    where = ["--into", str(tmp_path / "labelled"), "--reward", "outcome_model", "--verdict", "0.5", "--keep", "0.5"]
-    assert cli.main(["score", str(store.parent), *where, f"path={trained / 'verifier'}"]) == 0
+    where = ["--into", str(tmp_path / "labelled"), "--verdict", "0.5", "--keep", "0.5"]
+    assert (
+        cli.main(["score", str(store.parent), *where, "--reward", "outcome_model", f"path={trained / 'verifier'}"]) == 0
+    )
     kept = list(TrajectoryStore(tmp_path / "labelled", mode="read").iter_trajectories())
     assert kept and all(t.success and t.total_reward == 1.0 for t in kept)
     assert f"{len(kept)} kept" in capsys.readouterr().out

@@ -87,8 +87,13 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
 def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", type=Path, help="a trajectory store or a run folder")
     parser.add_argument("--into", metavar="FOLDER", type=Path, required=True, help="folder of the new store")
-    parser.add_argument("--reward", metavar="NAME", required=True, help="such as outcome_model or judge")
-    parser.add_argument("options", metavar="KEY=VALUE", nargs="*", help="options of the reward; values as JSON or text")
+    parser.add_argument(
+        "--reward",
+        metavar=("NAME", "KEY=VALUE"),
+        nargs="+",
+        required=True,
+        help="such as outcome_model path=runs/outcome/verifier; values as JSON or text",
+    )
     parser.add_argument("--verdict", metavar="T", type=float, help="call what scores T or more a success, the rest not")
     parser.add_argument("--keep", metavar="T", type=float, help="keep only what scores T or more")
     parser.add_argument("--parallel", metavar="N", type=int, default=1, help="groups scored at once, for a judge (1)")
@@ -187,7 +192,8 @@ def _score(arguments: argparse.Namespace) -> None:
     if arguments.parallel < 1:
         raise ConfigError(f"--parallel is {arguments.parallel}; it counts groups scored at once, 1 or more")
     source = TrajectoryStore(_store_folder(arguments.store), mode="read")
-    reward = open_reward(RewardSettings(name=arguments.reward, options=_options(arguments.options)))
+    name, *options = arguments.reward
+    reward = open_reward(RewardSettings(name=name, options=_options(options)))
     with Progress("episodes scored", total=len(source)) as bar:
         found = score_store(
             source,
