@@ -165,7 +165,7 @@ def test_the_split_keeps_equal_episodes_together(tmp_path: Path):
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("walks")
     settings = ["model.path=tiny", "model.tiny_hidden=32", "model.tiny_layers=1", "collect.per_task=10"]
-    collect.main([str(RECIPES / "text" / "maze_collect.yaml"), f"run.folder={folder}", *settings])
+    collect.main([str(RECIPES / "text" / "maze_walkers_collect.yaml"), f"run.folder={folder}", *settings])
     return folder / "trajectories"
 
 
@@ -189,15 +189,19 @@ def test_it_tells_held_out_successes_from_failures(trained: Path):
 
 
 def groups_of(store: Path, count: int) -> list[Group]:
-    found: dict[tuple[str, int], list[Trajectory]] = {}
+    """Two successes and two failures of a task each."""
+    found: dict[str, list[Trajectory]] = {}
     for trajectory in TrajectoryStore(store, mode="read").iter_trajectories():
-        found.setdefault((trajectory.task.id, 0), []).append(replace(trajectory, seed=0))
-    pairs = list(found.items())[:count]
-    return [Group(id=task, task=ts[0].task, seed=0, trajectories=tuple(ts)) for (task, _), ts in pairs]
+        alike = found.setdefault(trajectory.task.id, [])
+        if sum(t.success is trajectory.success for t in alike) < 2:
+            alike.append(replace(trajectory, seed=0))
+    whole = [(task, ts) for task, ts in found.items() if len(ts) == 4][:count]
+    assert len(whole) == count
+    return [Group(id=task, task=ts[0].task, seed=0, trajectories=tuple(ts)) for task, ts in whole]
 
 
 def test_as_a_reward_it_keeps_the_contract(trained: Path, store: Path):
-    path, groups = str(trained / "verifier"), groups_of(store, 3)
+    path, groups = str(trained / "verifier"), groups_of(store, 2)
     for reward in (
         open_reward(RewardSettings(name="outcome_model", options={"path": path})),
         outcome_model.build(path=path, value="score", token_budget=300),
