@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,10 +17,13 @@ from rollwright.contexts import AppendOnly, Windowed
 from rollwright.env import Observation, StepResult, episode_seed
 from rollwright.envs.text.maze import build
 from rollwright.errors import DataError
+from rollwright.evaluation import load_evaluation
 from rollwright.generation.base import Sampling
+from rollwright.recipes import collect, return_conditioned
 from rollwright.rerender import require_same_prompts, rerender, shown_texts
 from rollwright.rollout import Collector, FaultLog, Limits, TeacherActor
 from rollwright.rollout.context import Context
+from rollwright.store import TrajectoryStore
 from rollwright.tiny import tiny_tokenizer
 from rollwright.types import Message, StopReason, Task, Trajectory, Turn
 
@@ -217,3 +221,52 @@ def test_a_world_of_coroutines_is_told_too() -> None:
         return first.text, (await env.step("x")).observation.text, await env.fingerprint()
 
     assert asyncio.run(play()) == ("her\n2", "the\n1", "k")
+
+
+SMALL_MAZE = ["model.path=tiny", "model.tiny_hidden=64", "model.tiny_layers=2", "world.options.maze=umaze"]
+
+
+def mean_return(run: Path, target: float) -> float:
+    rows = load_evaluation(run / "eval" / f"return_{target:g}.json").rows
+    return sum(row.total_return for row in rows) / len(rows)
+
+
+@pytest.mark.slow
+def test_a_high_return_leads_a_shorter_way_than_a_low_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From walkers who mostly stray: asked for the best return it goes straight, asked for a bad one it takes its time.
+
+    The best from the test start is -4, five moves of which the last is free.
+    """
+    monkeypatch.chdir(Path(__file__).parents[1])
+    data, run = tmp_path / "data", tmp_path / "run"
+    straying = ["world.options.teacher_stays=false", "collect.per_task=60", f"run.folder={data}"]
+    collect.main(["recipes/text/maze_collect.yaml", *SMALL_MAZE, *straying])
+    words = [f"run.folder={run}", f"replay.stores=[{data / 'trajectories'}]", "algorithm.targets=[-4,-16]"]
+    more = ["sft.epochs=4", "sft.batch_size=64", "algorithm.levels=6", "evaluation.max_turns=40"]
+    return_conditioned.main(["recipes/text/maze_return.yaml", *SMALL_MAZE, *words, *more])
+    assert mean_return(run, -4) >= -7
+    assert mean_return(run, -16) <= mean_return(run, -4) - 5
+    levels = json.loads((run / "policy" / "return_levels.json").read_text())
+    assert 2 <= len(levels["edges"]) <= 5 and levels["line"] == "{level}"
+
+
+def test_stores_that_teach_nothing_are_refused(tmp_path: Path) -> None:
+    def refused(folder: str, *words: str) -> None:
+        return_conditioned.main(
+            ["recipes/text/maze_return.yaml", f"run.folder={tmp_path / 'run'}", f"replay.stores={folder}", *words]
+        )
+
+    flat = episode(step("here", "move up", 0.0))
+    TrajectoryStore(tmp_path / "flat").append([flat])
+    TrajectoryStore(tmp_path / "blind").append([replace(flat, has_actions=False)])
+    TrajectoryStore(tmp_path / "cut").append([replace(flat, stop_reason=StopReason.MAX_TURNS)])
+    for name, message in (
+        ("flat", "nothing tells|says nothing"),
+        ("blind", "no trajectory to imitate"),
+        ("cut", "cut by a limit"),
+    ):
+        with pytest.raises(DataError, match=message):
+            refused(f"[{tmp_path / name}]", "world.options.maze=umaze")
+    with pytest.raises(DataError, match=r"name some in replay\.stores"):
+        refused("[]")
+    assert not (tmp_path / "run").exists()

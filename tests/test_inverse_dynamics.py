@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ from rollwright.contexts import AppendOnly, Windowed
 from rollwright.demonstrations import IGNORED, imitable, sft_rows
 from rollwright.env import episode_seed
 from rollwright.envs.text.maze import build
-from rollwright.errors import DataError
+from rollwright.errors import ConfigError, DataError
+from rollwright.evaluation import load_evaluation
 from rollwright.generation.base import Sampling
 from rollwright.inverse_dynamics import (
     CONFIDENCE,
@@ -31,6 +33,7 @@ from rollwright.inverse_dynamics import (
     require_logs,
     without_actions,
 )
+from rollwright.recipes import collect, filtered_bc, inverse_dynamics
 from rollwright.replay import TurnTable, valid_turns
 from rollwright.rollout import Collector, FaultLog, Limits, TeacherActor
 from rollwright.rollout.context import Context
@@ -224,3 +227,35 @@ def test_rows_ask_with_the_prompt_and_answer_with_the_action() -> None:
     ids = CODEC.encode_start(PROMPT.messages(Passage(seen=("0",), after="0")))
     action = CODEC.encode_action("B")
     assert rows[0] == {"input_ids": [*ids, *action], "labels": [IGNORED] * len(ids) + [*action]} and len(rows) == 8
+
+
+UMAZE = ["model.path=tiny", "model.tiny_hidden=64", "model.tiny_layers=2", "world.options.maze=umaze"]
+
+
+@pytest.mark.slow
+def test_labels_read_off_walks_teach_a_policy_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the walks lose their moves; what the other half teaches labels them; a policy learns from the labels.
+
+    Two walls look alike to one who runs into them: nearly half of the moves cannot be told, and must not be labelled.
+    """
+    monkeypatch.chdir(Path(__file__).parents[1])
+    data, labels, run = tmp_path / "data", tmp_path / "labels", tmp_path / "run"
+    straying = ["world.options.teacher_stays=false", "collect.per_task=40", f"run.folder={data}"]
+    collect.main(["recipes/text/maze_collect.yaml", *UMAZE, *straying])
+    words = [f"run.folder={labels}", f"data.stores=[{data / 'trajectories'}]", "data.hide_frac=0.5"]
+    more = ["label.with_known=false", "sft.epochs=10", "data.held_out_frac=0.2"]
+    inverse_dynamics.main(["recipes/text/maze_inverse.yaml", *UMAZE, *words, *more])
+    report = json.loads((labels / "labels.json").read_text())
+    for part in ("held_out", "hidden"):
+        assert report[part]["kept_accuracy"] > 0.9 and 0.3 < report[part]["kept_frac"] < 0.9
+        assert report[part]["accuracy"] == pytest.approx(report[part]["mean_confidence"], abs=0.1)
+    store = TrajectoryStore(labels / "trajectories", mode="read")
+    assert store.tags() == {"inverse_dynamics": report["store"]["labelled"]}
+    with pytest.raises(ConfigError, match="labelled episodes already"):
+        inverse_dynamics.main(["recipes/text/maze_inverse.yaml", *UMAZE, *words, *more])
+
+    steps = ["run.steps=5", "algorithm.offline_steps=5", "evaluation.max_turns=30", "algorithm.top_frac=0.2"]
+    taught = [f"run.folder={run}", f"replay.stores=[{labels / 'trajectories'}]", "learner.learning_rate=3e-3"]
+    filtered_bc.main(["recipes/text/maze_filtered.yaml", *UMAZE, *steps, *taught])
+    rows = load_evaluation(run / "eval" / "final.json").rows
+    assert sum(row.total_return for row in rows) / len(rows) >= -8, "the best way is -4, straying -15 and below"
