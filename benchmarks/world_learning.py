@@ -11,6 +11,7 @@ training, in the first and in the last steps.
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import subprocess
 import sys
@@ -80,7 +81,8 @@ def main() -> None:
             table(["policy after", "success", "episodes"], rows),
             f"Sampled in training: {first:.2f} in the first {STEPS} of {len(trained)} steps, {last:.2f} in the last.",
             f"Imitation {sft_s:.0f} s, GRPO {grpo_s:.0f} s; seed {arguments.seed}.",
-            f"`{command()}`\n\n{machine('torch', 'transformers')}",
+            # Where the runs were kept is the machine's own affair.
+            f"`{re.sub(r' --folder [^ ]+', '', command())}`\n\n{machine('torch', 'transformers')}",
         ]
     )
     before, after = judged["imitation"][0], judged["GRPO"][0]
