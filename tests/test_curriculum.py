@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from rollwright.curriculum import BandCurriculum, make_curriculum
+from rollwright.curricula import make_curriculum
+from rollwright.curriculum import BandCurriculum, Curriculum
 from rollwright.errors import ConfigError
+from rollwright.settings import CurriculumSettings
 from rollwright.types import Group, StopReason, Task, Trajectory, Turn
 
+NAMES = ["uniform", "band", "learnability", "level_replay", "alp_gmm"]
 TASKS = [Task(id=name, split="train") for name in ("easy", "middling", "hard", "new")]
+
+
+def made(name: str, tasks: Sequence[Task], *, seed: int = 0, **settings: Any) -> Curriculum:
+    return make_curriculum(CurriculumSettings(name=name, **settings), tasks, seed=seed)
 
 
 def outcome(task: Task, success: bool) -> Group:
@@ -19,16 +28,16 @@ def outcome(task: Task, success: bool) -> Group:
     return Group(id="g", task=task, seed=0, trajectories=(one,))
 
 
-@pytest.mark.parametrize("name", ["uniform", "band"])
+@pytest.mark.parametrize("name", NAMES)
 def test_draws_depend_on_seed_and_step_alone(name: str) -> None:
-    first, second, other = (make_curriculum(name, TASKS, seed=s) for s in (3, 3, 4))
+    first, second, other = (made(name, TASKS, seed=s) for s in (3, 3, 4))
     draws = [[t.id for t in first.next(step, 6)] for step in range(8)]
     assert draws == [[t.id for t in second.next(step, 6)] for step in range(8)]
     assert draws != [[t.id for t in other.next(step, 6)] for step in range(8)]
 
 
 def test_uniform_leaves_no_task_out() -> None:
-    uniform = make_curriculum("uniform", TASKS, seed=0)
+    uniform = made("uniform", TASKS)
     counts = Counter(t.id for step in range(10) for t in uniform.next(step, 6))
     assert set(counts.values()) == {15}
 
@@ -52,6 +61,6 @@ def test_the_state_survives_saving() -> None:
 
 def test_held_out_tasks_and_no_tasks_are_refused() -> None:
     with pytest.raises(ConfigError, match="held-out split"):
-        make_curriculum("uniform", [Task(id="t", split="test")], seed=0)
+        made("uniform", [Task(id="t", split="test")])
     with pytest.raises(ConfigError, match="no training tasks"):
-        make_curriculum("band", [], seed=0)
+        made("band", [])

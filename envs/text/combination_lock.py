@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, split_of_seed, state_key
@@ -116,6 +116,15 @@ class LockWorld:
     def tasks(self, split: Split) -> list[Task]:
         """One per length. A lock is the same in every split: its digits can be remembered, not worked out."""
         return [Task(id=f"{split}/lock{n}", split=split, params={"length": n}) for n in self.combinations]
+
+    def parameter_box(self) -> dict[str, tuple[float, float]]:
+        """From the shortest lock to the longest; a world of one lock has no box to search."""
+        low, high = min(self.combinations), max(self.combinations)
+        return {"length": (float(low), float(high))} if low < high else {}
+
+    def task_at(self, values: Mapping[str, float]) -> Task:
+        """The lock nearest to this length."""
+        return min(self.tasks("train"), key=lambda task: abs(task.params["length"] - values["length"]))
 
     def make(self) -> LockEnvironment:
         return LockEnvironment(self)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from rollwright.errors import ConfigError
 from rollwright.tracking import metric_part
 from rollwright.types import Group, Task
-
-CurriculumName = Literal["uniform", "band"]
 
 
 class Curriculum(Protocol):
@@ -94,7 +92,7 @@ class BandCurriculum:
 
     def update(self, groups: Sequence[Group]) -> None:
         for group in groups:
-            outcomes = [_outcome(t.success, t.total_reward) for t in group.trajectories if t.learnable]
+            outcomes = outcomes_of(group)
             if outcomes and group.task.id in self.success:
                 mean = sum(outcomes) / len(outcomes)
                 old = self.success[group.task.id]
@@ -111,9 +109,9 @@ class BandCurriculum:
         self.success |= {task: p for task, p in state["success"].items() if task in self.success}
 
 
-def make_curriculum(name: CurriculumName, tasks: Sequence[Task], *, seed: int) -> Curriculum:
-    """The curriculum of that name over `tasks`."""
-    return UniformCurriculum(tasks, seed=seed) if name == "uniform" else BandCurriculum(tasks, seed=seed)
+def outcomes_of(group: Group) -> list[float]:
+    """What became of the episodes that count, in [0, 1]: success, or the return where there is no verdict."""
+    return [_outcome(t.success, t.total_reward) for t in group.trajectories if t.learnable]
 
 
 def _outcome(success: bool | None, total_reward: float) -> float:

@@ -158,6 +158,19 @@ class TakesInstructions(Protocol):
 
 
 @runtime_checkable
+class Parametrised(Protocol):
+    """A world whose training tasks fill a box of numbers: `curriculum=alp_gmm` searches the box, not the task list."""
+
+    def parameter_box(self) -> Mapping[str, tuple[float, float]]:
+        """Name of a number in `Task.params` -> its lowest and highest value; empty where the list is to be searched."""
+        ...
+
+    def task_at(self, values: Mapping[str, float]) -> Task:
+        """The training task nearest to these values, which it then has in its `params`."""
+        ...
+
+
+@runtime_checkable
 class SmallLanguage(Protocol):
     """A world whose whole language is known: a tiny model's tokenizer can be made from it (`model.path=tiny`)."""
 

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rollwright.curriculum import Curriculum, checked_tasks, draws_of, make_curriculum
+from rollwright.curricula import make_curriculum
+from rollwright.curriculum import Curriculum, checked_tasks, draws_of
+from rollwright.env import World
 from rollwright.errors import ConfigError
 from rollwright.settings import CurriculumSettings
 from rollwright.types import Group, Task
@@ -172,10 +174,12 @@ class EvolvingCurriculum:
         self._wins = {task: list(wins) for task, wins in state["wins"].items()}
 
 
-def open_curriculum(settings: CurriculumSettings, tasks: Sequence[Task], *, seed: int) -> Curriculum:
+def open_curriculum(
+    settings: CurriculumSettings, tasks: Sequence[Task], *, seed: int, world: World | None = None
+) -> Curriculum:
     """The curriculum that the settings name, over these tasks; an evolving one is given its generator later."""
     if settings.name != "evolving":
-        return make_curriculum(settings.name, tasks, seed=seed)
+        return make_curriculum(settings, tasks, seed=seed, world=world)
     names = "every new_tasks num_seeds given_frac low high"
     growth = Growth(**{name: getattr(settings, name) for name in names.split()})
     return EvolvingCurriculum(tasks, growth, seed=seed)

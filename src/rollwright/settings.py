@@ -195,8 +195,10 @@ class ReplaySettings(Config):
 class CurriculumSettings(Config):
     """Which task comes next. `curriculum=band` is short for `curriculum.name=band`."""
 
-    name: Literal["uniform", "band", "evolving"] = Field(
-        "uniform", description="band: prefer tasks neither solved nor hopeless; evolving: add new ones like the failed."
+    name: Literal["uniform", "band", "evolving", "learnability", "level_replay", "alp_gmm"] = Field(
+        "uniform",
+        description="band, learnability: prefer tasks neither solved nor hopeless; level_replay: those that surprised; "
+        "alp_gmm: those where outcomes are changing; evolving: add new ones like the failed.",
     )
     every: int = Field(1, ge=1, description="Steps between two rounds of new tasks.")
     new_tasks: int = Field(16, ge=1, description="Tasks that one round adds at most.")
@@ -211,6 +213,17 @@ class CurriculumSettings(Config):
     model: str = Field("", description="endpoint: name of the model there.")
     key_variable: str = Field("", description="endpoint: environment variable that holds its key; empty = no key.")
     max_tokens: int = Field(512, ge=16, description="endpoint, engine: longest answer.")
+    window: int = Field(20, ge=1, description="learnability: latest episodes of a task that count.")
+    random_frac: float = Field(0.2, ge=0, le=1, description="learnability, alp_gmm: share of uniform draws.")
+    mastered_frac: float = Field(0.1, ge=0, le=1, description="learnability: share of draws among mastered tasks.")
+    temperature: float = Field(0.1, gt=0, description="level_replay: near 0 the highest score alone is drawn.")
+    stale_frac: float = Field(0.1, ge=0, le=1, description="level_replay: share of draws by age.")
+    fit_every: int = Field(250, ge=5, description="alp_gmm: groups between two fits, and how many each fit sees.")
+    max_components: int = Field(10, ge=2, description="alp_gmm: most Gaussians of a mixture.")
+    criterion: Literal["aic", "bic"] = Field("aic", description="alp_gmm: what decides on their number.")
+    progress: Literal["absolute", "covariance"] = Field(
+        "absolute", description="alp_gmm: change against the nearest earlier task, or with time (Covar-GMM)."
+    )
 
     shorthand = "name"
     only_for: ClassVar[Readers] = (
@@ -220,7 +233,17 @@ class CurriculumSettings(Config):
         }
         | {key: {"name": ("evolving",), "generator": ("endpoint",)} for key in ("url", "model", "key_variable")}
         | {"max_tokens": {"name": ("evolving",), "generator": ("endpoint", "engine")}}
+        | {key: {"name": ("learnability",)} for key in ("window", "mastered_frac")}
+        | {"random_frac": {"name": ("learnability", "alp_gmm")}}
+        | {key: {"name": ("level_replay",)} for key in ("temperature", "stale_frac")}
+        | {key: {"name": ("alp_gmm",)} for key in ("fit_every", "max_components", "criterion", "progress")}
     )
+
+    @model_validator(mode="after")
+    def _shares_are_of_one_whole(self) -> CurriculumSettings:
+        if self.name == "learnability" and self.random_frac + self.mastered_frac > 1:
+            raise ValueError("`curriculum.random_frac` and `curriculum.mastered_frac` together are above 1")
+        return self
 
 
 class StartSettings(Config):

@@ -116,7 +116,7 @@ class Training:
         collector = engine = None
         try:
             tasks = {split: world.tasks(split) for split in ("train", "validation", "test")}
-            curriculum = open_curriculum(config.curriculum, tasks["train"], seed=config.run.seed)
+            curriculum = open_curriculum(config.curriculum, tasks["train"], seed=config.run.seed, world=world)
             reward = open_reward(config.reward)
             starts = open_starts(config, world, ranks)
             with ranks.first_goes_ahead():
@@ -307,6 +307,7 @@ class Training:
         """Put the step's episodes into the store now, for an update that replays them; else `finish` does it."""
         self._keep([t for group in groups for t in group.trajectories], tag=f"step_{step}")
         self._keep(self.pipeline.dropped(), tag=f"dropped_{step}")
+        self.learner.ranks.wait()  # every rank reads what the first has written
         self._stored_step = step
 
     def finish(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
