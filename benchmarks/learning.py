@@ -71,6 +71,26 @@ WORLDS = {
                 per_step=64,
                 words=("algorithm.form=released",),
             ),
+            "webrl": Method(recipe="webrl.py", settings="text/maze_webrl.yaml", per_step=64),
+            "webrl_released": Method(
+                recipe="webrl.py",
+                settings="text/maze_webrl.yaml",
+                per_step=64,
+                words=("algorithm.form=released",),
+            ),
+            # The same update on five near starts that stay, and on the same five and what grows out of them.
+            "webrl_fixed": Method(
+                recipe="webrl.py",
+                settings="text/maze_webrl.yaml",
+                per_step=64,
+                words=("world.options.seed_starts=5",),
+            ),
+            "webrl_evolving": Method(
+                recipe="webrl.py",
+                settings="text/maze_webrl.yaml",
+                per_step=64,
+                words=("world.options.seed_starts=5", "curriculum=evolving", "curriculum.every=2"),
+            ),
             "archer": Method(recipe="archer.py", settings="text/maze_archer.yaml", per_step=32),
             "bc": Method(
                 recipe="filtered_bc.py",

@@ -26,7 +26,6 @@ prepare_environment()  # before torch is imported: its thread pools read the env
 
 import json  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
@@ -51,7 +50,7 @@ class AlgorithmSettings(Config):
     outcome: Literal["reward", "verdict"] = Field(
         "reward", description="What a success is: a return above 0, or the world's verdict where it has one."
     )
-    beta: float = Field(1.0, gt=0, description="paper: strength of the pull to the phase's reference.")
+    beta: float = Field(0.1, gt=0, description="paper: strength of the pull to the phase's reference.")
     advantage_lambda: float = Field(0.5, ge=0, le=1, description="paper: 1 = TD error, 0 = outcome minus value.")
     gamma: float = Field(0.9, ge=0, le=1, description="released: discount of the outcome, which it puts on every turn.")
     epochs: int = Field(1, ge=1, description="Passes of the policy over a step's turns and the replayed ones.")
@@ -127,12 +126,7 @@ class WebrlLearner:
         self.eligible: np.ndarray | None = None  # turns of their successes that may be replayed
         for part in (self.critic, self.reference, self):
             run.attach(part)
-        run.start_values = self.start_values
-
-    def start_values(self, prompts: Sequence[tuple[int, ...]]) -> list[list[float]]:
-        """[heads, prompts] V at first prompts: how hard new tasks look."""
-        values: list[list[float]] = self.critic.read(prompts)["v"].sigmoid().tolist()
-        return values
+        run.start_values = lambda prompts: self.critic.read(prompts)["v"].sigmoid().tolist()  # [heads, prompts]
 
     def begin_phase(self) -> None:
         """The policy of now becomes the reference; what is stored by now may be replayed."""
@@ -154,6 +148,8 @@ class WebrlLearner:
             self.eligible = self.in_band()
         old = replay.cap_relative(self.eligible, num_current=len(fresh), ratio=self.settings.ratio, rng=self.draws)
         turns = np.concatenate([fresh, old])
+        if not len(turns):
+            return {}  # every episode broke
         metrics = self.fit_critic(turns) | self.fit_policy(turns)
         return metrics | {
             "webrl/reference_version": float(self.reference.version),
@@ -169,16 +165,14 @@ class WebrlLearner:
         turns = replay.keep_trajectories(self.table, old, among=self.valid)
         if not len(turns) or not self.settings.ratio:
             return turns[:0]
-        segments = offpolicy.to_segments(self.table.transitions(turns), [0.0] * len(turns))
-        scored = zip(self.reference.logprobs(segments), segments, strict=True)
-        mean = np.array([float(row[list(segment.action_mask)].mean()) for row, segment in scored])
+        mean = offpolicy.mean_logprobs(self.reference, self.table, turns)
         return replay.in_perplexity_band(turns, mean, low=self.settings.low, high=self.settings.high)
 
     def fit_critic(self, turns: np.ndarray) -> dict[str, float]:
         """V by cross-entropy on the outcome: at each state (paper), or at both ends of each step (released)."""
         metrics: dict[str, float] = {}
         for _ in range(self.fits.updates):
-            for batch in self.batches(turns, self.fits.batch_size):
+            for batch in offpolicy.shuffled_batches(turns, self.fits.batch_size, self.draws):
                 steps = self.table.transitions(batch)
                 ends = [t for t in steps if t.next_prompt_ids] if self.algorithm.form == "released" else []
                 prompts = [t.prompt_ids for t in steps] + [t.next_prompt_ids for t in ends]
@@ -194,7 +188,7 @@ class WebrlLearner:
             form="released" if released else "squared", beta=self.algorithm.beta, num_tokens="turn"
         )
         for _ in range(self.algorithm.epochs):
-            for places in self.batches(np.arange(len(turns)), self.algorithm.batch_size):
+            for places in offpolicy.shuffled_batches(np.arange(len(turns)), self.algorithm.batch_size, self.draws):
                 weights = advantages[places]
                 if released and not (weights > 0).any():
                     continue  # negative targets carry no loss in this form
@@ -216,14 +210,10 @@ class WebrlLearner:
             found = webrl_released(*args, gamma=self.algorithm.gamma, last_values=steps.ends)
         return found.numpy()[np.searchsorted(whole, turns)]
 
-    def batches(self, turns: np.ndarray, size: int) -> Iterator[np.ndarray]:
-        """One shuffled pass."""
-        order = self.draws.permutation(turns)
-        return (order[start : start + size] for start in range(0, len(order), size))
-
     def save_state(self, folder: Path) -> None:
         """Where the phase began."""
-        (folder / "webrl.json").write_text(json.dumps({"first": self.first}), encoding="utf-8")
+        if self.run.learner.ranks.first:
+            (folder / "webrl.json").write_text(json.dumps({"first": self.first}), encoding="utf-8")
 
     def load_state(self, folder: Path) -> None:
         """The replayed turns are found again: by the same reference, among the same trajectories."""

@@ -174,8 +174,11 @@ def test_one_per_task_keeps_the_latest(tmp_path: Path) -> None:
 WORDS = [
     "recipes/text/maze_webrl.yaml",
     "world.options.maze=umaze",
+    "world.options.seed_starts=1",
+    "curriculum=evolving",
+    "curriculum.every=2",
     "rollout.groups_per_step=6",
-    "rollout.max_turns=12",
+    "rollout.max_turns=8",
     "rollout.schedule=rounds",
     "algorithm.phase_steps=2",
     "algorithm.outcome=verdict",
@@ -265,6 +268,18 @@ def test_successes_of_earlier_phases_are_replayed(whole: tuple[Path, list[dict]]
     assert whole[1][0]["webrl/replayed_frac"] == 0 < whole[1][4]["webrl/replayed_frac"]
 
 
+def test_tasks_grow_between_phases(whole: tuple[Path, list[dict]]) -> None:
+    """One start is given, the three others of the small maze can be proposed where it was not always left."""
+    rows, table = whole[1], TurnTable(whole[0] / "trajectories")
+    counts = [row["curriculum/tasks_count"] for row in rows]
+    assert counts[0] == counts[1] == 1 and counts == sorted(counts) and counts[0] < counts[-1] <= 4
+    assert [step for step, row in enumerate(rows) if "curriculum/failed_count" in row] == [2, 4]
+    tags = np.array(table.names["tag"])[table.trajectories["tag"]]
+    tasks = np.array(table.names["task"])[table.trajectories["task"]]
+    played = [set(tasks[tags == f"step_{step}"]) for step in range(6)]
+    assert played[0] == played[1] == {"umaze/2,3"} and len(played[5]) > 1
+
+
 @pytest.mark.parametrize("every", [1, 2], ids=["inside a phase", "between phases"])
 def test_a_killed_run_ends_as_the_undisturbed_one(
     whole: tuple[Path, list[dict]], train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
@@ -305,6 +320,11 @@ def test_settings_of_the_other_form_are_refused(train: Train, tmp_path: Path) ->
         train(tmp_path, "algorithm.form=released", "algorithm.beta=0.5")
     with pytest.raises(ConfigError, match="gamma"):
         train(tmp_path, "algorithm.gamma=0.5")
+
+
+def test_tasks_cannot_change_inside_a_phase(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="would change the tasks inside a phase"):
+        train(tmp_path, "curriculum.every=3")
 
 
 def test_a_store_of_another_tokenizer_is_refused(train: Train, tmp_path: Path) -> None:

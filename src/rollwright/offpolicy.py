@@ -278,6 +278,25 @@ def outcome_steps(critic: ValueLearner, head: str, table: TurnTable, turns: Arra
     return OutcomeSteps(values=values, index=torch.as_tensor(index), won=won, ends=ends)
 
 
+class Scores(Protocol):
+    """A policy that can score actions: the learner's, or a fixed one."""
+
+    def logprobs(self, segments: Sequence[Segment]) -> list[Tensor]: ...
+
+
+def mean_logprobs(policy: Scores, table: TurnTable, turns: Array) -> Array:
+    """[n] mean log-prob of each turn's chosen action tokens under this policy: minus the log of its perplexity."""
+    segments = to_segments(table.transitions(turns), [0.0] * len(turns))
+    scored = zip(policy.logprobs(segments), segments, strict=True)
+    return np.array([float(row[list(segment.action_mask)].mean()) for row, segment in scored])
+
+
+def shuffled_batches(items: Array, size: int, draws: np.random.Generator) -> list[Array]:
+    """One pass over all of them; the last batch may be smaller."""
+    order = draws.permutation(items)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 class Updates(Protocol):
     """The learner, as far as imitation needs it."""
 
