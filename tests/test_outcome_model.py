@@ -59,6 +59,9 @@ def test_evidence_of_a_window_drops_the_line_of_earlier_actions():
     found = evidence_of(episode)
     assert found is not None and (found.goal, found.state) == ("g", "page 2")
     assert found.actions == (long[:200] + "...", "stop")
+    both = said(("Task: g\npage 1", "a; b"), ("Task: g\npage 2\nDid: first; a; b", "stop"))
+    found = evidence_of(both)
+    assert found is not None and found.state == "page 2"
     page = said(("Task: g\npage 1", "a"), ("Task: g\npage 2\nDid: the page itself says so", "b"))
     kept = evidence_of(page)
     assert kept is not None and kept.state == "page 2\nDid: the page itself says so"
@@ -312,6 +315,12 @@ def test_a_store_scored_again_has_new_scores_labels_and_filter(tmp_path: Path):
     assert labels == {"x": True, "y": True, "z": None, "w": False}
     assert everything.tags() == {"one": 2, "": 2}
     assert [t.total_reward for t in everything.iter_trajectories(tag="one")] == [1.0, 0.5]
+
+    twice = TrajectoryStore(tmp_path / "twice")
+    twice.append([said(("p", "aa"), name="x"), said(("p", "bb"), name="x")])
+    copy = TrajectoryStore(tmp_path / "copy")
+    score_store(twice, copy, Letters())
+    assert [t.total_reward for t in copy.iter_trajectories()] == [1.0, 0.0], "one name for two episodes"
 
     best = TrajectoryStore(tmp_path / "best")
     found = score_store(source, best, Letters(), keep_from=0.6, parallel=2)

@@ -63,8 +63,14 @@ def _without_history(state: str, before: Sequence[str]) -> str:
     head, _, line = state.rpartition("\n")
     if not before or not line.startswith(_DID):
         return state
-    shown = line.removeprefix(_DID).rpartition("; ")[2].removesuffix("...")
-    return head if before[-1].startswith(shown) else state
+    return head if _ends_with(line.removeprefix(_DID), before[-1]) else state
+
+
+def _ends_with(history: str, action: str) -> bool:
+    """Whether a list of actions, "; " between them, ends with this one, whole or cut short by dots."""
+    parts = history.split("; ")  # an action may hold the separator itself
+    tails = ("; ".join(parts[start:]) for start in range(len(parts)))
+    return any(tail == action or (tail.endswith("...") and action.startswith(tail[:-3])) for tail in tails)
 
 
 def _one_line(action: str) -> str:

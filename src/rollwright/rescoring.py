@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -65,21 +66,33 @@ def score_store(
         for tag in source.tags():
             played = (t for t in source.iter_trajectories(tag=tag) if not t.stop_reason.is_fault and t.turns)
             while part := list(islice(played, shard)):
-                groups = list(pool.map(lambda group: score_group(group, reward), _groups(part)))
-                scored = {t.id: t for group in groups for t in group.trajectories}
-                target.append(list(_kept([scored[t.id] for t in part], verdict_from, keep_from, total)), tag=tag)
+                places = _siblings(part)
+                groups = pool.map(lambda rows: score_group(_group([part[row] for row in rows]), reward), places)
+                scored = {
+                    row: trajectory
+                    for rows, group in zip(places, groups, strict=True)
+                    for row, trajectory in zip(rows, group.trajectories, strict=True)
+                }
+                in_order = [scored[row] for row in range(len(part))]
+                target.append(list(_kept(in_order, verdict_from, keep_from, total)), tag=tag)
                 progress(len(part))
     return total
 
 
-def _groups(part: Sequence[Trajectory]) -> list[Group]:
-    members: dict[tuple[str, int], list[Trajectory]] = {}
-    for trajectory in part:
-        members.setdefault((trajectory.task.id, trajectory.seed), []).append(trajectory)
-    return [
-        Group(id=f"{task}/{seed}", task=siblings[0].task, seed=seed, trajectories=tuple(siblings))
-        for (task, seed), siblings in members.items()
-    ]
+def _siblings(part: Sequence[Trajectory]) -> list[list[int]]:
+    """Places of the trajectories of one task and start state; those of one name apart, as stores may be joined."""
+    copies: Counter[tuple[str, int, str]] = Counter()
+    members: dict[tuple[str, int, int], list[int]] = {}
+    for row, trajectory in enumerate(part):
+        start = (trajectory.task.id, trajectory.seed)
+        members.setdefault((*start, copies[*start, trajectory.id]), []).append(row)
+        copies[*start, trajectory.id] += 1
+    return list(members.values())
+
+
+def _group(siblings: Sequence[Trajectory]) -> Group:
+    first = siblings[0]
+    return Group(id=f"{first.task.id}/{first.seed}", task=first.task, seed=first.seed, trajectories=tuple(siblings))
 
 
 def _kept(
