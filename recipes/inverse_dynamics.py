@@ -64,6 +64,8 @@ from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
 from rollwright.types import Trajectory  # noqa: E402
 
+_WORDS = InversePrompt()
+
 
 class DataSettings(Config):
     """Who teaches the model, and what it labels."""
@@ -79,10 +81,10 @@ class LabelSettings(Config):
 
     threshold: float = Field(0.9, ge=0, le=1, description="Least probability of a label; below it a step has none.")
     history: int = Field(0, ge=0, description="Observations shown besides the two around the action.")
-    system: str = Field(InversePrompt.system, description="Instruction of the question; empty = none.")
-    before: str = Field(InversePrompt.before, description="Stands above each observation before the action.")
-    after: str = Field(InversePrompt.after, description="Stands above the one after it.")
-    ended: str = Field(InversePrompt.ended, description="Stands for what follows the action that ended the task.")
+    system: str = Field(_WORDS.system, description="Instruction of the question; empty = none.")
+    before: str = Field(_WORDS.before, description="Stands above each observation before the action.")
+    after: str = Field(_WORDS.after, description="Stands above the one after it.")
+    ended: str = Field(_WORDS.ended, description="Stands for what follows the action that ended the task.")
     with_known: bool = Field(True, description="Put the episodes with known actions into the store too.")
 
     def prompt(self) -> InversePrompt:

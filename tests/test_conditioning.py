@@ -220,7 +220,7 @@ def test_a_world_of_coroutines_is_told_too() -> None:
         first = await env.reset(Task(id="t", split="train"), 0)
         return first.text, (await env.step("x")).observation.text, await env.fingerprint()
 
-    assert asyncio.run(play()) == ("her\n2", "the\n1", "k")
+    assert asyncio.run(play()) == ("her\n2", "the\n1", "k/1")
 
 
 SMALL_MAZE = ["model.path=tiny", "model.tiny_hidden=64", "model.tiny_layers=2", "world.options.maze=umaze"]

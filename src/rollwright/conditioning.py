@@ -115,8 +115,8 @@ class TargetedEnvironment:
         seen = plain(observation)
         return replace(seen, text=self.targets.levels.under(self.targets.shorten(seen.text), self.wanted))
 
-    def fingerprint(self) -> str | Awaitable[str]:
-        return self.inner.fingerprint()
+    def fingerprint(self) -> Any:
+        return _then(self.inner.fingerprint(), lambda key: f"{key}/{self.targets.levels.level(self.wanted)}")
 
     def close(self) -> Awaitable[None] | None:
         return self.inner.close()
