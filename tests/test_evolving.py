@@ -332,6 +332,12 @@ def test_the_runs_own_engine_writes_tasks(codec: ChatCodec, tmp_path: Path) -> N
     assert [t.params["intent"] for t in proposed] and all(t.split == "train" for t in proposed)
 
 
+def test_an_engine_with_too_short_a_context_costs_the_tasks_and_not_the_run(codec: ChatCodec, tmp_path: Path) -> None:
+    engine = ScriptedEngine(["move up"], codec.encode_action, context_length=50)
+    write = engine_writer(engine, codec, AnswerCache(tmp_path), max_tokens=40)
+    assert list(WrittenGenerator(world=Shop(), write=write, seed=0).propose([BUY], 8, key=1)) == []
+
+
 def test_lines_of_an_answer() -> None:
     answer = "Here are tasks\n 1. a  b\n(2) c\n\n- a b\n" + "x" * 400
     assert instructions_in(answer) == ["Here are tasks", "a b", "c"]

@@ -17,6 +17,7 @@ from rollwright.contexts import Windowed
 from rollwright.envs.text.maze import MOVES
 from rollwright.envs.text.maze import build as build_maze
 from rollwright.errors import ConfigError, DataError
+from rollwright.evaluation import load_evaluation
 from rollwright.fixed_policy import FixedPolicy
 from rollwright.learner import Learner
 from rollwright.losses import webrl_released, webrl_squared
@@ -337,3 +338,19 @@ def test_a_reward_without_any_success_is_refused(train: Train, tmp_path: Path) -
     """The maze's own reward is never above 0."""
     with pytest.raises(DataError, match="no return is above 0"):
         train(tmp_path, "reward.name=env", "algorithm.outcome=reward", "rollout.max_turns=60")
+
+
+def mean_return(run: Path, name: str) -> float:
+    rows = load_evaluation(run / "eval" / f"{name}.json").rows
+    return sum(row.total_return for row in rows) / len(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["paper", "released"])
+def test_it_learns_the_small_maze(train: Train, tmp_path: Path, form: str) -> None:
+    """Greedy, from the two held-out starts, 30 moves at most: -3.5 at best, -31 for one who never arrives."""
+    words = ["world.options.seed_starts=0", "~curriculum", "evaluation.at_start=true", "evaluation.max_turns=30"]
+    words += ["rollout.groups_per_step=32", "rollout.max_turns=12", "replay.low=0.5", "replay.high=0.95"]
+    train(tmp_path, *words, f"algorithm.form={form}", "run.steps=10")
+    start, end = mean_return(tmp_path, "start"), mean_return(tmp_path, "final")
+    assert start <= -17 and end >= -6, f"from {start} to {end}"

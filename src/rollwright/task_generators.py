@@ -20,7 +20,7 @@ from rollwright.chat_api import ChatClient, ChatFailure
 from rollwright.codec import ChatCodec
 from rollwright.curriculum import draws_of
 from rollwright.env import Proposes, TakesInstructions, World
-from rollwright.errors import ConfigError
+from rollwright.errors import ConfigError, ContextOverflow, EngineFault
 from rollwright.evolving import TaskGenerator
 from rollwright.generation.base import Engine, Sampling
 from rollwright.settings import CurriculumSettings
@@ -59,7 +59,7 @@ class WrittenGenerator:
     """Asks a language model for instructions like those of the failed tasks, and the world to make tasks of them.
 
     Seeds of one place (`TakesInstructions.place_of`) are asked about together, `rounds` times, as WebRL does per site.
-    An endpoint that fails costs the round's tasks, not the run.
+    A writer that fails, or whose context is too short for the question, costs the round's tasks, not the run.
     """
 
     world: TakesInstructions
@@ -88,7 +88,7 @@ class WrittenGenerator:
         messages = [Message(role="system", content=SYSTEM), Message(role="user", content=asked)]
         try:
             return instructions_in(self.write(messages, seed))[:count]
-        except ChatFailure as error:
+        except (ChatFailure, EngineFault, ContextOverflow) as error:
             log.warning("no tasks were written for %s: %s", name, error)
             return []
 
