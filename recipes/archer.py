@@ -1,7 +1,8 @@
 """ArCHer: an off-policy critic of whole utterances above, a policy gradient inside each utterance below.
 
     for each step:
-        collect   episodes (not in the offline steps), into the store: the buffer is everything so far
+        collect   episodes (not in the offline steps), into the store: the buffer is everything so far; nothing more
+                  while it warms up (replay.*, WSRL)
         critic    Q(s, a) -> r + gamma V_slow(s'),   V(s) -> Q_slow(s, a') with a' freshly sampled; two heads of each
         actor     after the warm-up: states from the buffer, fresh a, A = min Q(s, a) - min V(s), -A log pi(a | s)
         sync      the engine to the new weights
@@ -35,9 +36,10 @@ from rollwright.advantages import awr_weights  # noqa: E402
 from rollwright.assembly import open_turn_critic  # noqa: E402
 from rollwright.config import Config, Readers, load_config  # noqa: E402
 from rollwright.generation.base import Generation  # noqa: E402
+from rollwright.phases import Phases  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
-from rollwright.settings import LoopConfig, ReplaySettings, TurnCriticFit  # noqa: E402
+from rollwright.settings import LoopConfig, OnlineReplaySettings, TurnCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 from rollwright.value_learner import ReadingLoss, Readings  # noqa: E402
 from rollwright.values import (  # noqa: E402
@@ -90,7 +92,7 @@ class ArcherConfig(LoopConfig):
     """Everything an ArCHer run reads."""
 
     algorithm: AlgorithmSettings = AlgorithmSettings()
-    replay: ReplaySettings = ReplaySettings()
+    replay: OnlineReplaySettings = OnlineReplaySettings()
     critic: TurnCriticFit = TurnCriticFit(updates=50, batch_size=128)
 
 
@@ -101,15 +103,18 @@ def main(argv: list[str] | None = None) -> None:
     with Training.start(config) as run:
         archer = Archer(run, config)
         for step in run.steps():
-            groups = [] if step < algorithm.offline_steps else run.score(run.collect(step))
+            groups = run.score(run.collect(step)) if archer.phases.begin(step) else []
             run.remember(step, groups)
+            if not archer.phases.may_update():
+                run.finish(step, groups, archer.phases.metrics())
+                continue
             with run.learning():
                 archer.begin(step)
                 metrics = archer.fit_critic()
                 if step >= algorithm.warmup_steps:
                     metrics |= archer.improve_actor()
             run.sync()
-            run.finish(step, groups, metrics)
+            run.finish(step, groups, metrics | archer.phases.metrics())
 
 
 class Archer:
@@ -117,16 +122,21 @@ class Archer:
 
     def __init__(self, run: Training, config: ArcherConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
-        self.table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
+        offline, batch = config.algorithm.offline_steps, config.critic.batch_size
+        self.phases = Phases(config.replay, run.store, offline_steps=offline, batch_size=batch)
         heads = {"q": 2, "v": 2}
         self.critic = open_turn_critic(
             config, run.learner, config.critic, heads, name="critic", polyak=config.algorithm.polyak
         )
         run.attach(self.critic)
 
+    @property
+    def table(self) -> TurnTable:
+        """What this step learns from."""
+        return self.phases.table
+
     def begin(self, step: int) -> None:
-        """Take in what was collected; draws are fixed by seed and step, so that a resumed run draws the same."""
-        self.table.refresh()
+        """Look at what there is; draws are fixed by seed and step, so that a resumed run draws the same."""
         self.turns = valid_turns(self.table)
         self.draws = np.random.default_rng([self.config.run.seed, step])
         self.sampled = 0

@@ -1,7 +1,7 @@
 """DigiRL: imitate the surprising successes, and in them the steps that helped. Offline, online, or one after the other.
 
     for each step:
-        collect   episodes (not in the offline steps), into the store
+        collect   episodes (not in the offline steps), into the store; nothing more while it warms up (replay.*, WSRL)
         filter    the trajectories whose outcome exceeds what the instruction promised: r - V_instr(c), best tenth
         fit       V_instr and V_step by cross-entropy on the outcome
         advantage of each step of the kept trajectories; keep those above the threshold
@@ -32,9 +32,10 @@ from rollwright import offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights, digirl, digirl_released  # noqa: E402
 from rollwright.assembly import open_turn_critic  # noqa: E402
 from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.phases import Phases  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402
-from rollwright.settings import LoopConfig, ReplaySettings, TurnCriticFit  # noqa: E402
+from rollwright.settings import LoopConfig, OnlineReplaySettings, TurnCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
 
@@ -64,7 +65,7 @@ class DigirlConfig(LoopConfig):
     """Everything a DigiRL run reads."""
 
     algorithm: AlgorithmSettings = AlgorithmSettings()
-    replay: ReplaySettings = ReplaySettings()
+    replay: OnlineReplaySettings = OnlineReplaySettings()
     instruction_critic: TurnCriticFit = TurnCriticFit()
     step_critic: TurnCriticFit = TurnCriticFit()
 
@@ -76,13 +77,15 @@ def main(argv: list[str] | None = None) -> None:
     with Training.start(config) as run:
         learner = DigirlLearner(run, config)
         for step in run.steps():
-            offline = step < algorithm.offline_steps
-            groups = [] if offline else run.score(run.collect(step))
+            groups = run.score(run.collect(step)) if learner.phases.begin(step) else []
             run.remember(step, groups)
+            if not learner.phases.may_update():
+                run.finish(step, groups, learner.phases.metrics())
+                continue
             with run.learning():
                 metrics = learner.fit()
             run.sync()
-            run.finish(step, groups, metrics)
+            run.finish(step, groups, metrics | learner.phases.metrics())
 
 
 class DigirlLearner:
@@ -90,7 +93,8 @@ class DigirlLearner:
 
     def __init__(self, run: Training, config: DigirlConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
-        self.table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
+        offline, batch = config.algorithm.offline_steps, config.step_critic.batch_size
+        self.phases = Phases(config.replay, run.store, offline_steps=offline, batch_size=batch)
         fits = {"v_instruction": config.instruction_critic, "v_step": config.step_critic}
         heads = {"v_instruction": {"v": 1}, "v_step": {"v": 2}}
         self.critics = {
@@ -98,12 +102,16 @@ class DigirlLearner:
         }
         for critic in self.critics.values():
             run.attach(critic)
-        if config.algorithm.offline_steps:
+        if offline:
             offpolicy.require_outcomes(self.table, valid_turns(self.table))
+
+    @property
+    def table(self) -> TurnTable:
+        """What this step learns from."""
+        return self.phases.table
 
     def fit(self) -> dict[str, float]:
         """Filter, fit both values, weigh the steps, update the policy. -> metrics."""
-        self.table.refresh()
         # Draws are fixed by seed and step, so that a resumed run draws the same.
         self.draws = np.random.default_rng([self.config.run.seed, self.run.next_step])
         turns = valid_turns(self.table)

@@ -76,7 +76,15 @@ def test_covariance_with_time_weighs_what_improves() -> None:
             means=np.zeros((2, 3)),
             covariances=np.stack([mixture.covariances[0], np.diag([1.0, 1.0, 1.0])]),
         )
-        assert teacher.shares().tolist() == ([1.0, 0.0] if wanted > 0 else [0.5, 0.5])
+        assert teacher.weights().tolist() == pytest.approx([max(wanted, 0.0), 0.0])
+
+
+def test_without_any_progress_draws_are_uniform_and_not_where_they_were_before() -> None:
+    teacher = AlpGmmCurriculum(ListSpace(TASKS), seed=0, random_frac=0.0)
+    narrow = np.tile(np.eye(2) * 1e-8, (2, 1, 1))
+    teacher.mixture = Mixture(weights=np.full(2, 0.5), means=np.array([[0.1, 0.0], [0.2, 0.0]]), covariances=narrow)
+    draws = np.random.default_rng(0)
+    assert np.mean([teacher.draw(draws)[0] for _ in range(2000)]) == pytest.approx(0.5, abs=0.03)
 
 
 # The mixtures

@@ -36,6 +36,7 @@ LAYERS = (
         "conditioning",
         "curriculum",
         "rerender",
+        "phases",
         "starts",
         "waypoints",
         "curricula",

@@ -2,8 +2,8 @@
 
     report of task x, outcome r:   alp = |r - r'|, r' that of the nearest earlier task; 0 while fewer than 5 are known
     every `fit_every` reports:     a Gaussian mixture over the last [x, alp], components by AIC or BIC
-    draw:                          uniformly with `random_frac`; else a Gaussian in proportion to its mean alp, a point
-                                   of it, clipped to the box
+    draw:                          uniformly with `random_frac`, or where there is no progress anywhere; else a Gaussian
+                                   in proportion to its mean alp, a point of it, clipped to the box
 
 With `progress="covariance"` the vectors are [x, time, r], and a Gaussian weighs what its covariance of time and outcome
 is, where that is positive. A group counts as one report of its mean outcome: one noisy episode looks like progress.
@@ -63,19 +63,20 @@ class AlpGmmCurriculum:
 
     def draw(self, draws: np.random.Generator) -> Array:
         """[dimensions] one point of the unit cube."""
-        if self.mixture is None or draws.random() < self.random_frac:
+        if self.mixture is None or draws.random() < self.random_frac or not self.weights().any():
             return draws.random(self.space.dimensions)
-        chosen = draws.choice(len(self.mixture.weights), p=self.shares())
+        chosen = draws.choice(len(self.mixture.weights), p=in_proportion(self.weights()))
         point = draws.multivariate_normal(self.mixture.means[chosen], self.mixture.covariances[chosen])
         clipped: Array = np.clip(point[: self.space.dimensions], 0.0, 1.0)
         return clipped
 
-    def shares(self) -> Array:
-        """[k] how likely each Gaussian of the mixture is drawn, uniform draws left out."""
+    def weights(self) -> Array:
+        """[k] what the Gaussians of the mixture are drawn in proportion to: their progress, never below 0."""
         assert self.mixture is not None
-        if self.progress == "absolute":
-            return in_proportion(self.mixture.means[:, -1])
-        return in_proportion(self.mixture.covariances[:, -2, -1])
+        found = self.mixture.means[:, -1] if self.progress == "absolute" else self.mixture.covariances[:, -2, -1]
+        # EM leaves a trace of a distant component's progress everywhere: that is none.
+        positive: Array = np.where(found > 1e-6, found, 0.0)
+        return positive
 
     def update(self, groups: Sequence[Group]) -> None:
         for group in groups:

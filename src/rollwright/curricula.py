@@ -10,7 +10,7 @@ from rollwright.env import Parametrised, World
 from rollwright.learnability import LearnabilityCurriculum
 from rollwright.level_replay import LevelReplayCurriculum
 from rollwright.settings import CurriculumSettings
-from rollwright.task_space import BoxSpace, ListSpace
+from rollwright.task_space import BoxSpace, ListSpace, TaskSpace
 from rollwright.types import Task
 
 
@@ -40,7 +40,7 @@ def make_curriculum(
     if settings.name == "level_replay":
         return LevelReplayCurriculum(tasks, seed=seed, temperature=settings.temperature, stale_frac=settings.stale_frac)
     return AlpGmmCurriculum(
-        BoxSpace(world) if isinstance(world, Parametrised) and world.parameter_box() else ListSpace(tasks),
+        task_space(tasks, world),
         seed=seed,
         fit_every=settings.fit_every,
         random_frac=settings.random_frac,
@@ -48,3 +48,10 @@ def make_curriculum(
         criterion=settings.criterion,
         progress=settings.progress,
     )
+
+
+def task_space(tasks: Sequence[Task], world: object) -> TaskSpace:
+    """The box of parameters where the world declares one with any side, else the list."""
+    if isinstance(world, Parametrised) and world.parameter_box():
+        return BoxSpace(world)
+    return ListSpace(tasks)

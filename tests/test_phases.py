@@ -1,0 +1,155 @@
+"""WSRL's warm-up: when updates begin, what the buffer holds, that weights rest meanwhile; the recipes that offer it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rollwright.errors import ConfigError
+from rollwright.phases import Phases, is_warm
+from rollwright.replay import valid_turns
+from rollwright.settings import OnlineReplaySettings
+from rollwright.store import TrajectoryStore
+from rollwright.tracking import read_metrics
+from rollwright.types import StopReason, Task, Trajectory, Turn
+
+ROOT = Path(__file__).parents[1]
+TASK = Task(id="train/t", split="train")
+
+
+def episode(name: str, num_turns: int, *, split: str = "train") -> Trajectory:
+    turn = Turn(prompt_ids=(1, 2), action_ids=(3,), action_logprobs=(-0.1,), text="a")
+    task = TASK if split == "train" else Task(id="test/t", split="test")
+    return Trajectory(
+        id=name, task=task, seed=0, turns=(turn,) * num_turns, stop_reason=StopReason.TERMINATED, success=True
+    )
+
+
+def phases(folder: Path, *, offline: int = 0, batch: int = 32, **settings: Any) -> tuple[Phases, TrajectoryStore]:
+    if offline:
+        TrajectoryStore(folder / "offline").append([episode(f"old {k}", 10) for k in range(offline)])
+        settings["stores"] = [str(folder / "offline")]
+    store = TrajectoryStore(folder / "own")
+    found = Phases(OnlineReplaySettings(**settings), store, offline_steps=2 if offline else 0, batch_size=batch)
+    return found, store
+
+
+def names(found: Phases) -> set[int]:
+    return set(found.table.owners()[valid_turns(found.table)].tolist())
+
+
+def test_the_first_update_comes_with_the_52nd_turn() -> None:
+    # 0-based turn t, K = 50, batch of 32: none while t <= 50, the first at t = 51, when 52 are stored
+    assert next(n for n in range(60) if is_warm(n, 50, 32)) == 52
+    assert next(n for n in range(300) if is_warm(n, 50, 128)) == 130, "a batch must be there"
+    assert is_warm(0, 0, 128)
+
+
+def test_nothing_is_updated_until_enough_turns_are_collected(tmp_path: Path) -> None:
+    found, store = phases(tmp_path, warmup_turns=50)
+    for step, (num_turns, may) in enumerate(((30, False), (21, False), (1, True))):
+        assert found.begin(step)
+        store.append([episode(f"e{step}", num_turns)])
+        assert found.may_update() == may
+    assert found.metrics() == {
+        "replay/turns_count": 52.0,
+        "replay/offline_frac": 0.0,
+        "replay/warmup_frac": 1.0,
+    }
+
+
+def test_held_out_episodes_do_not_warm_anything_up(tmp_path: Path) -> None:
+    found, store = phases(tmp_path, warmup_turns=5, batch=1)
+    found.begin(0)
+    store.append([episode("judged", 40, split="test")])
+    assert not found.may_update() and found.metrics()["replay/warmup_frac"] == 0.0
+
+
+def test_offline_data_is_let_go_of_at_the_switch(tmp_path: Path) -> None:
+    found, store = phases(tmp_path, offline=3, warmup_turns=4, retain=False, batch=1)
+    for step in (0, 1):
+        assert not found.begin(step) and found.may_update()
+        assert found.metrics()["replay/offline_frac"] == 1.0 and len(valid_turns(found.table)) == 30
+    assert found.begin(2)
+    store.append([episode("warm", 4)])
+    assert not found.may_update() and len(valid_turns(found.table)) == 4
+    found.begin(3)
+    store.append([episode("online", 6)])
+    assert found.may_update() and len(valid_turns(found.table)) == 10
+    assert found.metrics()["replay/offline_frac"] == 0.0
+    assert found.table.stores[0].folder == store.folder and len(found.table.stores) == 1
+
+
+def test_retained_offline_data_stays(tmp_path: Path) -> None:
+    found, store = phases(tmp_path, offline=3, warmup_turns=4, batch=1)
+    found.begin(2)
+    store.append([episode("warm", 6)])
+    assert found.may_update() and len(valid_turns(found.table)) == 36
+    assert found.metrics()["replay/offline_frac"] == pytest.approx(30 / 36)
+
+
+def test_a_resumed_run_stands_where_it_stood(tmp_path: Path) -> None:
+    found, store = phases(tmp_path, offline=3, warmup_turns=20, retain=False, batch=1)
+    found.begin(2)
+    store.append([episode("warm", 15)])
+    assert not found.may_update()
+    settings = OnlineReplaySettings(stores=[str(tmp_path / "offline")], warmup_turns=20, retain=False)
+    again = Phases(settings, TrajectoryStore(tmp_path / "own"), offline_steps=2, batch_size=1)
+    again.begin(3)
+    assert not again.may_update() and len(valid_turns(again.table)) == 15
+
+
+def test_stores_that_no_step_would_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="offline_steps"):
+        Phases(
+            OnlineReplaySettings(stores=["x"], retain=False),
+            TrajectoryStore(tmp_path),
+            offline_steps=0,
+            batch_size=1,
+        )
+
+
+def run_recipe(name: str, folder: Path, *words: str) -> Path:
+    settings = f"recipes/text/maze_{name}.yaml"
+    common = ["model.path=tiny", "model.tiny_hidden=32", "model.tiny_layers=1", "rollout.max_turns=5"]
+    common += ["rollout.groups_per_step=4", "rollout.parallel_episodes=4", "run.checkpoint_every=1"]
+    common += ["run.keep_checkpoints=9", "evaluation.seeds_per_task=1", "evaluation.max_turns=3", "run.steps=3"]
+    command = [sys.executable, f"recipes/{name}.py", settings, *common, *words, f"run.folder={folder}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    files = sorted(folder.rglob("*.safetensors"))
+    assert files, folder
+    return {f"{file.name}/{name}": value for file in files for name, value in load_file(file).items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("digirl", ["step_critic.batch_size=8", "instruction_critic.batch_size=4", "algorithm.actor=awr"]),
+        ("archer", ["critic.batch_size=8", "critic.updates=2", "algorithm.batch_size=8", "rollout.group_size=1"]),
+    ],
+)
+def test_weights_rest_bit_by_bit_while_the_buffer_warms_up(name: str, words: list[str], tmp_path: Path) -> None:
+    folder = run_recipe(name, tmp_path / "run", *words, "replay.warmup_turns=30")
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "replay/turns_count" in row]
+    assert [row["replay/turns_count"] for row in rows] == [20.0, 40.0, 60.0]
+    assert rows[0]["replay/warmup_frac"] == pytest.approx(2 / 3) and rows[1]["replay/warmup_frac"] == 1.0
+    saved = [weights(step) for step in sorted((folder / "checkpoints").glob("step_*"))]
+    start = weights(folder / "tiny_model")
+    policy = {key.split("/", 1)[1]: value for key, value in saved[0].items()}
+    same = [torch.equal(policy[key.split("/", 1)[1]], value) for key, value in start.items() if "head" not in key]
+    assert same and all(same), "nothing may move while the buffer warms up"
+    moved = [not torch.equal(saved[0][key], value) for key, value in saved[1].items()]
+    assert any(moved), "after it, learning begins"
+    assert len(TrajectoryStore(folder / "trajectories", mode="read")) >= 12
