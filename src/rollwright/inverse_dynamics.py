@@ -113,12 +113,16 @@ def require_same_words(trajectory: Trajectory, turn: Turn, codec: ChatCodec) -> 
 
 
 def without_actions(trajectory: Trajectory) -> Trajectory:
-    """The episode as a log: observations, rewards and verdict, nothing of what was done."""
+    """The episode as a log: observations, rewards and verdict, nothing of what was done.
+
+    Prompts go too: those of a context with history hold the actions.
+    """
+    kept = {"prompt_ids": (), "action_ids": (), "action_logprobs": (), "text": "", "spans": (), "values": {}}
     turns = tuple(
-        replace(turn, observed=_blind(turn, text), action_ids=(), action_logprobs=(), text="", spans=(), values={})
+        replace(turn, observed=_blind(turn, text), **kept)  # type: ignore[arg-type]
         for turn, text in zip(trajectory.turns, shown_texts(trajectory), strict=True)
     )
-    return replace(trajectory, turns=turns, has_actions=False, origin="log", policy="")
+    return replace(trajectory, turns=turns, has_actions=False, origin="log", policy="", next_prompt_ids=())
 
 
 def _blind(turn: Turn, text: str) -> tuple[Message, ...]:
