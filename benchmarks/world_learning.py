@@ -61,14 +61,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sft", nargs="*", default=[], help="further words for recipes/sft.py")
     parser.add_argument("--grpo", nargs="*", default=[], help="further words for recipes/grpo.py")
+    parser.add_argument("--start", type=Path, help="a policy that the imitation recipe has made; else one is made")
     parser.add_argument("--folder", type=Path, help="where the runs are kept; a temporary folder if not given")
     parser.add_argument("--json", action="store_true", help="print one final JSON line")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="world_learning"))
     sft, grpo = folder / "sft", folder / "grpo"
     settings = WORLDS[arguments.world]
-    sft_s = launch("sft.py", settings[0], f"run.folder={sft}", f"run.seed={arguments.seed}", *arguments.sft)
-    words = [f"run.folder={grpo}", f"model.path={sft / 'policy'}", f"run.seed={arguments.seed}"]
+    start, taken = arguments.start, "of an earlier run"
+    if start is None:
+        seconds = launch("sft.py", settings[0], f"run.folder={sft}", f"run.seed={arguments.seed}", *arguments.sft)
+        start, taken = sft / "policy", f"{seconds:.0f} s"
+    words = [f"run.folder={grpo}", f"model.path={start}", f"run.seed={arguments.seed}"]
     grpo_s = launch("grpo.py", settings[1], *words, "evaluation.at_start=true", *arguments.grpo)
     judged = {name: success(grpo, file) for name, file in (("imitation", "start"), ("GRPO", "final"))}
     rows = [[name, f"{i.point:.3f} [{i.low:.3f}, {i.high:.3f}]", n] for name, (i, n) in judged.items()]
@@ -80,9 +84,9 @@ def main() -> None:
             "Greedy success on held-out starts, 95% Wilson intervals over episodes.",
             table(["policy after", "success", "episodes"], rows),
             f"Sampled in training: {first:.2f} in the first {STEPS} of {len(trained)} steps, {last:.2f} in the last.",
-            f"Imitation {sft_s:.0f} s, GRPO {grpo_s:.0f} s; seed {arguments.seed}.",
+            f"Imitation {taken}, GRPO {grpo_s:.0f} s; seed {arguments.seed}.",
             # Where the runs were kept is the machine's own affair.
-            f"`{re.sub(r' --folder [^ ]+', '', command())}`\n\n{machine('torch', 'transformers')}",
+            f"`{re.sub(r' --(folder|start) [^ ]+', '', command())}`\n\n{machine('torch', 'transformers')}",
         ]
     )
     before, after = judged["imitation"][0], judged["GRPO"][0]
