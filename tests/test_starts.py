@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from rollwright.assembly import open_starts, taught_groups
 from rollwright.curriculum import UniformCurriculum
@@ -23,9 +27,12 @@ from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, L
 from rollwright.rollout.ahead import finished
 from rollwright.settings import LoopConfig, RolloutSettings, StartSettings
 from rollwright.starts import StartPool, Visited, cluster_values, scaled_within
-from rollwright.types import Group, Message, Span, Start, StopReason, Waypoint
+from rollwright.store import TrajectoryStore
+from rollwright.tracking import read_metrics
+from rollwright.types import Group, Message, Span, Start, StopReason, Timings, Waypoint
 from rollwright.waypoints import from_row, to_row, waypoints_of
 
+ROOT = Path(__file__).parents[1]
 LOCK = combination_lock.combination(6, 2)
 
 
@@ -479,9 +486,10 @@ def solved_after_training(length: int, *, seed: int, snapshots: bool) -> bool:
 
 @pytest.mark.slow
 def test_snapshot_starts_open_a_lock_that_stays_closed_without_them() -> None:
-    """A guess opens 20 dials once in 2^21 - 2 turns; from a snapshot of the last dial, once in two episodes."""
-    assert [solved_after_training(20, seed=seed, snapshots=True) for seed in range(3)] == [True] * 3
-    assert [solved_after_training(20, seed=seed, snapshots=False) for seed in range(3)] == [False] * 3
+    """A guess opens 14 dials once in 2^15 - 2 turns: of runs of 8,000 one in five is lucky."""
+    with_them = [solved_after_training(14, seed=seed, snapshots=True) for seed in range(4)]
+    without = [solved_after_training(14, seed=seed, snapshots=False) for seed in range(4)]
+    assert all(with_them) and sum(without) <= 1
 
 
 def test_a_world_without_snapshots_or_teachers_refuses_them() -> None:
@@ -523,3 +531,56 @@ def test_the_lock_opens_by_its_digits_alone() -> None:
 def test_locks_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"text\.combination_lock|max_turns"):
         combination_lock.build(**options)
+
+
+# With a model, through a recipe
+
+SMALL = (
+    "world.name=text.combination_lock",
+    "world.options={lengths: [4], max_turns: 12}",
+    "model.path=tiny",
+    "model.tiny_hidden=32",
+    "model.tiny_layers=1",
+    "rollout.max_turns=12",
+    "rollout.max_action_tokens=4",
+    "rollout.groups_per_step=4",
+    "rollout.group_size=2",
+    "rollout.parallel_episodes=8",
+    "rollout.schedule=rounds",
+    "starts=snapshots",
+    "evaluation.seeds_per_task=1",
+    "evaluation.max_turns=2",
+    "run.checkpoint_every=1",
+)
+
+
+def run_grpo(folder: Path, *words: str) -> None:
+    command = [sys.executable, "recipes/grpo.py", "recipes/text/maze_grpo.yaml", *SMALL, f"run.folder={folder}", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def episodes(folder: Path) -> list[Any]:
+    store = TrajectoryStore(folder / "trajectories", mode="read")
+    return [
+        replace(t, wall_s=0.0, turns=tuple(replace(u, timings=Timings()) for u in t.turns))
+        for t in store.iter_trajectories()
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["own", "teacher"])
+def test_a_stopped_run_with_snapshot_starts_goes_on_with_the_same_bits(source: str, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_grpo(whole, f"starts.source={source}", "run.steps=3")
+    run_grpo(parts, f"starts.source={source}", "run.steps=2")
+    run_grpo(parts, f"starts.source={source}", "run.steps=3")
+    both = [{t.id: t for t in episodes(folder) if t.task.split == "train"} for folder in (whole, parts)]
+    assert both[0] == both[1] and len(both[0]) == 3 * 4 * 2
+    kinds = Counter(t.start.kind for t in both[0].values())
+    assert kinds["snapshot"] >= 4 and kinds["initial"] >= 1
+    assert all(t.start == Start() for t in episodes(whole) if t.task.split != "train")
+    one, two = (load_file(folder / "policy" / "model.safetensors") for folder in (whole, parts))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    rows = [row for row in read_metrics(whole / "metrics.jsonl") if "starts/snapshot_frac" in row]
+    assert len(rows) == 3 and rows[-1]["starts/waypoints_count"] > 0
