@@ -65,7 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     train, held_out = split_cases(cases, held_out_frac=config.data.held_out_frac, seed=config.run.seed)
     folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
     prompt = OutcomePrompt(max_actions=config.data.max_actions)
-    start = starting_model(config.model, train, prompt, folder.path, max_length=config.fit.max_length)
+    sizes = {"max_length": config.fit.max_length, "seed": config.run.seed}
+    start = starting_model(config.model, train, prompt, folder.path, **sizes)
 
     codec = open_codec(start)
     answers = answer_ids(codec, prompt)

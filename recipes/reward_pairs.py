@@ -80,7 +80,8 @@ def main(argv: list[str] | None = None) -> None:
     pairs_of(held_out, per_case=1, seed=config.run.seed)  # what could not be judged afterwards is refused now
     folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
     prompt = OutcomePrompt(max_actions=config.data.max_actions)
-    start = starting_model(config.model, train, prompt, folder.path, max_length=config.fit.max_length)
+    sizes = {"max_length": config.fit.max_length, "seed": config.run.seed}
+    start = starting_model(config.model, train, prompt, folder.path, **sizes)
 
     codec = open_codec(start)
     prompts = [prompt_ids(codec, prompt, case.evidence, config.fit.max_length) for case in train]

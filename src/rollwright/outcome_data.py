@@ -100,9 +100,9 @@ def _unit(seed: int, evidence: Evidence) -> float:
 
 
 def starting_model(
-    settings: JudgeModel, cases: Sequence[Case], prompt: OutcomePrompt, run_folder: Path, *, max_length: int
+    settings: JudgeModel, cases: Sequence[Case], prompt: OutcomePrompt, run_folder: Path, *, max_length: int, seed: int
 ) -> Path:
-    """The folder of the model to train; `tiny` is made from the words of the training cases.
+    """The folder of the model to train; `tiny` is made from the words of the training cases, its weights by the seed.
 
     Raises:
         FileNotFoundError: no such model.
@@ -120,4 +120,5 @@ def starting_model(
         hidden=settings.tiny_hidden,
         layers=settings.tiny_layers,
         context_length=max_length,
+        seed=seed,
     )

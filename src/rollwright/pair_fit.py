@@ -11,7 +11,7 @@ import numpy as np
 from rollwright.assembly import resolve_precision
 from rollwright.errors import DataError, MissingDependency
 from rollwright.outcome_data import Case
-from rollwright.sft import FitSettings
+from rollwright.sft import FitSettings, stop_after
 
 Pair = tuple[int, int]
 
@@ -110,6 +110,7 @@ def fit_pairs(
         ),
         train_dataset=Dataset.from_list([{"chosen_ids": list(a), "rejected_ids": list(b)} for a, b in rows]),
         processing_class=tokenizer,
+        callbacks=[stop_after(settings.max_minutes)] if settings.max_minutes else None,
     )
     trainer.train()
     target = folder / name

@@ -96,7 +96,7 @@ def fit(
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[_stop_after(settings.max_minutes)] if settings.max_minutes else None,
+        callbacks=[stop_after(settings.max_minutes)] if settings.max_minutes else None,
     )
     trainer.train()
     target = folder / name
@@ -105,7 +105,7 @@ def fit(
     return target
 
 
-def _stop_after(minutes: float) -> Any:
+def stop_after(minutes: float) -> Any:
     """A trainer callback that ends training after so many minutes of wall clock."""
     from transformers import TrainerCallback
 
