@@ -136,20 +136,22 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("digirl", ["step_critic.batch_size=8", "instruction_critic.batch_size=4", "algorithm.actor=awr"]),
-        ("archer", ["critic.batch_size=8", "critic.updates=2", "algorithm.batch_size=8", "rollout.group_size=1"]),
+        ("digirl", ["step_critic.batch_size=8", "algorithm.actor=awr", "~algorithm.top_frac"]),
+        ("archer", ["critic.batch_size=8", "critic.updates=2", "algorithm.warmup_steps=0"]),
     ],
 )
 def test_weights_rest_bit_by_bit_while_the_buffer_warms_up(name: str, words: list[str], tmp_path: Path) -> None:
-    folder = run_recipe(name, tmp_path / "run", *words, "replay.warmup_turns=30")
+    """Four episodes of at most five turns a step: one step is too few for 24 turns, two steps are not."""
+    words = [*words, "algorithm.batch_size=8", "algorithm.actor_updates=2", "replay.warmup_turns=24"]
+    folder = run_recipe(name, tmp_path / "run", *words)
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "replay/turns_count" in row]
-    assert [row["replay/turns_count"] for row in rows] == [20.0, 40.0, 60.0]
-    assert rows[0]["replay/warmup_frac"] == pytest.approx(2 / 3) and rows[1]["replay/warmup_frac"] == 1.0
+    assert rows[0]["replay/turns_count"] <= 20 and rows[0]["replay/warmup_frac"] < 1
+    assert rows[1]["replay/turns_count"] > 25 and rows[1]["replay/warmup_frac"] == 1
+    updated = ["optim/loss" in row or "optim/grad_norm" in row for row in rows]
+    assert updated == [False, True, True]
     saved = [weights(step) for step in sorted((folder / "checkpoints").glob("step_*"))]
-    start = weights(folder / "tiny_model")
-    policy = {key.split("/", 1)[1]: value for key, value in saved[0].items()}
-    same = [torch.equal(policy[key.split("/", 1)[1]], value) for key, value in start.items() if "head" not in key]
-    assert same and all(same), "nothing may move while the buffer warms up"
-    moved = [not torch.equal(saved[0][key], value) for key, value in saved[1].items()]
-    assert any(moved), "after it, learning begins"
-    assert len(TrajectoryStore(folder / "trajectories", mode="read")) >= 12
+    begun = {key.rpartition("/")[2]: value for key, value in weights(folder / "tiny_model").items()}
+    first = {key.rpartition("/")[2]: value for key, value in saved[0].items()}
+    both = begun.keys() & first.keys()
+    assert len(both) >= 5 and all(torch.equal(begun[key], first[key]) for key in both)
+    assert any(not torch.equal(saved[0][key], saved[1][key]) for key in saved[0]), "after it, learning begins"
