@@ -194,6 +194,51 @@ def test_halves_are_not_joined() -> None:
     assert shares(joined, count=2)[1]["A", 2] == {"on": 1}
 
 
+def straying_walks(per_start: int) -> list[Trajectory]:
+    """Walks of the small maze with 15 shortest moves in 100; those that never arrive are left out."""
+    world = build(maze="umaze", wording="compact", teacher_optimal_frac=0.15, max_turns=40)
+    walks = []
+    for task in world.tasks("train"):
+        for number in range(per_start):
+            env, teacher = world.make(), world.teacher(task)
+            seen, turns = env.reset(task, episode_seed("train", task.id, number)).text, []
+            while True:
+                action = teacher.act(env, Observation(text=seen))
+                result = env.step(action)
+                turns.append(step(seen, action, sum(result.rewards.values())))
+                if result.terminated or result.truncated:
+                    break
+                seen = result.observation.text if isinstance(result.observation, Observation) else result.observation
+            walks += [episode(*turns)] if result.terminated else []
+    return walks
+
+
+def asked_for(target: float, levels: ReturnLevels, table: dict[tuple[str, int], Counter[str]]) -> float:
+    """Mean return over the test starts of the most frequent action at each state and level (else the next lower)."""
+    world = ReturnTargets(build(maze="umaze", wording="compact", max_turns=100), levels, target)
+    earned = []
+    for task in world.tasks("test"):
+        env, total, over = world.make(), 0.0, False
+        seen = env.reset(task, episode_seed("test", task.id))
+        while not over:
+            state, _, line = seen.text.rpartition("\n")
+            near = sorted(range(1, levels.count + 1), key=lambda k, at=int(line): (k > at, abs(k - at)))  # type: ignore[misc]
+            counts = next(table[state, k] for k in near if (state, k) in table)
+            result = env.step(counts.most_common(1)[0][0])
+            total += sum(result.rewards.values())
+            seen, over = result.observation, result.terminated or result.truncated
+        earned.append(total)
+    return sum(earned) / len(earned)
+
+
+def test_returns_follow_what_is_asked_for() -> None:
+    """A table learned from straying walks of the small maze, whose best return from the test start is -4."""
+    levels, table = shares(straying_walks(60), count=6)
+    levels = replace(levels, line="{level}")
+    good, middling, bad = [asked_for(target, levels, table) for target in (-4.0, -10.0, -16.0)]
+    assert good >= -7 and -14 <= middling <= -6 and -22 <= bad <= -10, (good, middling, bad)
+
+
 def test_a_world_of_coroutines_is_told_too() -> None:
     class Slow:
         async def reset(self, task: Task, seed: int) -> str:
