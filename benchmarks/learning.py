@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py --methods grpo ppo filtered_bc digirl archer --world maze --seeds 5
     python benchmarks/learning.py --methods bc filtered_bc_offline archer_offline --world maze --seeds 5   from a store
+    python benchmarks/learning.py --methods bc filtered_bc_offline mc ilql --world maze_parts --seeds 5    walks to join
 
 Every run is a recipe with its own YAML, started as a user would start it. Online methods get the same number of
 episodes; offline methods the same store and the same number of optimiser steps of the policy. The table gives the
@@ -48,13 +49,14 @@ class Method:
 class World:
     """How the start is made, how the store is filled, and what counts as having learned it."""
 
-    start: tuple[str, str]
-    data: tuple[str, str]
+    start: tuple[str, ...]
+    data: tuple[str, ...]
     threshold: float
     methods: dict[str, Method]
 
 
 OFFLINE = ("algorithm.offline_steps=100000",)
+SAMPLED = "evaluation.temperature=1"
 WORLDS = {
     "maze": World(
         start=("sft.py", "text/maze_sft.yaml"),
@@ -109,7 +111,30 @@ WORLDS = {
                 words=(*OFFLINE, "algorithm.critic=iql", "algorithm.actor=awr", "algorithm.actor_updates=20"),
             ),
         },
-    )
+    ),
+    # Walks that stay in their part of the maze: only a method that joins them leaves the arms. Everybody acts by
+    # sampling, as LMRL-Gym does; greedily, the walkers' 15% of optimal moves would be the mode of plain BC.
+    "maze_parts": World(
+        start=("sft.py", "text/maze_sft.yaml", "world.options.teacher_stays=true"),
+        data=("collect.py", "text/maze_parts_collect.yaml"),
+        threshold=0.9,
+        methods={
+            "bc": Method(
+                recipe="filtered_bc.py",
+                settings="text/maze_filtered.yaml",
+                per_step=0,
+                words=(*OFFLINE, "algorithm.top_frac=1", SAMPLED),
+            ),
+            "filtered_bc_offline": Method(
+                recipe="filtered_bc.py",
+                settings="text/maze_filtered.yaml",
+                per_step=0,
+                words=(*OFFLINE, "algorithm.score=success", "algorithm.positive_only=true", SAMPLED),
+            ),
+            "mc": Method(recipe="mc.py", settings="text/maze_mc.yaml", per_step=0, words=(SAMPLED,)),
+            "ilql": Method(recipe="ilql.py", settings="text/maze_ilql.yaml", per_step=0, words=(SAMPLED,)),
+        },
+    ),
 }
 
 
@@ -220,6 +245,15 @@ def report(results: dict[str, list[Outcome]], generator: np.random.Generator) ->
     return table([*heads, "minutes to threshold", "minutes"], rows), data
 
 
+def keep(path: Path, section: list[str]) -> None:
+    """Put the section into the file, in place of the one with the same heading."""
+    before = path.read_text(encoding="utf-8") if path.exists() else "# Methods against each other\n"
+    head, *others = before.split("\n## ")
+    others = [other for other in others if other.splitlines()[0] != section[0].removeprefix("## ")]
+    parts = [head.strip(), *(f"## {other.strip()}" for other in others), "\n".join(section)]
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", choices=sorted(WORLDS), default="maze")
@@ -243,9 +277,11 @@ def main() -> None:
             train(world.methods[name], seed, folder / name / str(seed), start, store, arguments)
             results.setdefault(name, []).append(read(folder / name / str(seed), world.threshold))
     text, data = report(results, np.random.default_rng(0))
-    lines = [f"# Methods on {arguments.world}", "", f"`{command()}`", "", machine("torch", "transformers"), "", text]
+    chosen = [world.methods[name].per_step > 0 for name in arguments.methods]
+    group = "online" if all(chosen) else "from both" if any(chosen) else "from a store"
+    lines = [f"## {arguments.world}, {group}", "", f"`{command()}`", "", machine("torch", "transformers"), "", text]
     print("\n".join(lines))
-    (RESULTS / "learning.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    keep(RESULTS / "learning.md", lines)
     if arguments.json:
         print(json.dumps({"benchmark": "learning", "world": arguments.world, "methods": data}), flush=True)
 

@@ -53,6 +53,7 @@ LAYERS = (
         "outcome_data",
         "outcome_model",
         "rescoring",
+        "token_q",
         "token_steps",
         "turn_critic",
         "update_step",

@@ -1,0 +1,72 @@
+"""Monte-Carlo Q-learning on stored episodes, token by token; acting adds beta * Q to a frozen policy.
+
+    for each step:
+        draw      whole trajectories from the stores
+        targets   G = discounted reward-to-go, gamma per action token
+        critic    0.5 (Q(s, a) - G)^2 + w_cql CE(Q(s, .), a), means over action tokens
+    act           softmax(logits of the policy + beta * Q)
+
+The value of having behaved as the data do and going on so: it cannot join the good half of one walk to that of another,
+which ILQL (recipes/ilql.py) can. The policy itself is not trained; give it a BC model. Source: arXiv:2311.18232
+(LMRL-Gym's MC); docs/methods/ilql.md.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/mc.py recipes/text/maze_mc.yaml
+"""
+
+from __future__ import annotations
+
+from rollwright.generation.launch_env import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+import sys  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from rollwright.assembly import open_vocabulary_critic  # noqa: E402
+from rollwright.config import load_config  # noqa: E402
+from rollwright.plan import plan_text  # noqa: E402
+from rollwright.settings import LoopConfig, ReplaySettings  # noqa: E402
+from rollwright.token_q import StoredChains, TokenQSettings, decode_with, token_q_loss  # noqa: E402
+from rollwright.training import Training  # noqa: E402
+
+
+class McConfig(LoopConfig):
+    """Everything a Monte-Carlo run reads."""
+
+    algorithm: TokenQSettings = TokenQSettings()
+    replay: ReplaySettings = ReplaySettings()
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(McConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    algorithm = config.algorithm
+    with Training.start(config) as run:
+        chains = StoredChains.open(config.replay.stores, run.learner.policy)
+        critic = open_vocabulary_critic(
+            config,
+            run.learner,
+            q_heads=1,
+            width=algorithm.width,
+            bias=algorithm.bias,
+            learning_rate=algorithm.learning_rate,
+            polyak=None,
+        )
+        run.attach(critic)
+        decode_with(run.engine, critic.module, beta=algorithm.beta)
+        for step in run.steps():
+            draws = np.random.default_rng([config.run.seed, step])  # a resumed run draws the same
+            metrics: dict[str, float] = {}
+            with run.learning():
+                for _ in range(algorithm.updates):
+                    steps = chains.draw(draws, algorithm.trajectories)
+                    returns = steps.returns(algorithm.gamma)
+                    metrics = critic.update_tokens(
+                        steps.segments, token_q_loss(returns, cql_weight=algorithm.cql_weight)
+                    )
+                    metrics["critic/target_mean"] = float(returns.mean())
+            run.finish(step, [], metrics)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What ILQL and Monte-Carlo Q-learning share: chains out of stores, the targets and loss of a token, acting with Q.
+
+The losses are LMRL-Gym's: means over action tokens, squares halved. Sources: arXiv:2206.11871, arXiv:2311.18232.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from rollwright import offpolicy
+from rollwright.batching import Segment
+from rollwright.config import Config
+from rollwright.errors import ConfigError
+from rollwright.generation.base import Engine
+from rollwright.replay import TurnTable, keep_trajectories, valid_turns
+from rollwright.token_steps import TokenSteps, token_steps
+from rollwright.value_learner import ReadingLoss, Readings
+from rollwright.values import expectile_loss, td_target
+
+
+class TokenQSettings(Config):
+    """What both methods set: discount, conservatism, fitting, decoding."""
+
+    gamma: float = Field(0.99, ge=0, le=1, description="Discount per action token.")
+    cql_weight: float = Field(0.5, ge=0, description="Weight of the conservative term.")
+    beta: float = Field(16.0, ge=0, description="What Q weighs beside the policy's logits; 0 acts as the policy.")
+    updates: int = Field(50, ge=1, description="Optimiser steps for one step of the run.")
+    trajectories: int = Field(8, ge=1, description="Trajectories of one optimiser step.")
+    learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate for the critic.")
+    width: int = Field(256, ge=1, description="Hidden layer of the heads.")
+    bias: float = Field(0.0, description="Where all values start; near the mean return spares a long way.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredChains:
+    """Whole trajectories of some stores, drawn as chains of action tokens. Made by `open`."""
+
+    table: TurnTable
+    turns: NDArray[Any]
+    owners: NDArray[Any]
+
+    @classmethod
+    def open(cls, stores: Sequence[str], policy: nn.Module) -> StoredChains:
+        """All trajectories that may be learned from.
+
+        Raises:
+            ConfigError: no store is named.
+            DataError: nothing tells good episodes from bad ones, or the ids are another tokenizer's.
+        """
+        if not stores:
+            raise ConfigError("a token-level Q learns from stored trajectories: name some in replay.stores")
+        table = TurnTable(*stores)
+        turns = valid_turns(table)
+        offpolicy.require_outcomes(table, turns)
+        offpolicy.require_vocabulary(table, turns, offpolicy.vocab_size(policy))
+        return cls(table=table, turns=turns, owners=np.unique(table.owners()[turns]))
+
+    def draw(self, draws: np.random.Generator, count: int) -> TokenSteps:
+        """So many trajectories, uniformly; one that is drawn twice counts once."""
+        return token_steps(
+            self.table, keep_trajectories(self.table, draws.choice(self.owners, count), among=self.turns)
+        )
+
+
+class Reads(Protocol):
+    """A critic with a slow copy, as far as targets need it."""
+
+    def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]: ...
+
+
+def implicit_targets(critic: Reads, steps: TokenSteps, *, gamma: float) -> tuple[Tensor, Tensor]:
+    """What Q is regressed on, r + gamma V(next action state), and V, the smaller slow Q of the token. [N] each.
+
+    After the last token of an ended trajectory comes nothing, after a cut one the value of the next prompt.
+    """
+    readings = steps.readings
+    after = steps.next_values(critic.read_tokens(readings)["v"][0])
+    wanted_q = td_target(steps.rewards, after, torch.zeros_like(steps.rewards).bool(), gamma=gamma)
+    slow = critic.read_tokens(readings, slow=True)["q"][:, : len(steps.rewards)]
+    return wanted_q, slow.min(dim=0).values
+
+
+def token_q_loss(targets: Tensor, *, cql_weight: float) -> ReadingLoss:
+    """0.5 (Q_j(s, a) - y)^2 + w_cql CE(Q_j(s, .), a), added over the heads, per action token."""
+
+    def loss(values: Readings, places: Tensor) -> Tensor:
+        wanted = targets.to(places.device)[places]
+        return 0.5 * (values["q"] - wanted).square().sum(dim=0) + cql_weight * values["cql"].sum(dim=0)
+
+    return loss
+
+
+def implicit_loss(targets: Tensor, wanted_v: Tensor, *, cql_weight: float, expectile: float) -> ReadingLoss:
+    """`token_q_loss`, and half the expectile regression of V."""
+    q_loss = token_q_loss(targets, cql_weight=cql_weight)
+
+    def loss(values: Readings, places: Tensor) -> Tensor:
+        wanted = wanted_v.to(places.device)[places]
+        return q_loss(values, places) + 0.5 * expectile_loss(values["v"][0], wanted, tau=expectile)
+
+    return loss
+
+
+def decode_with(engine: Engine, critic: nn.Module, *, beta: float) -> None:
+    """From here on the engine samples from softmax(logits + beta * Q).
+
+    Raises:
+        ConfigError: the engine cannot change its logits.
+    """
+    from rollwright.generation.transformers_engine import TransformersEngine
+    from rollwright.vocabulary_critic import Perturbation
+
+    if not isinstance(engine, TransformersEngine):
+        raise ConfigError(f"decoding with a Q over the vocabulary needs engine=transformers, not {engine.name}")
+    engine.perturb(Perturbation(critic=critic, beta=beta))  # type: ignore[arg-type]
