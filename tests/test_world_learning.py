@@ -55,6 +55,13 @@ def test_grpo_learns_a_family_of_sites(tmp_path: Path) -> None:
     assert after.point > 0.85 and after.low > before.high
 
 
+def test_grpo_learns_a_family_of_the_phone(tmp_path: Path) -> None:
+    run = learn(tmp_path, "device/phone")
+    before, after = (success(run, name, episodes=150) for name in ("start", "final"))
+    assert before.point < 0.75, "the start must leave something to learn"
+    assert after.point > 0.8 and after.low > before.high
+
+
 @pytest.mark.sandbox
 @pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "available")
 def test_grpo_learns_a_family_of_programs(tmp_path: Path) -> None:
