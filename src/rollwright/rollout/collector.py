@@ -16,8 +16,9 @@ from rollwright.env import World
 from rollwright.errors import ContextOverflow, EnvironmentFault, ReplayMismatch, StalledRollout
 from rollwright.generation.base import Sampling
 from rollwright.rollout.actors import Actor
+from rollwright.rollout.answers import checked_observation
 from rollwright.rollout.context import Context
-from rollwright.rollout.episode import Episode, EpisodeRequest, Limits, Status, checked_observation
+from rollwright.rollout.episode import Episode, EpisodeRequest, Limits, Status
 from rollwright.rollout.faults import FaultLog
 from rollwright.rollout.host import EnvHost
 from rollwright.rollout.loop import LoopThread
