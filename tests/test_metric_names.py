@@ -21,6 +21,8 @@ AREAS = (
     "sft",
     "batch",
     "curriculum",
+    "starts",
+    "replay",
     "ledger",
     "archer",
     "bc",
