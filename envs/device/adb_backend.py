@@ -28,7 +28,7 @@ from .adb_files import SCRATCH
 from .adb_server import PhoneServer
 from .adb_shell import quote
 from .apps import installed
-from .phone import Setup
+from .setup import Setup
 from .storage import Row, Value
 from .tree import from_xml
 from .widgets import Widget

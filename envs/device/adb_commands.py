@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from .adb_files import Files
 from .adb_shell import CommandError, Io, Program
-from .phone import Phone, Setup
+from .handset import Phone
+from .setup import Setup
 from .tree import to_xml
 
 DENSITY = 420

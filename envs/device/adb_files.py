@@ -9,7 +9,7 @@ import posixpath
 import stat
 from typing import NamedTuple
 
-from .phone import Phone
+from .handset import Phone
 
 SCRATCH = "/data/local/tmp"
 MAX_SCRATCH_BYTES = 64 << 20

@@ -22,7 +22,7 @@ from rollwright.errors import EnvironmentUnavailable
 from . import adb_wire as wire
 from .adb_commands import Handset
 from .adb_services import Channel, Service, open_service
-from .phone import Phone
+from .handset import Phone
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 30.0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from .adb_commands import DENSITY, Command, Handset
 from .adb_shell import CommandError, Io
 from .app import App
-from .phone import Phone
+from .handset import Phone
 from .widgets import HEIGHT, WIDTH
 
 _FIRST_PID = 2000

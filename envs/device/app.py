@@ -16,7 +16,7 @@ from . import widgets as w
 from .storage import Value
 
 if TYPE_CHECKING:
-    from .phone import Phone
+    from .handset import Phone
 
 Handler = w.Handler
 Screen = Callable[["Ui"], w.Widget]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from .phone import Phone, Setup
+from .handset import Phone
+from .setup import Setup
 from .storage import Row, Value
 from .widgets import Widget
 

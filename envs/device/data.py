@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .apps import browser, calendar, clock, contacts, dialer, mail, messages, notes, shop, tasks
-from .phone import START_MS, Distractors, Setup
+from .setup import START_MS, Distractors, Setup
 from .storage import Value
 
 DAY_MS = 86_400_000

@@ -13,7 +13,7 @@ from . import widgets as w
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .phone import Phone
+    from .handset import Phone
 
 _INK, _GREY, _PAPER, _LINE, _ACCENT = "#202124", "#5f6368", "#ffffff", "#dadce0", "#1a73e8"
 _DARK = {_INK: "#e8eaed", _GREY: "#9aa0a6", _PAPER: "#202124", _LINE: "#3c4043"}

@@ -14,7 +14,7 @@ from .app import App
 from .setup import Distractors
 
 if TYPE_CHECKING:
-    from .phone import Phone
+    from .handset import Phone
 
 _NOTICE_ONE_IN = {"none": 0, "some": 14, "many": 7}
 _SLOW_ONE_IN = {"none": 0, "some": 6, "many": 3}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .apps import contacts, dialer
 from .backend import DeviceState
 from .data import DAY_MS, Data, new_name
-from .phone import START_MS
+from .setup import START_MS
 from .task import Hands, Params, Template, matching
 from .templates_people import AboutContact, open_card
 

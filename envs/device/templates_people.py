@@ -11,7 +11,7 @@ from rollwright.types import Split
 from .apps import contacts, messages
 from .backend import DeviceState
 from .data import MESSAGES, Data, new_name, new_phone_number, some_words
-from .phone import START_MS
+from .setup import START_MS
 from .task import Difficulty, Hands, Params, Template, count, matching, same_answer
 
 

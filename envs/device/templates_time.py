@@ -11,7 +11,7 @@ from rollwright.types import Split
 from .apps import calendar, clock
 from .backend import DeviceState
 from .data import PLACES, Data, next_day, some_words
-from .phone import START_MS
+from .setup import START_MS
 from .task import Difficulty, Hands, Params, Template, count, matching, same_answer
 
 

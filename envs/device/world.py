@@ -32,7 +32,7 @@ from .actions import GRAMMAR, ActionError, carry_out, parse_action
 from .apps import installed
 from .backend import Backend, InProcess, Phones
 from .data import base_data
-from .phone import Distractors
+from .setup import Distractors
 from .task import Difficulty, GiveUp, Hands, Params, Template
 from .tree import Element, elements, to_html, to_lines, to_xml
 
