@@ -77,9 +77,9 @@ class WrittenGenerator:
             for turn in range(self.rounds):
                 seed = draws_of(self.seed, "written", key, place, turn).randrange(2**31)
                 for instruction in self._ask(group, each, seed, name):
-                    task = self.world.task_of(instruction, like=group[0])
-                    if task is not None:
-                        made.setdefault(task.id, task)
+                    new = self.world.task_of(instruction, like=group[0])
+                    if new is not None:
+                        made.setdefault(new.id, new)
         return list(made.values())
 
     def _ask(self, group: Sequence[Task], count: int, seed: int, name: str) -> list[str]:
