@@ -537,6 +537,7 @@ def test_locks_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
 
 SMALL = (
     "world.name=text.combination_lock",
+    "~world.options.wording",
     "world.options={lengths: [4], max_turns: 12}",
     "model.path=tiny",
     "model.tiny_hidden=32",
@@ -548,6 +549,7 @@ SMALL = (
     "rollout.parallel_episodes=8",
     "rollout.schedule=rounds",
     "starts=snapshots",
+    "starts.frac=0.5",
     "evaluation.seeds_per_task=1",
     "evaluation.max_turns=2",
     "run.checkpoint_every=1",
