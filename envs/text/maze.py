@@ -38,7 +38,7 @@ Wording = Literal["lmrl", "compact"]
 Starts = Literal["held_out", "all"]
 Outcome = Literal["playing", "success", "failure"]
 
-SUCCESS, GOAL = "Success\n", "Walk to the goal."
+SUCCESS, FAILURE, GOAL = "Success\n", "Failure\n", "Walk to the goal."
 MOVES: dict[str, Cell] = {"move up": (-1, 0), "move down": (1, 0), "move left": (0, -1), "move right": (0, 1)}
 _OPPOSITE = {"move up": "move down", "move down": "move up", "move left": "move right", "move right": "move left"}
 # The order in which the benchmark lists walls, and its words for them.
@@ -348,11 +348,11 @@ class MazeWorld:
         return Walker(self._optimal_frac, part=self.layout.part_of(start) if self._teacher_stays else None)
 
     def texts(self) -> list[str]:
-        """Everything that is said in this maze, for a tokenizer made to measure."""
+        """Everything that is said in this maze, and the benchmark's word for a time-out, which its logs hold."""
         cells = [*self.layout.starts, self.layout.goal]
         seen = [describe(self.layout, cell, self.variant, self.wording) for cell in cells]
         slips = [slip_sentence(self.wording) + text for text in seen[:1]]
-        return [self.instructions, GOAL, SUCCESS, *slips, *seen, *MOVES]
+        return [self.instructions, GOAL, SUCCESS, FAILURE, *slips, *seen, *MOVES]
 
     def close(self) -> None:
         """Nothing is held."""
