@@ -10,12 +10,16 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export VLLM_LOGGING_LEVEL ?= ERROR
 
+# As many test processes as cores and memory allow (8 GB each, four at most); one where a GPU would have to be shared.
+TEST_WORKERS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || awk -v cores=$$(nproc 2>/dev/null || echo 1) \
+	'/MemTotal/ {n = int($$2 / 8e6); n = n < cores ? n : cores; n = n < 4 ? n : 4; print (n > 1 ? n : 1)}' /proc/meminfo)
+
 .PHONY: help setup demo test check bench docs clean
 
 help:
 	@echo "make setup    virtual environment, packages, browser"
 	@echo "make demo     teach SmolLM2 to use web pages: demonstrations, SFT, GRPO, evaluation   ARGS='key=value ...'"
-	@echo "make test     the whole suite                                                         ARGS='-k name'"
+	@echo "make test     the whole suite                                        ARGS='-k name' TEST_WORKERS=1"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    every benchmark, results in benchmarks/results/"
 	@echo "make docs     docs/configuration.md from the recipes' own help"
@@ -27,7 +31,8 @@ demo: setup
 	$(LAUNCH) recipes/demo.py $(ARGS)
 
 test: setup
-	$(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=$$(( ($(OMP_NUM_THREADS) + $(TEST_WORKERS) - 1) / $(TEST_WORKERS) )) \
+		$(PY) -m pytest $(if $(filter-out 1,$(TEST_WORKERS)),-n $(TEST_WORKERS) --dist loadfile) $(ARGS)
 
 check: setup
 	$(PY) -m ruff check .
