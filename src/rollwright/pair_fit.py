@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rollwright.assembly import resolve_precision
 from rollwright.errors import DataError, MissingDependency
 from rollwright.outcome_data import Case
-from rollwright.sft import FitSettings, stop_after
+from rollwright.sft import FitSettings, stop_after, trainer_arguments
 
 Pair = tuple[int, int]
 
@@ -86,27 +85,12 @@ def fit_pairs(
         start, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
     )
     model.config.pad_token_id = tokenizer.pad_token_id
-    on_cpu = not torch.cuda.is_available()
     trainer = RewardTrainer(
         model=model,
         args=RewardConfig(
             output_dir=str(folder / "pairs"),
-            per_device_train_batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            num_train_epochs=settings.epochs,
-            max_steps=settings.max_steps,
-            lr_scheduler_type="linear",
-            warmup_steps=2,
-            bf16=resolve_precision(settings.precision) == "bfloat16",
-            use_cpu=on_cpu,
-            dataloader_pin_memory=not on_cpu,
-            gradient_checkpointing=False,
+            **trainer_arguments(settings, seed=seed),
             center_rewards_coefficient=centre or None,
-            logging_steps=5,
-            save_strategy="no",
-            report_to=[],
-            seed=seed,
-            max_length=settings.max_length,
         ),
         train_dataset=Dataset.from_list([{"chosen_ids": list(a), "rejected_ids": list(b)} for a, b in rows]),
         processing_class=tokenizer,

@@ -58,7 +58,6 @@ def fit(
     Raises:
         MissingDependency: TRL is not installed.
     """
-    import torch
     from datasets import Dataset
 
     from rollwright.models import load_policy
@@ -69,25 +68,10 @@ def fit(
         raise MissingDependency("supervised fine-tuning uses TRL: pip install 'rollwright[trl]'") from error
 
     model, tokenizer = load_policy(start, "float32")
-    on_cpu = not torch.cuda.is_available()
     arguments = SFTConfig(
         output_dir=str(folder / "sft"),
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        lr_scheduler_type="linear",
-        warmup_steps=2,
-        bf16=resolve_precision(settings.precision) == "bfloat16",
-        use_cpu=on_cpu,
-        dataloader_pin_memory=not on_cpu,
-        gradient_checkpointing=False,
+        **trainer_arguments(settings, seed=seed),
         train_sampling_strategy="group_by_length",
-        logging_steps=5,
-        save_strategy="no",
-        report_to=[],
-        seed=seed,
-        max_length=settings.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
     )
@@ -103,6 +87,30 @@ def fit(
     trainer.save_model(str(target))
     tokenizer.save_pretrained(target)
     return target
+
+
+def trainer_arguments(settings: FitSettings, *, seed: int) -> dict[str, Any]:
+    """What every TRL trainer of ours is told alike."""
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    return {
+        "per_device_train_batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 2,
+        "bf16": resolve_precision(settings.precision) == "bfloat16",
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "gradient_checkpointing": False,
+        "logging_steps": 5,
+        "save_strategy": "no",
+        "report_to": [],
+        "seed": seed,
+        "max_length": settings.max_length,
+    }
 
 
 def stop_after(minutes: float) -> Any:
