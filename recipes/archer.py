@@ -33,8 +33,8 @@ from torch import Tensor  # noqa: E402
 
 from rollwright import offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights  # noqa: E402
-from rollwright.assembly import open_turn_critic  # noqa: E402
 from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.generation.base import Generation  # noqa: E402
 from rollwright.phases import Phases  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402

@@ -30,8 +30,8 @@ from pydantic import Field  # noqa: E402
 
 from rollwright import offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights, digirl, digirl_released  # noqa: E402
-from rollwright.assembly import open_turn_critic  # noqa: E402
 from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.phases import Phases  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402

@@ -31,10 +31,10 @@ from torch import Tensor  # noqa: E402
 
 from rollwright import offpolicy  # noqa: E402
 from rollwright.advantages import gae, whiten  # noqa: E402
-from rollwright.assembly import open_turn_critic  # noqa: E402
 from rollwright.batching import Segment  # noqa: E402
 from rollwright.config import Readers, load_config  # noqa: E402
 from rollwright.credit import FlatBatch, flatten, to_segments  # noqa: E402
+from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.errors import ConfigError  # noqa: E402
 from rollwright.generation.base import Generation  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402

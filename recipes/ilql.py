@@ -24,8 +24,8 @@ import sys  # noqa: E402
 import numpy as np  # noqa: E402
 from pydantic import Field  # noqa: E402
 
-from rollwright.assembly import open_vocabulary_critic  # noqa: E402
 from rollwright.config import load_config  # noqa: E402
+from rollwright.critic_assembly import open_vocabulary_critic  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.settings import LoopConfig, ReplaySettings  # noqa: E402
 from rollwright.token_q import StoredChains, TokenQSettings, decode_with, implicit_loss, implicit_targets  # noqa: E402

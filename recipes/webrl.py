@@ -34,8 +34,8 @@ from pydantic import Field, model_validator  # noqa: E402
 
 from rollwright import offpolicy, replay  # noqa: E402
 from rollwright.advantages import webrl, webrl_released  # noqa: E402
-from rollwright.assembly import open_turn_critic  # noqa: E402
 from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.fixed_policy import FixedPolicy  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.settings import LoopConfig, ReplaySettings, TurnCriticFit  # noqa: E402

@@ -61,7 +61,17 @@ LAYERS = (
         "vocabulary_critic",
         "zero",
     },
-    {"evaluation", "checkpoint", "report", "assembly", "ledger", "pipeline", "resumption"},
+    {
+        "evaluation",
+        "checkpoint",
+        "report",
+        "assembly",
+        "critic_assembly",
+        "start_assembly",
+        "ledger",
+        "pipeline",
+        "resumption",
+    },
     {"training", "sft", "pair_fit"},
     {"cli"},
 )

@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rollwright.assembly import open_starts, taught_groups
 from rollwright.curriculum import UniformCurriculum
 from rollwright.env import episode_seed
 from rollwright.envs.text import combination_lock
@@ -26,6 +25,7 @@ from rollwright.pipeline import Pipeline
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
 from rollwright.rollout.ahead import finished
 from rollwright.settings import LoopConfig, RolloutSettings, StartSettings
+from rollwright.start_assembly import open_starts, taught_groups
 from rollwright.starts import StartPool, Visited, cluster_values, scaled_within
 from rollwright.store import TrajectoryStore
 from rollwright.tracking import read_metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rollwright.components import load
 from rollwright.contexts import AppendOnly, Windowed
-from rollwright.curriculum import UniformCurriculum
-from rollwright.env import SmallLanguage, Taught, World, episode_seed
+from rollwright.env import SmallLanguage, World
 from rollwright.errors import ConfigError
 from rollwright.generation.absent import AbsentEngine
 from rollwright.generation.base import BatchEngine, Engine, Sampling
@@ -25,12 +24,10 @@ from rollwright.rollout import (
     Collector,
     EngineActor,
     FaultLog,
-    GroupRequest,
     Journal,
     JournalledActor,
     Limits,
     RoundsActor,
-    TeacherActor,
 )
 from rollwright.rollout.context import Context
 from rollwright.rollout.spread import Players, SpreadCollector
@@ -41,12 +38,10 @@ from rollwright.settings import (
     ModelSettings,
     RewardSettings,
     RolloutSettings,
-    TurnCriticFit,
     WorldSettings,
 )
-from rollwright.starts import StartPool
 from rollwright.tracking import RunFolder, Tracker
-from rollwright.types import Group, Task, Trajectory
+from rollwright.types import Task, Trajectory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -57,7 +52,6 @@ if TYPE_CHECKING:
     from rollwright.generation.server.make import ServerSetup
     from rollwright.learner import Learner
     from rollwright.ranks import Ranks
-    from rollwright.value_learner import CriticLearner, ValueLearner
 
 
 log = logging.getLogger(__name__)
@@ -205,48 +199,6 @@ def open_collector(
         retries=settings.retries,
         refills=settings.refills,
     )
-
-
-def open_starts(config: LoopConfig, world: World, ranks: Ranks) -> StartPool | None:
-    """The waypoints of a run, where groups may begin at some.
-
-    Raises:
-        ConfigError: the world can neither restore nor repeat an episode, or has no teacher to leave snapshots.
-    """
-    settings = config.starts
-    if settings.name == "initial":
-        return None
-    if world.snapshots == "none":
-        raise ConfigError(f"starts=snapshots: {world.name} has no snapshots, its episodes can only begin at the start")
-    if settings.source == "teacher" and not isinstance(world, Taught):
-        raise ConfigError(f"starts.source=teacher: {world.name} has no teachers; use starts.source=own")
-    horizon = config.rollout.max_turns or world.max_turns
-    return StartPool(settings, seed=config.run.seed, horizon=horizon, writes=ranks.first)
-
-
-def taught_groups(config: LoopConfig, collector: Collector, codec: ChatCodec, tasks: Sequence[Task]) -> list[Group]:
-    """Episodes of the world's teacher whose states the policy may begin at; tasks in shuffled passes, as it has them.
-
-    Raises:
-        ConfigError: no training task has a teacher.
-    """
-    teacher = TeacherActor(collector.world, codec.encode_action)
-    taught = [task for task in tasks if teacher.world.teacher(task) is not None]
-    if not taught:
-        raise ConfigError(f"starts.source=teacher: no training task of {collector.world.name} has a teacher")
-    settings, seed = config.starts, config.run.seed
-    chosen = UniformCurriculum(taught, seed=seed).next(0, settings.episodes)
-    requests = [
-        GroupRequest(
-            key=f"{seed}/teacher/{index}",
-            task=task,
-            seed=episode_seed("train", seed, "teacher", index),
-            size=1,
-            waypoint_every=settings.every,
-        )
-        for index, task in enumerate(chosen)
-    ]
-    return collector.collect_by(teacher, requests)
 
 
 def open_actor(settings: RolloutSettings, engine: Engine, journal: Journal) -> Actor:
@@ -403,73 +355,6 @@ def open_learner(
         critic=critic,
         seed=config.run.seed,
     )
-
-
-def open_turn_critic(
-    config: LoopConfig, learner: Learner, fit: TurnCriticFit, heads: Mapping[str, int], *, name: str, **more: Any
-) -> ValueLearner:
-    """A critic of whole turns that starts from the policy's weights, in the learner's precision.
-
-    Args:
-        heads: name -> how many.
-        more: `bias` of the heads; `polyak` for a slow copy.
-    """
-    import torch
-
-    from rollwright.optimisation import OptimiserSettings
-    from rollwright.turn_critic import TurnCriticSettings
-    from rollwright.value_learner import ValueLearner
-
-    torch.manual_seed(config.run.seed)
-    shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=more.get("bias", 0.0))
-    return ValueLearner(
-        learner.accelerator,
-        learner.policy,
-        shape,
-        OptimiserSettings(learning_rate=fit.learning_rate, max_grad_norm=fit.max_grad_norm),
-        polyak=more.get("polyak"),
-        **_packing_of(config),
-        name=name,
-    )
-
-
-def open_vocabulary_critic(
-    config: LoopConfig,
-    learner: Learner,
-    *,
-    q_heads: int,
-    width: int,
-    bias: float,
-    learning_rate: float,
-    polyak: float | None,
-) -> CriticLearner:
-    """A token-level Q over the vocabulary that starts from the policy's weights, in the learner's precision."""
-    import torch
-
-    from rollwright.optimisation import OptimiserSettings
-    from rollwright.value_learner import CriticLearner
-    from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings
-
-    torch.manual_seed(config.run.seed)
-    return CriticLearner(
-        learner.accelerator,
-        VocabularyQ(learner.policy, VocabularyQSettings(q_heads=q_heads, width=width, bias=bias)),
-        OptimiserSettings(learning_rate=learning_rate),
-        polyak=polyak,
-        **_packing_of(config),
-    )
-
-
-def _packing_of(config: LoopConfig) -> dict[str, Any]:
-    """How a critic packs and computes: as the policy's learner does."""
-    import torch
-
-    bfloat16 = resolve_precision(config.learner.precision) == "bfloat16"
-    return {
-        "token_budget": config.learner.token_budget,
-        "layout": config.learner.layout,
-        "autocast_dtype": torch.bfloat16 if bfloat16 else None,
-    }
 
 
 def open_tracker(folder: RunFolder, config: LoopConfig, learner: Learner) -> Tracker:

@@ -24,13 +24,11 @@ from rollwright.assembly import (
     open_engine,
     open_learner,
     open_reward,
-    open_starts,
     open_tracker,
     open_world,
     players_of,
     policy_folder,
     resolve_precision,
-    taught_groups,
 )
 from rollwright.batching import Segment, segment_of
 from rollwright.checkpoint import Checkpoint, Checkpoints
@@ -56,6 +54,7 @@ from rollwright.reward import Reward, StatefulReward, score_group
 from rollwright.rollout import Collector, FaultLog, Journal, rollout_metrics, score_or_note
 from rollwright.rollout.episode import EpisodeRequest
 from rollwright.settings import LoopConfig
+from rollwright.start_assembly import open_starts, taught_groups
 from rollwright.starts import StartPool
 from rollwright.store import TrajectoryStore
 from rollwright.task_generators import open_generator

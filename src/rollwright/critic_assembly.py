@@ -1,0 +1,80 @@
+"""From a recipe's settings to its critics: whole turns and tokens, packed and computed as the policy's learner does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rollwright.assembly import resolve_precision
+from rollwright.settings import LoopConfig, TurnCriticFit
+
+if TYPE_CHECKING:
+    from rollwright.learner import Learner
+    from rollwright.value_learner import CriticLearner, ValueLearner
+
+
+def open_turn_critic(
+    config: LoopConfig, learner: Learner, fit: TurnCriticFit, heads: Mapping[str, int], *, name: str, **more: Any
+) -> ValueLearner:
+    """A critic of whole turns that starts from the policy's weights, in the learner's precision.
+
+    Args:
+        heads: name -> how many.
+        more: `bias` of the heads; `polyak` for a slow copy.
+    """
+    import torch
+
+    from rollwright.optimisation import OptimiserSettings
+    from rollwright.turn_critic import TurnCriticSettings
+    from rollwright.value_learner import ValueLearner
+
+    torch.manual_seed(config.run.seed)
+    shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=more.get("bias", 0.0))
+    return ValueLearner(
+        learner.accelerator,
+        learner.policy,
+        shape,
+        OptimiserSettings(learning_rate=fit.learning_rate, max_grad_norm=fit.max_grad_norm),
+        polyak=more.get("polyak"),
+        **_packing_of(config),
+        name=name,
+    )
+
+
+def open_vocabulary_critic(
+    config: LoopConfig,
+    learner: Learner,
+    *,
+    q_heads: int,
+    width: int,
+    bias: float,
+    learning_rate: float,
+    polyak: float | None,
+) -> CriticLearner:
+    """A token-level Q over the vocabulary that starts from the policy's weights, in the learner's precision."""
+    import torch
+
+    from rollwright.optimisation import OptimiserSettings
+    from rollwright.value_learner import CriticLearner
+    from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings
+
+    torch.manual_seed(config.run.seed)
+    return CriticLearner(
+        learner.accelerator,
+        VocabularyQ(learner.policy, VocabularyQSettings(q_heads=q_heads, width=width, bias=bias)),
+        OptimiserSettings(learning_rate=learning_rate),
+        polyak=polyak,
+        **_packing_of(config),
+    )
+
+
+def _packing_of(config: LoopConfig) -> dict[str, Any]:
+    """How a critic packs and computes: as the policy's learner does."""
+    import torch
+
+    bfloat16 = resolve_precision(config.learner.precision) == "bfloat16"
+    return {
+        "token_budget": config.learner.token_budget,
+        "layout": config.learner.layout,
+        "autocast_dtype": torch.bfloat16 if bfloat16 else None,
+    }
