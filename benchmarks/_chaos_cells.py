@@ -18,7 +18,7 @@ from typing import Any
 
 import _chaos_world as chaos
 
-from rollwright import assembly, training
+from rollwright import run_assembly, training
 from rollwright.generation.base import Engine
 from rollwright.generation.threaded import ThreadedEngine
 from rollwright.recipes import grpo
@@ -305,8 +305,8 @@ class SharedServer:
     current: Engine | None = None
 
     def __init__(self, model: Path) -> None:
-        self.open = assembly.open_engine
-        training.open_engine = self.lent  # type: ignore[assignment]
+        self.open = run_assembly.open_engine
+        run_assembly.open_engine = self.lent
         self.engine: Any = None
         self.model: Path | None = None
 

@@ -26,7 +26,7 @@ LAYERS = (
     | {"answer_cache", "chat_api"},
     {"segments", "advantages", "losses", "values", "statistics", "mixtures"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
-    | {"codec", "contexts", "ranks", "replay", "store", "store_rows"},
+    | {"codec", "contexts", "precision", "ranks", "replay", "store", "store_rows"},
     {
         "rollout",
         "learner",
@@ -67,10 +67,14 @@ LAYERS = (
         "report",
         "assembly",
         "critic_assembly",
+        "run_assembly",
         "start_assembly",
+        "group_scores",
         "ledger",
+        "parity_gate",
         "pipeline",
         "resumption",
+        "step_clock",
     },
     {"training", "sft", "pair_fit"},
     {"cli"},

@@ -17,6 +17,7 @@ from rollwright.env import SmallLanguage, World
 from rollwright.errors import ConfigError
 from rollwright.generation.absent import AbsentEngine
 from rollwright.generation.base import BatchEngine, Engine, Sampling
+from rollwright.precision import resolve_precision
 from rollwright.progress import Progress
 from rollwright.reward import Reward
 from rollwright.rollout import (
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TINY = "tiny"
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def open_world(settings: WorldSettings) -> World:
@@ -84,6 +84,16 @@ def close_world(world: World) -> None:
             await ended
 
         asyncio.run(wait())
+
+
+def close_play(world: World, collector: Collector | None, engine: Engine | None) -> None:
+    """Close what was opened of the three; a collector closes the world that it plays in."""
+    if collector is not None:
+        collector.close()
+    else:
+        close_world(world)
+    if engine is not None:
+        engine.close()
 
 
 def open_reward(settings: RewardSettings) -> Reward:
@@ -364,23 +374,3 @@ def open_tracker(folder: RunFolder, config: LoopConfig, learner: Learner) -> Tra
         return Tracker(folder, speaks=accelerator.is_main_process)
     accelerator.init_trackers("rollwright", config={"run": config.run.folder})
     return Tracker(folder, speaks=accelerator.is_main_process, also=accelerator.log)
-
-
-def resolve_precision(name: Precision) -> Literal["float32", "bfloat16"]:
-    """`auto` is bfloat16 on a GPU or CPU with the instructions for it, float32 elsewhere."""
-    if name != "auto":
-        return name
-    import torch
-
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_instructions() else "float32"
-
-
-def _has_bf16_instructions() -> bool:
-    """Without avx512_bf16 or amx a CPU emulates bfloat16, slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rollwright.assembly import resolve_precision
+from rollwright.precision import resolve_precision
 from rollwright.settings import LoopConfig, TurnCriticFit
 
 if TYPE_CHECKING:

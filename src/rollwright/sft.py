@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from rollwright.assembly import Precision, resolve_precision
 from rollwright.config import Config
 from rollwright.errors import MissingDependency
+from rollwright.precision import Precision, resolve_precision
 
 
 class SftSettings(Config):

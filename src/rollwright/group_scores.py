@@ -1,0 +1,68 @@
+"""Scores of a step's groups: each group once, shared out over the ranks; and ReMax's greedy episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rollwright.errors import RollwrightError
+from rollwright.ranks import Ranks
+from rollwright.reward import Reward, StatefulReward, score_group
+from rollwright.rollout import Collector, FaultLog, score_or_note
+from rollwright.rollout.episode import EpisodeRequest
+from rollwright.starts import StartPool
+from rollwright.types import Group, Trajectory
+
+
+def score_once(
+    groups: Sequence[Group], reward: Reward, faults: FaultLog, ranks: Ranks
+) -> tuple[list[Group], list[Group]]:
+    """Score the groups that have no score yet. All ranks call with the same groups.
+
+    Returns:
+        All groups in their order, those scored before as they were; and the newly scored ones alone.
+
+    Raises:
+        FaultBudgetExceeded: the reward failed too often.
+    """
+    is_new = [not any(t.score is not None for t in group.trajectories) for group in groups]
+    fresh = _scored([group for group, new in zip(groups, is_new, strict=True) if new], reward, faults, ranks)
+    coming = iter(fresh)
+    return [next(coming) if new else group for group, new in zip(groups, is_new, strict=True)], fresh
+
+
+def _scored(groups: Sequence[Group], reward: Reward, faults: FaultLog, ranks: Ranks) -> list[Group]:
+    def work(mine: Sequence[Group]) -> list[Group]:
+        return [score_or_note(group, reward, faults) for group in mine]
+
+    # A reward that remembers has to see every group on every rank.
+    return work(groups) if isinstance(reward, StatefulReward) else ranks.spread(groups, work)
+
+
+def greedy_requests(
+    groups: Sequence[Group], collector: Collector, starts: StartPool | None = None
+) -> list[EpisodeRequest]:
+    """One greedy episode for each group, from the group's own start."""
+    greedy = replace(collector.sampling, temperature=0.0)
+    requests = []
+    for group in groups:
+        request = collector.request(f"{group.id} greedy", group.task, group.seed, sampling=greedy)
+        if group.start is not None and starts is not None:
+            request = replace(request, start=group.start, max_turns=starts.limit_from(group.start))
+        requests.append(request)
+    return requests
+
+
+def greedy_returns(
+    groups: Sequence[Group], played: Sequence[Trajectory], reward: Reward, faults: FaultLog
+) -> dict[str, float]:
+    """Id of each group -> the return of its greedy episode, as the reward scores it.
+
+    Raises:
+        RollwrightError: a greedy episode faulted for good, so its group has no baseline.
+    """
+    lone = [group.with_trajectories([t]) for group, t in zip(groups, played, strict=True)]
+    scored = {group.id: score_group(group, reward).trajectories[0] for group in lone}
+    if lost := [name for name, t in scored.items() if not t.learnable]:
+        raise RollwrightError(f"the greedy episodes of groups {lost} ended in faults, see {faults.path}")
+    return {name: t.total_reward for name, t in scored.items()}

@@ -1,0 +1,193 @@
+"""From a run's settings to the run: all of its parts opened in order, put back to its checkpoint, closed at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from rollwright import resumption
+from rollwright.assembly import (
+    close_play,
+    join_ranks,
+    open_actor,
+    open_codec,
+    open_collector,
+    open_engine,
+    open_learner,
+    open_reward,
+    open_tracker,
+    open_world,
+    players_of,
+    policy_folder,
+)
+from rollwright.checkpoint import Checkpoint, Checkpoints
+from rollwright.codec import ChatCodec
+from rollwright.config import dump
+from rollwright.critic import CriticSettings
+from rollwright.curriculum import Curriculum
+from rollwright.env import World
+from rollwright.evolving import EvolvingCurriculum, open_curriculum
+from rollwright.generation.base import Engine
+from rollwright.learner import Learner
+from rollwright.ledger import Ledger
+from rollwright.pipeline import Pipeline, open_pipeline
+from rollwright.ranks import Ranks
+from rollwright.reward import Reward
+from rollwright.rollout import Collector, FaultLog, Journal
+from rollwright.settings import LoopConfig
+from rollwright.start_assembly import open_starts, taught_groups
+from rollwright.starts import StartPool
+from rollwright.step_clock import StepClock
+from rollwright.store import TrajectoryStore
+from rollwright.task_generators import open_generator
+from rollwright.tracking import RunFolder, Tracker
+from rollwright.types import Task
+
+
+@dataclass(kw_only=True)
+class RunParts:
+    """What a run is made of, and where it stands."""
+
+    config: LoopConfig
+    folder: RunFolder
+    tracker: Tracker
+    tasks: Mapping[str, Sequence[Task]]
+    curriculum: Curriculum
+    reward: Reward
+    learner: Learner
+    engine: Engine
+    collector: Collector
+    store: TrajectoryStore
+    checkpoints: Checkpoints
+    journal: Journal
+    pipeline: Pipeline
+    clock: StepClock
+    starts: StartPool | None = None
+    next_step: int = 0
+    parity_checks: int = 0
+    parts: list[resumption.Part] = field(default_factory=list)
+    resumed: Checkpoint | None = None
+    start_values: Callable[[Sequence[tuple[int, ...]]], Sequence[Sequence[float]]] | None = None
+    """By a recipe with a critic: [heads, prompts] chance of success at first prompts, for the band of new tasks."""
+    started: float = field(default_factory=time.monotonic)
+
+    def attach(self, part: resumption.Part) -> None:
+        """Make a further critic or sampler of the recipe a part of checkpoints; in a resumed run it is put back now."""
+        self.parts.append(part)
+        if self.resumed is not None:
+            part.load_state(self.resumed.path)
+
+
+Run = TypeVar("Run", bound=RunParts)
+
+
+@contextmanager
+def open_run(
+    kind: type[Run], config: LoopConfig, *, reference: bool = False, critic: CriticSettings | None = None
+) -> Iterator[Run]:
+    """Open everything a run needs, cheap and refusable things first; close all of it at the end.
+
+    Args:
+        kind: what the parts are handed over as.
+        reference: keep a frozen copy of the starting policy (KL terms).
+        critic: train a token critic beside the policy.
+    """
+    accelerator = join_ranks(config)
+    ranks = Ranks(accelerator)
+    with ranks.first_goes_ahead():
+        folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+    world = open_world(config.world)
+    collector = engine = None
+    try:
+        tasks = {split: world.tasks(split) for split in ("train", "validation", "test")}
+        curriculum = open_curriculum(config.curriculum, tasks["train"], seed=config.run.seed, world=world)
+        reward = open_reward(config.reward)
+        starts = open_starts(config, world, ranks)
+        with ranks.first_goes_ahead():
+            model_folder = policy_folder(config.model, world, folder.path)
+        learner = open_learner(config, model_folder, reference=reference, critic=critic, accelerator=accelerator)
+        tracker = open_tracker(folder, config, learner)
+        codec = open_codec(model_folder)
+        engine = _run_engine(config, model_folder, codec, ranks, folder)
+        if isinstance(curriculum, EvolvingCurriculum):
+            seed = config.run.seed
+            curriculum.generator = open_generator(config.curriculum, world, engine, codec, folder.path, seed=seed)
+        journal = Journal(ranks.own(folder.path / "journal.jsonl"), run=resumption.run_name(config))
+        collector = _run_collector(config, world, engine, journal, codec, ranks, folder)
+        run = kind(
+            config=config,
+            folder=folder,
+            tracker=tracker,
+            tasks=tasks,
+            curriculum=curriculum,
+            reward=reward,
+            learner=learner,
+            engine=engine,
+            collector=collector,
+            store=TrajectoryStore(folder.trajectories),
+            checkpoints=_run_checkpoints(config, learner, folder),
+            journal=journal,
+            pipeline=open_pipeline(config, collector, curriculum, engine, starts),
+            clock=StepClock(Ledger(collector.occupancy, engine)),
+            starts=starts,
+        )
+        resumption.resume(run)
+        _begin_starts(run, codec)
+        yield run
+    finally:
+        close_play(world, collector, engine)
+
+
+def _run_engine(config: LoopConfig, model_folder: Path, codec: ChatCodec, ranks: Ranks, folder: RunFolder) -> Engine:
+    return open_engine(
+        config.engine,
+        model_folder,
+        codec,
+        seed=config.run.seed,
+        lora_rank=config.model.lora_rank,
+        run_folder=folder.path,
+        plays=ranks.first or players_of(config.engine) == "each",
+    )
+
+
+def _run_collector(
+    config: LoopConfig,
+    world: World,
+    engine: Engine,
+    journal: Journal,
+    codec: ChatCodec,
+    ranks: Ranks,
+    folder: RunFolder,
+) -> Collector:
+    return open_collector(
+        config.rollout,
+        world,
+        open_actor(config.rollout, engine, journal),
+        codec,
+        context_length=engine.context_length,
+        faults=FaultLog(ranks.own(folder.faults), max_frac=config.rollout.max_fault_frac),
+        ranks=ranks,
+        players=players_of(config.engine),
+    )
+
+
+def _run_checkpoints(config: LoopConfig, learner: Learner, folder: RunFolder) -> Checkpoints:
+    return Checkpoints(
+        folder.checkpoints,
+        keep=config.run.keep_checkpoints,
+        is_main=learner.accelerator.is_main_process,
+        wait=learner.accelerator.wait_for_everyone,
+    )
+
+
+def _begin_starts(run: RunParts, codec: ChatCodec) -> None:
+    """Start states, where there are some: back from the checkpoint, or from a teacher at the run's beginning."""
+    if run.starts is None:
+        return
+    run.attach(run.starts)
+    if run.config.starts.source == "teacher" and run.resumed is None:
+        run.starts.learn(taught_groups(run.config, run.collector, codec, run.tasks["train"]))
