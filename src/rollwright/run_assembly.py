@@ -60,6 +60,7 @@ class RunParts:
     reward: Reward
     learner: Learner
     engine: Engine
+    codec: ChatCodec
     collector: Collector
     store: TrajectoryStore
     checkpoints: Checkpoints
@@ -127,6 +128,7 @@ def open_run(
             reward=reward,
             learner=learner,
             engine=engine,
+            codec=codec,
             collector=collector,
             store=TrajectoryStore(folder.trajectories),
             checkpoints=_run_checkpoints(config, learner, folder),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from rollwright import resumption
 from rollwright.assembly import judge
@@ -202,11 +203,17 @@ class Training(RunParts):
         self.pipeline.close()
         resumption.save(self)
         self._end_pipeline()  # after the checkpoint: a longer run plays these anew, and sets the old ones aside
-        self.learner.save_pretrained(self.folder.path / "policy")
+        self._export(self.folder.path / "policy")
         self.evaluate("final")
         if self.learner.ranks.first:
             write_report(self.folder.path)
         self.learner.ranks.wait()
+
+    def _export(self, folder: Path) -> None:
+        """The policy with its tokenizer: a folder that any program opens, and the next recipe as `model.path`."""
+        self.learner.save_pretrained(folder)
+        if self.learner.ranks.first:
+            self.codec.tokenizer.save_pretrained(folder)
 
     @contextmanager
     def _nothing_lost(self) -> Iterator[None]:
