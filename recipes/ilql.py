@@ -27,8 +27,14 @@ from pydantic import Field  # noqa: E402
 from rollwright.config import load_config  # noqa: E402
 from rollwright.critic_assembly import open_vocabulary_critic  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
-from rollwright.settings import LoopConfig, ReplaySettings  # noqa: E402
-from rollwright.token_q import StoredChains, TokenQSettings, decode_with, implicit_loss, implicit_targets  # noqa: E402
+from rollwright.token_q import (  # noqa: E402
+    StoredChains,
+    TokenQConfig,
+    TokenQSettings,
+    decode_with,
+    implicit_loss,
+    implicit_targets,
+)
 from rollwright.training import Training  # noqa: E402
 
 
@@ -39,11 +45,10 @@ class AlgorithmSettings(TokenQSettings):
     polyak: float = Field(0.005, gt=0, le=1, description="How far the slow Q follows at each critic step.")
 
 
-class IlqlConfig(LoopConfig):
+class IlqlConfig(TokenQConfig):
     """Everything an ILQL run reads."""
 
     algorithm: AlgorithmSettings = AlgorithmSettings()
-    replay: ReplaySettings = ReplaySettings()
 
 
 def main(argv: list[str] | None = None) -> None:

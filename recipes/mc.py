@@ -26,16 +26,12 @@ import numpy as np  # noqa: E402
 from rollwright.config import load_config  # noqa: E402
 from rollwright.critic_assembly import open_vocabulary_critic  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
-from rollwright.settings import LoopConfig, ReplaySettings  # noqa: E402
-from rollwright.token_q import StoredChains, TokenQSettings, decode_with, token_q_loss  # noqa: E402
+from rollwright.token_q import StoredChains, TokenQConfig, decode_with, token_q_loss  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
 
-class McConfig(LoopConfig):
+class McConfig(TokenQConfig):
     """Everything a Monte-Carlo run reads."""
-
-    algorithm: TokenQSettings = TokenQSettings()
-    replay: ReplaySettings = ReplaySettings()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,14 +10,20 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from rollwright.config import load_config
+from rollwright.errors import ConfigError
 from rollwright.generation.base import Sampling
+from rollwright.generation.scripted import ScriptedEngine
 from rollwright.generation.transformers_engine import TransformersEngine
 from rollwright.models import load_policy
 from rollwright.offpolicy import to_segments
 from rollwright.optimisation import OptimiserSettings
+from rollwright.recipes.ilql import IlqlConfig
+from rollwright.recipes.mc import McConfig
 from rollwright.replay import TurnTable
 from rollwright.store import TrajectoryStore
 from rollwright.tiny import make_tiny_model
+from rollwright.token_q import TokenQConfig, decode_with
 from rollwright.token_steps import token_steps
 from rollwright.types import StopReason, Task, Trajectory, Turn
 from rollwright.value_learner import CriticLearner, Readings
@@ -127,5 +133,27 @@ def test_a_new_critic_acts_as_the_policy_and_a_large_beta_follows_q(folder: Path
         assert sample(engine, 6) == plain
         engine.perturb(None)
         assert sample(engine, 6) == plain
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(("config", "yaml"), [(IlqlConfig, "maze_ilql.yaml"), (McConfig, "maze_mc.yaml")])
+def test_a_server_is_refused_when_the_settings_are_read(config: type[TokenQConfig], yaml: str) -> None:
+    file = str(Path(__file__).resolve().parents[1] / "recipes" / "text" / yaml)
+    for name in ("vllm", "transformers", "auto"):
+        assert load_config(config, [file, f"engine.name={name}"]).engine.name == name
+    with pytest.raises(ConfigError, match=r"engine\.name=vllm or transformers, not vllm_server"):
+        load_config(config, [file, "engine.name=vllm_server"])
+
+
+def test_an_engine_or_a_critic_out_of_reach_is_refused(folder: Path) -> None:
+    module = critic(folder).module
+    with pytest.raises(ConfigError, match="not scripted"):
+        decode_with(ScriptedEngine(["up"], lambda _: (5,)), module, beta=1.0)
+    engine = TransformersEngine(load_policy(folder, "float32")[0])
+    try:
+        next(module.parameters()).data = torch.empty(0)  # what ZeRO-3 leaves on every rank
+        with pytest.raises(ConfigError, match="whole on each rank"):
+            decode_with(engine, module, beta=1.0)
     finally:
         engine.close()

@@ -12,15 +12,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rollwright import offpolicy
 from rollwright.batching import Segment
 from rollwright.config import Config
 from rollwright.errors import ConfigError
-from rollwright.generation.base import Engine
+from rollwright.generation.base import Engine, PerturbedEngine
 from rollwright.replay import TurnTable, keep_trajectories, valid_turns
+from rollwright.settings import LoopConfig, ReplaySettings
 from rollwright.token_steps import TokenSteps, token_steps
 from rollwright.value_learner import ReadingLoss, Readings
 from rollwright.values import expectile_loss, td_target
@@ -37,6 +38,25 @@ class TokenQSettings(Config):
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate for the critic.")
     width: int = Field(256, ge=1, description="Hidden layer of the heads.")
     bias: float = Field(0.0, description="Where all values start; near the mean return spares a long way.")
+
+
+_ENGINES = (
+    "decoding with Q changes the logits inside the engine, with the weights of a critic in this process: use "
+    "engine.name=vllm or transformers, not {}"
+)
+
+
+class TokenQConfig(LoopConfig):
+    """Everything a run of either method reads."""
+
+    algorithm: TokenQSettings = TokenQSettings()
+    replay: ReplaySettings = ReplaySettings()
+
+    @model_validator(mode="after")
+    def _the_engine_is_here(self) -> TokenQConfig:
+        if self.engine.name == "vllm_server":
+            raise ValueError(_ENGINES.format("vllm_server"))
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +130,15 @@ def implicit_loss(targets: Tensor, wanted_v: Tensor, *, cql_weight: float, expec
 
 
 def decode_with(engine: Engine, critic: nn.Module, *, beta: float) -> None:
-    """From here on the engine samples from softmax(logits + beta * Q).
+    """From here on the engine samples from softmax(logits + beta * Q), by the critic's weights of that moment.
 
     Raises:
-        ConfigError: the engine cannot change its logits.
+        ConfigError: the engine cannot change its logits, or the critic is not whole on this rank (ZeRO-3).
     """
-    from rollwright.generation.transformers_engine import TransformersEngine
     from rollwright.vocabulary_critic import Perturbation
 
-    if not isinstance(engine, TransformersEngine):
-        raise ConfigError(f"decoding with a Q over the vocabulary needs engine=transformers, not {engine.name}")
+    if not isinstance(engine, PerturbedEngine):
+        raise ConfigError(_ENGINES.format(engine.name))
+    if not all(parameter.numel() for parameter in critic.parameters()):
+        raise ConfigError("decoding with Q needs the critic whole on each rank: use ZeRO-1 or ZeRO-2")
     engine.perturb(Perturbation(critic=critic, beta=beta))  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rollwright.adapters import Adapter
+
+Perturb = Callable[[Sequence[tuple[int, ...]], "Tensor"], "Tensor"]
+"""(ids of B rows so far, logits [B, V]) -> logits [B, V]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,21 @@ class AdapterEngine(Engine, Protocol):
 
     def load_adapter(self, adapter: Adapter, *, version: int) -> None:
         """As `load_weights`: from here on tokens are sampled with this adapter."""
+        ...
+
+
+@runtime_checkable
+class PerturbedEngine(Engine, Protocol):
+    """An engine whose logits can be changed before it samples."""
+
+    def perturb(self, change: Perturb | None) -> None:
+        """Change the logits of every next token from here on (ILQL's decoding); None takes the change back.
+
+        Log-probs are those of the changed distribution. Call it while no request is unfinished.
+
+        Raises:
+            ConfigError: this engine could, but not as it is set up here.
+        """
         ...
 
 

@@ -7,7 +7,7 @@ the left. Slower than vLLM, exact in float32, and able to sample from the learne
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rollwright.errors import EngineFault
+from rollwright.generation.base import Perturb
 from rollwright.generation.kv import KVRows
 from rollwright.generation.sampler import draw
 from rollwright.generation.threaded import Request, ThreadedEngine
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _BUCKET_RATIO = 0.7  # a prompt joins a prefill whose longest prompt is at most 1 / 0.7 times as long
-
-
-Perturb = Callable[[Sequence[tuple[int, ...]], Tensor], Tensor]
-"""(ids of B rows so far, logits [B, V]) -> logits [B, V]."""
 
 
 class TransformersEngine(ThreadedEngine):
@@ -65,10 +62,7 @@ class TransformersEngine(ThreadedEngine):
         )
 
     def perturb(self, change: Perturb | None) -> None:
-        """Change the logits of every next token from here on (ILQL's decoding); None takes the change back.
-
-        Log-probs are those of the changed distribution. Call it while no request is unfinished.
-        """
+        """Change the logits of every next token from here on; see `PerturbedEngine.perturb`."""
         self._rows.perturb = change
 
 

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rollwright.errors import MissingDependency
-from rollwright.generation.base import Sampling
+from rollwright.errors import ConfigError, MissingDependency
+from rollwright.generation.base import Perturb, Sampling
 from rollwright.generation.launch_env import prepare_environment
 from rollwright.generation.threaded import Request, ThreadedEngine
+from rollwright.generation.vllm_logits import LogitsHook, processor_class
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +69,7 @@ class VLLMEngine(ThreadedEngine):
             "seed": seed,
             "gpu_memory_utilization": gpu_memory_frac,
         }
-        backend = VLLMBackend(
+        backend = self._vllm = VLLMBackend(
             Path(model_path), settings, stop_token_ids=stop_token_ids, cpu_kv_cache_bytes=int(kv_cache_gib * _GIB)
         )
         super().__init__(
@@ -79,6 +80,21 @@ class VLLMEngine(ThreadedEngine):
             stop_token_ids=stop_token_ids,
             gather_s=0.0,
         )
+
+    def perturb(self, change: Perturb | None) -> None:
+        """Change the logits of every next token from here on; see `PerturbedEngine.perturb`.
+
+        Raises:
+            ConfigError: vLLM runs in another process, or with its second model runner (its default on a GPU).
+        """
+        if change is not None and not self._vllm.hook.attached:
+            raise ConfigError(
+                "this vLLM cannot change its logits, which needs its first model runner and its engine core in this "
+                "process: set VLLM_USE_V2_MODEL_RUNNER=0 and VLLM_ENABLE_V1_MULTIPROCESSING=0 in the environment, or "
+                "use engine.name=transformers"
+            )
+        with self._exclusive():
+            self._vllm.hook.change = change
 
 
 class VLLMBackend:
@@ -93,6 +109,9 @@ class VLLMBackend:
             from vllm import LLM
 
             self.on_cpu = not torch.cuda.is_available()
+            self.hook = LogitsHook()
+            # The second model runner, which a CPU lacks and a GPU takes by default, refuses processors of this kind.
+            hooked = self.on_cpu or os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "0"
             self.llm: Any = LLM(
                 str(folder),
                 skip_tokenizer_init=True,  # ids in, ids out
@@ -104,6 +123,7 @@ class VLLMBackend:
                 # generators cannot do: a seeded request would kill the engine.
                 enable_chunked_prefill=not self.on_cpu,
                 logprobs_mode="processed_logprobs",  # after temperature: those of the distribution sampled from
+                logits_processors=[processor_class(self.hook)] if hooked else None,
                 disable_log_stats=True,
                 kv_cache_memory_bytes=cpu_kv_cache_bytes if self.on_cpu else None,
                 **settings,
@@ -193,6 +213,7 @@ class VLLMBackend:
 
     def close(self) -> None:
         self.engine.engine_core.shutdown()
+        self.hook.change = None  # vLLM remembers every class of processors; the critic need not live on with it
         self.requests.clear()
         self.followers.clear()
         del self.engine, self.llm
