@@ -17,7 +17,7 @@ from rollwright.codec import ChatCodec
 from rollwright.contexts import Windowed
 from rollwright.env import Proposes, TakesInstructions
 from rollwright.envs.text.maze import build as build_maze
-from rollwright.envs.text.maze import shortest_paths
+from rollwright.envs.text.maze_layouts import shortest_paths
 from rollwright.errors import ConfigError
 from rollwright.evolving import Candidate, EvolvingCurriculum, Growth, in_value_band
 from rollwright.generation.base import Sampling

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from rollwright.env import Observation, SmallLanguage, StepResult, Taught, World, as_observation, episode_seed
-from rollwright.envs.text import bandit, guess_number, maze
+from rollwright.envs.text import bandit, guess_number, maze, maze_layouts
 from rollwright.errors import ConfigError
 from rollwright.types import SPLITS, Task
 
@@ -44,19 +44,19 @@ def test_the_optimum_over_all_starts_is_the_published_one(variant: maze.Variant)
     returns = [total(solve(world, task)) for task in tasks]
     assert len(returns) == 25
     assert sum(returns) / 25 == -6.84
-    assert returns == [maze.optimal_return((t.params["start"][0], t.params["start"][1])) for t in tasks]
-    assert max(distance for distance, _ in maze.shortest_paths("double_t").values()) == 12
+    assert returns == [maze_layouts.optimal_return((t.params["start"][0], t.params["start"][1])) for t in tasks]
+    assert max(distance for distance, _ in maze_layouts.shortest_paths("double_t").values()) == 12
 
 
 def test_every_shortest_path_agrees_with_a_plain_search():
-    layout = maze.MAZES["double_t"]
+    layout = maze_layouts.MAZES["double_t"]
     for start in layout.starts:
         reached, distance = {start}, 0
         while layout.goal not in reached:
             distance += 1
             steps = {(r + dr, c + dc) for r, c in reached for dr, dc in maze.MOVES.values()}
             reached |= {cell for cell in steps if layout.is_free(cell)}
-        assert maze.shortest_paths("double_t")[start][0] == distance
+        assert maze_layouts.shortest_paths("double_t")[start][0] == distance
 
 
 def test_rewards_of_every_kind_of_move():
@@ -91,7 +91,7 @@ def test_reaching_the_goal_with_the_last_move_still_counts():
 
 
 def test_wording_of_the_observations():
-    layout = maze.MAZES["double_t"]
+    layout = maze_layouts.MAZES["double_t"]
     assert maze.describe(layout, (1, 11), "fo", "lmrl") == (
         "The goal is at position 8, 6. Your current position is at position 1, 1 1. "
         "There are walls to your right, above you, below you.\n"
@@ -136,14 +136,14 @@ def test_a_teacher_that_stays_leaves_far_starts_without_a_way(name: str):
 
 
 def test_parts_of_a_maze_overlap_so_that_their_walks_can_be_joined():
-    for layout in maze.MAZES.values():
+    for layout in maze_layouts.MAZES.values():
         first, *others = layout.parts
         assert layout.goal in first and all(first & other for other in others)
         assert frozenset().union(*layout.parts) == {*layout.starts, layout.goal}
 
 
 def test_held_out_starts_cover_the_maze_without_overlap():
-    for name, layout in maze.MAZES.items():
+    for name, layout in maze_layouts.MAZES.items():
         world = maze.build(maze=name)
         starts = [tuple(task.params["start"]) for split in SPLITS for task in world.tasks(split)]
         assert sorted(starts) == sorted(layout.starts)
@@ -151,9 +151,9 @@ def test_held_out_starts_cover_the_maze_without_overlap():
 
 
 def test_held_out_starts_are_about_as_far_as_the_rest():
-    layout = maze.MAZES["double_t"]
+    layout = maze_layouts.MAZES["double_t"]
     for split in SPLITS:
-        returns = [maze.optimal_return(start) for start in layout.starts_of(split)]
+        returns = [maze_layouts.optimal_return(start) for start in layout.starts_of(split)]
         assert sum(returns) / len(returns) == pytest.approx(-6.84, abs=0.05)
 
 
