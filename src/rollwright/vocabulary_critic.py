@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from rollwright.batching import PackedBatch
 from rollwright.scoring import body_hidden, body_of, causal_lm, last_hidden_at
-from rollwright.values import conservative_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +46,11 @@ class VocabularyQ(nn.Module):
         hidden = hidden.reshape(-1, hidden.shape[-1])[packed.gather]
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
-            tables = [head(hidden)[packed.slots] for head in self.q]  # [N, V] each
-            return {
-                "q": torch.stack([table.gather(1, packed.targets[:, None])[:, 0] for table in tables]),
-                "cql": torch.stack([conservative_loss(table, packed.targets) for table in tables]),
-                "v": self.v(hidden)[packed.slots, 0][None],
-            }
+            tables = torch.stack([head(hidden) for head in self.q])  # [heads, U, V]
+            q = tables[:, packed.slots, packed.targets]
+            # `values.conservative_loss`, its sum over the vocabulary made once per position: many tokens share one.
+            cql = tables.logsumexp(dim=-1)[:, packed.slots] - q
+            return {"q": q, "cql": cql, "v": self.v(hidden)[packed.slots, 0][None]}
 
     @torch.no_grad()
     def next_token_q(self, sequences: Sequence[Sequence[int]]) -> Tensor:
