@@ -98,7 +98,7 @@ def test_wording_of_the_observations():
     )
     assert maze.describe(layout, (1, 3), "po", "lmrl") == "There is a wall above you.\n"
     assert maze.describe(layout, (5, 6), "po", "lmrl") == "There is a wall above you.\n"
-    assert maze.describe(layout, (3, 3), "fo", "compact") == "at 3,3 goal 8,6 walls left right"
+    assert maze.describe(layout, (3, 3), "fo", "compact") == "at r3c3 goal r8c6 walls left right"
     assert maze.describe(layout, (1, 1), "po", "compact") == "walls up down left"
 
 
@@ -115,7 +115,7 @@ def test_a_slip_is_told_and_leaves_the_state_as_it_is():
     world = maze.build(wording="compact")
     env, _ = play(world, start_task(world, (3, 3)), [])
     before = env.fingerprint()
-    assert env.step("north").observation == "unknown move at 3,3 goal 8,6 walls left right"
+    assert env.step("north").observation == "unknown move at r3c3 goal r8c6 walls left right"
     assert env.fingerprint() == before
 
 

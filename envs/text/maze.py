@@ -46,13 +46,14 @@ def describe(layout: Layout, cell: Cell, variant: Variant, wording: Wording) -> 
     """What the policy sees at `cell`.
 
     "lmrl" is the benchmark's wording (digits of a number stand apart). "compact" says the same in a few tokens:
-    `at 3,5 goal 8,6 walls left right`, sides in the order up, down, left, right, named by their moves.
+    `at r3c5 goal r8c6 walls left right`, sides in the order up, down, left, right, named by their moves. A cell is one
+    word, so a model of words need not learn first what a row and a column have to do with each other.
     """
     walls = [side for side, (r, c) in _SIDES.items() if not layout.is_free((cell[0] + r, cell[1] + c))]
     if wording == "compact":
         moves = [move for move, (r, c) in MOVES.items() if not layout.is_free((cell[0] + r, cell[1] + c))]
         blocked = " ".join(["walls", *(move.removeprefix("move ") for move in moves)]) if moves else "no walls"
-        place = f"at {cell[0]},{cell[1]} goal {layout.goal[0]},{layout.goal[1]} " if variant == "fo" else ""
+        place = f"at r{cell[0]}c{cell[1]} goal r{layout.goal[0]}c{layout.goal[1]} " if variant == "fo" else ""
         return place + blocked
     place = f"The goal is at position {_spaced(layout.goal)}. Your current position is at position {_spaced(cell)}. "
     return f"{place if variant == 'fo' else ''}{_wall_sentence(walls)}\n"
