@@ -29,7 +29,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import interruptions
+from . import interruptions, windows
 from . import widgets as w
 from .app import App, Frame, Ui
 from .keys import key_code, typed_by
@@ -105,7 +105,11 @@ class Phone:
     def tree(self) -> w.Widget:
         """The window on top, laid out. Treat it as read-only: it is kept until something changes."""
         if self._tree is None:
-            self._tree = self._draw_window()
+            if self.popup:
+                self._tree = windows.popup(self)
+            else:
+                self._ui = self._make_ui()
+                self._tree = windows.top(self, self._ui)
         return self._tree
 
     def screenshot(self, scale: float = 0.5) -> Image:
@@ -120,7 +124,7 @@ class Phone:
 
     def screen_below(self) -> w.Widget:
         """The app's own screen, also where a dialog lies above it: what a picture shows behind the dialog."""
-        return self._finish(self._screen(self._make_ui()), self.app.package)
+        return windows.below(self, self._make_ui())
 
     def current_activity(self) -> tuple[str, str]:
         """Package and activity, such as `("org.rollwright.contacts", ".MainActivity")`."""
@@ -144,32 +148,6 @@ class Phone:
 
     def _make_ui(self) -> Ui:
         return Ui(self, self.app, self.frame)
-
-    def _draw_window(self) -> w.Widget:
-        if self.popup:
-            return self._finish(interruptions.popup_window(self), "android")
-        ui = self._ui = self._make_ui()
-        screen = self._screen(ui)
-        name = ui.frame.dialog
-        if name.startswith("menu:"):
-            screen = ui.menu(name.removeprefix("menu:"))
-        elif name and ui.frame.ready_ms <= self.now_ms:
-            screen = self.app.dialogs[name](ui)
-        return self._finish(screen, self.app.package)
-
-    def _screen(self, ui: Ui) -> w.Widget:
-        if ui.frame.ready_ms > self.now_ms:
-            bar = w.Widget("ProgressBar", desc="Loading", resource_id="progress", height=200)
-            return w.screen(w.toolbar(self.app.name), bar)
-        if self.app.permission and self.permission() == "denied":
-            return interruptions.denied_screen(self)
-        return self.app.screens[ui.frame.screen](ui)
-
-    def _finish(self, root: w.Widget, package: str) -> w.Widget:
-        root.package = package
-        if self.message and root.style != "dialog":
-            root.children.append(w.label(self.message, rid="snackbar_text", style="small", height=110))
-        return w.lay_out(root, self.frame.scroll)
 
     # Input
 
