@@ -25,7 +25,6 @@ import sys  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
 from pydantic import Field  # noqa: E402
 
 from rollwright import offpolicy  # noqa: E402
@@ -172,25 +171,16 @@ class DigirlLearner:
         """[n] the weight of each of these turns in the actor's loss."""
         if not len(turns):
             return np.zeros(0)
-        batch = self.table.transitions(turns)
-        values = self.chance([t.prompt_ids for t in batch])
-        owners, index = np.unique([t.trajectory for t in batch], return_inverse=True)
-        cut = [k for k, t in enumerate(batch) if t.truncated and t.next_prompt_ids]  # what follows has a value
-        ends = torch.zeros(len(owners))
-        ends[index[cut]] = self.chance([batch[k].next_prompt_ids for k in cut])
-        won = torch.as_tensor(offpolicy.outcomes(self.table)[owners], dtype=torch.float32)
-        args = (values, torch.as_tensor(index), won)
+        labels = offpolicy.outcomes(self.table)
+        steps = offpolicy.outcome_steps(self.critics["v_step"], "v", self.table, turns, labels)
+        args = (steps.values, steps.index, steps.won)
         if self.algorithm.form == "paper":
-            advantages, threshold = digirl(*args, lam=self.algorithm.decay, last_values=ends), self.horizon
+            advantages, threshold = digirl(*args, lam=self.algorithm.decay, last_values=steps.ends), self.horizon
         else:
-            advantages, threshold = digirl_released(*args, gamma=self.algorithm.decay, last_values=ends), 0.0
+            advantages, threshold = digirl_released(*args, gamma=self.algorithm.decay, last_values=steps.ends), 0.0
         if self.algorithm.actor == "awr":
             return awr_weights(advantages, temperature=self.algorithm.temperature).numpy()
         return (advantages > threshold).float().numpy()
-
-    def chance(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
-        """[n] V_step at these prompts."""
-        return offpolicy.success_probability(self.critics["v_step"], "v", prompts)
 
     @property
     def horizon(self) -> float:

@@ -24,9 +24,7 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import json  # noqa: E402
 import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -37,8 +35,9 @@ from rollwright.advantages import webrl, webrl_released  # noqa: E402
 from rollwright.config import Config, Readers, load_config  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.fixed_policy import FixedPolicy  # noqa: E402
+from rollwright.phase_replay import PhaseReplay, PhaseReplaySettings  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
-from rollwright.settings import LoopConfig, ReplaySettings, TurnCriticFit  # noqa: E402
+from rollwright.settings import LoopConfig, TurnCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
 
@@ -63,15 +62,6 @@ class AlgorithmSettings(Config):
     }
 
 
-class WebrlReplay(ReplaySettings):
-    """Which old successes are learned from again."""
-
-    low: float = Field(0.5, ge=0, le=1, description="Mean token probability under the reference: above this ...")
-    high: float = Field(0.95, ge=0, le=1, description="... and at most this.")
-    ratio: float = Field(2.0, ge=0, description="At most so many replayed turns for one new turn; 0 = no replay.")
-    one_per_task: bool = Field(False, description="Only the latest success of each task.")
-
-
 class CriticFit(TurnCriticFit):
     """The step critic; its optimiser steps are passes over the same turns as the policy's."""
 
@@ -82,7 +72,7 @@ class WebrlConfig(LoopConfig):
     """Everything a WebRL run reads."""
 
     algorithm: AlgorithmSettings = AlgorithmSettings()
-    replay: WebrlReplay = WebrlReplay()
+    replay: PhaseReplaySettings = PhaseReplaySettings()
     step_critic: CriticFit = CriticFit()
 
     @model_validator(mode="after")
@@ -102,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         learner = WebrlLearner(run, config)
         for step in run.steps():
             if step % config.algorithm.phase_steps == 0:
-                learner.begin_phase()
+                learner.phase.begin()
             groups = run.score(run.collect(step))
             run.remember(step, groups)
             with run.learning():
@@ -115,24 +105,17 @@ class WebrlLearner:
     """The critic, the fixed policy of the phase, what is replayed in it, and one step of WebRL on them."""
 
     def __init__(self, run: Training, config: WebrlConfig) -> None:
-        self.run, self.algorithm, self.settings, self.fits = run, config.algorithm, config.replay, config.step_critic
+        self.run, self.algorithm, self.fits = run, config.algorithm, config.step_critic
         self.seed, paper = config.run.seed, config.algorithm.form == "paper"
         self.table = replay.TurnTable(*config.replay.stores, run.store, may_be_empty=True)
-        stored = replay.valid_turns(self.table)
-        offpolicy.require_vocabulary(self.table, stored, offpolicy.vocab_size(run.learner.policy))
+        vocabulary = offpolicy.vocab_size(run.learner.policy)
+        offpolicy.require_vocabulary(self.table, replay.valid_turns(self.table), vocabulary)
         self.critic = open_turn_critic(config, run.learner, self.fits, {"v": 1 if paper else 2}, name="v_step")
         self.reference = FixedPolicy(run.learner, temperature=config.rollout.temperature)
-        self.first = 0  # trajectories before the phase
-        self.eligible: np.ndarray | None = None  # turns of their successes that may be replayed
-        for part in (self.critic, self.reference, self):
+        self.phase = PhaseReplay(self.table, self.reference, config.replay, name="webrl")
+        for part in (self.critic, self.reference, self.phase):
             run.attach(part)
         run.start_values = lambda prompts: self.critic.read(prompts)["v"].sigmoid().tolist()  # [heads, prompts]
-
-    def begin_phase(self) -> None:
-        """The policy of now becomes the reference; what is stored by now may be replayed."""
-        self.table.refresh()
-        self.first, self.eligible = len(self.table.trajectories), None
-        self.reference.renew()
 
     def fit(self) -> dict[str, float]:
         """Critic, then policy, on the step's turns and a share of old ones. -> metrics."""
@@ -144,29 +127,16 @@ class WebrlLearner:
         self.valid = replay.valid_turns(self.table)
         fresh = self.valid[self.table.owners()[self.valid] >= known]
         offpolicy.require_success_is_seen(self.table, fresh, self.labels)
-        if self.eligible is None:
-            self.eligible = self.in_band()
-        old = replay.cap_relative(self.eligible, num_current=len(fresh), ratio=self.settings.ratio, rng=self.draws)
+        old = self.phase.draw(self.valid, self.labels, num_current=len(fresh), draws=self.draws)
         turns = np.concatenate([fresh, old])
         if not len(turns):
             return {}  # every episode broke
         metrics = self.fit_critic(turns) | self.fit_policy(turns)
         return metrics | {
             "webrl/reference_version": float(self.reference.version),
-            "webrl/eligible_count": float(len(self.eligible)),
+            "webrl/eligible_count": float(self.phase.num_eligible),
             "webrl/replayed_frac": len(old) / max(1, len(turns)),
         }
-
-    def in_band(self) -> np.ndarray:
-        """Turns of earlier phases' successes that the phase's reference finds neither certain nor surprising."""
-        old = np.flatnonzero(self.labels[: self.first] == 1)
-        if self.settings.one_per_task:
-            old = replay.latest_per_task(self.table, among=old)
-        turns = replay.keep_trajectories(self.table, old, among=self.valid)
-        if not len(turns) or not self.settings.ratio:
-            return turns[:0]
-        mean = offpolicy.mean_logprobs(self.reference, self.table, turns)
-        return replay.in_perplexity_band(turns, mean, low=self.settings.low, high=self.settings.high)
 
     def fit_critic(self, turns: np.ndarray) -> dict[str, float]:
         """V by cross-entropy on the outcome: at each state (paper), or at both ends of each step (released)."""
@@ -209,15 +179,6 @@ class WebrlLearner:
         else:
             found = webrl_released(*args, gamma=self.algorithm.gamma, last_values=steps.ends)
         return found.numpy()[np.searchsorted(whole, turns)]
-
-    def save_state(self, folder: Path) -> None:
-        """Where the phase began."""
-        if self.run.learner.ranks.first:
-            (folder / "webrl.json").write_text(json.dumps({"first": self.first}), encoding="utf-8")
-
-    def load_state(self, folder: Path) -> None:
-        """The replayed turns are found again: by the same reference, among the same trajectories."""
-        self.first = int(json.loads((folder / "webrl.json").read_text(encoding="utf-8"))["first"])
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ LAYERS = (
         "offpolicy",
         "outcome_data",
         "outcome_model",
+        "phase_replay",
         "rescoring",
         "token_q",
         "token_steps",

@@ -30,8 +30,8 @@ AREAS = (
     "webrl",
 )
 NAME = re.compile(rf"(?:{'|'.join(AREAS)}|<>(?=/[a-z_]+$))/[\w.<>*/]*[\w>]")
-# Of the same form and no metrics: an id of a check, and a starting time that is taken out before the step is logged.
-NO_METRIC = {"<>/fault", "time/step_started_s"}
+NO_METRIC = {"<>/fault"}
+"""Of the same form and no metric: an id of a check."""
 HOLE = re.compile(r"<[^>]*>")
 
 
