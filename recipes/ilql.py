@@ -74,11 +74,12 @@ def main(argv: list[str] | None = None) -> None:
                 for _ in range(algorithm.updates):
                     steps = chains.draw(draws, algorithm.trajectories)
                     wanted_q, wanted_v = implicit_targets(critic, steps, gamma=algorithm.gamma)
+                    weights = steps.weights
                     loss = implicit_loss(
-                        wanted_q, wanted_v, cql_weight=algorithm.cql_weight, expectile=algorithm.expectile
+                        wanted_q, wanted_v, weights, cql_weight=algorithm.cql_weight, expectile=algorithm.expectile
                     )
                     metrics = critic.update_tokens(steps.segments, loss)
-                    metrics["critic/target_mean"] = float(wanted_q.mean())
+                    metrics["critic/target_mean"] = float((wanted_q * weights).mean())
             run.finish(step, [], metrics)
 
 

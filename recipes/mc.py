@@ -57,9 +57,8 @@ def main(argv: list[str] | None = None) -> None:
                 for _ in range(algorithm.updates):
                     steps = chains.draw(draws, algorithm.trajectories)
                     returns = steps.returns(algorithm.gamma)
-                    metrics = critic.update_tokens(
-                        steps.segments, token_q_loss(returns, cql_weight=algorithm.cql_weight)
-                    )
+                    loss = token_q_loss(steps.per_entry(returns), steps.weights, cql_weight=algorithm.cql_weight)
+                    metrics = critic.update_tokens(steps.segments, loss)
                     metrics["critic/target_mean"] = float(returns.mean())
             run.finish(step, [], metrics)
 

@@ -133,14 +133,14 @@ def implicit(steps: TokenSteps) -> TableCritic:
     critic, num = TableCritic(steps), len(steps.rewards)
     for _ in range(200):
         wanted_q, wanted_v = implicit_targets(critic, steps, gamma=GAMMA)
-        critic.update(num, implicit_loss(wanted_q, wanted_v, cql_weight=0.0, expectile=0.95))
+        critic.update(num, implicit_loss(wanted_q, wanted_v, steps.weights, cql_weight=0.0, expectile=0.95))
     return critic
 
 
 def monte_carlo(steps: TokenSteps, updates: int = 3) -> TableCritic:
     critic, num = TableCritic(steps), len(steps.rewards)
     for _ in range(updates):
-        critic.update(num, token_q_loss(steps.returns(GAMMA), cql_weight=0.0))
+        critic.update(num, token_q_loss(steps.returns(GAMMA), steps.weights, cql_weight=0.0))
     return critic
 
 

@@ -22,7 +22,7 @@ from rollwright.errors import ConfigError
 from rollwright.generation.base import Engine, PerturbedEngine
 from rollwright.replay import TurnTable, keep_trajectories, valid_turns
 from rollwright.settings import LoopConfig, ReplaySettings
-from rollwright.token_steps import TokenSteps, token_steps
+from rollwright.token_steps import StoredSteps, TokenSteps
 from rollwright.value_learner import ReadingLoss, Readings
 from rollwright.values import expectile_loss, td_target
 
@@ -63,13 +63,13 @@ class TokenQConfig(LoopConfig):
 class StoredChains:
     """Whole trajectories of some stores, drawn as chains of action tokens. Made by `open`."""
 
-    table: TurnTable
+    stored: StoredSteps
     turns: NDArray[Any]
     owners: NDArray[Any]
 
     @classmethod
     def open(cls, stores: Sequence[str], policy: nn.Module) -> StoredChains:
-        """All trajectories that may be learned from.
+        """All trajectories that may be learned from. Reads them once.
 
         Raises:
             ConfigError: no store is named.
@@ -81,13 +81,12 @@ class StoredChains:
         turns = valid_turns(table)
         offpolicy.require_outcomes(table, turns)
         offpolicy.require_vocabulary(table, turns, offpolicy.vocab_size(policy))
-        return cls(table=table, turns=turns, owners=np.unique(table.owners()[turns]))
+        return cls(stored=StoredSteps.scan(table, turns), turns=turns, owners=np.unique(table.owners()[turns]))
 
     def draw(self, draws: np.random.Generator, count: int) -> TokenSteps:
         """So many trajectories, uniformly; one that is drawn twice counts once."""
-        return token_steps(
-            self.table, keep_trajectories(self.table, draws.choice(self.owners, count), among=self.turns)
-        )
+        chosen = draws.choice(self.owners, count)
+        return self.stored.steps(keep_trajectories(self.stored.table, chosen, among=self.turns))
 
 
 class Reads(Protocol):
@@ -97,34 +96,37 @@ class Reads(Protocol):
 
 
 def implicit_targets(critic: Reads, steps: TokenSteps, *, gamma: float) -> tuple[Tensor, Tensor]:
-    """What Q is regressed on, r + gamma V(next action state), and V, the smaller slow Q of the token. [N] each.
+    """What Q is regressed on, r + gamma V(next action state), and V, the smaller slow Q of the token. [n] each.
 
-    After the last token of an ended trajectory comes nothing, after a cut one the value of the next prompt.
+    One pair per entry, Q's the mean over its steps. After the last token of an ended trajectory comes nothing, after a
+    cut one the value of the next prompt.
     """
     readings = steps.readings
     after = steps.next_values(critic.read_tokens(readings)["v"][0])
     wanted_q = td_target(steps.rewards, after, torch.zeros_like(steps.rewards).bool(), gamma=gamma)
-    slow = critic.read_tokens(readings, slow=True)["q"][:, : len(steps.rewards)]
-    return wanted_q, slow.min(dim=0).values
+    slow = critic.read_tokens(steps.segments, slow=True)["q"]
+    return steps.per_entry(wanted_q), slow.min(dim=0).values
 
 
-def token_q_loss(targets: Tensor, *, cql_weight: float) -> ReadingLoss:
-    """0.5 (Q_j(s, a) - y)^2 + w_cql CE(Q_j(s, .), a), added over the heads, per action token."""
+def token_q_loss(targets: Tensor, weights: Tensor, *, cql_weight: float) -> ReadingLoss:
+    """0.5 (Q_j(s, a) - y)^2 + w_cql CE(Q_j(s, .), a), added over the heads, per entry and times its weight."""
 
     def loss(values: Readings, places: Tensor) -> Tensor:
-        wanted = targets.to(places.device)[places]
-        return 0.5 * (values["q"] - wanted).square().sum(dim=0) + cql_weight * values["cql"].sum(dim=0)
+        wanted, counts = (column.to(places.device)[places] for column in (targets, weights))
+        return counts * (0.5 * (values["q"] - wanted).square() + cql_weight * values["cql"]).sum(dim=0)
 
     return loss
 
 
-def implicit_loss(targets: Tensor, wanted_v: Tensor, *, cql_weight: float, expectile: float) -> ReadingLoss:
+def implicit_loss(
+    targets: Tensor, wanted_v: Tensor, weights: Tensor, *, cql_weight: float, expectile: float
+) -> ReadingLoss:
     """`token_q_loss`, and half the expectile regression of V."""
-    q_loss = token_q_loss(targets, cql_weight=cql_weight)
+    q_loss = token_q_loss(targets, weights, cql_weight=cql_weight)
 
     def loss(values: Readings, places: Tensor) -> Tensor:
-        wanted = wanted_v.to(places.device)[places]
-        return q_loss(values, places) + 0.5 * expectile_loss(values["v"][0], wanted, tau=expectile)
+        wanted, counts = (column.to(places.device)[places] for column in (wanted_v, weights))
+        return q_loss(values, places) + 0.5 * counts * expectile_loss(values["v"][0], wanted, tau=expectile)
 
     return loss
 

@@ -1,8 +1,15 @@
-"""Stored trajectories as chains of action tokens: every token a step, the environment's text skipped between them."""
+"""Stored trajectories as chains of action tokens: every token a step, the environment's text skipped between them.
+
+Walks through few states say the same again and again. A critic reads each distinct turn once (`StoredSteps`); the steps
+point at what was read, so targets and losses are those of the whole batch.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,46 +20,70 @@ from torch import Tensor
 from rollwright.batching import Segment
 from rollwright.offpolicy import to_segments
 from rollwright.replay import TurnTable
-from rollwright.segments import next_in_segment, reverse_discounted_sum
+from rollwright.segments import next_in_segment, reverse_discounted_sum, segment_mean
 from rollwright.turn_critic import reading
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenSteps:
     """N action tokens of S trajectories, in the order played.
 
-    segments: one per turn; their action tokens are the N entries. rewards: [N], on the last token of the action that
-    earned them. index: [N] trajectory. ends: [S] readings of the state after each trajectory, None where it terminated.
+    segments: distinct turns; all their action tokens are n entries. entries: [N] which of them each step is.
+    rewards: [N], on the last token of the action that earned them. index: [N] trajectory. ends: [S] readings of the
+    state after each trajectory, None where it terminated.
     """
 
     segments: list[Segment]
+    entries: Tensor
     ends: list[Segment | None]
     rewards: Tensor
     index: Tensor
 
+    @cached_property
+    def num_entries(self) -> int:
+        """n, the action tokens of the segments."""
+        return sum(len(segment.action_ids) for segment in self.segments)
+
+    @cached_property
+    def _distinct_ends(self) -> dict[tuple[int, ...], Segment]:
+        return {tuple(end.prompt_ids): end for end in self.ends if end is not None}
+
     @property
     def readings(self) -> list[Segment]:
-        """The turns, and behind them the states after the trajectories that a limit cut."""
-        return [*self.segments, *(end for end in self.ends if end is not None)]
+        """The turns, and behind them the distinct states after the trajectories that a limit cut."""
+        return [*self.segments, *self._distinct_ends.values()]
 
     def next_values(self, values: Tensor) -> Tensor:
         """[N] the value of the state after each token: that before the next action token, across turns.
 
         Args:
-            values: of `readings`: one per action token, then one per cut trajectory.
+            values: of `readings`: one per entry, then one per state after a cut.
         """
-        num = len(self.rewards)
+        places = {ids: place for place, ids in enumerate(self._distinct_ends)}
+        cut = [(s, places[tuple(end.prompt_ids)]) for s, end in enumerate(self.ends) if end is not None]
         last = torch.zeros(len(self.ends))
-        last[[s for s, end in enumerate(self.ends) if end is not None]] = values[num:]
-        return next_in_segment(values[:num], self.index, last)
+        last[[s for s, _ in cut]] = values[self.num_entries :][[place for _, place in cut]]
+        return next_in_segment(values[self.entries], self.index, last)
 
     def returns(self, gamma: float) -> Tensor:
         """[N] reward-to-go, gamma per action token. What comes after a cut is not known and counts as 0."""
         return reverse_discounted_sum(self.rewards, self.index, len(self.ends), gamma)
 
+    @property
+    def weights(self) -> Tensor:
+        """[n] how often each entry was played, of mean 1: a weighted mean over entries is the mean over steps."""
+        return torch.bincount(self.entries, minlength=self.num_entries) * (self.num_entries / len(self.entries))
+
+    def per_entry(self, values: Tensor) -> Tensor:
+        """[N] -> [n] the mean over the steps of each entry. Squared errors to it pull as those to all of them do."""
+        return segment_mean(values, self.entries, self.num_entries)
+
 
 def token_steps(table: TurnTable, turns: NDArray[Any]) -> TokenSteps:
-    """The chains of these turns, which must be whole trajectories in order (`keep_trajectories` gives them so)."""
+    """The chains of these turns, which must be whole trajectories in order (`keep_trajectories` gives them so).
+
+    Every turn is a segment of its own here, and the steps are the entries.
+    """
     transitions = table.transitions(turns)
     owners, index = np.unique([t.trajectory for t in transitions], return_inverse=True)
     lengths = torch.tensor([len(t.action_ids) for t in transitions])
@@ -64,7 +95,73 @@ def token_steps(table: TurnTable, turns: NDArray[Any]) -> TokenSteps:
             ends[owner] = reading(t.next_prompt_ids, owner=len(transitions) + int(owner))
     return TokenSteps(
         segments=to_segments(transitions, [0.0] * len(transitions)),
+        entries=torch.arange(len(rewards)),
         ends=ends,
         rewards=rewards,
         index=torch.as_tensor(index).repeat_interleave(lengths),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSteps:
+    """Turns of a table by what was read and written in them; steps of any trajectories without reading them again.
+
+    kinds: [U] a number for every turn of the table, the same where prompt and action are the same; -1 where the turn is
+    not among those asked for. samples: a turn of each kind. after: [S] a turn whose next prompt is the state after the
+    trajectory (the same turn for the same state), -1 where it terminated or left no prompt that fits.
+    """
+
+    table: TurnTable
+    kinds: NDArray[np.int64]
+    samples: NDArray[np.int64]
+    after: NDArray[np.int64]
+
+    @classmethod
+    def scan(cls, table: TurnTable, turns: NDArray[Any]) -> StoredSteps:
+        """Read every turn once, and keep a few numbers of it."""
+        kinds, samples, known = np.full(len(table), -1, np.int64), [], {}
+        after, ends = np.full(len(table.trajectories), -1, np.int64), {}
+        for turn in turns:
+            (t,) = table.transitions([turn])
+            # A digest in place of the ids: prompts of a large store would not fit into memory.
+            kind = known.setdefault(_digest(t.prompt_ids, t.action_ids), len(known))
+            if kind == len(samples):
+                samples.append(int(turn))
+            kinds[turn] = kind
+            if t.truncated and t.next_prompt_ids:
+                after[t.trajectory] = ends.setdefault(_digest(t.next_prompt_ids), int(turn))
+        return cls(table=table, kinds=kinds, samples=np.array(samples, np.int64), after=after)
+
+    def steps(self, turns: NDArray[Any]) -> TokenSteps:
+        """As `token_steps`, each distinct turn one segment."""
+        shown, which = np.unique(self.kinds[turns], return_inverse=True)
+        transitions = self.table.transitions(self.samples[shown])
+        sizes = torch.tensor([len(t.action_ids) for t in transitions])
+        which = torch.as_tensor(which)
+        lengths, starts = sizes[which], (sizes.cumsum(0) - sizes)[which]
+        lasts = lengths.cumsum(0) - 1
+        inside = torch.arange(int(lengths.sum())) - (lasts + 1 - lengths).repeat_interleave(lengths)
+        rewards = torch.zeros(len(inside))
+        rewards[lasts] = torch.as_tensor(self.table.column("reward")[turns]).float()
+        owners, index = np.unique(self.table.owners()[turns], return_inverse=True)
+        return TokenSteps(
+            segments=to_segments(transitions, [0.0] * len(transitions)),
+            entries=starts.repeat_interleave(lengths) + inside,
+            ends=self._ends(owners),
+            rewards=rewards,
+            index=torch.as_tensor(index).repeat_interleave(lengths),
+        )
+
+    def _ends(self, owners: NDArray[np.int64]) -> list[Segment | None]:
+        turns = self.after[owners]
+        states = {int(turn): self.table.transitions([turn])[0].next_prompt_ids for turn in np.unique(turns[turns >= 0])}
+        readings = {turn: reading(ids, owner=-1 - turn) for turn, ids in states.items()}
+        return [readings.get(int(turn)) for turn in turns]
+
+
+def _digest(*sequences: Sequence[int]) -> bytes:
+    """16 bytes that differ for different sequences of ids."""
+    whole = hashlib.blake2b(digest_size=16)
+    for ids in sequences:
+        whole.update(np.asarray([len(ids), *ids], np.int64).tobytes())
+    return whole.digest()

@@ -1,0 +1,100 @@
+"""ILQL with a network, by its own recipe: it joins walks that Monte-Carlo values and imitation cannot join.
+
+Steps that say the same are grouped before the critic reads them; the first tests hold that to the loss of all steps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from rollwright.models import load_policy
+from rollwright.optimisation import OptimiserSettings
+from rollwright.replay import TurnTable, valid_turns
+from rollwright.store import TrajectoryStore
+from rollwright.tiny import make_tiny_model
+from rollwright.token_q import implicit_loss, implicit_targets, token_q_loss
+from rollwright.token_steps import StoredSteps, TokenSteps, token_steps
+from rollwright.types import StopReason, Task, Trajectory, Turn
+from rollwright.value_learner import CriticLearner
+from rollwright.values import conservative_loss
+from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings
+
+
+def turn(prompt: tuple[int, ...], action: tuple[int, ...], reward: float) -> Turn:
+    words = {"prompt_ids": prompt, "action_ids": action, "action_logprobs": (-1.0,) * len(action)}
+    return Turn(**words, text="", rewards={"env": reward})
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> TurnTable:
+    """Two states, two actions; one action is paid differently from time to time, and two walks are cut in one state."""
+    store, task = TrajectoryStore(tmp_path / "store"), Task(id="t", split="train")
+    one, two = turn((5, 6), (7, 8), -1.0), turn((5, 9), (7, 3, 8), -2.0)
+    lucky = turn((5, 6), (7, 8), 4.0)
+    cut = {"stop_reason": StopReason.MAX_TURNS, "next_prompt_ids": (5, 9)}
+    ended = {"stop_reason": StopReason.TERMINATED}
+    store.append(
+        [
+            Trajectory(id="a", task=task, seed=0, turns=(one, one, two, lucky), **ended),
+            Trajectory(id="b", task=task, seed=1, turns=(two, one), **cut),
+            Trajectory(id="c", task=task, seed=2, turns=(lucky,), **cut),
+        ]
+    )
+    return TurnTable(store)
+
+
+def critic(folder: Path, *, q_heads: int = 2) -> CriticLearner:
+    """One whose values differ from place to place."""
+    make_tiny_model(folder, texts=["a b c d e f g h i j k l"], hidden=32, layers=1, context_length=32, seed=0)
+    torch.manual_seed(0)
+    module = VocabularyQ(load_policy(folder, "float32")[0], VocabularyQSettings(q_heads=q_heads, width=16))
+    for head in (*module.q, module.v):
+        torch.nn.init.normal_(head[-1].weight)
+    return CriticLearner(Accelerator(), module, OptimiserSettings(learning_rate=1e-2), polyak=0.5)
+
+
+def test_grouped_steps_are_the_steps(table: TurnTable) -> None:
+    turns = valid_turns(table)
+    plain, grouped = token_steps(table, turns), StoredSteps.scan(table, turns).steps(turns)
+    assert len(plain.segments) == 7 and len(grouped.segments) == 2 and len(grouped.readings) == 3
+    assert torch.equal(grouped.rewards, plain.rewards) and torch.equal(grouped.index, plain.index)
+    ids = [
+        torch.tensor([token for segment in steps.segments for token in segment.action_ids])[steps.entries]
+        for steps in (grouped, plain)
+    ]
+    assert torch.equal(*ids)
+    assert float(grouped.weights.mean()) == pytest.approx(1.0)
+
+
+def test_grouped_steps_pull_as_all_steps_do(table: TurnTable, tmp_path: Path) -> None:
+    """The same step of the optimiser from every walk's tokens and from the distinct ones."""
+    turns = valid_turns(table)
+
+    def moved(steps: TokenSteps, method: str) -> torch.Tensor:
+        learner = critic(tmp_path / "tiny")
+        if method == "mc":
+            loss = token_q_loss(steps.per_entry(steps.returns(0.9)), steps.weights, cql_weight=0.3)
+        else:
+            wanted_q, wanted_v = implicit_targets(learner, steps, gamma=0.9)
+            loss = implicit_loss(wanted_q, wanted_v, steps.weights, cql_weight=0.3, expectile=0.8)
+        norm = learner.update_tokens(steps.segments, loss)["critic/grad_norm"]
+        return torch.cat([torch.tensor([norm]), *(p.detach().flatten() for p in learner.slow.parameters())])
+
+    for method in ("mc", "ilql"):
+        plain = moved(token_steps(table, turns), method)
+        assert torch.allclose(moved(StoredSteps.scan(table, turns).steps(turns), method), plain, atol=1e-5)
+
+
+def test_the_conservative_term_is_that_of_the_whole_vocabulary(table: TurnTable, tmp_path: Path) -> None:
+    learner, steps = critic(tmp_path / "tiny", q_heads=1), token_steps(table, np.arange(1))
+    module, (segment,) = learner.module, steps.segments
+    assert isinstance(module, VocabularyQ)
+    before = [(*segment.prompt_ids, *segment.action_ids[:at]) for at in range(len(segment.action_ids))]
+    exact = conservative_loss(module.next_token_q(before), torch.tensor(segment.action_ids))
+    assert exact.min() > 0.1
+    assert torch.allclose(learner.read_tokens(steps.segments)["cql"][0], exact, atol=1e-5)
