@@ -28,7 +28,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from _chaos_cells import CELL_S, Cell, Verdict, play_cells, verdict
+from _chaos_cells import CELL_S, Cell, play_cells
+from _chaos_verdict import Verdict, verdict
 from _common import command, machine, publish, table
 from _lives import Aim, live
 from resume import warm_start
