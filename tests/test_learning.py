@@ -59,8 +59,8 @@ def test_grpo_finds_the_way(walker: Path, tmp_path: Path) -> None:
 
 
 def test_digirl_finds_the_way(walker: Path, tmp_path: Path) -> None:
-    launch("digirl.py", "text/maze_digirl.yaml", f"run.folder={tmp_path}", f"model.path={walker}", "run.steps=25")
-    assert mean_return(tmp_path, "final") >= -15
+    launch("digirl.py", "text/maze_digirl.yaml", f"run.folder={tmp_path}", f"model.path={walker}")
+    assert mean_return(tmp_path, "final") >= -9
 
 
 def test_ppo_finds_the_way(walker: Path, tmp_path: Path) -> None:
