@@ -281,7 +281,7 @@ def main() -> None:
     group = "online" if all(chosen) else "from both" if any(chosen) else "from a store"
     lines = [f"## {arguments.world}, {group}", "", f"`{command()}`", "", machine("torch", "transformers"), "", text]
     print("\n".join(lines))
-    keep(RESULTS / "learning.md", lines)
+    keep(RESULTS / f"learning_{arguments.world}.md", lines)
     if arguments.json:
         print(json.dumps({"benchmark": "learning", "world": arguments.world, "methods": data}), flush=True)
 
