@@ -1,4 +1,4 @@
-"""Losses, their averaging and the off-policy corrections: hand-made numbers, invariances and reductions."""
+"""Policy losses and how they are averaged: hand-made numbers, invariances and reductions."""
 
 from __future__ import annotations
 
@@ -13,42 +13,20 @@ from torch import Tensor
 
 from rollwright.losses import (
     AGGREGATIONS,
-    AdaptiveKl,
     CispoClip,
     Clip,
-    Correction,
     NoClip,
     PpoClip,
     aggregate,
     aggregate_padded,
-    approximate_kl,
     clip_frac,
-    combine,
     count_loss_units,
     count_loss_units_padded,
-    effective_sample_frac,
-    entropy_of_logits,
-    filter_geometric,
-    filter_off_policy,
-    filter_stale,
-    group_can_teach,
     importance_ratio,
-    kl_estimate,
-    kl_loss,
-    kl_shaped_rewards,
     loss_denominator,
-    mask_sequences,
-    mask_tokens,
-    masked_mean,
-    normalise_weights,
-    overlong_penalty,
     policy_loss,
     policy_loss_padded,
-    sampler_log_weights,
     token_weights,
-    truncate_sequences,
-    truncate_tokens,
-    value_loss,
 )
 from rollwright.segments import flatten_padded, padded_sequence_index
 
@@ -378,214 +356,3 @@ def test_extreme_log_ratios_stay_finite() -> None:
     for level in ("token", "sequence", "sequence_sum"):
         ratio = importance_ratio(f(0, 0), f(-5000, -5000), i(1, 1) == 1, i(0, 0), num_sequences=1, level=level)
         close(ratio / math.exp(20), 1, 1)
-
-
-def test_kl_estimates_by_hand() -> None:
-    values = {kind: kl_estimate(f(0.5), f(0), kind=kind).item() for kind in ("k1", "abs", "k2", "k3", "k3+")}
-    assert values == pytest.approx({"k1": 0.5, "abs": 0.5, "k2": 0.125, "k3": 0.106531, "k3+": 0.106531}, abs=5e-7)
-    assert kl_estimate(f(-0.5), f(0), kind="abs").item() == 0.5
-    assert kl_estimate(f(-500.0), f(0), kind="k3").item() == 10.0
-    with pytest.raises(ValueError, match="unknown KL estimate 'k4'"):
-        kl_estimate(f(0), f(0), kind="k4")
-
-
-def test_k3_plus_has_the_gradient_of_k2() -> None:
-    gradients = {}
-    for kind in ("k2", "k3", "k3+"):
-        x = f(0.5).requires_grad_()
-        gradients[kind] = torch.autograd.grad(kl_estimate(x, f(0), kind=kind).sum(), x)[0].item()
-    assert gradients == pytest.approx({"k2": 0.5, "k3": 1 - math.exp(-0.5), "k3+": 0.5})
-
-
-def test_expected_k2_gradient_is_the_gradient_of_the_kl() -> None:
-    logits, reference = f(0.3, -0.2, 0.1).requires_grad_(), f(0, 0.5, -0.5).log_softmax(0)
-    logprobs = logits.log_softmax(0)
-    exact = torch.autograd.grad((logprobs.exp() * (logprobs - reference)).sum(), logits, retain_graph=True)[0]
-    for kind, right in (("k2", True), ("k3+", True), ("k3", False), ("k1", False)):
-        estimate = (logprobs.exp().detach() * kl_estimate(logprobs, reference, kind=kind)).sum()
-        gradient = torch.autograd.grad(estimate, logits, retain_graph=True)[0]
-        assert torch.allclose(gradient, exact) == right
-
-
-@pytest.mark.parametrize("kind", ["k1", "k3"])
-def test_ratio_weighted_kl_loss_has_the_gradient_of_the_kl_on_old_data(kind: str) -> None:
-    logits, reference = f(0.3, -0.2, 0.1).requires_grad_(), f(0, 0.5, -0.5).log_softmax(0)
-    behaviour = f(-0.4, 0.4, 0.2).log_softmax(0)  # the policy that sampled
-    logprobs, everything = logits.log_softmax(0), torch.ones(3, dtype=torch.bool)
-    exact = torch.autograd.grad((logprobs.exp() * (logprobs - reference)).sum(), logits, retain_graph=True)[0]
-    losses = kl_loss(logprobs, behaviour, reference, everything, kind=kind, ratio_weighted=True)
-    expected = torch.autograd.grad((behaviour.exp() * losses).sum(), logits)[0]
-    torch.testing.assert_close(expected, exact)
-
-
-def test_kl_loss_ignores_masked_tokens() -> None:
-    logprobs = f(-1, math.nan).requires_grad_()
-    losses = kl_loss(logprobs, f(-1, 0), f(-1.5, -math.inf), i(1, 0) == 1, kind="k3", ratio_weighted=True)
-    close(losses, 0.106531, 0)
-    assert torch.autograd.grad(losses.sum(), logprobs)[0].isfinite().all()
-
-
-def test_kl_in_the_reward() -> None:
-    close(kl_shaped_rewards(f(0, 1), f(-1, -2), f(-1.5, -2), kl_coef=0.1), -0.05, 1.0)
-
-
-def test_adaptive_kl_by_hand_and_after_a_restart() -> None:
-    controller = AdaptiveKl(coef=0.001, target=0.1, horizon=10_000)
-    assert controller.update(0.11, num_samples=1000) == pytest.approx(0.001 * 1.01)  # error .1, a tenth of the horizon
-    assert controller.update(5.0, num_samples=10_000) == pytest.approx(0.00101 * 1.2)  # error capped at .2
-    assert controller.update(0.0, num_samples=10_000) == pytest.approx(0.00101 * 1.2 * 0.8)
-    resumed = AdaptiveKl(coef=1.0, target=0.1, horizon=10_000)
-    resumed.load_state_dict(controller.state_dict())
-    assert resumed.update(0.2, num_samples=5) == controller.update(0.2, num_samples=5)
-    with pytest.raises(ValueError, match="nan"):
-        controller.update(math.nan, num_samples=1)
-    with pytest.raises(ValueError, match="key 'coef'"):
-        resumed.load_state_dict({"beta": 1.0})
-
-
-def test_value_loss_by_hand() -> None:
-    clipped = value_loss(f(1), f(2), values_old=f(0.5), clip_eps=0.2)
-    assert clipped.item() == pytest.approx(0.845)  # (0.7 - 2)^2 / 2
-    assert value_loss(f(1), f(2), values_old=None, clip_eps=None).item() == 0.5
-    with pytest.raises(ValueError, match="both, or neither"):
-        value_loss(f(1), f(2), values_old=f(1), clip_eps=None)
-
-
-def test_clipped_values_get_no_gradient_away_from_the_old_value() -> None:
-    for value, expected in ((1.0, 0.0), (0.6, 0.6 - 2.0)):
-        x = f(value).requires_grad_()
-        assert torch.autograd.grad(value_loss(x, f(2), values_old=f(0.5), clip_eps=0.2).sum(), x)[
-            0
-        ].item() == pytest.approx(expected)
-
-
-def test_entropy_with_forbidden_tokens() -> None:
-    logits = torch.tensor([[0.0, 0.0, -math.inf], [0.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
-    entropy = entropy_of_logits(logits)
-    close(entropy, math.log(2), math.log(3))
-    entropy.sum().backward()
-    assert logits.grad is not None and logits.grad.isfinite().all()
-
-
-def test_truncated_and_masked_importance_weights_by_hand() -> None:
-    mask, index = torch.ones(3, dtype=torch.bool), i(0, 0, 1)
-    logs = f(1, 0, 0)
-    close(truncate_tokens(logs, mask, cap=5.0).weights, math.e, 1, 1)
-    close(truncate_tokens(logs, mask, cap=2.0).weights, 2, 1, 1)
-    close(truncate_sequences(logs, mask, index, num_sequences=2, cap=2.0).weights, 2, 2, 1)
-    tokens = mask_tokens(logs, mask, cap=2.0)
-    close(tokens.weights, 0, 1, 1)
-    assert tokens.mask.tolist() == [False, True, True]
-    sequences = mask_sequences(logs, mask, index, num_sequences=2, cap=2.0)
-    close(sequences.weights, 0, 0, 1)
-    assert sequences.mask.tolist() == [False, False, True]
-    close(mask_sequences(f(-1, 0, 0), mask, index, num_sequences=2, cap=2.0).weights, math.exp(-1), math.exp(-1), 1)
-    geometric = filter_geometric(logs, mask, index, num_sequences=2)
-    assert geometric.mask.tolist() == [False, False, True] and geometric.weights.tolist() == [1, 1, 1]
-
-
-def test_sequence_weights_ignore_masked_tokens() -> None:
-    mask = i(1, 0) == 1
-    close(truncate_sequences(f(0.5, 9), mask, i(0, 0), num_sequences=1, cap=10.0).weights, math.exp(0.5), math.exp(0.5))
-    assert filter_geometric(f(0, 9), mask, i(0, 0), num_sequences=1).mask.tolist() == [True, False]
-
-
-def test_the_length_trap_is_clamped() -> None:
-    logs = torch.full((1000,), math.log(1.1), dtype=torch.float64)
-    everything, index = torch.ones(1000, dtype=torch.bool), torch.zeros(1000, dtype=torch.long)
-    weights = truncate_sequences(logs, everything, index, num_sequences=1, cap=1e12).weights
-    assert weights[0].item() == pytest.approx(math.exp(20))
-
-
-def test_agreeing_sampler_makes_every_correction_the_identity() -> None:
-    data = batch(3)
-    mask, index, count = data["mask"], data["sequence_index"], data["num_sequences"]
-    logs = sampler_log_weights(data["logprobs"], data["logprobs"].clone(), mask)
-    everything = combine(
-        truncate_tokens(logs, mask, cap=2.0),
-        truncate_sequences(logs, mask, index, num_sequences=count, cap=2.0),
-        mask_tokens(logs, mask, cap=2.0),
-        mask_sequences(logs, mask, index, num_sequences=count, cap=2.0),
-        filter_geometric(logs, mask, index, num_sequences=count),
-        filter_off_policy(
-            data["logprobs"], data["logprobs"], data["advantages"], mask, index, num_sequences=count, threshold=0.0
-        ),
-        filter_stale(torch.full((14,), 7), mask, current_version=7, max_staleness=0),
-    )
-    everything = normalise_weights(everything)
-    assert (everything.weights == 1).all() and torch.equal(everything.mask, mask)
-
-
-def test_undefined_sampler_logprobs_weigh_one() -> None:
-    mask = i(1, 1, 1, 0) == 1
-    logs = sampler_log_weights(f(-1, -1, -1, math.nan), f(math.nan, -math.inf, -101, 0), mask)
-    assert logs.tolist() == [0, 0, 20, 0]
-    with pytest.raises(ValueError, match="the model is broken"):
-        sampler_log_weights(f(math.nan), f(-1), i(1) == 1)
-
-
-def test_off_policy_sequences_are_dropped_only_if_they_did_badly() -> None:
-    # Three sequences: bad and drifted, good and drifted, bad and close.
-    result = filter_off_policy(
-        f(-2, -2, -1),
-        f(-1, -1, -1),
-        f(-1, 1, -1),
-        torch.ones(3, dtype=torch.bool),
-        i(0, 1, 2),
-        num_sequences=3,
-        threshold=0.5,
-    )
-    assert result.mask.tolist() == [False, True, True] and result.weights.tolist() == [1, 1, 1]
-
-
-def test_stale_tokens_are_dropped() -> None:
-    mask = i(1, 1, 1, 0) == 1
-    assert filter_stale(i(3, 4, 5, 9), mask, current_version=5, max_staleness=1).mask.tolist() == [
-        False,
-        True,
-        True,
-        False,
-    ]
-    with pytest.raises(ValueError, match="version 9 > 5"):
-        filter_stale(i(9), i(1) == 1, current_version=5, max_staleness=1)
-
-
-def test_normalised_weights_and_effective_sample_size() -> None:
-    correction = normalise_weights(Correction(weights=f(1, 3, 100), mask=i(1, 1, 0) == 1))
-    close(correction.weights[:2], 0.5, 1.5)
-    with pytest.raises(ValueError, match="entirely off-policy"):
-        normalise_weights(Correction(weights=f(1), mask=i(0) == 1))
-    assert effective_sample_frac(f(2, 2, 2)) == pytest.approx(1.0)
-    assert effective_sample_frac(f(1, 0, 0, 0)) == pytest.approx(0.25)
-    with pytest.raises(ValueError, match="positive weight"):
-        effective_sample_frac(f(0))
-
-
-def test_a_filter_changes_the_denominator_and_a_truncation_does_not() -> None:
-    mask, index, logs = torch.ones(3, dtype=torch.bool), i(0, 0, 1), f(1, 0, 0)
-    for correction, tokens in ((truncate_tokens(logs, mask, cap=2.0), 3), (mask_tokens(logs, mask, cap=2.0), 2)):
-        assert count_loss_units(correction.mask, index, num_sequences=2).num_tokens == tokens
-
-
-def test_soft_overlong_penalty_by_hand() -> None:
-    lengths = i(100, 16384, 18432, 20480, 22528)
-    shape = {"max_length": 20480, "buffer": 4096}
-    close(overlong_penalty(lengths, **shape), 0, 0, -0.5, -1, -1)
-    close(overlong_penalty(lengths, **shape, factor=2.0, saturate=False), 0, 0, -1, -2, -3)
-    with pytest.raises(ValueError, match="buffer"):
-        overlong_penalty(lengths, max_length=10, buffer=11)
-
-
-def test_dynamic_sampling_predicate() -> None:
-    assert group_can_teach([1.0, 0.0]) and not group_can_teach([0.0, 0.0]) and not group_can_teach([0.5])
-    assert not group_can_teach([0.5, 0.5 + 1e-9], tolerance=1e-6)
-    with pytest.raises(ValueError, match="at least one score"):
-        group_can_teach([])
-
-
-def test_metrics_count_unmasked_tokens_only() -> None:
-    mask = i(1, 1, 0) == 1
-    assert masked_mean(f(1, 3, math.nan), mask) == 2.0 and masked_mean(f(1), i(0) == 1) == 0.0
-    assert clip_frac(i(1, 0, 1) == 1, mask) == 0.5
-    # k3 towards the policy that sampled: e^.5 - .5 - 1 on one of two tokens.
-    assert approximate_kl(f(0.5, 0, math.nan), f(0, 0, 0), mask) == pytest.approx((math.exp(0.5) - 1.5) / 2)
