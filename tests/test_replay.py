@@ -18,7 +18,6 @@ from rollwright.replay import (
     cap_relative,
     in_perplexity_band,
     keep_trajectories,
-    one_success_per_task,
     returns_to_go,
     split_by_trajectory,
     states_only,
@@ -133,16 +132,6 @@ def test_filters_by_trajectory_advantage_and_perplexity(table: TurnTable) -> Non
     assert np.exp(np.mean([-0.1, -0.3])) == pytest.approx(0.8187, abs=1e-4)
     rng = np.random.default_rng(0)
     assert len(cap_relative(np.arange(50), num_current=10, ratio=2.0, rng=rng)) == 20
-
-
-def test_one_success_per_task_is_the_latest(tmp_path: Path) -> None:
-    store = TrajectoryStore(tmp_path / "s")
-    wins = [
-        trajectory(f"t{i}", turn((1,), (2,)), task=task, success=won)
-        for i, (task, won) in enumerate([("a", True), ("b", False), ("a", True), ("c", True), ("a", False)])
-    ]
-    store.append(wins)
-    assert one_success_per_task(TurnTable(store)).tolist() == [2, 3]
 
 
 def test_a_grown_store_is_taken_in_and_numbers_stay(tmp_path: Path) -> None:

@@ -126,16 +126,6 @@ except RunFolderError as error:
     )
 
 
-def test_a_resume_takes_back_the_steps_that_will_run_again(folder: RunFolder) -> None:
-    tracker = Tracker(folder)
-    for step in range(1, 6):
-        tracker.log(step, {"optim/grad_norm": float(step)})
-    assert tracker.forget_after(3) == 2
-    assert [row["step"] for row in read_metrics(folder.metrics)] == [1, 2, 3]
-    assert [row["step"] for row in read_metrics(folder.path / "metrics.superseded.jsonl")] == [4, 5]
-    assert tracker.forget_after(3) == 0
-
-
 def test_append_line_raises_where_the_device_is_full() -> None:
     with pytest.raises(OSError, match="No space left"):
         append_line(Path("/dev/full"), {"step": 1})

@@ -85,11 +85,6 @@ class DeviceAction:
     clear_text: bool = False
     press_enter: bool = False
 
-    @property
-    def ends_episode(self) -> bool:
-        """Whether the policy says with it that it has finished. AndroidWorld goes on after an answer; so do we."""
-        return self.action_type == "status"
-
     def as_json(self) -> dict[str, Any]:
         """AndroidWorld's form, without the fields that do not apply."""
         shown: dict[str, Any] = {"action_type": self.action_type}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -22,6 +20,7 @@ from rollwright.env import (
     SnapshotKind,
     StepResult,
     episode_seed,
+    keep_picture,
     split_of_seed,
     state_key,
 )
@@ -207,15 +206,7 @@ class PhoneEnv:
 
     def _picture(self) -> tuple[Attachment, ...]:
         folder = self._options.screenshots
-        if folder is None:
-            return ()
-        picture = self.screenshot()
-        digest = hashlib.sha256(picture).hexdigest()
-        path = Path(folder) / f"{digest}.png"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture)
-        return (Attachment(sha256=digest, media_type="image/png", path=str(path)),)
+        return () if folder is None else (keep_picture(self.screenshot(), folder),)
 
 
 class PhoneTeacher:

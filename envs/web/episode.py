@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rollwright.env import Observation, StepResult, split_of_seed, state_key
+from rollwright.env import Observation, StepResult, keep_picture, split_of_seed, state_key
 from rollwright.errors import ConfigError, EnvironmentFault
 from rollwright.types import Attachment, Split, Task
 
@@ -257,13 +256,7 @@ class MiniWobEnv:
         folder = self._options.screenshots
         if folder is None or self._page is None:
             return ()
-        picture = await self._page.screenshot()
-        digest = hashlib.sha256(picture).hexdigest()
-        path = Path(folder) / f"{digest}.png"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture)
-        return (Attachment(sha256=digest, media_type="image/png", path=str(path)),)
+        return (keep_picture(await self._page.screenshot(), folder),)
 
     def _broken(self, reason: str) -> EnvironmentFault:
         self._over = True

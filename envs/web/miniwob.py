@@ -27,11 +27,6 @@ from .splits import MAX_TURNS, task_names
 from .teachers import teacher_for
 
 INSTRUCTIONS = "Reply: click N or fill N text"
-FULL_INSTRUCTIONS = (
-    "You control a web page. Lines with a number can be acted on. Reply with one action: click N, dblclick N, "
-    "fill N text, select_option N option, check N, uncheck N, hover N, focus N, clear N, press N key, "
-    "drag_and_drop N N, scroll dx dy, mouse_click x y, mouse_drag_and_drop x y x y, noop"
-)
 _SCRIPTS = ("clock.js", "walk.js", "act.js")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from rollwright.types import Attachment, Split, Task
@@ -200,6 +201,16 @@ def split_of_seed(seed: int) -> Split:
         if first <= seed < first + SEEDS_PER_SPLIT:
             return split
     raise ValueError(f"seed {seed} is in no split's range [0, {3 * SEEDS_PER_SPLIT}); draw it with `episode_seed`")
+
+
+def keep_picture(png: bytes, folder: Path | str) -> Attachment:
+    """A PNG picture kept in `folder` under the hash of its content: equal pictures are one file."""
+    digest = hashlib.sha256(png).hexdigest()
+    path = Path(folder) / f"{digest}.png"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png)
+    return Attachment(sha256=digest, media_type="image/png", path=str(path))
 
 
 def state_key(*parts: str) -> str:

@@ -143,26 +143,6 @@ class Tracker:
             ) from error
         self._tell_others(values, step)
 
-    def forget_after(self, step: int) -> int:
-        """Before a resume from a checkpoint of `step`: take out the lines of later steps, which will be run again.
-
-        They are moved to `metrics.superseded.jsonl`, not thrown away.
-
-        Returns:
-            How many lines were taken out.
-        """
-        if not self.speaks or not self.folder.metrics.exists():
-            return 0
-        rows = read_metrics(self.folder.metrics)
-        kept, dropped = [r for r in rows if r["step"] <= step], [r for r in rows if r["step"] > step]
-        if dropped:
-            for row in dropped:
-                append_line(self.folder.path / "metrics.superseded.jsonl", row)
-            beside = self.folder.path / ".metrics.jsonl.new"
-            beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            beside.replace(self.folder.metrics)
-        return len(dropped)
-
     @property
     def position(self) -> int:
         """Bytes of `metrics.jsonl` so far. A checkpoint keeps it; `rewind` takes it."""

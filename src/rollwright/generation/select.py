@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "vllm", "vllm_server", "transformers"]
 _NAMES = ("auto", "vllm", "vllm_server", "transformers")
 
 

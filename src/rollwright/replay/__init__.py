@@ -13,7 +13,6 @@ from rollwright.replay.views import (
     in_perplexity_band,
     keep_trajectories,
     latest_per_task,
-    one_success_per_task,
     states_only,
     valid_turns,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "in_perplexity_band",
     "keep_trajectories",
     "latest_per_task",
-    "one_success_per_task",
     "returns_to_go",
     "split_by_trajectory",
     "states_only",

@@ -87,14 +87,8 @@ def in_perplexity_band(turns: Array, mean_logprobs: Array, *, low: float = 0.5, 
     return turns[(probability > low) & (probability <= high)]
 
 
-def one_success_per_task(table: TurnTable, *, among: Array | None = None) -> Array:
-    """Trajectories: the latest success of every task (WebRL keeps one per task)."""
-    chosen = np.arange(len(table.trajectories)) if among is None else among
-    return latest_per_task(table, among=chosen[table.trajectories["success"][chosen] == 1])
-
-
 def latest_per_task(table: TurnTable, *, among: Array) -> Array:
-    """Trajectories: the last one of every task among these, in order."""
+    """Trajectories: the last one of every task among these, in order (WebRL keeps the latest success of each)."""
     latest = {int(task): int(row) for row, task in zip(among, table.trajectories["task"][among], strict=True)}
     return np.array(sorted(latest.values()), np.int64)
 
