@@ -25,7 +25,7 @@ from typing import Literal  # noqa: E402
 from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import (  # noqa: E402
-    close_world,
+    close_play,
     open_codec,
     open_collector,
     open_engine,
@@ -121,12 +121,7 @@ def opened(config: CollectConfig) -> Iterator[tuple[Collector, list[Task], RunFo
         )
         yield collector, list(world.tasks("train")), folder
     finally:
-        if collector is not None:
-            collector.close()
-        else:
-            close_world(world)
-        if engine is not None:
-            engine.close()
+        close_play(world, collector, engine)
 
 
 def scored(trajectory: Trajectory, reward: object) -> Trajectory:

@@ -24,18 +24,10 @@ import math  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from dataclasses import asdict  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
-from rollwright.assembly import (  # noqa: E402
-    close_world,
-    context_factory,
-    open_codec,
-    open_engine,
-    open_world,
-    policy_folder,
-)
+from rollwright.assembly import open_engine  # noqa: E402
 from rollwright.codec import ChatCodec  # noqa: E402
 from rollwright.config import Config, dump, load_config  # noqa: E402
 from rollwright.demonstrations import imitable  # noqa: E402
@@ -55,6 +47,7 @@ from rollwright.inverse_dynamics import (  # noqa: E402
     require_logs,
     without_actions,
 )
+from rollwright.offline_assembly import open_context  # noqa: E402
 from rollwright.offpolicy import sample_actions  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.rerender import NewContext, require_same_prompts  # noqa: E402
@@ -118,8 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     known, hidden, logs = read(config)
     folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
     require_empty(folder)
-    start, new_context = open_context(config, folder)
-    codec = open_codec(start)
+    start, codec, new_context = open_context(config.world, config.model, config.rollout, folder.path)
     for trajectory in known:
         require_same_prompts(trajectory, new_context)
     aside = [t for t in known if held_out(t, config.data.held_out_frac, seed=config.run.seed, what="held-out")]
@@ -158,18 +150,6 @@ def require_empty(folder: RunFolder) -> None:
 
 def read_stores(stores: Sequence[str]) -> list[Trajectory]:
     return [t for store in stores for t in TrajectoryStore(store, mode="read").iter_trajectories()]
-
-
-def open_context(config: InverseConfig, folder: RunFolder) -> tuple[Path, NewContext]:
-    """The model to start from, and what makes the prompts that the labelled episodes will have."""
-    world = open_world(config.world)
-    try:
-        start = policy_folder(config.model, world, folder.path)
-        # What was cut is cut already; an episode that no longer fits is left out where it is trained on.
-        settings = config.rollout.model_copy(update={"max_observation_tokens": 0})
-        return start, context_factory(settings, open_codec(start), world, context_length=1 << 30)
-    finally:
-        close_world(world)
 
 
 class Asked:

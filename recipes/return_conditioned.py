@@ -28,14 +28,11 @@ from typing import Literal  # noqa: E402
 from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import (  # noqa: E402
-    close_world,
-    context_factory,
     judge,
     open_codec,
     open_collector,
     open_engine,
     open_world,
-    policy_folder,
 )
 from rollwright.conditioning import ReturnLevels, ReturnTargets, conditioned  # noqa: E402
 from rollwright.config import Config, dump, load_config  # noqa: E402
@@ -43,6 +40,7 @@ from rollwright.demonstrations import imitable, sft_rows  # noqa: E402
 from rollwright.errors import DataError  # noqa: E402
 from rollwright.evaluation import Evaluation, format_table  # noqa: E402
 from rollwright.generation.base import Engine  # noqa: E402
+from rollwright.offline_assembly import open_context  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
 from rollwright.settings import (  # noqa: E402
@@ -131,15 +129,7 @@ def read(config: ReturnConfig) -> list[Trajectory]:
 
 def train(config: ReturnConfig, trajectories: list[Trajectory], levels: ReturnLevels, folder: RunFolder) -> Path:
     """Imitate every turn under its own return-to-go; the levels are written beside the policy."""
-    world = open_world(config.world)
-    try:
-        start = policy_folder(config.model, world, folder.path)
-        codec = open_codec(start)
-        # What was cut is cut already; an episode that no longer fits is left out by its length.
-        settings = config.rollout.model_copy(update={"max_observation_tokens": 0})
-        new_context = context_factory(settings, codec, world, context_length=1 << 30)
-    finally:
-        close_world(world)
+    start, codec, new_context = open_context(config.world, config.model, config.rollout, folder.path)
     shown = [conditioned(trajectory, new_context, levels) for trajectory in trajectories]
     rows = sft_rows(shown, vocab_size=len(codec.tokenizer), max_length=config.sft.max_length)
     policy = fit(rows, start, folder.path, config.sft, seed=config.run.seed)

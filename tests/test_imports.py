@@ -68,6 +68,7 @@ LAYERS = (
         "report",
         "assembly",
         "critic_assembly",
+        "offline_assembly",
         "run_assembly",
         "start_assembly",
         "group_scores",
