@@ -43,6 +43,9 @@ class AlgorithmSettings(TokenQSettings):
 
     expectile: float = Field(0.95, gt=0, lt=1, description="tau of V's expectile; 0.5 evaluates, 1 maximises.")
     polyak: float = Field(0.005, gt=0, le=1, description="How far the slow Q follows at each critic step.")
+    highest: float | None = Field(
+        None, description="What no return exceeds, for targets: 0 where rewards are costs; null = no bound (papers)."
+    )
 
 
 class IlqlConfig(TokenQConfig):
@@ -64,6 +67,7 @@ def main(argv: list[str] | None = None) -> None:
             bias=algorithm.bias,
             learning_rate=algorithm.learning_rate,
             polyak=algorithm.polyak,
+            decay_steps=config.run.steps * algorithm.updates if algorithm.decay else 0,
         )
         run.attach(critic)
         decode_with(run.engine, critic.slow, beta=algorithm.beta)
@@ -73,7 +77,9 @@ def main(argv: list[str] | None = None) -> None:
             with run.learning():
                 for _ in range(algorithm.updates):
                     steps = chains.draw(draws, algorithm.trajectories)
-                    wanted_q, wanted_v = implicit_targets(critic, steps, gamma=algorithm.gamma)
+                    wanted_q, wanted_v = implicit_targets(
+                        critic, steps, gamma=algorithm.gamma, highest=algorithm.highest
+                    )
                     weights = steps.weights
                     loss = implicit_loss(
                         wanted_q, wanted_v, weights, cql_weight=algorithm.cql_weight, expectile=algorithm.expectile

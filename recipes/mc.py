@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
             bias=algorithm.bias,
             learning_rate=algorithm.learning_rate,
             polyak=None,
+            decay_steps=config.run.steps * algorithm.updates if algorithm.decay else 0,
         )
         run.attach(critic)
         decode_with(run.engine, critic.module, beta=algorithm.beta)

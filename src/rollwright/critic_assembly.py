@@ -50,8 +50,12 @@ def open_vocabulary_critic(
     bias: float,
     learning_rate: float,
     polyak: float | None,
+    decay_steps: int = 0,
 ) -> CriticLearner:
-    """A token-level Q over the vocabulary that starts from the policy's weights, in the learner's precision."""
+    """A token-level Q over the vocabulary that starts from the policy's weights, in the learner's precision.
+
+    decay_steps: optimiser steps over which the learning rate falls to 0; 0 = it does not fall.
+    """
     import torch
 
     from rollwright.optimisation import OptimiserSettings
@@ -62,7 +66,7 @@ def open_vocabulary_critic(
     return CriticLearner(
         learner.accelerator,
         VocabularyQ(learner.policy, VocabularyQSettings(q_heads=q_heads, width=width, bias=bias)),
-        OptimiserSettings(learning_rate=learning_rate),
+        OptimiserSettings(learning_rate=learning_rate, decay_steps=decay_steps),
         polyak=polyak,
         **_packing_of(config),
     )

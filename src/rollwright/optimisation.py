@@ -20,21 +20,28 @@ from rollwright.errors import NonFiniteUpdate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimiserSettings:
-    """AdamW with a linear warm-up, then a constant rate, and a bound on the gradient's norm."""
+    """AdamW with a linear warm-up, then a constant rate or one that falls to 0, and a bound on the gradient's norm.
+
+    decay_steps: the rate falls linearly and reaches 0 after so many steps; 0 = it does not fall.
+    """
 
     learning_rate: float
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = 1.0
     warmup_steps: int = 0
+    decay_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or self.max_grad_norm <= 0 or self.warmup_steps < 0:
-            raise ValueError(f"learning_rate and max_grad_norm must be positive, warmup_steps 0 or more, got {self}")
+        if self.learning_rate <= 0 or self.max_grad_norm <= 0 or min(self.warmup_steps, self.decay_steps) < 0:
+            raise ValueError(
+                f"learning_rate and max_grad_norm must be positive, warmup_steps and decay_steps 0 or more, got {self}"
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate of optimiser step `step`, counted from 0. A function of the step alone: nothing to restore."""
-        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+        left = max(0.0, 1.0 - step / self.decay_steps) if self.decay_steps else 1.0
+        return self.learning_rate * left * min(1.0, (step + 1) / max(1, self.warmup_steps))
 
 
 class Optimisation(Protocol):

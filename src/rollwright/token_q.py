@@ -36,6 +36,7 @@ class TokenQSettings(Config):
     updates: int = Field(50, ge=1, description="Optimiser steps for one step of the run.")
     trajectories: int = Field(8, ge=1, description="Trajectories of one optimiser step.")
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate for the critic.")
+    decay: bool = Field(False, description="The learning rate falls linearly to 0 over the run.")
     width: int = Field(256, ge=1, description="Hidden layer of the heads.")
     bias: float = Field(0.0, description="Where all values start; near the mean return spares a long way.")
 
@@ -95,15 +96,22 @@ class Reads(Protocol):
     def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]: ...
 
 
-def implicit_targets(critic: Reads, steps: TokenSteps, *, gamma: float) -> tuple[Tensor, Tensor]:
+def implicit_targets(
+    critic: Reads, steps: TokenSteps, *, gamma: float, highest: float | None = None
+) -> tuple[Tensor, Tensor]:
     """What Q is regressed on, r + gamma V(next action state), and V, the smaller slow Q of the token. [n] each.
 
     One pair per entry, Q's the mean over its steps. After the last token of an ended trajectory comes nothing, after a
     cut one the value of the next prompt.
+
+    Args:
+        highest: what no return exceeds (0 where all rewards are costs); a larger target is cut to it. None = no bound,
+            as in the papers.
     """
     readings = steps.readings
     after = steps.next_values(critic.read_tokens(readings)["v"][0])
     wanted_q = td_target(steps.rewards, after, torch.zeros_like(steps.rewards).bool(), gamma=gamma)
+    wanted_q = wanted_q if highest is None else wanted_q.clamp(max=highest)
     slow = critic.read_tokens(steps.segments, slow=True)["q"]
     return steps.per_entry(wanted_q), slow.min(dim=0).values
 
