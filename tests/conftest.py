@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 # Before torch is imported anywhere: its thread pool reads the environment once.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -75,3 +79,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if reason:
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def launch_recipe(recipe: str, settings: str, *words: str) -> None:
+    """Start a recipe as a user does; its errors are the test's."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
+    done = subprocess.run(
+        [*command, f"recipes/{recipe}", f"recipes/{settings}", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="session")
+def launch() -> Callable[..., None]:
+    """(recipe, settings, *words): start a recipe as a user does."""
+    return launch_recipe
+
+
+@pytest.fixture(scope="session")
+def maze_walker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny policy that imitates walkers of the maze who move at random 85 times of 100."""
+    run = tmp_path_factory.mktemp("maze_sft")
+    launch_recipe("sft.py", "text/maze_sft.yaml", f"run.folder={run}")
+    return run / "policy"

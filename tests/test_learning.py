@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,17 +23,7 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
-def launch(recipe: str, settings: str, *words: str) -> None:
-    """Start a recipe as a user does."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
-    done = subprocess.run(
-        [*command, f"recipes/{recipe}", f"recipes/{settings}", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=800,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+Launch = Callable[..., None]
 
 
 def mean_return(run: Path, name: str) -> float:
@@ -40,16 +31,8 @@ def mean_return(run: Path, name: str) -> float:
     return sum(row.total_return for row in rows) / len(rows)
 
 
-@pytest.fixture(scope="module")
-def walker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny policy that imitates walkers who move at random 85 times of 100."""
-    run = tmp_path_factory.mktemp("maze_sft")
-    launch("sft.py", "text/maze_sft.yaml", f"run.folder={run}")
-    return run / "policy"
-
-
-def test_grpo_finds_the_way(walker: Path, tmp_path: Path) -> None:
-    words = [f"run.folder={tmp_path}", f"model.path={walker}", "evaluation.at_start=true"]
+def test_grpo_finds_the_way(launch: Launch, maze_walker: Path, tmp_path: Path) -> None:
+    words = [f"run.folder={tmp_path}", f"model.path={maze_walker}", "evaluation.at_start=true"]
     launch("grpo.py", "text/maze_grpo.yaml", *words)
     assert mean_return(tmp_path, "start") < -40, "the start must not know the way already"
     assert mean_return(tmp_path, "final") >= -9
@@ -58,23 +41,18 @@ def test_grpo_finds_the_way(walker: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "transcripts").glob("*.txt"))
 
 
-def test_digirl_finds_the_way(walker: Path, tmp_path: Path) -> None:
-    launch("digirl.py", "text/maze_digirl.yaml", f"run.folder={tmp_path}", f"model.path={walker}")
+def test_ppo_finds_the_way(launch: Launch, maze_walker: Path, tmp_path: Path) -> None:
+    launch("ppo.py", "text/maze_ppo.yaml", f"run.folder={tmp_path}", f"model.path={maze_walker}")
     assert mean_return(tmp_path, "final") >= -9
 
 
-def test_ppo_finds_the_way(walker: Path, tmp_path: Path) -> None:
-    launch("ppo.py", "text/maze_ppo.yaml", f"run.folder={tmp_path}", f"model.path={walker}")
-    assert mean_return(tmp_path, "final") >= -9
-
-
-def test_a_stopped_run_goes_on_where_it_was(walker: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_where_it_was(launch: Launch, maze_walker: Path, tmp_path: Path) -> None:
     """Four steps in one go, and two, a stop, and two more: the same episodes, and weights as close as two whole runs.
 
     Which requests share a batch depends on timing, and with it the last bits of a log-prob: two undisturbed runs differ
     by 2e-5. A step moves weights by up to 1e-3, so a lost optimiser state would show.
     """
-    small = [f"model.path={walker}", "rollout.groups_per_step=3", "evaluation.seeds_per_task=1", "curriculum=band"]
+    small = [f"model.path={maze_walker}", "rollout.groups_per_step=3", "evaluation.seeds_per_task=1", "curriculum=band"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     launch("grpo.py", "text/maze_grpo.yaml", *small, f"run.folder={whole}", "run.steps=4")
     launch("grpo.py", "text/maze_grpo.yaml", *small, f"run.folder={parts}", "run.steps=2")
@@ -109,8 +87,8 @@ def test_bad_input_is_a_clear_error_before_anything_is_trained(words: list[str],
     assert not (tmp_path / "run" / "policy").exists()
 
 
-def test_the_evaluation_json_has_one_row_per_episode(walker: Path, tmp_path: Path) -> None:
-    words = [f"folder={tmp_path}", f"model.path={walker}", "engine=transformers", "engine.dtype=float32"]
+def test_the_evaluation_json_has_one_row_per_episode(launch: Launch, maze_walker: Path, tmp_path: Path) -> None:
+    words = [f"folder={tmp_path}", f"model.path={maze_walker}", "engine=transformers", "engine.dtype=float32"]
     more = ["rollout.history=0", "rollout.max_action_tokens=4", "world.name=text.maze", "name=judged"]
     options = ["world.options.wording=compact", "evaluation.seeds_per_task=2", "evaluation.max_turns=5"]
     launch("evaluate.py", "text/maze.yaml", *words, *more, *options)
