@@ -227,7 +227,9 @@ def test_a_run_that_was_ahead_goes_on_after_a_stop(tmp_path: Path) -> None:
     words += ["evaluation.max_turns=2", "algorithm.drop_equal_groups=false", "run.checkpoint_every=1"]
     grpo.main([*words, "run.steps=2"])
     grpo.main([*words, "run.steps=4"])
-    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "rollout/staleness_max" in row]
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert all((row.get("time/evaluate_s", 0.0) > 0) == ("eval/success_frac" in row) for row in lines)
+    rows = [row for row in lines if "rollout/staleness_max" in row]
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert all(row["rollout/staleness_max"] <= 2 for row in rows)
     assert rows[2]["rollout/staleness_max"] == 0, "what ran ahead is played anew, by the weights of the checkpoint"

@@ -186,12 +186,13 @@ class Training(RunParts):
     def evaluate(self, name: str) -> Evaluation:
         """Judge the current policy on held-out start states and write `eval/<name>.json`."""
         settings = self.config.evaluation
-        with self.clock.timed("time/evaluate_s"):
-            result, played = judge(self.collector, self.tasks[settings.split], settings, name=name)
+        began = time.monotonic()
+        result, played = judge(self.collector, self.tasks[settings.split], settings, name=name)
+        took = {"time/evaluate_s": time.monotonic() - began}
         if self.learner.ranks.first:
             result.save(self.folder.path)
         self._keep(played, tag=f"eval_{name}")
-        self.tracker.log(self.learner.step, evaluation_metrics(result))
+        self.tracker.log(self.learner.step, evaluation_metrics(result) | took)
         return result
 
     def _keep(self, played: Sequence[Trajectory], *, tag: str) -> None:
