@@ -35,7 +35,6 @@ from rollwright import offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights  # noqa: E402
 from rollwright.config import Config, Readers, load_config  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
-from rollwright.generation.base import Generation  # noqa: E402
 from rollwright.phases import Phases  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
@@ -128,6 +127,7 @@ class Archer:
         self.critic = open_turn_critic(
             config, run.learner, config.critic, heads, name="critic", polyak=config.algorithm.polyak
         )
+        self.fresh = offpolicy.FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
         run.attach(self.critic)
 
     @property
@@ -139,18 +139,12 @@ class Archer:
         """Look at what there is; draws are fixed by seed and step, so that a resumed run draws the same."""
         self.turns = valid_turns(self.table)
         self.draws = np.random.default_rng([self.config.run.seed, step])
-        self.sampled = 0
+        self.fresh.begin(step)
         offpolicy.require_vocabulary(self.table, self.turns, offpolicy.vocab_size(self.run.learner.policy))
 
     def draw(self, size: int) -> list[Transition]:
         """Turns of any age."""
         return self.table.transitions(self.draws.choice(self.turns, size)) if len(self.turns) else []
-
-    def fresh(self, prompts: Sequence[tuple[int, ...]]) -> list[Generation]:
-        """What the policy would do now, one action for each state."""
-        self.sampled += 1
-        key = f"{self.config.run.seed}/{self.run.next_step}/fresh/{self.sampled}"
-        return offpolicy.sample_actions(self.run.engine, prompts, self.run.collector.sampling, key=key)
 
     def fit_critic(self) -> dict[str, float]:
         """Steps of temporal differences on both heads of Q and V, each head to its own slow copy."""

@@ -36,7 +36,6 @@ from rollwright.config import Readers, load_config  # noqa: E402
 from rollwright.credit import FlatBatch, flatten, to_segments  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.errors import ConfigError  # noqa: E402
-from rollwright.generation.base import Generation  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
@@ -111,11 +110,13 @@ class Hnpg:
             polyak=config.algorithm.polyak,
             bias=config.algorithm.bias,
         )
+        self.fresh = offpolicy.FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
         run.attach(self.critic)
 
     def take_in(self, step: int, groups: Sequence[Group]) -> None:
         """This step's own turns and returns; draws are fixed by seed and step, so that a resumed run draws the same."""
-        self.draws, self.asked = np.random.default_rng([self.config.run.seed, step]), 0
+        self.draws = np.random.default_rng([self.config.run.seed, step])
+        self.fresh.begin(step)
         self.own: FlatBatch = flatten(groups)
         self.ends = self.end_values()
         rewards, index = self.own.turn_rewards, self.own.trajectory_index
@@ -133,12 +134,6 @@ class Hnpg:
     def draw(self, size: int) -> list[Transition]:
         """Logged turns."""
         return self.table.transitions(self.draws.choice(self.turns, size)) if size and len(self.turns) else []
-
-    def fresh(self, prompts: Sequence[Ids]) -> list[Generation]:
-        """What the policy would do now, one action for each state."""
-        self.asked += 1
-        key = f"{self.config.run.seed}/{self.run.next_step}/fresh/{self.asked}"
-        return offpolicy.sample_actions(self.run.engine, prompts, self.run.collector.sampling, key=key)
 
     def values(self, prompts: Sequence[Ids], *, samples: int = 0, slow: bool = False) -> Tensor:
         """[n] mean Q of fresh actions at these prompts."""

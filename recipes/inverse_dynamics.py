@@ -20,7 +20,6 @@ from rollwright.generation.launch_env import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import json  # noqa: E402
-import math  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from dataclasses import asdict  # noqa: E402
@@ -32,13 +31,12 @@ from rollwright.codec import ChatCodec  # noqa: E402
 from rollwright.config import Config, dump, load_config  # noqa: E402
 from rollwright.demonstrations import imitable  # noqa: E402
 from rollwright.errors import ConfigError, DataError  # noqa: E402
-from rollwright.generation.base import Engine, Sampling  # noqa: E402
+from rollwright.generation.base import Engine  # noqa: E402
 from rollwright.inverse_dynamics import (  # noqa: E402
     TAG,
     InversePrompt,
-    Label,
     LabelReport,
-    Passage,
+    ModelLabeller,
     held_out,
     inverse_rows,
     judge_labels,
@@ -48,7 +46,6 @@ from rollwright.inverse_dynamics import (  # noqa: E402
     without_actions,
 )
 from rollwright.offline_assembly import open_context  # noqa: E402
-from rollwright.offpolicy import sample_actions  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.rerender import NewContext, require_same_prompts  # noqa: E402
 from rollwright.settings import EngineSettings, ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
@@ -152,23 +149,6 @@ def read_stores(stores: Sequence[str]) -> list[Trajectory]:
     return [t for store in stores for t in TrajectoryStore(store, mode="read").iter_trajectories()]
 
 
-class Asked:
-    """The trained model as a labeller: its most probable answer to each question."""
-
-    def __init__(self, engine: Engine, codec: ChatCodec, prompt: InversePrompt, max_tokens: int) -> None:
-        self.engine, self.codec, self.prompt = engine, codec, prompt
-        self.sampling = Sampling(temperature=0.0, max_tokens=max_tokens, stop_token_ids=tuple(codec.stop_token_ids))
-
-    def __call__(self, questions: Sequence[Passage]) -> list[Label]:
-        prompts = [self.codec.encode_start(self.prompt.messages(question)) for question in questions]
-        answers = sample_actions(self.engine, prompts, self.sampling, key="label")
-        # An answer that was cut is no action: nobody would have said half of it.
-        return [
-            Label(action_ids=a.token_ids, confidence=math.exp(sum(a.logprobs)) if a.finish_reason == "stop" else 0.0)
-            for a in answers
-        ]
-
-
 def write(
     config: InverseConfig,
     folder: RunFolder,
@@ -183,7 +163,7 @@ def write(
 ) -> None:
     """Judge the labels where the truth is known, label the logs, fill the store."""
     settings, prompt = config.label, config.label.prompt()
-    asked = Asked(engine, codec, prompt, config.rollout.max_action_tokens)
+    asked = ModelLabeller(engine, codec, prompt, max_tokens=config.rollout.max_action_tokens)
     report = judge_labels(aside, label(aside, asked, prompt), codec, threshold=settings.threshold)
     reports = {"held_out": report}
     blind = [*(without_actions(t) for t in hidden), *logs]
@@ -207,11 +187,7 @@ def tell(folder: RunFolder, reports: dict[str, LabelReport], kept: Sequence[Traj
     document["store"] = {"logs": count, "labelled": len(kept), "turns": len(turns), "turns_labelled": filled}
     (folder.path / "labels.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     for name, report in reports.items():
-        print(
-            f"{name}: {report.steps} steps, accuracy {report.accuracy:.3f} at mean confidence "
-            f"{report.mean_confidence:.3f}; {report.kept_frac:.3f} of them reach the threshold, accuracy there "
-            f"{report.kept_accuracy:.3f}"
-        )
+        print(f"{name}: {report}")
     print(f"{len(kept)} of {count} logs labelled, {filled} of their {len(turns)} turns: {folder.trajectories}")
 
 

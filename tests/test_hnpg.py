@@ -46,6 +46,7 @@ def hybrid(value: float = 4.0, **settings: Any) -> Any:
         algorithm=AlgorithmSettings(**settings),
         config=SimpleNamespace(run=SimpleNamespace(seed=0)),
         values=lambda prompts, **_: torch.full((len(prompts),), value),
+        fresh=SimpleNamespace(begin=lambda step: None),
     )
     made.end_values = lambda: Hnpg.end_values(made)  # type: ignore[arg-type]
     return made

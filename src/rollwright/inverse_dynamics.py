@@ -10,12 +10,15 @@ nothing to learn from. True actions are never touched. Source: arXiv:2210.06518 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rollwright.codec import ChatCodec
 from rollwright.demonstrations import IGNORED
 from rollwright.errors import DataError
+from rollwright.generation.base import Engine, Sampling
+from rollwright.offpolicy import sample_actions
 from rollwright.rerender import NewContext, rerender, shown_texts
 from rollwright.types import Message, Span, Trajectory, Turn
 
@@ -157,6 +160,23 @@ def label(trajectories: Sequence[Trajectory], labeller: Labeller, prompt: Invers
     return [[found.get(passage) for passage in row] for row in asked]
 
 
+class ModelLabeller:
+    """A trained model as a labeller: its most probable answer to each question."""
+
+    def __init__(self, engine: Engine, codec: ChatCodec, prompt: InversePrompt, *, max_tokens: int) -> None:
+        self.engine, self.codec, self.prompt = engine, codec, prompt
+        self.sampling = Sampling(temperature=0.0, max_tokens=max_tokens, stop_token_ids=tuple(codec.stop_token_ids))
+
+    def __call__(self, questions: Sequence[Passage]) -> list[Label]:
+        prompts = [self.codec.encode_start(self.prompt.messages(question)) for question in questions]
+        answers = sample_actions(self.engine, prompts, self.sampling, key="label")
+        # An answer that was cut is no action: nobody would have said half of it.
+        return [
+            Label(action_ids=a.token_ids, confidence=math.exp(sum(a.logprobs)) if a.finish_reason == "stop" else 0.0)
+            for a in answers
+        ]
+
+
 def labelled(
     trajectory: Trajectory, labels: Sequence[Label | None], new_context: NewContext, *, threshold: float
 ) -> Trajectory:
@@ -205,6 +225,12 @@ class LabelReport:
     kept_frac: float
     kept_accuracy: float
     mean_confidence: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.steps} steps, accuracy {self.accuracy:.3f} at mean confidence {self.mean_confidence:.3f}; "
+            f"{self.kept_frac:.3f} of them reach the threshold, accuracy there {self.kept_accuracy:.3f}"
+        )
 
 
 def judge_labels(

@@ -122,6 +122,23 @@ def sample_actions(
     return [answer for answer in answers if isinstance(answer, Generation)]
 
 
+class FreshActions:
+    """What the policy would do now. Draws are fixed by the run's seed, the step, and how often it was asked in it."""
+
+    def __init__(self, engine: Engine, sampling: Sampling, *, seed: int) -> None:
+        self.engine, self.sampling, self.seed = engine, sampling, seed
+        self._step, self._asked = 0, 0
+
+    def begin(self, step: int) -> None:
+        """A step begins: a resumed run that begins it again draws the same."""
+        self._step, self._asked = step, 0
+
+    def __call__(self, prompts: Sequence[tuple[int, ...]]) -> list[Generation]:
+        """One action for each prompt; raises as `sample_actions`."""
+        self._asked += 1
+        return sample_actions(self.engine, prompts, self.sampling, key=f"{self.seed}/{self._step}/fresh/{self._asked}")
+
+
 async def _ask_all(engine: Engine, asks: Sequence[Ask]) -> Sequence[Generation | Exception]:
     """As one batch where the engine can, so that equal asks get equal bits; else each by itself."""
     if isinstance(engine, BatchEngine):
