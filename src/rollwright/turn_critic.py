@@ -7,7 +7,6 @@ several heads of one name. What a head is trained on is the caller's loss (`valu
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from rollwright.batching import PackedBatch, Segment
-from rollwright.scoring import body_hidden, body_of, causal_lm
+from rollwright.scoring import body_hidden, causal_lm
+from rollwright.weights import copied_body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class TurnCritic(nn.Module):
     def __init__(self, policy: nn.Module, settings: TurnCriticSettings) -> None:
         super().__init__()
         width = causal_lm(policy).config.get_text_config().hidden_size
-        self.body = copy.deepcopy(body_of(policy))
+        self.body = copied_body(policy)
         self.heads = nn.ModuleDict(
             {name: nn.ModuleList(_head(width, settings) for _ in range(n)) for name, n in settings.heads.items()}
         )

@@ -18,6 +18,7 @@ from rollwright.optimisation import Averages, Optimisation, OptimiserSettings, W
 from rollwright.ranks import Ranks, Share, share
 from rollwright.turn_critic import TurnCritic, TurnCriticSettings, reading
 from rollwright.values import polyak_update
+from rollwright.weights import gathered
 from rollwright.zero import ZeroOptimisation, zero_stage
 
 Readings = Mapping[str, Tensor]
@@ -31,17 +32,14 @@ class CriticLearner:
     """A critic with its optimiser, and its slow copy where targets are bootstrapped.
 
     The critic is any module that maps a packed micro-batch to named values of its action tokens. With several ranks
-    each calls every method with the same arguments and gets the same answer. The slow copy is kept whole on every rank,
-    so it is refused under ZeRO-3, where the fast one is not whole anywhere.
+    each calls every method with the same arguments and gets the same answer. The slow copy is kept whole on every rank;
+    under ZeRO-3, where the fast one is not, it follows parameter by parameter.
 
     Args:
         critic: its forward takes a `PackedBatch` and returns name -> [heads, N].
         polyak: how far the slow copy follows at each step; None = no slow copy.
         token_budget, layout: see `batching.pack`.
         autocast_dtype: bfloat16 computes the body in it; heads stay in float32.
-
-    Raises:
-        ConfigError: a slow copy under ZeRO-3.
     """
 
     def __init__(
@@ -60,18 +58,19 @@ class CriticLearner:
         self._token_budget, self._layout, self._polyak = token_budget, layout, polyak
         self._zero_stage = zero_stage(accelerator)
         self._autocast_dtype = autocast_dtype
-        if polyak is not None and self._zero_stage == 3:
-            raise ConfigError(
-                "a critic with Polyak targets needs its weights whole on each rank: use ZeRO-1 or ZeRO-2 for it"
-            )
-        critic = critic.to(accelerator.device)
-        self._slow = copy.deepcopy(critic).requires_grad_(False).eval() if polyak is not None else None
+        self._slow = None
+        if polyak is not None:
+            self._slow = copy.deepcopy(critic).requires_grad_(False).eval().to(accelerator.device)
+        # What ZeRO-3 shards need not fit on one device before.
+        critic = critic if self._zero_stage == 3 else critic.to(accelerator.device)
         self._fast = self._optimisation(critic, optimiser)
 
     def _optimisation(self, critic: nn.Module, settings: OptimiserSettings) -> Optimisation:
         if not self._zero_stage:
             return WholeOptimisation(self.accelerator, critic, settings, name=self.name)
-        return ZeroOptimisation(self.accelerator, critic, settings, name=self.name, autocast_dtype=self._autocast_dtype)
+        return ZeroOptimisation(
+            self.accelerator, critic, settings, name=self.name, autocast_dtype=self._autocast_dtype, apart=True
+        )
 
     @property
     def module(self) -> nn.Module:
@@ -105,7 +104,7 @@ class CriticLearner:
         columns: dict[str, Tensor] = {}
         for number in range(max(self.ranks.gather(len(packs)))):  # sharded layers are gathered by all ranks together
             packed = packs[number % len(packs)]
-            with self._autocast():
+            with self._autocast(slow=slow):
                 values = module(packed)
             for name, rows in values.items():
                 total = sum(len(segment.action_ids) for segment in mine.segments)
@@ -174,26 +173,31 @@ class CriticLearner:
             averages.add({"loss": (float(mean.detach()), 0.0)})
 
     def _follow(self) -> None:
-        if self._slow is not None and self._polyak is not None:
-            polyak_update(self._slow.parameters(), self._fast.module.parameters(), tau=self._polyak)
+        if self._slow is None or self._polyak is None:
+            return
+        for target, source in zip(self._slow.parameters(), self._fast.module.parameters(), strict=True):
+            with gathered([source]):
+                polyak_update([target], [source], tau=self._polyak)
 
     def _pack(self, segments: Sequence[Segment]) -> list[PackedBatch]:
         packs = pack(segments, token_budget=self._token_budget, layout=self._layout)
         return [packed.to(self.accelerator.device) for packed in packs]
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._autocast_dtype is None or self._zero_stage:
+    def _autocast(self, *, slow: bool = False) -> AbstractContextManager[object]:
+        if self._autocast_dtype is None or (self._zero_stage and not slow):  # DeepSpeed's engines have theirs inside
             return nullcontext()
         return torch.autocast(self.accelerator.device.type, dtype=self._autocast_dtype)
 
     def save_state(self, folder: Path) -> None:
-        """Fast and slow weights, optimiser and step count of an unsharded critic, in `<name>.pt`.
+        """Fast and slow weights, optimiser and step count, in `<name>.pt`.
 
-        Under DeepSpeed the fast critic is one of accelerate's engines, which the policy's learner saves; here only the
-        slow copy and the step are written.
+        Under DeepSpeed the fast critic and its optimiser lie beside it in the folder `<name>`, cut as the ranks hold
+        them. All ranks call with the same folder.
         """
         state: dict[str, Any] = {"step": self.step, "slow": None if self._slow is None else self._slow.state_dict()}
-        if not self._zero_stage:
+        if isinstance(self._fast, ZeroOptimisation):
+            self._fast.save(folder)
+        else:
             state["fast"] = self._fast.state_dict()
         if self.ranks.first:
             torch.save(state, folder / f"{self.name}.pt")
@@ -203,7 +207,9 @@ class CriticLearner:
         """Continue from what `save_state` wrote into a run folder of the user's own."""
         state = torch.load(folder / f"{self.name}.pt", map_location=self.accelerator.device, weights_only=True)
         self.step = int(state["step"])
-        if not self._zero_stage:
+        if isinstance(self._fast, ZeroOptimisation):
+            self._fast.load(folder)
+        else:
             self._fast.load_state_dict(state["fast"])
         if self._slow is not None:
             self._slow.load_state_dict(state["slow"])

@@ -6,7 +6,6 @@ state is worth. Acting adds beta * Q to the logits of a frozen policy.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rollwright.batching import PackedBatch
-from rollwright.scoring import body_hidden, body_of, causal_lm, last_hidden_at
+from rollwright.scoring import body_hidden, causal_lm, last_hidden_at
+from rollwright.weights import copied_body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class VocabularyQ(nn.Module):
     def __init__(self, policy: nn.Module, settings: VocabularyQSettings) -> None:
         super().__init__()
         config = causal_lm(policy).config.get_text_config()
-        self.body = copy.deepcopy(body_of(policy))
+        self.body = copied_body(policy)
         width, vocabulary = config.hidden_size, config.vocab_size
         self.q = nn.ModuleList(_head(width, settings.width, vocabulary, settings.bias) for _ in range(settings.q_heads))
         self.v = _head(width, settings.width, 1, settings.bias)

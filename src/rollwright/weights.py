@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rollwright.adapters import adapter_of, is_adapted, merged, merged_parameters
+from rollwright.errors import ConfigError
 from rollwright.generation.base import AdapterEngine, Engine
-from rollwright.scoring import causal_lm
+from rollwright.scoring import body_of, causal_lm
 
 
 def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -29,6 +33,30 @@ def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in causal_lm(model).named_parameters():
         with gathered([parameter]):
             yield name, parameter.detach()
+
+
+def copied_body(model: nn.Module) -> PreTrainedModel:
+    """A whole copy of the transformer without its vocabulary head, to start a critic from.
+
+    A LoRA adapter comes along, and is then all that is trained of the copy. Under ZeRO-3 the copy is built anew and
+    filled parameter by parameter, on every rank at once: the sharded module is full of DeepSpeed's hooks.
+
+    Raises:
+        ConfigError: an adapted model under ZeRO-3.
+    """
+    body = body_of(model)
+    if not any(hasattr(parameter, "ds_id") for parameter in body.parameters()):
+        return copy.deepcopy(body)
+    if is_adapted(model):
+        raise ConfigError("a critic cannot start from a LoRA policy under ZeRO-3: use ZeRO-1 or ZeRO-2, or no LoRA")
+    with torch.random.fork_rng(devices=[]):  # what is drawn afterwards, such as heads, is the same as without ZeRO
+        copied = type(body)(body.config)
+    for name, parameter in body.named_parameters():
+        with gathered([parameter]):
+            copied.get_parameter(name).data = parameter.detach().cpu().clone()
+    for name, buffer in body.named_buffers():
+        copied.get_buffer(name).data = buffer.detach().cpu().clone()
+    return copied
 
 
 def hand_over(model: nn.Module, engine: Engine, *, version: int) -> None:

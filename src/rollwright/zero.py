@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from rollwright.errors import ConfigError
 from rollwright.optimisation import OptimiserSettings, adamw, finite_norm
 
+_TAG = "state"  # DeepSpeed keeps many states in one folder, each under a tag; here there is one
+
 
 def zero_stage(accelerator: Accelerator) -> int:
     """0 without DeepSpeed, else the ZeRO stage: 1 shards optimiser states, 2 gradients too, 3 parameters too."""
@@ -44,7 +46,11 @@ class InPrecision(nn.Module):
 
 
 class ZeroOptimisation:
-    """One trainable module with its DeepSpeed engine. The same contract as `optimisation.Optimisation`."""
+    """One trainable module with its DeepSpeed engine. The same contract as `optimisation.Optimisation`.
+
+    Args:
+        apart: keep it out of what accelerate saves and loads; `save` and `load` are for it then.
+    """
 
     def __init__(
         self,
@@ -54,6 +60,7 @@ class ZeroOptimisation:
         *,
         name: str,
         autocast_dtype: torch.dtype | None = None,
+        apart: bool = False,
     ) -> None:
         self.accelerator, self.module, self.settings, self.name = accelerator, module, settings, name
         config = accelerator.state.deepspeed_plugin.deepspeed_config
@@ -63,6 +70,8 @@ class ZeroOptimisation:
         accelerator.deepspeed_engine_wrapped = None
         wrapped = InPrecision(module, accelerator.device.type, autocast_dtype)
         self.prepared, self.optimizer = accelerator.prepare(wrapped, adamw(module, settings))
+        if apart:  # else accelerate would write it, and put back only what was there when a run was resumed
+            accelerator._models.remove(self.prepared)
         self._last = True
         self.module.eval()
 
@@ -106,6 +115,22 @@ class ZeroOptimisation:
         if zero_stage(self.accelerator) < 3:
             for sums in (optimizer.averaged_gradients, optimizer.all_grad_tensors):
                 sums.update(dict.fromkeys(sums))
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimiser into `folder`/name, each rank its part. All ranks call with the same folder."""
+        self.prepared.save_checkpoint(str(folder / self.name), tag=_TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Continue from what as many ranks wrote under the same stage with `save`.
+
+        Raises:
+            ConfigError: there is nothing.
+        """
+        found, _ = self.prepared.load_checkpoint(str(folder / self.name), tag=_TAG)
+        if found is None:
+            raise ConfigError(
+                f"{folder} holds no state of the {self.name}: it was written by another recipe or version"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Not to be had in one piece: the learner saves and loads the engines through accelerate."""
