@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -437,3 +439,13 @@ def test_texts_hold_the_words_of_held_out_episodes() -> None:
             observation = result.observation  # type: ignore[assignment]
     # A new device name is drawn from words that no screen has shown: those go by bytes.
     assert set(unknown) <= {word for text in (*data.WORDS,) for word in (text.title(), f" {text.title()}")}
+
+
+def test_a_picture_of_every_screen_is_kept_under_its_hash(tmp_path: Path) -> None:
+    world = build(screenshots=str(tmp_path / "pictures"))
+    env, task = world.make(), world.tasks("train")[0]
+    shown = [env.reset(task, 0), env.reset(task, 0)]
+    (one,), (two,) = (observation.attachments for observation in shown)
+    assert one == two and one.media_type == "image/png"
+    (file,) = (tmp_path / "pictures").iterdir()
+    assert one.path == str(file) and hashlib.sha256(file.read_bytes()).hexdigest() == one.sha256 == file.stem
