@@ -15,7 +15,9 @@ from rollwright.envs.text import household
 from rollwright.envs.text.household_data import LAMP, ROOMS, TASK_TYPES, THINGS, Size, kind_of, layouts
 from rollwright.envs.text.household_rules import Goal, House, admissible, execute, is_met
 from rollwright.envs.text.household_teachers import next_command
+from rollwright.envs.text.household_words import joined, parted, situation
 from rollwright.errors import ConfigError
+from rollwright.tiny import tiny_tokenizer
 from rollwright.types import SPLITS
 
 KITCHEN = House(
@@ -242,14 +244,64 @@ def test_every_kind_of_thing_has_a_usual_place_in_its_room() -> None:
             assert room not in kind.usual or set(kind.usual[room]) & there, f"{name} in {room}"
 
 
+def test_in_compact_wording_every_name_is_one_word_and_one_line_says_all() -> None:
+    house = after(KITCHEN, "go to countertop 1", "take apple 1 from countertop 1", "go to microwave 1")
+    heard = "at microwave1 closed hand apple1 new fridge1 microwave1 sinkbasin1 shelf1 seen countertop1"
+    assert situation(house) == heard
+    house = after(house, "heat apple 1 with microwave 1", "open microwave 1")
+    assert situation(house).startswith("at microwave1 hand hot apple1 new fridge1")
+    assert situation(KITCHEN).startswith("middle hand nothing new countertop1")
+    assert parted(joined("take apple 12 from shelf 2")) == "take apple 12 from shelf 2"
+    assert joined("put apple 1 in/on shelf 1") == "put apple1 on shelf1"
+
+
+@pytest.mark.parametrize("size", ["full", "small"])
+def test_the_rooms_in_compact_wording_are_the_rooms_in_plain_wording(size: Size) -> None:
+    """The same commands, joined or apart, lead to the same states; in plain the joined ones mean nothing."""
+    compact, plain = (household.build(size=size, teacher="searcher", wording=word) for word in ("compact", "plain"))
+    for i, task in enumerate(compact.tasks("train")[:60]):
+        seed = episode_seed("train", "words", i)
+        env, other, strict = compact.make(), compact.make(), plain.make()
+        observation, *_ = (each.reset(task, seed) for each in (env, other, strict))
+        result = None
+        while result is None or not result.terminated:
+            command = compact.teacher(task).act(env, observation)
+            assert plain.teacher(task).act(strict, observation) == next_command(env.state, knowledge="searcher")
+            strict.step(plain.teacher(task).act(strict, observation))
+            other.step(parted(command).upper())
+            result = env.step(command)
+            observation = as_observation(result.observation)
+            assert " 1" not in command + observation.text
+            assert env.state == other.state == strict.state
+    house = after(KITCHEN, "go to countertop 1")
+    assert plain.play(house, "take apple1 from countertop1")[0] == house
+
+
+def test_a_tiny_model_has_a_word_for_every_name_of_the_compact_house() -> None:
+    world = household.build(size="small", wording="compact", teacher="searcher", show_commands=True)
+    tokenizer = tiny_tokenizer(world.texts())
+    for i, task in enumerate(world.tasks("train")[:100]):
+        env = world.make()
+        observation = env.reset(task, episode_seed("train", "vocabulary", i))
+        result = None
+        while result is None or not result.terminated:
+            command = world.teacher(task).act(env, observation)
+            assert len(tokenizer.tokenize(command)) == len(command.split())
+            result = env.step(command)
+            observation = as_observation(result.observation)
+            said = observation.text.partition("\n")[0]
+            assert len(tokenizer.tokenize(said)) == len(said.split()), tokenizer.tokenize(said)
+
+
 @pytest.mark.parametrize(
     "world",
     [
         household.build(),
         household.build(size="small", wording="state", teacher="searcher"),
         household.build(rooms=["bedroom"], types=["examine_in_light"], show_commands=True),
+        household.build(size="small", wording="compact", teacher="searcher", show_commands=True),
     ],
-    ids=["full", "small", "lamp"],
+    ids=["full", "small", "lamp", "compact"],
 )
 def test_the_contract(world: World) -> None:
     check_env(world)

@@ -47,10 +47,11 @@ from rollwright.envs.text.household_rules import (
     overview,
 )
 from rollwright.envs.text.household_teachers import Householder, Knowledge
+from rollwright.envs.text.household_words import joined, parted, situation
 from rollwright.errors import ConfigError
 from rollwright.types import Split, Task
 
-Wording = Literal["plain", "state"]
+Wording = Literal["plain", "state", "compact"]
 SPLIT_SIZES: dict[Split, int] = {"train": 3553, "validation": 140, "test": 134}
 _DISTRACTORS: dict[Size, tuple[int, int]] = {"full": (8, 14), "small": (2, 4)}
 _UNSEEN: dict[Size, int] = {"full": 10, "small": 3}
@@ -177,7 +178,7 @@ class HouseholdWorld:
         return GameEnvironment(self)
 
     def teacher(self, task: Task) -> Householder:
-        return Householder(self._knowledge, idle_frac=self._idle_frac)
+        return Householder(self._knowledge, idle_frac=self._idle_frac, say=joined if self._is_compact else str)
 
     def begin(self, task: Task, seed: int) -> tuple[House, Observation]:
         check_seed(task, seed)
@@ -185,7 +186,7 @@ class HouseholdWorld:
         return house, Observation(text=self._say(house, overview(house)), goal=house.goal.text)
 
     def play(self, state: House, action: str) -> tuple[House, StepResult]:
-        done = execute(state, action)
+        done = execute(state, parted(action) if self._is_compact else action)
         if done is None:
             return state, StepResult(observation=self._say(state, NOTHING))
         house, said = done
@@ -194,8 +195,12 @@ class HouseholdWorld:
         return house, StepResult(observation=text, reward=float(met), terminated=met, success=True if met else None)
 
     def key(self, state: House) -> str:
-        """All but what has been seen: that is the policy's memory, not the room's."""
-        return repr(replace(state, seen=()))
+        """All but what has been seen: that is the policy's memory, not the room's, unless the room says it."""
+        return repr(state if self._is_compact else replace(state, seen=()))
+
+    @property
+    def _is_compact(self) -> bool:
+        return self.wording == "compact"
 
     def _say(self, house: House, said: str) -> str:
         lines = [said]
@@ -205,8 +210,12 @@ class HouseholdWorld:
             lines = [NOTHING] if said == NOTHING else []
             lines.append(f"{here} {hand}{' Lamp on.' if house.lit else ''}")
             lines.append(f"Room: {', '.join(house.furniture)}.")
+        if self._is_compact:
+            lines = [NOTHING] if said == NOTHING else []
+            lines.append(situation(house))
         if self.show_commands:
-            lines.append("Commands: " + ", ".join(admissible(house)) + ".")
+            commands = "Commands: " + ", ".join(admissible(house)) + "."
+            lines.append(joined(commands) if self._is_compact else commands)
         return "\n".join(lines)
 
     def _condition(self, house: House) -> str:
@@ -221,6 +230,11 @@ class HouseholdWorld:
         names = [*furniture, *sorted({thing for room in self.rooms for thing in things_of(room)}), "desklamp"]
         numbers = " ".join(str(number) for number in range(1, 20))
         phrases = [f"{name} {numbers}\n{name}: {name}, ({name}) .{name}" for name in names]
+        if self._is_compact:
+            # A higher number is rare; it is spelled in bytes, and the vocabulary stays below a thousand words.
+            phrases += [" " + " ".join(f"{name}{number}" for number in range(1, 7)) for name in names]
+            phrases += [situation(furnish_example(room, self.size)) for room in self.rooms]
+            phrases.append("at\nmiddle\nTask: Put at hand nothing closed clean hot cool lamp new seen on")
         return [self.instructions, *rooms, *phrases, *_SENTENCES, *_goal_texts()]
 
     def close(self) -> None:
@@ -270,7 +284,8 @@ def build(
         rooms: which of kitchen, bathroom, bedroom, living room.
         size: "full" (10 to 25 pieces of furniture, 9 to 16 things) or "small" (3 to 9 and 3 to 6) for tiny models.
         wording: "plain" says what the command brought; "state" also where one stands, what one sees and holds, so that
-            the latest observation is enough.
+            the latest observation is enough; "compact" says the latter, and what has been looked into, in one line in
+            which every name is one word (`shelf1`), for tiny models.
         show_commands: list the admissible commands in each observation. The task becomes one of choosing.
         teacher: "planner" knows where everything is; "searcher" has to look.
         teacher_idle_frac: share of the teacher's turns in which it only looks: a habit that costs turns, which a policy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from rollwright.env import Environment, Observation
@@ -86,11 +86,15 @@ def _first(furniture: Sequence[str], kind: str) -> str:
 
 
 class Householder:
-    """Plays `next_command`; a dawdler only stands and looks in `idle_frac` of the turns, fixed by state and turn."""
+    """Plays `next_command`; a dawdler only stands and looks in `idle_frac` of the turns, fixed by state and turn.
 
-    def __init__(self, knowledge: Knowledge, *, idle_frac: float = 0.0) -> None:
+    `say` turns a command of the grammar into the wording of the world.
+    """
+
+    def __init__(self, knowledge: Knowledge, *, idle_frac: float = 0.0, say: Callable[[str], str] = str) -> None:
         self._knowledge: Knowledge = knowledge
         self._idle_frac = idle_frac
+        self._say = say
 
     def act(self, env: Environment, observation: Observation) -> str:
         if not isinstance(env, GameEnvironment) or not isinstance(env.state, House):
@@ -98,4 +102,4 @@ class Householder:
         # The places of all things stand for the seed of the episode, which a state does not hold.
         if random.Random(f"{env.turns_used}/{env.state.places}/{env.state.goal}").random() < self._idle_frac:
             return "look"
-        return next_command(env.state, knowledge=self._knowledge)
+        return self._say(next_command(env.state, knowledge=self._knowledge))
