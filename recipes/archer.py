@@ -23,7 +23,7 @@ from rollwright.generation.launch_env import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -149,19 +149,29 @@ class Archer:
     def fit_critic(self) -> dict[str, float]:
         """Steps of temporal differences on both heads of Q and V, each head to its own slow copy."""
         metrics: dict[str, float] = {}
-        for _ in range(self.config.critic.updates if len(self.turns) else 0):
-            batch = self.draw(self.config.critic.batch_size)
+        for batch, judged in self.critic_batches():
             states = [t.prompt_ids for t in batch]
             acted = [t.prompt_ids + t.action_ids for t in batch]
-            if self.algorithm.critic == "policy":
-                judged = [s + a.token_ids for s, a in zip(states, self.fresh(states), strict=True)]
-            else:
-                judged = acted
             targets = {"q": self.q_targets(batch), "v": self.critic.read(judged, slow=True)["q"]}
             metrics = self.critic.update([*acted, *states], self.loss(targets))
         if metrics:
             metrics |= {f"critic/{name}_mean": float(rows.mean()) for name, rows in targets.items()}
         return metrics
+
+    def critic_batches(self) -> Iterator[tuple[list[Transition], list[tuple[int, ...]]]]:
+        """Batches of turns, and the states of each with the actions that V is the value of.
+
+        The policy stands still while the critic is fitted, so one call samples the fresh actions of all batches.
+        """
+        count, size = self.config.critic.updates if len(self.turns) else 0, self.config.critic.batch_size
+        turns = self.draw(count * size)
+        if self.algorithm.critic == "policy":
+            fresh = self.fresh([t.prompt_ids for t in turns])
+            judged = [t.prompt_ids + a.token_ids for t, a in zip(turns, fresh, strict=True)]
+        else:
+            judged = [t.prompt_ids + t.action_ids for t in turns]
+        for at in range(0, len(turns), size):
+            yield turns[at : at + size], judged[at : at + size]
 
     def q_targets(self, batch: Sequence[Transition]) -> Tensor:
         """[2, n] r + gamma V_slow(s'); r alone where the task ended, or where a cut left no state to bootstrap from."""
