@@ -232,7 +232,7 @@ class HouseholdWorld:
         phrases = [f"{name} {numbers}\n{name}: {name}, ({name}) .{name}" for name in names]
         if self._is_compact:
             # A higher number is rare; it is spelled in bytes, and the vocabulary stays below a thousand words.
-            phrases += [" " + " ".join(f"{name}{number}" for number in range(1, 7)) for name in names]
+            phrases += [" " + " ".join(f"{name}{number}" for number in range(2, 7)) for name in names]
             phrases += [situation(furnish_example(room, self.size)) for room in self.rooms]
             phrases.append("at\nmiddle\nTask: Put at hand nothing closed clean hot cool lamp new seen on")
         return [self.instructions, *rooms, *phrases, *_SENTENCES, *_goal_texts()]
@@ -285,7 +285,7 @@ def build(
         size: "full" (10 to 25 pieces of furniture, 9 to 16 things) or "small" (3 to 9 and 3 to 6) for tiny models.
         wording: "plain" says what the command brought; "state" also where one stands, what one sees and holds, so that
             the latest observation is enough; "compact" says the latter, and what has been looked into, in one line in
-            which every name is one word (`shelf1`), for tiny models.
+            which every name is one word (`shelf`, `shelf2`), for tiny models.
         show_commands: list the admissible commands in each observation. The task becomes one of choosing.
         teacher: "planner" knows where everything is; "searcher" has to look.
         teacher_idle_frac: share of the teacher's turns in which it only looks: a habit that costs turns, which a policy

@@ -163,6 +163,13 @@ tissuebox: l = coffeetable sidetable shelf | light
 box: l = sofa coffeetable armchair | light
 """
 THINGS: Mapping[str, Kind] = _kinds()
+
+
+def furniture_kinds() -> list[str]:
+    """Every kind of furniture, each once, sorted."""
+    return sorted({kind for rooms in (_FURNITURE, _SMALL) for kinds in rooms.values() for kind in kinds})
+
+
 _LAMP_STANDS = ("desk", "sidetable", "dresser")
 
 
