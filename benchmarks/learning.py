@@ -47,12 +47,13 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """How the start is made, how the store is filled, and what counts as having learned it."""
+    """How the start is made, how the store is filled, how a policy is judged and what counts as having learned."""
 
     start: tuple[str, ...]
     data: tuple[str, ...]
     threshold: float
     methods: dict[str, Method]
+    judged: tuple[str, ...] = ()
 
 
 OFFLINE = ("algorithm.offline_steps=100000",)
@@ -62,6 +63,8 @@ WORLDS = {
         start=("sft.py", "text/maze_sft.yaml"),
         data=("collect.py", "text/maze_collect.yaml"),
         threshold=0.9,
+        # The longest way has 12 moves; with 100 even a walker who strays mostly gets there.
+        judged=(SAMPLED, "evaluation.max_turns=20"),
         methods={
             "grpo": Method(recipe="grpo.py", settings="text/maze_grpo.yaml", per_step=64),
             "ppo": Method(recipe="ppo.py", settings="text/maze_ppo.yaml", per_step=64),
@@ -163,8 +166,10 @@ def prepare(world: World, folder: Path) -> tuple[Path, Path]:
     return start / "policy", data / "trajectories"
 
 
-def train(method: Method, seed: int, folder: Path, start: Path, store: Path, arguments: argparse.Namespace) -> None:
+def train(name: str, seed: int, folder: Path, start: Path, store: Path, arguments: argparse.Namespace) -> None:
     """One run, unless it is finished."""
+    world = WORLDS[arguments.world]
+    method = world.methods[name]
     if (folder / "eval" / "final.json").exists():
         return
     steps = arguments.episodes // method.per_step if method.per_step else arguments.offline_steps
@@ -177,6 +182,7 @@ def train(method: Method, seed: int, folder: Path, start: Path, store: Path, arg
         f"model.path={start}",
         f"evaluation.every={max(1, steps // arguments.evaluations)}",
         f"evaluation.seeds_per_task={arguments.eval_seeds}",
+        *world.judged,
         *method.words,
         *([] if method.per_step else [f"replay.stores=[{store}]"]),
     )
@@ -262,7 +268,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=1280, help="budget of an online run")
     parser.add_argument("--offline-steps", type=int, default=20, help="steps of an offline run")
     parser.add_argument("--evaluations", type=int, default=10, help="about how many evaluations on the way")
-    parser.add_argument("--eval-seeds", type=int, default=4, help="held-out starts per task")
+    parser.add_argument("--eval-seeds", type=int, default=8, help="held-out starts per task")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "learning", help="where the runs are kept")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -274,12 +280,14 @@ def main() -> None:
     results: dict[str, list[Outcome]] = {}
     for name in arguments.methods:
         for seed in range(arguments.seeds):
-            train(world.methods[name], seed, folder / name / str(seed), start, store, arguments)
+            train(name, seed, folder / name / str(seed), start, store, arguments)
             results.setdefault(name, []).append(read(folder / name / str(seed), world.threshold))
     text, data = report(results, np.random.default_rng(0))
     chosen = [world.methods[name].per_step > 0 for name in arguments.methods]
     group = "online" if all(chosen) else "from both" if any(chosen) else "from a store"
-    lines = [f"## {arguments.world}, {group}", "", f"`{command()}`", "", machine("torch", "transformers"), "", text]
+    judged = f"Judged with `{' '.join(world.judged)}`." if world.judged else ""
+    about = [f"`{command()}`", "", f"{machine('torch', 'transformers')}. {judged}".strip()]
+    lines = [f"## {arguments.world}, {group}", "", *about, "", text]
     print("\n".join(lines))
     keep(RESULTS / f"learning_{arguments.world}.md", lines)
     if arguments.json:

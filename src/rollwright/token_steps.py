@@ -119,8 +119,10 @@ class StoredSteps:
     @classmethod
     def scan(cls, table: TurnTable, turns: NDArray[Any]) -> StoredSteps:
         """Read every turn once, and keep a few numbers of it."""
-        kinds, samples, known = np.full(len(table), -1, np.int64), [], {}
-        after, ends = np.full(len(table.trajectories), -1, np.int64), {}
+        kinds, after = np.full(len(table), -1, np.int64), np.full(len(table.trajectories), -1, np.int64)
+        samples: list[int] = []
+        known: dict[bytes, int] = {}
+        ends: dict[bytes, int] = {}
         for turn in turns:
             (t,) = table.transitions([turn])
             # A digest in place of the ids: prompts of a large store would not fit into memory.
@@ -134,10 +136,10 @@ class StoredSteps:
 
     def steps(self, turns: NDArray[Any]) -> TokenSteps:
         """As `token_steps`, each distinct turn one segment."""
-        shown, which = np.unique(self.kinds[turns], return_inverse=True)
+        shown, inverse = np.unique(self.kinds[turns], return_inverse=True)
         transitions = self.table.transitions(self.samples[shown])
         sizes = torch.tensor([len(t.action_ids) for t in transitions])
-        which = torch.as_tensor(which)
+        which = torch.as_tensor(inverse)
         lengths, starts = sizes[which], (sizes.cumsum(0) - sizes)[which]
         lasts = lengths.cumsum(0) - 1
         inside = torch.arange(int(lengths.sum())) - (lasts + 1 - lengths).repeat_interleave(lengths)
