@@ -111,13 +111,15 @@ def opened(config: CollectConfig) -> Iterator[tuple[Collector, list[Task], RunFo
         if config.collect.by == "policy":
             engine = open_engine(config.engine, model_folder, codec, seed=config.run.seed, run_folder=folder.path)
         actor = TeacherActor(world, codec.encode_action) if engine is None else EngineActor(engine)
+        faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
+        faults.watch(engine)
         collector = open_collector(
             config.rollout,
             world,
             actor,
             codec,
             context_length=config.engine.max_context if engine is None else engine.context_length,
-            faults=FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac),
+            faults=faults,
         )
         yield collector, list(world.tasks("train")), folder
     finally:

@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     codec = open_codec(start)
     engine = open_engine(config.engine, start, codec, run_folder=folder.path)
     faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
+    faults.watch(engine)
     collector = open_collector(
         config.rollout, world, EngineActor(engine), codec, context_length=engine.context_length, faults=faults
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -27,6 +28,7 @@ from rollwright.generation.server.engine import VLLMServerEngine
 from rollwright.generation.server.guard import has_living
 from rollwright.generation.server.make import ServerSetup, open_servers
 from rollwright.models import load_model, with_lora
+from rollwright.rollout import FaultLog
 from rollwright.tiny import make_tiny_model
 from rollwright.weights import full_weights, gathered, hand_over
 
@@ -335,8 +337,9 @@ async def test_cancelling_takes_the_request_out_of_its_server(servers: Servers):
     )
 
 
-async def test_a_killed_server_loses_nothing_and_comes_back_with_the_current_weights(servers: Servers):
+async def test_a_killed_server_loses_nothing_and_comes_back_with_the_current_weights(servers: Servers, tmp_path: Path):
     await asyncio.to_thread(servers.sync)
+    FaultLog(tmp_path / "faults.jsonl").watch(servers.engine)
     victim = servers.engine._replicas[0]
     restarts, url, version = victim.restarts, victim.client.url, servers.engine.version
     running, ids = await long_requests(servers, count=6)
@@ -351,6 +354,10 @@ async def test_a_killed_server_loses_nothing_and_comes_back_with_the_current_wei
     assert victim.restarts == restarts + 1 and victim.client.url == url and not has_living(group)
     asked = await answer_of(servers, 0, seed=50)
     assert asked[1].spans[0].version == version and difference(servers.learner, [asked]) < 1e-3
+    # No episode noticed: the run's record tells of it all the same.
+    (line,) = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
+    assert line["kind"] == "engine" and f"{victim.name} was lost" in line["fault"]
+    servers.engine.report = None
 
 
 async def test_a_stopped_server_is_recognised_and_an_update_meanwhile_reaches_it(servers: Servers):

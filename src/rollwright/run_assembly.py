@@ -165,13 +165,15 @@ def _run_collector(
     ranks: Ranks,
     folder: RunFolder,
 ) -> Collector:
+    faults = FaultLog(ranks.own(folder.faults), max_frac=config.rollout.max_fault_frac)
+    faults.watch(engine)
     return open_collector(
         config.rollout,
         world,
         open_actor(config.rollout, engine, journal),
         codec,
         context_length=engine.context_length,
-        faults=FaultLog(ranks.own(folder.faults), max_frac=config.rollout.max_fault_frac),
+        faults=faults,
         ranks=ranks,
         players=players_of(config.engine),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from rollwright.errors import RollwrightError
+from rollwright.errors import EngineFault, RollwrightError
 from rollwright.types import Span
 
 if TYPE_CHECKING:
@@ -103,6 +103,16 @@ class AdapterEngine(Engine, Protocol):
     def load_adapter(self, adapter: Adapter, *, version: int) -> None:
         """As `load_weights`: from here on tokens are sampled with this adapter."""
         ...
+
+
+@runtime_checkable
+class ReportingEngine(Protocol):
+    """An engine whose parts can be lost without an episode noticing (`vllm_server`).
+
+    report: is told of each loss, on a thread of the engine's.
+    """
+
+    report: Callable[[EngineFault], None] | None
 
 
 @runtime_checkable

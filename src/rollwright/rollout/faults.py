@@ -6,9 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rollwright.errors import FaultBudgetExceeded, FaultKind, RewardFault, fault_kind
+from rollwright.generation.base import ReportingEngine
 from rollwright.reward import Reward, score_group
 from rollwright.tracking import append_line
 from rollwright.types import Group, Score, StopReason, Trajectory
@@ -59,6 +61,11 @@ class FaultLog:
             subject: what it befell (a task, a group, a stage), for the table of counts.
         """
         self._write(kind=fault_kind(error), subject=subject, **details, fault=f"{type(error).__name__}: {error}")
+
+    def watch(self, engine: object) -> None:
+        """Also write down what the engine loses and replaces by itself: a server that died while nobody asked it."""
+        if isinstance(engine, ReportingEngine):
+            engine.report = partial(self.note, subject="server")
 
     def _write(self, *, kind: FaultKind, subject: str, **line: str | int) -> None:
         self.counts[(kind, subject)] += 1

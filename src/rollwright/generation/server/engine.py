@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rollwright.errors import EngineFault
+from rollwright.errors import EngineFault, RollwrightError
 from rollwright.generation.base import Generation, Sampling
 from rollwright.generation.server.client import ForeignVersion, ServerFailed, ServerLost, as_version, open_session
 from rollwright.generation.server.process import ServerProcess
@@ -76,6 +76,8 @@ class VLLMServerEngine:
         self._router = Router(len(servers))
         self._broken: EngineFault | None = None
         self._closed = False
+        self.report: Callable[[EngineFault], None] | None = None
+        """Where a lost server is written down, also one that nobody was asking anything; called on another thread."""
         self._replicas: list[Replica] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.new_event_loop()
@@ -176,10 +178,18 @@ class VLLMServerEngine:
                 context_length=self.context_length,
                 url=server if isinstance(server, str) else "",
                 start=None if isinstance(server, str) else server,
+                report=self._note,
             )
             for index, server in enumerate(servers)
         ]
         self._tasks = [asyncio.create_task(replica.run()) for replica in self._replicas]
+
+    def _note(self, fault: EngineFault) -> None:
+        try:
+            if self.report is not None and not self._closed:
+                self.report(fault)
+        except (OSError, RollwrightError) as error:  # a full disk must not end the supervision
+            logger.warning("%s; it could not be written down: %s", fault, error)
 
     async def _shut(self) -> None:
         for task in self._tasks:

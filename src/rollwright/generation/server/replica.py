@@ -54,6 +54,7 @@ class Replica:
     Args:
         start: makes the server's process for a port and a secret served name; None where the server is not ours.
         served_name: the model's name at the server.
+        report: is told of each time the server is given up, requests or not.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Replica:
         context_length: int,
         url: str = "",
         start: Callable[[int, str], ServerProcess] | None = None,
+        report: Callable[[EngineFault], None] = lambda fault: None,
     ) -> None:
         self.index, self.served_name, self.model = index, served_name, served_name
         self.version = 0
@@ -79,7 +81,7 @@ class Replica:
         self.process: ServerProcess | None = None
         self.client = ServerClient(url or "http://127.0.0.1:0", session)
         self._session, self._supervision, self._weights = session, supervision, weights
-        self._context_length, self._start = context_length, start
+        self._context_length, self._start, self._report = context_length, start, report
         self._suspected = asyncio.Event()
         self._suspicion = ""
         self._served = False
@@ -122,6 +124,7 @@ class Replica:
                 self._give_up(EngineFault(f"{self.name} cannot be supervised: {error!r}"))
                 return
             self._set_ready(False)
+            self._report(EngineFault(f"{self.name} was lost: {why}"))
             if self.restarts >= self._supervision.restarts:
                 self._give_up(EngineFault(f"{self.name} is given up after {self.restarts} restarts. Last: {why}"))
                 return
