@@ -1,6 +1,6 @@
 """It learns: SFT, GRPO and PPO by their own recipes, from fixed seeds, judged on held-out starts of the maze.
 
-Mean return of the sampling policy over the test starts: the optimum is -6.8, the start is below -60. It is not taken
+Mean return of the sampling policy over the test starts: the optimum is -6.8, the start is near -55. It is not taken
 greedily: the most frequent move of walkers who are 85% random is the right one, so imitation alone would do.
 """
 
@@ -35,7 +35,7 @@ def mean_return(run: Path, name: str) -> float:
 def test_grpo_finds_the_way(launch: Launch, maze_walker: Path, tmp_path: Path) -> None:
     words = [f"run.folder={tmp_path}", f"model.path={maze_walker}", "evaluation.at_start=true"]
     launch("grpo.py", "text/maze_grpo.yaml", *words)
-    assert mean_return(tmp_path, "start") < -50, "the start must not know the way already"
+    assert mean_return(tmp_path, "start") < -40, "the start must not know the way already"
     assert mean_return(tmp_path, "final") >= -9
     assert (tmp_path / "report.html").exists()
     load_policy(tmp_path / "policy")  # with its tokenizer: the next recipe starts from it
