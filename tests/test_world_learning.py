@@ -74,5 +74,5 @@ def test_grpo_learns_a_family_of_programs(tmp_path: Path) -> None:
 def test_grpo_learns_a_family_of_the_household(tmp_path: Path) -> None:
     run = learn(tmp_path, "text/household")
     before, after = (success(run, name, episodes=170) for name in ("start", "final"))
-    assert before.point < 0.2, "the start has the teacher's habit"
-    assert after.point > 0.3 and after.low > before.high
+    assert before.point < 0.1, "the start has the teacher's habit"
+    assert after.point > 0.15 and after.low > before.high
