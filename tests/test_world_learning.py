@@ -75,4 +75,4 @@ def test_grpo_learns_a_family_of_the_household(tmp_path: Path) -> None:
     run = learn(tmp_path, "text/household")
     before, after = (success(run, name, episodes=170) for name in ("start", "final"))
     assert before.point < 0.1, "the start has the teacher's habit"
-    assert after.point > 0.15 and after.low > before.high
+    assert after.low > before.high  # 0.31 was seen, 0.27 after fewer steps
