@@ -34,6 +34,8 @@ SMALL = (
     ),
     *("rollout.groups_per_step=3", "rollout.group_size=4", "rollout.max_turns=4", "rollout.parallel_episodes=12"),
     "learner.token_budget=512",
+    # Thousands of sampled tokens more would meet one whose draw lies within the last bits of two processes.
+    *("evaluation.temperature=0", "evaluation.seeds_per_task=1", "evaluation.max_turns=4"),
 )
 GRPO, PPO = "recipes/text/maze_grpo.yaml", "recipes/text/maze_ppo.yaml"
 PPO_ALONE = ("rollout.group_size=1", "rollout.groups_per_step=12", "learner.minibatches=2", "critic.clip_eps=0.5")
