@@ -1,7 +1,7 @@
 """They learn from stored turns: DigiRL, WebRL and ArCHer by their own recipes, judged on held-out starts of the maze.
 
 Mean return of the sampling policy over the test starts: the optimum is -6.8, the policy that all begin with is near -55
-(`test_learning.py`). With these settings DigiRL came to between -8 and -10 and ArCHer to -9 or better; WebRL, whose
+(`test_learning.py`). With these settings DigiRL came to between -8 and -10, ArCHer to between -7 and -10; WebRL, whose
 outcome is to arrive at all and which stays near its start, to -17.
 """
 
