@@ -92,7 +92,7 @@ def launch_recipe(recipe: str, settings: str, *words: str) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr[-4000:]
 

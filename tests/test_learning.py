@@ -22,8 +22,6 @@ from rollwright.tracking import read_metrics
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
-
-
 Launch = Callable[..., None]
 
 

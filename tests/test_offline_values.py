@@ -285,3 +285,26 @@ def fit(lock: Lock, own: tuple, logged: tuple, policy: np.ndarray, off_weight: f
 def test_only_the_hybrid_critic_opens_the_lock(seed: int) -> None:
     assert npg(Lock(seed), off_weight=0.0, iterations=200) < 0.06, "on-policy learning sits in the trap"
     assert npg(Lock(seed), off_weight=1.0, iterations=200) > 0.95
+
+
+@pytest.mark.parametrize("critic", ["policy", "iql"])
+def test_archers_critic_batches_pair_each_state_with_its_own_action(critic: str) -> None:
+    turns = [SimpleNamespace(prompt_ids=(k, 0), action_ids=(k, 1)) for k in range(6)]
+    asked: list[list[tuple[int, ...]]] = []
+
+    def fresh(prompts: list[tuple[int, ...]]) -> list[SimpleNamespace]:
+        asked.append(prompts)
+        return [SimpleNamespace(token_ids=(prompt[0], 2)) for prompt in prompts]
+
+    archer = SimpleNamespace(
+        config=SimpleNamespace(critic=SimpleNamespace(updates=3, batch_size=2)),
+        algorithm=AlgorithmSettings(critic=critic),
+        turns=turns,
+        draw=lambda size: turns[:size],
+        fresh=fresh,
+    )
+    batches = list(Archer.critic_batches(archer))  # type: ignore[arg-type]
+    last = 2 if critic == "policy" else 1
+    assert [len(batch) for batch, _ in batches] == [2, 2, 2] and len(asked) == (critic == "policy")
+    for batch, judged in batches:
+        assert judged == [(*turn.prompt_ids, turn.prompt_ids[0], last) for turn in batch]

@@ -6,8 +6,7 @@ runs are in `benchmarks/results/world_learning_*.md`; the bounds here leave room
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,7 @@ from rollwright.statistics import Interval, wilson_interval
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
-
-
-def launch(recipe: str, settings: str, *words: str) -> None:
-    """Start a recipe as a user does."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
-    done = subprocess.run(
-        [*command, f"recipes/{recipe}", f"recipes/{settings}", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+Launch = Callable[..., None]
 
 
 def success(run: Path, name: str, *, episodes: int) -> Interval:
@@ -40,7 +27,7 @@ def success(run: Path, name: str, *, episodes: int) -> Interval:
     return wilson_interval(sum(bool(row.success) for row in rows), episodes)
 
 
-def learn(folder: Path, name: str, *words: str) -> Path:
+def learn(launch: Launch, folder: Path, name: str, *words: str) -> Path:
     """Imitation, then GRPO; the run folder of the latter."""
     launch("sft.py", f"{name}_sft.yaml", f"run.folder={folder / 'sft'}")
     grpo = [f"run.folder={folder / 'grpo'}", f"model.path={folder / 'sft' / 'policy'}", "evaluation.at_start=true"]
@@ -48,15 +35,15 @@ def learn(folder: Path, name: str, *words: str) -> Path:
     return folder / "grpo"
 
 
-def test_grpo_learns_a_family_of_sites(tmp_path: Path) -> None:
-    run = learn(tmp_path, "web/sites")
+def test_grpo_learns_a_family_of_sites(launch: Launch, tmp_path: Path) -> None:
+    run = learn(launch, tmp_path, "web/sites")
     before, after = (success(run, name, episodes=150) for name in ("start", "final"))
     assert before.point < 0.75, "the start must leave something to learn"
     assert after.point > 0.85 and after.low > before.high
 
 
-def test_grpo_learns_a_family_of_the_phone(tmp_path: Path) -> None:
-    run = learn(tmp_path, "device/phone")
+def test_grpo_learns_a_family_of_the_phone(launch: Launch, tmp_path: Path) -> None:
+    run = learn(launch, tmp_path, "device/phone")
     before, after = (success(run, name, episodes=150) for name in ("start", "final"))
     assert before.point < 0.75, "the start must leave something to learn"
     assert after.point > 0.8 and after.low > before.high
@@ -64,15 +51,15 @@ def test_grpo_learns_a_family_of_the_phone(tmp_path: Path) -> None:
 
 @pytest.mark.sandbox
 @pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "available")
-def test_grpo_learns_a_family_of_programs(tmp_path: Path) -> None:
-    run = learn(tmp_path, "code/synthesis", "run.steps=15")
+def test_grpo_learns_a_family_of_programs(launch: Launch, tmp_path: Path) -> None:
+    run = learn(launch, tmp_path, "code/synthesis", "run.steps=15")
     before, after = (success(run, name, episodes=200) for name in ("start", "final"))
     assert before.point < 0.3, "the start has the teacher's habit"
     assert after.point > 0.6 and after.low > before.high
 
 
-def test_grpo_learns_a_family_of_the_household(tmp_path: Path) -> None:
-    run = learn(tmp_path, "text/household")
+def test_grpo_learns_a_family_of_the_household(launch: Launch, tmp_path: Path) -> None:
+    run = learn(launch, tmp_path, "text/household")
     before, after = (success(run, name, episodes=170) for name in ("start", "final"))
     assert before.point < 0.1, "the start has the teacher's habit"
     assert after.low > before.high  # 0.31 was seen, 0.27 after fewer steps
