@@ -34,8 +34,8 @@ from rollwright.weights import full_weights, gathered, hand_over
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-CONTEXT = 4096
-LONG = 2000  # tokens of an action that must last for some seconds
+CONTEXT = 32768
+LONG = 2000  # tokens of an action that should last for some seconds; doubled where a machine proves too fast
 SETUP = ServerSetup(kv_cache_gib=0.25, stall_s=30.0, request_s=600.0)
 
 
@@ -174,10 +174,9 @@ def test_a_killed_run_leaves_no_server_behind(tiny: Path, tmp_path: Path):
     assert len(members) >= 2  # the server and its engine
     run.kill()
     run.wait()
-    while has_living(group):
-        assert time.monotonic() < deadline, f"group {group} outlives its run"
+    while has_living(group) or pid_file.exists():  # the guard takes its file away last
+        assert time.monotonic() < deadline, f"group {group} or its file outlives its run"
         time.sleep(0.1)
-    assert not pid_file.exists()
 
 
 def _group_of(process: Path) -> int:
@@ -204,7 +203,9 @@ def test_another_model_or_nobody_at_the_url(servers: Servers, tmp_path: Path):
     with pytest.raises(EngineFault, match=r"serves policy, rollwright-\w+, expected 'another'"):
         open_tiny(servers.folder, replace(SETUP, urls=(url,), served_name="another"))
     longer = make_tiny_model(tmp_path, texts=["move up"], hidden=64, layers=2, context_length=2 * CONTEXT)
-    with pytest.raises(EngineFault, match=r"takes 4096 tokens, but the run needs 8192 \(engine.max_context\)"):
+    with pytest.raises(
+        EngineFault, match=rf"takes {CONTEXT} tokens, but the run needs {2 * CONTEXT} \(engine.max_context\)"
+    ):
         open_servers(longer, replace(SETUP, urls=(url,)), dtype="float32", context_length=2 * CONTEXT)
     with pytest.raises(EngineFault, match=r"did not come up within 1 s.*cannot be reached"):
         open_tiny(servers.folder, replace(SETUP, urls=("http://127.0.0.1:9",), start_s=1.0))
@@ -281,12 +282,16 @@ async def test_what_a_server_cannot_do_is_refused_before_it_is_asked(servers: Se
 
 async def test_an_update_in_mid_action_is_exact_and_leaves_its_trace(servers: Servers):
     await asyncio.to_thread(servers.sync)
-    older = {name: value.clone() for name, value in servers.learner.state_dict().items()}
-    running, ids = await long_requests(servers, count=2)
-    servers.move(11, size=0.1)
-    await asyncio.to_thread(servers.sync)
+    for doubling in range(4):  # an action that ends before the update is no fault: the next ones last longer
+        older = {name: value.clone() for name, value in servers.learner.state_dict().items()}
+        running, ids = await long_requests(servers, count=2, length=LONG << doubling)
+        servers.move(11 + doubling, size=0.1)
+        await asyncio.to_thread(servers.sync)
+        generations = await asyncio.gather(*running)
+        if all(len(generation.spans) == 2 for generation in generations):
+            break
     newer = {name: value.clone() for name, value in servers.learner.state_dict().items()}
-    for generation in await asyncio.gather(*running):
+    for generation in generations:
         version = servers.engine.version
         assert [span.version for span in generation.spans] == [version - 1, version]
         action, border = [Sampled.of_generation(ids, generation)], generation.spans[1].start
@@ -309,22 +314,29 @@ async def test_an_update_can_wait_for_the_actions_under_way(servers: Servers):
         assert [span.version for span in generation.spans] == [engine.version - 1]
 
 
-async def long_requests(servers: Servers, count: int) -> tuple[list[asyncio.Task[Generation]], tuple[int, ...]]:
-    """Actions of `LONG` tokens, one per replica in turn, each with some tokens already."""
-    ids, before = prompt(8, longest=20), [metric(url, "vllm:generation_tokens_total") for url in servers.engine.urls]
-    sampling = Sampling(max_tokens=LONG, seed=1)
-    running = [
-        asyncio.create_task(servers.engine.generate(ids, sampling, request_id=f"{episode}/0"))
-        for episode in servers.homes(count)
-    ]
+async def long_requests(
+    servers: Servers, count: int, length: int = LONG
+) -> tuple[list[asyncio.Task[Generation]], tuple[int, ...]]:
+    """Actions of at least `length` tokens, one per replica in turn, each with some tokens already and none ended."""
+    ids = prompt(8, longest=20)
+    while length < CONTEXT - 100:
+        before = [metric(url, "vllm:generation_tokens_total") for url in servers.engine.urls]
+        sampling = Sampling(max_tokens=length, seed=1)
+        running = [
+            asyncio.create_task(servers.engine.generate(ids, sampling, request_id=f"{episode}/0"))
+            for episode in servers.homes(count)
+        ]
 
-    def all_under_way() -> bool:
-        now = [metric(url, "vllm:generation_tokens_total") for url in servers.engine.urls]
-        return all(new > old + 3 for new, old in zip(now, before, strict=True))
+        def all_under_way(before: list[float] = before) -> bool:
+            now = [metric(url, "vllm:generation_tokens_total") for url in servers.engine.urls]
+            return all(new > old + 3 for new, old in zip(now, before, strict=True))
 
-    await until(all_under_way, "both servers generate")
-    assert not any(task.done() for task in running)
-    return running, ids
+        await until(all_under_way, "both servers generate")
+        if not any(task.done() for task in running):
+            return running, ids
+        await asyncio.gather(*running)
+        length *= 2
+    raise AssertionError("no action lasts long enough to be under way on both servers at once")
 
 
 async def test_cancelling_takes_the_request_out_of_its_server(servers: Servers):
@@ -347,7 +359,7 @@ async def test_a_killed_server_loses_nothing_and_comes_back_with_the_current_wei
     group = victim.process.pid
     os.kill(group, signal.SIGKILL)
     generations = await asyncio.wait_for(asyncio.gather(*running), 600)
-    assert all(len(generation.token_ids) == LONG for generation in generations)
+    assert all(len(generation.token_ids) >= LONG for generation in generations)
     assert {span.version for generation in generations for span in generation.spans} == {version}
     assert difference(servers.learner, [(ids, generation) for generation in generations]) < 1e-3
     await until(lambda: victim.ready, "the killed server is back")
@@ -368,7 +380,7 @@ async def test_a_stopped_server_is_recognised_and_an_update_meanwhile_reaches_it
     group = victim.process.pid
     os.killpg(group, signal.SIGSTOP)  # it holds its connections and says nothing
     generations = await asyncio.wait_for(asyncio.gather(*running), 600)
-    assert all(len(generation.token_ids) == LONG for generation in generations)
+    assert all(len(generation.token_ids) >= LONG for generation in generations)
     await until(lambda: not victim.ready or victim.restarts > restarts, "the stopped server is given up")
     servers.move(41)
     await asyncio.to_thread(servers.sync)
