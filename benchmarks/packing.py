@@ -28,6 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rollwright.batching import Layout, PackedBatch, Segment, pack
 from rollwright.scoring import TokenScorer, body_hidden, body_of
+from rollwright.tree_attention import TREE_ATTENTION
 
 RESULTS = Path(__file__).parent / "results" / "packing.md"
 LAYOUTS: tuple[Layout, ...] = ("tree", "auto", "padded")
@@ -68,6 +69,7 @@ def smollm2_sized(layers: int, seed: int) -> LlamaForCausalLM:
         max_position_embeddings=8192,
         tie_word_embeddings=True,
     )
+    config._attn_implementation = TREE_ATTENTION
     return LlamaForCausalLM(config)
 
 

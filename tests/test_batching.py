@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollwright import tree_attention
 from rollwright.batching import Layout, PackedBatch, Segment, pack, segment_of
 from rollwright.prefix_tree import CostModel, build_rows, join_always, shared_prefix
 from rollwright.records import TokenRecord, flatten
@@ -114,6 +115,20 @@ def test_packed_equals_naive_in_logprobs_loss_and_gradient(
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_attention_by_blocks_equals_naive_too(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(tree_attention, "CALL_WORK", 0.0)  # else trees this small are one block
+    monkeypatch.setattr(tree_attention, "LONGEST_PIECE", 3)
+    segments = random_turns(seed)
+    batches = pack(segments, token_budget=60, layout="tree")
+    actual, expected = packed(model, segments, batches), naive(model, segments)
+    torch.testing.assert_close(actual[0], expected[0], rtol=0, atol=1e-8)
+    for mine, theirs in zip(actual[2], expected[2], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+
+
 @settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), layout=st.sampled_from(LAYOUTS), budget=st.integers(1, 120))
 def test_every_action_token_is_scored_once_and_budgets_hold(seed: int, layout: Layout, budget: int) -> None:
@@ -197,12 +212,22 @@ def test_siblings_do_not_see_each_other() -> None:
 
 
 def test_auto_shares_long_prefixes_and_leaves_short_ones_apart() -> None:
-    costs = CostModel(causal_pair=1e-3, masked_pair=1e-3)
+    costs = CostModel(causal_pair=1e-3, masked_pair=1e-3, dense=True)
     together = [segment([*range(20), *range(10)], [k, k]) for k in range(4)]
     assert [b.branching for b in pack(together, token_budget=500, layout="auto", costs=costs)] == [True]
     # One shared token saves 1; joining 60 + 60 costs 1e-3 * (119^2 - 60^2) = 10.6 in attention.
     apart = [segment([1, *([k] * 60)], [k, k]) for k in range(4)]
     assert [b.branching for b in pack(apart, token_budget=500, layout="auto", costs=costs)] == [False]
+
+
+def test_where_branches_do_not_pay_for_each_other_a_prefix_pays_once_it_is_longer_than_a_blocks_cost() -> None:
+    costs = CostModel(causal_pair=1e-3, masked_pair=1e-3, block=4.0)
+    # Fresh 60 below 1: 60 + 1e-3 * 60 * 31 + 4 = 65.86 against 61 + 1e-3 * 61^2 / 2 = 62.86 apart.
+    few = [segment([1, *([k] * 60)], [k, k]) for k in range(4)]
+    assert [b.branching for b in pack(few, token_budget=500, layout="auto", costs=costs)] == [False]
+    # Fresh 60 below 6: 60 + 1e-3 * 60 * 36 + 4 = 66.16 against 66 + 1e-3 * 66^2 / 2 = 68.18 apart.
+    more = [segment([*range(6), *([k] * 60)], [k, k]) for k in range(4)]
+    assert [b.branching for b in pack(more, token_budget=500, layout="auto", costs=costs)] == [True]
 
 
 def test_the_turns_of_a_sequence_stay_together_when_asked() -> None:

@@ -217,5 +217,11 @@
     }
   };
   const focus = (id) => { need(id).focus(); return "{}"; };
-  window.__rw = { begin, act, finish, locate, focus, look: () => report({ error: "" }), WAYS, need, Slip };
+  // A page that was reloaded, or is still on its way, is not the page of this episode and has perhaps no body yet.
+  const here = (call) => (...given) => {
+    if (current === null) throw new Error("the page was left");
+    return call(...given);
+  };
+  const look = () => report({ error: "" });
+  window.__rw = { begin, act: here(act), finish: here(finish), locate: here(locate), focus: here(focus), look, WAYS, need, Slip };
 })();

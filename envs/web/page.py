@@ -23,7 +23,14 @@ log = logging.getLogger(__name__)
 CLOSE_S = 5.0
 _MAX_REDIRECTS = 10
 _MAX_DIALOG_CHARS = 200
-_GONE = ("Execution context was destroyed", "Cannot find context", "__rw is not defined", "frame was detached")
+_GONE = (
+    "Execution context was destroyed",
+    "Cannot find context",
+    "__rw is not defined",
+    "frame was detached",
+    "the page was left",
+)
+_JOURNEYS = 5
 
 
 class PageLeft(Exception):
@@ -75,9 +82,17 @@ class WebPage:
         self._context.on("page", self._on_popup)
 
     async def load(self, address: str) -> None:
-        """Go to a file of the root."""
+        """Go to a file of the root; where the page was on its way elsewhere by itself, that journey gives way."""
         self.address = ""
-        await self._call(self._page.goto(address, wait_until="load"), f"loading {address}")
+        for attempt in range(_JOURNEYS):
+            try:
+                await self._call(self._page.goto(address, wait_until="load"), f"loading {address}")
+                break
+            except EnvironmentFault as fault:
+                if "interrupted by another navigation" not in str(fault) or attempt == _JOURNEYS - 1:
+                    raise
+            with contextlib.suppress(PageLeft):
+                await self._call(self._page.wait_for_load_state("load"), "waiting for the page's own journey")
         self.address = address
 
     async def ask(self, function: str, argument: Any = None) -> dict[str, Any]:

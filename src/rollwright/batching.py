@@ -245,7 +245,7 @@ def _to_tensors(rows: Sequence[Row], segments: Sequence[Segment], starts: Ids, p
     shape = (len(rows), width)
     # Padding continues the count of positions: a jump would read as the start of another packed sequence.
     ids, depths = np.full(shape, pad_id), np.tile(np.arange(width), (len(rows), 1))
-    ends = np.tile(np.arange(1, width + 1), (len(rows), 1))
+    ends = np.full(shape, width)  # padding is a chain of its own at the end of a row
     for index, row in enumerate(rows):
         ids[index, : len(row)], depths[index, : len(row)], ends[index, : len(row)] = row.tokens, row.depths, row.ends
     where, targets, owner, entries = _terms(rows, segments, starts, width)

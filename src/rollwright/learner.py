@@ -88,7 +88,8 @@ class Learner:
         self.policy = policy if self._zero_stage == 3 else policy.to(accelerator.device)
         check_head(self.policy)
         self.step = 0
-        self._layout, self._costs, self._token_budget = layout, costs, token_budget
+        self._layout, self._token_budget = layout, token_budget
+        self._costs = costs or CostModel(dense=accelerator.device.type != "cpu")
         self._autocast_dtype, self._seed = autocast_dtype, seed
         self._reference, self._reference_scorer = reference, self._make_reference(reference, temperature)
         self._critic = self._make_critic(critic, warmup_steps) if critic else None

@@ -31,7 +31,7 @@ def load_policy(
     name_or_path: str | Path,
     dtype: Dtype = "float32",
     *,
-    attention: str = "sdpa",
+    attention: str = "sdpa_tree",
     device: str | torch.device = "cpu",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer.
@@ -39,7 +39,7 @@ def load_policy(
     Args:
         name_or_path: "smollm2" (embedded), a folder in Hugging Face format, or a hub name.
         dtype: of the weights in memory. Train in float32; bfloat16 weights lose updates of 1e-6.
-        attention: the attention implementation transformers is asked for.
+        attention: the attention implementation transformers is asked for; ours is "sdpa" that knows prefix trees.
 
     Raises:
         FileNotFoundError: no such folder and no such hub name.
@@ -55,11 +55,13 @@ def load_model(
     folder: str | Path,
     dtype: Dtype = "float32",
     *,
-    attention: str = "sdpa",
+    attention: str = "sdpa_tree",
     device: str | torch.device = "cpu",
 ) -> PreTrainedModel:
     """The model of a folder, in evaluation mode; see `load_policy`."""
     from transformers import AutoModelForCausalLM
+
+    import rollwright.tree_attention  # noqa: F401  makes "sdpa_tree" known to transformers
 
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         resolve_model(folder),

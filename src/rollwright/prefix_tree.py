@@ -18,20 +18,28 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
-    """Cost of one row of a batch, in units of one token's way through the linear layers.
+    """Cost of attention, in units of one token's way through the linear layers.
 
     `causal_pair` is the cost of one query-key pair under the plain causal kernel, which visits half the square;
-    `masked_pair` that under an explicit mask, which visits all of it. Defaults are for SmolLM2-135M: the causal one by
-    counting operations (4 x 576 per pair and layer against 7.1 million per token), the masked one as measured on CPU
-    (`benchmarks/packing.py --calibrate` measures both for another model or machine).
+    `masked_pair` that under an explicit mask. With `dense` a mask visits the row's whole square; without, branches do
+    not pay for each other (`tree_attention`, on CPU), and a branch costs `block` besides. Defaults are for
+    SmolLM2-135M: the causal one by counting operations (4 x 576 per pair and layer against 7.1 million per token), the
+    others as measured on CPU (`benchmarks/packing.py --calibrate` measures them for another model or machine).
     """
 
     causal_pair: float = 3.3e-4
     masked_pair: float = 4.2e-4
+    block: float = 2.0
+    dense: bool = False
 
     def row(self, *, tokens: int, branching: bool) -> float:
+        """A row by itself, under a dense mask where it branches."""
         pairs = self.masked_pair * tokens**2 if branching else self.causal_pair * tokens**2 / 2
         return tokens + pairs
+
+    def branch(self, *, fresh: int, shared: int) -> float:
+        """What `fresh` tokens below `shared` others add to a row whose branches do not pay for each other."""
+        return fresh + self.masked_pair * fresh * (shared + fresh / 2) + self.block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +126,13 @@ def join_when_cheaper(costs: CostModel) -> Joins:
     """Share a prefix only where it saves more in the linear layers than it costs in attention over a wider row."""
 
     def joins(size: int, branching: bool, branches: int, length: int, shared: int) -> bool:
-        joined = costs.row(tokens=size + length - shared, branching=branching or bool(branches))
-        apart = costs.row(tokens=size, branching=branching) + costs.row(tokens=length, branching=False)
-        return shared > 0 and joined < apart
+        apart = costs.row(tokens=length, branching=False)
+        if costs.dense:
+            joined = costs.row(tokens=size + length - shared, branching=branching or bool(branches))
+            added = joined - costs.row(tokens=size, branching=branching)
+        else:
+            added = costs.branch(fresh=length - shared, shared=shared)
+        return shared > 0 and added < apart
 
     return joins
 

@@ -7,6 +7,7 @@ token, each once; the vocabulary head then runs over them in chunks that are rec
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 
 from rollwright.batching import PackedBatch
 from rollwright.errors import ConfigError
+from rollwright.tree_attention import TREE_ATTENTION, tree_rows
 
 CHUNK = 256
 """Positions per chunk of the vocabulary head: 256 x 49,152 float32 logits are 50 MB."""
@@ -44,9 +46,26 @@ def body_hidden(body: PreTrainedModel, packed: PackedBatch) -> Tensor:
     Raises:
         ConfigError: the attention implementation cannot express a tree.
     """
-    mask = _mask_for(body, packed)
-    output = body(input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=mask, use_cache=False)
+    output = body(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        attention_mask=_mask_for(body, packed),
+        use_cache=False,
+        **_blocks_for(body, packed),
+    )
     return output.last_hidden_state
+
+
+def _blocks_for(body: PreTrainedModel, packed: PackedBatch) -> dict[str, Any]:
+    """The plan that lets attention skip what no query sees; without it, or where it is not read, the mask does.
+
+    On CPU only: a GPU would rather multiply zeros than launch many small kernels (not measured there).
+    """
+    config = body.config
+    if not packed.branching or config._attn_implementation != TREE_ATTENTION or packed.input_ids.device.type != "cpu":
+        return {}
+    rows = tree_rows(packed.subtree_ends, width=config.hidden_size)
+    return {} if rows is None else {"tree_rows": rows}
 
 
 def _mask_for(body: PreTrainedModel, packed: PackedBatch) -> Tensor | None:
@@ -61,7 +80,7 @@ def _mask_for(body: PreTrainedModel, packed: PackedBatch) -> Tensor | None:
             "tree does not follow: use layout 'padded'"
         )
     implementation = config._attn_implementation
-    if implementation == "sdpa":
+    if implementation in ("sdpa", TREE_ATTENTION):
         return mask
     if implementation == "eager":
         dtype = next(body.parameters()).dtype

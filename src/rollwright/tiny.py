@@ -72,6 +72,8 @@ def tiny_llama(
     """A Llama with weights random but fixed by the seed; heads of 32, feed-forward three times the width."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from rollwright.tree_attention import TREE_ATTENTION
+
     if hidden % 32:
         raise ValueError(f"hidden must be a multiple of 32, the head size; got {hidden}")
     config = LlamaConfig(
@@ -85,6 +87,7 @@ def tiny_llama(
         tie_word_embeddings=tied,
         initializer_range=hidden**-0.5,  # the usual 0.02 is for wide models: a narrow one would hardly see its input
     )
+    config._attn_implementation = TREE_ATTENTION
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).eval()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rollwright.batching import Layout, PackedBatch, Segment, pack
 from rollwright.errors import ConfigError
 from rollwright.optimisation import Averages, Optimisation, OptimiserSettings, WholeOptimisation, require_finite
+from rollwright.prefix_tree import CostModel
 from rollwright.ranks import Ranks, Share, share
 from rollwright.turn_critic import TurnCritic, TurnCriticSettings, reading
 from rollwright.values import polyak_update
@@ -180,7 +181,8 @@ class CriticLearner:
                 polyak_update([target], [source], tau=self._polyak)
 
     def _pack(self, segments: Sequence[Segment]) -> list[PackedBatch]:
-        packs = pack(segments, token_budget=self._token_budget, layout=self._layout)
+        costs = CostModel(dense=self.accelerator.device.type != "cpu")
+        packs = pack(segments, token_budget=self._token_budget, layout=self._layout, costs=costs)
         return [packed.to(self.accelerator.device) for packed in packs]
 
     def _autocast(self, *, slow: bool = False) -> AbstractContextManager[object]:
