@@ -59,7 +59,7 @@ def test_grpo_learns_a_family_of_programs(launch: Launch, tmp_path: Path) -> Non
 
 
 def test_grpo_learns_a_family_of_the_household(launch: Launch, tmp_path: Path) -> None:
-    run = learn(launch, tmp_path, "text/household")
+    run = learn(launch, tmp_path, "text/household", "run.steps=20")
     before, after = (success(run, name, episodes=170) for name in ("start", "final"))
     assert before.point < 0.1, "the start has the teacher's habit"
     assert after.low > before.high  # 0.31 was seen, 0.27 after fewer steps
