@@ -37,12 +37,22 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A recipe with its settings for one world. `per_step`: episodes of one step, 0 where it learns from a store."""
+    """A recipe with its settings for one world.
+
+    per_step: own episodes of one step, 0 where it learns from the store alone.
+    offline: steps on the store before the first own episode. logs: own episodes, and the store beside them.
+    """
 
     recipe: str
     settings: str
     per_step: int
     words: tuple[str, ...] = ()
+    offline: int = 0
+    logs: bool = False
+
+    @property
+    def needs_store(self) -> bool:
+        return self.logs or self.offline > 0 or not self.per_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +107,21 @@ WORLDS = {
                 words=("world.options.seed_starts=5", "curriculum=evolving", "curriculum.every=2"),
             ),
             "archer": Method(recipe="archer.py", settings="text/maze_archer.yaml", per_step=32),
+            "hnpg": Method(recipe="hnpg.py", settings="text/maze_hnpg.yaml", per_step=32, logs=True),
+            "hnpg_own": Method(
+                recipe="hnpg.py",
+                settings="text/maze_hnpg.yaml",
+                per_step=32,
+                words=("~replay.stores", "algorithm.offline_weight=0", "algorithm.logged_states=0"),
+            ),
+            # The same updates and as many own episodes as "digirl", after ten steps on the walkers' store.
+            "digirl_both": Method(
+                recipe="digirl.py",
+                settings="text/maze_digirl.yaml",
+                per_step=64,
+                words=("algorithm.offline_steps=10",),
+                offline=10,
+            ),
             "bc": Method(
                 recipe="filtered_bc.py",
                 settings="text/maze_filtered.yaml",
@@ -172,7 +197,8 @@ def train(name: str, seed: int, folder: Path, start: Path, store: Path, argument
     method = world.methods[name]
     if (folder / "eval" / "final.json").exists():
         return
-    steps = arguments.episodes // method.per_step if method.per_step else arguments.offline_steps
+    online = arguments.episodes // method.per_step if method.per_step else arguments.offline_steps
+    steps = method.offline + online
     launch(
         method.recipe,
         method.settings,
@@ -184,7 +210,7 @@ def train(name: str, seed: int, folder: Path, start: Path, store: Path, argument
         f"evaluation.seeds_per_task={arguments.eval_seeds}",
         *world.judged,
         *method.words,
-        *([] if method.per_step else [f"replay.stores=[{store}]"]),
+        *([f"replay.stores=[{store}]"] if method.needs_store else []),
     )
 
 
@@ -260,6 +286,13 @@ def keep(path: Path, section: list[str]) -> None:
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
+def group_of(methods: list[Method]) -> str:
+    """What a table of these methods is called: by where they learn from."""
+    if all(method.per_step and not method.needs_store for method in methods):
+        return "online"
+    return "from both" if any(method.per_step for method in methods) else "from a store"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", choices=sorted(WORLDS), default="maze")
@@ -283,8 +316,7 @@ def main() -> None:
             train(name, seed, folder / name / str(seed), start, store, arguments)
             results.setdefault(name, []).append(read(folder / name / str(seed), world.threshold))
     text, data = report(results, np.random.default_rng(0))
-    chosen = [world.methods[name].per_step > 0 for name in arguments.methods]
-    group = "online" if all(chosen) else "from both" if any(chosen) else "from a store"
+    group = group_of([world.methods[name] for name in arguments.methods])
     judged = f"Judged with `{' '.join(world.judged)}`." if world.judged else ""
     about = [f"`{command()}`", "", f"{machine('torch', 'transformers')}. {judged}".strip()]
     lines = [f"## {arguments.world}, {group}", "", *about, "", text]
