@@ -1,4 +1,4 @@
-"""They learn from stored turns: DigiRL, WebRL and ArCHer by their own recipes, judged on held-out starts of the maze.
+"""They learn from stored turns: DigiRL, WebRL, ArCHer and HNPG by their own recipes, judged on the maze.
 
 Mean return of the sampling policy over the test starts: the optimum is -6.8, the policy that all begin with is near -55
 (`test_learning.py`). With these settings DigiRL came to between -8 and -10, ArCHer to between -7 and -10; WebRL, whose
@@ -25,6 +25,15 @@ def test_it_finds_the_way(
     launch(f"{method}.py", f"text/maze_{method}.yaml", *words)
     # The best of the evaluations: ArCHer can lose its moves for a few steps until the critic has seen what they cost.
     assert max(mean_return(path) for path in (tmp_path / "eval").glob("*.json")) >= least
+
+
+def test_hnpg_finds_the_way_with_logged_walks_beside_its_own(
+    launch: Callable[..., None], maze_walker: Path, tmp_path: Path
+) -> None:
+    launch("collect.py", "text/maze_collect.yaml", f"run.folder={tmp_path / 'data'}", f"model.path={maze_walker}")
+    words = [f"run.folder={tmp_path}", f"model.path={maze_walker}", f"replay.stores=[{tmp_path / 'data/trajectories'}]"]
+    launch("hnpg.py", "text/maze_hnpg.yaml", *words, "run.steps=14")
+    assert mean_return(tmp_path / "eval" / "final.json") >= -32  # -23 after 10 steps, -14 after 20
 
 
 def mean_return(path: Path) -> float:
