@@ -12,6 +12,7 @@ Each stage is one of the other recipes, started as a user would start it. A stag
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -101,9 +102,15 @@ def stage(config: DemoConfig, title: str, recipe: str, words: list[str], *, done
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config_path(config.config_file)]
     command = [*accelerate, str(here / script), str(here / settings), *words]
     before = time.monotonic()
-    if code := subprocess.run(command, check=False).returncode:
+    if code := subprocess.run(command, check=False, env=own_environment()).returncode:
         raise RollwrightError(f"the stage `{title}` ended with exit code {code}; the command was: {' '.join(command)}")
     print(f"    took {time.monotonic() - before:.0f} s", flush=True)
+
+
+def own_environment() -> dict[str, str]:
+    """Ours without what the launcher of the demo itself wrote into it: "use the CPU" would keep DeepSpeed out."""
+    launchers = ("ACCELERATE_USE_", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(launchers)}
 
 
 def config_path(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,16 @@ def test_a_folder_of_other_settings_is_refused_before_anything_runs(
     assert len(started) == 6
     kept = build(demo.DemoConfig, tmp_path / "config.yaml")
     assert dump(kept) == dump(build(demo.DemoConfig, {"folder": str(tmp_path), "seed": 0}))
+
+
+def test_a_stage_is_launched_without_what_the_demos_own_launcher_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # by accelerate_configs/cpu.yaml, which starts the demo
+    monkeypatch.setenv("ACCELERATE_LOG_LEVEL", "INFO")  # by the user
+    program = "import os, sys; sys.exit('ACCELERATE_USE_CPU' in os.environ or 'ACCELERATE_LOG_LEVEL' not in os.environ)"
+    (tmp_path / "python").write_text(f"#!{sys.executable}\n{program}\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    config = build(demo.DemoConfig, {"folder": str(tmp_path), "config_file": "cpu_zero3"})
+    demo.stage(config, "a stage", "evaluate.py web/miniwob_eval.yaml", [], done=tmp_path / "never")

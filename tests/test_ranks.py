@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,14 @@ def test_of_several_processes_one_goes_on_alone(monkeypatch: pytest.MonkeyPatch)
             monkeypatch.setenv(name, value)
         assert go_on_alone("a test") is expected
     assert open_accelerator().num_processes == 1  # nothing is left that would make it look for the other
+
+
+def test_a_launch_config_that_keeps_deepspeed_out_is_named() -> None:
+    """In a process of its own: accelerate's state is global."""
+    program = "from rollwright.ranks import open_accelerator; open_accelerator()"
+    words = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **words}, capture_output=True, text=True)
+    assert done.returncode and "left it out because of ACCELERATE_USE_CPU=true" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,11 @@ def open_accelerator(*, timeout_s: float = 1800.0, log_with: Sequence[str] = (),
     )
     check_world(accelerator)
     if under_deepspeed():
+        if accelerator.state.deepspeed_plugin is None:
+            raise ConfigError(
+                "DeepSpeed was asked for (ACCELERATE_USE_DEEPSPEED=true), but accelerate left it out because of "
+                "ACCELERATE_USE_CPU=true in the environment: unset it, and leave `use_cpu: false` in the launch config"
+            )
         # As long as this object lives transformers shards every model it loads under ZeRO-3, the engine's included.
         # Here models are loaded whole, and the learner shards what it trains.
         accelerator.state.deepspeed_plugin.dschf = None
