@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import logging
 import os
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -57,6 +58,8 @@ def open_accelerator(*, timeout_s: float = 1800.0, log_with: Sequence[str] = (),
                 "DeepSpeed was asked for (ACCELERATE_USE_DEEPSPEED=true), but accelerate left it out because of "
                 "ACCELERATE_USE_CPU=true in the environment: unset it, and leave `use_cpu: false` in the launch config"
             )
+        # DeepSpeed calls torch by old names, several times in each layer; a user can do nothing about it.
+        warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
         # As long as this object lives transformers shards every model it loads under ZeRO-3, the engine's included.
         # Here models are loaded whole, and the learner shards what it trains.
         accelerator.state.deepspeed_plugin.dschf = None
