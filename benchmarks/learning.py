@@ -1,6 +1,7 @@
 """Methods against each other: one world, one start, one budget of episodes, several seeds, held-out success.
 
     python benchmarks/learning.py --methods grpo ppo filtered_bc digirl archer --world maze --seeds 5
+    python benchmarks/learning.py --methods digirl digirl_both --world maze --seeds 5      offline, then online
     python benchmarks/learning.py --methods bc filtered_bc_offline archer_offline --world maze --seeds 5   from a store
     python benchmarks/learning.py --methods bc filtered_bc_offline mc ilql --world maze_parts --seeds 5    walks to join
 

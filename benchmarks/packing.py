@@ -210,6 +210,7 @@ def commit() -> str:
 def calibrate(arguments: argparse.Namespace) -> None:
     """Fit seconds = a T + b T^2 for one row of T tokens under both kernels; print b / a."""
     model = smollm2_sized(arguments.layers, arguments.seed)
+    model.set_attn_implementation("sdpa")  # the whole square, not its blocks
     for branching in (False, True):
         lengths = (256, 768, 1536)
         took = [min(_row_seconds(model, length, branching) for _ in range(2)) for length in lengths]

@@ -340,13 +340,19 @@ async def long_requests(
 
 
 async def test_cancelling_takes_the_request_out_of_its_server(servers: Servers):
-    running, _ = await long_requests(servers, count=2)
+    def sampled() -> list[float]:
+        return [metric(url, "vllm:generation_tokens_total") for url in servers.engine.urls]
+
+    length, before = CONTEXT // 2, sampled()
+    running, _ = await long_requests(servers, count=2, length=length)
     for task in running:
         task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+    results = await asyncio.gather(*running, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)
     await until(
         lambda: all(metric(url, "vllm:num_requests_running") == 0 for url in servers.engine.urls), "the batch is empty"
     )
+    assert all(new - old < length for new, old in zip(sampled(), before, strict=True)), "they ended by themselves"
 
 
 async def test_a_killed_server_loses_nothing_and_comes_back_with_the_current_weights(servers: Servers, tmp_path: Path):

@@ -25,19 +25,7 @@ LAYERS = (
     | {"outcome_text", "outcome_settings", "components", "tracking", "progress", "workers", "deadlines", "ray_world"}
     | {"answer_cache", "chat_api"},
     {"segments", "advantages", "losses", "values", "statistics", "mixtures"},
-    {
-        "batching",
-        "prefix_tree",
-        "tree_attention",
-        "scoring",
-        "records",
-        "credit",
-        "generation",
-        "models",
-        "adapters",
-        "tiny",
-        "weights",
-    }
+    {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
     | {"tree_attention", "codec", "contexts", "precision", "ranks", "replay", "store", "store_rows"},
     {
         "rollout",

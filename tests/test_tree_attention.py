@@ -17,7 +17,7 @@ from rollwright.batching import PackedBatch
 from rollwright.models import load_model
 from rollwright.scoring import TokenScorer
 from rollwright.tiny import make_tiny_model
-from rollwright.tree_attention import TREE_ATTENTION, tree_rows
+from rollwright.tree_attention import TREE_ATTENTION, plan_rows
 
 VOCAB = 32
 
@@ -31,7 +31,7 @@ def fine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_branches_below_a_prompt(fine: None) -> None:
     # Nodes 0 1 are the prompt, 2 and 3 4 its branches: 3 does not see 2.
-    (row,) = tree_rows(torch.tensor([[5, 5, 3, 5, 5]]), width=1) or ()
+    (row,) = plan_rows(torch.tensor([[5, 5, 3, 5, 5]]), width=1) or ()
     assert row.lengths == (2, 1, 2)
     assert [(block.first, block.last, block.seen) for block in row.blocks] == [
         (0, 1, (0,)),
@@ -44,10 +44,10 @@ def test_two_branches_below_a_prompt(fine: None) -> None:
 def test_one_call_under_a_mask_is_taken_where_blocks_save_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = torch.tensor([[5, 5, 3, 5, 5]])  # 25 pairs dense; 4 + 3 + 8 in three blocks
     monkeypatch.setattr(tree, "CALL_WORK", 4.0)
-    assert tree_rows(ends, width=1) is not None
+    assert plan_rows(ends, width=1) is not None
     monkeypatch.setattr(tree, "CALL_WORK", 12.0)
-    assert tree_rows(ends, width=1) is None
-    assert tree_rows(ends, width=3) is not None, "a wider model saves more with each pair"
+    assert plan_rows(ends, width=1) is None
+    assert plan_rows(ends, width=3) is not None, "a wider model saves more with each pair"
 
 
 def random_batch(seed: int, rows: int = 2, length: int = 40) -> PackedBatch:
@@ -88,7 +88,7 @@ def test_the_blocks_of_a_row_see_what_the_dense_mask_shows_and_nothing_else(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tree, "CALL_WORK", call)
         patch.setattr(tree, "LONGEST_PIECE", longest)
-        rows = tree_rows(batch.subtree_ends, width=1)
+        rows = plan_rows(batch.subtree_ends, width=1)
     assert rows
     for row, expected in zip(rows, dense[:, 0], strict=True):
         assert torch.equal(_whole(row, len(expected)), expected)
@@ -121,7 +121,7 @@ def test_log_probs_and_gradients_are_those_of_the_dense_mask(fine: None, key_hea
     )
     config._attn_implementation = TREE_ATTENTION
     model, batch = LlamaForCausalLM(config), random_batch(3)
-    assert tree_rows(batch.subtree_ends, width=64)
+    assert plan_rows(batch.subtree_ends, width=64)
 
     def run() -> tuple[torch.Tensor, list[torch.Tensor]]:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):

@@ -181,10 +181,19 @@ async def test_a_page_that_leaves_ends_its_episode_as_a_failure(world: MiniWobWo
     env = await started(world)
     await inject(env, "() => { location.reload(); }")
     await asyncio.sleep(wait_s)  # on its way, half there, or there
-    result = await env.step("click 1")
-    assert result.terminated and not result.success and result.rewards == {"env": 0.0}
+    result = await env.step("click 2")  # a failure on the old page too, should it still be there
+    assert result.terminated and result.success is False and result.rewards == {"env": 0.0}
     assert (await env.reset(world.task("click-test-2", "train"), SEED)).text == "1 button ONE\n2 button TWO"
     assert world.pool.faults == [], "the policy's own doing is no fault"
+
+
+async def test_a_page_that_has_no_body_yet_has_left_its_episode(world: MiniWobWorld) -> None:
+    env = await started(world)
+    assert env._page is not None
+    await env._page._page.reload()
+    await inject(env, "() => document.body.remove()")
+    result = await env.step("click 1")
+    assert result.notes["error"] == "page left" and result.success is False and world.pool.faults == []
 
 
 async def test_a_10_000_character_action_is_refused_and_a_long_text_is_typed(world: MiniWobWorld) -> None:

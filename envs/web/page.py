@@ -30,7 +30,7 @@ _GONE = (
     "frame was detached",
     "the page was left",
 )
-_JOURNEYS = 5
+_JOURNEYS = 5  # how often a page may lead elsewhere by itself before a load of ours gives up
 
 
 class PageLeft(Exception):

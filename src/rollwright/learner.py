@@ -29,6 +29,7 @@ from rollwright.prefix_tree import CostModel
 from rollwright.ranks import Ranks, check_world, share
 from rollwright.records import FilteringObjective, TokenObjective, flatten
 from rollwright.scoring import TokenScorer, causal_lm, check_head
+from rollwright.tree_attention import pays_on
 from rollwright.update_step import UpdateStep
 from rollwright.weights import full_weights
 from rollwright.zero import ZeroOptimisation, check_checkpoint, shard_frozen, zero_stage
@@ -89,7 +90,7 @@ class Learner:
         check_head(self.policy)
         self.step = 0
         self._layout, self._token_budget = layout, token_budget
-        self._costs = costs or CostModel(dense=accelerator.device.type != "cpu")
+        self._costs = costs or CostModel(dense=not pays_on(accelerator.device))
         self._autocast_dtype, self._seed = autocast_dtype, seed
         self._reference, self._reference_scorer = reference, self._make_reference(reference, temperature)
         self._critic = self._make_critic(critic, warmup_steps) if critic else None

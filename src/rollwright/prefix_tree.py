@@ -24,7 +24,8 @@ class CostModel:
     `masked_pair` that under an explicit mask. With `dense` a mask visits the row's whole square; without, branches do
     not pay for each other (`tree_attention`, on CPU), and a branch costs `block` besides. Defaults are for
     SmolLM2-135M: the causal one by counting operations (4 x 576 per pair and layer against 7.1 million per token), the
-    others as measured on CPU (`benchmarks/packing.py --calibrate` measures them for another model or machine).
+    masked one as measured on CPU (`benchmarks/packing.py --calibrate` measures both for another model or machine), the
+    block's as two calls of `tree_attention.CALL_WORK`.
     """
 
     causal_pair: float = 3.3e-4

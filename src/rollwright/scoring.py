@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from rollwright.batching import PackedBatch
 from rollwright.errors import ConfigError
-from rollwright.tree_attention import TREE_ATTENTION, tree_rows
+from rollwright.tree_attention import TREE_ATTENTION, pays_on, plan_rows
 
 CHUNK = 256
 """Positions per chunk of the vocabulary head: 256 x 49,152 float32 logits are 50 MB."""
@@ -57,14 +57,11 @@ def body_hidden(body: PreTrainedModel, packed: PackedBatch) -> Tensor:
 
 
 def _blocks_for(body: PreTrainedModel, packed: PackedBatch) -> dict[str, Any]:
-    """The plan that lets attention skip what no query sees; without it, or where it is not read, the mask does.
-
-    On CPU only: a GPU would rather multiply zeros than launch many small kernels (not measured there).
-    """
+    """The plan that lets attention skip what no query sees; without it, or where it is not read, the mask does."""
     config = body.config
-    if not packed.branching or config._attn_implementation != TREE_ATTENTION or packed.input_ids.device.type != "cpu":
+    if not (packed.branching and config._attn_implementation == TREE_ATTENTION and pays_on(packed.input_ids.device)):
         return {}
-    rows = tree_rows(packed.subtree_ends, width=config.hidden_size)
+    rows = plan_rows(packed.subtree_ends, width=config.hidden_size)
     return {} if rows is None else {"tree_rows": rows}
 
 

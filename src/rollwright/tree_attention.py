@@ -50,7 +50,7 @@ class TreeRow:
     blocks: tuple[Block, ...]
 
 
-def tree_rows(subtree_ends: Tensor, *, width: int) -> tuple[TreeRow, ...] | None:
+def plan_rows(subtree_ends: Tensor, *, width: int) -> tuple[TreeRow, ...] | None:
     """Plan the attention of packed rows; None where one call under a dense mask is cheaper.
 
     Args:
@@ -62,6 +62,11 @@ def tree_rows(subtree_ends: Tensor, *, width: int) -> tuple[TreeRow, ...] | None
     blocks = [block for row in rows for block in row.blocks]
     cost = sum(block.mask.numel() for block in blocks) + call_pairs * (len(blocks) - 1)
     return rows if cost < subtree_ends.numel() * subtree_ends.shape[1] else None
+
+
+def pays_on(device: torch.device) -> bool:
+    """Whether blocks are used: a GPU would rather multiply zeros than launch many small kernels (not measured)."""
+    return device.type == "cpu"
 
 
 def _plan(ends: Tensor, call_pairs: float) -> TreeRow:

@@ -17,6 +17,7 @@ from rollwright.errors import ConfigError
 from rollwright.optimisation import Averages, Optimisation, OptimiserSettings, WholeOptimisation, require_finite
 from rollwright.prefix_tree import CostModel
 from rollwright.ranks import Ranks, Share, share
+from rollwright.tree_attention import pays_on
 from rollwright.turn_critic import TurnCritic, TurnCriticSettings, reading
 from rollwright.values import polyak_update
 from rollwright.weights import gathered
@@ -181,7 +182,7 @@ class CriticLearner:
                 polyak_update([target], [source], tau=self._polyak)
 
     def _pack(self, segments: Sequence[Segment]) -> list[PackedBatch]:
-        costs = CostModel(dense=self.accelerator.device.type != "cpu")
+        costs = CostModel(dense=not pays_on(self.accelerator.device))
         packs = pack(segments, token_budget=self._token_budget, layout=self._layout, costs=costs)
         return [packed.to(self.accelerator.device) for packed in packs]
 
