@@ -22,7 +22,7 @@ from pathlib import Path
 from pydantic import Field
 
 from rollwright.config import Config, dump, load_config
-from rollwright.errors import RollwrightError
+from rollwright.errors import ConfigError, RollwrightError
 from rollwright.evaluation import Evaluation, compare, format_comparison, format_side_by_side, load_evaluation
 from rollwright.tracking import RunFolder
 
@@ -114,10 +114,17 @@ def own_environment() -> dict[str, str]:
 
 
 def config_path(name: str) -> str:
-    """A file of accelerate_configs by its name, or a path as it is."""
-    return (
-        name if "/" in name or name.endswith(".yaml") else str(files("rollwright.accelerate_configs") / f"{name}.yaml")
-    )
+    """A file of accelerate_configs by its name, or a path as it is.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    shipped = Path(str(files("rollwright.accelerate_configs")))
+    path = Path(name) if "/" in name or name.endswith(".yaml") else shipped / f"{name}.yaml"
+    if not path.exists():
+        names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
+        raise ConfigError(f"config_file is {name!r}: no such file; expected a path, or one of {names}")
+    return str(path)
 
 
 def summary(before: Path, grpo: Path, *, minutes: float) -> str:

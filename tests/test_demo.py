@@ -41,3 +41,9 @@ def test_a_stage_is_launched_without_what_the_demos_own_launcher_left(
     demo.stage(config, "a stage", "evaluate.py web/miniwob_eval.yaml", [], done=tmp_path / "never")
     names = (tmp_path / "names").read_text().split()
     assert "ACCELERATE_USE_CPU" not in names and "ACCELERATE_LOG_LEVEL" in names
+
+
+def test_a_launch_config_that_does_not_exist_is_named_with_those_that_do() -> None:
+    assert demo.config_path("cpu").endswith("cpu.yaml")
+    with pytest.raises(ConfigError, match=r"'cpu_zero9': no such file.*cpu_zero3"):
+        demo.config_path("cpu_zero9")
