@@ -4,6 +4,8 @@
     python benchmarks/learning.py --methods digirl digirl_both --world maze --seeds 5      offline, then online
     python benchmarks/learning.py --methods bc filtered_bc_offline archer_offline --world maze --seeds 5   from a store
     python benchmarks/learning.py --methods bc filtered_bc_offline mc ilql --world maze_parts --seeds 5    walks to join
+    python benchmarks/learning.py --methods grpo filtered_bc digirl webrl archer --world miniwob --seeds 1 \
+        --episodes 576 --evaluations 3 --eval-seeds 20       SmolLM2 on web pages: one confirmation each, no statistics
 
 Every run is a recipe with its own YAML, started as a user would start it. Online methods get the same number of
 episodes; offline methods the same store and the same number of optimiser steps of the policy. The table gives the
@@ -162,6 +164,33 @@ WORLDS = {
             ),
             "mc": Method(recipe="mc.py", settings="text/maze_mc.yaml", per_step=0, words=(SAMPLED,)),
             "ilql": Method(recipe="ilql.py", settings="text/maze_ilql.yaml", per_step=0, words=(SAMPLED,)),
+        },
+    ),
+    # SmolLM2 on pages in a browser, from a few demonstrations. Judged greedily, as the demo is.
+    "miniwob": World(
+        start=("sft.py", "web/miniwob_sft.yaml"),
+        data=("collect.py", "web/miniwob_collect.yaml"),
+        threshold=0.7,
+        methods={
+            "grpo": Method(recipe="grpo.py", settings="web/miniwob_grpo.yaml", per_step=96),
+            "ppo": Method(recipe="ppo.py", settings="web/miniwob_ppo.yaml", per_step=96),
+            "filtered_bc": Method(recipe="filtered_bc.py", settings="web/miniwob_filtered.yaml", per_step=96),
+            "digirl": Method(recipe="digirl.py", settings="web/miniwob_digirl.yaml", per_step=96),
+            "webrl": Method(recipe="webrl.py", settings="web/miniwob_webrl.yaml", per_step=96),
+            "archer": Method(recipe="archer.py", settings="web/miniwob_archer.yaml", per_step=96),
+            "hnpg": Method(recipe="hnpg.py", settings="web/miniwob_hnpg.yaml", per_step=96, logs=True),
+            "bc": Method(
+                recipe="filtered_bc.py",
+                settings="web/miniwob_filtered.yaml",
+                per_step=0,
+                words=(*OFFLINE, "algorithm.top_frac=1", "algorithm.positive_only=false"),
+            ),
+            "filtered_bc_offline": Method(
+                recipe="filtered_bc.py", settings="web/miniwob_filtered.yaml", per_step=0, words=OFFLINE
+            ),
+            "digirl_offline": Method(recipe="digirl.py", settings="web/miniwob_digirl.yaml", per_step=0, words=OFFLINE),
+            "mc": Method(recipe="mc.py", settings="web/miniwob_mc.yaml", per_step=0),
+            "ilql": Method(recipe="ilql.py", settings="web/miniwob_ilql.yaml", per_step=0),
         },
     ),
 }
