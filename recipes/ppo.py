@@ -20,18 +20,18 @@ from rollwright.generation.launch_env import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import sys  # noqa: E402
-from typing import ClassVar, Literal  # noqa: E402
+from typing import ClassVar  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
 from rollwright.advantages import whiten  # noqa: E402
-from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.config import Readers, load_config  # noqa: E402
 from rollwright.credit import ValueEstimator, flat_tokens, flatten, to_segments, value_advantages  # noqa: E402
 from rollwright.critic import CriticSettings  # noqa: E402
 from rollwright.losses import kl_shaped_rewards  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
-from rollwright.settings import PolicyLoopConfig, PolicyLossSettings  # noqa: E402
+from rollwright.settings import PolicyLoopConfig, PolicyLossSettings, TokenCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
 
@@ -53,11 +53,9 @@ class AlgorithmSettings(PolicyLossSettings):
     }
 
 
-class CriticConfig(Config):
+class CriticConfig(TokenCriticFit):
     """The token critic."""
 
-    kind: Literal["model", "head"] = Field("model", description="A transformer of its own, or a head on the policy's.")
-    learning_rate: float = Field(1e-5, gt=0, description="AdamW's peak learning rate for the critic.")
     clip_eps: float | None = Field(None, description="How far a value may move in one update; none = free.")
 
 

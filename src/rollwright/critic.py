@@ -23,6 +23,8 @@ class CriticSettings:
     states without sending a gradient into them, which costs almost nothing and tells less.
     """
 
+    name: str = "critic"
+    """Area of its metrics, for a method that has another critic beside it."""
     kind: CriticKind = "model"
     learning_rate: float = 1e-5
     weight_decay: float = 0.0

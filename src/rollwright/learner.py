@@ -128,7 +128,7 @@ class Learner:
             max_grad_norm=settings.max_grad_norm,
             warmup_steps=warmup_steps,
         )
-        return self._optimisation(critic, optimiser, name="critic")
+        return self._optimisation(critic, optimiser, name=settings.name)
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:

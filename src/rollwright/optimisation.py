@@ -47,10 +47,11 @@ class OptimiserSettings:
 class Optimisation(Protocol):
     """One trainable module with its optimiser. Made by the learner, for the policy and for each critic.
 
-    module: as it was given; prepared: what must be called instead of it. A step is `begin`, then per micro-batch
-    `backward` inside `accumulating`, then `clip` and `move`, or `drop`.
+    name: in errors and metrics; module: as it was given; prepared: what must be called instead of it. A step is
+    `begin`, then per micro-batch `backward` inside `accumulating`, then `clip` and `move`, or `drop`.
     """
 
+    name: str
     module: nn.Module
     prepared: Any
 

@@ -186,6 +186,13 @@ class TurnCriticFit(Config):
     layer_norm: bool = Field(False, description="Layer norm in the heads, for many updates per step.")
 
 
+class TokenCriticFit(Config):
+    """A critic with one value per action token, and how it is fitted."""
+
+    kind: Literal["model", "head"] = Field("model", description="A transformer of its own, or a head on the policy's.")
+    learning_rate: float = Field(1e-5, gt=0, description="AdamW's peak learning rate for the critic.")
+
+
 class ReplaySettings(Config):
     """What is learned from besides the run's own episodes."""
 

@@ -75,9 +75,13 @@ class UpdateStep:
     def _modules(self) -> list[Optimisation]:
         return [self.policy] + ([self.critic] if self.critic else [])
 
+    def _area(self, module: Optimisation) -> str:
+        """Where its metrics belong."""
+        return "optim" if module is self.policy else module.name
+
     def _begin(self) -> None:
         for module in self._modules:
-            area = "optim" if module is self.policy else "critic"
+            area = self._area(module)
             self.averages.add({f"{area}/learning_rate": (module.begin(self.step), 1), f"{area}/loss": (0.0, 1)})
 
     def _move(self) -> None:
@@ -88,8 +92,7 @@ class UpdateStep:
         for module in self._modules:
             module.clip(self.step)
         for module in self._modules:
-            area = "optim" if module is self.policy else "critic"
-            self.averages.add({f"{area}/grad_norm": (module.move(self.step), 1)})
+            self.averages.add({f"{self._area(module)}/grad_norm": (module.move(self.step), 1)})
 
     def _policy_pass(
         self,
@@ -110,7 +113,7 @@ class UpdateStep:
                 # The only step on this batch: the policy before it is the one that was just run.
                 tokens = flat.select(packed.entries, logprobs=logprobs, entropy=entropy, logprobs_old=logprobs.detach())
             result = objective(tokens)
-            self._backward(self.policy, result.losses, tokens, weights[packed.entries], "optim/loss")
+            self._backward(self.policy, result.losses, tokens, weights[packed.entries])
         if live:
             self.averages.add(result.metrics)
         return hidden.detach()
@@ -135,17 +138,14 @@ class UpdateStep:
             clip_eps = self.value_clip_eps
             anchor = None if clip_eps is None else old
             losses = value_loss(values, tokens.returns, values_old=anchor, clip_eps=clip_eps)
-            self._backward(critic, losses, tokens, weights[packed.entries], "critic/loss")
+            self._backward(critic, losses, tokens, weights[packed.entries])
 
-    def _backward(
-        self, module: Optimisation, losses: Tensor, tokens: TokenRecord, weights: Tensor, metric: str
-    ) -> None:
+    def _backward(self, module: Optimisation, losses: Tensor, tokens: TokenRecord, weights: Tensor) -> None:
         zeros = torch.zeros_like(losses)
         share = (torch.where(tokens.mask, losses, zeros) * weights.to(losses.dtype)).sum()
-        what = "policy loss" if module is self.policy else "critic loss"
-        require_finite(share, what=what, step=self.step, accelerator=self.accelerator)
+        require_finite(share, what=f"{module.name} loss", step=self.step, accelerator=self.accelerator)
         module.backward(share)
-        self.averages.add({metric: (share.detach(), 0.0)})
+        self.averages.add({f"{self._area(module)}/loss": (share.detach(), 0.0)})
 
 
 def global_token_weights(
