@@ -4,7 +4,8 @@
         collect   episodes (not in the offline steps), into the store: the buffer is everything so far; nothing more
                   while it warms up (replay.*, WSRL)
         critic    Q(s, a) -> r + gamma V_slow(s'),   V(s) -> Q_slow(s, a') with a' freshly sampled; two heads of each
-        actor     after the warm-up: states from the buffer, fresh a, A = min Q(s, a) - min V(s), -A log pi(a | s)
+        actor     after the warm-up: states from the buffer, fresh a, A = min Q(s, a) - min V(s), -A log pi(a | s);
+                  with a token baseline -(A - v(s, a^<t)) log pi(a^t | s, a^<t), and v -> A at each of a's tokens
         sync      the engine to the new weights
 
 The critic learns from old data, the actor only from what it would say now, so no importance ratio is needed.
@@ -38,7 +39,8 @@ from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.phases import Phases  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
-from rollwright.settings import LoopConfig, OnlineReplaySettings, TurnCriticFit  # noqa: E402
+from rollwright.settings import LoopConfig, OnlineReplaySettings, TokenCriticFit, TurnCriticFit  # noqa: E402
+from rollwright.token_baseline import baseline_critic, residual_ratio, with_token_baseline  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 from rollwright.value_learner import ReadingLoss, Readings  # noqa: E402
 from rollwright.values import (  # noqa: E402
@@ -46,7 +48,6 @@ from rollwright.values import (  # noqa: E402
     dual_value_loss,
     dual_weights,
     expectile_loss,
-    td_target,
 )
 
 DIVERGENCES: dict[str, Divergence] = {"fdvl_tv": "tv", "fdvl_chi2": "chi2"}
@@ -61,6 +62,9 @@ class AlgorithmSettings(Config):
     )
     actor: Literal["reinforce", "awr", "dual"] = Field(
         "reinforce", description="Fresh actions, or stored ones by exp(A) or by f-DVL's weight."
+    )
+    baseline: Literal["none", "token"] = Field(
+        "none", description="reinforce: take from A what a learned value of the tokens before each token foresees."
     )
     gamma: float = Field(0.95, ge=0, le=1, description="Discount per turn.")
     polyak: float = Field(0.1, gt=0, le=1, description="How far the slow critic follows at each critic step.")
@@ -81,9 +85,11 @@ class AlgorithmSettings(Config):
     }
 
     @model_validator(mode="after")
-    def _dual_weights_need_a_divergence(self) -> AlgorithmSettings:
+    def _the_actor_has_what_it_needs(self) -> AlgorithmSettings:
         if self.actor == "dual" and self.critic not in DIVERGENCES:
             raise ValueError(f"`actor=dual` weighs by the divergence of `critic`: use {', '.join(DIVERGENCES)}")
+        if self.baseline == "token" and self.actor != "reinforce":
+            raise ValueError(f"`baseline=token` is of a policy gradient, `actor={self.actor}` imitates: use reinforce")
         return self
 
 
@@ -93,13 +99,17 @@ class ArcherConfig(LoopConfig):
     algorithm: AlgorithmSettings = AlgorithmSettings()
     replay: OnlineReplaySettings = OnlineReplaySettings()
     critic: TurnCriticFit = TurnCriticFit(updates=50, batch_size=128)
+    baseline: TokenCriticFit = TokenCriticFit()
+
+    only_for: ClassVar[Readers] = {"baseline": {"algorithm.baseline": ("token",)}}
 
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(ArcherConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
     offpolicy.require_stores(algorithm.offline_steps, config.replay.stores)
-    with Training.start(config) as run:
+    token_critic = baseline_critic(config.baseline) if algorithm.baseline == "token" else None
+    with Training.start(config, critic=token_critic) as run:
         archer = Archer(run, config)
         for step in run.steps():
             groups = run.score(run.collect(step)) if archer.phases.begin(step) else []
@@ -174,14 +184,10 @@ class Archer:
             yield turns[at : at + size], judged[at : at + size]
 
     def q_targets(self, batch: Sequence[Transition]) -> Tensor:
-        """[2, n] r + gamma V_slow(s'); r alone where the task ended, or where a cut left no state to bootstrap from."""
-        follows = [k for k, t in enumerate(batch) if t.next_prompt_ids]
-        after = torch.zeros(2, len(batch))
-        if follows:
-            after[:, follows] = self.critic.read([batch[k].next_prompt_ids for k in follows], slow=True)["v"]
-        rewards = torch.tensor([t.reward for t in batch])
-        done = torch.tensor([not t.next_prompt_ids for t in batch])
-        return td_target(rewards.expand_as(after), after, done.expand_as(after), gamma=self.algorithm.gamma)
+        """[2, n] r + gamma V_slow(s')."""
+        return offpolicy.one_step_targets(
+            batch, lambda states: self.critic.read(states, slow=True)["v"], heads=2, gamma=self.algorithm.gamma
+        )
 
     def loss(self, targets: dict[str, Tensor]) -> ReadingLoss:
         """The first half of the readings are actions (Q), the second half states (V). Means over the batch, added."""
@@ -208,7 +214,10 @@ class Archer:
                 batch = [offpolicy.with_action(t, a) for t, a in zip(batch, actions, strict=True)]
             advantages = self.advantages(batch)
             segments = offpolicy.to_segments(batch, actor_weights(self.algorithm, advantages).tolist())
-            metrics = self.run.learner.update(segments, offpolicy.WeightedLikelihood())
+            if self.algorithm.baseline == "token":
+                segments = with_token_baseline(segments, self.run.learner.values(segments))
+                metrics = {"archer/residual_ratio": residual_ratio(segments)}
+            metrics |= self.run.learner.update(segments, offpolicy.WeightedLikelihood())
             metrics["archer/advantage_mean"] = float(advantages.mean())
         return metrics
 

@@ -54,6 +54,7 @@ LAYERS = (
         "outcome_model",
         "phase_replay",
         "rescoring",
+        "token_baseline",
         "token_q",
         "token_steps",
         "turn_critic",

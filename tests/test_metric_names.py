@@ -25,6 +25,7 @@ AREAS = (
     "replay",
     "ledger",
     "archer",
+    "baseline",
     "bc",
     "digirl",
     "webrl",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -22,7 +22,7 @@ from rollwright.replay import Transition, TurnTable
 from rollwright.scoring import causal_lm
 from rollwright.segments import segment_count, segment_mean
 from rollwright.value_learner import ReadingLoss, Readings, ValueLearner
-from rollwright.values import outcome_loss
+from rollwright.values import outcome_loss, td_target
 
 Array = NDArray[Any]
 
@@ -160,6 +160,23 @@ def with_action(transition: Transition, action: Generation) -> Transition:
         reward=float("nan"),
         next_prompt_ids=(),
     )
+
+
+def one_step_targets(
+    batch: Sequence[Transition], values_of: Callable[[list[tuple[int, ...]]], Tensor], *, heads: int, gamma: float
+) -> Tensor:
+    """[heads, n] r + gamma V(s'); r alone where the task ended, or where a cut left no state to bootstrap from.
+
+    Args:
+        values_of: [m] prompts -> [heads, m] values of these states.
+    """
+    follows = [k for k, t in enumerate(batch) if t.next_prompt_ids]
+    after = torch.zeros(heads, len(batch))
+    if follows:
+        after[:, follows] = values_of([batch[k].next_prompt_ids for k in follows])
+    rewards = torch.tensor([t.reward for t in batch])
+    done = torch.tensor([not t.next_prompt_ids for t in batch])
+    return td_target(rewards.expand_as(after), after, done.expand_as(after), gamma=gamma)
 
 
 def require_stores(offline_steps: int, stores: Sequence[str]) -> None:
