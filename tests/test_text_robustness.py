@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import StepResult, as_observation, episode_seed
+from rollwright.env import Observation, StepResult, as_observation, episode_seed
 from rollwright.envs.text import (
     car_dealer,
     chess_game,
@@ -49,25 +49,9 @@ LONGEST = 20_000
 """Characters that an observation may have, whatever was said to the world."""
 
 
-def well_formed(name: str, world: Any, env: Any, rng: random.Random) -> str:
+def well_formed(world: Any, env: Any, rng: random.Random) -> str:
     """A random action of the world's own grammar; often out of place."""
-    if name.startswith("household"):
-        return rng.choice(household.admissible(env.state))
-    if name == "navigation":
-        return rng.choice(navigation.commands(env.state))
-    if name == "maze":
-        return rng.choice(list(maze.MOVES))
-    if name == "wordle":
-        return rng.choice(world.words)
-    if name in ("chess", "endgames"):
-        import chess
-
-        board = chess.Board(env.state.fen)
-        return board.san(rng.choice(sorted(board.legal_moves, key=str)))
-    if name == "car_dealer":
-        return rng.choice(["deal", "Velto Corso", f"Arami Wave for {rng.randint(1, 99_999)}", "What is your budget?"])
-    topics = list(world.catalogue.topics.values())
-    return rng.choice([rng.choice(topics).question, f"Is it {rng.choice(list(world.catalogue.things))}?"])
+    return world.random_action(env, Observation(text=""), rng)
 
 
 HOSTILE = (
@@ -123,7 +107,7 @@ def transcript(name: str, episodes: int) -> str:
         rng, task = random.Random(number), tasks[number % len(tasks)]
         digest.update(as_observation(env.reset(task, episode_seed(task.split, "walk", number))).text.encode())
         for _ in range(world.max_turns):
-            result = env.step(well_formed(name, world, env, rng))
+            result = env.step(well_formed(world, env, rng))
             check_result(result)
             digest.update(f"{result}{env.fingerprint()}".encode())
             if result.terminated or result.truncated:
@@ -174,10 +158,10 @@ async def test_forks_in_mid_episode_go_on_exactly_as_the_original(name: str) -> 
     env = world.make()
     env.reset(task, episode_seed(task.split, "fork"))
     for _ in range(2):
-        assert not env.step(well_formed(name, world, env, rng)).terminated
+        assert not env.step(well_formed(world, env, rng)).terminated
     copies = await fork(world, env, 3)
     for _ in range(3):
-        action = well_formed(name, world, env, rng)
+        action = well_formed(world, env, rng)
         results = [e.step(action) for e in (env, *copies)]
         assert all(result == results[0] for result in results)
         assert len({e.fingerprint() for e in (env, *copies)}) == 1

@@ -30,6 +30,7 @@ from rollwright.types import SPLITS, Attachment, Split, Task
 from .actions import GRAMMAR, ActionError, carry_out, parse_action
 from .apps import installed
 from .backend import Backend, InProcess, Phones
+from .chance import phone_action
 from .data import base_data
 from .setup import Distractors
 from .task import Difficulty, GiveUp, Hands, Params, Template
@@ -80,6 +81,11 @@ class PhoneEnv:
     def seed(self) -> int:
         """The seed of the running episode."""
         return self._seed
+
+    @property
+    def goal(self) -> str:
+        """The instruction of the running episode."""
+        return self._goal
 
     @property
     def template(self) -> Template:
@@ -218,7 +224,7 @@ class PhoneTeacher:
 
     def __init__(self, optimal_frac: float = 1.0) -> None:
         self._optimal_frac = optimal_frac
-        self._plays: WeakKeyDictionary[PhoneEnv, tuple[int, Hands, Iterator[str]]] = WeakKeyDictionary()
+        self._plays: WeakKeyDictionary[PhoneEnv, tuple[tuple[int, int], Hands, Iterator[str]]] = WeakKeyDictionary()
 
     def act(self, env: Environment, observation: Observation) -> str:
         """The next action of the solver; `done` when it has come to its end or to nothing."""
@@ -226,13 +232,12 @@ class PhoneTeacher:
             raise TypeError(f"this teacher uses phones, not {type(env).__name__}")
         rng = random.Random(f"{env.seed}/{env.turns}")
         if rng.random() >= self._optimal_frac:
-            self._plays.pop(env, None)
             return f"tap {rng.randrange(len(env.elements))}"
-        episode, hands, play = self._plays.get(env, (-1, Hands(), iter(())))
-        if episode != env.episode:
+        due, hands, play = self._plays.get(env, ((-1, -1), Hands(), iter(())))
+        if due != (env.episode, env.turns):  # another episode, or something else was done in between
             hands = Hands()
             play = env.template.solve(hands, env.params)
-            self._plays[env] = (env.episode, hands, play)
+        self._plays[env] = ((env.episode, env.turns + 1), hands, play)
         hands.look(env.elements, env.backend.activity()[0])
         try:
             return next(play)
@@ -283,6 +288,12 @@ class PhoneWorld:
 
     def teacher(self, task: Task) -> PhoneTeacher:
         return PhoneTeacher(self._optimal_frac)
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A tap, a text, a gesture, a key, an app, or `done`."""
+        if not isinstance(env, PhoneEnv):
+            raise TypeError(f"this world plays phones, not {type(env).__name__}")
+        return phone_action(env.goal, env.elements, draws)
 
     def texts(self) -> Sequence[str]:
         """The commonest words a tiny model reads and writes in these tasks, gathered by playing them.

@@ -89,6 +89,10 @@ class BanditWorld:
     def teacher(self, task: Task) -> SaysTheWord:
         return SaysTheWord(self.pays)
 
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """One of the words."""
+        return draws.choice(self.words)
+
     def texts(self) -> list[str]:
         """Everything that is said here, each word as it stands in the list and as it is answered."""
         return [self.instructions, PAYS, PAYS_NOT, NO_WORD, f"Words: {', '.join(self.words)}.", *self.words]

@@ -11,6 +11,7 @@ Source: arXiv:2311.18232 (rules, rewards, limit). Cars, buyers and numbers are o
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -21,6 +22,7 @@ from rollwright.envs.text.car_rules import (
     LOT,
     TYPES,
     Buyer,
+    Car,
     Talk,
     best_offer,
     draw_buyer,
@@ -29,7 +31,7 @@ from rollwright.envs.text.car_rules import (
     respond,
     revenue,
 )
-from rollwright.envs.text.game import AsyncGameEnvironment, GameEnvironment, check_seed, draw, plain
+from rollwright.envs.text.game import AsyncGameEnvironment, GameEnvironment, check_seed, draw, plain, state_in
 from rollwright.envs.text.partner import Partner, ask, execution_with, load_partner
 from rollwright.errors import ConfigError
 from rollwright.types import Message, Split, Task
@@ -56,8 +58,12 @@ class Salesman:
         if not known:
             raise TypeError(f"this teacher sells cars, it does not play {type(env).__name__}")
         talk = env.state.talk  # type: ignore[attr-defined]
-        car, price = best_offer(talk.buyer, talk.turns + 1)
-        return f"I can offer you the {car.name} for {price} dollars."
+        return offer(*best_offer(talk.buyer, talk.turns + 1))
+
+
+def offer(car: Car, price: int) -> str:
+    """The seller's words for it."""
+    return f"I can offer you the {car.name} for {price} dollars."
 
 
 class CarDealerWorld:
@@ -87,6 +93,13 @@ class CarDealerWorld:
 
     def teacher(self, task: Task) -> Salesman:
         return Salesman()
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """An offer of any car, at up to a third more or less than its list price; or it takes what the buyer offers."""
+        if state_in(env, Dealing).talk.offered and draws.random() < 0.25:
+            return "Deal."
+        car = draws.choice(LOT)
+        return offer(car, round(car.msrp * draws.uniform(0.67, 1.33), -2))
 
     def begin(self, task: Task, seed: int) -> tuple[Dealing, Observation]:
         check_seed(task, seed)

@@ -18,12 +18,13 @@ Source: arXiv:2311.18232.
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
 from rollwright.envs.text.chess_engine import EnginePool, chess_package, find_stockfish
-from rollwright.envs.text.game import GameEnvironment, check_seed, draw
+from rollwright.envs.text.game import GameEnvironment, check_seed, draw, state_in
 from rollwright.errors import ConfigError
 from rollwright.types import Split, Task
 
@@ -140,6 +141,11 @@ class ChessWorld:
     def teacher(self, task: Task) -> Master | None:
         """None where no engine was asked for: the random opponent needs none."""
         return Master(self._pool) if self._pool is not None else None
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A legal move; it needs no engine."""
+        board = chess_package().Board(state_in(env, Position).fen)
+        return str(draws.choice(sorted(board.san(move) for move in board.legal_moves)))
 
     def begin(self, task: Task, seed: int) -> tuple[Position, Observation]:
         check_seed(task, seed)

@@ -132,6 +132,10 @@ class LockWorld:
     def teacher(self, task: Task) -> KnowsTheLock:
         return KnowsTheLock()
 
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A digit that the dials have."""
+        return draws.choice(self.digits)
+
     def texts(self) -> list[str]:
         """Everything that is said here."""
         seen = [describe(length, dial) for length in self.combinations for dial in range(length)]

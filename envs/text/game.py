@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
-from rollwright.env import Observation, StepResult, split_of_seed, state_key
+from rollwright.env import Environment, Observation, StepResult, split_of_seed, state_key
 from rollwright.types import Task
 
 S = TypeVar("S")
@@ -192,6 +192,18 @@ def _adapter(game: Game[S] | AsyncGame[S]) -> TypeAdapter[S]:
 @cache
 def _adapter_of(state_type: Any) -> TypeAdapter[Any]:
     return TypeAdapter(state_type)
+
+
+def state_in(env: Environment, kind: type[S]) -> S:
+    """The state of the episode that `env` plays.
+
+    Raises:
+        TypeError: it plays another game.
+    """
+    state = getattr(env, "state", None)
+    if not isinstance(state, kind):
+        raise TypeError(f"expected an environment with a {kind.__name__}, got {type(env).__name__} of another game")
+    return state
 
 
 def _refuse_if_over(episode: Episode[S]) -> None:

@@ -117,6 +117,10 @@ class GuessNumberWorld:
     def teacher(self, task: Task) -> Bisection:
         return Bisection()
 
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A number of the range, ruled out already or not."""
+        return str(draws.randint(self.low, self.high))
+
     def texts(self) -> list[str]:
         """Everything that is said in this game; of a wide range only the digits, to save vocabulary."""
         wide = self.high - self.low >= 1000

@@ -5,6 +5,7 @@ Reward, LMRL-Gym's own scale: -1 for every question or guess, 0 for the right gu
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -88,6 +89,12 @@ class GuessingWorld:
 
     def teacher(self, task: Task) -> Asker:
         return Asker()
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A question about any topic or a guess of any thing, as often one as the other."""
+        if draws.random() < 0.5:
+            return draws.choice([topic.question for topic in self.catalogue.topics.values()])
+        return f"Is it {draws.choice(list(self.catalogue.things))}?"
 
     def begin(self, task: Task, seed: int) -> tuple[Guessing, Observation]:
         check_seed(task, seed)

@@ -19,8 +19,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Literal, get_args
 
-from rollwright.env import Execution, Observation, SnapshotKind, StepResult
-from rollwright.envs.text.game import GameEnvironment, check_seed, draw
+from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
+from rollwright.envs.text.game import GameEnvironment, check_seed, draw, state_in
 from rollwright.envs.text.household_data import (
     LAMP,
     ROOMS,
@@ -179,6 +179,11 @@ class HouseholdWorld:
 
     def teacher(self, task: Task) -> Householder:
         return Householder(self._knowledge, idle_frac=self._idle_frac, say=joined if self._is_compact else str)
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A command that is possible here."""
+        command = draws.choice(admissible(state_in(env, House)))
+        return joined(command) if self._is_compact else command
 
     def begin(self, task: Task, seed: int) -> tuple[House, Observation]:
         check_seed(task, seed)

@@ -236,6 +236,10 @@ class MazeWorld:
         start = (int(task.params["start"][0]), int(task.params["start"][1]))
         return Walker(self._optimal_frac, part=self.layout.part_of(start) if self._teacher_stays else None)
 
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """Any of the four moves, also into a wall."""
+        return draws.choice(list(MOVES))
+
     def texts(self) -> list[str]:
         """Everything that is said in this maze, and the benchmark's word for a time-out, which its logs hold."""
         cells = [*self.layout.starts, self.layout.goal]

@@ -13,6 +13,7 @@ Source: arXiv:2311.18232.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
-from rollwright.envs.text.game import GameEnvironment
+from rollwright.envs.text.game import GameEnvironment, state_in
 from rollwright.errors import ConfigError
 from rollwright.types import Split, Task
 
@@ -223,6 +224,10 @@ class NavigationWorld:
 
     def teacher(self, task: Task) -> Planner:
         return Planner()
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A command that does something here."""
+        return draws.choice(commands(state_in(env, HouseState)))
 
     def begin(self, task: Task, seed: int) -> tuple[HouseState, Observation]:
         if task.params["start"] not in EXITS:

@@ -9,6 +9,7 @@ plays the commands that TextWorld says win. Snapshots are by replay, every obser
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 import threading
 from pathlib import Path
@@ -85,6 +86,10 @@ class TextWorldEnvironment:
         commands = self._state["policy_commands"] or ["look"]
         return str(commands[0])
 
+    def possible_commands(self) -> list[str]:
+        """What TextWorld's grammar allows here, sorted; `look` where it lists nothing."""
+        return sorted(map(str, self._state["admissible_commands"] or ["look"]))
+
     def fingerprint(self) -> str:
         """Game and commands: a game has no chance in it."""
         return state_key(str(self._game), *self._actions, str(self._over))
@@ -144,6 +149,12 @@ class TextWorldWorld:
     def teacher(self, task: Task) -> Winner:
         return Winner()
 
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A command that is possible here."""
+        if not isinstance(env, TextWorldEnvironment):
+            raise TypeError(f"this world plays TextWorld, not {type(env).__name__}")
+        return draws.choice(env.possible_commands())
+
     def open(self, game: int) -> Any:
         """An interpreter with that game, which is generated if it is not there yet."""
         textworld = textworld_package()
@@ -151,7 +162,7 @@ class TextWorldWorld:
         with _COMPILING:
             if not path.exists():
                 self._generate(textworld, path, game)
-        wanted = ("feedback", "objective", "max_score", "won", "policy_commands")
+        wanted = ("feedback", "objective", "max_score", "won", "policy_commands", "admissible_commands")
         infos = textworld.EnvInfos(**{name: True for name in wanted})
         return textworld.start(str(path), infos)
 

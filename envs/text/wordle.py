@@ -16,6 +16,7 @@ Source: arXiv:2311.18232 (rules, rewards, limit).
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,6 +128,10 @@ class WordleWorld:
 
     def teacher(self, task: Task) -> Solver:
         return Solver()
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A word of the list, whatever the marks say."""
+        return draws.choice(self.words)
 
     def begin(self, task: Task, seed: int) -> tuple[WordleState, Observation]:
         check_seed(task, seed)

@@ -61,6 +61,11 @@ class MiniWobEnv:
         self._over = True
         self.elements: tuple[Element, ...] = ()
 
+    @property
+    def goal(self) -> str:
+        """The instruction of the running episode."""
+        return self._goal
+
     async def reset(self, task: Task, seed: int) -> Observation:
         """Start `task` from `seed`.
 

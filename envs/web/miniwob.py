@@ -16,13 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rollwright.env import Teacher
+from rollwright.env import Environment, Observation, Teacher
 from rollwright.errors import ConfigError, MissingDependency
 from rollwright.types import Split, Task
 
 from .browser import BrowserPool
+from .chance import page_action
 from .episode import MiniWobEnv, MiniWobOptions
 from .page import PageLimits
+from .scene import read_lines
 from .splits import MAX_TURNS, task_names
 from .teachers import teacher_for
 
@@ -88,6 +90,13 @@ class MiniWobWorld:
     def teacher(self, task: Task) -> Teacher | None:
         """A scripted policy for the task, where there is one; each call gives a fresh one."""
         return teacher_for(task.id)
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A click, a choice or a word, on any element of the page."""
+        if not isinstance(env, MiniWobEnv):
+            raise TypeError(f"this world plays MiniWoB++, not {type(env).__name__}")
+        ids = {element.id for element in env.elements}  # a line of text may begin with a number too
+        return page_action(env.goal, [line for line in read_lines(observation.text) if line.id in ids], draws)
 
     async def close(self) -> None:
         """Close all pages and browsers. May be called twice."""

@@ -7,6 +7,7 @@ An `Environment` plays one episode at a time. A `World` owns the tasks and hands
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +127,18 @@ class Taught(Protocol):
     """A world with teachers for some or all of its tasks."""
 
     def teacher(self, task: Task) -> Teacher | None: ...
+
+
+@runtime_checkable
+class ActsAtRandom(Protocol):
+    """A world that can act by chance: the other end of the scale from a teacher."""
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str | Awaitable[str]:
+        """What a policy that knows the grammar of actions and nothing else might do here: never malformed.
+
+        All chance comes from `draws`: equal draws in an equal state give equal actions.
+        """
+        ...
 
 
 @runtime_checkable

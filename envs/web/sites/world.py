@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from rollwright.env import Execution, SnapshotKind, Teacher
+from rollwright.env import Environment, Execution, Observation, SnapshotKind, Teacher
 from rollwright.errors import ConfigError
 from rollwright.types import SPLITS, Split, Task
 
 from ..browser import BrowserPool
+from ..chance import page_action, random_words
 from ..page import PageLimits
+from ..scene import read_lines
 from .aims import Difficulty, Draw, Start, Template
 from .catalogue import SITES, TEMPLATES
 from .engine import populate
@@ -31,6 +33,7 @@ INSTRUCTIONS = (
     "select_option N option, check N, uncheck N, press N Enter, scroll 0 300, goto /path, go_back, answer text"
 )
 _SCRIPTS = ("walk.js", "act.js", "sites.js")
+CONTROLS = ("link", "button", "textbox", "textarea", "select", "checkbox", "radio")
 _VIEWPORT = (900, 640)
 _CACHED_STARTS = 64
 _ATTEMPTS = 20
@@ -91,6 +94,18 @@ class SitesWorld:
     def teacher(self, task: Task) -> Teacher:
         """A fresh teacher; every template has a plan."""
         return PlanTeacher()
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """Mostly something on the page; at times a scroll, and an answer, which ends the episode, once in twenty."""
+        goal: str = env.episode.goal  # type: ignore[attr-defined]
+        # A line of text may begin with a number too: `40 products`.
+        lines = [line for line in read_lines(observation.text) if line.role in CONTROLS]
+        kind = draws.random()
+        if kind < 0.05:
+            return f"answer {random_words(goal, lines, draws)}"
+        if kind < 0.15:
+            return f"scroll 0 {draws.choice((300, -300))}"
+        return page_action(goal, lines, draws)
 
     def texts(self) -> list[str]:
         """What is said here, for a tokenizer made to measure: a sample over tasks and seeds."""
