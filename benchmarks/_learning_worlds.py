@@ -1,4 +1,4 @@
-"""The worlds of `learning.py`, and the methods that each is learned by: recipe, settings, and where its episodes are from."""
+"""The worlds of `learning.py`, and the methods that each is learned by: recipe, settings, source of the episodes."""
 
 from __future__ import annotations
 
