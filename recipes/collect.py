@@ -1,4 +1,4 @@
-"""Collect episodes once, train on them many times: by a policy, or by the world's scripted teachers.
+"""Collect episodes once, train on them many times: by a policy, by the world's scripted teachers, or by chance.
 
     play      episodes of every task of the train split
     score     them by the reward
@@ -20,7 +20,7 @@ import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Literal  # noqa: E402
+from typing import ClassVar, Literal  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
@@ -33,11 +33,13 @@ from rollwright.assembly import (  # noqa: E402
     open_world,
     policy_folder,
 )
-from rollwright.config import Config, dump, load_config  # noqa: E402
-from rollwright.env import episode_seed  # noqa: E402
+from rollwright.codec import ChatCodec  # noqa: E402
+from rollwright.config import Config, Readers, dump, load_config  # noqa: E402
+from rollwright.env import World, episode_seed  # noqa: E402
+from rollwright.generation.base import Engine  # noqa: E402
 from rollwright.progress import Progress  # noqa: E402
 from rollwright.reward import score_group  # noqa: E402
-from rollwright.rollout import Collector, EngineActor, FaultLog, TeacherActor  # noqa: E402
+from rollwright.rollout import Actor, Collector, EngineActor, FaultLog, RandomActor, TeacherActor  # noqa: E402
 from rollwright.settings import EngineSettings, ModelSettings, RewardSettings, RolloutSettings, WorldSettings  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
@@ -47,10 +49,15 @@ from rollwright.types import Group, Task, Trajectory  # noqa: E402
 class CollectSettings(Config):
     """Who plays, and how much."""
 
-    by: Literal["policy", "teacher"] = Field("policy", description="The model, or the world's scripted teachers.")
+    by: Literal["policy", "teacher", "random"] = Field(
+        "policy", description="The model, the world's scripted teachers, or its well-formed actions by chance."
+    )
+    random_frac: float = Field(0.0, ge=0, le=1, description="teacher: share of the actions drawn at random instead.")
     per_task: int = Field(10, ge=1, description="Episodes of every task of the train split.")
     shard: int = Field(512, ge=1, description="Episodes that are written together; a stop loses at most these.")
     tag: str = Field("", description="Name of the source in the store; empty = the value of `by`.")
+
+    only_for: ClassVar[Readers] = {"random_frac": {"by": ("teacher",)}}
 
 
 class CollectRun(Config):
@@ -110,7 +117,7 @@ def opened(config: CollectConfig) -> Iterator[tuple[Collector, list[Task], RunFo
         codec = open_codec(model_folder)
         if config.collect.by == "policy":
             engine = open_engine(config.engine, model_folder, codec, seed=config.run.seed, run_folder=folder.path)
-        actor = TeacherActor(world, codec.encode_action) if engine is None else EngineActor(engine)
+        actor = actor_of(config.collect, world, codec, engine)
         faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
         faults.watch(engine)
         collector = open_collector(
@@ -124,6 +131,15 @@ def opened(config: CollectConfig) -> Iterator[tuple[Collector, list[Task], RunFo
         yield collector, list(world.tasks("train")), folder
     finally:
         close_play(world, collector, engine)
+
+
+def actor_of(settings: CollectSettings, world: World, codec: ChatCodec, engine: Engine | None) -> Actor:
+    """Who plays: the policy where there is an engine, else chance or a teacher."""
+    if engine is not None:
+        return EngineActor(engine)
+    if settings.by == "random":
+        return RandomActor(world, codec.encode_action)
+    return TeacherActor(world, codec.encode_action, random_frac=settings.random_frac)
 
 
 def scored(trajectory: Trajectory, reward: object) -> Trajectory:

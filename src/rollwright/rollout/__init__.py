@@ -1,6 +1,6 @@
 """Rollouts: asynchronous episodes (`episode`), many at once (`collector`), faults as data (`faults`)."""
 
-from rollwright.rollout.actors import Actor, EngineActor, TeacherActor
+from rollwright.rollout.actors import Actor, EngineActor, RandomActor, TeacherActor
 from rollwright.rollout.collector import Collector, GroupRequest
 from rollwright.rollout.context import Context
 from rollwright.rollout.episode import EpisodeRequest, Limits
@@ -20,6 +20,7 @@ __all__ = [
     "Journal",
     "JournalledActor",
     "Limits",
+    "RandomActor",
     "RoundsActor",
     "TeacherActor",
     "rollout_metrics",
