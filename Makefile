@@ -32,7 +32,7 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=$$(( ($(OMP_NUM_THREADS) + $(TEST_WORKERS) - 1) / $(TEST_WORKERS) )) \
-		$(PY) -m pytest $(if $(filter-out 1,$(TEST_WORKERS)),-n $(TEST_WORKERS) --dist loadfile) $(ARGS)
+		$(PY) -m pytest $(if $(filter-out 1,$(TEST_WORKERS)),-n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
 
 check: setup
 	$(PY) -m ruff check .

@@ -65,6 +65,13 @@ def no_gpu() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip_what_cannot_run(items)
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    # Workers take whole files: with the long ones first none is left alone with one at the end.
+    items.sort(key=lambda item: item.path not in slow_files)
+
+
+def skip_what_cannot_run(items: list[pytest.Item]) -> None:
     reasons = {
         "browser": no_browser,
         "vllm": no_vllm,

@@ -228,18 +228,22 @@ class Collector:
         if isinstance(self.actor, RoundsActor):
             self.actor.expect(len(requests), self.parallel_episodes)
         watchdog = asyncio.create_task(self._watch())
-        tasks = [asyncio.create_task(self._one(request, slots, progress)) for request in requests]
-        everything: asyncio.Future[list[Trajectory]] = asyncio.gather(*tasks)
+        tasks: list[asyncio.Task[Trajectory]] = []
         try:
+            for request in requests:
+                tasks.append(asyncio.create_task(self._one(request, slots, progress)))
+                await asyncio.sleep(0)  # the first are in their worlds before the last begin: starts and ends overlap
+            everything: asyncio.Future[list[Trajectory]] = asyncio.gather(*tasks)
             either: set[asyncio.Future[Any]] = {everything, watchdog}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if watchdog.done():
+                everything.cancel()
                 watchdog.result()
-            return list(await everything)
+            return await everything
         finally:
             for task in (*tasks, watchdog):
                 task.cancel()
-            await asyncio.gather(everything, watchdog, *tasks, return_exceptions=True)
+            await asyncio.gather(watchdog, *tasks, return_exceptions=True)
 
     async def _one(self, request: EpisodeRequest, slots: asyncio.Semaphore, progress: Progress | None) -> Trajectory:
         """One request with its retries, inside one of the slots."""
