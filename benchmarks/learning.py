@@ -10,9 +10,10 @@
 
 Every run is a recipe with its own YAML, started as a user would start it. Online methods get the same number of
 episodes; offline methods the same store and the same number of optimiser steps of the policy. The table gives the
-interquartile mean of held-out success with its 95% stratified bootstrap interval over seeds, the mean return, the
-probability that a run of the method beats one of the baseline (the first method named), and the episodes and minutes
-until an evaluation first reached the threshold. Finished runs are not repeated: --folder keeps them.
+interquartile mean of held-out success with its 95% stratified bootstrap interval over seeds (of one seed alone: the
+mean, and an interval that speaks of other held-out starts, not of other runs), the mean return, the probability that a
+run of the method beats one of the baseline (the first method named), and the episodes and minutes until an evaluation
+first reached the threshold. Finished runs are not repeated: --folder keeps them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from _learning_worlds import WORLDS, Method, World
 
 from rollwright.evaluation import load_evaluation
 from rollwright.statistics import (
+    Interval,
     interquartile_mean,
     probability_of_improvement,
     stratified_bootstrap,
@@ -42,9 +44,9 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One finished run: success per task, mean return, and when an evaluation first reached the threshold."""
+    """One finished run: success of every held-out start per task, mean return, when it first reached the threshold."""
 
-    success: dict[str, float]
+    success: dict[str, list[float]]
     mean_return: float
     episodes_to: float | None
     minutes_to: float | None
@@ -106,7 +108,7 @@ def read(folder: Path, threshold: float) -> Outcome:
         if first is None and line.get("eval/success_frac", 0.0) >= threshold:
             first = (episodes, minutes)
     return Outcome(
-        success={task: float(np.mean(wins)) for task, wins in tasks.items()},
+        success=tasks,
         mean_return=float(np.mean([row.total_return for row in rows])),
         episodes_to=first[0] if first else None,
         minutes_to=first[1] if first else None,
@@ -116,7 +118,24 @@ def read(folder: Path, threshold: float) -> Outcome:
 
 def scores(outcomes: list[Outcome]) -> np.ndarray:
     """[seeds, tasks] success."""
-    return np.array([[o.success[task] for task in sorted(o.success)] for o in outcomes])
+    return np.array([[np.mean(o.success[task]) for task in sorted(o.success)] for o in outcomes])
+
+
+def success_of(outcomes: list[Outcome], generator: np.random.Generator) -> Interval:
+    """The interquartile mean over seeds and tasks; of one seed the mean, with an interval over its held-out starts."""
+    if len(outcomes) > 1:
+        return stratified_bootstrap(scores(outcomes), interquartile_mean, generator=generator)
+    starts = np.array([wins for _, wins in sorted(outcomes[0].success.items())]).T
+    return stratified_bootstrap(starts, lambda drawn: float(np.mean(drawn)), generator=generator)
+
+
+def better_than(results: dict[str, list[Outcome]], name: str, generator: np.random.Generator) -> Interval | None:
+    """Probability that a run of this method beats one of the baseline's; None where there are no runs to compare."""
+    baseline = next(iter(results))
+    if name == baseline or len(results[name]) == 1:
+        return None
+    pair = scores(results[name]), scores(results[baseline])
+    return stratified_bootstrap_pair(*pair, probability_of_improvement, generator=generator)
 
 
 def median_or_never(values: list[float | None]) -> str:
@@ -130,15 +149,7 @@ def report(results: dict[str, list[Outcome]], generator: np.random.Generator) ->
     baseline = next(iter(results))
     rows, data = [], {}
     for name, outcomes in results.items():
-        matrix = scores(outcomes)
-        iqm = stratified_bootstrap(matrix, interquartile_mean, generator=generator)
-        better = (
-            None
-            if name == baseline
-            else stratified_bootstrap_pair(
-                matrix, scores(results[baseline]), probability_of_improvement, generator=generator
-            )
-        )
+        iqm, better = success_of(outcomes, generator), better_than(results, name, generator)
         rows.append(
             [
                 name,
@@ -151,7 +162,8 @@ def report(results: dict[str, list[Outcome]], generator: np.random.Generator) ->
             ]
         )
         data[name] = {"iqm": iqm.point, "low": iqm.low, "high": iqm.high, "seeds": len(outcomes)}
-    heads = ["method", "IQM success, 95%", "mean return", f"P(better than {baseline})", "episodes to threshold"]
+    number = "IQM" if max(map(len, results.values())) > 1 else "mean"
+    heads = ["method", f"{number} success, 95%", "mean return", f"P(better than {baseline})", "episodes to threshold"]
     return table([*heads, "minutes to threshold", "minutes"], rows), data
 
 
