@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(CollectConfig, sys.argv[1:] if argv is None else argv)
     RunFolder.refuse_other_settings(
         config.run.folder,
-        config_yaml=dump(config),
+        config=config,
         why="one store holds one kind of episode. Name another run.folder; several stores can be learned from together",
     )
     settings, reward = config.collect, open_reward(config.reward)

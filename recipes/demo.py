@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(DemoConfig, sys.argv[1:] if argv is None else argv)
     RunFolder.refuse_other_settings(
         config.folder,
-        config_yaml=dump(config),
+        config=config,
         why="its finished stages would be reported as this one's. Give this one a folder of its own, such as "
         "folder=runs/demo_2, or use the same settings",
     )

@@ -24,6 +24,11 @@ def test_a_folder_of_other_settings_is_refused_before_anything_runs(
     with pytest.raises(ConfigError, match="other settings"):
         demo.main([f"folder={tmp_path}", "seed=1"])
     assert len(started) == 6
+    older = [line for line in (tmp_path / "config.yaml").read_text().splitlines() if "base_seeds_per_task" not in line]
+    (tmp_path / "config.yaml").write_text("\n".join(older))  # as a version would have written that had no such key
+    demo.main([f"folder={tmp_path}", "seed=0"])
+    with pytest.raises(ConfigError, match="other settings"):
+        demo.main([f"folder={tmp_path}", "seed=0", "base_seeds_per_task=3"])
     kept = build(demo.DemoConfig, tmp_path / "config.yaml")
     assert dump(kept) == dump(build(demo.DemoConfig, {"folder": str(tmp_path), "seed": 0}))
 

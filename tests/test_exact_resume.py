@@ -232,6 +232,13 @@ def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     other = LoopConfig.model_validate({"world": {"name": "text.maze"}, "learner": {"learning_rate": 0.5}})
     with pytest.raises(ConfigError, match=r"learner\.learning_rate"):
         refuse_changes(found, other, world_size=2, folder=tmp_path)
+    del saved["config"]["learner"]["learning_rate"], saved["config"]["rollout"]["refills"]  # by an older version
+    checkpoints.save(2, lambda folder: None, saved)
+    older = checkpoints.latest()
+    assert older is not None and older.step == 2
+    refuse_changes(older, config, world_size=2, folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"other settings: learner\.learning_rate\."):
+        refuse_changes(older, other, world_size=2, folder=tmp_path)
 
 
 def benchmark(*words: str) -> dict:

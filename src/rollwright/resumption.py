@@ -16,7 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic_core import to_jsonable_python
+
 from rollwright.checkpoint import Checkpoint, Checkpoints
+from rollwright.config import Config, all_keys
 from rollwright.deadlines import deadline
 from rollwright.errors import ConfigError, RunFolderError
 from rollwright.reward import Reward, StatefulReward
@@ -156,7 +159,7 @@ def refuse_changes(found: Checkpoint, config: LoopConfig, *, world_size: int, fo
     Raises:
         ConfigError: names the settings, or the numbers of processes, that differ.
     """
-    if changed := changed_keys(found.state["config"], config.model_dump(mode="json")):
+    if changed := changed_keys(found.state["config"], config):
         raise ConfigError(
             f"{folder} holds a run with other settings: {', '.join(changed)}. To go on with it, use the "
             "settings it was begun with (its config*.yaml); to start anew, name another run.folder"
@@ -176,10 +179,13 @@ def run_name(config: LoopConfig) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Dotted keys that differ and would make a resumed run another run."""
-    one, two = _dotted(before), _dotted(now)
-    return sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k) and not k.startswith(FREE_KEYS))
+def changed_keys(before: Mapping[str, Any], config: Config) -> list[str]:
+    """Dotted keys that differ and would make a resumed run another run; what was not yet a key had its default."""
+    fields = {k: field for k, field in all_keys(type(config)) if not field.is_required()}
+    defaults = {k: to_jsonable_python(field.get_default(call_default_factory=True)) for k, field in fields.items()}
+    then, now = _dotted(before), _dotted(config.model_dump(mode="json"))
+    keys = (k for k in then.keys() | now.keys() if not k.startswith(FREE_KEYS))
+    return sorted(k for k in keys if then.get(k, defaults.get(k)) != now.get(k))
 
 
 def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rollwright.config import Config, same_settings
 from rollwright.errors import ConfigError, RunFolderError
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class RunFolder:
         return folder
 
     @classmethod
-    def refuse_other_settings(cls, path: Path | str, *, config_yaml: str, why: str) -> None:
+    def refuse_other_settings(cls, path: Path | str, *, config: Config, why: str) -> None:
         """A folder whose finished parts are kept may only be continued with the settings it was begun with.
 
         Args:
@@ -62,7 +63,7 @@ class RunFolder:
             ConfigError: the folder was begun with others.
         """
         begun = cls(Path(path).expanduser()).config
-        if begun.exists() and begun.read_text(encoding="utf-8") != config_yaml:
+        if begun.exists() and not same_settings(config, begun):
             raise ConfigError(f"{begun.parent} was begun with other settings (see {begun}): {why}")
 
     @property

@@ -6,7 +6,17 @@ weight is loaded.
 """
 
 from rollwright.config.help import help_text
-from rollwright.config.load import build, dump, load_config
-from rollwright.config.model import Config, Readers, keys_without_effect
+from rollwright.config.load import build, dump, load_config, same_settings
+from rollwright.config.model import Config, Readers, all_keys, keys_without_effect
 
-__all__ = ["Config", "Readers", "build", "dump", "help_text", "keys_without_effect", "load_config"]
+__all__ = [
+    "Config",
+    "Readers",
+    "all_keys",
+    "build",
+    "dump",
+    "help_text",
+    "keys_without_effect",
+    "load_config",
+    "same_settings",
+]

@@ -75,6 +75,14 @@ def dump(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(_effective(config)))
 
 
+def same_settings(config: Config, file: Path) -> bool:
+    """Whether a YAML file asks for these settings. Keys that an earlier version did not write have their defaults."""
+    try:
+        return dump(build(type(config), file)) == dump(config)
+    except ConfigError:
+        return False
+
+
 def _effective(config: Config, idle: frozenset[str] = frozenset()) -> dict[str, Any]:
     idle |= {key for key, *_ in keys_without_effect(config)}
     plain = config.model_dump(mode="json")
