@@ -42,6 +42,8 @@ class World:
 
 OFFLINE = ("algorithm.offline_steps=100000",)
 SAMPLED = "evaluation.temperature=1"
+FROM_START = ("starts=initial", "~starts.source", "~starts.episodes", "~starts.pick")
+EIGHT = "world.options.lengths=[8]"
 WORLDS = {
     "maze": World(
         start=("sft.py", "text/maze_sft.yaml"),
@@ -148,7 +150,7 @@ WORLDS = {
                 recipe="grpo.py",
                 settings="text/lock_grpo.yaml",
                 per_step=64,
-                words=("starts=initial", "~starts.source", "~starts.episodes", "~starts.pick"),
+                words=FROM_START,
             ),
             "grpo_snapshots": Method(recipe="grpo.py", settings="text/lock_grpo.yaml", per_step=64),
             "grpo_own_snapshots": Method(
@@ -156,6 +158,24 @@ WORLDS = {
                 settings="text/lock_grpo.yaml",
                 per_step=64,
                 words=("starts.source=own", "starts.episodes=10"),
+            ),
+        },
+    ),
+    # The same with eight dials, which such a policy opens once in sixty tries: one reward at the end of eight turns.
+    "lock8": World(
+        start=("sft.py", "text/lock_sft.yaml", EIGHT),
+        data=("collect.py", "text/lock_collect.yaml", EIGHT),
+        data_first=True,
+        threshold=0.7,
+        methods={
+            "grpo": Method(recipe="grpo.py", settings="text/lock_grpo.yaml", per_step=64, words=(EIGHT, *FROM_START)),
+            "ppo": Method(recipe="ppo.py", settings="text/lock_ppo.yaml", per_step=64, words=(EIGHT,)),
+            "archer": Method(recipe="archer.py", settings="text/lock_archer.yaml", per_step=32, words=(EIGHT,)),
+            "archer_baseline": Method(
+                recipe="archer.py",
+                settings="text/lock_archer.yaml",
+                per_step=32,
+                words=(EIGHT, "algorithm.baseline=token", "baseline.learning_rate=2e-3"),
             ),
         },
     ),
