@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=10, help="about how many evaluations on the way")
     parser.add_argument("--eval-seeds", type=int, default=8, help="held-out starts per task")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "learning", help="where the runs are kept")
+    parser.add_argument("--title", default="", help="of the table; by default where the methods learn from")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     world = WORLDS[arguments.world]
@@ -206,7 +207,7 @@ def main() -> None:
             train(name, seed, folder / name / str(seed), start, store, arguments)
             results.setdefault(name, []).append(read(folder / name / str(seed), world.threshold))
     text, data = report(results, np.random.default_rng(0))
-    group = group_of([world.methods[name] for name in arguments.methods])
+    group = arguments.title or group_of([world.methods[name] for name in arguments.methods])
     judged = f"Judged with `{' '.join(world.judged)}`." if world.judged else ""
     about = [f"`{command()}`", "", f"{machine('torch', 'transformers')}. {judged}".strip()]
     lines = [f"## {arguments.world}, {group}", "", *about, "", text]
