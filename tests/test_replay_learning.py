@@ -2,7 +2,8 @@
 
 Mean return of the sampling policy over the test starts: the optimum is -6.8, the policy that all begin with is near -55
 (`test_learning.py`). With these settings DigiRL came to between -8 and -10, ArCHer to between -7 and -10; WebRL, whose
-outcome is to arrive at all and which stays near its start, to -17, and to -21 in the 12 steps taken here.
+outcome is to arrive at all and which stays near its start, to -17, and to -21 in the 12 steps taken here. ArCHer takes
+20 of its 40 steps here.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from rollwright.evaluation import load_evaluation
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("method", "steps", "least"), [("digirl", 25, -15), ("webrl", 12, -30), ("archer", 30, -15)])
+@pytest.mark.parametrize(("method", "steps", "least"), [("digirl", 25, -15), ("webrl", 12, -30), ("archer", 20, -25)])
 def test_it_finds_the_way(
     launch: Callable[..., None], maze_walker: Path, tmp_path: Path, method: str, steps: int, least: float
 ) -> None:
-    words = [f"run.folder={tmp_path}", f"model.path={maze_walker}", "evaluation.every=10", f"run.steps={steps}"]
+    words = [f"run.folder={tmp_path}", f"model.path={maze_walker}", "evaluation.every=5", f"run.steps={steps}"]
     launch(f"{method}.py", f"text/maze_{method}.yaml", *words)
     # The best of the evaluations: ArCHer can lose its moves for a few steps until the critic has seen what they cost.
     assert max(mean_return(path) for path in (tmp_path / "eval").glob("*.json")) >= least
