@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch is imported anywhere: its thread pool reads the environment once.
@@ -102,6 +102,18 @@ def launch_recipe(recipe: str, settings: str, *words: str) -> None:
         timeout=1800,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def at_root() -> Iterator[None]:
+    """For recipes that are called in process: their YAML files are found, and what they switch on in torch ends."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        yield
+        torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture(scope="session")

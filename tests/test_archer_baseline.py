@@ -26,7 +26,7 @@ from rollwright.token_baseline import baseline_critic, residual_ratio, with_toke
 from rollwright.tracking import read_metrics
 
 VOCAB = 32
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def utterance(
@@ -198,14 +198,6 @@ SMALL = [
     "evaluation.max_turns=3",
 ]
 TOKEN = ["algorithm.baseline=token", "baseline.learning_rate=3e-3"]
-
-
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> object:
-    monkeypatch.chdir(ROOT)
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.use_deterministic_algorithms(deterministic)
 
 
 def train(folder: Path, *words: str) -> list[dict]:

@@ -33,9 +33,8 @@ from rollwright.recipes import (
 from rollwright.store import TrajectoryStore
 from rollwright.tracking import read_metrics
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.usefixtures("at_root")]
 
-ROOT = Path(__file__).parents[1]
 TASKS = "world.options.tasks=[click-dialog-2, click-button-sequence]"
 PAGES = ["model.path=smollm2", TASKS, "world.options.max_turns=2"]
 ENGINE = ["engine.name=transformers", "engine.dtype=float32"]
@@ -82,15 +81,6 @@ FITTED: dict[str, tuple[Callable[[list[str]], None], tuple[str, ...], str]] = {
         "eval/calibration.json",
     ),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def at_root() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        deterministic = torch.are_deterministic_algorithms_enabled()
-        yield
-        torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture(scope="module")

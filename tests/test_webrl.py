@@ -29,6 +29,8 @@ from rollwright.tiny import make_tiny_model
 from rollwright.tracking import read_metrics
 from rollwright.types import StopReason, Task, Trajectory, Turn
 
+pytestmark = pytest.mark.usefixtures("at_root")
+
 
 def episode(name: str, *, task: str = "t", reward: float, success: bool | None, ids: int = 5) -> Trajectory:
     turn = Turn(prompt_ids=(ids, 6), action_ids=(7, 8), action_logprobs=(-1.0, -1.0), text="", rewards={"env": reward})
@@ -185,7 +187,6 @@ WORDS = [
     "evaluation.max_turns=3",
     "run.transcripts_every=0",
 ]
-ROOT = Path(__file__).parents[1]
 Train = Callable[..., list[dict]]
 
 
@@ -228,15 +229,6 @@ def train(walker: Path) -> Train:
         return [row for row in read_metrics(run / "metrics.jsonl") if "webrl/reference_version" in row]
 
     return start
-
-
-@pytest.fixture(scope="module", autouse=True)
-def at_root() -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        deterministic = torch.are_deterministic_algorithms_enabled()
-        yield
-        torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture(scope="module")
