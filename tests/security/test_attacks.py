@@ -323,6 +323,17 @@ def test_nothing_of_one_run_is_seen_by_the_next(box: WarmBox) -> None:
     assert box.run({"mode": "script", "code": look})[1].output == "[] 0\n"
 
 
+def test_a_stop_that_comes_too_late_harms_no_later_run(box: WarmBox) -> None:
+    """What a run wrote can be read, and found too much, when the run is over for the box already."""
+    assert fits(box)
+    session = box.open({"mode": "script", "code": "print('done')"})
+    with session:
+        assert session.finish().outcome == "done"
+        runs = box.started
+        session._flood()
+    assert all(fits(box) for _ in range(20)) and box.started == runs
+
+
 def test_one_box_takes_all_this_without_being_replaced_often(box: WarmBox) -> None:
     runs = box.started
     for _ in range(20):

@@ -23,6 +23,7 @@ from typing import Any
 
 from rollwright.envs.code.sandbox import box, plain
 from rollwright.envs.code.sandbox.limits import Limits, Outcome
+from rollwright.envs.code.sandbox.zygote import STOP
 from rollwright.errors import EnvironmentFault
 
 log = logging.getLogger(__name__)
@@ -261,7 +262,7 @@ class Session:
     def __exit__(self, *error: object) -> None:
         if self._ended is None:
             with suppress(OSError):
-                self._control.send(b"stop")
+                self._control.send(STOP)
             self._pending.clear()
             self.finish()
         for fd in list(self._open_fds):
@@ -331,7 +332,7 @@ class Session:
         if not self._flooded:
             self._flooded = True
             with suppress(OSError):
-                self._control.send(b"stop")
+                self._control.send(STOP)
 
     def _hear(self) -> None:
         try:

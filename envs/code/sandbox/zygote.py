@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 4, 22, 38, 2
+STOP = b"stop"
 MANY_FILES = 2000
 """Above this many names in /tmp a new box is cheaper than tidying."""
 
@@ -61,9 +62,14 @@ def main(control_fd: int, filter_path: str, modules: list[str]) -> None:
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """The next order and its descriptors: where to read the program, write answers, print."""
+    """The next order and its descriptors: where to read the program, write answers, print.
+
+    A stop that lies here was sent to a run that had ended by then: it must not touch the next one.
+    """
     fds = array.array("i")
-    body, extra, _, _ = control.recvmsg(65536, socket.CMSG_SPACE(3 * fds.itemsize))
+    body = STOP
+    while body == STOP:
+        body, extra, _, _ = control.recvmsg(65536, socket.CMSG_SPACE(3 * fds.itemsize))
     for level, kind, content in extra:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
