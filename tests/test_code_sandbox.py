@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -170,11 +172,31 @@ class TestInTheBox:
         assert len(said) == 1
 
     def test_a_pool_keeps_what_it_may_and_ends_it(self) -> None:
-        pool = BoxPool(idle=1)
-        with pool.box() as one, pool.box() as other:
+        pool = BoxPool(at_most=1)
+        with pool.pair() as (one, other):
             one.start()
             other.start()
             processes = [one._process, other._process]
         assert sorted(p.poll() is None for p in processes) == [False, True]
         pool.close()
         assert all(p.poll() is not None for p in processes)
+
+    def test_a_burst_waits_for_the_boxes_there_are(self) -> None:
+        pool, seen = BoxPool(at_most=3), set()
+        under_way, most, lock = 0, 0, threading.Lock()
+
+        def judge(i: int) -> str:
+            nonlocal under_way, most
+            with pool.box() as box:
+                with lock:
+                    under_way, most = under_way + 1, max(most, under_way + 1)
+                seen.add(box)
+                said = box.run({"mode": "script", "code": f"print({i})"})[1].output
+                with lock:
+                    under_way -= 1
+            return said
+
+        with ThreadPoolExecutor(24) as threads:
+            assert list(threads.map(judge, range(24))) == [f"{i}\n" for i in range(24)]
+        assert most == 3 == len(seen) == sum(box.started for box in seen)
+        pool.close()

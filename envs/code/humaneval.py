@@ -87,7 +87,7 @@ class HumanEvalWorld:
 
     def judge(self, task: Task, text: str) -> Judgement:
         problem = self._problems[task.id]
-        with self.boxes.box() as program, self.boxes.box() as tests:
+        with self.boxes.pair() as (program, tests):
             verdict = judge_tests(
                 program,
                 tests,

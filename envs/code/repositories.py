@@ -129,7 +129,7 @@ def _first_line(text: str) -> str:
 
 def judge(pool: BoxPool, repository: Repository, files: Mapping[str, str]) -> Verdict:
     """The verdict on changed files: visible and hidden tests, run in another box than the repository."""
-    with pool.box() as program, pool.box() as tests:
+    with pool.pair() as (program, tests):
         return judge_tests(
             program,
             tests,

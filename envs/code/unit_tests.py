@@ -128,7 +128,7 @@ class UnitTestsWorld:
         )
 
     def _run(self, program: str, tests: str) -> Verdict:
-        with self.boxes.box() as one, self.boxes.box() as other:
+        with self.boxes.pair() as (one, other):
             return judge_tests(
                 one, other, program={"code": program}, tests={"tests": tests}, names=["f"], limits=LIMITS, trusted=False
             )

@@ -1,4 +1,8 @@
-"""As many warm boxes as are in use at the same time, shared by the environments of a world."""
+"""Warm boxes shared by the environments of a world: so many programs run at a time, the others wait their turn.
+
+A machine that runs a hundred programs at once starts a hundred boxes and gives each a hundredth of its cores: honest
+programs run out of time. A few dozen boxes that stay up judge the same hundred sooner.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +13,48 @@ from contextlib import contextmanager
 from rollwright.envs.code.sandbox.limits import Limits
 from rollwright.envs.code.sandbox.warm import WarmBox
 
+AT_MOST = 32
+"""Programs at a time: few enough for their wall clocks, enough that some that only sleep hold nobody up for long."""
+
 
 class BoxPool:
-    """Boxes that wait for work. Thread-safe. At most `idle` of them are kept while nothing runs.
+    """Boxes that wait for work. Thread-safe.
+
+    Args:
+        limits, preload, unsafe: of every box, as for `WarmBox`.
+        at_most: `box` and `pair` wait while so many are under way; as many boxes are kept while nothing runs.
 
     Raises:
         MissingDependency, EnvironmentUnavailable: as `WarmBox`, at the first use.
     """
 
     def __init__(
-        self, *, limits: Limits | None = None, preload: Sequence[str] = (), unsafe: bool = False, idle: int = 4
+        self,
+        *,
+        limits: Limits | None = None,
+        preload: Sequence[str] = (),
+        unsafe: bool = False,
+        at_most: int = AT_MOST,
     ) -> None:
         self._options = {"limits": limits or Limits(), "preload": tuple(preload), "unsafe": unsafe}
         self._idle: list[WarmBox] = []
-        self._max_idle, self._lock = idle, threading.Lock()
+        self._max_idle, self._lock, self._turns = at_most, threading.Lock(), threading.BoundedSemaphore(at_most)
         self._closed = False
 
     @contextmanager
     def box(self) -> Iterator[WarmBox]:
-        """A box for as long as the `with` lasts. Do not hold one while waiting for anything else."""
+        """A box for as long as the `with` lasts. Do not wait for anything else in it, least of all for another."""
+        with self._turns, self._taken() as box:
+            yield box
+
+    @contextmanager
+    def pair(self) -> Iterator[tuple[WarmBox, WarmBox]]:
+        """Two boxes in one turn: for a program, and for the tests that judge it."""
+        with self._turns, self._taken() as one, self._taken() as other:
+            yield one, other
+
+    @contextmanager
+    def _taken(self) -> Iterator[WarmBox]:
         with self._lock:
             taken = self._idle.pop() if self._idle else None
         taken = taken or WarmBox(**self._options)  # type: ignore[arg-type]
