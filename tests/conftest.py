@@ -17,6 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # The first torch call alone takes longer than the default deadline of an example.
@@ -124,7 +125,10 @@ def launch() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def maze_walker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny policy that imitates walkers of the maze who move at random 85 times of 100."""
-    run = tmp_path_factory.mktemp("maze_sft")
-    launch_recipe("sft.py", "text/maze_sft.yaml", f"run.folder={run}")
+    """A tiny policy that imitates walkers of the maze who move at random 85 times of 100. One for all processes."""
+    folder = tmp_path_factory.getbasetemp()
+    run = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "maze_sft"
+    with FileLock(f"{run}.lock"):
+        if not (run / "policy").exists():
+            launch_recipe("sft.py", "text/maze_sft.yaml", f"run.folder={run}")
     return run / "policy"

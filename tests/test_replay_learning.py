@@ -1,9 +1,9 @@
 """They learn from stored turns: DigiRL, WebRL, ArCHer and HNPG by their own recipes, judged on the maze.
 
 Mean return of the sampling policy over the test starts: the optimum is -6.8, the policy that all begin with is near -55
-(`test_learning.py`). With these settings DigiRL came to between -8 and -10, ArCHer to between -7 and -10; WebRL, whose
-outcome is to arrive at all and which stays near its start, to -17, and to -21 in the 12 steps taken here. ArCHer takes
-20 of its 40 steps here.
+(`test_learning.py`). Whole runs with these settings bring DigiRL to between -8 and -10, ArCHer to between -7 and -10
+and WebRL, whose outcome is to arrive at all and which stays near its start, to -17. The tests take a part of the steps
+and ask for a part of the way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rollwright.evaluation import load_evaluation
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("method", "steps", "least"), [("digirl", 25, -15), ("webrl", 12, -30), ("archer", 20, -25)])
+@pytest.mark.parametrize(("method", "steps", "least"), [("digirl", 12, -25), ("webrl", 6, -35), ("archer", 20, -25)])
 def test_it_finds_the_way(
     launch: Callable[..., None], maze_walker: Path, tmp_path: Path, method: str, steps: int, least: float
 ) -> None:
@@ -33,8 +33,8 @@ def test_hnpg_finds_the_way_with_logged_walks_beside_its_own(
 ) -> None:
     launch("collect.py", "text/maze_collect.yaml", f"run.folder={tmp_path / 'data'}", f"model.path={maze_walker}")
     words = [f"run.folder={tmp_path}", f"model.path={maze_walker}", f"replay.stores=[{tmp_path / 'data/trajectories'}]"]
-    launch("hnpg.py", "text/maze_hnpg.yaml", *words, "run.steps=14")
-    assert mean_return(tmp_path / "eval" / "final.json") >= -32  # -23 after 10 steps, -14 after 20
+    launch("hnpg.py", "text/maze_hnpg.yaml", *words, "run.steps=10")
+    assert mean_return(tmp_path / "eval" / "final.json") >= -38  # -23 was seen, and -14 after 20 steps
 
 
 def mean_return(path: Path) -> float:
