@@ -89,6 +89,16 @@ def skip_what_cannot_run(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def precision_stays_in_its_file() -> Iterator[None]:
+    """Every later `Accelerator()` of a process takes the precision of the first one, an SFT's in bfloat16 say."""
+    yield
+    if "accelerate" in sys.modules:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state()
+
+
 ROOT = Path(__file__).parents[1]
 
 

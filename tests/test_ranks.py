@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,3 +124,13 @@ def test_a_sharded_state_is_refused_by_another_world(saved: tuple[int, int], now
 def test_a_sharded_state_fits_its_own_world_and_a_whole_state_any() -> None:
     check_checkpoint({"zero_stage": 3, "processes": 2}, zero_stage=3, processes=2, where=Path("x"))
     check_checkpoint({}, zero_stage=0, processes=8, where=Path("x"))
+
+
+def test_neither_the_launcher_nor_an_earlier_trainer_decides_on_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL's trainers leave theirs to every accelerator that is made later in the process."""
+    AcceleratorState._reset_state()  # what the tests before this one left
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert Accelerator(cpu=True).mixed_precision == "bf16"
+    layer, row = torch.nn.Linear(4, 4), torch.full((1, 4), 1 + 2**-12)  # bfloat16 would round it
+    exact = layer(row)
+    assert torch.equal(open_accelerator().prepare(layer)(row), exact)

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list, gather_object
 
 from rollwright.batching import Segment
@@ -45,7 +46,13 @@ def open_accelerator(*, timeout_s: float = 1800.0, log_with: Sequence[str] = (),
     # Without a named backend accelerate starts DeepSpeed on a CPU as N processes that do not know of each other; and
     # without `cpu` it joins the processes of torchrun but leaves their gradients apart.
     backend = "gloo" if launched and on_cpu else None
+    # The learner casts by `learner.precision` alone. A precision of the launcher's, or one that an earlier trainer of
+    # this process left behind (TRL's SFT does), would be laid over it.
+    AcceleratorState._reset_state()
+    if under_deepspeed() and on_cpu:
+        _spare_the_compiler()
     accelerator = Accelerator(
+        mixed_precision="no",
         cpu=on_cpu and not under_deepspeed(),
         log_with=list(log_with) or None,
         project_dir=project_dir or None,
@@ -64,6 +71,13 @@ def open_accelerator(*, timeout_s: float = 1800.0, log_with: Sequence[str] = (),
         # Here models are loaded whole, and the learner shards what it trains.
         accelerator.state.deepspeed_plugin.dschf = None
     return accelerator
+
+
+def _spare_the_compiler() -> None:
+    """On a CPU the first start of DeepSpeed compiles, for minutes, an all-reduce that only its inference uses."""
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__ = {}  # name of an extension: whether it can be built here
 
 
 def under_deepspeed() -> bool:
