@@ -136,7 +136,7 @@ def learned(method: str, walks: Path, run: Path, *words: str) -> dict[str, float
 
 @pytest.mark.slow
 def test_a_network_joins_the_walks_by_ilql(walks: Path, tmp_path: Path) -> None:
-    shorter = ["run.steps=15", "algorithm.decay=false"]
+    shorter = ["run.steps=13", "algorithm.decay=false"]
     returns = learned("ilql", walks, tmp_path, *shorter, "evaluation.at_start=true")
     assert returns["start"] < -55, f"{returns}: the walks' own policy must not know the way"
     assert returns["final"] >= -35, f"{returns}; the optimum is -6.8"
