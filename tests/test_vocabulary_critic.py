@@ -137,6 +137,34 @@ def test_a_new_critic_acts_as_the_policy_and_a_large_beta_follows_q(folder: Path
         engine.close()
 
 
+def test_acting_reads_each_token_once_and_sees_what_whole_sequences_say(folder: Path) -> None:
+    module = critic(folder).module
+    assert isinstance(module, VocabularyQ)
+    torch.manual_seed(0)
+    for head in module.q:
+        torch.nn.init.normal_(head[-1].weight)
+    read: list[int] = []
+    module.body.register_forward_pre_hook(
+        lambda _, args, words: read.append(words["input_ids"].numel()), with_kwargs=True
+    )
+    act, zeros = Perturbation(critic=module, beta=1.0), torch.zeros(1, module.q[0][-1].out_features)
+
+    def check(sequences: list[tuple[int, ...]], *, tokens: int) -> None:
+        read.clear()
+        found, counted = act(sequences, zeros), sum(read)
+        assert counted == tokens
+        for ids, row in zip(sequences, found, strict=True):
+            torch.testing.assert_close(row, module.next_token_q([ids])[0], rtol=1e-5, atol=1e-5)
+
+    check([(5, 6), (7, 8, 9), (5, 6)], tokens=6)  # two distinct, padded to the longer
+    check([(5, 6, 4), (7, 8, 9, 1), (5, 6, 3)], tokens=3)  # the two that were one part
+    check([(5, 6, 3, 2), (4, 4, 4)], tokens=1 + 3)  # some have ended, one is new
+    check([(4, 4, 4, 9), (5, 6, 3, 2, 7)], tokens=2)  # in another order
+    with torch.no_grad():
+        next(module.body.parameters()).mul_(1.5)
+    check([(4, 4, 4, 9, 1), (5, 6, 3, 2, 7, 7)], tokens=12)  # other weights: nothing read before counts
+
+
 @pytest.mark.parametrize(("config", "yaml"), [(IlqlConfig, "maze_ilql.yaml"), (McConfig, "maze_mc.yaml")])
 def test_a_server_is_refused_when_the_settings_are_read(config: type[TokenQConfig], yaml: str) -> None:
     file = str(Path(__file__).resolve().parents[1] / "recipes" / "text" / yaml)

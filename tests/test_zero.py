@@ -69,7 +69,6 @@ def launch(folder: Path, todo: list[tuple[str, list[str]]], config: str = "") ->
     words = [sys.executable, *start, str(ROOT / "tests" / "zero_script.py"), str(file)]
     inherited = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
     environment = inherited | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    # The first use of DeepSpeed on a machine compiles its communication: minutes.
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1700)
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rollwright.batching import PackedBatch
-from rollwright.scoring import body_hidden, causal_lm, last_hidden_at
+from rollwright.generation.kv import KVRows
+from rollwright.scoring import body_hidden, causal_lm
 from rollwright.weights import copied_body
 
 
@@ -54,18 +55,13 @@ class VocabularyQ(nn.Module):
 
     @torch.no_grad()
     def next_token_q(self, sequences: Sequence[Sequence[int]]) -> Tensor:
-        """[B, V] the smallest head's Q of each next token after each sequence.
+        """[B, V] the smallest head's Q of each next token after each sequence."""
+        rows = _Reading(self.body)
+        return self.smallest_q(rows.read([tuple(ids) for ids in sequences]))
 
-        Runs over whole sequences: no keys and values are kept from one token to the next.
-        """
-        device = next(self.parameters()).device
-        longest = max(map(len, sequences))
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in sequences], device=device)
-        mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in sequences], device=device)
-        # Padding on the right needs no attention mask: causal attention never looks ahead.
-        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
-        last = last_hidden_at(hidden, mask).float()
-        return torch.stack([head(last) for head in self.q]).min(dim=0).values
+    def smallest_q(self, hidden: Tensor) -> Tensor:
+        """[B, d] hidden states -> [B, V]."""
+        return torch.stack([head(hidden.float()) for head in self.q]).min(dim=0).values
 
 
 def _head(width: int, inner: int, out: int, bias: float) -> nn.Sequential:
@@ -75,13 +71,70 @@ def _head(width: int, inner: int, out: int, bias: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, inner), nn.ReLU(), last)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    """A body that reads growing sequences: what it read last time is not read again where one token was added."""
+
+    def __init__(self, body: nn.Module) -> None:
+        self._body = body
+        self._weights = -1
+        self._rows: dict[tuple[int, ...], int] = {}
+        self._kv: KVRows | None = None
+
+    def read(self, sequences: Sequence[tuple[int, ...]]) -> Tensor:
+        """[B, d] the hidden state after each sequence."""
+        self._forget_older_weights()
+        distinct = list(dict.fromkeys(sequences))
+        grown = [ids for ids in distinct if ids[:-1] in self._rows]
+        fresh = [ids for ids in distinct if ids[:-1] not in self._rows]
+        parts = [self._grow(grown)] if grown else []
+        if fresh:
+            parts.append(self._begin(fresh))
+        caches = [kv for _, kv in parts]
+        self._kv = caches[0] if len(caches) == 1 else caches[0].join(caches[1])
+        self._rows = {ids: row for row, ids in enumerate([*grown, *fresh])}
+        return torch.cat([hidden for hidden, _ in parts])[[self._rows[ids] for ids in sequences]]
+
+    def _forget_older_weights(self) -> None:
+        """Keys and values of other weights are worth nothing. In-place updates are counted by torch."""
+        weights = sum(parameter._version for parameter in self._body.parameters())
+        if weights != self._weights:
+            self._weights, self._rows, self._kv = weights, {}, None
+
+    def _grow(self, sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, KVRows]:
+        assert self._kv is not None
+        rows = [self._rows[ids[:-1]] for ids in sequences]
+        kv = self._kv if rows == list(range(len(self._rows))) else self._kv.select(rows)
+        return self._forward([ids[-1:] for ids in sequences], kv), kv
+
+    def _begin(self, sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, KVRows]:
+        kv = KVRows.empty(len(sequences), self._body.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        return self._forward(sequences, kv), kv
+
+    def _forward(self, sequences: Sequence[tuple[int, ...]], kv: KVRows) -> Tensor:
+        device = next(self._body.parameters()).device
+        added = [len(ids) for ids in sequences]
+        mask, positions = kv.extend(added)
+        padded = torch.tensor([[ids[0]] * (max(added) - len(ids)) + list(ids) for ids in sequences])
+        output = self._body(
+            input_ids=padded.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            past_key_values=kv.cache,
+            use_cache=True,
+        )
+        hidden: Tensor = output.last_hidden_state[:, -1]
+        return hidden
+
+
 class Perturbation:
     """logits + beta * Q: how a Q over the vocabulary acts through a frozen policy. V would cancel in the softmax."""
 
-    critic: VocabularyQ
-    beta: float
+    def __init__(self, *, critic: VocabularyQ, beta: float) -> None:
+        self.critic, self.beta = critic, beta
+        self._reading = _Reading(critic.body)
 
+    @torch.no_grad()
     def __call__(self, sequences: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
         """[B, V] logits after these sequences -> perturbed logits."""
-        return logits.float() + self.beta * self.critic.next_token_q(sequences).to(logits.device)
+        hidden = self._reading.read([tuple(ids) for ids in sequences])
+        return logits.float() + self.beta * self.critic.smallest_q(hidden).to(logits.device)
