@@ -126,8 +126,8 @@ HEADER = (
 
 NOTES = """Success: sampled episodes of at most 20 moves from held-out starts, no delays; the interval takes training
 runs as the units. Shares are of each lane's wall time (`ledger/` in docs/metrics.md). Running ahead also fills the
-engine's batch: 24 episodes are in flight at most with k = 0, 48 with 1, 64 with 2; and on a machine that others use, two
-busy threads get more of it than one. Compare settings, which took turns, not seconds."""
+engine's batch: 24 episodes are in flight at most with k = 0, 48 with 1, 64 with 2; and on a machine that others use,
+two busy threads get more of it than one. Compare settings, which took turns, not seconds."""
 
 
 def report(by_setting: Mapping[int, Sequence[Outcome]], args: argparse.Namespace) -> str:
