@@ -22,6 +22,7 @@ HOSTILE = (
     "```python\ndef f(x):\n    return", "```" * 1000, "x" * 100_000, "\ud800", "def f(x): return '\ud800'", "def f(x): raise x",
     "def f(x):\n    import sys\n    sys.exit(x)", "import os\nos.close(1)", "raise SystemExit", "def f(*a, **k): return f(*a, **k)",
     "def f(x): return f", "def f(x): return {f: x}", "def f(x): return (i for i in [x])", "def f(x): return 10 ** 4000",
+    "def f(x): return [-(10 ** 9000)]",
     "def test_a(): assert f(1) == f(1)", "def test_a(): f.__code__", "def test_a(): import os; os._exit(0)", "def test(): 1/0",
     "list", "read", "read \x00", "read shop/cart.py 99999999999999999999 1", "read shop/cart.py -1 ²", "search_code (((",
     "search_method", "search_class \ud800", "test ; rm -rf /", "test --help", "test -p no:python", "test ../../etc", "edit",

@@ -112,6 +112,13 @@ def test_mutants_differ_from_the_function_and_each_other() -> None:
     world.close()
 
 
+def test_mutants_whose_numbers_explode_are_left_out() -> None:
+    """Squares without their remainder: the hundredth digit comes soon, the millionth not much later."""
+    spec = from_params({"family": "recurrences", "steps": [["square", None], ["square", None]], "start": 9})
+    found = unit_tests.mutants(spec, 50)
+    assert found and all("% 9" in text for text in found)
+
+
 def test_the_teachers_of_unit_tests() -> None:
     world = unit_tests.build(tasks_per_family=1, held_out_per_family=2)
     tasks = world.tasks("test")

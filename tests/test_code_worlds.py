@@ -10,7 +10,8 @@ import pytest
 from rollwright.env import World, episode_seed
 from rollwright.env_check import check_env
 from rollwright.envs.code import synthesis
-from rollwright.envs.code.sandbox import unavailable_reason
+from rollwright.envs.code.judging import Case, judge_cases
+from rollwright.envs.code.sandbox import WarmBox, unavailable_reason
 from rollwright.envs.code.specifications import FAMILIES, behaviour, from_params, specifications
 from rollwright.errors import ConfigError
 from rollwright.types import SPLITS, Task
@@ -74,6 +75,16 @@ def test_a_function_is_judged_by_what_it_does() -> None:
     assert [r.rewards for r in results.values()] == [{"tests": 1.0}, *[{"tests": 0.0}] * 3]
     assert "returned" in results["def f(x): return 2 * x + 3"].observation
     world.close()
+
+
+@pytest.mark.parametrize("value", ["10 ** 5000", "[-(10 ** 9000)]", "{'a': 10 ** 5000}"])
+@pytest.mark.parametrize("expected", [2, 0.5, float("inf")])
+def test_a_number_that_python_does_not_write_out_is_a_wrong_answer(value: str, expected: float) -> None:
+    with WarmBox() as box:
+        verdict, _ = judge_cases(box, f"def f(x): return {value}", "f", [Case(args=(1,), expected=expected)])
+        assert verdict.passed == 0 and "wrong" in verdict.message and len(verdict.message) < 200
+        huge = [Case(args=(10**5000,), expected=2)]  # ours may be as long
+        assert judge_cases(box, "def f(x): return x", "f", huge)[0].passed == 0
 
 
 def test_the_fraction_of_cases_can_be_the_reward() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from rollwright.env import Observation
-from rollwright.envs.code.judging import Verdict, judge_tests, same
+from rollwright.envs.code.judging import Case, Verdict, judge_tests, same
 from rollwright.envs.code.mutation import mutations
 from rollwright.envs.code.sandbox import BoxPool, Limits
 from rollwright.envs.code.specifications import FAMILIES, Specification, from_params, specifications
@@ -39,6 +39,8 @@ INSTRUCTIONS = (
     "fenced block; f is there already. Good tests pass for f and fail for versions of it that are slightly wrong."
 )
 TEACHERS_CASES = 12
+LONGEST_BITS = 4096
+"""Of a mutant's answers: longer ones take seconds to compute, and Python writes out no number beyond 4300 digits."""
 
 
 @cache
@@ -47,15 +49,31 @@ def mutants(spec: Specification, count: int) -> tuple[str, ...]:
 
     All differ from the reference on some of 40 inputs; one per behaviour.
     """
-    source, cases = spec.code(), spec.cases(40, "mutants")
+    source, cases = spec.code(), sorted(spec.cases(40, "mutants"), key=_growth)
     found: dict[str, str] = {}
     for text in [*(m.apply(source) for m in mutations(source)), *(other.code() for other in neighbours(spec))]:
-        outputs = [_output(text, case.args[0]) for case in cases]
-        if not all(same(got, case.expected) for got, case in zip(outputs, cases, strict=True)):
-            found.setdefault(repr(outputs), text)
+        outputs = _outputs(text, cases)
+        if outputs is None or all(same(got, case.expected) for got, case in zip(outputs, cases, strict=True)):
+            continue
+        found.setdefault(repr(outputs), text)
     chosen = list(found.values())
     random.Random(source).shuffle(chosen)
     return tuple(chosen[:count])
+
+
+def _growth(case: Case) -> int:
+    """Small numbers first: they are how often a recurrence repeats its steps."""
+    return abs(case.args[0]) if isinstance(case.args[0], int) else 0
+
+
+def _outputs(text: str, cases: Sequence[Case]) -> list[object] | None:
+    """What a mutant gives; None where its numbers explode, as those of squares without their remainder do."""
+    found: list[object] = []
+    for case in cases:
+        found.append(_output(text, case.args[0]))
+        if isinstance(found[-1], int) and found[-1].bit_length() > LONGEST_BITS:
+            return None
+    return found
 
 
 def _output(text: str, x: object) -> object:
