@@ -121,7 +121,7 @@ def resume(run: Run) -> None:
         return
     refuse_changes(found, run.config, world_size=run.learner.accelerator.num_processes, folder=run.folder.path)
     _restore(run, found)
-    log.warning("resumed from %s at step %d, %d answers to replay", found.path, found.step, run.journal.load())
+    log.warning("resumed from %s at step %d, %d sampled answers on record", found.path, found.step, run.journal.load())
 
 
 def _begin_anew(run: Run, *, keep_journal: bool) -> None:
