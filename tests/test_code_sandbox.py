@@ -171,14 +171,15 @@ class TestInTheBox:
             said = {b.run({"mode": "script", "code": code})[1].output for b in (one, one, other)}
         assert len(said) == 1
 
-    def test_a_pool_keeps_what_it_may_and_ends_it(self) -> None:
+    def test_a_pool_keeps_its_boxes_and_ends_them(self) -> None:
         pool = BoxPool(at_most=1)
         with pool.pair() as (one, other):
             one.start()
             other.start()
             processes = [one._process, other._process]
-        assert sorted(p.poll() is None for p in processes) == [False, True]
-        pool.close()
+        with pool.pair() as again:
+            assert {*again} == {one, other} and all(p.poll() is None for p in processes)
+            pool.close()
         assert all(p.poll() is not None for p in processes)
 
     def test_a_burst_waits_for_the_boxes_there_are(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,7 +163,16 @@ def test_acting_reads_each_token_once_and_sees_what_whole_sequences_say(folder: 
     check([(4, 4, 4, 9), (5, 6, 3, 2, 7)], tokens=2)  # in another order
     with torch.no_grad():
         next(module.body.parameters()).mul_(1.5)
-    check([(4, 4, 4, 9, 1), (5, 6, 3, 2, 7, 7)], tokens=12)  # other weights: nothing read before counts
+    check([(4, 4, 4, 9, 1), (5, 6, 3, 2, 7, 7)], tokens=5 + 6 + 1)  # other weights: all is read again, one padded
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    failing = module.body.norm.register_forward_pre_hook(fail)  # keys and values have been added by then
+    with pytest.raises(RuntimeError, match="out of memory"):
+        act([(4, 4, 4, 9, 1, 1)], zeros)
+    failing.remove()
+    check([(4, 4, 4, 9, 1, 1)], tokens=6)
 
 
 @pytest.mark.parametrize(("config", "yaml"), [(IlqlConfig, "maze_ilql.yaml"), (McConfig, "maze_mc.yaml")])

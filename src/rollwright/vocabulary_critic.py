@@ -86,13 +86,17 @@ class _Reading:
         distinct = list(dict.fromkeys(sequences))
         grown = [ids for ids in distinct if ids[:-1] in self._rows]
         fresh = [ids for ids in distinct if ids[:-1] not in self._rows]
-        parts = [self._grow(grown)] if grown else []
+        rows, kv, self._rows, self._kv = self._rows, self._kv, {}, None  # forgotten, should what follows fail
+        hidden, caches = [], []
+        if grown and kv is not None:
+            caches.append(self._grown(grown, rows, kv))
+            hidden.append(caches[-1].read(self._body, [ids[-1:] for ids in grown]).last_hidden_state[:, -1])
         if fresh:
-            parts.append(self._begin(fresh))
-        caches = [kv for _, kv in parts]
+            caches.append(KVRows.empty(len(fresh), self._body.config.num_hidden_layers))  # type: ignore[union-attr, arg-type]
+            hidden.append(caches[-1].read(self._body, fresh).last_hidden_state[:, -1])
         self._kv = caches[0] if len(caches) == 1 else caches[0].join(caches[1])
         self._rows = {ids: row for row, ids in enumerate([*grown, *fresh])}
-        return torch.cat([hidden for hidden, _ in parts])[[self._rows[ids] for ids in sequences]]
+        return torch.cat(hidden)[[self._rows[ids] for ids in sequences]]
 
     def _forget_older_weights(self) -> None:
         """Keys and values of other weights are worth nothing. In-place updates are counted by torch."""
@@ -100,30 +104,10 @@ class _Reading:
         if weights != self._weights:
             self._weights, self._rows, self._kv = weights, {}, None
 
-    def _grow(self, sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, KVRows]:
-        assert self._kv is not None
-        rows = [self._rows[ids[:-1]] for ids in sequences]
-        kv = self._kv if rows == list(range(len(self._rows))) else self._kv.select(rows)
-        return self._forward([ids[-1:] for ids in sequences], kv), kv
-
-    def _begin(self, sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, KVRows]:
-        kv = KVRows.empty(len(sequences), self._body.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
-        return self._forward(sequences, kv), kv
-
-    def _forward(self, sequences: Sequence[tuple[int, ...]], kv: KVRows) -> Tensor:
-        device = next(self._body.parameters()).device
-        added = [len(ids) for ids in sequences]
-        mask, positions = kv.extend(added)
-        padded = torch.tensor([[ids[0]] * (max(added) - len(ids)) + list(ids) for ids in sequences])
-        output = self._body(
-            input_ids=padded.to(device),
-            attention_mask=mask.to(device),
-            position_ids=positions.to(device),
-            past_key_values=kv.cache,
-            use_cache=True,
-        )
-        hidden: Tensor = output.last_hidden_state[:, -1]
-        return hidden
+    def _grown(self, sequences: Sequence[tuple[int, ...]], rows: dict[tuple[int, ...], int], kv: KVRows) -> KVRows:
+        """The rows that these sequences continue, in their order."""
+        chosen = [rows[ids[:-1]] for ids in sequences]
+        return kv if chosen == list(range(len(rows))) else kv.select(chosen)
 
 
 class Perturbation:

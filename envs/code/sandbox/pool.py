@@ -22,7 +22,7 @@ class BoxPool:
 
     Args:
         limits, preload, unsafe: of every box, as for `WarmBox`.
-        at_most: `box` and `pair` wait while so many are under way; as many boxes are kept while nothing runs.
+        at_most: `box` and `pair` wait while so many are under way. All boxes are kept while nothing runs.
 
     Raises:
         MissingDependency, EnvironmentUnavailable: as `WarmBox`, at the first use.
@@ -38,7 +38,7 @@ class BoxPool:
     ) -> None:
         self._options = {"limits": limits or Limits(), "preload": tuple(preload), "unsafe": unsafe}
         self._idle: list[WarmBox] = []
-        self._max_idle, self._lock, self._turns = at_most, threading.Lock(), threading.BoundedSemaphore(at_most)
+        self._lock, self._turns = threading.Lock(), threading.BoundedSemaphore(at_most)
         self._closed = False
 
     @contextmanager
@@ -64,10 +64,10 @@ class BoxPool:
             taken.close()
             raise
         with self._lock:
-            keep = not self._closed and len(self._idle) < self._max_idle
-            if keep:
+            closed = self._closed
+            if not closed:
                 self._idle.append(taken)
-        if not keep:
+        if closed:
             taken.close()
 
     def close(self) -> None:

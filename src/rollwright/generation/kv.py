@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 _ROOM = 32  # tokens of spare room: growing by one token must not copy everything
@@ -76,6 +76,21 @@ class KVRows:
         mask = (torch.arange(self.width)[None] >= self.width - lengths).long()
         positions = lengths - new + torch.arange(new)[None]
         return mask, positions.clamp_(min=0)
+
+    def read(self, model: nn.Module, sequences: Sequence[Sequence[int]], **words: Any) -> Any:
+        """The model's output for these new tokens of each row, the shorter ones padded on the left."""
+        added = [len(ids) for ids in sequences]
+        mask, positions = self.extend(added)
+        padded = torch.tensor([[ids[0]] * (max(added) - len(ids)) + list(ids) for ids in sequences])
+        device = next(model.parameters()).device
+        return model(
+            input_ids=padded.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            past_key_values=self.cache,
+            use_cache=True,
+            **words,
+        )
 
     def select(self, rows: Sequence[int]) -> KVRows:
         """These rows only (a row may come twice), and no more padding than they need."""

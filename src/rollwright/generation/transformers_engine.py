@@ -7,7 +7,7 @@ the left. Slower than vLLM, exact in float32, and able to sample from the learne
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -146,10 +146,8 @@ class TransformersBackend:
     def _prefill(self, rows: list[Row], version: int) -> list[Request]:
         prompts = list(dict.fromkeys(row.ids for row in rows))  # the rows of a group share their prompt
         where = {prompt: index for index, prompt in enumerate(prompts)}
-        lengths = [len(prompt) for prompt in prompts]
         kv = KVRows.empty(len(prompts), self.model.config.num_hidden_layers)
-        padded = [[prompt[0]] * (max(lengths) - len(prompt)) + list(prompt) for prompt in prompts]
-        logits = self._forward(torch.tensor(padded), kv, lengths)  # [number of prompts, V]
+        logits = self._forward(prompts, kv)  # [number of prompts, V]
         index = torch.tensor([where[row.ids] for row in rows])
         seen: set[tuple[int, ...]] = set()
         for row in rows:
@@ -173,7 +171,7 @@ class TransformersBackend:
         if sum(row is not None for row in self.running) <= 0.75 * len(self.running):
             self._compact()
         last = [[row.request.token_ids[-1] if row else 0] for row in self.running]
-        logits = self._forward(torch.tensor(last), self.kv, [1] * len(last))
+        logits = self._forward(last, self.kv)
         active = [i for i, row in enumerate(self.running) if row]
         rows = [row for row in self.running if row]
         finished = self._sample(rows, logits if len(rows) == len(last) else logits[active], version)
@@ -188,19 +186,9 @@ class TransformersBackend:
             self.kv = self.kv.select(active) if self.kv is not None and active else None
             self.running = [row for row in self.running if row]
 
-    def _forward(self, ids: Tensor, kv: KVRows, added: list[int]) -> Tensor:
-        """[B, V] logits of the next token; the last `added` of `ids` [B, n] join each row's keys and values."""
-        device = self.model.device
-        mask, positions = kv.extend(added)
-        output = self.model(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            position_ids=positions.to(device),
-            past_key_values=kv.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: Tensor = output.logits[:, -1]
+    def _forward(self, sequences: Sequence[Sequence[int]], kv: KVRows) -> Tensor:
+        """[B, V] logits of the next token; the new tokens join each row's keys and values."""
+        logits: Tensor = kv.read(self.model, sequences, logits_to_keep=1).logits[:, -1]
         return logits
 
     def _sample(self, rows: list[Row], logits: Tensor, version: int) -> list[Request]:
