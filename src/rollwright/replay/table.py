@@ -70,6 +70,7 @@ class TurnTable:
         self.trajectories: Array = np.zeros(0, TRAJECTORY)
         self.names: dict[str, list[str]] = {field: [] for field in CODED}
         self._first_turns = np.zeros(1, np.int64)
+        self._begins = np.zeros(0, np.int64)  # `first_turn` by itself: searching the field would copy it each time
         self.refresh()
         if not len(self) and not may_be_empty:
             where = ", ".join(str(store.folder) for store in self.stores)
@@ -106,6 +107,7 @@ class TurnTable:
             rows[field] = np.asarray(codes, np.int32)[rows[field]] if codes else rows[field]
         rows["first_turn"] += len(self)
         self.trajectories = np.concatenate([self.trajectories, rows])
+        self._begins = np.ascontiguousarray(self.trajectories["first_turn"])
         self._first_turns = np.append(self._first_turns, len(self) + len(shard.turns))
 
     def column(self, name: str) -> Array:
@@ -126,7 +128,9 @@ class TurnTable:
 
     def transitions(self, indices: Sequence[int] | Array, *, gamma: float = 1.0) -> list[Transition]:
         """The turns of these numbers, in this order."""
-        return [self._transition(int(index), gamma) for index in indices]
+        numbers = np.asarray(indices, np.int64)
+        owners = np.searchsorted(self._begins, numbers, side="right") - 1
+        return [self._transition(i, owner, gamma) for i, owner in zip(numbers.tolist(), owners.tolist(), strict=True)]
 
     def prompt_ids(self, index: int) -> tuple[int, ...]:
         """What the acting policy was given in this turn."""
@@ -139,11 +143,10 @@ class TurnTable:
         number = int(np.searchsorted(self._first_turns, index, side="right")) - 1
         return self._order[number], index - int(self._first_turns[number])
 
-    def _transition(self, index: int, gamma: float) -> Transition:
+    def _transition(self, index: int, owner: int, gamma: float) -> Transition:
         shard, place = self._locate(index)
         turn = shard.turns[place]
         local = shard.trajectories[turn["trajectory"]]
-        number = int(np.searchsorted(self.trajectories["first_turn"], index, side="right")) - 1
         end = int(local["first_turn"] + local["num_turns"])
         tokens = slice(int(turn["action"]), int(turn["end"]))
         rewards = shard.turns["reward"][place:end]
@@ -159,10 +162,10 @@ class TurnTable:
             return_to_go=float(rewards @ gamma ** np.arange(len(rewards))),
             trajectory_return=float(local["total_reward"]),
             success=None if local["success"] < 0 else bool(local["success"]),
-            task=self.names["task"][int(self.trajectories["task"][number])],
+            task=self.names["task"][int(self.trajectories["task"][owner])],
             turn=int(turn["turn"]),
             turns_left=end - place - 1,
-            trajectory=number,
+            trajectory=owner,
             index=index,
         )
 
