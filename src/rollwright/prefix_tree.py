@@ -68,8 +68,8 @@ class _Growing:
     """A row under construction; its open path is that of the sequence added last."""
 
     tokens: list[Ids] = field(default_factory=list)
-    depths: list[Ids] = field(default_factory=list)
-    ends: list[Ids] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    """The depth at which each member left its predecessor's path."""
     members: list[int] = field(default_factory=list)
     paths: list[Ids] = field(default_factory=list)
     size: int = 0
@@ -77,36 +77,35 @@ class _Growing:
 
     def add(self, member: int, sequence: Ids, shared: int) -> None:
         """Append what `sequence` has beyond its first `shared` tokens, which it has in common with the open path."""
-        fresh = len(sequence) - shared
         opened = self.paths[-1] if self.paths else np.empty(0, dtype=np.int64)
-        self._close(opened[shared:])
         self.branching |= shared < len(opened)
-        nodes = np.arange(self.size, self.size + fresh)
+        path = np.arange(self.size - shared, self.size - shared + len(sequence))
+        path[:shared] = opened[:shared]
         self.tokens.append(sequence[shared:])
-        self.depths.append(np.arange(shared, len(sequence)))
-        self.ends.append(np.full(fresh, -1))
-        self.paths.append(np.concatenate([opened[:shared], nodes]))
+        self.starts.append(shared)
+        self.paths.append(path)
         self.members.append(member)
-        self.size += fresh
-
-    def _close(self, nodes: Ids) -> None:
-        """Nothing can be appended below these nodes any more: their subtrees end here."""
-        if len(nodes):
-            ends = np.concatenate(self.ends)
-            ends[nodes] = self.size
-            self.ends = [ends]
+        self.size += len(sequence) - shared
 
     def finish(self) -> Row:
-        ends = np.concatenate(self.ends)
-        ends[ends < 0] = self.size
+        depths = np.concatenate([np.arange(s, s + len(t)) for s, t in zip(self.starts, self.tokens, strict=True)])
         return Row(
             tokens=np.concatenate(self.tokens),
-            depths=np.concatenate(self.depths),
-            ends=ends,
+            depths=depths,
+            ends=self._ends(),
             members=tuple(self.members),
             paths=tuple(self.paths),
             branching=self.branching,
         )
+
+    def _ends(self) -> Ids:
+        """A node's subtree ends where the first member begins whose path no longer holds it."""
+        ends = np.full(self.size, self.size)
+        begin = len(self.tokens[0])
+        for path, start, fresh in zip(self.paths, self.starts[1:], self.tokens[1:], strict=False):
+            ends[path[start:]] = begin
+            begin += len(fresh)
+        return ends
 
 
 Joins = Callable[[int, bool, int, int, int], bool]
