@@ -162,7 +162,7 @@ class Archer:
         for batch, judged in self.critic_batches():
             states = [t.prompt_ids for t in batch]
             acted = [t.prompt_ids + t.action_ids for t in batch]
-            targets = {"q": self.q_targets(batch), "v": self.critic.read(judged, slow=True)["q"]}
+            targets = self.targets(batch, judged)
             metrics = self.critic.update([*acted, *states], self.loss(targets))
         if metrics:
             metrics |= {f"critic/{name}_mean": float(rows.mean()) for name, rows in targets.items()}
@@ -183,11 +183,12 @@ class Archer:
         for at in range(0, len(turns), size):
             yield turns[at : at + size], judged[at : at + size]
 
-    def q_targets(self, batch: Sequence[Transition]) -> Tensor:
-        """[2, n] r + gamma V_slow(s')."""
-        return offpolicy.one_step_targets(
-            batch, lambda states: self.critic.read(states, slow=True)["v"], heads=2, gamma=self.algorithm.gamma
-        )
+    def targets(self, batch: Sequence[Transition], judged: Sequence[tuple[int, ...]]) -> dict[str, Tensor]:
+        """[2, n] each, by the slow copies: r + gamma V(s') for Q, and Q of the judged actions for V."""
+        follows = [t.next_prompt_ids for t in batch if t.next_prompt_ids]
+        slow = self.critic.read([*judged, *follows], slow=True)  # together, so that common prefixes are read once
+        v, q = slow["v"][:, len(judged) :], slow["q"][:, : len(judged)]
+        return {"q": offpolicy.one_step_targets(batch, v, gamma=self.algorithm.gamma), "v": q}
 
     def loss(self, targets: dict[str, Tensor]) -> ReadingLoss:
         """The first half of the readings are actions (Q), the second half states (V). Means over the batch, added."""

@@ -177,7 +177,7 @@ def test_archers_own_loss_brings_a_network_to_the_tabular_solution(divergence: s
         for r, to, over in zip(REWARD.tolist(), TARGET.tolist(), OVER.tolist(), strict=True)
     ]
     for _ in range(300):
-        targets = {"q": Archer.q_targets(archer, batch), "v": critic.read(acted, slow=True)["q"]}  # type: ignore[arg-type]
+        targets = Archer.targets(archer, batch, acted)  # type: ignore[arg-type]
         critic.update([*acted, *seen], Archer.loss(archer, targets))  # type: ignore[arg-type]
     name = "tv" if divergence == "fdvl_tv" else "chi2"
     expected = solve_chain(lambda v, q: dual_value_loss(v, q, divergence=name, alpha=0.9))  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -162,18 +162,15 @@ def with_action(transition: Transition, action: Generation) -> Transition:
     )
 
 
-def one_step_targets(
-    batch: Sequence[Transition], values_of: Callable[[list[tuple[int, ...]]], Tensor], *, heads: int, gamma: float
-) -> Tensor:
+def one_step_targets(batch: Sequence[Transition], following: Tensor, *, gamma: float) -> Tensor:
     """[heads, n] r + gamma V(s'); r alone where the task ended, or where a cut left no state to bootstrap from.
 
     Args:
-        values_of: [m] prompts -> [heads, m] values of these states.
+        following: [heads, m] values of the m next states that there are, in the batch's order.
     """
     follows = [k for k, t in enumerate(batch) if t.next_prompt_ids]
-    after = torch.zeros(heads, len(batch))
-    if follows:
-        after[:, follows] = values_of([batch[k].next_prompt_ids for k in follows])
+    after = torch.zeros(len(following), len(batch))
+    after[:, follows] = following
     rewards = torch.tensor([t.reward for t in batch])
     done = torch.tensor([not t.next_prompt_ids for t in batch])
     return td_target(rewards.expand_as(after), after, done.expand_as(after), gamma=gamma)

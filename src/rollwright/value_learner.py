@@ -243,7 +243,10 @@ class ValueLearner(CriticLearner):
         Raises:
             ConfigError: there is no slow copy. ValueError: an empty sequence.
         """
-        return self.read_tokens(readings(sequences), slow=slow)
+        distinct: dict[tuple[int, ...], int] = {}
+        places = [distinct.setdefault(tuple(ids), len(distinct)) for ids in sequences]
+        values = self.read_tokens(readings(list(distinct)), slow=slow)
+        return {name: rows[:, places] for name, rows in values.items()}
 
     def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
         """One optimiser step on the mean loss over all sequences; places are their numbers. See `update_tokens`."""

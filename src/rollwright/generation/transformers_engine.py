@@ -78,6 +78,10 @@ class Row:
     def ids(self) -> tuple[int, ...]:
         return (*self.request.prompt_ids, *self.request.token_ids)
 
+    @property
+    def length(self) -> int:
+        return len(self.request.prompt_ids) + len(self.request.token_ids)
+
 
 class TransformersBackend:
     """The batch: rows that wait for their prefill, rows that are being decoded, and the latter's keys and values."""
@@ -137,10 +141,14 @@ class TransformersBackend:
 
     def _next_bucket(self, room: int) -> list[Row]:
         """Rows of similar length, the longest-waiting row's bucket first."""
-        length = len(self.waiting[0].ids)
-        near = [row for row in self.waiting if _BUCKET_RATIO * length <= len(row.ids) <= length / _BUCKET_RATIO][:room]
-        chosen = set(map(id, near))
-        self.waiting = [row for row in self.waiting if id(row) not in chosen]
+        length = self.waiting[0].length
+        near: list[Row] = []
+        passed: list[Row] = []
+        for row in self.waiting:
+            if len(near) == room:
+                break
+            (near if _BUCKET_RATIO * length <= row.length <= length / _BUCKET_RATIO else passed).append(row)
+        self.waiting = passed + self.waiting[len(near) + len(passed) :]
         return near
 
     def _prefill(self, rows: list[Row], version: int) -> list[Request]:
