@@ -16,8 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rollwright.errors import ConfigError, RollwrightError
 from rollwright.evaluation import load_evaluation
 from rollwright.models import load_policy
+from rollwright.recipes import grpo
 from rollwright.tracking import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -45,44 +47,50 @@ def test_ppo_finds_the_way(launch: Launch, maze_walker: Path, tmp_path: Path) ->
     assert mean_return(tmp_path, "final") >= -9
 
 
-def test_a_stopped_run_goes_on_where_it_was(launch: Launch, maze_walker: Path, tmp_path: Path) -> None:
-    """Four steps in one go, and two, a stop, and two more: the same episodes, and weights as close as two whole runs.
+@pytest.mark.usefixtures("at_root")
+def test_a_stopped_run_goes_on_where_it_was(maze_walker: Path, tmp_path: Path) -> None:
+    """Three steps in one go, and one, a stop, and two more: the same episodes, and weights as close as two whole runs.
 
     Which requests share a batch depends on timing, and with it the last bits of a log-prob: two undisturbed runs differ
     by 2e-5. A step moves weights by up to 1e-3, so a lost optimiser state would show.
     """
-    small = [f"model.path={maze_walker}", "rollout.groups_per_step=3", "evaluation.seeds_per_task=1", "curriculum=band"]
+    small = ["recipes/text/maze_grpo.yaml", f"model.path={maze_walker}", "rollout.groups_per_step=3", "curriculum=band"]
+    small += ["evaluation.seeds_per_task=1"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    launch("grpo.py", "text/maze_grpo.yaml", *small, f"run.folder={whole}", "run.steps=4")
-    launch("grpo.py", "text/maze_grpo.yaml", *small, f"run.folder={parts}", "run.steps=2")
-    launch("grpo.py", "text/maze_grpo.yaml", *small, f"run.folder={parts}", "run.steps=4")
+    for run, steps in ((whole, 3), (parts, 1), (parts, 3)):
+        grpo.main([*small, f"run.folder={run}", f"run.steps={steps}"])
     one, two = (load_file(run / "policy" / "model.safetensors") for run in (whole, parts))
     assert all(torch.allclose(one[name], two[name], rtol=0, atol=2e-4) for name in one)
     rewards = [[row["reward/total_mean"] for row in _steps(run)] for run in (whole, parts)]
-    assert rewards[0] == rewards[1] and len(rewards[0]) == 4
-    other = ["recipes/text/maze_grpo.yaml", *small, f"run.folder={parts}", "learner.learning_rate=1e-4"]
-    done = subprocess.run([sys.executable, "recipes/grpo.py", *other], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode != 0 and "other settings: learner.learning_rate" in done.stderr
+    assert rewards[0] == rewards[1] and len(rewards[0]) == 3
+    with pytest.raises(ConfigError, match=r"other settings: learner\.learning_rate"):
+        grpo.main([*small, f"run.folder={parts}", "learner.learning_rate=1e-4"])
 
 
 def _steps(run: Path) -> list[dict]:
     return [row for row in read_metrics(run / "metrics.jsonl") if "reward/total_mean" in row]
 
 
+def test_bad_input_ends_the_command_with_a_clear_error(tmp_path: Path) -> None:
+    command = [sys.executable, "recipes/grpo.py", "recipes/text/maze_grpo.yaml", f"run.folder={tmp_path / 'run'}"]
+    done = subprocess.run([*command, "rollout.grup_size=4"], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0 and "Did you mean `group_size`" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("at_root")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["rollout.grup_size=4"], "Did you mean `group_size`"),
         (["algorithm.gamma=0.9"], "gamma"),
         (["model.path=/nowhere/at/all"], "no model folder"),
         (["world.options.maze=labyrinth"], "no maze is called"),
-        (["world.name=text.mase"], "text.maze"),
+        (["world.name=text.mase"], r"text\.maze"),
     ],
 )
 def test_bad_input_is_a_clear_error_before_anything_is_trained(words: list[str], message: str, tmp_path: Path) -> None:
-    command = [sys.executable, "recipes/grpo.py", "recipes/text/maze_grpo.yaml", f"run.folder={tmp_path / 'run'}"]
-    done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode != 0 and message in done.stderr
+    with pytest.raises((RollwrightError, FileNotFoundError), match=message):
+        grpo.main(["recipes/text/maze_grpo.yaml", f"run.folder={tmp_path / 'run'}", *words])
     assert not (tmp_path / "run" / "policy").exists()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,14 @@ from safetensors.torch import load_file
 
 from rollwright.errors import ConfigError
 from rollwright.phases import Phases, is_warm
+from rollwright.recipes import archer, digirl
 from rollwright.replay import valid_turns
 from rollwright.settings import OnlineReplaySettings
 from rollwright.store import TrajectoryStore
 from rollwright.tracking import read_metrics
 from rollwright.types import StopReason, Task, Trajectory, Turn
 
-ROOT = Path(__file__).parents[1]
+RECIPES = {"digirl": digirl, "archer": archer}
 TASK = Task(id="train/t", split="train")
 
 
@@ -120,9 +119,7 @@ def run_recipe(name: str, folder: Path, *words: str) -> Path:
     common = ["model.path=tiny", "model.tiny_hidden=32", "model.tiny_layers=1", "rollout.max_turns=5"]
     common += ["rollout.groups_per_step=4", "rollout.parallel_episodes=4", "run.checkpoint_every=1"]
     common += ["run.keep_checkpoints=9", "evaluation.seeds_per_task=1", "evaluation.max_turns=3", "run.steps=3"]
-    command = [sys.executable, f"recipes/{name}.py", settings, *common, *words, f"run.folder={folder}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, done.stderr[-4000:]
+    RECIPES[name].main([settings, *common, *words, f"run.folder={folder}"])
     return folder
 
 
@@ -135,6 +132,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("at_root")
 @pytest.mark.parametrize(
     ("name", "words"),
     [
