@@ -181,7 +181,7 @@ def test_maths_problems_are_scored_and_split_by_question() -> None:
     ],
 )
 def test_options_without_meaning_are_refused(name: str, options: dict) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=name):
         create("envs", name, options)
 
 

@@ -147,5 +147,5 @@ def build(*, families: Sequence[str] = FAMILIES, problems_per_family: int = 100,
         try:
             _entries(family, problems_per_family, seed)
         except ValueError as error:
-            raise ConfigError(f"reasoning-gym has no family {family!r}: {error}") from error
+            raise ConfigError(f"code.maths: reasoning-gym has no family {family!r}: {error}") from error
     return MathsWorld(families=families, problems_per_family=problems_per_family, seed=seed)

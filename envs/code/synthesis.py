@@ -224,19 +224,19 @@ def make_world(
         ConfigError: an option has no such value.
     """
     check_choices(
-        "code.synthesis",
+        kind.name,
         wording=(wording, Wording),
         feedback=(feedback, Feedback),
         reward=(reward, RewardKind),
         teacher_mistake=(teacher_mistake, Mistake),
     )
-    check_positive("code.synthesis", difficulty=difficulty, attempts=attempts, tasks_per_family=tasks_per_family)
-    check_positive("code.synthesis", held_out_per_family=held_out_per_family)
+    check_positive(kind.name, difficulty=difficulty, attempts=attempts, tasks_per_family=tasks_per_family)
+    check_positive(kind.name, held_out_per_family=held_out_per_family)
     unknown = [family for family in families if family not in FAMILIES]
     if unknown or not families:
-        raise ConfigError(f"code.synthesis has no families {unknown}; expected some of {', '.join(FAMILIES)}")
+        raise ConfigError(f"{kind.name} has no families {unknown}; expected some of {', '.join(FAMILIES)}")
     if not 0.0 <= teacher_right_frac <= 1.0:
-        raise ConfigError(f"code.synthesis needs teacher_right_frac within [0, 1], got {teacher_right_frac}")
+        raise ConfigError(f"{kind.name} needs teacher_right_frac within [0, 1], got {teacher_right_frac}")
     return kind(
         families=families,
         difficulty=difficulty,
