@@ -54,7 +54,6 @@ def test_grpo_learns_a_family_of_the_phone(launch: Launch, tmp_path: Path) -> No
 def test_grpo_learns_a_family_of_programs(launch: Launch, tmp_path: Path) -> None:
     run = learn(launch, tmp_path, "code/synthesis", "run.steps=8", imitation=["data.per_task=4"])
     before, after = (success(run, name, episodes=200) for name in ("start", "final"))
-    print(before, after)
     assert before.point < 0.1, "the start has the teacher's habit"
     assert after.point > 0.25 and after.low > before.high  # 0.76 was seen; 0.31 after 6 steps from another seed
 
@@ -64,6 +63,5 @@ def test_grpo_learns_a_family_of_the_household(launch: Launch, tmp_path: Path) -
     words = ["run.steps=20", "world.options.max_turns=20"]
     run = learn(launch, tmp_path, "text/household", *words, imitation=["data.per_task=2", "sft.epochs=1.25"])
     before, after = (success(run, name, episodes=170) for name in ("start", "final"))
-    print(before, after)
     assert before.point < 0.1, "the start has the teacher's habit"
     assert after.low > before.high  # 0.31 was seen after 12 steps; 0.08 after 20 from another seed
