@@ -43,7 +43,8 @@ class World:
 OFFLINE = ("algorithm.offline_steps=100000",)
 SAMPLED = "evaluation.temperature=1"
 FROM_START = ("starts=initial", "~starts.source", "~starts.episodes", "~starts.pick")
-FIVE, EIGHT = "world.options.lengths=[5]", "world.options.lengths=[8]"
+EIGHT = "world.options.lengths=[8]"
+FIVE = ("world.options.lengths=[5]", "world.options.wording=compact")
 WORLDS = {
     "maze": World(
         start=("sft.py", "text/maze_sft.yaml"),
@@ -179,16 +180,17 @@ WORLDS = {
             ),
         },
     ),
-    # With five it opens once in thirteen tries: seldom, but often enough for a group to hold a success.
+    # With five it opens once in thirteen tries: seldom, but often enough for a group to hold a success. A state is one
+    # word, so that the methods are compared and not how soon a tiny model finds the dial in a sentence.
     "lock5": World(
-        start=("sft.py", "text/lock_sft.yaml", FIVE),
-        data=("collect.py", "text/lock_collect.yaml", FIVE),
+        start=("sft.py", "text/lock_sft.yaml", *FIVE),
+        data=("collect.py", "text/lock_collect.yaml", *FIVE),
         data_first=True,
         threshold=0.7,
         methods={
-            "grpo": Method(recipe="grpo.py", settings="text/lock_grpo.yaml", per_step=64, words=(FIVE, *FROM_START)),
-            "ppo": Method(recipe="ppo.py", settings="text/lock_ppo.yaml", per_step=64, words=(FIVE,)),
-            "archer": Method(recipe="archer.py", settings="text/lock_archer.yaml", per_step=32, words=(FIVE,)),
+            "grpo": Method(recipe="grpo.py", settings="text/lock_grpo.yaml", per_step=64, words=(*FIVE, *FROM_START)),
+            "ppo": Method(recipe="ppo.py", settings="text/lock_ppo.yaml", per_step=64, words=FIVE),
+            "archer": Method(recipe="archer.py", settings="text/lock_archer.yaml", per_step=32, words=FIVE),
         },
     ),
     # SmolLM2 on pages in a browser, from a few demonstrations. Judged greedily, as the demo is.

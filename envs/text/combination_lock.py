@@ -21,13 +21,14 @@ from rollwright.errors import ConfigError
 from rollwright.types import Split, Task
 
 Slip = Literal["back", "over"]
+Wording = Literal["full", "compact"]
 GOAL = "Open the lock."
 OPEN, BLOCKED = "The lock is open.", "The lock is blocked."
 
 
-def describe(length: int, dial: int) -> str:
-    """What is seen at a dial, counted from 0."""
-    return f"Lock of {length}, dial {dial + 1}."
+def describe(length: int, dial: int, wording: Wording = "full") -> str:
+    """What is seen at a dial, counted from 0. Compact, a state is one word: a tiny model has little else to look at."""
+    return f"lock{length}dial{dial + 1}" if wording == "compact" else f"Lock of {length}, dial {dial + 1}."
 
 
 def combination(length: int, digits: int, number: int = 0) -> tuple[int, ...]:
@@ -53,28 +54,31 @@ class LockEnvironment:
         if split_of_seed(seed) != task.split:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
         self._length, self._dial, self._over = int(task.params["length"]), 0, False
-        return Observation(text=describe(self._length, 0), goal=GOAL)
+        return Observation(text=self._look(), goal="" if self.world.wording == "compact" else GOAL)
 
     def step(self, action: str) -> StepResult:
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         word = action.strip()
         if word not in self.world.digits:
-            return StepResult(observation=f"{self.world.slip_sentence} {describe(self._length, self._dial)}")
+            return StepResult(observation=f"{self.world.slip_sentence} {self._look()}".strip())
         if int(word) != self.right:
             return self._wrong()
         self._dial += 1
         if self._dial == self._length:
             self._over = True
             return StepResult(observation=OPEN, reward=1.0, terminated=True, success=True)
-        return StepResult(observation=describe(self._length, self._dial))
+        return StepResult(observation=self._look())
+
+    def _look(self) -> str:
+        return describe(self._length, self._dial, self.world.wording)
 
     def _wrong(self) -> StepResult:
         if self.world.slip == "over":
             self._over = True
             return StepResult(observation=BLOCKED, terminated=True, success=False)
         self._dial = 0
-        return StepResult(observation=describe(self._length, 0))
+        return StepResult(observation=self._look())
 
     def fingerprint(self) -> str:
         return state_key(str(self._length), str(self._dial), str(self._over))
@@ -105,13 +109,16 @@ class LockWorld:
     execution: Execution = "inline"
     snapshots: SnapshotKind = "exact"
 
-    def __init__(self, *, lengths: tuple[int, ...], digits: int, slip: Slip, number: int, max_turns: int) -> None:
+    def __init__(
+        self, *, lengths: tuple[int, ...], digits: int, slip: Slip, number: int, max_turns: int, wording: Wording
+    ) -> None:
         self.digits = tuple(str(digit) for digit in range(digits))
         self.combinations = {length: combination(length, digits, number) for length in lengths}
         self.slip = slip
-        self.max_turns = max_turns
-        self.instructions = f"Turn each dial of the lock. Answer with one of: {', '.join(self.digits)}."
-        self.slip_sentence = f"Answer with one of: {', '.join(self.digits)}."
+        self.max_turns, self.wording = max_turns, wording
+        choices = "" if wording == "compact" else f"Answer with one of: {', '.join(self.digits)}."
+        self.instructions = f"Turn each dial of the lock. {choices}" if choices else ""
+        self.slip_sentence = choices
 
     def tasks(self, split: Split) -> list[Task]:
         """One per length. A lock is the same in every split: its digits can be remembered, not worked out."""
@@ -138,8 +145,8 @@ class LockWorld:
 
     def texts(self) -> list[str]:
         """Everything that is said here."""
-        seen = [describe(length, dial) for length in self.combinations for dial in range(length)]
-        slips = [f"{self.slip_sentence} {text}" for text in seen]
+        seen = [describe(length, dial, self.wording) for length in self.combinations for dial in range(length)]
+        slips = [f"{self.slip_sentence} {text}".strip() for text in seen]
         return [self.instructions, GOAL, OPEN, BLOCKED, *seen, *slips, *self.digits]
 
     def close(self) -> None:
@@ -153,6 +160,7 @@ def build(
     slip: Slip = "back",
     number: int = 0,
     max_turns: int = 0,
+    wording: Wording = "full",
 ) -> LockWorld:
     """Locks of these lengths.
 
@@ -161,6 +169,7 @@ def build(
         slip: a wrong digit springs "back" to the first dial, or the lock is blocked and the episode "over".
         number: another combination for every number.
         max_turns: digits an episode may try; 0 = three times the longest lock.
+        wording: "compact" says of a state one word and nothing else, for tiny models.
 
     Raises:
         ConfigError: an option has no such value.
@@ -172,7 +181,11 @@ def build(
         raise ConfigError(f"text.combination_lock needs 2 to 10 digits, got {digits}")
     if slip not in get_args(Slip):
         raise ConfigError(f"text.combination_lock has no slip {slip!r}; expected one of {', '.join(get_args(Slip))}")
+    if wording not in get_args(Wording):
+        raise ConfigError(
+            f"text.combination_lock has no wording {wording!r}; expected one of {', '.join(get_args(Wording))}"
+        )
     limit = max_turns or 3 * max(sizes)
     if limit < max(sizes):
         raise ConfigError(f"max_turns of {limit} cannot open a lock of {max(sizes)}; allow as many turns as dials")
-    return LockWorld(lengths=sizes, digits=digits, slip=slip, number=number, max_turns=limit)
+    return LockWorld(lengths=sizes, digits=digits, slip=slip, number=number, max_turns=limit, wording=wording)
