@@ -43,8 +43,7 @@ class World:
 OFFLINE = ("algorithm.offline_steps=100000",)
 SAMPLED = "evaluation.temperature=1"
 FROM_START = ("starts=initial", "~starts.source", "~starts.episodes", "~starts.pick")
-EIGHT = "world.options.lengths=[8]"
-FIVE = ("world.options.lengths=[5]", "world.options.wording=compact")
+EIGHT = ("world.options.lengths=[8]", "world.options.wording=compact")
 WORLDS = {
     "maze": World(
         start=("sft.py", "text/maze_sft.yaml"),
@@ -163,34 +162,22 @@ WORLDS = {
         },
     ),
     # The same with eight dials, which such a policy opens once in sixty tries: one reward at the end of eight turns.
+    # A state is one word: the methods are compared, not how soon a tiny model finds the dial in a sentence.
     "lock8": World(
-        start=("sft.py", "text/lock_sft.yaml", EIGHT),
-        data=("collect.py", "text/lock_collect.yaml", EIGHT),
+        start=("sft.py", "text/lock_sft.yaml", *EIGHT),
+        data=("collect.py", "text/lock_collect.yaml", *EIGHT),
         data_first=True,
         threshold=0.7,
         methods={
-            "grpo": Method(recipe="grpo.py", settings="text/lock_grpo.yaml", per_step=64, words=(EIGHT, *FROM_START)),
-            "ppo": Method(recipe="ppo.py", settings="text/lock_ppo.yaml", per_step=64, words=(EIGHT,)),
-            "archer": Method(recipe="archer.py", settings="text/lock_archer.yaml", per_step=32, words=(EIGHT,)),
+            "grpo": Method(recipe="grpo.py", settings="text/lock_grpo.yaml", per_step=64, words=(*EIGHT, *FROM_START)),
+            "ppo": Method(recipe="ppo.py", settings="text/lock_ppo.yaml", per_step=64, words=EIGHT),
+            "archer": Method(recipe="archer.py", settings="text/lock_archer.yaml", per_step=32, words=EIGHT),
             "archer_baseline": Method(
                 recipe="archer.py",
                 settings="text/lock_archer.yaml",
                 per_step=32,
-                words=(EIGHT, "algorithm.baseline=token", "baseline.learning_rate=2e-3"),
+                words=(*EIGHT, "algorithm.baseline=token", "baseline.learning_rate=2e-3"),
             ),
-        },
-    ),
-    # With five it opens once in thirteen tries: seldom, but often enough for a group to hold a success. A state is one
-    # word, so that the methods are compared and not how soon a tiny model finds the dial in a sentence.
-    "lock5": World(
-        start=("sft.py", "text/lock_sft.yaml", *FIVE),
-        data=("collect.py", "text/lock_collect.yaml", *FIVE),
-        data_first=True,
-        threshold=0.7,
-        methods={
-            "grpo": Method(recipe="grpo.py", settings="text/lock_grpo.yaml", per_step=64, words=(*FIVE, *FROM_START)),
-            "ppo": Method(recipe="ppo.py", settings="text/lock_ppo.yaml", per_step=64, words=FIVE),
-            "archer": Method(recipe="archer.py", settings="text/lock_archer.yaml", per_step=32, words=FIVE),
         },
     ),
     # SmolLM2 on pages in a browser, from a few demonstrations. Judged greedily, as the demo is.
