@@ -170,8 +170,18 @@ def test_the_lock_opens_by_its_digits_alone() -> None:
         assert slip == "over" or wrong.observation == "Lock of 6, dial 1."
 
 
+def test_a_compact_lock_says_one_word() -> None:
+    world = combination_lock.build(wording="compact")
+    env = world.make()
+    first = env.reset(world.tasks("train")[0], 0)
+    assert world.instructions == first.goal == "" and first.text == "lock6dial1"
+    assert env.step("no digit").observation == "lock6dial1"
+    assert env.step(str(LOCK[0])).observation == "lock6dial2"
+    assert {"lock6dial1", "lock6dial6"} <= set(world.texts())
+
+
 @pytest.mark.parametrize(
-    "options", [{"lengths": ()}, {"lengths": (4, 4)}, {"digits": 1}, {"slip": "x"}, {"max_turns": 5}]
+    "options", [{"lengths": ()}, {"lengths": (4, 4)}, {"digits": 1}, {"slip": "x"}, {"max_turns": 5}, {"wording": "y"}]
 )
 def test_locks_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"text\.combination_lock|max_turns"):
