@@ -68,6 +68,8 @@ def test_values_are_read_at_the_last_token(folder: Path) -> None:
     values = critic.read((*STATES, STATES[0] + ACTION))
     torch.testing.assert_close(values["v"][1], torch.tensor(expected), rtol=0, atol=1e-5)
     assert len({round(x, 4) for x in expected}) == 4
+    again = critic.read((STATES[1], STATES[0], list(STATES[1])))["v"]  # equal ones are read once
+    torch.testing.assert_close(again, values["v"][:, [1, 0, 1]], rtol=0, atol=1e-5)
     assert body_of(policy) is not module.body
 
 
