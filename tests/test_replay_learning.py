@@ -39,7 +39,10 @@ def test_archer_opens_a_lock_with_fewer_episodes_than_grpo(tmp_path: Path) -> No
     sft.main(["recipes/text/lock_sft.yaml", *eight, stored, f"run.folder={start}"])
     begin = [*eight, f"model.path={start / 'policy'}"]
     whole = ["starts=initial", *(f"~starts.{key}" for key in ("source", "episodes", "pick"))]
-    runs = {"archer": (archer, ["run.steps=24", "evaluation.every=4"]), "grpo": (grpo, ["run.steps=12", *whole])}
+    runs = {
+        "archer": (archer, ["run.steps=24", "evaluation.every=4"]),
+        "grpo": (grpo, ["run.steps=12", "evaluation.every=2", *whole]),
+    }
     opened = {}
     for name, (recipe, words) in runs.items():
         recipe.main([f"recipes/text/lock_{name}.yaml", *begin, *words, f"run.folder={tmp_path / name}"])
