@@ -70,6 +70,34 @@ async def test_log_probs_equal_the_plain_computation(engine: TransformersEngine,
         assert generation.spans == (Span(start=0, end=len(generation.token_ids), version=0),)
 
 
+async def test_new_requests_take_the_place_of_finished_ones(
+    engine: TransformersEngine, model: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Short ones keep coming while one long one runs: they get its neighbours' slots, and nobody's keys are mixed up."""
+    placed: list[int] = []
+    replace = KVRows.replace
+
+    def counted(self: KVRows, rows: Any, other: KVRows, taken: Any) -> bool:
+        done = replace(self, rows, other, taken)
+        placed.extend(rows if done else [])
+        return done
+
+    monkeypatch.setattr(KVRows, "replace", counted)
+
+    async def one(number: int, tokens: int) -> tuple[tuple[int, ...], Generation]:
+        ids = (*prompt(number, 20), *range(3, 43))
+        sampling = Sampling(seed=number, max_tokens=tokens, stop_token_ids=(V - 1,))
+        return ids, await engine.generate(ids, sampling, request_id=f"r{number}")
+
+    async def several(first: int) -> list[tuple[tuple[int, ...], Generation]]:
+        return [await one(first + number, random.Random(first + number).randrange(2, 9)) for number in range(12)]
+
+    long, *short = await asyncio.gather(one(0, 50), *(several(100 * chain) for chain in range(1, 9)))
+    actions = [Sampled.of_generation(ids, generation) for ids, generation in (long, *(e for es in short for e in es))]
+    assert len(set(placed)) > 1, "the case was not met"
+    assert measure_parity(actions, model_logprobs(model, actions)).max_difference < 1e-5
+
+
 async def test_a_seeded_request_does_not_depend_on_its_company(engine: TransformersEngine):
     crowd = dict(await sample(engine, range(30), max_tokens=12))
     for seed in (3, 11, 29):
@@ -279,6 +307,22 @@ def test_kv_rows_keep_their_order_and_their_padding_on_the_left():
     mask, positions = both.extend([1, 1, 1])
     assert mask.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1]]
     assert positions.flatten().tolist() == [1, 3, 1]
+
+
+def test_kv_rows_take_the_place_of_others():
+    rows, new = KVRows.empty(3, 1), KVRows.empty(2, 1)
+    rows.extend([4, 4, 4])
+    rows.layers[0].update(torch.arange(12.0).view(3, 1, 4, 1), torch.zeros(3, 1, 4, 1))
+    new.extend([2, 1])
+    new.layers[0].update(torch.tensor([[20.0, 21], [0, 30]]).view(2, 1, 2, 1), torch.ones(2, 1, 2, 1))
+    assert rows.replace([2, 0], new, [0, 1])
+    assert rows.lengths == [1, 4, 2]
+    keys, values = (getattr(rows.layers[0], side)[:, 0, :, 0].tolist() for side in ("keys", "values"))
+    assert [keys[0][3:], keys[1], keys[2][2:]] == [[30], [4, 5, 6, 7], [20, 21]]
+    assert [values[0][3:], values[1], values[2][2:]] == [[1], [0] * 4, [1, 1]]
+    assert not KVRows.empty(1, 1).replace([0], new, [0]), "longer than the slots"
+    assert not rows.replace([1], new, [1]), "nobody would need half of the slots"
+    assert rows.lengths == [1, 4, 2]
 
 
 def test_version_spans_by_hand():

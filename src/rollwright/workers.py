@@ -7,15 +7,16 @@ wait in its queue; and the interpreter joins the threads of `concurrent.futures`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_Job = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+_Answer = Callable[[Any, BaseException | None], None]
+_Job = tuple[Callable[[], Any], asyncio.AbstractEventLoop, _Answer]
 
 
 class Workers:
@@ -27,7 +28,6 @@ class Workers:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.abandoned = 0
         self._idle: list[_Worker] = []
         self._made = 0
         self._closed = False
@@ -36,15 +36,15 @@ class Workers:
         """The result of `method(*args)`.
 
         Raises:
-            TimeoutError: no answer within `timeout_s`; the thread is abandoned to whatever holds it.
+            TimeoutError: no answer within `timeout_s`; the thread is left to whatever holds it until that lets go.
             Whatever the method raised.
         """
         worker = self._idle.pop() if self._idle else self._new()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        worker.jobs.put((lambda: method(*args), loop, future))
-        future.add_done_callback(lambda done: self._give_back(worker, done))
-        return await asyncio.wait_for(future, timeout_s)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _expire, future)
+        worker.jobs.put((partial(method, *args), loop, partial(self._answered, worker, future, timer)))
+        return await future
 
     def close(self) -> None:
         """Let idle threads end. Abandoned ones end with the process. Idempotent."""
@@ -57,14 +57,22 @@ class Workers:
         self._made += 1
         return _Worker(f"{self.name}-{self._made}")
 
-    def _give_back(self, worker: _Worker, done: asyncio.Future[Any]) -> None:
-        if done.cancelled():  # still busy: should it ever come back, it finds the sign to end
-            self.abandoned += 1
-            worker.jobs.put(None)
-        elif self._closed:
+    def _answered(
+        self,
+        worker: _Worker,
+        future: asyncio.Future[Any],
+        timer: asyncio.TimerHandle | None,
+        result: Any,
+        error: BaseException | None,
+    ) -> None:
+        """In the loop: the thread is free again, even where nobody waits any more."""
+        if self._closed:
             worker.jobs.put(None)
         else:
             self._idle.append(worker)
+        if timer is not None:
+            timer.cancel()
+        _settle(future, result, error)
 
 
 class _Worker:
@@ -76,14 +84,21 @@ class _Worker:
 
     def _run(self) -> None:
         while (job := self.jobs.get()) is not None:
-            call, loop, future = job
+            call, loop, answer = job
             try:
                 result, error = call(), None
             except BaseException as raised:
                 result, error = None, raised
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_settle, future, result, error)
-            del job, call, future, result, error  # an idle thread must not keep the last environment alive
+            try:
+                loop.call_soon_threadsafe(answer, result, error)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
+            del job, call, answer, result, error  # an idle thread must not keep the last environment alive
+
+
+def _expire(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 _ROOM = 32  # tokens of spare room: growing by one token must not copy everything
+_MOST_PADDING = 1.25  # slots over the longest row's: beyond, new rows are no longer put in place of finished ones
 
 
 class SlabLayer(DynamicLayer):
@@ -94,17 +95,37 @@ class KVRows:
 
     def select(self, rows: Sequence[int]) -> KVRows:
         """These rows only (a row may come twice), and no more padding than they need."""
-        return _gather([(self, list(rows))])
+        return gather([(self, list(rows))])
 
     def join(self, other: KVRows) -> KVRows:
         """The rows of both, padded to the longer."""
-        return _gather([(part, list(range(len(part.lengths)))) for part in (self, other)])
+        return gather([(part, list(range(len(part.lengths)))) for part in (self, other)])
+
+    def replace(self, rows: Sequence[int], other: KVRows, taken: Sequence[int]) -> bool:
+        """Put the rows `taken` of another cache into the place of `rows`, without copying the rest.
+
+        Returns:
+            False, and nothing is changed, where they need more slots than there are, or where all rows together need
+            so few of the slots that the padding would cost more than a copy.
+        """
+        lengths = list(self.lengths)
+        for row, source in zip(rows, taken, strict=True):
+            lengths[row] = other.lengths[source]
+        if not max(lengths) <= self.width <= _MOST_PADDING * max(lengths):
+            return False
+        used = min(self.width, other.width)
+        for layer, new in zip(self.layers, other.layers, strict=True):
+            for slab, held in zip(layer.slabs, new.slabs, strict=True):
+                taken_slots = held[list(taken), :, other.width - used : other.width]
+                slab[list(rows), :, self.width - used : self.width] = taken_slots
+        self.lengths = lengths
+        return True
 
 
-def _gather(parts: list[tuple[KVRows, list[int]]]) -> KVRows:
-    """Copy rows of several caches into a new one that is as wide as its longest row."""
+def gather(parts: Sequence[tuple[KVRows, list[int]]], *, spare: float = 0.0) -> KVRows:
+    """Copy rows of several caches into a new one, as wide as its longest row and `spare` times as much padding."""
     lengths = [part.lengths[row] for part, rows in parts for row in rows]
-    width = max(lengths)
+    width = int(max(lengths) * (1 + spare))
     layers = []
     for index in range(len(parts[0][0].layers)):
         held = [(part.layers[index].slabs, part.width, rows) for part, rows in parts]
@@ -117,13 +138,14 @@ def _stack(parts: list[tuple[Tensor, int, list[int]]], width: int) -> Tensor:
     """[sum of rows, heads, width + room, d] out of (slab, its used slots, rows) each."""
     like = parts[0][0]
     count = sum(len(rows) for _, _, rows in parts)
-    # Zeros, not empty: padding is masked, but 0 times a NaN left in memory would still be NaN.
-    slab = like.new_zeros((count, like.shape[1], width + _ROOM, like.shape[3]))
+    slab = like.new_empty((count, like.shape[1], width + _ROOM, like.shape[3]))
     at = 0
     for held, end, rows in parts:
-        used = min(width, end)
+        used, until = min(width, end), at + len(rows)
         taken = held[:, :, end - used : end]
         everything = rows == list(range(held.shape[0]))
-        slab[at : at + len(rows), :, width - used : width] = taken if everything else taken[rows]
-        at += len(rows)
+        # Padding is masked, but 0 times a NaN left in memory would still be NaN.
+        slab[at:until, :, : width - used].zero_()
+        slab[at:until, :, width - used : width] = taken if everything else taken[rows]
+        at = until
     return slab

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from rollwright.errors import EngineFault
 from rollwright.generation.base import Perturb
-from rollwright.generation.kv import KVRows
+from rollwright.generation.kv import KVRows, gather
 from rollwright.generation.sampler import draw
 from rollwright.generation.threaded import Request, ThreadedEngine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_SPARE = 0.1  # padding of a joined cache, so that somewhat longer rows can take the place of finished ones
 _BUCKET_RATIO = 0.7  # a prompt joins a prefill whose longest prompt is at most 1 / 0.7 times as long
 
 
@@ -105,7 +106,7 @@ class TransformersBackend:
 
     def abort(self, request: Request) -> None:
         self.waiting = [row for row in self.waiting if row.request is not request]
-        self.running = [None if row and row.request is request else row for row in self.running]
+        self._release(row for row in self.running if row and row.request is request)
 
     def step(self, version: int) -> list[Request]:
         """Prefill one bucket where there is room for it, else decode one token of every running row."""
@@ -166,13 +167,22 @@ class TransformersBackend:
         gone = {id(request) for request in finished}
         staying = [i for i, row in enumerate(rows) if id(row.request) not in gone]
         if staying:
-            self._join([rows[i] for i in staying], kv.select(index[staying].tolist()))
+            self._join([rows[i] for i in staying], kv, index[staying].tolist())
         return finished
 
-    def _join(self, rows: list[Row], kv: KVRows) -> None:
-        self._compact()
-        self.kv = kv if self.kv is None else self.kv.join(kv)
-        self.running += rows
+    def _join(self, rows: list[Row], kv: KVRows, taken: list[int]) -> None:
+        """Take in rows that have been read; `taken` says which row of `kv` is whose. Finished rows make place."""
+        free = [i for i, row in enumerate(self.running) if row is None][: len(rows)]
+        if self.kv is not None and len(free) == len(rows) and self.kv.replace(free, kv, taken):
+            for slot, row in zip(free, rows, strict=True):
+                self.running[slot] = row
+            return
+        active = [i for i, row in enumerate(self.running) if row]
+        if self.kv is not None and active:
+            self.kv = gather([(self.kv, active), (kv, taken)], spare=_SPARE)
+        else:
+            self.kv = kv if taken == list(range(len(kv.lengths))) else kv.select(taken)
+        self.running = [*(row for row in self.running if row), *rows]
 
     def _decode(self, version: int) -> list[Request]:
         assert self.kv is not None
@@ -184,8 +194,16 @@ class TransformersBackend:
         rows = [row for row in self.running if row]
         finished = self._sample(rows, logits if len(rows) == len(last) else logits[active], version)
         gone = {id(request) for request in finished}
-        self.running = [None if row is None or id(row.request) in gone else row for row in self.running]
+        self._release(row for row in rows if id(row.request) in gone)
         return finished
+
+    def _release(self, rows: Iterable[Row]) -> None:
+        """These rows are done; their keys and values stay until others take the place or the batch is compacted."""
+        for row in list(rows):
+            index = self.running.index(row)
+            self.running[index] = None
+            if self.kv is not None:
+                self.kv.lengths[index] = 0
 
     def _compact(self) -> None:
         """Drop the keys and values of finished rows."""

@@ -254,7 +254,8 @@ class Collector:
                 if not trajectory.stop_reason.is_fault:
                     break
                 self.faults.record(trajectory, attempt=attempt)
-        trajectory = replace(trajectory, retries=attempt)
+        if attempt:
+            trajectory = replace(trajectory, retries=attempt)
         if isinstance(self.actor, RoundsActor):
             self.actor.left()
         self.faults.finished(trajectory)

@@ -231,7 +231,8 @@ class Episode:
         self.status.now("engine.generate")
         before = time.monotonic()
         try:
-            generation = await asyncio.wait_for(act(decision), self.limits.engine_call_s)
+            async with asyncio.timeout(self.limits.engine_call_s):  # `wait_for` would make a task for each action
+                generation = await act(decision)
         except TimeoutError as error:
             raise EngineFault(
                 f"{self.actor.name} gave no answer within {self.limits.engine_call_s:g} s (rollout.engine_call_s)"

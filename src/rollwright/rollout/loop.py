@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import threading
@@ -67,8 +68,11 @@ class LoopThread:
         if self._loop.is_closed() or (self._closed and self._stalled):
             return
         self._closed = True
+        patience_s = 1.0 if self._stalled else 10.0
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result(timeout=patience_s)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=1.0 if self._stalled else 10.0)
+        self._thread.join(timeout=patience_s)
         if not self._thread.is_alive():
             self._loop.close()
 
@@ -101,3 +105,12 @@ class LoopThread:
                 future.set_exception(self._stalled)
             except InvalidStateError:
                 continue
+
+
+async def _end_others() -> None:
+    """Cancel what still runs and let it clean up: a loop that is closed over it would leave it half done."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=5.0)
