@@ -135,7 +135,7 @@ class Archer:
         self.phases = Phases(config.replay, run.store, offline_steps=offline, batch_size=batch)
         heads = {"q": 2, "v": 2}
         self.critic = open_turn_critic(
-            config, run.learner, config.critic, heads, name="critic", polyak=config.algorithm.polyak
+            config, run.learner, run.codec, config.critic, heads, name="critic", polyak=config.algorithm.polyak
         )
         self.fresh = offpolicy.FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
         run.attach(self.critic)

@@ -97,7 +97,8 @@ class DigirlLearner:
         fits = {"v_instruction": config.instruction_critic, "v_step": config.step_critic}
         heads = {"v_instruction": {"v": 1}, "v_step": {"v": 2}}
         self.critics = {
-            name: open_turn_critic(config, run.learner, fit, heads[name], name=name) for name, fit in fits.items()
+            name: open_turn_critic(config, run.learner, run.codec, fit, heads[name], name=name)
+            for name, fit in fits.items()
         }
         for critic in self.critics.values():
             run.attach(critic)

@@ -104,6 +104,7 @@ class Hnpg:
         self.critic = open_turn_critic(
             config,
             run.learner,
+            run.codec,
             config.critic,
             {"q": 1},
             name="critic",

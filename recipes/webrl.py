@@ -110,7 +110,9 @@ class WebrlLearner:
         self.table = replay.TurnTable(*config.replay.stores, run.store, may_be_empty=True)
         vocabulary = offpolicy.vocab_size(run.learner.policy)
         offpolicy.require_vocabulary(self.table, replay.valid_turns(self.table), vocabulary)
-        self.critic = open_turn_critic(config, run.learner, self.fits, {"v": 1 if paper else 2}, name="v_step")
+        self.critic = open_turn_critic(
+            config, run.learner, run.codec, self.fits, {"v": 1 if paper else 2}, name="v_step"
+        )
         self.reference = FixedPolicy(run.learner, temperature=config.rollout.temperature)
         self.phase = PhaseReplay(self.table, self.reference, config.replay, name="webrl")
         for part in (self.critic, self.reference, self.phase):

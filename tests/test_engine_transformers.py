@@ -73,7 +73,7 @@ async def test_log_probs_equal_the_plain_computation(engine: TransformersEngine,
 async def test_new_requests_take_the_place_of_finished_ones(
     engine: TransformersEngine, model: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    """Short ones keep coming while one long one runs: they get its neighbours' slots, and nobody's keys are mixed up."""
+    """Short ones keep coming beside a long one, in slots that others have left, and nobody's keys are mixed up."""
     placed: list[int] = []
     replace = KVRows.replace
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from rollwright.advantages import awr_weights
+from rollwright.critic_body import policy_body
 from rollwright.models import load_policy
 from rollwright.optimisation import OptimiserSettings
 from rollwright.recipes.archer import AlgorithmSettings, Archer, actor_weights, value_losses
@@ -166,7 +167,7 @@ def test_archers_own_loss_brings_a_network_to_the_tabular_solution(divergence: s
     torch.manual_seed(0)
     policy, _ = load_policy(tmp_path, "float32")
     shape = TurnCriticSettings(heads={"q": 2, "v": 2}, width=32, bias=-2.0)
-    critic = ValueLearner(Accelerator(), policy, shape, OptimiserSettings(learning_rate=3e-3), polyak=0.1)
+    critic = ValueLearner(Accelerator(), policy_body(policy), shape, OptimiserSettings(learning_rate=3e-3), polyak=0.1)
     algorithm = AlgorithmSettings(critic=divergence, alpha=0.9, gamma=GAMMA)  # type: ignore[arg-type]
     archer = SimpleNamespace(algorithm=algorithm, critic=critic)
     states, actions = ((5, 6, 7), (5, 6, 8, 9), (11,)), ((12,), (13,))

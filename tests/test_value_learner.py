@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from rollwright.critic_body import policy_body
 from rollwright.errors import ConfigError, NonFiniteUpdate
 from rollwright.models import load_policy
 from rollwright.optimisation import OptimiserSettings
@@ -33,7 +34,9 @@ def learner(folder: Path, *, polyak: float | None = None, rate: float = 3e-3, **
     torch.manual_seed(0)
     policy, _ = load_policy(folder, "float32")
     settings = TurnCriticSettings(**({"heads": {"v": 2, "q": 2}, "width": 32} | shape))  # type: ignore[arg-type]
-    return ValueLearner(Accelerator(), policy, settings, OptimiserSettings(learning_rate=rate), polyak=polyak)
+    return ValueLearner(
+        Accelerator(), policy_body(policy), settings, OptimiserSettings(learning_rate=rate), polyak=polyak
+    )
 
 
 def squared(name: str, targets: Tensor) -> object:
@@ -86,7 +89,7 @@ def test_only_the_trained_head_learns(folder: Path) -> None:
 def test_micro_batches_change_no_gradient(folder: Path) -> None:
     targets = torch.tensor([1.0, -2.0, 0.5])
     whole, cut = learner(folder), learner(folder)
-    cut._token_budget = 4
+    cut._reader.token_budget = 4
     for critic in (whole, cut):
         critic.update(STATES, squared("v", targets))  # type: ignore[arg-type]
     for one, other in zip(whole._fast.module.parameters(), cut._fast.module.parameters(), strict=True):

@@ -61,7 +61,7 @@ def test_two_processes_fit_critics_as_one(alone: Path, sharded: Callable[[int], 
     losses = [row["archer/loss"] for row in expected["rows"]]
     assert len(losses) == 5 and losses[-1] < 0.97 * losses[0], "nothing was learned, so nothing was compared"
     names = [name for name in expected["rows"][0] if name.endswith(("/loss", "/grad_norm"))]
-    assert len(names) == 8  # of three critics and the policy
+    assert len(names) == 12  # of five critics and the policy
     for mine, theirs in zip(found["rows"], expected["rows"], strict=True):
         assert {n: mine[n] for n in names} == pytest.approx({n: theirs[n] for n in names}, rel=TOLERANCE, abs=TOLERANCE)
     assert found["weights"].keys() == expected["weights"].keys()

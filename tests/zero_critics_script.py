@@ -11,12 +11,16 @@ prepare_environment()
 
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
+from transformers import BertConfig, BertModel  # noqa: E402
 
 from rollwright.batching import Segment  # noqa: E402
+from rollwright.critic_body import CriticBody, policy_body  # noqa: E402
 from rollwright.errors import ConfigError  # noqa: E402
+from rollwright.frozen_critic import FrozenValueLearner  # noqa: E402
 from rollwright.learner import Learner  # noqa: E402
 from rollwright.models import with_lora  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
@@ -34,12 +38,29 @@ SHAPES = {
     "archer": ({"q": 2, "v": 2}, 0.3),
     "v_instruction": ({"v": 1}, None),
     "v_step": ({"v": 2}, None),
+    "frozen": ({"v": 2}, 0.3),
+    "encoder": ({"v": 1}, None),
 }
 REINFORCE = PolicyObjective(loss_name="reinforce", correction="none")
 
 
-class Trio:
-    """A policy, ArCHer's critic with its slow copy, and DigiRL's two."""
+def encoder() -> CriticBody:
+    """A tiny one that looks both ways and has ids of its own."""
+    shape: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    shape |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        module = BertModel(BertConfig(vocab_size=VOCAB + 2, **shape), add_pooling_layer=False).eval()
+    return CriticBody(module, lambda ids: (VOCAB, *ids, VOCAB + 1))
+
+
+class Quintet:
+    """A policy, ArCHer's critic with its slow copy, DigiRL's two, one whose body is frozen, and an encoder."""
 
     def __init__(self, lora_rank: int, *, saved: Path | None = None) -> None:
         """Opened, and put back, in the order of a run: the learner's state is loaded before there are critics."""
@@ -49,12 +70,13 @@ class Trio:
         self.learner = Learner(open_accelerator(), policy, learning_rate=1e-3, token_budget=9)
         if saved:
             self.learner.load_state(saved)
-        self.critics = {}
+        self.critics: dict[str, ValueLearner | FrozenValueLearner] = {}
         for name, (heads, polyak) in SHAPES.items():
             torch.manual_seed(1)
-            self.critics[name] = ValueLearner(
+            kind = FrozenValueLearner if name == "frozen" else ValueLearner
+            self.critics[name] = kind(
                 self.learner.accelerator,
-                self.learner.policy,
+                encoder() if name == "encoder" else policy_body(self.learner.policy),
                 TurnCriticSettings(heads=heads, width=16),
                 OptimiserSettings(learning_rate=3e-3),
                 polyak=polyak,
@@ -69,7 +91,7 @@ class Trio:
         states = STATES[: 1 if number % 3 == 2 else 7]
         labels = torch.tensor([float(k % 2) for k in range(len(states))]).numpy()
         metrics = self.bootstrapped(states)
-        for name in ("v_instruction", "v_step"):
+        for name in ("v_instruction", "v_step", "frozen", "encoder"):
             metrics |= fit_outcomes(self.critics[name], "v", states, labels)
         promised = success_probability(self.critics["v_step"], "v", states)
         return metrics | self.learner.update([segment(k, float(p)) for k, p in enumerate(promised)], REINFORCE)
@@ -93,10 +115,13 @@ class Trio:
     def weights(self) -> dict[str, Tensor]:
         named = {f"policy.{name}": tensor.clone() for name, tensor in self.learner.weights()}
         for name, critic in self.critics.items():
-            for key, parameter in critic.module.named_parameters():
+            module = critic.heads if isinstance(critic, FrozenValueLearner) else critic.module
+            for key, parameter in module.named_parameters():
                 with gathered([parameter]):
                     named[f"{name}.fast.{key}"] = parameter.detach().clone()
-        named |= {f"archer.slow.{key}": p.clone() for key, p in self.critics["archer"].slow.named_parameters()}
+        archer = self.critics["archer"]
+        assert isinstance(archer, ValueLearner)
+        named |= {f"archer.slow.{key}": p.clone() for key, p in archer.slow.named_parameters()}
         return named
 
 
@@ -114,7 +139,7 @@ def segment(k: int, promised: float) -> Segment:
 
 def train(folder: Path, *, lora_rank: int, cut: int | None) -> None:
     """Losses, norms and weights of a run; from step `cut` on also of one that was resumed there."""
-    run = Trio(lora_rank)
+    run = Quintet(lora_rank)
     rows = []
     for number in range(STEPS):
         if number == cut:
@@ -123,7 +148,7 @@ def train(folder: Path, *, lora_rank: int, cut: int | None) -> None:
     saved = {"rows": rows, "weights": run.weights()}
     run.learner.accelerator.free_memory()
     if cut is not None:
-        again = Trio(lora_rank, saved=folder)
+        again = Quintet(lora_rank, saved=folder)
         saved["resumed_rows"] = [again.step(number) for number in range(cut, STEPS)]
         saved["resumed_weights"] = again.weights()
         again.learner.accelerator.free_memory()
@@ -144,7 +169,7 @@ def main() -> None:
         train(Path(sys.argv[1]) / "lora", lora_rank=2, cut=None)
         return
     try:
-        Trio(lora_rank=2)
+        Quintet(lora_rank=2)
         raise AssertionError("a critic started from a sharded LoRA policy")
     except ConfigError as error:
         assert "use ZeRO-1 or ZeRO-2" in str(error)

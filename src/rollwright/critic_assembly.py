@@ -9,14 +9,22 @@ from rollwright.precision import resolve_precision
 from rollwright.settings import LoopConfig, TurnCriticFit
 
 if TYPE_CHECKING:
+    from rollwright.codec import ChatCodec
     from rollwright.learner import Learner
-    from rollwright.value_learner import CriticLearner, ValueLearner
+    from rollwright.value_learner import CriticLearner, TurnValues
 
 
 def open_turn_critic(
-    config: LoopConfig, learner: Learner, fit: TurnCriticFit, heads: Mapping[str, int], *, name: str, **more: Any
-) -> ValueLearner:
-    """A critic of whole turns that starts from the policy's weights, in the learner's precision.
+    config: LoopConfig,
+    learner: Learner,
+    codec: ChatCodec,
+    fit: TurnCriticFit,
+    heads: Mapping[str, int],
+    *,
+    name: str,
+    **more: Any,
+) -> TurnValues:
+    """A critic of whole turns, in the learner's precision; its body starts from the policy's, unless told otherwise.
 
     Args:
         heads: name -> how many.
@@ -24,15 +32,19 @@ def open_turn_critic(
     """
     import torch
 
+    from rollwright.critic_body import other_body, policy_body
+    from rollwright.frozen_critic import FrozenValueLearner
     from rollwright.optimisation import OptimiserSettings
     from rollwright.turn_critic import TurnCriticSettings
     from rollwright.value_learner import ValueLearner
 
+    body = other_body(fit.model, codec.tokenizer) if fit.model else policy_body(learner.policy)
     torch.manual_seed(config.run.seed)
     shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=more.get("bias", 0.0))
-    return ValueLearner(
+    kind = FrozenValueLearner if fit.frozen else ValueLearner
+    return kind(
         learner.accelerator,
-        learner.policy,
+        body,
         shape,
         OptimiserSettings(learning_rate=fit.learning_rate, max_grad_norm=fit.max_grad_norm),
         polyak=more.get("polyak"),

@@ -21,7 +21,7 @@ from rollwright.records import TokenLoss, TokenRecord
 from rollwright.replay import Transition, TurnTable
 from rollwright.scoring import causal_lm
 from rollwright.segments import segment_count, segment_mean
-from rollwright.value_learner import ReadingLoss, Readings, ValueLearner
+from rollwright.value_learner import ReadingLoss, Readings, TurnValues
 from rollwright.values import outcome_loss, td_target
 
 Array = NDArray[Any]
@@ -258,7 +258,7 @@ def instruction_prompts(table: TurnTable, trajectories: Array) -> list[tuple[int
     return [table.prompt_ids(int(table.trajectories["first_turn"][s])) for s in trajectories]
 
 
-def fit_outcomes(critic: ValueLearner, head: str, prompts: Sequence[Sequence[int]], labels: Array) -> dict[str, float]:
+def fit_outcomes(critic: TurnValues, head: str, prompts: Sequence[Sequence[int]], labels: Array) -> dict[str, float]:
     """One step of cross-entropy of every head against 0/1 labels, one per prompt (DigiRL eq. 4.5 and 4.6)."""
     return critic.update(prompts, _outcome_loss(head, torch.as_tensor(labels, dtype=torch.float32)))
 
@@ -271,7 +271,7 @@ def _outcome_loss(head: str, labels: Tensor) -> ReadingLoss:
     return loss
 
 
-def success_probability(critic: ValueLearner, head: str, prompts: Sequence[Sequence[int]]) -> Tensor:
+def success_probability(critic: TurnValues, head: str, prompts: Sequence[Sequence[int]]) -> Tensor:
     """[N] the smallest head's probability of success at each prompt; no prompt, no number."""
     if not prompts:
         return torch.zeros(0)
@@ -292,7 +292,7 @@ class OutcomeSteps:
     ends: Tensor
 
 
-def outcome_steps(critic: ValueLearner, head: str, table: TurnTable, turns: Array, labels: Array) -> OutcomeSteps:
+def outcome_steps(critic: TurnValues, head: str, table: TurnTable, turns: Array, labels: Array) -> OutcomeSteps:
     """The values along the trajectories that these turns make up.
 
     Args:

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rollwright.batching import PackedBatch, Segment
-from rollwright.scoring import body_hidden, causal_lm
-from rollwright.weights import copied_body
+from rollwright.critic_body import CriticBody, hidden_at_ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,33 +36,34 @@ class TurnCriticSettings:
             raise ValueError(f"a turn critic needs at least one head of each name, got {dict(self.heads)}")
 
 
+class ValueHeads(nn.ModuleDict):
+    """Named ensembles of value heads. Every head begins by predicting `bias` everywhere: its last layer is zero."""
+
+    def __init__(self, width: int, settings: TurnCriticSettings) -> None:
+        counts = settings.heads.items()
+        super().__init__({name: nn.ModuleList(_head(width, settings) for _ in range(n)) for name, n in counts})
+
+    def forward(self, hidden: Tensor) -> dict[str, Tensor]:
+        """[U, d] hidden states -> name -> [heads, U] float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return {name: torch.stack([head(hidden)[:, 0] for head in heads]) for name, heads in self._named()}
+
+    def _named(self) -> list[tuple[str, nn.ModuleList]]:
+        return [(name, heads) for name, heads in self.items() if isinstance(heads, nn.ModuleList)]
+
+
 class TurnCritic(nn.Module):
-    """A transformer body of its own, started from the policy's weights, and named ensembles of value heads.
+    """A transformer body of its own, and named ensembles of value heads."""
 
-    Every head begins by predicting `bias` everywhere: its last layer is zero.
-    """
-
-    def __init__(self, policy: nn.Module, settings: TurnCriticSettings) -> None:
+    def __init__(self, body: CriticBody, settings: TurnCriticSettings) -> None:
         super().__init__()
-        width = causal_lm(policy).config.get_text_config().hidden_size
-        self.body = copied_body(policy)
-        self.heads = nn.ModuleDict(
-            {name: nn.ModuleList(_head(width, settings) for _ in range(n)) for name, n in settings.heads.items()}
-        )
+        self.body, self._foreign = body.module, body.foreign
+        self.heads = ValueHeads(body.width, settings)
 
     def forward(self, packed: PackedBatch) -> dict[str, Tensor]:
         """Name -> [heads, N] float32 values at the end of each of the micro-batch's N sequences (see `reading`)."""
-        hidden = body_hidden(self.body, packed)
-        hidden = hidden.reshape(-1, hidden.shape[-1])[packed.gather]
-        # Values are regressed in full precision: bfloat16 has no room between 0.990 and 0.994.
-        with torch.autocast(hidden.device.type, enabled=False):
-            hidden = hidden.float()
-            return {
-                name: torch.stack([head(hidden)[packed.slots, 0] for head in heads]) for name, heads in self._named()
-            }
-
-    def _named(self) -> list[tuple[str, nn.ModuleList]]:
-        return [(name, heads) for name, heads in self.heads.items() if isinstance(heads, nn.ModuleList)]
+        values = self.heads(hidden_at_ends(self.body, packed, foreign=self._foreign))
+        return {name: rows[:, packed.slots] for name, rows in values.items()}
 
 
 def _head(width: int, settings: TurnCriticSettings) -> nn.Sequential:
@@ -96,3 +96,8 @@ def reading(ids: Sequence[int], *, owner: int) -> Segment:
         advantages=(0.0,),
         sequence=owner,
     )
+
+
+def readings(sequences: Sequence[Sequence[int]]) -> list[Segment]:
+    """One `reading` per sequence."""
+    return [reading(ids, owner=place) for place, ids in enumerate(sequences)]

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rollwright.batching import Layout, PackedBatch, Segment, pack
+from rollwright.batching import Layout, Segment
+from rollwright.critic_body import CriticBody
 from rollwright.errors import ConfigError
 from rollwright.optimisation import Averages, Optimisation, OptimiserSettings, WholeOptimisation, require_finite
-from rollwright.prefix_tree import CostModel
+from rollwright.packed_reader import PackedReader, places_of
 from rollwright.ranks import Ranks, Share, share
-from rollwright.tree_attention import pays_on
-from rollwright.turn_critic import TurnCritic, TurnCriticSettings, reading
+from rollwright.turn_critic import TurnCritic, TurnCriticSettings, readings
 from rollwright.values import polyak_update
 from rollwright.weights import gathered
 from rollwright.zero import ZeroOptimisation, zero_stage
@@ -28,6 +28,22 @@ Readings = Mapping[str, Tensor]
 
 ReadingLoss = Callable[[Readings, Tensor], Tensor]
 """(values of n action tokens with gradient, their places [n] in the flat order) -> one loss per token [n]."""
+
+
+class TurnValues(Protocol):
+    """A critic of whole states and actions, whatever of it learns."""
+
+    def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
+        """Values at the end of every sequence. -> name of the head -> [heads, N] float32 on the CPU."""
+
+    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
+        """One optimiser step on the mean loss over all sequences. -> `<name>/loss` and `<name>/grad_norm`."""
+
+    def save_state(self, folder: Path) -> None:
+        """Write what a checkpoint needs."""
+
+    def load_state(self, folder: Path) -> None:
+        """Continue from it."""
 
 
 class CriticLearner:
@@ -57,9 +73,10 @@ class CriticLearner:
         name: str = "critic",
     ) -> None:
         self.accelerator, self.ranks, self.name, self.step = accelerator, Ranks(accelerator), name, 0
-        self._token_budget, self._layout, self._polyak = token_budget, layout, polyak
-        self._zero_stage = zero_stage(accelerator)
-        self._autocast_dtype = autocast_dtype
+        self._polyak, self._zero_stage = polyak, zero_stage(accelerator)
+        self._reader = PackedReader(
+            accelerator, token_budget=token_budget, layout=layout, autocast_dtype=autocast_dtype
+        )
         self._slow = None
         if polyak is not None:
             self._slow = copy.deepcopy(critic).requires_grad_(False).eval().to(accelerator.device)
@@ -71,7 +88,7 @@ class CriticLearner:
         if not self._zero_stage:
             return WholeOptimisation(self.accelerator, critic, settings, name=self.name)
         return ZeroOptimisation(
-            self.accelerator, critic, settings, name=self.name, autocast_dtype=self._autocast_dtype, apart=True
+            self.accelerator, critic, settings, name=self.name, autocast_dtype=self._reader.autocast_dtype, apart=True
         )
 
     @property
@@ -101,30 +118,7 @@ class CriticLearner:
             ConfigError: there is no slow copy.
         """
         module = self.slow if slow else self._fast.prepared
-        mine = share(segments, rank=self.ranks.index, count=self.ranks.count)
-        packs = self._pack(mine.segments)
-        columns: dict[str, Tensor] = {}
-        for number in range(max(self.ranks.gather(len(packs)))):  # sharded layers are gathered by all ranks together
-            packed = packs[number % len(packs)]
-            with self._autocast(slow=slow):
-                values = module(packed)
-            for name, rows in values.items():
-                total = sum(len(segment.action_ids) for segment in mine.segments)
-                whole = columns.setdefault(name, torch.zeros(len(rows), total))
-                whole[:, packed.entries.cpu()] = rows.float().cpu()
-        return self._collect(columns, segments, mine)
-
-    def _collect(self, columns: dict[str, Tensor], segments: Sequence[Segment], mine: Share) -> dict[str, Tensor]:
-        """The columns of all ranks in the flat order of the whole batch."""
-        if self.ranks.count == 1:
-            return columns
-        places = _places(segments, mine)
-        total = sum(len(segment.action_ids) for segment in segments)
-        result = {name: torch.zeros(len(rows), total) for name, rows in columns.items()}
-        for where, part in self.ranks.gather((places, columns)):
-            for name, rows in part.items():
-                result[name][:, where] = rows[:, : len(where)]  # a stand-in's columns belong nowhere
-        return result
+        return self._reader.read(module, segments, autocast=self._casts(slow=slow))
 
     def update_tokens(self, segments: Sequence[Segment], loss: ReadingLoss) -> dict[str, float]:
         """One optimiser step on the mean loss over all action tokens; then the slow copy follows.
@@ -143,7 +137,7 @@ class CriticLearner:
         self._fast.begin(self.step)
         self._fast.prepared.train(True)
         try:
-            self._backward(mine, _places(segments, mine), total, loss, averages)
+            self._backward(mine, places_of(segments, mine), total, loss, averages)
             self._fast.clip(self.step)
             norm = self._fast.move(self.step)
         except BaseException:
@@ -157,14 +151,14 @@ class CriticLearner:
 
     def _backward(self, mine: Share, places: Tensor, total: int, loss: ReadingLoss, averages: Averages) -> None:
         """Add up the gradient of this rank's tokens; ranks with less to do go along with nothing."""
-        packs = self._pack(mine.segments)
+        packs = self._reader.pack(mine.segments)
         rounds, idle = max(self.ranks.gather(len(packs))), not mine.indices
         places = torch.zeros(len(mine.segments[0].action_ids), dtype=torch.long) if idle else places
         places = places.to(self.accelerator.device)
         for number in range(rounds):
             packed, counts = packs[number % len(packs)], not idle and number < len(packs)
             with self._fast.accumulating(number == rounds - 1):
-                with self._autocast():
+                with self._reader.autocast() if self._casts() else nullcontext():
                     values = self._fast.prepared(packed)
                 losses = loss(values, places[packed.entries])
                 # Every head takes part in the graph, the unused ones with 0: distributed training waits for all.
@@ -181,15 +175,8 @@ class CriticLearner:
             with gathered([source]):
                 polyak_update([target], [source], tau=self._polyak)
 
-    def _pack(self, segments: Sequence[Segment]) -> list[PackedBatch]:
-        costs = CostModel(dense=not pays_on(self.accelerator.device))
-        packs = pack(segments, token_budget=self._token_budget, layout=self._layout, costs=costs)
-        return [packed.to(self.accelerator.device) for packed in packs]
-
-    def _autocast(self, *, slow: bool = False) -> AbstractContextManager[object]:
-        if self._autocast_dtype is None or (self._zero_stage and not slow):  # DeepSpeed's engines have theirs inside
-            return nullcontext()
-        return torch.autocast(self.accelerator.device.type, dtype=self._autocast_dtype)
+    def _casts(self, *, slow: bool = False) -> bool:
+        return slow or not self._zero_stage  # DeepSpeed's engines have their precision inside
 
     def save_state(self, folder: Path) -> None:
         """Fast and slow weights, optimiser and step count, in `<name>.pt`.
@@ -222,7 +209,7 @@ class ValueLearner(CriticLearner):
     """A critic of whole states and actions (see `turn_critic`): sequences of ids in, values at their last token out.
 
     Args:
-        policy: the model whose body the critic starts from; it is copied, never trained here.
+        body: what it reads with, trained with the heads.
         settings: which heads.
         more: as for `CriticLearner`.
     """
@@ -230,12 +217,14 @@ class ValueLearner(CriticLearner):
     def __init__(
         self,
         accelerator: Accelerator,
-        policy: nn.Module,
+        body: CriticBody,
         settings: TurnCriticSettings,
         optimiser: OptimiserSettings,
         **more: Any,
     ) -> None:
-        super().__init__(accelerator, TurnCritic(policy, settings), optimiser, **more)
+        self.body = body
+        apart = {"layout": "padded"} if body.foreign else {}
+        super().__init__(accelerator, TurnCritic(body, settings), optimiser, **more | apart)
 
     def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
         """Values at the end of every sequence. -> name of the head -> [heads, N] float32 on the CPU.
@@ -244,23 +233,10 @@ class ValueLearner(CriticLearner):
             ConfigError: there is no slow copy. ValueError: an empty sequence.
         """
         distinct: dict[tuple[int, ...], int] = {}
-        places = [distinct.setdefault(tuple(ids), len(distinct)) for ids in sequences]
+        places = [distinct.setdefault(ids, len(distinct)) for ids in self.body.own_ids(sequences)]
         values = self.read_tokens(readings(list(distinct)), slow=slow)
         return {name: rows[:, places] for name, rows in values.items()}
 
     def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
         """One optimiser step on the mean loss over all sequences; places are their numbers. See `update_tokens`."""
-        return self.update_tokens(readings(sequences), loss)
-
-
-def readings(sequences: Sequence[Sequence[int]]) -> list[Segment]:
-    """One `reading` per sequence."""
-    return [reading(ids, owner=place) for place, ids in enumerate(sequences)]
-
-
-def _places(segments: Sequence[Segment], mine: Share) -> Tensor:
-    """[n] places of this rank's action tokens in the flat order of the whole batch."""
-    lengths = torch.tensor([len(segment.action_ids) for segment in segments])
-    starts = lengths.cumsum(0) - lengths
-    parts = [torch.arange(int(starts[i]), int(starts[i] + lengths[i])) for i in mine.indices]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
+        return self.update_tokens(readings(self.body.own_ids(sequences)), loss)

@@ -1,0 +1,193 @@
+"""What turn-level critics read with: a frozen body is read once and learns the same heads; an encoder of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel, T5Config, T5Model
+
+from rollwright.batching import PackedBatch
+from rollwright.critic_body import CriticBody, other_body, policy_body
+from rollwright.errors import ConfigError, NonFiniteUpdate
+from rollwright.frozen_critic import FrozenValueLearner
+from rollwright.models import load_policy
+from rollwright.optimisation import OptimiserSettings
+from rollwright.tiny import make_tiny_model
+from rollwright.turn_critic import TurnCriticSettings
+from rollwright.value_learner import Readings, ValueLearner
+
+TEXTS = ("open the red door", "open the blue door and wait", "close it")
+SETTINGS = OptimiserSettings(learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(path, texts=list(TEXTS), hidden=32, layers=2, context_length=64, seed=0)
+    return path
+
+
+@pytest.fixture(scope="module")
+def states(folder: Path) -> list[tuple[int, ...]]:
+    tokenizer = load_policy(folder)[1]
+    return [tuple(tokenizer(text)["input_ids"]) for text in TEXTS]
+
+
+def learner(kind: Any, body: CriticBody, **more: Any) -> Any:
+    torch.manual_seed(0)
+    shape = TurnCriticSettings(heads={"v": 2, "q": 2}, width=16)
+    return kind(Accelerator(), body, shape, SETTINGS, **({"polyak": 0.3} | more))
+
+
+def towards(targets: Tensor) -> Any:
+    def loss(values: Readings, places: Tensor) -> Tensor:
+        return sum((values[name] - targets[places]).square().sum(dim=0) for name in ("v", "q"))  # type: ignore[return-value]
+
+    return loss
+
+
+def plain(folder: Path) -> CriticBody:
+    torch.manual_seed(7)
+    body = policy_body(load_policy(folder)[0])
+    with torch.no_grad():
+        for parameter in body.module.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return body
+
+
+class Counted(FrozenValueLearner):
+    """Knows how many sequences its body has read."""
+
+    reads = 0
+
+    def _compute(self, packed: PackedBatch) -> dict[str, Tensor]:
+        self.reads += len(packed.slots)
+        return super()._compute(packed)
+
+
+def test_frozen_heads_learn_what_they_learn_on_a_body_that_is_held_still(folder: Path, states: Any) -> None:
+    still = plain(folder)
+    still.module.requires_grad_(False)
+    whole, frozen = learner(ValueLearner, still), learner(Counted, plain(folder))
+    targets = torch.tensor([1.0, -2.0, 0.5])
+    for _ in range(20):
+        expected, found = (critic.update(states, towards(targets)) for critic in (whole, frozen))
+        assert found == pytest.approx(expected, rel=1e-4)
+    for slow in (False, True):
+        expected, found = (critic.read(states, slow=slow) for critic in (whole, frozen))
+        for name in ("v", "q"):
+            torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-4)
+    assert not torch.allclose(frozen.read(states)["v"], frozen.read(states, slow=True)["v"], atol=1e-3)
+    assert frozen.reads == 3, "each sequence is read once"
+
+
+def test_a_frozen_critic_learns_and_its_body_does_not(folder: Path, states: Any) -> None:
+    body = plain(folder)
+    before = [p.clone() for p in body.module.parameters()]
+    critic, targets = learner(FrozenValueLearner, body), torch.tensor([1.0, -2.0, 0.5])
+    for _ in range(300):
+        critic.update(states, towards(targets))
+    assert (critic.read(states)["v"] - targets).abs().max() < 0.1
+    assert all(torch.equal(*pair) for pair in zip(before, body.module.parameters(), strict=True))
+
+
+def test_a_resumed_frozen_critic_goes_on_bit_for_bit(folder: Path, states: Any, tmp_path: Path) -> None:
+    critic, targets = learner(FrozenValueLearner, plain(folder)), torch.tensor([1.0, -2.0, 0.5])
+    critic.update(states[:1], towards(targets))
+    critic.update(states[:2], towards(targets))  # the second is read beside none, later it would be beside others
+    critic.save_state(tmp_path)
+    again = learner(Counted, plain(folder))
+    again.load_state(tmp_path)
+    assert again.update(states, towards(targets)) == critic.update(states, towards(targets))
+    assert torch.equal(again.read(states, slow=True)["q"], critic.read(states, slow=True)["q"])
+    assert (again.step, again.reads) == (3, 1), "what was known is known again"
+
+
+def test_the_oldest_states_are_forgotten(folder: Path, states: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollwright.frozen_critic._MOST_BYTES", 2 * 4 * 32)
+    critic = learner(Counted, plain(folder))
+    values = critic.read(states)["v"]
+    assert len(critic._hidden) == 2
+    torch.testing.assert_close(critic.read(states)["v"], values)
+    assert critic.reads == 4
+
+
+def test_bad_numbers_and_a_missing_copy_are_errors(folder: Path, states: Any) -> None:
+    critic = learner(FrozenValueLearner, plain(folder), polyak=None)
+    before = critic.read(states)["v"]
+    with pytest.raises(NonFiniteUpdate):
+        critic.update(states, towards(torch.tensor([1.0, float("nan"), 0.0])))
+    assert torch.equal(critic.read(states)["v"], before)
+    with pytest.raises(ConfigError, match="no slow copy"):
+        critic.read(states, slow=True)
+    with pytest.raises(ValueError, match="empty"):
+        critic.read([()])
+
+
+def saved_encoder(folder: Path, tokenizer: Any, kind: str, positions: int = 12) -> Path:
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    shape |= {"vocab_size": len(tokenizer), "max_position_embeddings": positions}
+    torch.manual_seed(5)
+    if kind == "roberta":
+        model: Any = RobertaModel(RobertaConfig(**shape, pad_token_id=1))
+    elif kind == "bert":
+        model = BertModel(BertConfig(**shape))
+    else:
+        model = T5Model(T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@torch.no_grad()
+def test_an_encoder_reads_each_sequence_as_if_it_were_alone(
+    folder: Path, states: Any, tmp_path: Path, kind: str
+) -> None:
+    tokenizer = load_policy(folder)[1]
+    body = other_body(saved_encoder(tmp_path, tokenizer, kind), tokenizer)
+    own = body.own_ids(states)
+    assert body.foreign and len({len(ids) for ids in own}) > 1, "rows of one length need no mask"
+    critic = learner(FrozenValueLearner, body)
+    found = critic._states(states)
+    for ids, state in zip(own, found, strict=True):
+        alone = body.module(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        torch.testing.assert_close(state, alone, rtol=0, atol=1e-5)
+
+
+def test_a_long_sequence_keeps_its_end(folder: Path, tmp_path: Path) -> None:
+    tokenizer = load_policy(folder)[1]
+    body = other_body(saved_encoder(tmp_path, tokenizer, "roberta", positions=12), tokenizer)
+    long = tuple(tokenizer("open the red door and the blue door and wait " * 9)["input_ids"])
+    (own,) = body.own_ids([long])
+    assert len(own) == 10, "RoBERTa's positions begin behind its padding id"
+    assert tokenizer.decode(long).strip().endswith(tokenizer.decode(own).strip())
+    learner(ValueLearner, body).read([long])
+
+
+def test_an_encoder_is_trained_with_its_heads(folder: Path, states: Any, tmp_path: Path) -> None:
+    tokenizer = load_policy(folder)[1]
+    body = other_body(saved_encoder(tmp_path, tokenizer, "bert"), tokenizer)
+    before = [p.clone() for p in body.module.parameters()]
+    critic, targets = learner(ValueLearner, body), torch.tensor([1.0, -2.0, 0.5])
+    assert body.module.config.hidden_dropout_prob == 0 and body.module.pooler is None
+    for _ in range(150):
+        critic.update(states, towards(targets))
+    assert (critic.read(states)["v"] - targets).abs().max() < 0.1
+    moved = [not torch.equal(*pair) for pair in zip(before, body.module.parameters(), strict=True)]
+    assert sum(moved) > len(moved) - 3, "only embeddings of what never came may stay"
+
+
+def test_a_model_that_cannot_be_read_with_is_an_error(folder: Path, tmp_path: Path) -> None:
+    tokenizer = load_policy(folder)[1]
+    with pytest.raises(ConfigError, match="no model folder"):
+        other_body(tmp_path / "nowhere", tokenizer)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        other_body(tmp_path, tokenizer)
+    with pytest.raises(ConfigError, match="encoder and decoder"):
+        other_body(saved_encoder(tmp_path / "t5", tokenizer, "t5"), tokenizer)
