@@ -208,8 +208,10 @@ def train(folder: Path, *words: str) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["model", "head"])
-def test_a_killed_run_ends_as_the_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize("words", [["baseline.kind=model"], ["baseline.kind=head", "critic.frozen=true"]])
+def test_a_killed_run_ends_as_the_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
     """Death in step 2, after its critic was fitted. Weights, optimisers and metrics are those of the whole run."""
 
     class Killed(Exception):
@@ -222,12 +224,12 @@ def test_a_killed_run_ends_as_the_undisturbed_one(tmp_path: Path, monkeypatch: p
             raise Killed
         return improve(self)
 
-    rows = train(tmp_path / "whole", f"baseline.kind={kind}")
+    rows = train(tmp_path / "whole", *words)
     with monkeypatch.context() as patch:
         patch.setattr(recipe.Archer, "improve_actor", die)
         with pytest.raises(Killed):
-            train(tmp_path / "killed", f"baseline.kind={kind}")
-    assert train(tmp_path / "killed", f"baseline.kind={kind}") == rows
+            train(tmp_path / "killed", *words)
+    assert train(tmp_path / "killed", *words) == rows
     assert len(rows) == 3 and all(row["baseline/loss"] > 0 and row["critic/loss"] > 0 for row in rows)
     assert all(row["archer/residual_ratio"] != 1 for row in rows), "the second update's baseline is trained"
     one, two = (load_file(tmp_path / name / "policy" / "model.safetensors") for name in ("whole", "killed"))

@@ -17,6 +17,7 @@ from rollwright.errors import ConfigError, NonFiniteUpdate
 from rollwright.frozen_critic import FrozenValueLearner
 from rollwright.models import load_policy
 from rollwright.optimisation import OptimiserSettings
+from rollwright.recipes import digirl
 from rollwright.tiny import make_tiny_model
 from rollwright.turn_critic import TurnCriticSettings
 from rollwright.value_learner import Readings, ValueLearner
@@ -191,3 +192,32 @@ def test_a_model_that_cannot_be_read_with_is_an_error(folder: Path, tmp_path: Pa
         other_body(tmp_path, tokenizer)
     with pytest.raises(ConfigError, match="encoder and decoder"):
         other_body(saved_encoder(tmp_path / "t5", tokenizer, "t5"), tokenizer)
+
+
+SMALL = [
+    "recipes/text/maze_digirl.yaml",
+    "model.path=tiny",
+    "model.tiny_hidden=32",
+    "model.tiny_layers=1",
+    "algorithm.actor=awr",
+    "~algorithm.top_frac",
+    "rollout.groups_per_step=3",
+    "rollout.max_turns=4",
+    "run.steps=2",
+    "evaluation.seeds_per_task=1",
+    "evaluation.max_turns=2",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("at_root")
+def test_a_recipe_reads_with_what_it_is_told_to(folder: Path, tmp_path: Path) -> None:
+    encoder = saved_encoder(tmp_path / "bert", load_policy(folder)[1], "bert", positions=64)
+    bodies = [f"step_critic.model={encoder}", "instruction_critic.frozen=true"]
+    digirl.main([*SMALL, *bodies, f"run.folder={tmp_path / 'run'}"])
+    (last,) = sorted((tmp_path / "run" / "checkpoints").glob("step_*"))[-1:]
+    saved = {name: torch.load(last / f"{name}.pt", weights_only=True) for name in ("v_step", "v_instruction")}
+    assert "body.encoder.layer.0.output.dense.weight" in saved["v_step"]["fast"]["weights"]
+    assert len(saved["v_instruction"]["hidden"]) > 0 and saved["v_instruction"]["step"] > 0
+    with pytest.raises(ConfigError, match="no model folder"):
+        digirl.main([*SMALL, f"step_critic.model={tmp_path / 'nowhere'}", f"run.folder={tmp_path / 'wrong'}"])

@@ -10,6 +10,7 @@ from rollwright.settings import LoopConfig, TurnCriticFit
 
 if TYPE_CHECKING:
     from rollwright.codec import ChatCodec
+    from rollwright.critic_body import CriticBody
     from rollwright.learner import Learner
     from rollwright.value_learner import CriticLearner, TurnValues
 
@@ -32,13 +33,12 @@ def open_turn_critic(
     """
     import torch
 
-    from rollwright.critic_body import other_body, policy_body
     from rollwright.frozen_critic import FrozenValueLearner
     from rollwright.optimisation import OptimiserSettings
     from rollwright.turn_critic import TurnCriticSettings
     from rollwright.value_learner import ValueLearner
 
-    body = other_body(fit.model, codec.tokenizer) if fit.model else policy_body(learner.policy)
+    body = _body_of(fit, learner, codec)
     torch.manual_seed(config.run.seed)
     shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=more.get("bias", 0.0))
     kind = FrozenValueLearner if fit.frozen else ValueLearner
@@ -51,6 +51,16 @@ def open_turn_critic(
         **_packing_of(config),
         name=name,
     )
+
+
+def _body_of(fit: TurnCriticFit, learner: Learner, codec: ChatCodec) -> CriticBody:
+    from rollwright.critic_body import other_body, policy_body
+    from rollwright.models import load_model
+
+    if fit.model:
+        return other_body(fit.model, codec.tokenizer)
+    # A frozen body is in no checkpoint, and the policy of a run that goes on is not the one that it began with.
+    return policy_body(load_model(codec.tokenizer.name_or_path) if fit.frozen else learner.policy)
 
 
 def open_vocabulary_critic(

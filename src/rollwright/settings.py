@@ -181,7 +181,7 @@ class TurnCriticFit(Config):
     model: str = Field(
         "", description="Folder or hub name of another transformer to read with, such as RoBERTa; empty: the policy's."
     )
-    frozen: bool = Field(False, description="Only the heads learn; every state is then read once (for slow machines).")
+    frozen: bool = Field(False, description="Only heads learn, on the model the run began with; a state is read once.")
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
     updates: int = Field(5, ge=0, description="Optimiser steps for one step of the run.")
