@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import math
 import struct
+import subprocess
+import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -201,3 +205,25 @@ class TestInTheBox:
             assert list(threads.map(judge, range(24))) == [f"{i}\n" for i in range(24)]
         assert most == 3 == len(seen) == sum(box.started for box in seen)
         pool.close()
+
+
+KILLED = """
+import os, signal
+from rollwright.envs.code.sandbox import box
+print(box.support_folder(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_the_killed_leave_behind_is_cleared_up_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=False)
+    left, alive = Path(done.stdout.strip()), tmp_path / "rollwright-box-alive"
+    assert left.parent == tmp_path and left.is_dir(), done.stderr
+    alive.mkdir()
+    box._own(alive)
+    box.clear_up_after_the_dead()
+    assert alive.exists() and not left.exists()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from rollwright.batching import Segment
 from rollwright.errors import ConfigError
 from rollwright.ranks import Ranks, go_on_alone, open_accelerator, share
+from rollwright.rollout.spread import SpreadCollector
 from rollwright.zero import check_checkpoint
 
 CONFIGS = Path(__file__).resolve().parent.parent / "accelerate_configs"
@@ -93,6 +95,15 @@ def test_one_process_keeps_its_batch_as_it_is() -> None:
     ranks = Ranks(open_accelerator())
     assert ranks.spread([3, 4], lambda items: [2 * i for i in items]) == [6, 8]
     assert (ranks.gather(7), ranks.of_first(8), ranks.first, ranks.count) == ([7], 8, True, 1)
+
+
+@pytest.mark.parametrize(("players", "expected"), [("each", [3, 2, 2]), ("first", [7, 0, 0])])
+def test_a_progress_bar_counts_what_its_rank_plays(players: str, expected: list[int]) -> None:
+    collector, found = object.__new__(SpreadCollector), []
+    for rank in range(3):
+        vars(collector).update(_ranks=SimpleNamespace(index=rank, count=3, first=rank == 0), _players=players)
+        found.append(collector.played_here(7))
+    assert found == expected
 
 
 def test_of_several_processes_one_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,7 +239,7 @@ def judge(
     """Evaluate the collector's policy on held-out start states, with a progress bar."""
     from rollwright.evaluation import evaluate
 
-    total = len(tasks) * settings.seeds_per_task * settings.attempts
+    total = collector.played_here(len(tasks) * settings.seeds_per_task * settings.attempts)
     with Progress(f"evaluation {name}: episodes", total=total) as bar:
         return evaluate(
             lambda requests: collector.play(requests, progress=lambda _: bar.advance()),

@@ -106,7 +106,7 @@ class Training(RunParts):
 
     def _play(self, what: str, groups: int, take: Callable[[], list[Group]]) -> list[Group]:
         rollout = self.config.rollout  # running ahead, episodes of later steps end here too: no total is known
-        total = None if rollout.max_staleness else groups * rollout.group_size
+        total = None if rollout.max_staleness else self.collector.played_here(groups) * rollout.group_size
         bar = Progress(what, total=total)
         with self.clock.timed("time/collect_s"), bar, self.pipeline.ahead.watched(lambda _: bar.advance()):
             return take()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import fcntl
 import functools
 import importlib.util
 import itertools
@@ -25,6 +27,7 @@ INSIDE = "/box"
 """Where the box sees the files of this package that run in it."""
 _GUESTS = ("zygote.py", "guest.py", "plain.py", "remote.py")
 _PYTEST = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
+_PREFIX, _IN_USE = "rollwright-box-", "in_use"
 _FIRST_UID = 700_000_000
 _counter = itertools.count()
 
@@ -149,10 +152,28 @@ def _bwrap_version() -> tuple[int, ...]:
     return tuple(int(part) for part in said.split()[-1].split(".") if part.isdigit()) if said.split() else (0,)
 
 
+def _own(folder: Path) -> None:
+    """Mark a folder as that of a running process: the lock is gone with the last of those that hold it open."""
+    mark = folder / "being_locked"
+    held = os.open(mark, os.O_CREAT | os.O_RDWR)  # never closed
+    fcntl.flock(held, fcntl.LOCK_EX)
+    mark.rename(folder / _IN_USE)
+
+
+def clear_up_after_the_dead() -> None:
+    """Remove the folders of processes that were killed: they could not do it themselves."""
+    for mark in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_IN_USE}"):
+        with contextlib.suppress(OSError), mark.open("rb") as file:  # another user's, or somebody still holds it
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(mark.parent, ignore_errors=True)
+
+
 @functools.cache
 def support_folder() -> Path:
     """A folder that any user can read: the modules that run inside, the filter, pytest where it is installed."""
-    folder = Path(tempfile.mkdtemp(prefix="rollwright-box-"))
+    clear_up_after_the_dead()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    _own(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # The same dotted names as outside; without the packages' own __init__ files, which would import the host's half.
     package = folder / "rollwright" / "envs" / "code" / "sandbox"

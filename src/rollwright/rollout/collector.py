@@ -93,6 +93,10 @@ class Collector:
         self._plays: set[asyncio.Task[Any]] = set()
         self.occupancy = Occupancy()
 
+    def played_here(self, count: int) -> int:
+        """How many of so many requests this process plays, for a progress bar: all of them."""
+        return count
+
     def collect(self, requests: Sequence[GroupRequest], progress: Progress | None = None) -> list[Group]:
         """All groups, in the order asked for; their episodes run and finish in any order."""
         return self._loop.run(self._collect(requests, progress))

@@ -27,6 +27,12 @@ class SpreadCollector(Collector):
         super().__init__(*positional, **settings)
         self._ranks, self._players = ranks, players
 
+    def played_here(self, count: int) -> int:
+        """How many of so many requests this rank plays."""
+        if self._players == "each":
+            return len(range(self._ranks.index, count, self._ranks.count))
+        return count if self._ranks.first else 0
+
     def collect(self, requests: Sequence[GroupRequest], progress: Progress | None = None) -> list[Group]:
         """All groups, in the order asked for. A group stays on one rank: its members share their prompt."""
         play = super().collect
