@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel, T5Config, T5Model
 
 from rollwright.batching import PackedBatch
-from rollwright.critic_body import CriticBody, other_body, policy_body
+from rollwright.critic_body import CriticBody, cut_to, other_body, policy_body
 from rollwright.errors import ConfigError, NonFiniteUpdate
 from rollwright.frozen_critic import FrozenValueLearner
 from rollwright.models import load_policy
@@ -71,10 +71,16 @@ class Counted(FrozenValueLearner):
         return super()._compute(packed)
 
 
+class Unscaled(Counted):
+    """Its heads see the hidden states as they are, as those of a trained body do."""
+
+    def _fix_scale(self) -> None: ...
+
+
 def test_frozen_heads_learn_what_they_learn_on_a_body_that_is_held_still(folder: Path, states: Any) -> None:
     still = plain(folder)
     still.module.requires_grad_(False)
-    whole, frozen = learner(ValueLearner, still), learner(Counted, plain(folder))
+    whole, frozen = learner(ValueLearner, still), learner(Unscaled, plain(folder))
     targets = torch.tensor([1.0, -2.0, 0.5])
     for _ in range(20):
         expected, found = (critic.update(states, towards(targets)) for critic in (whole, frozen))
@@ -116,6 +122,38 @@ def test_the_oldest_states_are_forgotten(folder: Path, states: Any, monkeypatch:
     assert len(critic._hidden) == 2
     torch.testing.assert_close(critic.read(states)["v"], values)
     assert critic.reads == 4
+
+
+def test_heads_see_deviations_from_what_was_read_first(folder: Path, states: Any) -> None:
+    critic = learner(FrozenValueLearner, plain(folder))
+    assert (critic.read(states)["v"] == 0).all()
+    critic.update(states, towards(torch.tensor([1.0, -2.0, 0.5])))
+    hidden = torch.stack(list(critic._hidden.values()))
+    scaled = critic._scaled(hidden)
+    assert len(hidden) == 3 and hidden.mean(dim=0).abs().max() > 0.1
+    torch.testing.assert_close(scaled.mean(dim=0), torch.zeros(32), rtol=0, atol=1e-5)
+    torch.testing.assert_close(scaled.square().mean(dim=0), torch.ones(32), rtol=0.05, atol=0)
+    scale = critic._scale.clone()
+    critic.read([(5, 6, 7, 8)])
+    critic.update([(5, 6, 7, 8)], towards(torch.tensor([1.0])))
+    assert torch.equal(critic._scale, scale), "for good"
+
+
+@torch.no_grad()
+def test_a_body_can_be_cut_to_its_lower_layers(folder: Path, states: Any, tmp_path: Path) -> None:
+    policy, tokenizer = load_policy(folder)
+    whole = policy_body(policy).module(input_ids=torch.tensor([states[0]]), output_hidden_states=True)
+    half = cut_to(policy_body(policy), 0.5)
+    assert len(half.module.layers) == 1 and len(policy_body(policy).module.layers) == 2
+    found = learner(FrozenValueLearner, half)._states(states[:1])[0]
+    torch.testing.assert_close(found, half.module.norm(whole.hidden_states[1])[0, -1], rtol=0, atol=1e-5)
+    assert cut_to(policy_body(policy), 1.0).module.config.num_hidden_layers == 2
+    encoder = cut_to(other_body(saved_encoder(tmp_path, tokenizer, "bert"), tokenizer), 0.1)
+    assert len(encoder.module.encoder.layer) == 1
+    learner(ValueLearner, encoder).read(states)
+    with pytest.raises(ConfigError, match="0 stacks of 7"):
+        policy.config.num_hidden_layers = 7
+        cut_to(CriticBody(policy), 0.5)
 
 
 def test_bad_numbers_and_a_missing_copy_are_errors(folder: Path, states: Any) -> None:

@@ -33,12 +33,13 @@ def open_turn_critic(
     """
     import torch
 
+    from rollwright.critic_body import cut_to
     from rollwright.frozen_critic import FrozenValueLearner
     from rollwright.optimisation import OptimiserSettings
     from rollwright.turn_critic import TurnCriticSettings
     from rollwright.value_learner import ValueLearner
 
-    body = _body_of(fit, learner, codec)
+    body = cut_to(_body_of(fit, learner, codec), fit.depth)
     torch.manual_seed(config.run.seed)
     shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=more.get("bias", 0.0))
     kind = FrozenValueLearner if fit.frozen else ValueLearner

@@ -66,6 +66,33 @@ def hidden_at_ends(body: nn.Module, packed: PackedBatch, *, foreign: bool) -> Te
     return gathered
 
 
+def cut_to(body: CriticBody, depth: float) -> CriticBody:
+    """The lower part of a body: the first `depth` of its layers, one at least. The others are thrown away.
+
+    Raises:
+        ConfigError: its layers are not found.
+    """
+    config = body.module.config.get_text_config()
+    kept = max(1, round(depth * config.num_hidden_layers))
+    if kept == config.num_hidden_layers:
+        return body
+    stacks = [
+        (parent, name)
+        for parent in body.module.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == config.num_hidden_layers
+    ]
+    if len(stacks) != 1:
+        raise ConfigError(
+            f"the critic's depth is {depth:g}, but {type(body.module).__name__} has {len(stacks)} stacks of "
+            f"{config.num_hidden_layers} layers where one was expected: use depth 1"
+        )
+    ((parent, name),) = stacks
+    setattr(parent, name, getattr(parent, name)[:kept])
+    config.num_hidden_layers = kept
+    return body
+
+
 def policy_body(policy: nn.Module) -> CriticBody:
     """A copy of the policy's own transformer."""
     return CriticBody(copied_body(policy))

@@ -33,6 +33,8 @@ _MOST_BYTES = 2**30
 class FrozenValueLearner:
     """As `ValueLearner`, with a body that is only read with; the slow copy is one of the heads alone.
 
+    The heads see each hidden number less its mean and over its deviation, as they were before the first update.
+
     With several ranks each reads its share, and all train the same heads on the same numbers. Checkpoints hold the
     hidden states too: read again in other batches they would differ in their last bits.
 
@@ -68,6 +70,8 @@ class FrozenValueLearner:
         self._slow = None if polyak is None else copy.deepcopy(self.heads).requires_grad_(False)
         self._optimizer = adamw(self.heads, optimiser)
         self._hidden: dict[bytes, Tensor] = {}
+        # Of the hidden numbers of a transformer a few are a hundred times the others.
+        self._scale = torch.tensor([[0.0], [1.0]], device=accelerator.device).expand(2, body.width)
 
     @torch.no_grad()
     def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
@@ -79,7 +83,7 @@ class FrozenValueLearner:
         heads = self._slow if slow else self.heads
         if heads is None:
             raise ConfigError(f"the {self.name} has no slow copy: make it with polyak")
-        return {name: rows.cpu() for name, rows in heads(self._states(sequences)).items()}
+        return {name: rows.cpu() for name, rows in heads(self._scaled(self._states(sequences))).items()}
 
     def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
         """One optimiser step of the heads on the mean loss over all sequences; places are their numbers.
@@ -91,7 +95,9 @@ class FrozenValueLearner:
             NonFiniteUpdate: loss or gradient is not finite; nothing has moved.
         """
         settings, states = self._optimiser_settings, self._states(sequences)
-        mean = loss(self.heads(states), torch.arange(len(states), device=states.device)).mean()
+        if not self.step:
+            self._fix_scale()
+        mean = loss(self.heads(self._scaled(states)), torch.arange(len(states), device=states.device)).mean()
         require_finite(mean, what=f"{self.name} loss", step=self.step, accelerator=self.accelerator)
         self._optimizer.zero_grad()
         mean.backward()
@@ -118,6 +124,18 @@ class FrozenValueLearner:
             del self._hidden[key]
         return states
 
+    @torch.no_grad()
+    def _fix_scale(self) -> None:
+        """For good, by what has been read before the first update (when all heads still say `bias` everywhere)."""
+        known = torch.stack(list(self._hidden.values())).to(self.accelerator.device)
+        mean = known.mean(dim=0)
+        spread = (known - mean).square().mean(dim=0)
+        # A number that hardly varies is no signal: it is not blown up.
+        self._scale = torch.stack([mean, (spread + 1e-4 * spread.mean() + 1e-12).rsqrt()])
+
+    def _scaled(self, states: Tensor) -> Tensor:
+        return (states - self._scale[0]) * self._scale[1]
+
     def _compute(self, packed: PackedBatch) -> dict[str, Tensor]:
         states = hidden_at_ends(self.body.module, packed, foreign=self.body.foreign)
         return {"hidden": states[packed.slots].T}
@@ -131,6 +149,7 @@ class FrozenValueLearner:
             "heads": self.heads.state_dict(),
             "slow": None if self._slow is None else self._slow.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "scale": self._scale.cpu().clone(),
             "keys": torch.from_numpy(keys.copy()),
             "hidden": known,
         }
@@ -146,6 +165,7 @@ class FrozenValueLearner:
         if self._slow is not None:
             self._slow.load_state_dict(state["slow"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._scale = state["scale"].to(self.accelerator.device)
         keys = [bytes(row) for row in state["keys"].numpy()]
         self._hidden = dict(zip(keys, state["hidden"], strict=True))
 

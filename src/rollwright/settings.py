@@ -182,6 +182,7 @@ class TurnCriticFit(Config):
         "", description="Folder or hub name of another transformer to read with, such as RoBERTa; empty: the policy's."
     )
     frozen: bool = Field(False, description="Only heads learn, on the model the run began with; a state is read once.")
+    depth: float = Field(1.0, gt=0, le=1, description="Share of its layers that is kept, from the bottom.")
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
     updates: int = Field(5, ge=0, description="Optimiser steps for one step of the run.")
