@@ -44,7 +44,8 @@ bench: setup
 	@mkdir -p benchmarks/results
 	@set -e; for file in benchmarks/[a-z]*.py; do \
 		name=$$(basename $$file .py); \
-		case $$name in demo_*|world_learning|learning) echo "== $$name: takes an hour, run it by itself"; continue;; esac; \
+		case $$name in demo_*|world_learning|learning) echo "== $$name: takes an hour, run it by itself"; continue;; \
+			critic_depth) echo "== $$name: wants a store and a model, run it by itself"; continue;; esac; \
 		echo "== $$name"; \
 		$(PY) $$file --json | tail -n 1 | tee benchmarks/results/$$name.json; \
 	done

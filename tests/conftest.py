@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -131,6 +132,17 @@ def at_root() -> Iterator[None]:
 def launch() -> Callable[..., None]:
     """(recipe, settings, *words): start a recipe as a user does."""
     return launch_recipe
+
+
+@pytest.fixture(scope="module")
+def run_recipe(at_root: None) -> Callable[..., None]:
+    """(recipe, settings, *words): the same in this process, which spares the start of another."""
+
+    def run(recipe: str, settings: str, *words: str) -> None:
+        module = importlib.import_module(f"rollwright.recipes.{recipe.removesuffix('.py')}")
+        module.main([f"recipes/{settings}", *words])
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,7 @@ Mean return over the test starts, sampled: the optimum is -6.8, the walks' own p
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from rollwright.value_learner import CriticLearner
 from rollwright.values import conservative_loss
 from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings
 
-ROOT = Path(__file__).parents[1]
+Run = Callable[..., None]
 
 
 def turn(prompt: tuple[int, ...], action: tuple[int, ...], reward: float) -> Turn:
@@ -106,42 +105,33 @@ def test_the_conservative_term_is_that_of_the_whole_vocabulary(table: TurnTable,
     assert torch.allclose(learner.read_tokens(steps.segments)["cql"][0], exact, atol=1e-5)
 
 
-def launch(recipe: str, settings: str, *words: str) -> None:
-    """Start a recipe as a user does."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
-    whole = [*command, f"recipes/{recipe}", f"recipes/text/{settings}", *words]
-    done = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
 @pytest.fixture(scope="module")
-def walks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def walks(run_recipe: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with `bc/policy`, which imitates walkers who stay in their part, and `data/trajectories`, their walks."""
     folder = tmp_path_factory.mktemp("walks")
-    launch("sft.py", "maze_sft.yaml", "world.options.teacher_stays=true", f"run.folder={folder / 'bc'}")
+    run_recipe("sft.py", "text/maze_sft.yaml", "world.options.teacher_stays=true", f"run.folder={folder / 'bc'}")
     words = [f"run.folder={folder / 'data'}", f"model.path={folder / 'bc' / 'policy'}"]
-    launch("collect.py", "maze_parts_collect.yaml", *words)
+    run_recipe("collect.py", "text/maze_parts_collect.yaml", *words)
     return folder
 
 
-def learned(method: str, walks: Path, run: Path, *words: str) -> dict[str, float]:
+def learned(run_recipe: Run, method: str, walks: Path, run: Path, *words: str) -> dict[str, float]:
     """Mean return of 30 sampled walks from the test starts, before ("start") and after ("final")."""
     stored = [f"replay.stores=[{walks / 'data' / 'trajectories'}]", f"model.path={walks / 'bc' / 'policy'}"]
     acting = ["evaluation.temperature=1", "evaluation.seeds_per_task=6"]
-    launch(f"{method}.py", f"maze_{method}.yaml", f"run.folder={run}", *stored, *acting, *words)
+    run_recipe(f"{method}.py", f"text/maze_{method}.yaml", f"run.folder={run}", *stored, *acting, *words)
     files = {name: run / "eval" / f"{name}.json" for name in ("start", "final")}
     rows = {name: load_evaluation(file).rows for name, file in files.items() if file.exists()}
     return {name: sum(row.total_return for row in of) / len(of) for name, of in rows.items()}
 
 
 @pytest.mark.slow
-def test_a_network_joins_the_walks_by_ilql(walks: Path, tmp_path: Path) -> None:
-    shorter = ["run.steps=13", "algorithm.decay=false"]
-    returns = learned("ilql", walks, tmp_path, *shorter, "evaluation.at_start=true")
+def test_a_network_joins_the_walks_by_ilql(run_recipe: Run, walks: Path, tmp_path: Path) -> None:
+    returns = learned(run_recipe, "ilql", walks, tmp_path, "run.steps=14", "evaluation.at_start=true")
     assert returns["start"] < -55, f"{returns}: the walks' own policy must not know the way"
     assert returns["final"] >= -35, f"{returns}; the optimum is -6.8"
 
 
 @pytest.mark.slow
-def test_a_network_does_not_join_the_walks_by_their_returns(walks: Path, tmp_path: Path) -> None:
-    assert learned("mc", walks, tmp_path, "run.steps=4")["final"] < -45
+def test_a_network_does_not_join_the_walks_by_their_returns(run_recipe: Run, walks: Path, tmp_path: Path) -> None:
+    assert learned(run_recipe, "mc", walks, tmp_path, "run.steps=4")["final"] < -45

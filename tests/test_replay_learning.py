@@ -22,10 +22,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(("method", "steps", "least"), [("digirl", 12, -25), ("webrl", 6, -35)])
 def test_it_finds_the_way(
-    launch: Callable[..., None], maze_walker: Path, tmp_path: Path, method: str, steps: int, least: float
+    run_recipe: Callable[..., None], maze_walker: Path, tmp_path: Path, method: str, steps: int, least: float
 ) -> None:
     words = [f"run.folder={tmp_path}", f"model.path={maze_walker}", "evaluation.every=5", f"run.steps={steps}"]
-    launch(f"{method}.py", f"text/maze_{method}.yaml", *words)
+    run_recipe(f"{method}.py", f"text/maze_{method}.yaml", *words)
     assert max(mean_return(path) for path in (tmp_path / "eval").glob("*.json")) >= least
 
 
@@ -52,11 +52,11 @@ def test_archer_opens_a_lock_with_fewer_episodes_than_grpo(tmp_path: Path) -> No
 
 
 def test_hnpg_finds_the_way_with_logged_walks_beside_its_own(
-    launch: Callable[..., None], maze_walker: Path, tmp_path: Path
+    run_recipe: Callable[..., None], maze_walker: Path, tmp_path: Path
 ) -> None:
-    launch("collect.py", "text/maze_collect.yaml", f"run.folder={tmp_path / 'data'}", f"model.path={maze_walker}")
+    run_recipe("collect.py", "text/maze_collect.yaml", f"run.folder={tmp_path / 'data'}", f"model.path={maze_walker}")
     words = [f"run.folder={tmp_path}", f"model.path={maze_walker}", f"replay.stores=[{tmp_path / 'data/trajectories'}]"]
-    launch("hnpg.py", "text/maze_hnpg.yaml", *words, "run.steps=10")
+    run_recipe("hnpg.py", "text/maze_hnpg.yaml", *words, "run.steps=10")
     assert mean_return(tmp_path / "eval" / "final.json") >= -38  # -23 was seen, and -14 after 20 steps
 
 

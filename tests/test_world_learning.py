@@ -17,7 +17,7 @@ from rollwright.statistics import Interval, wilson_interval
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
-Launch = Callable[..., None]
+Run = Callable[..., None]
 
 
 def success(run: Path, name: str, *, episodes: int) -> Interval:
@@ -27,23 +27,23 @@ def success(run: Path, name: str, *, episodes: int) -> Interval:
     return wilson_interval(sum(bool(row.success) for row in rows), episodes)
 
 
-def learn(launch: Launch, folder: Path, name: str, *words: str, imitation: Sequence[str] = ()) -> Path:
+def learn(run_recipe: Run, folder: Path, name: str, *words: str, imitation: Sequence[str] = ()) -> Path:
     """Imitation, then GRPO; the run folder of the latter."""
-    launch("sft.py", f"{name}_sft.yaml", f"run.folder={folder / 'sft'}", *imitation)
+    run_recipe("sft.py", f"{name}_sft.yaml", f"run.folder={folder / 'sft'}", *imitation)
     grpo = [f"run.folder={folder / 'grpo'}", f"model.path={folder / 'sft' / 'policy'}", "evaluation.at_start=true"]
-    launch("grpo.py", f"{name}_grpo.yaml", *grpo, *words)
+    run_recipe("grpo.py", f"{name}_grpo.yaml", *grpo, *words)
     return folder / "grpo"
 
 
-def test_grpo_learns_a_family_of_sites(launch: Launch, tmp_path: Path) -> None:
-    run = learn(launch, tmp_path, "web/sites")
+def test_grpo_learns_a_family_of_sites(run_recipe: Run, tmp_path: Path) -> None:
+    run = learn(run_recipe, tmp_path, "web/sites")
     before, after = (success(run, name, episodes=150) for name in ("start", "final"))
     assert before.point < 0.75, "the start must leave something to learn"
     assert after.point > 0.85 and after.low > before.high
 
 
-def test_grpo_learns_a_family_of_the_phone(launch: Launch, tmp_path: Path) -> None:
-    run = learn(launch, tmp_path, "device/phone")
+def test_grpo_learns_a_family_of_the_phone(run_recipe: Run, tmp_path: Path) -> None:
+    run = learn(run_recipe, tmp_path, "device/phone")
     before, after = (success(run, name, episodes=150) for name in ("start", "final"))
     assert before.point < 0.75, "the start must leave something to learn"
     assert after.point > 0.8 and after.low > before.high
@@ -51,17 +51,17 @@ def test_grpo_learns_a_family_of_the_phone(launch: Launch, tmp_path: Path) -> No
 
 @pytest.mark.sandbox
 @pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "available")
-def test_grpo_learns_a_family_of_programs(launch: Launch, tmp_path: Path) -> None:
-    run = learn(launch, tmp_path, "code/synthesis", "run.steps=8", imitation=["data.per_task=4"])
+def test_grpo_learns_a_family_of_programs(run_recipe: Run, tmp_path: Path) -> None:
+    run = learn(run_recipe, tmp_path, "code/synthesis", "run.steps=8", imitation=["data.per_task=4"])
     before, after = (success(run, name, episodes=200) for name in ("start", "final"))
     assert before.point < 0.1, "the start has the teacher's habit"
     assert after.point > 0.25 and after.low > before.high  # 0.76 was seen; 0.31 after 6 steps from another seed
 
 
-def test_grpo_learns_a_family_of_the_household(launch: Launch, tmp_path: Path) -> None:
+def test_grpo_learns_a_family_of_the_household(run_recipe: Run, tmp_path: Path) -> None:
     # Less imitation and more time per episode than the recipes take: the same habit, gone in fewer steps.
     words = ["run.steps=20", "world.options.max_turns=20"]
-    run = learn(launch, tmp_path, "text/household", *words, imitation=["data.per_task=2", "sft.epochs=1.25"])
+    run = learn(run_recipe, tmp_path, "text/household", *words, imitation=["data.per_task=2", "sft.epochs=1.25"])
     before, after = (success(run, name, episodes=170) for name in ("start", "final"))
     assert before.point < 0.1, "the start has the teacher's habit"
     assert after.low > before.high  # 0.31 was seen after 12 steps; 0.08 after 20 from another seed
