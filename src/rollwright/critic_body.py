@@ -125,7 +125,8 @@ def other_body(name_or_path: str | Path, policy_tokenizer: PreTrainedTokenizerBa
     @lru_cache(maxsize=_MOST_TRANSLATED)
     def translate(ids: Ids) -> Ids:
         text = policy_tokenizer.decode(list(ids), skip_special_tokens=True)
-        return tuple(tokenizer(text, truncation=True, max_length=longest)["input_ids"]) or (0,)  # words that leave nothing
+        own = tuple(tokenizer(text, truncation=True, max_length=longest)["input_ids"])
+        return own or (0,)  # where no words are left
 
     return CriticBody(module, translate)
 
