@@ -118,7 +118,9 @@ def compare(theirs: tuple[Tensor, dict[str, Tensor]], ours: tuple[Tensor, dict[s
     torch.testing.assert_close(ours[0].detach(), theirs[0].detach(), atol=1e-6, rtol=1e-5)
     assert set(ours[1]) == set(theirs[1]) and max(g.abs().max() for g in theirs[1].values()) > 1e-3
     for name, gradient in theirs[1].items():
-        torch.testing.assert_close(ours[1][name], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        # Entries whose terms nearly cancel are as exact as the large ones, not as their own size would have it.
+        exact = max(1e-6, 1e-5 * float(gradient.abs().max()))
+        torch.testing.assert_close(ours[1][name], gradient, atol=exact, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def flat_batch(batch: dict[str, Tensor], logprobs: Tensor, old: Tensor, mask: Tensor) -> dict[str, Any]:
