@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,3 +211,20 @@ def test_the_validation_split_keeps_trajectories_together(tmp_path: Path) -> Non
     owners = table.owners()
     assert not set(owners[train]) & set(owners[held]) and len(train) + len(held) == 1000
     assert 100 < len(held) < 300
+
+
+def test_several_processes_open_the_same_new_store_at_once(tmp_path: Path) -> None:
+    """As the ranks of a run do: one builds the index, the others wait for it."""
+    turn = Turn(prompt_ids=(1, 2), action_ids=(3,), action_logprobs=(-0.1,), text="a")
+    store = TrajectoryStore(tmp_path)
+    task = Task(id="t", split="train")
+    for shard in range(20):
+        store.append([Trajectory(id=f"e{shard}", task=task, seed=0, turns=(turn,), stop_reason=StopReason.TERMINATED)])
+    script = (
+        "import sys, time; from rollwright.replay import TurnTable; "
+        "time.sleep(float(sys.argv[2]) - time.time()); print(len(TurnTable(sys.argv[1]).trajectories))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path), str(time.time() + 12)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate(timeout=120) for process in running]
+    assert [out.strip() for out, _ in said] == ["20"] * 3, said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -79,7 +80,11 @@ def open_index(trajectories: Path, turns: Path, folder: Path) -> ShardIndex:
     """The index of a shard, built where it is missing or older than the shard's files."""
     source = {"version": INDEX_VERSION, "trajectories": _stamp(trajectories), "turns": _stamp(turns)}
     if _read_meta(folder).get("source") != source:
-        _build(trajectories, turns, folder, source)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (folder.parent / ".lock").open("w") as lock:  # every rank of a run opens the same store at once
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _read_meta(folder).get("source") != source:
+                _build(trajectories, turns, folder, source)
     arrays = {name: _map(folder / f"{name}.npy") for name in ShardIndex.__slots__ if name != "names"}
     return ShardIndex(**arrays, names=_read_meta(folder)["names"])
 
