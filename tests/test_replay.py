@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rollwright.replay import (
     best_trajectories,
     cap_relative,
     in_perplexity_band,
+    index,
     keep_trajectories,
     returns_to_go,
     split_by_trajectory,
@@ -213,18 +213,22 @@ def test_the_validation_split_keeps_trajectories_together(tmp_path: Path) -> Non
     assert 100 < len(held) < 300
 
 
-def test_several_processes_open_the_same_new_store_at_once(tmp_path: Path) -> None:
-    """As the ranks of a run do: one builds the index, the others wait for it."""
+def test_several_ranks_open_the_same_new_store_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One builds the index, the others wait for it. Threads stand for processes: a lock of a file parts both."""
     turn = Turn(prompt_ids=(1, 2), action_ids=(3,), action_logprobs=(-0.1,), text="a")
-    store = TrajectoryStore(tmp_path)
-    task = Task(id="t", split="train")
-    for shard in range(20):
-        store.append([Trajectory(id=f"e{shard}", task=task, seed=0, turns=(turn,), stop_reason=StopReason.TERMINATED)])
-    script = (
-        "import sys, time; from rollwright.replay import TurnTable; "
-        "time.sleep(float(sys.argv[2]) - time.time()); print(len(TurnTable(sys.argv[1]).trajectories))"
+    episode = Trajectory(
+        id="e", task=Task(id="t", split="train"), seed=0, turns=(turn,), stop_reason=StopReason.TERMINATED
     )
-    command = [sys.executable, "-c", script, str(tmp_path), str(time.time() + 12)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [process.communicate(timeout=120) for process in running]
-    assert [out.strip() for out, _ in said] == ["20"] * 3, said
+    TrajectoryStore(tmp_path).append([episode])
+    built: list[Path] = []
+    read = index._trajectory_table
+
+    def slowly(path: Path) -> object:
+        built.append(path)
+        time.sleep(0.3)
+        return read(path)
+
+    monkeypatch.setattr(index, "_trajectory_table", slowly)
+    with ThreadPoolExecutor(3) as ranks:
+        tables = list(ranks.map(lambda _: TurnTable(tmp_path), range(3)))
+    assert [len(table.trajectories) for table in tables] == [1, 1, 1] and len(built) == 1
