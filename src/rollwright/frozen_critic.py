@@ -9,14 +9,16 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rollwright.batching import Layout, PackedBatch
+from rollwright.batching import PackedBatch
 from rollwright.critic_body import CriticBody, Ids, hidden_at_ends
 from rollwright.errors import ConfigError
 from rollwright.optimisation import OptimiserSettings, adamw, finite_norm, require_finite
@@ -42,8 +44,7 @@ class FrozenValueLearner:
         body: what is read with.
         settings: which heads.
         polyak: how far the slow heads follow at each step; None = no slow heads.
-        token_budget, layout: see `batching.pack`; a body of another tokenizer is always padded.
-        autocast_dtype: what the body computes in; heads are float32.
+        packing: as for `PackedReader`; a body of another tokenizer is always padded, heads are float32.
     """
 
     def __init__(
@@ -54,17 +55,12 @@ class FrozenValueLearner:
         optimiser: OptimiserSettings,
         *,
         polyak: float | None = None,
-        token_budget: int = 4096,
-        layout: Layout = "auto",
-        autocast_dtype: torch.dtype | None = None,
         name: str = "critic",
+        **packing: Any,
     ) -> None:
         self.accelerator, self.ranks, self.name, self.step = accelerator, Ranks(accelerator), name, 0
         self.body, self._optimiser_settings, self._polyak = body, optimiser, polyak
-        layout = "padded" if body.foreign else layout
-        self._reader = PackedReader(
-            accelerator, token_budget=token_budget, layout=layout, autocast_dtype=autocast_dtype
-        )
+        self._reader = PackedReader(accelerator, **packing | ({"layout": "padded"} if body.foreign else {}))
         body.module.requires_grad_(False).eval().to(accelerator.device)
         self.heads = ValueHeads(body.width, settings).to(accelerator.device)
         self._slow = None if polyak is None else copy.deepcopy(self.heads).requires_grad_(False)
@@ -120,7 +116,7 @@ class FrozenValueLearner:
             columns = self._reader.read(self._compute, readings(list(missing.values())))["hidden"]  # [d, M]
             self._hidden.update(zip(missing, columns.T.contiguous(), strict=True))
         states = torch.stack([self._hidden[key] for key, _ in keyed]).to(self.accelerator.device)
-        for key in list(self._hidden)[: -(_MOST_BYTES // (4 * self.body.width))]:
+        for key in list(islice(self._hidden, max(0, len(self._hidden) - _MOST_BYTES // (4 * self.body.width)))):
             del self._hidden[key]
         return states
 
