@@ -59,9 +59,10 @@ def test_grpo_learns_a_family_of_programs(run_recipe: Run, tmp_path: Path) -> No
 
 
 def test_grpo_learns_a_family_of_the_household(run_recipe: Run, tmp_path: Path) -> None:
-    # Less imitation and more time per episode than the recipes take: the same habit, gone in fewer steps.
-    words = ["run.steps=20", "world.options.max_turns=20"]
+    # Less imitation and more time per episode than the recipes take: the same habit, gone in fewer steps. Judged by
+    # sampling: which of two habits is the more likely action turns late, and a few last bits earlier or later.
+    words = ["run.steps=20", "world.options.max_turns=20", "evaluation.temperature=1"]
     run = learn(run_recipe, tmp_path, "text/household", *words, imitation=["data.per_task=2", "sft.epochs=1.25"])
     before, after = (success(run, name, episodes=170) for name in ("start", "final"))
-    assert before.point < 0.1, "the start has the teacher's habit"
-    assert after.low > before.high  # 0.31 was seen after 12 steps; 0.08 after 20 from another seed
+    assert before.point < 0.2, "the start has the teacher's habit"
+    assert after.low > before.high  # from five seeds: 0.04 to 0.09 before, 0.28 to 0.49 after

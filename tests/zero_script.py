@@ -11,7 +11,9 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()
 
+import atexit  # noqa: E402
 import json  # noqa: E402
+import os  # noqa: E402
 import shutil  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
@@ -131,7 +133,6 @@ def die(folder: str) -> None:
     """The second rank is gone without a word while the first waits for it."""
     ranks = Ranks(open_accelerator(timeout_s=600))
     if ranks.index == 1:
-        import os
         import signal
 
         (Path(folder) / "died").touch()
@@ -149,7 +150,14 @@ JOBS: dict[str, Callable[..., None]] = {
 }
 
 
+def note_how_we_part() -> None:
+    """Called last: whether this rank still belongs to the processes when Python is about to end."""
+    rank = os.environ.get("RANK", "0")
+    Path(sys.argv[1]).with_name(f"joined_{rank}").write_text(str(torch.distributed.is_initialized()), encoding="utf-8")
+
+
 def main() -> None:
+    atexit.register(note_how_we_part)
     accelerator = open_accelerator()
     if under_deepspeed():  # without this DeepSpeed leaves parameters as small as these whole on every rank
         zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]

@@ -7,10 +7,12 @@ writes. With one process all of this is the identity.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import itertools
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,6 +61,8 @@ def open_accelerator(*, timeout_s: float = 1800.0, log_with: Sequence[str] = (),
         kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=timedelta(seconds=timeout_s))],
     )
     check_world(accelerator)
+    atexit.unregister(_leave)
+    atexit.register(_leave)
     if under_deepspeed():
         if accelerator.state.deepspeed_plugin is None:
             raise ConfigError(
@@ -71,6 +75,17 @@ def open_accelerator(*, timeout_s: float = 1800.0, log_with: Sequence[str] = (),
         # Here models are loaded whole, and the learner shards what it trains.
         accelerator.state.deepspeed_plugin.dschf = None
     return accelerator
+
+
+def _leave() -> None:
+    """Part from the other processes while Python still stands.
+
+    Gloo's threads may hold the tensors of their last call; one that lets go of them while the interpreter is taken down
+    aborts the process, and the launcher takes a run that is done for one that failed. After an error the launcher ends
+    all ranks anyway, and parting could wait for one that is gone.
+    """
+    if torch.distributed.is_initialized() and getattr(sys, "last_value", None) is None:
+        torch.distributed.destroy_process_group()
 
 
 def _spare_the_compiler() -> None:
