@@ -7,20 +7,23 @@ wait in its queue; and the interpreter joins the threads of `concurrent.futures`
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_Answer = Callable[[Any, BaseException | None], None]
-_Job = tuple[Callable[[], Any], asyncio.AbstractEventLoop, _Answer]
-
 
 class Workers:
-    """Runs blocking calls for an event loop. Threads are made as needed and kept while idle.
+    """Runs blocking calls for event loops. Threads are made as needed and kept while they have nothing to do.
+
+    To wake a thread on another core takes longer than most calls. So of a burst of calls one thread is woken, which
+    wakes the next before its own call can block; it takes another as soon as that call is over. Whatever ends in
+    the meantime is told to the event loop at one time.
 
     Args:
         name: of the threads, for stack dumps.
@@ -28,72 +31,135 @@ class Workers:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._idle: list[_Worker] = []
+        self._jobs: deque[_Job] = deque()
+        self._lock = threading.Lock()  # of what follows
+        self._asleep: list[threading.Lock] = []  # one of each thread without a call, which it waits for
+        self._coming = 0  # threads that will look for a call next: woken, made, or done with one
         self._made = 0
         self._closed = False
+        self._mailbox: _Mailbox | None = None
 
     async def call(self, method: Callable[..., T], *args: object, timeout_s: float | None) -> T:
         """The result of `method(*args)`.
 
         Raises:
             TimeoutError: no answer within `timeout_s`; the thread is left to whatever holds it until that lets go.
+            RuntimeError: the system gives no more threads.
             Whatever the method raised.
         """
-        worker = self._idle.pop() if self._idle else self._new()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        timer = None if timeout_s is None else loop.call_later(timeout_s, _expire, future)
-        worker.jobs.put((partial(method, *args), loop, partial(self._answered, worker, future, timer)))
-        return await future
+        if self._mailbox is None or self._mailbox.loop is not loop:
+            self._mailbox = _Mailbox(loop)
+        job = _Job(partial(method, *args), self._mailbox, loop.create_future())
+        self._jobs.append(job)
+        try:
+            self._call_a_thread()
+        except RuntimeError:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            raise
+        if timeout_s is not None:
+            job.timer = loop.call_later(timeout_s, _expire, job.future)
+        result: T = await job.future
+        return result
 
     def close(self) -> None:
         """Let idle threads end. Abandoned ones end with the process. Idempotent."""
-        self._closed = True
-        for worker in self._idle:
-            worker.jobs.put(None)
-        self._idle.clear()
+        with self._lock:
+            self._closed = True
+            asleep, self._asleep = self._asleep, []
+            self._coming += len(asleep)
+        for sleeper in asleep:
+            sleeper.release()
 
-    def _new(self) -> _Worker:
-        self._made += 1
-        return _Worker(f"{self.name}-{self._made}")
-
-    def _answered(
-        self,
-        worker: _Worker,
-        future: asyncio.Future[Any],
-        timer: asyncio.TimerHandle | None,
-        result: Any,
-        error: BaseException | None,
-    ) -> None:
-        """In the loop: the thread is free again, even where nobody waits any more."""
-        if self._closed:
-            worker.jobs.put(None)
-        else:
-            self._idle.append(worker)
-        if timer is not None:
-            timer.cancel()
-        _settle(future, result, error)
-
-
-class _Worker:
-    """One thread and its queue; `None` in the queue ends it."""
-
-    def __init__(self, name: str) -> None:
-        self.jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def _run(self) -> None:
-        while (job := self.jobs.get()) is not None:
-            call, loop, answer = job
-            try:
-                result, error = call(), None
-            except BaseException as raised:
-                result, error = None, raised
-            try:
-                loop.call_soon_threadsafe(answer, result, error)
-            except RuntimeError:  # the loop is closed: nobody waits any more
+    def _call_a_thread(self) -> None:
+        """Wake or make a thread for the next call, unless one is on its way."""
+        with self._lock:
+            if self._coming or not self._jobs:
                 return
-            del job, call, answer, result, error  # an idle thread must not keep the last environment alive
+            self._coming = 1
+            sleeper = self._asleep.pop() if self._asleep else None
+            self._made += sleeper is None
+        if sleeper is not None:
+            sleeper.release()
+            return
+        try:
+            threading.Thread(target=self._work, name=f"{self.name}-{self._made}", daemon=True).start()
+        except BaseException:
+            with self._lock:
+                self._coming -= 1
+            raise
+
+    def _work(self) -> None:
+        """One thread: call after call, and sleep where there is none."""
+        sleeper = threading.Lock()
+        sleeper.acquire()
+        while True:
+            with self._lock:
+                self._coming -= 1
+                job = self._jobs.popleft() if self._jobs else None
+                if job is None:
+                    if self._closed:
+                        return
+                    self._asleep.append(sleeper)
+            if job is None:
+                sleeper.acquire()
+                continue
+            if self._jobs:
+                with suppress(RuntimeError):  # no more threads: the next call waits until one is free
+                    self._call_a_thread()  # before this one, which may block
+            answer = job.run()
+            with self._lock:
+                self._coming += 1  # before anyone knows: calls one after the other meet the same thread
+            job.mailbox.put(answer)
+            del job, answer  # a sleeping thread must not keep the last environment alive
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """One call, and who waits for it."""
+
+    call: Callable[[], Any]
+    mailbox: _Mailbox
+    future: asyncio.Future[Any]
+    timer: asyncio.TimerHandle | None = None
+
+    def run(self) -> Callable[[], None]:
+        """In a thread. -> what is to be done in the loop."""
+        try:
+            result, error = self.call(), None
+        except BaseException as raised:
+            result, error = None, raised
+        return partial(self._answer, result, error)
+
+    def _answer(self, result: Any, error: BaseException | None) -> None:
+        """In the loop."""
+        if self.timer is not None:
+            self.timer.cancel()
+        _settle(self.future, result, error)
+
+
+@dataclass(eq=False, slots=True)
+class _Mailbox:
+    """Answers on their way to one event loop, which is woken once for all that it has not fetched yet."""
+
+    loop: asyncio.AbstractEventLoop
+    _answers: deque[Callable[[], None]] = field(default_factory=deque)
+    _told: bool = False
+
+    def put(self, answer: Callable[[], None]) -> None:
+        self._answers.append(answer)
+        if not self._told:
+            self._told = True
+            try:
+                self.loop.call_soon_threadsafe(self._fetch)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                self._answers.clear()
+
+    def _fetch(self) -> None:
+        self._told = False  # first: what comes from here on says so again
+        while self._answers:
+            self._answers.popleft()()
 
 
 def _expire(future: asyncio.Future[Any]) -> None:
