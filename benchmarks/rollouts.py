@@ -137,8 +137,8 @@ def report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> str:
             "",
             table(columns, lines),
             "",
-            "Each of our timings follows on an untimed one; that one, the first after the peer's seconds of sleep, is the "
-            "time after idleness.",
+            "Each of our timings follows on an untimed one; that one, the first after the peer's seconds of sleep, is "
+            "the time after idleness.",
             "",
             "The bound: the longest episode, or all latencies over the slots, whichever is more; with fewer slots than "
             "episodes no on-line scheduler can promise it, so the last column gives what the order asked for costs "
