@@ -59,16 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     algorithm = config.algorithm
     with Training.start(config) as run:
         chains = StoredChains.open(config.replay.stores, run.learner.policy)
-        critic = open_vocabulary_critic(
-            config,
-            run.learner,
-            q_heads=2,
-            width=algorithm.width,
-            bias=algorithm.bias,
-            learning_rate=algorithm.learning_rate,
-            polyak=algorithm.polyak,
-            decay_steps=config.run.steps * algorithm.updates if algorithm.decay else 0,
-        )
+        critic = open_vocabulary_critic(config, run.learner, algorithm, q_heads=2, polyak=algorithm.polyak)
         run.attach(critic)
         decode_with(run.engine, critic.slow, beta=algorithm.beta)
         for step in run.steps():

@@ -39,16 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     algorithm = config.algorithm
     with Training.start(config) as run:
         chains = StoredChains.open(config.replay.stores, run.learner.policy)
-        critic = open_vocabulary_critic(
-            config,
-            run.learner,
-            q_heads=1,
-            width=algorithm.width,
-            bias=algorithm.bias,
-            learning_rate=algorithm.learning_rate,
-            polyak=None,
-            decay_steps=config.run.steps * algorithm.updates if algorithm.decay else 0,
-        )
+        critic = open_vocabulary_critic(config, run.learner, algorithm, q_heads=1, polyak=None)
         run.attach(critic)
         decode_with(run.engine, critic.module, beta=algorithm.beta)
         for step in run.steps():

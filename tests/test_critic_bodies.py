@@ -19,7 +19,7 @@ from rollwright.models import load_policy
 from rollwright.optimisation import OptimiserSettings
 from rollwright.recipes import digirl
 from rollwright.tiny import make_tiny_model
-from rollwright.turn_critic import TurnCriticSettings
+from rollwright.turn_critic import TurnCriticSettings, readings
 from rollwright.value_learner import Readings, ValueLearner
 
 TEXTS = ("open the red door", "open the blue door and wait", "close it")
@@ -71,16 +71,11 @@ class Counted(FrozenValueLearner):
         return super()._compute(packed)
 
 
-class Unscaled(Counted):
-    """Its heads see the hidden states as they are, as those of a trained body do."""
-
-    def _fix_scale(self) -> None: ...
-
-
 def test_frozen_heads_learn_what_they_learn_on_a_body_that_is_held_still(folder: Path, states: Any) -> None:
     still = plain(folder)
     still.module.requires_grad_(False)
-    whole, frozen = learner(ValueLearner, still), learner(Unscaled, plain(folder))
+    whole, frozen = learner(ValueLearner, still), learner(Counted, plain(folder))
+    frozen.scaling.fix = lambda hidden: None  # the heads of a trained body see its states as they are
     targets = torch.tensor([1.0, -2.0, 0.5])
     for _ in range(20):
         expected, found = (critic.update(states, towards(targets)) for critic in (whole, frozen))
@@ -128,15 +123,15 @@ def test_heads_see_deviations_from_what_was_read_first(folder: Path, states: Any
     critic = learner(FrozenValueLearner, plain(folder))
     assert (critic.read(states)["v"] == 0).all()
     critic.update(states, towards(torch.tensor([1.0, -2.0, 0.5])))
-    hidden = torch.stack(list(critic._hidden.values()))
-    scaled = critic._scaled(hidden)
+    hidden = torch.cat(list(critic._hidden.values()))
+    scaled = critic.scaling(hidden)
     assert len(hidden) == 3 and hidden.mean(dim=0).abs().max() > 0.1
     torch.testing.assert_close(scaled.mean(dim=0), torch.zeros(32), rtol=0, atol=1e-5)
     torch.testing.assert_close(scaled.square().mean(dim=0), torch.ones(32), rtol=0.05, atol=0)
-    scale = critic._scale.clone()
+    shift, factor = critic.scaling.shift.clone(), critic.scaling.factor.clone()
     critic.read([(5, 6, 7, 8)])
     critic.update([(5, 6, 7, 8)], towards(torch.tensor([1.0])))
-    assert torch.equal(critic._scale, scale), "for good"
+    assert torch.equal(critic.scaling.shift, shift) and torch.equal(critic.scaling.factor, factor), "for good"
 
 
 @torch.no_grad()
@@ -145,7 +140,7 @@ def test_a_body_can_be_cut_to_its_lower_layers(folder: Path, states: Any, tmp_pa
     whole = policy_body(policy).module(input_ids=torch.tensor([states[0]]), output_hidden_states=True)
     half = cut_to(policy_body(policy), 0.5)
     assert len(half.module.layers) == 1 and len(policy_body(policy).module.layers) == 2
-    found = learner(FrozenValueLearner, half)._states(states[:1])[0]
+    found = learner(FrozenValueLearner, half).states(readings(states[:1]))[0]
     torch.testing.assert_close(found, half.module.norm(whole.hidden_states[1])[0, -1], rtol=0, atol=1e-5)
     assert cut_to(policy_body(policy), 1.0).module.config.num_hidden_layers == 2
     encoder = cut_to(other_body(saved_encoder(tmp_path, tokenizer, "bert"), tokenizer), 0.1)
@@ -193,7 +188,7 @@ def test_an_encoder_reads_each_sequence_as_if_it_were_alone(
     own = body.own_ids(states)
     assert body.foreign and len({len(ids) for ids in own}) > 1, "rows of one length need no mask"
     critic = learner(FrozenValueLearner, body)
-    found = critic._states(states)
+    found = critic.states(readings(own))
     for ids, state in zip(own, found, strict=True):
         alone = body.module(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
         torch.testing.assert_close(state, alone, rtol=0, atol=1e-5)

@@ -25,7 +25,7 @@ from rollwright.token_steps import StoredSteps, TokenSteps, token_steps
 from rollwright.types import StopReason, Task, Trajectory, Turn
 from rollwright.value_learner import CriticLearner
 from rollwright.values import conservative_loss
-from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings
+from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings, vocabulary_q
 
 Run = Callable[..., None]
 
@@ -57,8 +57,8 @@ def critic(folder: Path, *, q_heads: int = 2) -> CriticLearner:
     """One whose values differ from place to place."""
     make_tiny_model(folder, texts=["a b c d e f g h i j k l"], hidden=32, layers=1, context_length=32, seed=0)
     torch.manual_seed(0)
-    module = VocabularyQ(load_policy(folder, "float32")[0], VocabularyQSettings(q_heads=q_heads, width=16))
-    for head in (*module.q, module.v):
+    module = vocabulary_q(load_policy(folder, "float32")[0], VocabularyQSettings(q_heads=q_heads, width=16))
+    for head in (*module.heads.q, module.heads.v):
         torch.nn.init.normal_(head[-1].weight)
     return CriticLearner(Accelerator(), module, OptimiserSettings(learning_rate=1e-2), polyak=0.5)
 

@@ -25,7 +25,7 @@ from rollwright.optimisation import OptimiserSettings
 from rollwright.tiny import make_tiny_model
 from rollwright.token_q import decode_with
 from rollwright.value_learner import CriticLearner, Readings
-from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings
+from rollwright.vocabulary_critic import VocabularyQSettings, vocabulary_q
 from rollwright.weights import full_weights
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -46,8 +46,8 @@ class Setting:
     def critic(self, seed: int) -> CriticLearner:
         """Two random heads, whose Q differs by about one between tokens."""
         torch.manual_seed(seed)
-        module = VocabularyQ(load_model(self.folder), VocabularyQSettings(width=16))
-        for head in module.q:
+        module = vocabulary_q(load_model(self.folder), VocabularyQSettings(width=16))
+        for head in module.heads.q:
             torch.nn.init.normal_(head[-1].weight, std=0.5)  # type: ignore[index]
         return CriticLearner(Accelerator(), module, OptimiserSettings(learning_rate=0.05), polyak=0.5)
 

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from rollwright.config import load_config
+from rollwright.critic_body import CriticBody
 from rollwright.errors import ConfigError
 from rollwright.generation.base import Sampling
 from rollwright.generation.scripted import ScriptedEngine
@@ -27,8 +28,14 @@ from rollwright.tiny import make_tiny_model
 from rollwright.token_q import TokenQConfig, decode_with
 from rollwright.token_steps import token_steps
 from rollwright.types import StopReason, Task, Trajectory, Turn
-from rollwright.value_learner import CriticLearner, Readings
-from rollwright.vocabulary_critic import Perturbation, VocabularyQ, VocabularyQSettings
+from rollwright.value_learner import CriticLearner, ReadingLoss, Readings
+from rollwright.vocabulary_critic import (
+    FrozenVocabularyLearner,
+    Perturbation,
+    VocabularyQ,
+    VocabularyQSettings,
+    vocabulary_q,
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +90,7 @@ def test_gamma_counts_action_tokens_only(table: TurnTable) -> None:
 def critic(folder: Path, *, bias: float = 0.0) -> CriticLearner:
     torch.manual_seed(0)
     policy, _ = load_policy(folder, "float32")
-    module = VocabularyQ(policy, VocabularyQSettings(width=16, bias=bias))
+    module = vocabulary_q(policy, VocabularyQSettings(width=16, bias=bias))
     return CriticLearner(Accelerator(), module, OptimiserSettings(learning_rate=1e-2), polyak=0.1)
 
 
@@ -126,9 +133,9 @@ def test_a_new_critic_acts_as_the_policy_and_a_large_beta_follows_q(folder: Path
         engine.perturb(Perturbation(critic=module, beta=16.0))
         assert sample(engine, 6) == plain, "its last layers are zero: Q is the same for every token"
         with torch.no_grad():
-            for head in module.q:
+            for head in module.heads.q:
                 head[-1].bias[9] = 5.0  # token 9 is worth 5 everywhere
-            module.q[0][-1].bias[8] = 50.0  # only one head thinks so of token 8: the smaller one counts
+            module.heads.q[0][-1].bias[8] = 50.0  # only one head thinks so of token 8: the smaller one counts
         assert sample(engine, 6) == [(9, 9, 9)] * 6
         engine.perturb(Perturbation(critic=module, beta=0.0))
         assert sample(engine, 6) == plain
@@ -142,13 +149,13 @@ def test_acting_reads_each_token_once_and_sees_what_whole_sequences_say(folder: 
     module = critic(folder).module
     assert isinstance(module, VocabularyQ)
     torch.manual_seed(0)
-    for head in module.q:
+    for head in module.heads.q:
         torch.nn.init.normal_(head[-1].weight)
     read: list[int] = []
     module.body.register_forward_pre_hook(
         lambda _, args, words: read.append(words["input_ids"].numel()), with_kwargs=True
     )
-    act, zeros = Perturbation(critic=module, beta=1.0), torch.zeros(1, module.q[0][-1].out_features)
+    act, zeros = Perturbation(critic=module, beta=1.0), torch.zeros(1, module.heads.q[0][-1].out_features)
 
     def check(sequences: list[tuple[int, ...]], *, tokens: int) -> None:
         read.clear()
@@ -173,6 +180,74 @@ def test_acting_reads_each_token_once_and_sees_what_whole_sequences_say(folder: 
         act([(4, 4, 4, 9, 1, 1)], zeros)
     failing.remove()
     check([(4, 4, 4, 9, 1, 1)], tokens=6)
+
+
+def frozen(folder: Path) -> FrozenVocabularyLearner:
+    torch.manual_seed(0)
+    made = vocabulary_q(load_policy(folder, "float32")[0], VocabularyQSettings(width=16))
+    optimiser = OptimiserSettings(learning_rate=1e-2)
+    return FrozenVocabularyLearner(Accelerator(), CriticBody(made.body), made.heads, optimiser, polyak=0.1)
+
+
+def towards(*targets: float) -> ReadingLoss:
+    def loss(values: Readings, places: torch.Tensor) -> torch.Tensor:
+        wanted = torch.tensor(targets)[places]
+        pulled = (values["q"] - wanted).square().sum(dim=0) + (values["v"][0] - wanted).square()
+        return pulled + 0.1 * values["cql"].sum(dim=0)
+
+    return loss
+
+
+def test_frozen_heads_learn_what_they_learn_on_layers_that_are_held_still(table: TurnTable, folder: Path) -> None:
+    segments = to_segments(table.transitions([0, 2]), [0.0, 0.0])
+    whole, heads = critic(folder), frozen(folder)
+    whole.module.body.requires_grad_(False)  # type: ignore[union-attr]
+    heads.scaling.fix = lambda hidden: None  # type: ignore[method-assign, assignment]
+    for _ in range(20):
+        expected, found = (one.update_tokens(segments, towards(1.0, -1.0, 2.0)) for one in (whole, heads))
+        assert found == pytest.approx(expected, rel=1e-4)
+    for slow in (False, True):
+        expected, found = (one.read_tokens(segments, slow=slow) for one in (whole, heads))
+        for name, rows in expected.items():  # type: ignore[assignment]
+            torch.testing.assert_close(found[name], rows, rtol=0, atol=1e-4)
+    assert sum(len(rows) for rows in heads._hidden.values()) == 3, "one state per action token"
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_frozen_critic_acts_as_it_reads(table: TurnTable, folder: Path, slow: bool) -> None:
+    segments, learner = to_segments(table.transitions([0, 2]), [0.0, 0.0]), frozen(folder)
+    acting = learner.slow if slow else learner.module  # made before the first update, as engines are told of it
+    for _ in range(30):
+        learner.update_tokens(segments, towards(1.0, -1.0, 2.0))
+    read = learner.read_tokens(segments, slow=slow)["q"].min(dim=0).values
+    assert not torch.equal(learner.scaling.factor, torch.ones(32))
+    shown = acting.next_token_q([(5,), (5, 6), (10,)])
+    torch.testing.assert_close(shown[[0, 1, 2], [6, 7, 11]], read, rtol=0, atol=1e-4)
+
+
+def test_a_resumed_frozen_critic_goes_on_bit_for_bit(table: TurnTable, folder: Path, tmp_path: Path) -> None:
+    segments = to_segments(table.transitions([0, 2]), [0.0, 0.0])
+    learner, again = frozen(folder), frozen(folder)
+    learner.update_tokens(segments[:1], towards(1.0, -1.0))
+    learner.save_state(tmp_path)
+    again.load_state(tmp_path)
+    assert torch.equal(again.scaling.shift, learner.scaling.shift)
+    results = [one.update_tokens(segments, towards(1.0, -1.0, 2.0)) for one in (learner, again)]
+    assert results[0] == results[1]
+    first, second = (one.slow.next_token_q([(5, 6)]) for one in (learner, again))
+    assert torch.equal(first, second)
+
+
+@torch.no_grad()
+def test_a_critic_may_read_with_the_lower_layers(folder: Path) -> None:
+    policy = load_policy(folder, "float32")[0]
+    half = vocabulary_q(policy, VocabularyQSettings(width=16), depth=0.5)
+    assert len(half.body.layers) == 1 and len(policy.model.layers) == 2
+    zeros = torch.zeros(1, policy.config.vocab_size)
+    assert torch.equal(Perturbation(critic=half, beta=8.0)([(5, 6, 7)], zeros), zeros)
+    lower = policy.model(input_ids=torch.tensor([[5, 6]]), output_hidden_states=True).hidden_states[1]
+    found = half.body(input_ids=torch.tensor([[5, 6]])).last_hidden_state
+    torch.testing.assert_close(found, policy.model.norm(lower), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("config", "yaml"), [(IlqlConfig, "maze_ilql.yaml"), (McConfig, "maze_mc.yaml")])

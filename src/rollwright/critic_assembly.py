@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from rollwright.codec import ChatCodec
     from rollwright.critic_body import CriticBody
     from rollwright.learner import Learner
-    from rollwright.value_learner import CriticLearner, TurnValues
+    from rollwright.token_q import TokenQSettings
+    from rollwright.value_learner import TokenValues, TurnValues
 
 
 def open_turn_critic(
@@ -65,34 +66,25 @@ def _body_of(fit: TurnCriticFit, learner: Learner, codec: ChatCodec) -> CriticBo
 
 
 def open_vocabulary_critic(
-    config: LoopConfig,
-    learner: Learner,
-    *,
-    q_heads: int,
-    width: int,
-    bias: float,
-    learning_rate: float,
-    polyak: float | None,
-    decay_steps: int = 0,
-) -> CriticLearner:
-    """A token-level Q over the vocabulary that starts from the policy's weights, in the learner's precision.
-
-    decay_steps: optimiser steps over which the learning rate falls to 0; 0 = it does not fall.
-    """
+    config: LoopConfig, learner: Learner, settings: TokenQSettings, *, q_heads: int, polyak: float | None
+) -> TokenValues:
+    """A token-level Q over the vocabulary that reads with the policy's own layers, in the learner's precision."""
     import torch
 
+    from rollwright.critic_body import CriticBody
     from rollwright.optimisation import OptimiserSettings
     from rollwright.value_learner import CriticLearner
-    from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings
+    from rollwright.vocabulary_critic import FrozenVocabularyLearner, VocabularyQSettings, vocabulary_q
 
     torch.manual_seed(config.run.seed)
-    return CriticLearner(
-        learner.accelerator,
-        VocabularyQ(learner.policy, VocabularyQSettings(q_heads=q_heads, width=width, bias=bias)),
-        OptimiserSettings(learning_rate=learning_rate, decay_steps=decay_steps),
-        polyak=polyak,
-        **_packing_of(config),
-    )
+    shape = VocabularyQSettings(q_heads=q_heads, width=settings.width, bias=settings.bias)
+    critic = vocabulary_q(learner.policy, shape, depth=settings.depth)
+    decay_steps = config.run.steps * settings.updates if settings.decay else 0
+    optimiser = OptimiserSettings(learning_rate=settings.learning_rate, decay_steps=decay_steps)
+    more = {"polyak": polyak, **_packing_of(config)}
+    if settings.frozen:
+        return FrozenVocabularyLearner(learner.accelerator, CriticBody(critic.body), critic.heads, optimiser, **more)
+    return CriticLearner(learner.accelerator, critic, optimiser, **more)
 
 
 def _packing_of(config: LoopConfig) -> dict[str, Any]:

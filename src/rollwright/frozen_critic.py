@@ -1,4 +1,4 @@
-"""A turn-level critic whose body never learns: every sequence is read once, and an update is one of small heads.
+"""Critics whose body never learns: every sequence is read once, and an update is one of small heads.
 
 For machines on which the body is what takes the time. What the heads can tell apart is what the body already tells
 apart, so a body that has seen the task (the supervised policy's) is the better one.
@@ -9,17 +9,16 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
-from rollwright.batching import PackedBatch
-from rollwright.critic_body import CriticBody, Ids, hidden_at_ends
+from rollwright.batching import PackedBatch, Segment
+from rollwright.critic_body import CriticBody, hidden_at_ends
 from rollwright.errors import ConfigError
 from rollwright.optimisation import OptimiserSettings, adamw, finite_norm, require_finite
 from rollwright.packed_reader import PackedReader
@@ -32,8 +31,31 @@ _MOST_BYTES = 2**30
 """Of hidden states that are kept; the oldest go first."""
 
 
-class FrozenValueLearner:
-    """As `ValueLearner`, with a body that is only read with; the slow copy is one of the heads alone.
+class Scaling(nn.Module):
+    """Hidden numbers less their mean and over their deviation, once both are known.
+
+    Of the hidden numbers of a transformer a few are a hundred times the others.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(width))
+        self.register_buffer("factor", torch.ones(width))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return (hidden - self.shift) * self.factor
+
+    @torch.no_grad()
+    def fix(self, hidden: Tensor) -> None:
+        """Take mean and deviation of these, [N, d]."""
+        mean = hidden.mean(dim=0)
+        spread = (hidden - mean).square().mean(dim=0)
+        # A number that hardly varies is no signal: it is not blown up.
+        self.shift, self.factor = mean, (spread + 1e-4 * spread.mean() + 1e-12).rsqrt()
+
+
+class FrozenCriticLearner:
+    """As `CriticLearner`, with a body that is only read with; the slow copy is one of the heads alone.
 
     The heads see each hidden number less its mean and over its deviation, as they were before the first update.
 
@@ -42,16 +64,16 @@ class FrozenValueLearner:
 
     Args:
         body: what is read with.
-        settings: which heads.
+        heads: float32 values out of hidden states, as `values_of` calls them.
         polyak: how far the slow heads follow at each step; None = no slow heads.
-        packing: as for `PackedReader`; a body of another tokenizer is always padded, heads are float32.
+        packing: as for `PackedReader`; a body of another tokenizer is always padded.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
         body: CriticBody,
-        settings: TurnCriticSettings,
+        heads: nn.Module,
         optimiser: OptimiserSettings,
         *,
         polyak: float | None = None,
@@ -62,27 +84,41 @@ class FrozenValueLearner:
         self.body, self._optimiser_settings, self._polyak = body, optimiser, polyak
         self._reader = PackedReader(accelerator, **packing | ({"layout": "padded"} if body.foreign else {}))
         body.module.requires_grad_(False).eval().to(accelerator.device)
-        self.heads = ValueHeads(body.width, settings).to(accelerator.device)
+        self.scaling = Scaling(body.width).to(accelerator.device)
+        self.heads = heads.to(accelerator.device)
         self._slow = None if polyak is None else copy.deepcopy(self.heads).requires_grad_(False)
         self._optimizer = adamw(self.heads, optimiser)
         self._hidden: dict[bytes, Tensor] = {}
-        # Of the hidden numbers of a transformer a few are a hundred times the others.
-        self._scale = torch.tensor([[0.0], [1.0]], device=accelerator.device).expand(2, body.width)
 
-    @torch.no_grad()
-    def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
-        """Values at the end of every sequence. -> name of the head -> [heads, N] float32 on the CPU.
+    def values_of(self, heads: Any, hidden: Tensor, segments: Sequence[Segment]) -> dict[str, Tensor]:
+        """[N, d] scaled hidden states before the action tokens of these segments -> name -> [heads, N]."""
+        values: dict[str, Tensor] = heads(hidden)
+        return values
+
+    @property
+    def slow_heads(self) -> nn.Module:
+        """The slow copy.
 
         Raises:
-            ConfigError: there are no slow heads. ValueError: an empty sequence.
+            ConfigError: there is none.
         """
-        heads = self._slow if slow else self.heads
-        if heads is None:
+        if self._slow is None:
             raise ConfigError(f"the {self.name} has no slow copy: make it with polyak")
-        return {name: rows.cpu() for name, rows in heads(self._scaled(self._states(sequences))).items()}
+        return self._slow
 
-    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
-        """One optimiser step of the heads on the mean loss over all sequences; places are their numbers.
+    @torch.no_grad()
+    def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]:
+        """Values of every action token, in the flat order. -> name of the head -> [heads, N] float32 on the CPU.
+
+        Raises:
+            ConfigError: there are no slow heads.
+        """
+        heads = self.slow_heads if slow else self.heads
+        values = self.values_of(heads, self.scaling(self.states(segments)), segments)
+        return {name: rows.cpu() for name, rows in values.items()}
+
+    def update_tokens(self, segments: Sequence[Segment], loss: ReadingLoss) -> dict[str, float]:
+        """One optimiser step of the heads on the mean loss over all action tokens; then the slow heads follow.
 
         Returns:
             `<name>/loss` and `<name>/grad_norm`.
@@ -90,10 +126,11 @@ class FrozenValueLearner:
         Raises:
             NonFiniteUpdate: loss or gradient is not finite; nothing has moved.
         """
-        settings, states = self._optimiser_settings, self._states(sequences)
-        if not self.step:
-            self._fix_scale()
-        mean = loss(self.heads(self._scaled(states)), torch.arange(len(states), device=states.device)).mean()
+        settings, states = self._optimiser_settings, self.states(segments)
+        if not self.step:  # for good; all heads still say `bias` everywhere
+            self.scaling.fix(torch.cat(list(self._hidden.values())).to(states.device))
+        values = self.values_of(self.heads, self.scaling(states), segments)
+        mean = loss(values, torch.arange(len(states), device=states.device)).mean()
         require_finite(mean, what=f"{self.name} loss", step=self.step, accelerator=self.accelerator)
         self._optimizer.zero_grad()
         mean.backward()
@@ -108,29 +145,24 @@ class FrozenValueLearner:
         return {f"{self.name}/loss": float(mean.detach()), f"{self.name}/grad_norm": length}
 
     @torch.no_grad()
-    def _states(self, sequences: Sequence[Sequence[int]]) -> Tensor:
-        """[N, d] hidden states at the ends; those that are not known yet are read together."""
-        keyed = [(_key(ids), ids) for ids in self.body.own_ids(sequences)]
-        missing = {key: ids for key, ids in keyed if key not in self._hidden}
+    def states(self, segments: Sequence[Segment]) -> Tensor:
+        """[N, d] hidden states before the action tokens; those of unknown segments are read together."""
+        keys = [_key(segment) for segment in segments]
+        missing = {key: s for key, s in zip(keys, segments, strict=True) if key not in self._hidden}
         if missing:
-            columns = self._reader.read(self._compute, readings(list(missing.values())))["hidden"]  # [d, M]
-            self._hidden.update(zip(missing, columns.T.contiguous(), strict=True))
-        states = torch.stack([self._hidden[key] for key, _ in keyed]).to(self.accelerator.device)
-        for key in list(islice(self._hidden, max(0, len(self._hidden) - _MOST_BYTES // (4 * self.body.width)))):
-            del self._hidden[key]
+            columns = self._reader.read(self._compute, list(missing.values()))["hidden"]  # [d, M]
+            lengths = [len(segment.action_ids) for segment in missing.values()]
+            self._hidden.update(zip(missing, columns.T.contiguous().split(lengths), strict=True))
+        states = torch.cat([self._hidden[key] for key in keys]).to(self.accelerator.device)
+        self._forget_the_oldest()
         return states
 
-    @torch.no_grad()
-    def _fix_scale(self) -> None:
-        """For good, by what has been read before the first update (when all heads still say `bias` everywhere)."""
-        known = torch.stack(list(self._hidden.values())).to(self.accelerator.device)
-        mean = known.mean(dim=0)
-        spread = (known - mean).square().mean(dim=0)
-        # A number that hardly varies is no signal: it is not blown up.
-        self._scale = torch.stack([mean, (spread + 1e-4 * spread.mean() + 1e-12).rsqrt()])
-
-    def _scaled(self, states: Tensor) -> Tensor:
-        return (states - self._scale[0]) * self._scale[1]
+    def _forget_the_oldest(self) -> None:
+        over = sum(rows.nbytes for rows in self._hidden.values()) - _MOST_BYTES
+        for key in list(self._hidden) if over > 0 else []:
+            over -= self._hidden.pop(key).nbytes
+            if over <= 0:
+                return
 
     def _compute(self, packed: PackedBatch) -> dict[str, Tensor]:
         states = hidden_at_ends(self.body.module, packed, foreign=self.body.foreign)
@@ -139,15 +171,16 @@ class FrozenValueLearner:
     def save_state(self, folder: Path) -> None:
         """Heads, optimiser, step count and the hidden states, in `<name>.pt`. All ranks call with the same folder."""
         keys = np.frombuffer(b"".join(self._hidden), dtype=np.uint8).reshape(-1, _KEY_BYTES)
-        known = torch.stack(list(self._hidden.values())) if self._hidden else torch.zeros(0, self.body.width)
+        known = list(self._hidden.values())
         state = {
             "step": self.step,
             "heads": self.heads.state_dict(),
             "slow": None if self._slow is None else self._slow.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "scale": self._scale.cpu().clone(),
+            "scaling": self.scaling.state_dict(),
             "keys": torch.from_numpy(keys.copy()),
-            "hidden": known,
+            "lengths": torch.tensor([len(rows) for rows in known], dtype=torch.long),
+            "hidden": torch.cat(known) if known else torch.zeros(0, self.body.width),
         }
         if self.ranks.first:
             torch.save(state, folder / f"{self.name}.pt")
@@ -161,14 +194,46 @@ class FrozenValueLearner:
         if self._slow is not None:
             self._slow.load_state_dict(state["slow"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._scale = state["scale"].to(self.accelerator.device)
+        self.scaling.load_state_dict(state["scaling"])
         keys = [bytes(row) for row in state["keys"].numpy()]
-        self._hidden = dict(zip(keys, state["hidden"], strict=True))
+        self._hidden = dict(zip(keys, state["hidden"].split(state["lengths"].tolist()), strict=True))
+
+
+class FrozenValueLearner(FrozenCriticLearner):
+    """As `ValueLearner`: sequences of ids in, values at their last token out.
+
+    Args:
+        settings: which heads.
+        more: as for `FrozenCriticLearner`.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        body: CriticBody,
+        settings: TurnCriticSettings,
+        optimiser: OptimiserSettings,
+        **more: Any,
+    ) -> None:
+        super().__init__(accelerator, body, ValueHeads(body.width, settings), optimiser, **more)
+
+    def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
+        """Values at the end of every sequence. -> name of the head -> [heads, N] float32 on the CPU.
+
+        Raises:
+            ConfigError: there are no slow heads. ValueError: an empty sequence.
+        """
+        return self.read_tokens(readings(self.body.own_ids(sequences)), slow=slow)
+
+    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
+        """One optimiser step on the mean loss over all sequences; places are their numbers. See `update_tokens`."""
+        return self.update_tokens(readings(self.body.own_ids(sequences)), loss)
 
 
 _KEY_BYTES = 16
 
 
-def _key(ids: Ids) -> bytes:
-    """Stands for the sequence: thousands of long tuples would take more room than their hidden states."""
-    return hashlib.blake2b(np.asarray(ids, dtype=np.int64).tobytes(), digest_size=_KEY_BYTES).digest()
+def _key(segment: Segment) -> bytes:
+    """Stands for prompt and action: thousands of long tuples would take more room than their hidden states."""
+    whole = np.asarray([len(segment.prompt_ids), *segment.prompt_ids, *segment.action_ids], dtype=np.int64)
+    return hashlib.blake2b(whole.tobytes(), digest_size=_KEY_BYTES).digest()

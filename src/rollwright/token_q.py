@@ -38,6 +38,8 @@ class TokenQSettings(Config):
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate for the critic.")
     decay: bool = Field(False, description="The learning rate falls linearly to 0 over the run.")
     width: int = Field(256, ge=1, description="Hidden layer of the heads.")
+    frozen: bool = Field(False, description="Only the heads learn, on the policy's layers; a turn is read once.")
+    depth: float = Field(1.0, gt=0, le=1, description="Share of those layers that is kept, from the bottom.")
     bias: float = Field(0.0, description="Where all values start; near the mean return spares a long way.")
 
 

@@ -46,6 +46,30 @@ class TurnValues(Protocol):
         """Continue from it."""
 
 
+class TokenValues(Protocol):
+    """A critic of action tokens, whatever of it learns."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The critic itself."""
+
+    @property
+    def slow(self) -> nn.Module:
+        """Its slow copy. Raises ConfigError where there is none."""
+
+    def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]:
+        """Values of every action token, in the flat order. -> name of the head -> [heads, N] float32 on the CPU."""
+
+    def update_tokens(self, segments: Sequence[Segment], loss: ReadingLoss) -> dict[str, float]:
+        """One optimiser step on the mean loss over all action tokens. -> `<name>/loss` and `<name>/grad_norm`."""
+
+    def save_state(self, folder: Path) -> None:
+        """Write what a checkpoint needs."""
+
+    def load_state(self, folder: Path) -> None:
+        """Continue from it."""
+
+
 class CriticLearner:
     """A critic with its optimiser, and its slow copy where targets are bootstrapped.
 

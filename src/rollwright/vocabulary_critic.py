@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rollwright.batching import PackedBatch
+from rollwright.batching import PackedBatch, Segment
+from rollwright.critic_body import cut_to, policy_body
+from rollwright.frozen_critic import FrozenCriticLearner
 from rollwright.generation.kv import KVRows
 from rollwright.scoring import body_hidden, causal_lm
-from rollwright.weights import copied_body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,31 +29,54 @@ class VocabularyQSettings:
     bias: float = 0.0
 
 
-class VocabularyQ(nn.Module):
-    """A transformer body of its own, started from the policy's weights, with Q heads and one V head.
+class VocabularyHeads(nn.Module):
+    """Q heads over the vocabulary and one V head.
 
     The last layers are zero, so that acting with a new critic is acting with the policy.
     """
 
-    def __init__(self, policy: nn.Module, settings: VocabularyQSettings) -> None:
+    def __init__(self, width: int, vocabulary: int, settings: VocabularyQSettings) -> None:
         super().__init__()
-        config = causal_lm(policy).config.get_text_config()
-        self.body = copied_body(policy)
-        width, vocabulary = config.hidden_size, config.vocab_size
-        self.q = nn.ModuleList(_head(width, settings.width, vocabulary, settings.bias) for _ in range(settings.q_heads))
+        shape = settings.width, vocabulary, settings.bias
+        self.q = nn.ModuleList(_head(width, *shape) for _ in range(settings.q_heads))
         self.v = _head(width, settings.width, 1, settings.bias)
 
-    def forward(self, packed: PackedBatch) -> dict[str, Tensor]:
-        """Of the N action tokens: "q" [heads, N] of the token taken, "v" [1, N], "cql" [heads, N], see `values`."""
-        hidden = body_hidden(self.body, packed)
-        hidden = hidden.reshape(-1, hidden.shape[-1])[packed.gather]
+    def forward(self, hidden: Tensor, tokens: Tensor, slots: Tensor | None = None) -> dict[str, Tensor]:
+        """[U, d] states, [N] the token taken, [N] the state it was taken in (each its own where left out) -> "q"
+        [heads, N] of that token, "v" [1, N], "cql" [heads, N], see `values.conservative_loss`."""
+        slots = torch.arange(len(tokens), device=tokens.device) if slots is None else slots
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
             tables = torch.stack([head(hidden) for head in self.q])  # [heads, U, V]
-            q = tables[:, packed.slots, packed.targets]
-            # `values.conservative_loss`, its sum over the vocabulary made once per position: many tokens share one.
-            cql = tables.logsumexp(dim=-1)[:, packed.slots] - q
-            return {"q": q, "cql": cql, "v": self.v(hidden)[packed.slots, 0][None]}
+            q = tables[:, slots, tokens]
+            # The loss's sum over the vocabulary is made once per position: many tokens share one.
+            cql = tables.logsumexp(dim=-1)[:, slots] - q
+            return {"q": q, "cql": cql, "v": self.v(hidden)[slots, 0][None]}
+
+    def smallest_q(self, hidden: Tensor) -> Tensor:
+        """[B, d] hidden states -> [B, V] the smallest head's Q of each next token."""
+        return torch.stack([head(hidden.float()) for head in self.q]).min(dim=0).values
+
+
+class VocabularyQ(nn.Module):
+    """A transformer without a head, and Q and V on its hidden states. Trained as a whole, unless made of frozen parts.
+
+    Args:
+        body: whose output has `last_hidden_state`.
+        scaling: what the heads see of it; None = the hidden states themselves.
+    """
+
+    def __init__(self, body: nn.Module, heads: VocabularyHeads, scaling: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.heads = body, heads
+        self.scaling = scaling or nn.Identity()
+
+    def forward(self, packed: PackedBatch) -> dict[str, Tensor]:
+        """Of the N action tokens, see `VocabularyHeads`."""
+        hidden = body_hidden(self.body, packed)  # type: ignore[arg-type]
+        hidden = hidden.reshape(-1, hidden.shape[-1])[packed.gather]
+        values: dict[str, Tensor] = self.heads(self.scaling(hidden), packed.targets, packed.slots)
+        return values
 
     @torch.no_grad()
     def next_token_q(self, sequences: Sequence[Sequence[int]]) -> Tensor:
@@ -60,8 +85,40 @@ class VocabularyQ(nn.Module):
         return self.smallest_q(rows.read([tuple(ids) for ids in sequences]))
 
     def smallest_q(self, hidden: Tensor) -> Tensor:
-        """[B, d] hidden states -> [B, V]."""
-        return torch.stack([head(hidden.float()) for head in self.q]).min(dim=0).values
+        """[B, d] hidden states of the body -> [B, V]."""
+        return self.heads.smallest_q(self.scaling(hidden.float()))
+
+
+def vocabulary_q(policy: nn.Module, settings: VocabularyQSettings, *, depth: float = 1.0) -> VocabularyQ:
+    """A new critic that begins with a copy of the policy's own layers, the lower `depth` of them."""
+    config = causal_lm(policy).config.get_text_config()
+    body = cut_to(policy_body(policy), depth)
+    return VocabularyQ(body.module, VocabularyHeads(body.width, config.vocab_size, settings))
+
+
+class FrozenVocabularyLearner(FrozenCriticLearner):
+    """Heads over the vocabulary on a body that never learns; what acts is made of the same parts."""
+
+    heads: VocabularyHeads
+
+    def values_of(self, heads: Any, hidden: Tensor, segments: Sequence[Segment]) -> dict[str, Tensor]:
+        tokens = torch.tensor([token for segment in segments for token in segment.action_ids], device=hidden.device)
+        values: dict[str, Tensor] = heads(hidden, tokens)
+        return values
+
+    @property
+    def module(self) -> VocabularyQ:
+        """The critic as it acts."""
+        return VocabularyQ(self.body.module, self.heads, self.scaling)
+
+    @property
+    def slow(self) -> VocabularyQ:
+        """The slow copy as it acts.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return VocabularyQ(self.body.module, self.slow_heads, self.scaling)  # type: ignore[arg-type]
 
 
 def _head(width: int, inner: int, out: int, bias: float) -> nn.Sequential:
