@@ -110,7 +110,9 @@ def test_a_sleeping_thread_keeps_nothing_alive() -> None:
     gone = weakref.ref(world)
     asyncio.run(workers.call(world.step, timeout_s=30.0))
     del world
-    until(lambda: gc.collect() >= 0 and gone() is None)
+    until(lambda: len(workers._asleep) == 1)
+    gc.collect()
+    assert gone() is None
     workers.close()
 
 

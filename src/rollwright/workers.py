@@ -55,9 +55,8 @@ class Workers:
         try:
             self._call_a_thread()
         except RuntimeError:
-            if job in self._jobs:
-                self._jobs.remove(job)
-            raise
+            if self._take_back(job):
+                raise
         if timeout_s is not None:
             job.timer = loop.call_later(timeout_s, _expire, job.future)
         result: T = await job.future
@@ -71,6 +70,14 @@ class Workers:
             self._coming += len(asleep)
         for sleeper in asleep:
             sleeper.release()
+
+    def _take_back(self, job: _Job) -> bool:
+        """Whether it was still waiting; a thread that had become free may have taken it."""
+        try:
+            self._jobs.remove(job)
+        except ValueError:
+            return False
+        return True
 
     def _call_a_thread(self) -> None:
         """Wake or make a thread for the next call, unless one is on its way."""
