@@ -93,12 +93,19 @@ class AlgorithmSettings(Config):
         return self
 
 
+class CriticFit(TurnCriticFit):
+    """Q and V of whole utterances."""
+
+    updates: int = Field(50, ge=0, description="Optimiser steps for one step of the run.")
+    batch_size: int = Field(128, ge=1, description="Turns of one optimiser step.")
+
+
 class ArcherConfig(LoopConfig):
     """Everything an ArCHer run reads."""
 
     algorithm: AlgorithmSettings = AlgorithmSettings()
     replay: OnlineReplaySettings = OnlineReplaySettings()
-    critic: TurnCriticFit = TurnCriticFit(updates=50, batch_size=128)
+    critic: CriticFit = CriticFit()
     baseline: TokenCriticFit = TokenCriticFit()
 
     only_for: ClassVar[Readers] = {"baseline": {"algorithm.baseline": ("token",)}}

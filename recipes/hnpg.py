@@ -63,12 +63,18 @@ class AlgorithmSettings(PolicyLossSettings):
     only_for: ClassVar[Readers] = PolicyLossSettings.only_for
 
 
+class CriticFit(TurnCriticFit):
+    """Q of own and of logged turns."""
+
+    updates: int = Field(20, ge=0, description="Optimiser steps for one step of the run.")
+
+
 class HnpgConfig(PolicyLoopConfig):
     """Everything an HNPG run reads."""
 
     algorithm: AlgorithmSettings = AlgorithmSettings()
     replay: ReplaySettings = ReplaySettings()
-    critic: TurnCriticFit = TurnCriticFit(updates=20, batch_size=64)
+    critic: CriticFit = CriticFit()
 
 
 def main(argv: list[str] | None = None) -> None:

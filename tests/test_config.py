@@ -228,6 +228,14 @@ def test_a_declaration_that_names_no_key_fails_at_once() -> None:
             name: str = "ppo"
 
 
+def test_a_section_begins_with_the_defaults_of_its_class() -> None:
+    """Others would be lost, and missing from the help, as soon as one key of the section is set."""
+    with pytest.raises(TypeError, match=r"Wrong\.loss begins with other values than Loss has"):
+
+        class Wrong(Config):
+            loss: Loss = Loss(name="cispo")
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

@@ -196,6 +196,43 @@ def test_draws_go_where_outcomes_change() -> None:
     assert np.mean(shares[2:]) > 0.6
 
 
+def mastered(seed: int, teacher: AlpGmmCurriculum | None, *, tasks: int = 2000) -> float:
+    """Radius at which a student ends that learns from tasks up to 0.1 beyond what it can do; None = drawn uniformly."""
+    draws, radius = np.random.default_rng(seed), 0.1
+    for _ in range(tasks):
+        point = draws.random(2) if teacher is None else teacher.draw(draws)
+        distance = float(np.hypot(*point))
+        if teacher is not None:
+            teacher.report(point, float(distance <= radius))
+        radius += 0.001 * (radius < distance <= radius + 0.1)
+    return radius
+
+
+def test_a_student_with_a_frontier_masters_more_than_at_random() -> None:
+    """Three seeds on a square; `benchmarks/curriculum.py` is the long form. The widths of the reference: nothing."""
+    square = BoxSpace(Square())
+    at_random, wide, narrow = (
+        np.array([mastered(seed, teacher(seed)) ** 2 for seed in range(3)])
+        for teacher in (
+            lambda seed: None,
+            lambda seed: AlpGmmCurriculum(square, seed=seed),
+            lambda seed: AlpGmmCurriculum(square, seed=seed, min_width=0.001),
+        )
+    )
+    assert wide.min() > 1.5 * at_random.max(), (wide, at_random)
+    assert narrow.mean() < 1.5 * at_random.mean() and wide.max() < 1.0
+
+
+class Square:
+    """A box of two numbers."""
+
+    def parameter_box(self) -> dict[str, tuple[float, float]]:
+        return {"x": (0.0, 1.0), "y": (0.0, 1.0)}
+
+    def task_at(self, values: Any) -> Task:
+        return Task(id="t", split="train", params=values)
+
+
 # Discrete pools
 
 

@@ -37,6 +37,10 @@ class AlpGmmCurriculum:
         fit_every: reports between two fits, and how many of the latest each fit sees. All draws before are uniform.
         random_frac: share of uniform draws after that.
         max_components: mixtures of 2 to so many are compared.
+        min_width: least standard deviation of a Gaussian along any axis, in sides of the box; about the distance of
+            neighbours among `fit_every` draws of a square. The reference has 0.001. Outcomes of 0 and 1 leave progress
+            of just 0 or 1, whose Gaussians have no width there: ever more of them are then fitted to ever fewer
+            points, and draws keep to the few lines on which these happen to lie.
     """
 
     def __init__(
@@ -47,11 +51,13 @@ class AlpGmmCurriculum:
         fit_every: int = 250,
         random_frac: float = 0.2,
         max_components: int = 10,
+        min_width: float = 0.07,
         criterion: Criterion = "aic",
         progress: Progress = "absolute",
     ) -> None:
         self.space, self.seed, self.fit_every, self.random_frac = space, seed, fit_every, random_frac
-        self.max_components, self.criterion, self.progress = max_components, criterion, progress
+        self.max_components, self.min_width = max_components, min_width
+        self.criterion, self.progress = criterion, progress
         self.points = np.zeros((0, space.dimensions))
         self.outcomes, self.gains = np.zeros(0), np.zeros(0)
         self.num_reports = 0
@@ -103,7 +109,9 @@ class AlpGmmCurriculum:
             columns.append(self.gains[recent])
         draws = np.random.default_rng(draws_of(self.seed, "alp_gmm fit", self.num_reports).getrandbits(64))
         sizes = range(2, self.max_components + 1)
-        self.mixture = best_mixture(np.column_stack(columns), sizes, draws, criterion=self.criterion)
+        self.mixture = best_mixture(
+            np.column_stack(columns), sizes, draws, criterion=self.criterion, smallest_variance=self.min_width**2
+        )
 
     def metrics(self) -> dict[str, float]:
         recent = slice(-self.fit_every, None)

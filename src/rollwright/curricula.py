@@ -45,6 +45,7 @@ def make_curriculum(
         fit_every=settings.fit_every,
         random_frac=settings.random_frac,
         max_components=settings.max_components,
+        min_width=settings.min_width,
         criterion=settings.criterion,
         progress=settings.progress,
     )

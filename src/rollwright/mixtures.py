@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Criterion = Literal["aic", "bic"]
-_SMALLEST_VARIANCE = 1e-6
+SMALLEST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,11 +60,20 @@ class Mixture:
         return cls(**{name: np.asarray(values, np.float64) for name, values in row.items()})
 
 
-def fit_mixture(points: Array, components: int, draws: np.random.Generator, *, iterations: int = 100) -> Mixture:
+def fit_mixture(
+    points: Array,
+    components: int,
+    draws: np.random.Generator,
+    *,
+    iterations: int = 100,
+    smallest_variance: float = SMALLEST_VARIANCE,
+) -> Mixture:
     """EM from means that lie far apart (k-means++), until the log-likelihood per point gains less than 1e-3.
 
     Args:
         points: [n, d] float, n of at least `components`.
+        smallest_variance: added to every variance. Without, a Gaussian on a few points that share a value has no
+            width there and any likelihood, so that a criterion always asks for more of them.
 
     Raises:
         ValueError: there are fewer points than components.
@@ -74,7 +83,7 @@ def fit_mixture(points: Array, components: int, draws: np.random.Generator, *, i
     shares = _first_shares(points, components, draws)
     before = -np.inf
     for _ in range(iterations):
-        mixture = _maximise(points, shares)
+        mixture = _maximise(points, shares, smallest_variance)
         densities = mixture.log_densities(points)
         total = _log_sum(densities)
         shares = np.exp(densities - total[:, None])
@@ -85,14 +94,20 @@ def fit_mixture(points: Array, components: int, draws: np.random.Generator, *, i
 
 
 def best_mixture(
-    points: Array, components: Iterable[int], draws: np.random.Generator, *, criterion: Criterion = "aic"
+    points: Array,
+    components: Iterable[int],
+    draws: np.random.Generator,
+    *,
+    criterion: Criterion = "aic",
+    smallest_variance: float = SMALLEST_VARIANCE,
 ) -> Mixture:
     """The mixture of the lowest criterion among those numbers of components.
 
     Raises:
         ValueError: there are too few points for any of them.
     """
-    fitted = [fit_mixture(points, k, draws) for k in components if k <= len(points)]
+    possible = [k for k in components if k <= len(points)]
+    fitted = [fit_mixture(points, k, draws, smallest_variance=smallest_variance) for k in possible]
     if not fitted:
         raise ValueError(f"{len(points)} points are too few for a mixture of {min(components)} components")
     return min(fitted, key=lambda mixture: mixture.score(points, criterion))
@@ -110,7 +125,7 @@ def _first_shares(points: Array, components: int, draws: np.random.Generator) ->
     return np.eye(components)[nearest]
 
 
-def _maximise(points: Array, shares: Array) -> Mixture:
+def _maximise(points: Array, shares: Array, smallest_variance: float) -> Mixture:
     counts = shares.sum(axis=0) + 1e-10
     means = shares.T @ points / counts[:, None]
     dimensions = points.shape[1]
@@ -118,7 +133,7 @@ def _maximise(points: Array, shares: Array) -> Mixture:
     for k, count in enumerate(counts):
         apart = points - means[k]
         covariances[k] = (shares[:, k, None] * apart).T @ apart / count
-    covariances += _SMALLEST_VARIANCE * np.eye(dimensions)
+    covariances += smallest_variance * np.eye(dimensions)
     return Mixture(weights=counts / counts.sum(), means=means, covariances=covariances)
 
 

@@ -241,6 +241,9 @@ class CurriculumSettings(Config):
     stale_frac: float = Field(0.1, ge=0, le=1, description="level_replay: share of draws by age.")
     fit_every: int = Field(250, ge=5, description="alp_gmm: groups between two fits, and how many each fit sees.")
     max_components: int = Field(10, ge=2, description="alp_gmm: most Gaussians of a mixture.")
+    min_width: float = Field(
+        0.07, gt=0, le=1, description="alp_gmm: least standard deviation of a Gaussian, in sides of the task space."
+    )
     criterion: Literal["aic", "bic"] = Field("aic", description="alp_gmm: what decides on their number.")
     progress: Literal["absolute", "covariance"] = Field(
         "absolute", description="alp_gmm: change against the nearest earlier task, or with time (Covar-GMM)."
@@ -257,7 +260,7 @@ class CurriculumSettings(Config):
         | {key: {"name": ("learnability",)} for key in ("window", "mastered_frac")}
         | {"random_frac": {"name": ("learnability", "alp_gmm")}}
         | {key: {"name": ("level_replay",)} for key in ("temperature", "stale_frac")}
-        | {key: {"name": ("alp_gmm",)} for key in ("fit_every", "max_components", "criterion", "progress")}
+        | {key: {"name": ("alp_gmm",)} for key in ("fit_every", "max_components", "min_width", "criterion", "progress")}
     )
 
     @model_validator(mode="after")

@@ -41,6 +41,13 @@ class Config(BaseModel):
                     raise TypeError(f"{cls.__name__}.only_for names `{path}`, which is no key of it")
         if cls.shorthand is not None and cls.shorthand not in cls.model_fields:
             raise TypeError(f"{cls.__name__}.shorthand names `{cls.shorthand}`, which is no key of it")
+        for name, field in cls.model_fields.items():
+            section = section_of(field.annotation)
+            if section and isinstance(field.default, section) and field.default != _as_filled_in(field.default):
+                raise TypeError(
+                    f"{cls.__name__}.{name} begins with other values than {section.__name__} has, which would be lost "
+                    "as soon as one of its keys is set: give the section a class of its own with these defaults"
+                )
 
     @model_validator(mode="before")
     @classmethod
@@ -112,6 +119,12 @@ def all_keys(cls: type[Config], prefix: str = "") -> Iterator[tuple[str, FieldIn
             yield from all_keys(section, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
+
+
+def _as_filled_in(default: Config) -> Config:
+    """What becomes of a section whose keys are all named but those that its class fills in."""
+    named = {name: getattr(default, name) for name, field in type(default).model_fields.items() if field.is_required()}
+    return type(default)(**named)
 
 
 def _value_at(config: Config, path: str) -> Any:
