@@ -34,12 +34,12 @@ from torch import Tensor  # noqa: E402
 
 from rollwright import offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights  # noqa: E402
-from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.phases import Phases  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
-from rollwright.settings import LoopConfig, OnlineReplaySettings, TokenCriticFit, TurnCriticFit  # noqa: E402
+from rollwright.settings import OWN_UPDATES, LoopConfig, OnlineReplaySettings, TokenCriticFit, TurnCriticFit  # noqa: E402
 from rollwright.token_baseline import baseline_critic, residual_ratio, with_token_baseline  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 from rollwright.value_learner import ReadingLoss, Readings  # noqa: E402
@@ -72,7 +72,15 @@ class AlgorithmSettings(Config):
     alpha: float = Field(
         0.8, gt=0.5, lt=1, description="fdvl: V's lean to the best action; tv: the (2 - 1 / alpha)-quantile."
     )
-    temperature: float = Field(1.0, gt=0, description="awr: of exp(A / temperature), not capped.")
+    temperature: float = Field(1.0, gt=0, description="awr: of exp(A / temperature).")
+    cap: float | None = Field(
+        None,
+        gt=0,
+        description="awr: largest weight; null = not capped, as in ArCHer's code; IQL's and f-DVL's is 100.",
+    )
+    truncated_end: bool = Field(
+        False, description="A limit is the task's own end, as in the released code: nothing follows a cut episode."
+    )
     offline_steps: int = Field(0, ge=0, description="First steps, which only learn from `replay.stores`.")
     warmup_steps: int = Field(0, ge=0, description="First steps in which only the critic learns.")
     actor_updates: int = Field(3, ge=0, description="Optimiser steps of the policy for one step of the run.")
@@ -82,6 +90,7 @@ class AlgorithmSettings(Config):
         "expectile": {"critic": ("iql",)},
         "alpha": {"critic": ("fdvl_tv", "fdvl_chi2")},
         "temperature": {"actor": ("awr",)},
+        "cap": {"actor": ("awr",)},
     }
 
     @model_validator(mode="after")
@@ -109,6 +118,7 @@ class ArcherConfig(LoopConfig):
     baseline: TokenCriticFit = TokenCriticFit()
 
     only_for: ClassVar[Readers] = {"baseline": {"algorithm.baseline": ("token",)}}
+    unread: ClassVar[Unread] = OWN_UPDATES
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -146,6 +156,8 @@ class Archer:
         )
         self.fresh = offpolicy.FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
         run.attach(self.critic)
+        if offline:
+            offpolicy.require_turns(self.table, valid_turns(self.table))
 
     @property
     def table(self) -> TurnTable:
@@ -154,7 +166,7 @@ class Archer:
 
     def begin(self, step: int) -> None:
         """Look at what there is; draws are fixed by seed and step, so that a resumed run draws the same."""
-        self.turns = valid_turns(self.table)
+        self.turns = valid_turns(self.table, needs_next=not self.algorithm.truncated_end)
         self.draws = np.random.default_rng([self.config.run.seed, step])
         self.fresh.begin(step)
         offpolicy.require_vocabulary(self.table, self.turns, offpolicy.vocab_size(self.run.learner.policy))
@@ -192,10 +204,11 @@ class Archer:
 
     def targets(self, batch: Sequence[Transition], judged: Sequence[tuple[int, ...]]) -> dict[str, Tensor]:
         """[2, n] each, by the slow copies: r + gamma V(s') for Q, and Q of the judged actions for V."""
-        follows = [t.next_prompt_ids for t in batch if t.next_prompt_ids]
+        cut = self.algorithm.truncated_end
+        follows = [batch[k].next_prompt_ids for k in offpolicy.followed(batch, truncated_end=cut)]
         slow = self.critic.read([*judged, *follows], slow=True)  # together, so that common prefixes are read once
         v, q = slow["v"][:, len(judged) :], slow["q"][:, : len(judged)]
-        return {"q": offpolicy.one_step_targets(batch, v, gamma=self.algorithm.gamma), "v": q}
+        return {"q": offpolicy.one_step_targets(batch, v, gamma=self.algorithm.gamma, truncated_end=cut), "v": q}
 
     def loss(self, targets: dict[str, Tensor]) -> ReadingLoss:
         """The first half of the readings are actions (Q), the second half states (V). Means over the batch, added."""
@@ -250,7 +263,7 @@ def actor_weights(algorithm: AlgorithmSettings, advantages: Tensor) -> Tensor:
     if algorithm.actor == "reinforce":
         return advantages
     if algorithm.actor == "awr":
-        return awr_weights(advantages, temperature=algorithm.temperature, cap=None)
+        return awr_weights(advantages, temperature=algorithm.temperature, cap=algorithm.cap)
     return dual_weights(advantages, divergence=DIVERGENCES[algorithm.critic])
 
 

@@ -25,16 +25,17 @@ import sys  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
-from pydantic import Field  # noqa: E402
+from pydantic import Field, model_validator  # noqa: E402
 
 from rollwright import offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights, digirl, digirl_released  # noqa: E402
-from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
+from rollwright.errors import ConfigError  # noqa: E402
 from rollwright.phases import Phases  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402
-from rollwright.settings import LoopConfig, OnlineReplaySettings, TurnCriticFit  # noqa: E402
+from rollwright.settings import OWN_UPDATES, LoopConfig, OnlineReplaySettings, TurnCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
 
@@ -43,12 +44,15 @@ class AlgorithmSettings(Config):
 
     form: Literal["paper", "released"] = Field("paper", description="Advantage and threshold as printed, or as coded.")
     actor: Literal["filter", "awr"] = Field("filter", description="Imitate what passes the filters, or weigh by exp.")
+    outcome: Literal["verdict", "reward"] = Field(
+        "verdict", description="What a success is: the world's verdict where it has one, or a return above 0."
+    )
     top_frac: float = Field(0.1, gt=0, le=1, description="Share of trajectories that the first filter keeps.")
     positive_only: bool = Field(False, description="Never keep a failed trajectory.")
     decay: float = Field(
         0.5, ge=0, le=1, description="lambda (paper) or gamma (released): how far success reaches back."
     )
-    temperature: float = Field(1.0, gt=0, description="awr: beta of exp(A / beta).")
+    temperature: float = Field(1.0, gt=0, description="awr: beta of exp(A / beta), which is cut to 100.")
     offline_steps: int = Field(0, ge=0, description="First steps, which only learn from `replay.stores`.")
     actor_updates: int = Field(20, ge=0, description="Optimiser steps of the policy for one step of the run.")
     batch_size: int = Field(64, ge=1, description="Turns of one optimiser step of the policy.")
@@ -59,6 +63,15 @@ class AlgorithmSettings(Config):
         "temperature": {"actor": ("awr",)},
     }
 
+    @model_validator(mode="after")
+    def _failures_must_weigh_less(self) -> AlgorithmSettings:
+        if self.actor == "awr" and self.form == "released":
+            raise ValueError(
+                "`actor=awr` with `form=released` would imitate failures in full: that advantage is cut to [0, 1]; use "
+                "form=paper"
+            )
+        return self
+
 
 class DigirlConfig(LoopConfig):
     """Everything a DigiRL run reads."""
@@ -67,6 +80,8 @@ class DigirlConfig(LoopConfig):
     replay: OnlineReplaySettings = OnlineReplaySettings()
     instruction_critic: TurnCriticFit = TurnCriticFit()
     step_critic: TurnCriticFit = TurnCriticFit()
+
+    unread: ClassVar[Unread] = OWN_UPDATES
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -102,13 +117,22 @@ class DigirlLearner:
         }
         for critic in self.critics.values():
             run.attach(critic)
+        if self.algorithm.form == "paper" and self.algorithm.actor == "filter" and self.horizon >= 1:
+            raise ConfigError(
+                "algorithm.form=paper keeps steps whose advantage is above 1/H, and with episodes of one turn none can "
+                "be: use algorithm.form=released or algorithm.actor=awr"
+            )
         if offline:
-            offpolicy.require_outcomes(self.table, valid_turns(self.table))
+            offpolicy.require_outcomes(self.table, valid_turns(self.table), self.outcomes())
 
     @property
     def table(self) -> TurnTable:
         """What this step learns from."""
         return self.phases.table
+
+    def outcomes(self) -> np.ndarray:
+        """[S] 0 or 1 for every trajectory."""
+        return offpolicy.outcomes(self.table, self.algorithm.outcome)
 
     def fit(self) -> dict[str, float]:
         """Filter, fit both values, weigh the steps, update the policy. -> metrics."""
@@ -141,7 +165,7 @@ class DigirlLearner:
             return turns
         prompts = offpolicy.instruction_prompts(self.table, owners)
         promised = offpolicy.success_probability(self.critics["v_instruction"], "v", prompts).numpy()
-        scores = offpolicy.outcomes(self.table)[owners] - promised
+        scores = self.outcomes()[owners] - promised
         # An outcome of 1 exceeds every promise and one of 0 falls short of it: a positive score is a success.
         best = best_trajectories(scores, self.algorithm.top_frac, positive_only=self.algorithm.positive_only)
         return keep_trajectories(self.table, owners[best], among=turns)
@@ -153,7 +177,7 @@ class DigirlLearner:
         for _ in range(fit.updates if len(owners) else 0):
             some = self.draws.choice(owners, fit.batch_size)
             prompts = offpolicy.instruction_prompts(self.table, some)
-            labels = offpolicy.outcomes(self.table)[some]
+            labels = self.outcomes()[some]
             metrics = offpolicy.fit_outcomes(self.critics["v_instruction"], "v", prompts, labels)
         return metrics
 
@@ -164,7 +188,7 @@ class DigirlLearner:
             batch = self.table.transitions(self.draws.choice(turns, fit.batch_size))
             prompts = [t.prompt_ids for t in batch] + [t.next_prompt_ids for t in batch if t.next_prompt_ids]
             owners = [t.trajectory for t in batch] + [t.trajectory for t in batch if t.next_prompt_ids]
-            labels = offpolicy.outcomes(self.table)[owners]
+            labels = self.outcomes()[owners]
             metrics = offpolicy.fit_outcomes(self.critics["v_step"], "v", prompts, labels)
         return metrics
 
@@ -172,8 +196,7 @@ class DigirlLearner:
         """[n] the weight of each of these turns in the actor's loss."""
         if not len(turns):
             return np.zeros(0)
-        labels = offpolicy.outcomes(self.table)
-        steps = offpolicy.outcome_steps(self.critics["v_step"], "v", self.table, turns, labels)
+        steps = offpolicy.outcome_steps(self.critics["v_step"], "v", self.table, turns, self.outcomes())
         args = (steps.values, steps.index, steps.won)
         if self.algorithm.form == "paper":
             advantages, threshold = digirl(*args, lam=self.algorithm.decay, last_values=steps.ends), self.horizon

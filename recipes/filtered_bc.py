@@ -22,13 +22,14 @@ import sys  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
-from pydantic import Field  # noqa: E402
+from pydantic import Field, model_validator  # noqa: E402
 
 from rollwright import offpolicy  # noqa: E402
-from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
+from rollwright.errors import DataError  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402
-from rollwright.settings import LoopConfig, ReplaySettings  # noqa: E402
+from rollwright.settings import OWN_UPDATES, LoopConfig, ReplaySettings  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
 
@@ -52,6 +53,17 @@ class FilteredBcConfig(LoopConfig):
     algorithm: AlgorithmSettings = AlgorithmSettings()
     replay: ReplaySettings = ReplaySettings()
 
+    unread: ClassVar[Unread] = OWN_UPDATES
+
+    @model_validator(mode="after")
+    def _stores_are_imitated(self) -> FilteredBcConfig:
+        if self.algorithm.fresh_only and self.replay.stores and not self.algorithm.offline_steps:
+            raise ValueError(
+                "`algorithm.fresh_only=true` imitates own episodes alone, and without `algorithm.offline_steps` "
+                "nothing ever comes of `replay.stores`: leave one of them out"
+            )
+        return self
+
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(FilteredBcConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
@@ -59,8 +71,8 @@ def main(argv: list[str] | None = None) -> None:
     offpolicy.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
         table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
-        if algorithm.offline_steps and algorithm.top_frac < 1:
-            offpolicy.require_outcomes(table, valid_turns(table))
+        if algorithm.offline_steps:
+            require_a_choice(table, algorithm)
         for step in run.steps():
             groups = [] if step < algorithm.offline_steps else run.score(run.collect(step))
             known = len(table.trajectories)
@@ -88,9 +100,29 @@ def best(table: TurnTable, algorithm: AlgorithmSettings, *, first: int) -> np.nd
     turns = valid_turns(table)
     turns = turns[table.owners()[turns] >= first]
     owners = np.unique(table.owners()[turns])
-    scores = offpolicy.outcomes(table) if algorithm.score == "success" else table.trajectories["total_reward"]
-    kept = best_trajectories(scores, algorithm.top_frac, positive_only=algorithm.positive_only, among=owners)
-    return keep_trajectories(table, kept, among=turns)
+    chosen = best_trajectories(
+        scores_of(table, algorithm), algorithm.top_frac, positive_only=algorithm.positive_only, among=owners
+    )
+    return keep_trajectories(table, chosen, among=turns)
+
+
+def scores_of(table: TurnTable, algorithm: AlgorithmSettings) -> np.ndarray:
+    """[S] what the best are the best in."""
+    return offpolicy.outcomes(table) if algorithm.score == "success" else table.trajectories["total_reward"]
+
+
+def require_a_choice(table: TurnTable, algorithm: AlgorithmSettings) -> None:
+    """What is stored must hold something to imitate, and something worse unless all of it is imitated.
+
+    Raises:
+        DataError: it does not.
+    """
+    turns = valid_turns(table)
+    offpolicy.require_turns(table, turns)
+    if algorithm.top_frac < 1 and not algorithm.positive_only:
+        offpolicy.require_outcomes(table, turns, scores_of(table, algorithm) if algorithm.score == "success" else None)
+    if not len(best(table, algorithm, first=0)):
+        raise DataError("none of the stored episodes succeeded, and algorithm.positive_only imitates no failure")
 
 
 if __name__ == "__main__":

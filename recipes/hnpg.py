@@ -43,7 +43,7 @@ from rollwright.settings import PolicyLoopConfig, PolicyLossSettings, ReplaySett
 from rollwright.training import Training  # noqa: E402
 from rollwright.types import Group  # noqa: E402
 from rollwright.value_learner import ReadingLoss, Readings  # noqa: E402
-from rollwright.values import hybrid_weights, lambda_returns, td_target  # noqa: E402
+from rollwright.values import hybrid_weights, lambda_returns  # noqa: E402
 
 Ids = tuple[int, ...]
 
@@ -103,7 +103,7 @@ class Hnpg:
     def __init__(self, run: Training, config: HnpgConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
         self.table = TurnTable(*config.replay.stores, may_be_empty=not config.replay.stores)
-        self.turns = valid_turns(self.table, needs_next=True)
+        self.turns = valid_turns(self.table, needs_next=not config.algorithm.truncated_end)
         if config.replay.stores:
             offpolicy.require_outcomes(self.table, self.turns)
             offpolicy.require_vocabulary(self.table, self.turns, offpolicy.vocab_size(run.learner.policy))
@@ -163,13 +163,10 @@ class Hnpg:
 
     def logged_targets(self, logged: Sequence[Transition]) -> Tensor:
         """[n] r + gamma Q_slow(s', a') with a' from the policy as it is now; r alone where the task ended."""
-        follows = [k for k, t in enumerate(logged) if t.next_prompt_ids]
-        after = torch.zeros(len(logged))
-        if follows:
-            after[follows] = self.values([logged[k].next_prompt_ids for k in follows], samples=1, slow=True)
-        rewards = torch.tensor([t.reward for t in logged])
-        done = torch.tensor([(self.algorithm.truncated_end and t.truncated) or t.terminated for t in logged])
-        return td_target(rewards, after, done, gamma=self.algorithm.gamma)
+        cut = self.algorithm.truncated_end
+        follows = [logged[k].next_prompt_ids for k in offpolicy.followed(logged, truncated_end=cut)]
+        after = self.values(follows, samples=1, slow=True) if follows else torch.zeros(0)
+        return offpolicy.one_step_targets(logged, after[None], gamma=self.algorithm.gamma, truncated_end=cut)[0]
 
     def loss(self, targets: Tensor, num_own: int) -> ReadingLoss:
         """The first `num_own` readings are own turns. Their mean, and the weighted mean of the logged ones."""

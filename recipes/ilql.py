@@ -26,7 +26,6 @@ from pydantic import Field  # noqa: E402
 
 from rollwright.config import load_config  # noqa: E402
 from rollwright.critic_assembly import open_vocabulary_critic  # noqa: E402
-from rollwright.plan import plan_text  # noqa: E402
 from rollwright.token_q import (  # noqa: E402
     StoredChains,
     TokenQConfig,
@@ -34,6 +33,7 @@ from rollwright.token_q import (  # noqa: E402
     decode_with,
     implicit_loss,
     implicit_targets,
+    plan_text,
 )
 from rollwright.training import Training  # noqa: E402
 
@@ -43,6 +43,7 @@ class AlgorithmSettings(TokenQSettings):
 
     expectile: float = Field(0.95, gt=0, lt=1, description="tau of V's expectile; 0.5 evaluates, 1 maximises.")
     polyak: float = Field(0.005, gt=0, le=1, description="How far the slow Q follows at each critic step.")
+    truncated_end: bool = Field(False, description="A limit is the task's own end: nothing follows a cut episode.")
     highest: float | None = Field(
         None, description="What no return exceeds, for targets: 0 where rewards are costs; null = no bound (papers)."
     )
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(IlqlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
     with Training.start(config) as run:
-        chains = StoredChains.open(config.replay.stores, run.learner.policy)
+        chains = StoredChains.open(config.replay.stores, run.learner.policy, truncated_end=algorithm.truncated_end)
         critic = open_vocabulary_critic(config, run.learner, algorithm, q_heads=2, polyak=algorithm.polyak)
         run.attach(critic)
         decode_with(run.engine, critic.slow, beta=algorithm.beta)

@@ -106,13 +106,14 @@ def main(argv: list[str] | None = None) -> None:
     if not go_on_alone("inverse dynamics"):
         return
     known, hidden, logs = read(config)
+    aside = [t for t in known if held_out(t, config.data.held_out_frac, seed=config.run.seed, what="held-out")]
+    teach = [t for t in known if t not in aside]
+    require_both(teach, aside, config.data.held_out_frac)
     folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
     require_empty(folder)
     start, codec, new_context = open_context(config.world, config.model, config.rollout, folder.path)
     for trajectory in known:
         require_same_prompts(trajectory, new_context)
-    aside = [t for t in known if held_out(t, config.data.held_out_frac, seed=config.run.seed, what="held-out")]
-    teach = [t for t in known if t not in aside]
     rows = inverse_rows(teach, codec, config.label.prompt(), max_length=config.sft.max_length)
     model = fit(rows, start, folder.path, config.sft, seed=config.run.seed, name="inverse_model")
     engine = open_engine(config.engine, model, codec, seed=config.run.seed, run_folder=folder.path)
@@ -137,6 +138,21 @@ def read(config: InverseConfig) -> tuple[list[Trajectory], list[Trajectory], lis
     if not known:
         raise DataError(f"data.hide_frac = {data.hide_frac:g} leaves none of {len(stored)} episodes to learn from")
     return known, hidden, require_logs(read_stores(data.logs)) if data.logs else []
+
+
+def require_both(teach: Sequence[Trajectory], aside: Sequence[Trajectory], held_out_frac: float) -> None:
+    """Before anything is trained: episodes to learn from, and others to judge the labels by.
+
+    Raises:
+        DataError: one of them is missing.
+    """
+    if teach and aside:
+        return
+    missing, change = ("to judge the labels by", "raise") if teach else ("to learn from", "lower")
+    raise DataError(
+        f"data.held_out_frac = {held_out_frac:g} of {len(teach) + len(aside)} episodes with actions leaves none "
+        f"{missing}: {change} it, or name larger stores"
+    )
 
 
 def require_empty(folder: RunFolder) -> None:

@@ -25,8 +25,7 @@ import numpy as np  # noqa: E402
 
 from rollwright.config import load_config  # noqa: E402
 from rollwright.critic_assembly import open_vocabulary_critic  # noqa: E402
-from rollwright.plan import plan_text  # noqa: E402
-from rollwright.token_q import StoredChains, TokenQConfig, decode_with, token_q_loss  # noqa: E402
+from rollwright.token_q import StoredChains, TokenQConfig, decode_with, plan_text, token_q_loss  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
 

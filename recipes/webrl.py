@@ -32,12 +32,12 @@ from pydantic import Field, model_validator  # noqa: E402
 
 from rollwright import offpolicy, replay  # noqa: E402
 from rollwright.advantages import webrl, webrl_released  # noqa: E402
-from rollwright.config import Config, Readers, load_config  # noqa: E402
+from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.fixed_policy import FixedPolicy  # noqa: E402
 from rollwright.phase_replay import PhaseReplay, PhaseReplaySettings  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
-from rollwright.settings import LoopConfig, TurnCriticFit  # noqa: E402
+from rollwright.settings import OWN_UPDATES, LoopConfig, TurnCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
 
@@ -75,6 +75,8 @@ class WebrlConfig(LoopConfig):
     replay: PhaseReplaySettings = PhaseReplaySettings()
     step_critic: CriticFit = CriticFit()
 
+    unread: ClassVar[Unread] = OWN_UPDATES
+
     @model_validator(mode="after")
     def _tasks_change_between_phases(self) -> WebrlConfig:
         every, phase = self.curriculum.every, self.algorithm.phase_steps
@@ -106,6 +108,7 @@ class WebrlLearner:
 
     def __init__(self, run: Training, config: WebrlConfig) -> None:
         self.run, self.algorithm, self.fits = run, config.algorithm, config.step_critic
+        self.rewards_are_the_worlds = config.reward.name == "env"  # an outcome model may doubt any success
         self.seed, paper = config.run.seed, config.algorithm.form == "paper"
         self.table = replay.TurnTable(*config.replay.stores, run.store, may_be_empty=True)
         vocabulary = offpolicy.vocab_size(run.learner.policy)
@@ -128,7 +131,8 @@ class WebrlLearner:
         self.draws = np.random.default_rng([self.seed, self.run.next_step])
         self.valid = replay.valid_turns(self.table)
         fresh = self.valid[self.table.owners()[self.valid] >= known]
-        offpolicy.require_success_is_seen(self.table, fresh, self.labels)
+        if self.rewards_are_the_worlds:
+            offpolicy.require_success_is_seen(self.table, self.valid, self.labels)
         old = self.phase.draw(self.valid, self.labels, num_current=len(fresh), draws=self.draws)
         turns = np.concatenate([fresh, old])
         if not len(turns):

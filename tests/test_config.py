@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from rollwright.config import Config, Readers, build, dump, help_text, load_config
+from rollwright.config import Config, Readers, Unread, build, dump, help_text, load_config
 from rollwright.config.model import all_keys
 from rollwright.errors import ConfigError
 
@@ -226,6 +226,27 @@ def test_a_declaration_that_names_no_key_fails_at_once() -> None:
         class Wrong(Config):
             only_for: ClassVar[Readers] = {"epsilon": {"name": ("ppo",)}}
             name: str = "ppo"
+
+
+class Unpaced(Recipe):
+    """A recipe that plays no episodes."""
+
+    unread: ClassVar[Unread] = {"rollout": "nothing is played", "steps": "epochs count"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["steps=3"], "`steps` is not read here: epochs count"), (["rollout.group_size=2"], "is played")],
+)
+def test_a_key_that_came_with_a_shared_section_and_is_never_read(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(Unpaced, words)
+    assert "rollout" not in help_text(Unpaced) and "rollout" in help_text(Recipe)
+    assert "rollout" not in dump(load_config(Unpaced, []))
+    with pytest.raises(TypeError, match="unread names `pace`"):
+
+        class Wrong(Config):
+            unread: ClassVar[Unread] = {"pace": "nobody"}
 
 
 def test_a_section_begins_with_the_defaults_of_its_class() -> None:

@@ -162,17 +162,31 @@ def with_action(transition: Transition, action: Generation) -> Transition:
     )
 
 
-def one_step_targets(batch: Sequence[Transition], following: Tensor, *, gamma: float) -> Tensor:
-    """[heads, n] r + gamma V(s'); r alone where the task ended, or where a cut left no state to bootstrap from.
+def followed(batch: Sequence[Transition], *, truncated_end: bool = False) -> list[int]:
+    """Places of the turns that another state comes after.
 
     Args:
-        following: [heads, m] values of the m next states that there are, in the batch's order.
+        truncated_end: a limit is the task's own end, so that nothing comes after a cut episode.
     """
-    follows = [k for k, t in enumerate(batch) if t.next_prompt_ids]
+    return [k for k, t in enumerate(batch) if t.next_prompt_ids and not (truncated_end and t.truncated)]
+
+
+def one_step_targets(
+    batch: Sequence[Transition], following: Tensor, *, gamma: float, truncated_end: bool = False
+) -> Tensor:
+    """[heads, n] r + gamma V(s'); r alone where the task ended.
+
+    A turn after which a cut left no state to bootstrap from has no such target: `valid_turns(needs_next=True)`.
+
+    Args:
+        following: [heads, m] values of the states after the m turns that `followed` gives, in the batch's order.
+    """
+    follows = followed(batch, truncated_end=truncated_end)
     after = torch.zeros(len(following), len(batch))
     after[:, follows] = following
     rewards = torch.tensor([t.reward for t in batch])
-    done = torch.tensor([not t.next_prompt_ids for t in batch])
+    done = torch.ones(len(batch), dtype=torch.bool)
+    done[follows] = False
     return td_target(rewards.expand_as(after), after, done.expand_as(after), gamma=gamma)
 
 
@@ -206,16 +220,39 @@ def require_vocabulary(table: TurnTable, turns: Array, size: int, *, sample: int
         )
 
 
-def require_outcomes(table: TurnTable, turns: Array) -> None:
-    """Something must tell good episodes from bad ones.
+def require_turns(table: TurnTable, turns: Array) -> None:
+    """There must be something to learn from.
 
     Raises:
-        DataError: no verdict and no reward anywhere, or every episode earned the same.
+        DataError: none of the stored turns may be trained on.
     """
+    if len(turns):
+        return
+    rows = table.trajectories
+    raise DataError(
+        f"none of {len(rows)} stored trajectories may be trained on: {int((~rows['train']).sum())} are of a held-out "
+        f"split, {int((~rows['has_actions']).sum())} have no actions, {int((~rows['learnable']).sum())} broke, were "
+        "not judged, or hold nothing to learn; collect some with recipes/collect.py"
+    )
+
+
+def require_outcomes(table: TurnTable, turns: Array, scores: Array | None = None) -> None:
+    """Something must tell good episodes from bad ones.
+
+    Args:
+        scores: [S] what a trajectory is judged by; None = its return.
+
+    Raises:
+        DataError: no turn may be trained on, or all trajectories that may be have the same score.
+    """
+    require_turns(table, turns)
     owners = np.unique(table.owners()[turns])
-    earned = table.trajectories["total_reward"][owners]
+    earned = (table.trajectories["total_reward"] if scores is None else scores)[owners]
     if np.ptp(earned) == 0:
-        said = "no reward at all" if not earned.any() else f"a return of {earned[0]:g} each"
+        if scores is not None:
+            said = f"the outcome {earned[0]:g}"
+        else:
+            said = "no reward at all" if not earned.any() else f"a return of {earned[0]:g} each"
         raise DataError(
             f"all {len(owners)} trajectories that may be trained on have {said}: nothing tells the good ones from the "
             "bad; collect a mixture, or score the store with a reward"

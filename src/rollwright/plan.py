@@ -16,19 +16,24 @@ def plan_text(config: LoopConfig) -> str:
     """Batch arithmetic and memory of a run, a few lines."""
     rollout, learner = config.rollout, config.learner
     episodes = rollout.groups_per_step * rollout.group_size
-    updates = learner.minibatches * learner.epochs
     turns = f"{rollout.max_turns}" if rollout.max_turns else "the world's limit of"
+    offline = int(getattr(getattr(config, "algorithm", None), "offline_steps", 0))
+    played = max(0, config.run.steps - offline)
     lines = [
         f"each step: {rollout.groups_per_step} groups x {rollout.group_size} = {episodes} episodes of at most {turns} "
         f"turns, {rollout.max_action_tokens} tokens an action; {rollout.parallel_episodes} episodes at once",
-        f"each step: {learner.epochs} epoch(s) x {learner.minibatches} minibatch(es) = {updates} optimiser step(s)",
-        f"the run: {config.run.steps} steps, {config.run.steps * episodes} episodes",
-        _memory(config),
+        f"the run: {config.run.steps} steps, {f'the first {offline} without episodes, ' if offline else ''}"
+        f"{played * episodes} episodes",
+        memory_text(config),
     ]
+    if "learner.epochs" not in type(config).unread:
+        passes = f"each step: {learner.epochs} epoch(s) x {learner.minibatches} minibatch(es)"
+        lines.insert(1, f"{passes} = {learner.epochs * learner.minibatches} optimiser step(s)")
     return "\n".join(lines)
 
 
-def _memory(config: LoopConfig) -> str:
+def memory_text(config: LoopConfig) -> str:
+    """What learner and engine will hold, in one line."""
     folder = Path(config.model.path).expanduser()
     count = parameter_count(folder)
     if count is None:

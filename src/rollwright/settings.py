@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rollwright.config import Config, Readers
+from rollwright.config import Config, Readers, Unread
 
 
 class RunSettings(Config):
@@ -354,6 +354,12 @@ class PolicyLossSettings(Config):
             "filter_high filter_threshold kl_coef kl_kind entropy_coef"
         )
         return {"loss_name": self.loss} | {name: getattr(self, name) for name in names.split()}
+
+
+OWN_UPDATES: Unread = dict.fromkeys(
+    ("learner.minibatches", "learner.epochs"), "the recipe's own keys say how often the policy is updated"
+)
+"""For recipes whose updates are draws from a store: passes over what was just collected are none of theirs."""
 
 
 class LoopConfig(Config):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from rollwright import offpolicy
 from rollwright.batching import Segment
-from rollwright.config import Config
+from rollwright.config import Config, Unread
 from rollwright.errors import ConfigError
 from rollwright.generation.base import Engine, PerturbedEngine
+from rollwright.plan import memory_text
 from rollwright.replay import TurnTable, keep_trajectories, valid_turns
 from rollwright.settings import LoopConfig, ReplaySettings
 from rollwright.token_steps import StoredSteps, TokenSteps
@@ -55,6 +56,21 @@ class TokenQConfig(LoopConfig):
     algorithm: TokenQSettings = TokenQSettings()
     replay: ReplaySettings = ReplaySettings()
 
+    unread: ClassVar[Unread] = {
+        "reward": "the stored rewards count",
+        "curriculum": "no task is trained on but what replay.stores hold",
+        "starts": "no episode is trained on but what replay.stores hold",
+        **dict.fromkeys(
+            ("rollout.group_size", "rollout.groups_per_step", "rollout.max_staleness"),
+            "no episode is trained on but what replay.stores hold",
+        ),
+        **dict.fromkeys(
+            [f"learner.{key}" for key in ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm")]
+            + ["learner.minibatches", "learner.epochs"],
+            "the policy stands still; the critic has algorithm.learning_rate and algorithm.updates",
+        ),
+    }
+
     @model_validator(mode="after")
     def _the_engine_is_here(self) -> TokenQConfig:
         if self.engine.name == "vllm_server":
@@ -71,8 +87,11 @@ class StoredChains:
     owners: NDArray[Any]
 
     @classmethod
-    def open(cls, stores: Sequence[str], policy: nn.Module) -> StoredChains:
+    def open(cls, stores: Sequence[str], policy: nn.Module, *, truncated_end: bool = False) -> StoredChains:
         """All trajectories that may be learned from. Reads them once.
+
+        Args:
+            truncated_end: a limit is the task's own end, so that nothing comes after a cut episode.
 
         Raises:
             ConfigError: no store is named.
@@ -84,12 +103,26 @@ class StoredChains:
         turns = valid_turns(table)
         offpolicy.require_outcomes(table, turns)
         offpolicy.require_vocabulary(table, turns, offpolicy.vocab_size(policy))
-        return cls(stored=StoredSteps.scan(table, turns), turns=turns, owners=np.unique(table.owners()[turns]))
+        owners = np.unique(table.owners()[turns])
+        return cls(stored=StoredSteps.scan(table, turns, truncated_end=truncated_end), turns=turns, owners=owners)
 
     def draw(self, draws: np.random.Generator, count: int) -> TokenSteps:
         """So many trajectories, uniformly; one that is drawn twice counts once."""
         chosen = draws.choice(self.owners, count)
         return self.stored.steps(keep_trajectories(self.stored.table, chosen, among=self.turns))
+
+
+def plan_text(config: TokenQConfig) -> str:
+    """What `--plan` prints."""
+    algorithm, steps = config.algorithm, config.run.steps
+    return "\n".join(
+        [
+            f"each step: {algorithm.updates} optimiser steps of the critic, each on {algorithm.trajectories} stored "
+            "trajectories; episodes are played for evaluation only",
+            f"the run: {steps} steps, {steps * algorithm.updates} optimiser steps",
+            memory_text(config),
+        ]
+    )
 
 
 class Reads(Protocol):
@@ -104,7 +137,7 @@ def implicit_targets(
     """What Q is regressed on, r + gamma V(next action state), and V, the smaller slow Q of the token. [n] each.
 
     One pair per entry, Q's the mean over its steps. After the last token of an ended trajectory comes nothing, after a
-    cut one the value of the next prompt.
+    cut one the value of the prompt that would have come next, or of the state behind its last action.
 
     Args:
         highest: what no return exceeds (0 where all rewards are costs); a larger target is cut to it. None = no bound,

@@ -1,4 +1,5 @@
-"""Stored trajectories as chains of action tokens: every token a step, the environment's text skipped between them.
+"""Stored trajectories as chains of action tokens: every token that somebody chose is a step; the environment's text
+and forced tokens are skipped between them.
 
 Walks through few states say the same again and again. A critic reads each distinct turn once (`StoredSteps`); the steps
 point at what was read, so targets and losses are those of the whole batch.
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from rollwright.batching import Segment
 from rollwright.offpolicy import to_segments
-from rollwright.replay import TurnTable
+from rollwright.replay import Transition, TurnTable
 from rollwright.segments import next_in_segment, reverse_discounted_sum, segment_mean
 from rollwright.turn_critic import reading
 
@@ -29,8 +30,8 @@ class TokenSteps:
     """N action tokens of S trajectories, in the order played.
 
     segments: distinct turns; all their action tokens are n entries. entries: [N] which of them each step is.
-    rewards: [N], on the last token of the action that earned them. index: [N] trajectory. ends: [S] readings of the
-    state after each trajectory, None where it terminated.
+    rewards: [N], on the last chosen token of the action that earned them. index: [N] trajectory. ends: [S] readings of
+    the state after each trajectory, None where nothing comes after it.
     """
 
     segments: list[Segment]
@@ -71,18 +72,21 @@ class TokenSteps:
 
     @property
     def weights(self) -> Tensor:
-        """[n] how often each entry was played, of mean 1: a weighted mean over entries is the mean over steps."""
-        return torch.bincount(self.entries, minlength=self.num_entries) * (self.num_entries / len(self.entries))
+        """[n] how often each entry was chosen, of mean 1: a weighted mean over entries is the mean over steps."""
+        return torch.bincount(self.entries, minlength=self.num_entries) * (self.num_entries / max(1, len(self.entries)))
 
     def per_entry(self, values: Tensor) -> Tensor:
         """[N] -> [n] the mean over the steps of each entry. Squared errors to it pull as those to all of them do."""
         return segment_mean(values, self.entries, self.num_entries)
 
 
-def token_steps(table: TurnTable, turns: NDArray[Any]) -> TokenSteps:
+def token_steps(table: TurnTable, turns: NDArray[Any], *, truncated_end: bool = False) -> TokenSteps:
     """The chains of these turns, which must be whole trajectories in order (`keep_trajectories` gives them so).
 
     Every turn is a segment of its own here, and the steps are the entries.
+
+    Args:
+        truncated_end: a limit is the task's own end, so that nothing comes after a cut episode.
     """
     transitions = table.transitions(turns)
     owners, index = np.unique([t.trajectory for t in transitions], return_inverse=True)
@@ -91,15 +95,11 @@ def token_steps(table: TurnTable, turns: NDArray[Any]) -> TokenSteps:
     rewards = torch.zeros(int(lengths.sum()))
     rewards[lengths.cumsum(0) - 1] = torch.tensor([t.reward for t in transitions])
     for t, owner in zip(transitions, index, strict=True):
-        if t.truncated and t.next_prompt_ids:
-            ends[owner] = reading(t.next_prompt_ids, owner=len(transitions) + int(owner))
-    return TokenSteps(
-        segments=to_segments(transitions, [0.0] * len(transitions)),
-        entries=torch.arange(len(rewards)),
-        ends=ends,
-        rewards=rewards,
-        index=torch.as_tensor(index).repeat_interleave(lengths),
-    )
+        if t.truncated and not truncated_end:
+            ends[owner] = reading(_state_after(t), owner=len(transitions) + int(owner))
+    segments = to_segments(transitions, [0.0] * len(transitions))
+    index_of = torch.as_tensor(index).repeat_interleave(lengths)
+    return _chosen_steps(segments, torch.arange(len(rewards)), ends, rewards, index_of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,8 @@ class StoredSteps:
     """Turns of a table by what was read and written in them; steps of any trajectories without reading them again.
 
     kinds: [U] a number for every turn of the table, the same where prompt and action are the same; -1 where the turn is
-    not among those asked for. samples: a turn of each kind. after: [S] a turn whose next prompt is the state after the
-    trajectory (the same turn for the same state), -1 where it terminated or left no prompt that fits.
+    not among those asked for. samples: a turn of each kind. after: [S] a turn behind which the state after the
+    trajectory lies (the same turn for the same state), -1 where nothing comes after it.
     """
 
     table: TurnTable
@@ -117,8 +117,8 @@ class StoredSteps:
     after: NDArray[np.int64]
 
     @classmethod
-    def scan(cls, table: TurnTable, turns: NDArray[Any]) -> StoredSteps:
-        """Read every turn once, and keep a few numbers of it."""
+    def scan(cls, table: TurnTable, turns: NDArray[Any], *, truncated_end: bool = False) -> StoredSteps:
+        """Read every turn once, and keep a few numbers of it; `truncated_end` as for `token_steps`."""
         kinds, after = np.full(len(table), -1, np.int64), np.full(len(table.trajectories), -1, np.int64)
         samples: list[int] = []
         known: dict[bytes, int] = {}
@@ -126,12 +126,12 @@ class StoredSteps:
         for turn in turns:
             (t,) = table.transitions([turn])
             # A digest in place of the ids: prompts of a large store would not fit into memory.
-            kind = known.setdefault(_digest(t.prompt_ids, t.action_ids), len(known))
+            kind = known.setdefault(_digest(t.prompt_ids, t.action_ids, t.action_mask), len(known))
             if kind == len(samples):
                 samples.append(int(turn))
             kinds[turn] = kind
-            if t.truncated and t.next_prompt_ids:
-                after[t.trajectory] = ends.setdefault(_digest(t.next_prompt_ids), int(turn))
+            if t.truncated and not truncated_end:
+                after[t.trajectory] = ends.setdefault(_digest(_state_after(t)), int(turn))
         return cls(table=table, kinds=kinds, samples=np.array(samples, np.int64), after=after)
 
     def steps(self, turns: NDArray[Any]) -> TokenSteps:
@@ -146,19 +146,37 @@ class StoredSteps:
         rewards = torch.zeros(len(inside))
         rewards[lasts] = torch.as_tensor(self.table.column("reward")[turns]).float()
         owners, index = np.unique(self.table.owners()[turns], return_inverse=True)
-        return TokenSteps(
-            segments=to_segments(transitions, [0.0] * len(transitions)),
-            entries=starts.repeat_interleave(lengths) + inside,
-            ends=self._ends(owners),
-            rewards=rewards,
-            index=torch.as_tensor(index).repeat_interleave(lengths),
-        )
+        segments = to_segments(transitions, [0.0] * len(transitions))
+        entries = starts.repeat_interleave(lengths) + inside
+        index_of = torch.as_tensor(index).repeat_interleave(lengths)
+        return _chosen_steps(segments, entries, self._ends(owners), rewards, index_of)
 
     def _ends(self, owners: NDArray[np.int64]) -> list[Segment | None]:
         turns = self.after[owners]
-        states = {int(turn): self.table.transitions([turn])[0].next_prompt_ids for turn in np.unique(turns[turns >= 0])}
+        states = {int(turn): _state_after(self.table.transitions([turn])[0]) for turn in np.unique(turns[turns >= 0])}
         readings = {turn: reading(ids, owner=-1 - turn) for turn, ids in states.items()}
         return [readings.get(int(turn)) for turn in turns]
+
+
+def _chosen_steps(
+    segments: list[Segment], entries: Tensor, ends: list[Segment | None], rewards: Tensor, index: Tensor
+) -> TokenSteps:
+    """Of all action tokens the chosen ones, and what forced ones earned on the chosen one before."""
+    chosen = torch.tensor([chose for segment in segments for chose in segment.action_mask])[entries]
+    if bool(chosen.all()):
+        return TokenSteps(segments=segments, entries=entries, ends=ends, rewards=rewards, index=index)
+    before = chosen.cumsum(0) - 1  # the step that stands at or before each token
+    kept = index[chosen]
+    earned = torch.zeros(len(kept))
+    known = before >= 0
+    known[known.clone()] = kept[before[known]] == index[known]  # of the same trajectory
+    earned.index_add_(0, before[known], rewards[known])
+    return TokenSteps(segments=segments, entries=entries[chosen], ends=ends, rewards=earned, index=kept)
+
+
+def _state_after(t: Transition) -> tuple[int, ...]:
+    """The prompt that would have come next; where that did not fit, the state right behind the last action."""
+    return t.next_prompt_ids or t.prompt_ids + t.action_ids
 
 
 def _digest(*sequences: Sequence[int]) -> bytes:

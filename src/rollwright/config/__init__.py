@@ -7,11 +7,12 @@ weight is loaded.
 
 from rollwright.config.help import help_text
 from rollwright.config.load import build, dump, load_config, same_settings
-from rollwright.config.model import Config, Readers, all_keys, keys_without_effect
+from rollwright.config.model import Config, Readers, Unread, all_keys, keys_without_effect
 
 __all__ = [
     "Config",
     "Readers",
+    "Unread",
     "all_keys",
     "build",
     "dump",

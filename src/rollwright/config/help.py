@@ -26,8 +26,10 @@ def help_text(cls: type[Config]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _sections(cls: type[Config], prefix: str) -> Iterator[str]:
-    keys = {name: field for name, field in cls.model_fields.items() if not section_of(field.annotation)}
+def _sections(cls: type[Config], prefix: str, unread: frozenset[str] = frozenset()) -> Iterator[str]:
+    unread |= {f"{prefix}{path}" for path in cls.unread}
+    fields = {name: field for name, field in cls.model_fields.items() if f"{prefix}{name}" not in unread}
+    keys = {name: field for name, field in fields.items() if not section_of(field.annotation)}
     if prefix and keys:
         yield f"\n{prefix.rstrip('.')}: {_first_sentence(cls.__doc__)}"
     elif keys:
@@ -35,10 +37,10 @@ def _sections(cls: type[Config], prefix: str) -> Iterator[str]:
     for name, field in keys.items():
         yield f"  {prefix}{name} = {_default(field)}   ({type_text(field)})"
         yield _wrap(f"{field.description or ''}{_readers(cls, name)}".strip(), 6)
-    for name, field in cls.model_fields.items():
+    for name, field in fields.items():
         section = section_of(field.annotation)
         if section:
-            yield from _sections(section, f"{prefix}{name}.")
+            yield from _sections(section, f"{prefix}{name}.", unread)
 
 
 def type_text(field: FieldInfo) -> str:

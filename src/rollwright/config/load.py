@@ -136,6 +136,8 @@ def _from(set_by: Mapping[str, str], path: str) -> str:
 
 
 def _idle(prefix: str, key: str, chooser: str, value: Any, readers: tuple[Any, ...]) -> str:
+    if not chooser:
+        return f"`{prefix}{key}` is not read here: {value}. Remove it (`~{prefix}{key}` on the command line)."
     wanted = ", ".join(str(reader) for reader in readers)
     return (
         f"`{prefix}{key}` has no effect with `{prefix}{chooser}={value}`; it is read only with {wanted}. "

@@ -12,6 +12,8 @@ from pydantic_core import PydanticCustomError
 
 Readers = Mapping[str, Mapping[str, tuple[Any, ...]]]
 """Key -> {chooser: the values with which the key is read}; all choosers must agree. Dotted paths from the model."""
+Unread = Mapping[str, str]
+"""Key or section that a recipe never reads -> what does its work there. Dotted paths from the model."""
 
 
 class Config(BaseModel):
@@ -23,7 +25,8 @@ class Config(BaseModel):
 
     Setting `clip_eps` with another `loss` is then an error; its default does no harm. `shorthand` names the key that
     a bare value stands for: with `shorthand = "name"`, `engine=vllm` means `engine.name=vllm` and leaves the
-    section's other keys alone.
+    section's other keys alone. `unread` names keys that came with a shared section and that this recipe never reads;
+    setting one is an error too, and the help leaves it out.
     """
 
     model_config = ConfigDict(
@@ -31,6 +34,7 @@ class Config(BaseModel):
     )
 
     only_for: ClassVar[Readers] = {}
+    unread: ClassVar[Unread] = {}
     shorthand: ClassVar[str | None] = None
 
     @classmethod
@@ -39,6 +43,9 @@ class Config(BaseModel):
             for path in (key, *choosers):
                 if field_at(cls, path) is None:
                     raise TypeError(f"{cls.__name__}.only_for names `{path}`, which is no key of it")
+        for path in cls.unread:
+            if field_at(cls, path) is None:
+                raise TypeError(f"{cls.__name__}.unread names `{path}`, which is no key of it")
         if cls.shorthand is not None and cls.shorthand not in cls.model_fields:
             raise TypeError(f"{cls.__name__}.shorthand names `{cls.shorthand}`, which is no key of it")
         for name, field in cls.model_fields.items():
@@ -77,9 +84,10 @@ def keys_without_effect(config: Config) -> list[tuple[str, str, Any, tuple[Any, 
     """Keys of this section that the chosen method does not read, set or not; those of sub-sections not included.
 
     Returns:
-        One (key, chooser, the chooser's value, the values that would read the key) per idle key.
+        One (key, chooser, the chooser's value, the values that would read the key) per idle key; of one that is never
+        read, (key, "", what does its work, ()).
     """
-    idle = []
+    idle: list[tuple[str, str, Any, tuple[Any, ...]]] = [(key, "", why, ()) for key, why in config.unread.items()]
     for key, choosers in config.only_for.items():
         for chooser, readers in choosers.items():
             value = _value_at(config, chooser)
