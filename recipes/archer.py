@@ -32,7 +32,7 @@ import torch  # noqa: E402
 from pydantic import Field, model_validator  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from rollwright import offpolicy  # noqa: E402
+from rollwright import data_checks, offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights  # noqa: E402
 from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
@@ -124,7 +124,7 @@ class ArcherConfig(LoopConfig):
 def main(argv: list[str] | None = None) -> None:
     config = load_config(ArcherConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
-    offpolicy.require_stores(algorithm.offline_steps, config.replay.stores)
+    data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     token_critic = baseline_critic(config.baseline) if algorithm.baseline == "token" else None
     with Training.start(config, critic=token_critic) as run:
         archer = Archer(run, config)
@@ -156,8 +156,9 @@ class Archer:
         )
         self.fresh = offpolicy.FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
         run.attach(self.critic)
+        data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
         if offline:
-            offpolicy.require_turns(self.table, valid_turns(self.table))
+            data_checks.require_outcomes(self.table, valid_turns(self.table))
 
     @property
     def table(self) -> TurnTable:
@@ -169,7 +170,6 @@ class Archer:
         self.turns = valid_turns(self.table, needs_next=not self.algorithm.truncated_end)
         self.draws = np.random.default_rng([self.config.run.seed, step])
         self.fresh.begin(step)
-        offpolicy.require_vocabulary(self.table, self.turns, offpolicy.vocab_size(self.run.learner.policy))
 
     def draw(self, size: int) -> list[Transition]:
         """Turns of any age."""

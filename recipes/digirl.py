@@ -27,7 +27,7 @@ from typing import ClassVar, Literal  # noqa: E402
 import numpy as np  # noqa: E402
 from pydantic import Field, model_validator  # noqa: E402
 
-from rollwright import offpolicy  # noqa: E402
+from rollwright import data_checks, offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights, digirl, digirl_released  # noqa: E402
 from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
@@ -87,7 +87,7 @@ class DigirlConfig(LoopConfig):
 def main(argv: list[str] | None = None) -> None:
     config = load_config(DigirlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
-    offpolicy.require_stores(algorithm.offline_steps, config.replay.stores)
+    data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
         learner = DigirlLearner(run, config)
         for step in run.steps():
@@ -117,18 +117,23 @@ class DigirlLearner:
         }
         for critic in self.critics.values():
             run.attach(critic)
-        if self.algorithm.form == "paper" and self.algorithm.actor == "filter" and self.horizon >= 1:
-            raise ConfigError(
-                "algorithm.form=paper keeps steps whose advantage is above 1/H, and with episodes of one turn none can "
-                "be: use algorithm.form=released or algorithm.actor=awr"
-            )
+        self.require_reachable(self.horizon)
+        data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
         if offline:
-            offpolicy.require_outcomes(self.table, valid_turns(self.table), self.outcomes())
+            data_checks.require_outcomes(self.table, valid_turns(self.table), self.outcomes())
 
     @property
     def table(self) -> TurnTable:
         """What this step learns from."""
         return self.phases.table
+
+    def require_reachable(self, threshold: float) -> None:
+        """Raises ConfigError where no step could pass the second filter: no advantage is above 1."""
+        if self.algorithm.form == "paper" and self.algorithm.actor == "filter" and threshold >= 1:
+            raise ConfigError(
+                "algorithm.form=paper keeps steps whose advantage is above 1/H, and with episodes of one turn none can "
+                "be: use algorithm.form=released or algorithm.actor=awr"
+            )
 
     def outcomes(self) -> np.ndarray:
         """[S] 0 or 1 for every trajectory."""
@@ -139,7 +144,6 @@ class DigirlLearner:
         # Draws are fixed by seed and step, so that a resumed run draws the same.
         self.draws = np.random.default_rng([self.config.run.seed, self.run.next_step])
         turns = valid_turns(self.table)
-        offpolicy.require_vocabulary(self.table, turns, offpolicy.vocab_size(self.run.learner.policy))
         kept = self.filter(turns)
         metrics = self.fit_instructions(turns) | self.fit_steps(turns)
         weights = self.weigh(kept)

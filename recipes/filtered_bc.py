@@ -24,7 +24,7 @@ from typing import ClassVar, Literal  # noqa: E402
 import numpy as np  # noqa: E402
 from pydantic import Field, model_validator  # noqa: E402
 
-from rollwright import offpolicy  # noqa: E402
+from rollwright import data_checks, offpolicy  # noqa: E402
 from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
 from rollwright.errors import DataError  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
@@ -68,9 +68,10 @@ class FilteredBcConfig(LoopConfig):
 def main(argv: list[str] | None = None) -> None:
     config = load_config(FilteredBcConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
-    offpolicy.require_stores(algorithm.offline_steps, config.replay.stores)
+    data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
         table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
+        data_checks.require_own_tokens(config.replay.stores, table, run.codec, run.learner.policy)
         if algorithm.offline_steps:
             require_a_choice(table, algorithm)
         for step in run.steps():
@@ -79,7 +80,6 @@ def main(argv: list[str] | None = None) -> None:
             run.remember(step, groups)
             table.refresh()
             turns = best(table, algorithm, first=known if algorithm.fresh_only and groups else 0)
-            offpolicy.require_vocabulary(table, turns, offpolicy.vocab_size(run.learner.policy))
             with run.learning():
                 metrics = offpolicy.imitate(
                     run.learner,
@@ -118,9 +118,11 @@ def require_a_choice(table: TurnTable, algorithm: AlgorithmSettings) -> None:
         DataError: it does not.
     """
     turns = valid_turns(table)
-    offpolicy.require_turns(table, turns)
+    data_checks.require_turns(table, turns)
     if algorithm.top_frac < 1 and not algorithm.positive_only:
-        offpolicy.require_outcomes(table, turns, scores_of(table, algorithm) if algorithm.score == "success" else None)
+        data_checks.require_outcomes(
+            table, turns, scores_of(table, algorithm) if algorithm.score == "success" else None
+        )
     if not len(best(table, algorithm, first=0)):
         raise DataError("none of the stored episodes succeeded, and algorithm.positive_only imitates no failure")
 

@@ -29,7 +29,7 @@ import torch  # noqa: E402
 from pydantic import Field  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from rollwright import offpolicy  # noqa: E402
+from rollwright import data_checks, offpolicy  # noqa: E402
 from rollwright.advantages import gae, whiten  # noqa: E402
 from rollwright.batching import Segment  # noqa: E402
 from rollwright.config import Readers, load_config  # noqa: E402
@@ -105,8 +105,8 @@ class Hnpg:
         self.table = TurnTable(*config.replay.stores, may_be_empty=not config.replay.stores)
         self.turns = valid_turns(self.table, needs_next=not config.algorithm.truncated_end)
         if config.replay.stores:
-            offpolicy.require_outcomes(self.table, self.turns)
-            offpolicy.require_vocabulary(self.table, self.turns, offpolicy.vocab_size(run.learner.policy))
+            data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
+            data_checks.require_outcomes(self.table, self.turns)
         self.critic = open_turn_critic(
             config,
             run.learner,

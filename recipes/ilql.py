@@ -59,7 +59,9 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(IlqlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
     with Training.start(config) as run:
-        chains = StoredChains.open(config.replay.stores, run.learner.policy, truncated_end=algorithm.truncated_end)
+        chains = StoredChains.open(
+            config.replay.stores, run.codec, run.learner.policy, truncated_end=algorithm.truncated_end
+        )
         critic = open_vocabulary_critic(config, run.learner, algorithm, q_heads=2, polyak=algorithm.polyak)
         run.attach(critic)
         decode_with(run.engine, critic.slow, beta=algorithm.beta)

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(McConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
     algorithm = config.algorithm
     with Training.start(config) as run:
-        chains = StoredChains.open(config.replay.stores, run.learner.policy)
+        chains = StoredChains.open(config.replay.stores, run.codec, run.learner.policy)
         critic = open_vocabulary_critic(config, run.learner, algorithm, q_heads=1, polyak=None)
         run.attach(critic)
         decode_with(run.engine, critic.module, beta=algorithm.beta)

@@ -30,7 +30,7 @@ from typing import ClassVar, Literal  # noqa: E402
 import numpy as np  # noqa: E402
 from pydantic import Field, model_validator  # noqa: E402
 
-from rollwright import offpolicy, replay  # noqa: E402
+from rollwright import data_checks, offpolicy, replay  # noqa: E402
 from rollwright.advantages import webrl, webrl_released  # noqa: E402
 from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
@@ -111,8 +111,9 @@ class WebrlLearner:
         self.rewards_are_the_worlds = config.reward.name == "env"  # an outcome model may doubt any success
         self.seed, paper = config.run.seed, config.algorithm.form == "paper"
         self.table = replay.TurnTable(*config.replay.stores, run.store, may_be_empty=True)
-        vocabulary = offpolicy.vocab_size(run.learner.policy)
-        offpolicy.require_vocabulary(self.table, replay.valid_turns(self.table), vocabulary)
+        data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
+        if config.replay.stores:
+            data_checks.require_turns(self.table, replay.valid_turns(self.table))
         self.critic = open_turn_critic(
             config, run.learner, run.codec, self.fits, {"v": 1 if paper else 2}, name="v_step"
         )
@@ -132,7 +133,7 @@ class WebrlLearner:
         self.valid = replay.valid_turns(self.table)
         fresh = self.valid[self.table.owners()[self.valid] >= known]
         if self.rewards_are_the_worlds:
-            offpolicy.require_success_is_seen(self.table, self.valid, self.labels)
+            data_checks.require_success_is_seen(self.table, self.valid, self.labels)
         old = self.phase.draw(self.valid, self.labels, num_current=len(fresh), draws=self.draws)
         turns = np.concatenate([fresh, old])
         if not len(turns):

@@ -51,6 +51,7 @@ LAYERS = (
         "frozen_critic",
         "inverse_dynamics",
         "task_generators",
+        "data_checks",
         "offpolicy",
         "outcome_data",
         "outcome_model",

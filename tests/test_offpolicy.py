@@ -1,4 +1,4 @@
-"""What off-policy recipes share: stored turns as segments, objectives on them, refusals of data that teach nothing."""
+"""What off-policy recipes share: stored turns as segments, objectives on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from rollwright.errors import DataError
 from rollwright.learner import Learner
 from rollwright.models import load_policy
 from rollwright.offpolicy import (
@@ -17,8 +16,6 @@ from rollwright.offpolicy import (
     WeightedLikelihood,
     imitate,
     outcomes,
-    require_outcomes,
-    require_vocabulary,
     to_segments,
 )
 from rollwright.replay import TurnTable, valid_turns
@@ -115,18 +112,6 @@ def test_webrl_at_the_reference_through_the_learner(table: TurnTable, folder: Pa
 
 def test_outcomes_take_the_verdict_before_the_return(table: TurnTable) -> None:
     assert outcomes(table).tolist() == [1.0, 0.0]
-
-
-def test_data_that_cannot_teach_are_refused(tmp_path: Path, table: TurnTable) -> None:
-    store = TrajectoryStore(tmp_path / "flat")
-    store.append([episode(str(i), ((5,), (6,)), reward=0.0, success=False) for i in range(3)])
-    flat = TurnTable(store)
-    with pytest.raises(DataError, match="no reward at all"):
-        require_outcomes(flat, valid_turns(flat))
-    require_outcomes(table, valid_turns(table))
-    with pytest.raises(DataError, match=r"token id 12, the model's vocabulary has 10.*another tokenizer"):
-        require_vocabulary(table, valid_turns(table), 10)
-    require_vocabulary(table, valid_turns(table), 13)
 
 
 def test_reference_log_probs_travel_with_their_turn(table: TurnTable) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from rollwright.batching import Segment
 from rollwright.codec import ChatCodec
 from rollwright.contexts import Windowed
+from rollwright.data_checks import require_success_is_seen
 from rollwright.envs.text.maze import MOVES
 from rollwright.envs.text.maze import build as build_maze
 from rollwright.errors import ConfigError, DataError
@@ -21,7 +22,7 @@ from rollwright.fixed_policy import FixedPolicy
 from rollwright.learner import Learner
 from rollwright.losses import webrl_released, webrl_squared
 from rollwright.models import load_policy, load_tokenizer, with_lora
-from rollwright.offpolicy import WeightedLikelihood, outcomes, require_success_is_seen, to_segments
+from rollwright.offpolicy import WeightedLikelihood, outcomes, to_segments
 from rollwright.recipes import webrl as recipe
 from rollwright.replay import TurnTable, latest_per_task, valid_turns
 from rollwright.store import TrajectoryStore

@@ -11,15 +11,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from rollwright.batching import Segment
-from rollwright.errors import ConfigError, DataError
 from rollwright.generation.base import Ask, BatchEngine, Engine, Generation, Sampling
 from rollwright.losses import Aggregation, webrl_released, webrl_squared, weighted_nll
 from rollwright.records import TokenLoss, TokenRecord
 from rollwright.replay import Transition, TurnTable
-from rollwright.scoring import causal_lm
 from rollwright.segments import segment_count, segment_mean
 from rollwright.value_learner import ReadingLoss, Readings, TurnValues
 from rollwright.values import outcome_loss, td_target
@@ -188,90 +186,6 @@ def one_step_targets(
     done = torch.ones(len(batch), dtype=torch.bool)
     done[follows] = False
     return td_target(rewards.expand_as(after), after, done.expand_as(after), gamma=gamma)
-
-
-def require_stores(offline_steps: int, stores: Sequence[str]) -> None:
-    """Steps that collect nothing need something else to learn from.
-
-    Raises:
-        ConfigError: there are such steps and no store is named.
-    """
-    if offline_steps and not stores:
-        raise ConfigError("algorithm.offline_steps learn from stored trajectories: name some in replay.stores")
-
-
-def vocab_size(policy: nn.Module) -> int:
-    """Rows of the policy's embedding: every id it can be given lies below."""
-    return int(causal_lm(policy).config.get_text_config().vocab_size)
-
-
-def require_vocabulary(table: TurnTable, turns: Array, size: int, *, sample: int = 256) -> None:
-    """Stored ids must belong to this model's tokenizer.
-
-    Raises:
-        DataError: an id lies outside its vocabulary.
-    """
-    some = turns[:: max(1, len(turns) // sample)][:sample]
-    highest = max((max(*t.prompt_ids, *t.action_ids) for t in table.transitions(some)), default=0)
-    if highest >= size:
-        raise DataError(
-            f"the trajectories hold token id {highest}, the model's vocabulary has {size}: they were collected "
-            "with another tokenizer; collect them again with this model"
-        )
-
-
-def require_turns(table: TurnTable, turns: Array) -> None:
-    """There must be something to learn from.
-
-    Raises:
-        DataError: none of the stored turns may be trained on.
-    """
-    if len(turns):
-        return
-    rows = table.trajectories
-    raise DataError(
-        f"none of {len(rows)} stored trajectories may be trained on: {int((~rows['train']).sum())} are of a held-out "
-        f"split, {int((~rows['has_actions']).sum())} have no actions, {int((~rows['learnable']).sum())} broke, were "
-        "not judged, or hold nothing to learn; collect some with recipes/collect.py"
-    )
-
-
-def require_outcomes(table: TurnTable, turns: Array, scores: Array | None = None) -> None:
-    """Something must tell good episodes from bad ones.
-
-    Args:
-        scores: [S] what a trajectory is judged by; None = its return.
-
-    Raises:
-        DataError: no turn may be trained on, or all trajectories that may be have the same score.
-    """
-    require_turns(table, turns)
-    owners = np.unique(table.owners()[turns])
-    earned = (table.trajectories["total_reward"] if scores is None else scores)[owners]
-    if np.ptp(earned) == 0:
-        if scores is not None:
-            said = f"the outcome {earned[0]:g}"
-        else:
-            said = "no reward at all" if not earned.any() else f"a return of {earned[0]:g} each"
-        raise DataError(
-            f"all {len(owners)} trajectories that may be trained on have {said}: nothing tells the good ones from the "
-            "bad; collect a mixture, or score the store with a reward"
-        )
-
-
-def require_success_is_seen(table: TurnTable, turns: Array, labels: Array) -> None:
-    """Where the world knows of successes, the labels must too.
-
-    Raises:
-        DataError: the world calls some of these trajectories successes, and all of their labels are 0.
-    """
-    owners = np.unique(table.owners()[turns])
-    won = int((table.trajectories["success"][owners] == 1).sum())
-    if won and not labels[owners].any():
-        raise DataError(
-            f"the world calls {won} of {len(owners)} episodes a success, but no return is above 0: take the verdict as "
-            "the outcome (reward.name=success, or algorithm.outcome=verdict)"
-        )
 
 
 OutcomeBy = Literal["verdict", "reward"]

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rollwright import offpolicy
+from rollwright import data_checks
 from rollwright.batching import Segment
+from rollwright.codec import ChatCodec
 from rollwright.config import Config, Unread
 from rollwright.errors import ConfigError
 from rollwright.generation.base import Engine, PerturbedEngine
@@ -87,7 +88,9 @@ class StoredChains:
     owners: NDArray[Any]
 
     @classmethod
-    def open(cls, stores: Sequence[str], policy: nn.Module, *, truncated_end: bool = False) -> StoredChains:
+    def open(
+        cls, stores: Sequence[str], codec: ChatCodec, policy: nn.Module, *, truncated_end: bool = False
+    ) -> StoredChains:
         """All trajectories that may be learned from. Reads them once.
 
         Args:
@@ -101,8 +104,8 @@ class StoredChains:
             raise ConfigError("a token-level Q learns from stored trajectories: name some in replay.stores")
         table = TurnTable(*stores)
         turns = valid_turns(table)
-        offpolicy.require_outcomes(table, turns)
-        offpolicy.require_vocabulary(table, turns, offpolicy.vocab_size(policy))
+        data_checks.require_outcomes(table, turns)
+        data_checks.require_own_tokens(stores, table, codec, policy)
         owners = np.unique(table.owners()[turns])
         return cls(stored=StoredSteps.scan(table, turns, truncated_end=truncated_end), turns=turns, owners=owners)
 

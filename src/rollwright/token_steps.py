@@ -30,7 +30,7 @@ class TokenSteps:
     """N action tokens of S trajectories, in the order played.
 
     segments: distinct turns; all their action tokens are n entries. entries: [N] which of them each step is.
-    rewards: [N], on the last chosen token of the action that earned them. index: [N] trajectory. ends: [S] readings of
+    rewards: [N], on the last token of the action that earned them. index: [N] trajectory. ends: [S] readings of
     the state after each trajectory, None where nothing comes after it.
     """
 
@@ -161,17 +161,11 @@ class StoredSteps:
 def _chosen_steps(
     segments: list[Segment], entries: Tensor, ends: list[Segment | None], rewards: Tensor, index: Tensor
 ) -> TokenSteps:
-    """Of all action tokens the chosen ones, and what forced ones earned on the chosen one before."""
+    """Of all action tokens the chosen ones. A forced one earns nothing (`Turn` sees to it)."""
     chosen = torch.tensor([chose for segment in segments for chose in segment.action_mask])[entries]
-    if bool(chosen.all()):
-        return TokenSteps(segments=segments, entries=entries, ends=ends, rewards=rewards, index=index)
-    before = chosen.cumsum(0) - 1  # the step that stands at or before each token
-    kept = index[chosen]
-    earned = torch.zeros(len(kept))
-    known = before >= 0
-    known[known.clone()] = kept[before[known]] == index[known]  # of the same trajectory
-    earned.index_add_(0, before[known], rewards[known])
-    return TokenSteps(segments=segments, entries=entries[chosen], ends=ends, rewards=earned, index=kept)
+    return TokenSteps(
+        segments=segments, entries=entries[chosen], ends=ends, rewards=rewards[chosen], index=index[chosen]
+    )
 
 
 def _state_after(t: Transition) -> tuple[int, ...]:
