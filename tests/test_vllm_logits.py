@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +18,12 @@ from accelerate import Accelerator
 
 from rollwright.batching import Segment
 from rollwright.errors import ConfigError
+from rollwright.generation import vllm_logits
 from rollwright.generation.base import Generation, Sampling
 from rollwright.generation.parity import Sampled, measure_parity, model_logprobs
 from rollwright.generation.transformers_engine import TransformersEngine
 from rollwright.generation.vllm_engine import VLLMEngine
+from rollwright.generation.vllm_logits import LogitsHook, can_attach, processor_class
 from rollwright.models import load_model
 from rollwright.optimisation import OptimiserSettings
 from rollwright.tiny import make_tiny_model
@@ -173,9 +177,61 @@ async def test_a_request_that_is_computed_anew_keeps_its_tokens(setting: Setting
     assert cut.token_ids == whole.token_ids and farthest([cut], [whole]) < 1e-3
 
 
+def test_the_second_model_runner_gets_the_same_change() -> None:
+    """vLLM's own loader takes the class; its own context says which slot a row is of. Its runner needs a GPU: not run.
+
+    Slots in another order than rows, left-overs of older requests behind the ids, the newest token not yet written.
+    """
+    from vllm import SamplingParams
+    from vllm.v1.worker.gpu.sample.logits_processor import build_custom_logits_processors
+    from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
+
+    seen: list[list[tuple[int, ...]]] = []
+
+    def change(sequences: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
+        seen.append([tuple(ids) for ids in sequences])
+        return logits + 1
+
+    hook = LogitsHook()
+    slots = torch.tensor([[1, 2, 3, 99, 99], [0] * 5, [7, 8, 0, 55, 55]], dtype=torch.int32)
+    states = SimpleNamespace(all_token_ids=SimpleNamespace(gpu=slots))
+    names = ("device", "max_num_reqs", "vocab_size", "prompt_len", "prefill_len", "total_len")
+    states.__dict__.update(dict.fromkeys(names))
+    config: Any = None
+    (processor,) = build_custom_logits_processors(config, states, False, [processor_class(hook)])  # type: ignore[arg-type]
+    assert hook.attached and processor.add_request(2, SamplingParams(temperature=0.0))
+    rows = torch.tensor([2, 0])
+    context = LogitsContext(
+        expanded_idx_mapping=rows,
+        idx_mapping=rows,
+        idx_mapping_np=rows.numpy(),
+        expanded_local_pos=torch.zeros(2),
+        input_ids=torch.tensor([9, 3]),
+        pos=torch.tensor([2, 2]),
+        seq_lens_upper_bound_np=rows.numpy(),
+    )
+    logits = torch.zeros(2, 4)
+    assert processor.apply(logits, context) is logits and not seen
+    hook.change = change
+    assert processor.apply(logits, context).eq(1).all()
+    assert seen == [[(7, 8, 9), (1, 2, 3)]]
+
+
+def test_a_class_is_only_given_to_a_vllm_that_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
+    assert can_attach(on_cpu=True) and can_attach(on_cpu=False)
+    monkeypatch.setattr(vllm_logits, "_of_second_runner", tuple)  # as in an older vLLM
+    assert can_attach(on_cpu=True) and not can_attach(on_cpu=False)
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
+    assert can_attach(on_cpu=False)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    assert not can_attach(on_cpu=True)
+
+
 def test_a_vllm_out_of_reach_is_refused(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setting.vllm._vllm.hook, "attached", False)
-    with pytest.raises(ConfigError, match=r"VLLM_USE_V2_MODEL_RUNNER=0 .*transformers"):
+    with pytest.raises(ConfigError, match=r"VLLM_ENABLE_V1_MULTIPROCESSING=0 .*transformers"):
         decode_with(setting.vllm, setting.critic(5).slow, beta=1.0)
     setting.vllm.perturb(None)
 

@@ -19,7 +19,7 @@ from rollwright.errors import ConfigError, MissingDependency
 from rollwright.generation.base import Perturb, Sampling
 from rollwright.generation.launch_env import prepare_environment
 from rollwright.generation.threaded import Request, ThreadedEngine
-from rollwright.generation.vllm_logits import LogitsHook, processor_class
+from rollwright.generation.vllm_logits import LogitsHook, can_attach, processor_class
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,13 +85,12 @@ class VLLMEngine(ThreadedEngine):
         """Change the logits of every next token from here on; see `PerturbedEngine.perturb`.
 
         Raises:
-            ConfigError: vLLM runs in another process, or with its second model runner (its default on a GPU).
+            ConfigError: vLLM's engine core runs in another process.
         """
         if change is not None and not self._vllm.hook.attached:
             raise ConfigError(
-                "this vLLM cannot change its logits, which needs its first model runner and its engine core in this "
-                "process: set VLLM_USE_V2_MODEL_RUNNER=0 and VLLM_ENABLE_V1_MULTIPROCESSING=0 in the environment, or "
-                "use engine.name=transformers"
+                "this vLLM cannot change its logits, which needs its engine core in this process: set "
+                "VLLM_ENABLE_V1_MULTIPROCESSING=0 in the environment, or use engine.name=transformers"
             )
         with self._exclusive():
             self._vllm.hook.change = change
@@ -110,8 +109,7 @@ class VLLMBackend:
 
             self.on_cpu = not torch.cuda.is_available()
             self.hook = LogitsHook()
-            # The second model runner, which a CPU lacks and a GPU takes by default, refuses processors of this kind.
-            hooked = self.on_cpu or os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "0"
+            hooked = can_attach(on_cpu=self.on_cpu)
             self.llm: Any = LLM(
                 str(folder),
                 skip_tokenizer_init=True,  # ids in, ids out
