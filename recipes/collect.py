@@ -4,8 +4,9 @@
     score     them by the reward
     append    to a store, shard by shard, with a tag that says where they come from
 
-Started again with the same settings it goes on where it stopped. Stores are what `replay.stores` and `data.stores` of
-the other recipes take.
+Started again with the same settings it plays the episodes that the store lacks: those after a stop, those of a shard
+that was damaged. An episode that the reward cannot score is kept, undecided, and counted at the end. Stores are what
+`replay.stores` and `data.stores` of the other recipes take.
 
     accelerate launch --config_file accelerate_configs/cpu.yaml recipes/collect.py recipes/text/maze_collect.yaml
 """
@@ -16,9 +17,11 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
+import logging  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
@@ -36,14 +39,27 @@ from rollwright.assembly import (  # noqa: E402
 from rollwright.codec import ChatCodec  # noqa: E402
 from rollwright.config import Config, Readers, dump, load_config  # noqa: E402
 from rollwright.env import World, episode_seed  # noqa: E402
+from rollwright.errors import FaultBudgetExceeded  # noqa: E402
 from rollwright.generation.base import Engine  # noqa: E402
 from rollwright.progress import Progress  # noqa: E402
-from rollwright.reward import score_group  # noqa: E402
-from rollwright.rollout import Actor, Collector, EngineActor, FaultLog, RandomActor, TeacherActor  # noqa: E402
+from rollwright.reward import Reward  # noqa: E402
+from rollwright.rollout import (  # noqa: E402
+    Actor,
+    Collector,
+    EngineActor,
+    FaultLog,
+    RandomActor,
+    TeacherActor,
+    score_or_note,
+)
+from rollwright.rollout.episode import EpisodeRequest  # noqa: E402
 from rollwright.settings import EngineSettings, ModelSettings, RewardSettings, RolloutSettings, WorldSettings  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
+from rollwright.store_rows import unpack_text  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
-from rollwright.types import Group, Task, Trajectory  # noqa: E402
+from rollwright.types import Group, Score, Task, Trajectory  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 
 class CollectSettings(Config):
@@ -86,20 +102,46 @@ def main(argv: list[str] | None = None) -> None:
         config=config,
         why="one store holds one kind of episode. Name another run.folder; several stores can be learned from together",
     )
-    settings, reward = config.collect, open_reward(config.reward)
+    reward = open_reward(config.reward)
     with opened(config) as (collector, tasks, folder):
         store = TrajectoryStore(folder.trajectories)
-        wanted = [(task, index) for index in range(settings.per_task) for task in tasks]
-        for start in range(len(store), len(wanted), settings.shard):
-            part = wanted[start : start + settings.shard]
-            requests = [
-                collector.request(f"{config.run.seed}/{task.id}/{index}", task, start_seed(config, task, index))
-                for task, index in part
-            ]
-            with Progress(f"episodes from {start} of {len(wanted)}", total=len(requests)) as bar:
-                played = collector.play(requests, progress=lambda _, bar=bar: bar.advance())  # type: ignore[misc]
-            store.append([scored(t, reward) for t in played], tag=settings.tag or settings.by)
-        print(summary(store))
+        fill(store, episodes(config, collector, tasks), config.collect, collector, reward)
+    print(summary(store))
+    warn_of_undecided(store, reward)
+
+
+def episodes(config: CollectConfig, collector: Collector, tasks: Sequence[Task]) -> list[EpisodeRequest]:
+    """All episodes of the collection, the first of every task, then the second, and so on."""
+    return [
+        collector.request(f"{config.run.seed}/{task.id}/{index}", task, start_seed(config, task, index))
+        for index in range(config.collect.per_task)
+        for task in tasks
+    ]
+
+
+def fill(
+    store: TrajectoryStore,
+    wanted: Sequence[EpisodeRequest],
+    settings: CollectSettings,
+    collector: Collector,
+    reward: Reward,
+) -> None:
+    """Play, score and append what the store lacks. By name, not by number: a damaged shard leaves a gap anywhere.
+
+    Raises:
+        FaultBudgetExceeded: too many episodes faulted, or could not be scored (then the shard is stored first).
+    """
+    there = {unpack_text(row["id"]) for _, row in store.headers()}
+    lacking = [request for request in wanted if request.key not in there]
+    for start in range(0, len(lacking), settings.shard):
+        part = lacking[start : start + settings.shard]
+        done = len(wanted) - len(lacking) + start
+        with Progress(f"episodes from {done} of {len(wanted)}", total=len(part)) as bar:
+            played = collector.play(part, progress=lambda _, bar=bar: bar.advance())  # type: ignore[misc]
+        scored, error = scored_all(played, reward, collector.faults)
+        store.append(scored, tag=settings.tag or settings.by)
+        if error is not None:
+            raise error
 
 
 def start_seed(config: CollectConfig, task: Task, index: int) -> int:
@@ -142,19 +184,69 @@ def actor_of(settings: CollectSettings, world: World, codec: ChatCodec, engine: 
     return TeacherActor(world, codec.encode_action, random_frac=settings.random_frac)
 
 
-def scored(trajectory: Trajectory, reward: object) -> Trajectory:
-    """The episode with its reward laid on the turns; a group of its own, as nothing here compares siblings."""
+def scored_all(
+    played: Sequence[Trajectory], reward: Reward, faults: FaultLog
+) -> tuple[list[Trajectory], FaultBudgetExceeded | None]:
+    """The episodes with their rewards laid on the turns; undecided where the reward failed, which is noted.
+
+    Where it failed too often the rest is undecided too, and the error comes second: what was played is stored first.
+    """
+    done: list[Trajectory] = []
+    for trajectory in played:
+        try:
+            done.append(scored(trajectory, reward, faults))
+        except FaultBudgetExceeded as error:
+            left = Score(value=None, verifier=reward.name, message="no score: the reward had failed too often")
+            rest = played[len(done) :]
+            return done + [replace(t, score=left) if t.learnable else t for t in rest], error
+    return done, None
+
+
+def scored(trajectory: Trajectory, reward: Reward, faults: FaultLog) -> Trajectory:
+    """The episode as a group of its own, as nothing here compares siblings."""
     group = Group(id=trajectory.id, task=trajectory.task, seed=trajectory.seed, trajectories=(trajectory,))
-    return score_group(group, reward).trajectories[0]  # type: ignore[arg-type]
+    return score_or_note(group, reward, faults).trajectories[0]
 
 
 def summary(store: TrajectoryStore) -> str:
-    """One line: how many, how good."""
+    """One line: how many, how good, how many without a score. Those have no part in the mean."""
     rows = [row for _, row in store.headers()]
-    judged = [row["success"] for row in rows if row["success"] is not None]
-    mean = sum(row["total_reward"] for row in rows) / max(1, len(rows))
-    success = f", success {sum(judged) / len(judged):.3f}" if judged else ""
-    return f"{len(rows)} episodes, {store.turn_count} turns, mean return {mean:.3f}{success}: {Path(store.folder)}"
+    verdicts = [row["success"] for row in rows if row["success"] is not None]
+    returns = [row["total_reward"] for row in rows if row["score"] is not None and row["score"]["value"] is not None]
+    doubts, unjudged = len(undecided(store)), sum(row["score"] is None for row in rows)
+    said = [f"{len(rows)} episodes", f"{store.turn_count} turns"]
+    said.append(f"mean return {sum(returns) / len(returns):.3f}" if returns else "no return known")
+    said += [f"success {sum(verdicts) / len(verdicts):.3f}"] if verdicts else []
+    said += [f"{doubts} UNDECIDED"] if doubts else []
+    said += [f"{unjudged} faulted or empty"] if unjudged else []
+    return f"{', '.join(said)}: {Path(store.folder)}"
+
+
+def undecided(store: TrajectoryStore) -> list[str]:
+    """For each episode that the reward could not score: why."""
+    scores = [row["score"] for _, row in store.headers()]
+    return [unpack_text(score["message"]) for score in scores if score is not None and score["value"] is None]
+
+
+def warn_of_undecided(store: TrajectoryStore, reward: Reward) -> None:
+    """Say how much of the store nobody will learn from, why, and how it can be scored after all."""
+    reasons = undecided(store)
+    judged = sum(row["score"] is not None for _, row in store.headers())
+    if not reasons:
+        return
+    none = len(reasons) == judged
+    log.log(
+        logging.ERROR if none else logging.WARNING,
+        "%s: the reward %r could not tell of %d of %d episodes. Nobody learns from %s. The first: %s. "
+        "To score them anew once it can: rollwright score %s --into FOLDER --reward NAME key=value ...",
+        "NOTHING HERE IS SCORED" if none else "Some episodes are undecided",
+        reward.name,
+        len(reasons),
+        judged,
+        "this store" if none else "those",
+        reasons[0] or "no reason given",
+        store.folder,
+    )
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ class WebrlLearner:
 
     def __init__(self, run: Training, config: WebrlConfig) -> None:
         self.run, self.algorithm, self.fits = run, config.algorithm, config.step_critic
-        self.rewards_are_the_worlds = config.reward.name == "env"  # an outcome model may doubt any success
+        self.rewards_are_the_worlds = config.reward.name == "env"
         self.seed, paper = config.run.seed, config.algorithm.form == "paper"
         self.table = replay.TurnTable(*config.replay.stores, run.store, may_be_empty=True)
         data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
@@ -132,8 +132,7 @@ class WebrlLearner:
         self.draws = np.random.default_rng([self.seed, self.run.next_step])
         self.valid = replay.valid_turns(self.table)
         fresh = self.valid[self.table.owners()[self.valid] >= known]
-        if self.rewards_are_the_worlds:
-            data_checks.require_success_is_seen(self.table, self.valid, self.labels)
+        self.require_seen()
         old = self.phase.draw(self.valid, self.labels, num_current=len(fresh), draws=self.draws)
         turns = np.concatenate([fresh, old])
         if not len(turns):
@@ -144,6 +143,11 @@ class WebrlLearner:
             "webrl/eligible_count": float(self.phase.num_eligible),
             "webrl/replayed_frac": len(old) / max(1, len(turns)),
         }
+
+    def require_seen(self) -> None:
+        """Raises DataError where the world's own reward hides its successes; an outcome model may doubt any of them."""
+        if self.rewards_are_the_worlds:
+            data_checks.require_success_is_seen(self.table, self.valid, self.labels)
 
     def fit_critic(self, turns: np.ndarray) -> dict[str, float]:
         """V by cross-entropy on the outcome: at each state (paper), or at both ends of each step (released)."""

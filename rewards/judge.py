@@ -152,7 +152,7 @@ def build(
         max_actions: the latest actions that are shown.
         max_state_chars: longer states lose their middle.
         parallel: questions under way at once, in this process.
-        timeout_s: of one try.
+        timeout_s: of one try, its answer's last byte included.
         retries: further tries after a failure that may pass.
         backoff_s: the first wait between tries; each further one is twice as long.
         cache: folder of the answers; empty = `judge` in the user's cache folder, null = none. An answer is found by
@@ -161,7 +161,7 @@ def build(
         name: of the part that it lays on the last turn.
 
     Raises:
-        ConfigError: an option without meaning, or the key's variable is not set.
+        ConfigError: an option without meaning, an address or key that cannot be sent, or the key's variable is not set.
         RunFolderError: the cache cannot be created.
     """
     if value not in get_args(Value) or votes < 1 or min(max_tokens, max_actions, max_state_chars) < 1 or not name:

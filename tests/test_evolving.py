@@ -23,7 +23,9 @@ from rollwright.evolving import Candidate, EvolvingCurriculum, Growth, in_value_
 from rollwright.generation.base import Sampling
 from rollwright.generation.scripted import ScriptedEngine
 from rollwright.models import load_tokenizer
+from rollwright.phase_replay import PhaseReplaySettings
 from rollwright.rollout import Collector, EngineActor, FaultLog, Limits
+from rollwright.settings import CurriculumSettings
 from rollwright.task_generators import (
     WorldGenerator,
     WrittenGenerator,
@@ -84,6 +86,22 @@ def test_only_failures_are_seeds() -> None:
     assert made.generator.asked == [(["far"], 32, 1)]
     made.take([], None)
     assert made.failed() == [], "failures count from round to round"
+
+
+def test_an_outcome_model_is_believed_where_it_is_asked() -> None:
+    """The world calls both successes; a reward of 0 says otherwise of all of them."""
+    for outcome, failed in (("verdict", []), ("reward", ["near", "far"])):
+        made = curriculum(outcome=outcome)
+        made.update([played(NEAR, True), played(FAR, True)])
+        assert [task.id for task in made.failed()] == failed
+
+
+def test_an_empty_band_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no value lies above `curriculum\.low=0\.8`"):
+        CurriculumSettings(name="evolving", low=0.8, high=0.5)
+    with pytest.raises(ValueError, match=r"set `replay\.ratio=0`"):
+        PhaseReplaySettings(low=0.9, high=0.5)
+    assert PhaseReplaySettings(low=0.9, high=0.5, ratio=0).ratio == 0
 
 
 def test_without_a_failure_nobody_is_asked() -> None:

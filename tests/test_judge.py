@@ -177,6 +177,7 @@ def test_an_episode_without_text_is_never_asked_about(server: ChatServer):
         (429, b"slow down"),
         (401, b"who are you"),
         (200, b"not json"),
+        (200, b"[" * 200_000),
         (200, b'{"choices": []}'),
         (200, b'{"choices": [{"message": {"content": null}}]}'),
         (302, b""),
@@ -323,6 +324,7 @@ def test_a_damaged_or_foreign_answer_counts_as_none(tmp_path: Path):
     ("options", "said"),
     [
         ({"url": "file:///etc/passwd"}, "http or https"),
+        ({"url": "http://a..b/v1"}, r"a\.\.b/v1' cannot be used"),
         ({"votes": 3}, "same vote"),
         ({"votes": 0}, "1 or more"),
         ({"value": "mean"}, "verdict or share"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,6 +165,20 @@ def test_successes_that_no_reward_shows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 of 2 episodes a success, but no return is above 0"):
         require_success_is_seen(table, turns, outcomes(table, by="reward"))
     require_success_is_seen(table, turns, outcomes(table))
+
+
+@pytest.mark.parametrize(("reward", "refused"), [("env", True), ("rollwright.rewards.judge", False)])
+def test_an_outcome_model_may_miss_the_only_success(tmp_path: Path, reward: str, refused: bool) -> None:
+    """The world's own reward that shows no success is a wrong setting; a model that doubts one is not."""
+    table = table_of(tmp_path / "s", episode("a", reward=0.0, success=True), episode("b", reward=0.0, success=False))
+    learner: Any = object.__new__(recipe.WebrlLearner)
+    learner.table, learner.valid, learner.labels = table, valid_turns(table), outcomes(table, by="reward")
+    learner.rewards_are_the_worlds = reward == "env"
+    if refused:
+        with pytest.raises(DataError, match="1 of 2 episodes a success"):
+            learner.require_seen()
+    else:
+        learner.require_seen()
 
 
 def test_one_per_task_keeps_the_latest(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ too), -4 for a string that is not a move. An episode that has used up its 100 mo
 start at distance d is worth -(d - 1) at best: -6.84 on average over the 25 starts of the double T, and -101 at worst
 for a policy that only writes moves.
 
-Three things differ from the benchmark's program, none of which changes a return. There the -1 for the time-out comes
+These things differ from the benchmark's program. The first three change no return. There the -1 for the time-out comes
 in a 101st turn whose action is ignored; here it comes with the 100th move, as the part `timeout`. There the time-out
 is answered by a word; here by the usual observation, since a critic that looks beyond a cut reads the state's value
-there. And an unknown string is answered by a sentence that says so, before the usual observation.
+there. An unknown string is answered by a sentence that says so, before the usual observation. A move may have blanks
+around it; there, " move up" is no move and costs -4. And what a policy is shown of the past is the run's
+`rollout.context`; there, 40 pieces of text, and none of those before an unknown string.
 
 Starts are tasks. With `starts="held_out"` every cell belongs to one split, so a policy is judged on starts that it was
 never trained from; in the double T the 5 validation and the 5 test starts are worth -6.8 each on average, the 15 for

@@ -10,6 +10,10 @@ policy has seen, and nothing else. For the policy that is the same game as with 
 The list of words is our own (400 common English words, as many as the benchmark has), so returns are on the
 benchmark's scale but belong to this list.
 
+Marks are the usual game's: a letter is marked as often as the word has it. The benchmark's program marks every letter
+that occurs anywhere in the word (8% of the pairs of our list differ: of "geese" against "enter" the third e gets a y
+there). A guess may be written with or without blanks between its letters; there, always with.
+
 Source: arXiv:2311.18232 (rules, rewards, limit).
 """
 
@@ -138,7 +142,7 @@ class WordleWorld:
         return WordleState(seed=seed), Observation(text="No guess yet.", goal=GOAL)
 
     def play(self, state: WordleState, action: str) -> tuple[WordleState, StepResult]:
-        guess = action.strip().lower()
+        guess = "".join(action.lower().split())  # as letters apart too, the way the marks are shown
         if guess not in self._known:
             after = WordleState(seed=state.seed, guesses=(*state.guesses, (plain(guess, limit=10), "")))
             return after, StepResult(observation="That is no word of the list.", reward=-1.0)

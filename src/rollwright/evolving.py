@@ -13,14 +13,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rollwright.curricula import make_curriculum
 from rollwright.curriculum import Curriculum, checked_tasks, draws_of
 from rollwright.env import World
 from rollwright.errors import ConfigError
 from rollwright.settings import CurriculumSettings
-from rollwright.types import Group, Task
+from rollwright.types import Group, Task, Trajectory
 
 log = logging.getLogger(__name__)
 Prompt = tuple[int, ...]
@@ -42,6 +42,8 @@ class Growth:
 
     every: steps between two rounds. new_tasks: kept of one round at most. num_seeds: failed tasks a round starts from.
     given_frac: share of the draws that stays with the world's own tasks. low, high: the band of start values.
+    outcome: what tells success from failure: the verdict where there is one, or a return above 0 alone, so that an
+    outcome model is believed and the world's knowledge not used.
     """
 
     every: int = 1
@@ -50,6 +52,7 @@ class Growth:
     given_frac: float = 0.2
     low: float = 0.05
     high: float = 0.75
+    outcome: Literal["verdict", "reward"] = "verdict"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +98,16 @@ class EvolvingCurriculum:
         """Remember what failed; a grown task whose episodes all broke is taken out again."""
         for group in groups:
             played = [t for t in group.trajectories if t.learnable]
-            ended = [float(t.success if t.success is not None else t.total_reward > 0) for t in played]
+            ended = [float(self._succeeded(t)) for t in played]
             if ended:
                 self._wins.setdefault(group.task.id, []).append(sum(ended) / len(ended))
             elif any(task.id == group.task.id for task in self.grown):
                 log.warning("task %s is taken out: none of its episodes could be played", group.task.id)
                 self.grown = [task for task in self.grown if task.id != group.task.id]
+
+    def _succeeded(self, trajectory: Trajectory) -> bool:
+        judged = self.growth.outcome == "verdict" and trajectory.success is not None
+        return bool(trajectory.success) if judged else trajectory.total_reward > 0
 
     def due(self, step: int) -> bool:
         """Whether a round is due before this step."""
@@ -180,7 +187,7 @@ def open_curriculum(
     """The curriculum that the settings name, over these tasks; an evolving one is given its generator later."""
     if settings.name != "evolving":
         return make_curriculum(settings, tasks, seed=seed, world=world)
-    names = "every new_tasks num_seeds given_frac low high"
+    names = "every new_tasks num_seeds given_frac low high outcome"
     growth = Growth(**{name: getattr(settings, name) for name in names.split()})
     return EvolvingCurriculum(tasks, growth, seed=seed)
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rollwright import offpolicy, replay
 from rollwright.fixed_policy import FixedPolicy
@@ -24,6 +24,15 @@ class PhaseReplaySettings(ReplaySettings):
     high: float = Field(0.95, ge=0, le=1, description="... and at most this.")
     ratio: float = Field(2.0, ge=0, description="At most so many replayed turns for one new turn; 0 = no replay.")
     one_per_task: bool = Field(False, description="Only the latest success of each task.")
+
+    @model_validator(mode="after")
+    def _the_band_holds_something(self) -> PhaseReplaySettings:
+        if self.ratio and self.low >= self.high:
+            raise ValueError(
+                f"no turn lies above `replay.low={self.low}` and at most at `replay.high={self.high}`; without replay, "
+                "set `replay.ratio=0`"
+            )
+        return self
 
 
 class PhaseReplay:

@@ -227,6 +227,9 @@ class CurriculumSettings(Config):
     given_frac: float = Field(0.2, gt=0, le=1, description="Share of the draws that stays with the world's own tasks.")
     low: float = Field(0.05, ge=0, le=1, description="A new task is kept where a critic's first value lies above ...")
     high: float = Field(0.75, ge=0, le=1, description="... and below; without a critic all are kept.")
+    outcome: Literal["verdict", "reward"] = Field(
+        "verdict", description="evolving: failed by the world's verdict where it has one, or by no return above 0."
+    )
     generator: Literal["world", "endpoint", "engine"] = Field(
         "world", description="Variations by the world, or instructions by a model: an endpoint's, or the run's own."
     )
@@ -253,7 +256,7 @@ class CurriculumSettings(Config):
     only_for: ClassVar[Readers] = (
         {
             key: {"name": ("evolving",)}
-            for key in ("every", "new_tasks", "num_seeds", "given_frac", "low", "high", "generator")
+            for key in ("every", "new_tasks", "num_seeds", "given_frac", "low", "high", "outcome", "generator")
         }
         | {key: {"name": ("evolving",), "generator": ("endpoint",)} for key in ("url", "model", "key_variable")}
         | {"max_tokens": {"name": ("evolving",), "generator": ("endpoint", "engine")}}
@@ -267,6 +270,8 @@ class CurriculumSettings(Config):
     def _shares_are_of_one_whole(self) -> CurriculumSettings:
         if self.name == "learnability" and self.random_frac + self.mastered_frac > 1:
             raise ValueError("`curriculum.random_frac` and `curriculum.mastered_frac` together are above 1")
+        if self.name == "evolving" and self.low > self.high:
+            raise ValueError(f"no value lies above `curriculum.low={self.low}` and below `curriculum.high={self.high}`")
         return self
 
 

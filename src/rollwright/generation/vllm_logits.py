@@ -65,7 +65,7 @@ def processor_class(hook: LogitsHook) -> type[Any]:
 
 
 def can_attach(*, on_cpu: bool) -> bool:
-    """Whether a class of ours may be given to vLLM: a second runner without an interface would refuse to start with one.
+    """Whether a class of ours may be given to vLLM: a second runner without an interface would not start with one.
 
     Its engine core must be in this process: the class could not be sent to another, nor could it see the critic there.
     """
