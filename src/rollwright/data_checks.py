@@ -80,7 +80,8 @@ def require_turns(table: TurnTable, turns: Array) -> None:
     raise DataError(
         f"none of {len(rows)} stored trajectories may be trained on: {int((~rows['train']).sum())} are of a held-out "
         f"split, {int((~rows['has_actions']).sum())} have no actions, {int((~rows['learnable']).sum())} broke, were "
-        "not judged, or hold nothing to learn; collect some with recipes/collect.py"
+        f"not judged, or hold nothing to learn, and {int((table.column('length') == 0).sum())} of {len(table)} turns "
+        "have no token; collect some with recipes/collect.py"
     )
 
 

@@ -30,8 +30,8 @@ def imitable(trajectories: Iterable[Trajectory], *, only_success: bool = True) -
     Raises:
         DataError: nothing is left, or an episode of a held-out split is among them.
     """
-    kept = []
-    for trajectory in trajectories:
+    seen, kept = list(trajectories), []
+    for trajectory in seen:
         if trajectory.task.split != "train":
             raise DataError(
                 f"trajectory {trajectory.id} is of split {trajectory.task.split!r}: training on it would spoil the "
@@ -40,7 +40,11 @@ def imitable(trajectories: Iterable[Trajectory], *, only_success: bool = True) -
         if trajectory.learnable and (trajectory.success or not only_success):
             kept.append(trajectory)
     if not kept:
-        raise DataError("no trajectory to imitate: none is free of faults and successful")
+        wanted = "free of faults and successful" if only_success else "free of faults"
+        raise DataError(
+            f"no trajectory to imitate: of {len(seen)} that could be read none is {wanted}; collect some "
+            "(recipes/collect.py)"
+        )
     return kept
 
 

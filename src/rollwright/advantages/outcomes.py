@@ -91,7 +91,8 @@ def webrl_released(
     """
     change, _, left = _steps(values, trajectory_index, outcomes, last_values)
     every = outcomes.to(values.dtype)[trajectory_index]
-    to_go = sum((gamma**k * every * (left >= k) for k in range(int(left.max()) + 1)), torch.zeros_like(values))
+    longest = int(left.max()) + 1 if len(left) else 0
+    to_go = sum((gamma**k * every * (left >= k) for k in range(longest)), torch.zeros_like(values))
     advantages = (change - offset + every + to_go).clamp(-1.0, 1.0)
     return torch.where(advantages >= 0, 1.0, -0.6)
 

@@ -1,0 +1,459 @@
+"""Where learning begins: at a switch from offline to online (arXiv:2412.07762) how many steps are taken, that nothing
+else changes, and what the method reduces to; from a snapshot (arXiv:2403.00673) what a cut turn is worth, and that a
+run without snapshots is the plain run. Whole runs are of the recipes, with a tiny policy in the small maze.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from rollwright import offpolicy
+from rollwright.env import Observation, episode_seed
+from rollwright.envs.text import combination_lock
+from rollwright.generation.base import Generation, Sampling
+from rollwright.phases import Phases
+from rollwright.recipes import archer, ppo
+from rollwright.replay import Transition, TurnTable, valid_turns
+from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
+from rollwright.settings import OnlineReplaySettings, StartSettings
+from rollwright.starts import StartPool, Visited
+from rollwright.store import TrajectoryStore
+from rollwright.tiny import tiny_llama
+from rollwright.tracking import read_metrics
+from rollwright.training import Training
+from rollwright.types import Group, Message, Span, StopReason, Trajectory, Waypoint
+from rollwright.value_learner import ValueLearner
+from rollwright.values import double_q_target, subset_min, td_target
+from rollwright.waypoints import waypoints_of
+
+pytestmark = pytest.mark.usefixtures("at_root")
+
+SMALL = [
+    "model.path=tiny",
+    "model.tiny_hidden=32",
+    "model.tiny_layers=1",
+    "world.options.maze=umaze",
+    "run.checkpoint_every=1",
+    "run.keep_checkpoints=9",
+    "run.transcripts_every=0",
+    "rollout.schedule=rounds",
+    "rollout.groups_per_step=3",
+    "rollout.max_turns=5",
+    "evaluation.seeds_per_task=1",
+    "evaluation.max_turns=2",
+]
+CRITIC_STEPS, ACTOR_STEPS, BATCH = 3, 2, 6
+
+
+def train(folder: Path, *words: str) -> Path:
+    """ArCHer; -> its run folder."""
+    fits = [f"critic.updates={CRITIC_STEPS}", f"critic.batch_size={BATCH}", "algorithm.warmup_steps=0"]
+    fits += [f"algorithm.actor_updates={ACTOR_STEPS}", "algorithm.batch_size=6"]
+    archer.main(["recipes/text/maze_archer.yaml", *SMALL, *fits, f"run.folder={folder}", *words])
+    return folder
+
+
+def states(folder: Path, name: str) -> list[dict[str, Any]]:
+    """What the checkpoints hold of a learner, step by step."""
+    return [torch.load(step / name, weights_only=True) for step in sorted((folder / "checkpoints").glob("step_*"))]
+
+
+def same(one: Any, two: Any) -> bool:
+    """Equal to the bit, however deep."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(map(same, one, two))
+    return bool(one == two)
+
+
+def curve(folder: Path, *without: str) -> list[dict[str, Any]]:
+    """The lines of metrics, less what is measured in time."""
+    left_out = ("time/", "ledger/", "engine/", *without)
+    return [
+        {k: v for k, v in row.items() if not k.startswith(left_out)} for row in read_metrics(folder / "metrics.jsonl")
+    ]
+
+
+# WSRL: two offline steps, one of warm-up, three online ones
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory, at_root: None) -> Path:
+    """Stored walks of a tiny policy; every other one is paid half, so that they differ."""
+    run = train(tmp_path_factory.mktemp("walked"), "run.steps=2", "run.seed=7", "algorithm.actor_updates=0")
+    folder = tmp_path_factory.mktemp("logged") / "trajectories"
+    walks = TrajectoryStore(run / "trajectories", mode="read").iter_trajectories(split="train")
+    TrajectoryStore(folder).append([paid(walk, 1.0 - (k % 2) / 2) for k, walk in enumerate(walks)])
+    return folder
+
+
+def paid(walk: Trajectory, share: float) -> Trajectory:
+    turns = [replace(t, rewards={name: share * value for name, value in t.rewards.items()}) for t in walk.turns]
+    return replace(walk, turns=tuple(turns))
+
+
+def switching(logged: Path) -> list[str]:
+    return [
+        f"replay.stores=[{logged}]",
+        "algorithm.offline_steps=2",
+        "replay.retain=false",
+        "replay.warmup_turns=20",
+    ]
+
+
+@dataclass
+class Watched:
+    """A run, and what was seen of it from within."""
+
+    folder: Path
+    events: list[tuple[int, str]] = field(default_factory=list)
+    batches: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    """Of each online step: the turns drawn for the critic, and those of its minibatches in turn."""
+    probes: dict[str, Any] = field(default_factory=dict)
+
+
+def probe(run: Training) -> dict[str, Any]:
+    """What policy, engine and critic say of some states, and the moments of both optimisers."""
+    critic, table = cast(ValueLearner, run.parts[0]), TurnTable(*run.config.replay.stores)  # type: ignore[attr-defined]
+    batch = table.transitions(valid_turns(table)[:6])
+    acted = [t.prompt_ids + t.action_ids for t in batch]
+    said = offpolicy.sample_actions(run.engine, [t.prompt_ids for t in batch], run.collector.sampling, key="probe")
+    moments = [critic._fast.state_dict()["optimizer"], run.learner.state_dict()["policy"]["optimizer"]]  # type: ignore[union-attr]
+    copied = [{k: {n: v.clone() for n, v in row.items()} for k, row in one["state"].items()} for one in moments]
+    return {
+        "fast": critic.read(acted),
+        "slow": critic.read(acted, slow=True),
+        "policy": run.learner.logprobs(offpolicy.to_segments(batch, [0.0] * len(batch))),
+        "engine": [(answer.token_ids, answer.logprobs) for answer in said],
+        "moments": copied,
+    }
+
+
+@pytest.fixture(scope="module")
+def switched(logged: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """The run, with its critic steps, slow-copy steps and policy steps in the order in which they were taken."""
+    seen = Watched(tmp_path_factory.mktemp("switched"))
+    step_now = [-1]
+
+    def note(kind: type, method: str, name: str) -> Callable[..., Any]:
+        plain = getattr(kind, method)
+
+        def noted(self: Any, *args: Any, **more: Any) -> Any:
+            seen.events.append((step_now[0], name))
+            return plain(self, *args, **more)
+
+        return noted
+
+    draw, targets, begin, finish = archer.Archer.draw, archer.Archer.targets, archer.Archer.begin, Training.finish
+    phase = Phases.begin
+
+    def enter(self: Phases, step: int) -> bool:
+        step_now[0] = step
+        return phase(self, step)
+
+    def begun(self: archer.Archer, step: int) -> None:
+        begin(self, step)
+        seen.probes[f"before {step}"] = probe(self.run)
+
+    def drawn(self: archer.Archer, size: int) -> list[Transition]:
+        found = draw(self, size)
+        if size == CRITIC_STEPS * BATCH:
+            seen.batches.append(([t.index for t in found], []))
+        return found
+
+    def targeted(self: archer.Archer, batch: Sequence[Transition], judged: Sequence[tuple[int, ...]]) -> Any:
+        assert len(batch) == len(judged) == BATCH
+        assert all(ids[: len(t.prompt_ids)] == t.prompt_ids for t, ids in zip(batch, judged, strict=True))
+        seen.batches[-1][1].extend(t.index for t in batch)
+        return targets(self, batch, judged)
+
+    def finished(self: Training, step: int, *args: Any) -> None:
+        seen.probes[f"after {step}"] = probe(self)
+        finish(self, step, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ValueLearner, "update", note(ValueLearner, "update", "critic"))
+        patch.setattr(ValueLearner, "_follow", note(ValueLearner, "_follow", "slow copy"))
+        patch.setattr(offpolicy.WeightedLikelihood, "__call__", note_call(seen, step_now))
+        patch.setattr(Phases, "begin", enter)
+        for name, method in {"begin": begun, "draw": drawn, "targets": targeted}.items():
+            patch.setattr(archer.Archer, name, method)
+        patch.setattr(Training, "finish", finished)
+        train(seen.folder, "run.steps=6", *switching(logged))
+    return seen
+
+
+def note_call(seen: Watched, step_now: list[int]) -> Callable[..., Any]:
+    """One call of the policy's loss is one optimiser step here: six short turns make one micro-batch."""
+    plain = offpolicy.WeightedLikelihood.__call__
+
+    def noted(self: offpolicy.WeightedLikelihood, tokens: Any) -> Any:
+        seen.events.append((step_now[0], "policy"))
+        return plain(self, tokens)
+
+    return noted
+
+
+def test_every_online_step_takes_its_critic_steps_each_with_one_of_the_slow_copy_then_those_of_the_policy(
+    switched: Watched,
+) -> None:
+    """n online steps after the warm-up: n times the ratio of critic and slow-copy steps, and the policy's beside."""
+    one_step = ["critic", "slow copy"] * CRITIC_STEPS + ["policy"] * ACTOR_STEPS
+    taken = {step: [name for at, name in switched.events if at == step] for step in range(6)}
+    assert taken == {0: one_step, 1: one_step, 2: [], 3: one_step, 4: one_step, 5: one_step}
+    rows = [row for row in read_metrics(switched.folder / "metrics.jsonl") if "replay/warmup_frac" in row]
+    collected = [row["replay/turns_count"] for row in rows]
+    assert rows[1]["replay/offline_frac"] == 1.0 and rows[2]["replay/offline_frac"] == 0.0
+    assert collected[2] <= 20 + 1 < collected[3] < collected[4] < collected[5]
+    assert [state["step"] for state in states(switched.folder, "critic.pt")] == [3, 6, 6, 9, 12, 15]
+    assert [state["step"] for state in states(switched.folder, "learner.pt")] == [2, 4, 4, 6, 8, 10]
+
+
+def test_minibatches_of_the_critic_partition_what_was_drawn_for_the_step(switched: Watched) -> None:
+    assert len(switched.batches) == 5
+    for whole, parts in switched.batches:
+        assert len(whole) == CRITIC_STEPS * BATCH and parts == whole
+
+
+def test_before_the_first_online_update_all_is_as_the_offline_steps_left_it(switched: Watched) -> None:
+    """Values by the critic and its slow copy, log-probs, sampled actions, both optimisers: bit by bit."""
+    left, probes = switched.probes["after 1"], switched.probes
+    assert same(left, probes["after 2"]), "the warm-up changes nothing"
+    assert same(left, probes["before 3"]), "nor does the switch"
+    for name, value in left.items():
+        assert not same(value, probes["before 1"][name]), f"{name}: the second offline step moved it"
+        assert not same(value, probes["after 3"][name]), f"{name}: the first online step moves it"
+    saved = [(states(switched.folder, name)[1:3]) for name in ("critic.pt", "learner.pt")]
+    assert all(same(before, after) for before, after in saved)
+
+
+def test_both_optimisers_go_on_counting_through_the_switch(switched: Watched) -> None:
+    """Moments that began anew would be corrected for their beginning anew."""
+    critic, learner = states(switched.folder, "critic.pt")[-1], states(switched.folder, "learner.pt")[-1]
+    for state, steps in ((critic["fast"], 5 * CRITIC_STEPS), (learner["policy"], 5 * ACTOR_STEPS)):
+        counts = {float(row["step"]) for row in state["optimizer"]["state"].values()}
+        assert counts == {float(steps)}
+
+
+@pytest.mark.parametrize("stop", [2, 3], ids=["before the warm-up", "before the first update"])
+def test_a_run_that_is_stopped_at_the_switch_goes_on_with_the_same_bits(
+    switched: Watched, logged: Path, tmp_path: Path, stop: int
+) -> None:
+    """The online learner is then a loaded one."""
+    train(tmp_path, f"run.steps={stop}", *switching(logged))
+    train(tmp_path, "run.steps=6", *switching(logged))
+    for name in ("critic.pt", "learner.pt"):
+        assert same(states(tmp_path, name)[-1], states(switched.folder, name)[-1])
+
+
+# WSRL: what it reduces to
+
+
+def test_without_stores_and_warm_up_it_is_the_plain_recipe(tmp_path: Path) -> None:
+    """K = 0, nothing to retain: the same bits; with a warm-up they differ, since the first step updates nothing."""
+    plain, reduced, warmed = (
+        train(tmp_path / name, "run.steps=2", *words)
+        for name, words in {
+            "plain": [],
+            "reduced": ["replay.warmup_turns=0", "replay.retain=false", "algorithm.offline_steps=0"],
+            "warmed": ["replay.warmup_turns=20"],
+        }.items()
+    )
+    assert curve(plain) == curve(reduced) != curve(warmed)
+    for name in ("critic.pt", "learner.pt"):
+        last = [states(folder, name)[-1] for folder in (plain, reduced, warmed)]
+        assert same(last[0], last[1]) and not same(last[0], last[2])
+
+
+def test_without_offline_steps_and_warm_up_old_and_new_turns_are_learned_from_at_once(
+    logged: Path, tmp_path: Path
+) -> None:
+    """From fresh weights, with the stores beside the buffer from the first step on."""
+    store = TrajectoryStore(tmp_path / "own")
+    found = Phases(OnlineReplaySettings(stores=[str(logged)]), store, offline_steps=0, batch_size=64)
+    own = [t for t in TrajectoryStore(logged, mode="read").iter_trajectories(split="train")][:2]
+    old = len(valid_turns(TurnTable(logged)))
+    assert found.begin(0)
+    store.append(own)
+    assert found.may_update()
+    turns = valid_turns(found.table)
+    assert len(turns) == old + sum(len(t.turns) for t in own)
+    assert found.metrics()["replay/offline_frac"] == pytest.approx(old / len(turns))
+
+
+def test_a_subset_of_both_of_two_critics_is_double_q_and_of_one_is_that_critic() -> None:
+    """y = r + gamma min_i Q_i(s', a'), r alone where the task ended."""
+    ensemble = torch.tensor([[1.0, 5.0, 2.0], [2.0, 3.0, 9.0]])
+    rewards, done = torch.tensor([-1.0, 0.5, 4.0]), torch.tensor([False, False, True])
+    both = td_target(rewards, subset_min(ensemble, torch.tensor([0, 1])), done, gamma=0.9)
+    assert torch.equal(both, double_q_target(rewards, ensemble[0], ensemble[1], done, gamma=0.9))
+    torch.testing.assert_close(both, torch.tensor([-0.1, 3.2, 4.0]))
+    for member in (0, 1):
+        alone = subset_min(ensemble, torch.tensor([member, member]))
+        assert torch.equal(alone, ensemble[member])
+
+
+# Snapshots: a cut turn
+
+
+class Latest:
+    """A context of the latest observation alone, as numbers of characters."""
+
+    def __init__(self) -> None:
+        self.ids: tuple[int, ...] = ()
+
+    def observe(self, observation: Observation) -> tuple[Message, ...]:
+        self.ids = tuple(map(ord, observation.text))
+        return ()
+
+    def prompt_ids(self, reserve: int) -> tuple[int, ...]:
+        return self.ids
+
+    def act(self, generation: Generation) -> str:
+        return "".join(map(chr, generation.token_ids))
+
+
+class Opener:
+    """Turns every dial to its digit."""
+
+    name, version, context_length = "opener", 0, 10_000
+
+    def __init__(self, length: int) -> None:
+        self.digits = combination_lock.combination(length, 2)
+
+    async def generate(self, prompt_ids: tuple[int, ...], sampling: Sampling, *, request_id: str) -> Generation:
+        dial = int("".join(map(chr, prompt_ids)).rsplit("dial ", 1)[1].split(".")[0]) - 1
+        ids, span = (ord(str(self.digits[dial])),), Span(start=0, end=1, version=0)
+        return Generation(token_ids=ids, logprobs=(-0.5,), finish_reason="stop", spans=(span,))
+
+    def close(self) -> None: ...
+
+
+def played(length: int, *, elapsed: int = 0, cut: int = 0) -> tuple[Group, Trajectory]:
+    """An episode of the opener: from the beginning, or restored after so many turns and cut after `cut` more."""
+    world = combination_lock.build(lengths=[length], max_turns=60)
+    made = Collector(
+        world,
+        EngineActor(cast(Any, Opener(length))),
+        cast(Any, Latest),
+        sampling=Sampling(max_tokens=1),
+        limits=Limits(max_turns=world.max_turns),
+        faults=FaultLog(None),
+    )
+    task = world.tasks("train")[0]
+    request = GroupRequest(key="g", task=task, seed=episode_seed("train", "g"), size=1, waypoint_every=1)
+    if elapsed:
+        whole, first = played(length)
+        waypoints: tuple[Waypoint, ...] = waypoints_of(first, whole.ways[first.id])
+        (there,) = (w for w in waypoints if len(w.passed) == elapsed)
+        settings = StartSettings(name="snapshots", frac=1.0, pick="uniform", max_turns=cut)
+        pool = StartPool(settings, seed=0, horizon=world.max_turns)
+        pool.visited = [Visited(earned=1.0, waypoints=(there,), values=(1.0,))]
+        request = pool.place(request, 0, 0)
+    group = made.collect([request])[0]
+    made.close()
+    return group, group.trajectories[0]
+
+
+class Lengths:
+    """A critic that says of every sequence the sum of its ids, in hundredths; the second head the double."""
+
+    @staticmethod
+    def of(ids: Sequence[int]) -> float:
+        return sum(ids) / 100
+
+    def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
+        said = torch.tensor([self.of(ids) for ids in sequences])
+        rows = torch.stack([said, 2 * said])
+        return {"v": rows if slow else rows * 1e6, "q": -rows}
+
+
+def targets_of(trajectory: Trajectory, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """[2, n] what ArCHer regresses Q of its turns on."""
+    store = TrajectoryStore(folder)
+    store.append([trajectory])
+    monkeypatch.setattr(archer, "open_turn_critic", lambda *args, **more: Lengths())
+    config = archer.ArcherConfig.model_validate({"world": {"name": "lock"}, "algorithm": {"gamma": 0.9}})
+    collector = SimpleNamespace(sampling=Sampling(max_tokens=1))
+    learner = SimpleNamespace(policy=tiny_llama(128, hidden=32, layers=1))
+    parts = SimpleNamespace(
+        store=store, learner=learner, codec=None, engine=None, collector=collector, attach=lambda part: None
+    )
+    made = archer.Archer(cast(Training, parts), config)
+    batch = made.table.transitions(valid_turns(made.table))
+    return made.targets(batch, [t.prompt_ids + t.action_ids for t in batch])["q"]
+
+
+def test_the_target_of_a_cut_turn_bootstraps_from_the_state_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restored after 37 turns and cut after 5: turn 42 has y = r + gamma V(s'), and s' is dial 43."""
+    _, trajectory = played(50, elapsed=37, cut=5)
+    assert trajectory.start.prefix_turns == 37 and len(trajectory.turns) == 5
+    assert trajectory.turns[-1].truncated and not trajectory.turns[-1].terminated
+    assert trajectory.stop_reason is StopReason.MAX_TURNS and trajectory.success is None
+    after = tuple(map(ord, "Lock of 50, dial 43."))
+    assert trajectory.next_prompt_ids == after
+    targets = targets_of(trajectory, tmp_path / "s", monkeypatch)
+    follows = [*(turn.prompt_ids for turn in trajectory.turns[1:]), after]
+    wanted = torch.tensor([0.9 * Lengths.of(ids) for ids in follows])
+    torch.testing.assert_close(targets, torch.stack([wanted, 2 * wanted]))
+
+
+def test_a_goal_before_the_cut_ends_the_task_and_its_target_is_the_reward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, trajectory = played(40, elapsed=37, cut=5)
+    assert len(trajectory.turns) == 3 and trajectory.success
+    assert trajectory.stop_reason is StopReason.TERMINATED and not trajectory.turns[-1].truncated
+    targets = targets_of(trajectory, tmp_path / "s", monkeypatch)
+    assert targets[:, -1].tolist() == [1.0, 1.0] and bool((targets[:, :-1] > 10).all())
+
+
+# Snapshots: without any
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory, at_root: None) -> Callable[..., tuple[list[dict[str, Any]], Any]]:
+    """PPO, which learns from every episode: (*words) -> its learning curve and all that its learner holds."""
+
+    def run(*words: str) -> tuple[list[dict[str, Any]], Any]:
+        folder = tmp_path_factory.mktemp("ppo")
+        ppo.main(["recipes/text/maze_ppo.yaml", *SMALL, "run.steps=3", f"run.folder={folder}", *words])
+        return curve(folder, "starts/"), states(folder, "learner.pt")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def initial(learned: Callable[..., Any]) -> tuple[list[dict[str, Any]], Any]:
+    rows, held = learned("starts=initial")
+    assert not same(held[0], held[1]) and not same(held[1], held[2])
+    return rows, held
+
+
+@pytest.mark.parametrize("words", [["starts.frac=0"], ["starts.every=6"]], ids=["no share", "nothing left to begin at"])
+def test_without_snapshots_a_run_is_the_run_from_initial_states(
+    initial: tuple[Any, Any], learned: Callable[..., Any], words: list[str]
+) -> None:
+    """Episodes of five turns leave nothing at a sixth."""
+    rows, held = learned("starts=snapshots", *words)
+    assert rows == initial[0] and len(rows) >= 3
+    assert same(held, initial[1])
+
+
+def test_with_snapshots_it_is_another_run(initial: tuple[Any, Any], learned: Callable[..., Any]) -> None:
+    """From the second step on, when there are some to begin at."""
+    _, held = learned("starts=snapshots", "starts.frac=1")
+    assert same(held[0], initial[1][0]) and not same(held[1], initial[1][1])
