@@ -98,7 +98,7 @@ def trained(method: str, seed: int) -> float:
 
 @pytest.mark.slow
 def test_each_filter_helps() -> None:
-    """Five seeds; another program of the same tables gave 0.80 by filtered BC, 0.86 by the first filter alone, 0.97 by both."""
+    """Five seeds; another program of these tables gave 0.80 by filtered BC, 0.86 by the first filter, 0.97 by both."""
     found = {name: np.array([trained(name, seed) for seed in range(5)]) for name in ("filtered_bc", "first", "digirl")}
     assert found["filtered_bc"].mean() == pytest.approx(0.80, abs=0.05)
     assert found["first"].mean() == pytest.approx(0.86, abs=0.05)

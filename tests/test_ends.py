@@ -6,6 +6,7 @@ best that could happen where moves cost.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -113,6 +114,40 @@ def test_forced_tokens_are_no_steps(tmp_path: Path, scanned: bool) -> None:
     chosen = torch.tensor([token for segment in steps.segments for token in segment.action_mask])
     assert steps.weights.tolist() == (chosen * 8 / 6).tolist()
     assert steps.next_values(torch.arange(8.0))[[1, 5]].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("scanned", [True, False])
+def test_a_turn_without_an_action_still_earns_for_the_one_before(tmp_path: Path, scanned: bool) -> None:
+    """As inverse dynamics leaves it where a label is too doubtful. In front of the first action nobody earned it."""
+    whole = episode("a", StopReason.TERMINATED, ()).turns
+    blank = Turn(prompt_ids=(9,), action_ids=(), action_logprobs=(), text="", rewards={"env": -4.0})
+    task = Task(id="t", split="train")
+    walks = [(blank, whole[0], blank, blank, whole[1]), (blank, *whole, blank)]
+    store = TrajectoryStore(tmp_path / "store")
+    store.append(
+        [
+            Trajectory(id=str(k), task=task, seed=0, turns=turns, stop_reason=StopReason.TERMINATED)
+            for k, turns in enumerate(walks)
+        ]
+    )
+    table = TurnTable(store)
+    turns = valid_turns(table)
+    steps = StoredSteps.scan(table, turns).steps(turns) if scanned else token_steps(table, turns)
+    assert steps.rewards.tolist() == [0, -9, 0, -1, 0, -1, 0, -5]
+    assert steps.ends == [None, None]
+
+
+@pytest.mark.parametrize("scanned", [True, False])
+def test_a_cut_behind_a_turn_without_an_action_is_a_cut(tmp_path: Path, scanned: bool) -> None:
+    """The state after the last action is the one in which nothing was done."""
+    whole = episode("a", StopReason.MAX_TURNS, (1, 2, 3))
+    blank = Turn(prompt_ids=(9, 9), action_ids=(), action_logprobs=(), text="", truncated=True)
+    store = TrajectoryStore(tmp_path / "store")
+    store.append([replace(whole, turns=(whole.turns[0], blank))])
+    table = TurnTable(store)
+    turns = valid_turns(table)
+    steps = StoredSteps.scan(table, turns).steps(turns) if scanned else token_steps(table, turns)
+    assert [None if end is None else tuple(end.prompt_ids) for end in steps.ends] == [(9, 9)]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -221,14 +222,14 @@ def test_several_ranks_open_the_same_new_store_at_once(tmp_path: Path, monkeypat
     )
     TrajectoryStore(tmp_path).append([episode])
     built: list[Path] = []
-    read = index._trajectory_table
+    read = index.read_shard
 
-    def slowly(path: Path) -> object:
-        built.append(path)
+    def slowly(paths: Mapping[str, Path]) -> object:
+        built.append(paths["turns"])
         time.sleep(0.3)
-        return read(path)
+        return read(paths)
 
-    monkeypatch.setattr(index, "_trajectory_table", slowly)
+    monkeypatch.setattr(index, "read_shard", slowly)
     with ThreadPoolExecutor(3) as ranks:
         tables = list(ranks.map(lambda _: TurnTable(tmp_path), range(3)))
     assert [len(table.trajectories) for table in tables] == [1, 1, 1] and len(built) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -273,6 +275,59 @@ def test_another_schema_version_is_refused(tmp_path: Path):
     pq.write_table(table.replace_schema_metadata({store_rows.VERSION_KEY: b"99"}), path)
     with pytest.raises(DataError, match=r"version 99.*reads version 2"):
         TrajectoryStore(tmp_path)
+
+
+def stored_otherwise(folder: Path, table: str, change: Any) -> None:
+    path = folder / table / "000000.parquet"
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: t.drop_columns(["rewards"]), "turns/000000.parquet lacks the columns rewards"),
+        (lambda t: t.rename_columns([n.replace("turn", "tusn") for n in t.column_names]), "lacks the columns turn"),
+        (lambda t: t.set_column(1, "turn", t["turn"].cast("int32")), "column .*turn: int32.* expected .*turn: int64"),
+    ],
+)
+def test_a_shard_with_other_columns_is_passed_over(tmp_path: Path, change: Any, reason: str):
+    store = TrajectoryStore(tmp_path)
+    store.append([episode("a")])
+    store.append([episode("b")])
+    stored_otherwise(tmp_path, "turns", change)
+    again = TrajectoryStore(tmp_path, mode="read")
+    assert [t.id for t in again.iter_trajectories()] == ["b"]
+    assert len(again.warnings) == 1 and re.search(f"shard 0 .*{reason}", again.warnings[0])
+
+
+def test_a_shard_from_before_env_rewards_were_kept_is_read(tmp_path: Path):
+    TrajectoryStore(tmp_path).append([episode("a")])
+    stored_otherwise(tmp_path, "turns", lambda table: table.drop_columns(["env_rewards"]))
+    again = TrajectoryStore(tmp_path, mode="read")
+    assert list(again.iter_trajectories()) == [episode("a")] and again.warnings == []
+
+
+def test_flipped_bits_in_a_footer_are_a_warning_or_a_data_error(tmp_path: Path):
+    TrajectoryStore(tmp_path).append([episode("a"), episode("b")])
+    path = tmp_path / "trajectories" / "000000.parquet"
+    content = path.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    draw = random.Random(3)
+    lost = 0
+    for _ in range(60):
+        flipped = bytearray(content)
+        flipped[draw.randrange(footer, len(content) - 8)] ^= 1 << draw.randrange(8)
+        path.write_bytes(bytes(flipped))
+        try:
+            store = TrajectoryStore(tmp_path, mode="read")
+            read = list(store.iter_trajectories())
+        except DataError as error:  # bits of the version
+            assert "schema version" in str(error)
+        else:
+            assert read == [episode("a"), episode("b")] or (read == [] and store.warnings)
+            lost += not read
+    assert lost > 10
 
 
 def test_a_foreign_parquet_file_is_refused(tmp_path: Path):

@@ -16,6 +16,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
@@ -27,10 +28,14 @@ import pyarrow.parquet as pq
 from rollwright.errors import DataError, RunFolderError
 from rollwright.store_rows import (
     SCHEMA_VERSION,
+    TRAJECTORY_SCHEMA,
+    TURN_SCHEMA,
     VERSION_KEY,
     encode_shard,
     pack_text,
     read_trajectory,
+    require_values,
+    schema_fault,
     unpack_text,
 )
 from rollwright.types import Origin, Split, Trajectory
@@ -65,9 +70,11 @@ class _Shard:
 class TrajectoryStore:
     """A folder of trajectories: append, count, filter, read one or all.
 
-    One process writes (rank 0); any number may read. A shard that is half-written, corrupt or lacks its other half is
-    passed over and named in `warnings`; everything else stays readable. A reader sees the shards that were there when
-    it was made, and those it appended itself.
+    One process writes (rank 0); any number may read. A shard that is half-written, corrupt, lacks its other half or a
+    column is passed over and named in `warnings`; everything else stays readable. Within a shard damage costs a block,
+    and a row that is no trajectory (a reward that is not finite, a stop reason that nobody knows) costs that row: a
+    walk passes over it with a warning, asking for it by its place is an error. A reader sees the shards that were
+    there when it was made, and those it appended itself.
 
     Args:
         folder: the store's folder. With mode "append" it is made where it does not exist.
@@ -144,9 +151,8 @@ class TrajectoryStore:
     def headers(self) -> Iterator[tuple[Ref, Row]]:
         """Every trajectory's place and its row (`TRAJECTORY_SCHEMA`), in the order written. Opens no turns."""
         for shard in list(self._shards.values()):
-            for block, first in enumerate(shard.first_rows[:-1]):
-                for offset, row in enumerate(self._block_headers(shard, block)):
-                    yield Ref(shard.number, first + offset), row
+            for block in range(len(shard.first_rows) - 1):
+                yield from self._block_headers(shard, block)
 
     def refs(
         self,
@@ -179,19 +185,19 @@ class TrajectoryStore:
     ) -> Iterator[Trajectory]:
         """The trajectories that match, in the order written, one block in memory at a time.
 
-        A block whose turns turn out to be damaged is passed over with a warning.
+        A block whose turns turn out to be damaged is passed over with a warning, and so is a row that is no trajectory.
         """
         for ref in self.refs(tag=tag, origin=origin, task=task, split=split, where=where):
             try:
                 yield self.read(ref)
             except DataError as error:
-                self._warn(str(error))
+                self.warn(str(error))
 
     def read(self, ref: Ref) -> Trajectory:
         """One trajectory by its place.
 
         Raises:
-            DataError: no such place, or its block is damaged.
+            DataError: no such place, its block is damaged, or the row is no trajectory (a NaN among the rewards, say).
         """
         shard = self._shards.get(ref.shard)
         if shard is None or not 0 <= ref.row < shard.num_trajectories:
@@ -199,7 +205,10 @@ class TrajectoryStore:
         block = sum(first <= ref.row for first in shard.first_rows[1:])
         rows, turns = self._block(shard, block)
         offset = ref.row - shard.first_rows[block]
-        return read_trajectory(rows[offset], turns[offset])
+        try:
+            return read_trajectory(rows[offset], turns[offset])
+        except Exception as error:  # a foreign writer's row fails wherever its first odd value is met
+            raise DataError(_unusable(shard, ref.row, error)) from error
 
     def tags(self) -> Counter[str]:
         """How many trajectories each tag has."""
@@ -226,6 +235,12 @@ class TrajectoryStore:
         self._cache = None
         return len(late)
 
+    def warn(self, message: str) -> None:
+        """Keep what was passed over in `warnings`, and log it: once, however often it is met."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+            log.warning(message)
+
     def _make_folders(self) -> None:
         try:
             for table in TABLES:
@@ -244,20 +259,23 @@ class TrajectoryStore:
         for number in sorted(files[0].keys() | files[1].keys()):
             lacking = [table for table, found in zip(TABLES, files, strict=True) if number not in found]
             if lacking:
-                self._warn(f"shard {number} of {self.folder} has no file in {lacking[0]}/: passed over")
+                self.warn(f"shard {number} of {self.folder} has no file in {lacking[0]}/: passed over")
                 continue
             try:
                 shards[number] = self._open(number)
-            except (OSError, pa.ArrowException) as error:
-                self._warn(f"shard {number} of {self.folder} is half-written or corrupt, passed over: {error}")
+            except DataError:  # another schema version
+                raise
+            except Exception as error:  # a footer has no checksum: flipped bits fail wherever they are read
+                self.warn(f"shard {number} of {self.folder} is half-written or corrupt, passed over: {_reason(error)}")
         return shards
 
     def _open(self, number: int) -> _Shard:
         paths = [self._path(table, number) for table in TABLES]
         metadata = []
-        for path in paths:
+        for path, schema in zip(paths, (TRAJECTORY_SCHEMA, TURN_SCHEMA), strict=True):
             metadata.append(pq.read_metadata(path))
             _check_version(path, metadata[-1].metadata or {})
+            _check_columns(path, metadata[-1], schema)
         counts = [meta.num_row_groups for meta in metadata]
         if counts[0] != counts[1]:
             raise pa.ArrowInvalid(f"{counts[0]} blocks of trajectories but {counts[1]} of turns")
@@ -275,25 +293,30 @@ class TrajectoryStore:
         """The rows of one block and, for each, its turns. The latest block is kept: neighbours are read together."""
         key = (shard.number, block)
         if self._cache is None or self._cache[0] != key:
-            rows = _row_group(shard.trajectories, block)
-            turns = iter(_row_group(shard.turns, block))
-            per_row = [list(islice(turns, row["num_turns"])) for row in rows]
-            if any(len(t) != row["num_turns"] for t, row in zip(per_row, rows, strict=True)):
-                raise DataError(f"{shard.turns}, block {block}, has fewer turns than its trajectories name")
+            rows, found = (read_block(path, block).to_pylist() for path in (shard.trajectories, shard.turns))
+            counts = [row["num_turns"] or 0 for row in rows]
+            if min(counts, default=0) < 0 or sum(counts) != len(found):
+                raise DataError(
+                    f"block {block} of {shard.turns} is damaged, passed over: "
+                    f"{len(found)} turns, its trajectories name {sum(counts)}"
+                )
+            turns = iter(found)
+            per_row = [list(islice(turns, count)) for count in counts]
             self._cache = (key, rows, per_row)
         return self._cache[1], self._cache[2]
 
-    def _block_headers(self, shard: _Shard, block: int) -> list[Row]:
+    def _block_headers(self, shard: _Shard, block: int) -> Iterator[tuple[Ref, Row]]:
         try:
-            return _row_group(shard.trajectories, block)
+            rows = read_block(shard.trajectories, block).to_pylist()
         except DataError as error:
-            self._warn(str(error))
-            return []
-
-    def _warn(self, message: str) -> None:
-        if message not in self.warnings:
-            self.warnings.append(message)
-            log.warning(message)
+            return self.warn(str(error))
+        for number, row in enumerate(rows, shard.first_rows[block]):
+            try:
+                require_values(row)
+            except ValueError as error:
+                self.warn(_unusable(shard, number, error))
+            else:
+                yield Ref(shard.number, number), row
 
 
 def _shard_files(folder: Path) -> dict[int, Path]:
@@ -310,13 +333,48 @@ def _check_version(path: Path, metadata: Mapping[bytes, bytes]) -> None:
         )
 
 
-def _row_group(path: Path, block: int) -> list[Row]:
+def _check_columns(path: Path, metadata: pq.FileMetaData, schema: pa.Schema) -> None:
+    """The footer must describe the columns that are going to be read, and agree with itself."""
+    name = f"{path.parent.name}/{path.name}"
+    if fault := schema_fault(metadata.schema.to_arrow_schema(), schema):
+        raise pa.ArrowInvalid(f"{name} {fault}")
+    sizes = [metadata.row_group(block).num_rows for block in range(metadata.num_row_groups)]
+    if min(sizes, default=0) < 0 or sum(sizes) != metadata.num_rows:
+        raise pa.ArrowInvalid(f"{name} names {metadata.num_rows} rows but has blocks of {sizes}")
+
+
+def _unusable(shard: _Shard, row: int, error: Exception) -> str:
+    return f"row {row} of {shard.trajectories} is no usable trajectory, passed over: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    """An error in words: some (a KeyError's) say nothing without their kind."""
+    return str(error) if isinstance(error, OSError | pa.ArrowException) else f"{type(error).__name__}: {error}"
+
+
+def open_table(path: Path) -> pq.ParquetFile:
+    """One file of a shard, to read its blocks with their checksums verified."""
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+def read_block(
+    path: Path, block: int, columns: Sequence[str] | None = None, *, file: pq.ParquetFile | None = None
+) -> pa.Table:
+    """One block of a shard's file, checksums verified and contents valid.
+
+    Args:
+        file: of that path, opened by `open_table`: reading a footer takes as long as reading a small block.
+
+    Raises:
+        DataError: it is damaged. Flipped bits fail in many ways: in Arrow's, and in Python's for sizes and names.
+    """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            rows: list[Row] = file.read_row_group(block, use_threads=False).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"block {block} of {path} is damaged, passed over: {error}") from error
-    return rows
+        with open_table(path) if file is None else nullcontext(file) as opened:
+            table = opened.read_row_group(block, columns=columns, use_threads=False)
+        table.validate(full=True)
+    except Exception as error:
+        raise DataError(f"block {block} of {path} is damaged, passed over: {_reason(error)}") from error
+    return table
 
 
 def _write_pair(contents: Mapping[Path, memoryview]) -> None:

@@ -98,6 +98,9 @@ TURN_SCHEMA = pa.schema(
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
 
+NULLABLE = frozenset({"success", "score", "env_rewards"})  # every other column has a value in every row
+_LATER = frozenset({"env_rewards"})  # a column that shards written before it lack: read as null
+
 TURNS_PER_BLOCK = 2048
 # Columns that repeat themselves; log-probs do not, and pack best with their bytes transposed.
 _DICTIONARY = ["tag", "task_id", "task_params", "policy", "trajectory_id", "state_key", "prompt_new.list.element"]
@@ -117,6 +120,24 @@ def pack_text(text: str) -> str:
 def unpack_text(stored: str) -> str:
     """The text that `pack_text` was given."""
     return str(json.loads(stored[len(_ESCAPED) :])) if stored.startswith(_ESCAPED) else stored
+
+
+def schema_fault(found: pa.Schema, expected: pa.Schema) -> str:
+    """What a table's columns lack to be read as `expected`; "" where nothing. Columns beyond those are no fault."""
+    lacking = sorted({field.name for field in expected} - set(found.names) - _LATER)
+    if lacking:
+        return f"lacks the columns {', '.join(lacking)}"
+    for field in expected:  # nullability too: it decides how the bytes are read
+        if field.name in found.names and not found.field(field.name).equals(field):
+            return f"has the column {found.field(field.name)}, expected {field}"
+    return ""
+
+
+def require_values(row: Mapping[str, Any]) -> None:
+    """ValueError where a column, or an entry of its list, has no value and must have one."""
+    empty = [n for n, v in row.items() if n not in NULLABLE and (v is None or (isinstance(v, list) and None in v))]
+    if empty:
+        raise ValueError(f"no value in the columns {', '.join(empty)}")
 
 
 def shared_prefix(first: Sequence[int], second: Sequence[int]) -> int:
@@ -182,7 +203,12 @@ def turn_rows(trajectory: Trajectory) -> list[dict[str, Any]]:
 
 
 def read_trajectory(row: Mapping[str, Any], turns: Iterable[Mapping[str, Any]]) -> Trajectory:
-    """The record from its row and the rows of its turns, in order: the inverse of the two functions above."""
+    """The record from its row and the rows of its turns, in order: the inverse of the two functions above.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: the rows are no trajectory (a foreign writer's, say).
+    """
+    require_values(row)
     task = Task(id=unpack_text(row["task_id"]), split=row["task_split"], params=json.loads(row["task_params"]))
     start = row["start"]
     return Trajectory(
@@ -312,8 +338,12 @@ def _attachment_row(attachment: Attachment) -> dict[str, Any]:
 def _read_turns(rows: Iterable[Mapping[str, Any]]) -> tuple[Turn, ...]:
     turns: list[Turn] = []
     seen: tuple[int, ...] = ()
-    for row in rows:
-        turn = _read_turn(row, seen[: row["prompt_shared"]] + tuple(row["prompt_new"]))
+    for place, row in enumerate(rows):
+        require_values(row)
+        shared = row["prompt_shared"]
+        if row["turn"] != place or not 0 <= shared <= len(seen):
+            raise ValueError(f"turn {place} is numbered {row['turn']} and shares {shared} of {len(seen)} ids before it")
+        turn = _read_turn(row, seen[:shared] + tuple(row["prompt_new"]))
         turns.append(turn)
         seen = turn.prompt_ids + turn.action_ids
     return tuple(turns)

@@ -93,10 +93,9 @@ def token_steps(table: TurnTable, turns: NDArray[Any], *, truncated_end: bool = 
     lengths = torch.tensor([len(t.action_ids) for t in transitions])
     ends: list[Segment | None] = [None] * len(owners)
     rewards = torch.zeros(int(lengths.sum()))
-    rewards[lengths.cumsum(0) - 1] = torch.tensor([t.reward for t in transitions])
-    for t, owner in zip(transitions, index, strict=True):
-        if t.truncated and not truncated_end:
-            ends[owner] = reading(_state_after(t), owner=len(transitions) + int(owner))
+    rewards[lengths.cumsum(0) - 1] = torch.as_tensor(_earned(table, turns)[turns]).float()
+    for place in np.flatnonzero(np.isin(turns, [] if truncated_end else _before_cuts(table, turns))):
+        ends[index[place]] = reading(_state_after(transitions[place]), owner=len(transitions) + int(index[place]))
     segments = to_segments(transitions, [0.0] * len(transitions))
     index_of = torch.as_tensor(index).repeat_interleave(lengths)
     return _chosen_steps(segments, torch.arange(len(rewards)), ends, rewards, index_of)
@@ -107,13 +106,14 @@ class StoredSteps:
     """Turns of a table by what was read and written in them; steps of any trajectories without reading them again.
 
     kinds: [U] a number for every turn of the table, the same where prompt and action are the same; -1 where the turn is
-    not among those asked for. samples: a turn of each kind. after: [S] a turn behind which the state after the
-    trajectory lies (the same turn for the same state), -1 where nothing comes after it.
+    not among those asked for. samples: a turn of each kind. rewards: [U] see `_earned`. after: [S] a turn behind which
+    the state after the trajectory lies (the same turn for the same state), -1 where nothing comes after it.
     """
 
     table: TurnTable
     kinds: NDArray[np.int64]
     samples: NDArray[np.int64]
+    rewards: NDArray[np.float64]
     after: NDArray[np.int64]
 
     @classmethod
@@ -123,16 +123,18 @@ class StoredSteps:
         samples: list[int] = []
         known: dict[bytes, int] = {}
         ends: dict[bytes, int] = {}
-        for turn in turns:
+        cut = set() if truncated_end else set(_before_cuts(table, turns).tolist())
+        for turn in turns.tolist():
             (t,) = table.transitions([turn])
             # A digest in place of the ids: prompts of a large store would not fit into memory.
             kind = known.setdefault(_digest(t.prompt_ids, t.action_ids, t.action_mask), len(known))
             if kind == len(samples):
-                samples.append(int(turn))
+                samples.append(turn)
             kinds[turn] = kind
-            if t.truncated and not truncated_end:
-                after[t.trajectory] = ends.setdefault(_digest(_state_after(t)), int(turn))
-        return cls(table=table, kinds=kinds, samples=np.array(samples, np.int64), after=after)
+            if turn in cut:
+                after[t.trajectory] = ends.setdefault(_digest(_state_after(t)), turn)
+        earned = _earned(table, turns)
+        return cls(table=table, kinds=kinds, samples=np.array(samples, np.int64), rewards=earned, after=after)
 
     def steps(self, turns: NDArray[Any]) -> TokenSteps:
         """As `token_steps`, each distinct turn one segment."""
@@ -144,7 +146,7 @@ class StoredSteps:
         lasts = lengths.cumsum(0) - 1
         inside = torch.arange(int(lengths.sum())) - (lasts + 1 - lengths).repeat_interleave(lengths)
         rewards = torch.zeros(len(inside))
-        rewards[lasts] = torch.as_tensor(self.table.column("reward")[turns]).float()
+        rewards[lasts] = torch.as_tensor(self.rewards[turns]).float()
         owners, index = np.unique(self.table.owners()[turns], return_inverse=True)
         segments = to_segments(transitions, [0.0] * len(transitions))
         entries = starts.repeat_interleave(lengths) + inside
@@ -156,6 +158,24 @@ class StoredSteps:
         states = {int(turn): _state_after(self.table.transitions([turn])[0]) for turn in np.unique(turns[turns >= 0])}
         readings = {turn: reading(ids, owner=-1 - turn) for turn, ids in states.items()}
         return [readings.get(int(turn)) for turn in turns]
+
+
+def _before_cuts(table: TurnTable, turns: NDArray[Any]) -> NDArray[Any]:
+    """Of these turns the last ones of trajectories that a limit cut."""
+    owners = table.owners()[turns]
+    last = np.append(owners[1:] != owners[:-1], True)
+    cut: NDArray[Any] = turns[last][table.trajectories["truncated"][owners[last]]]
+    return cut
+
+
+def _earned(table: TurnTable, turns: NDArray[Any]) -> NDArray[np.float64]:
+    """[U] what each of these turns earned, and what came in turns without an action behind it (a label too doubtful to
+    be filled in): the chain has no token there, but the reward was still to come."""
+    owners, numbers = table.owners(), np.arange(len(table))
+    before = np.searchsorted(turns, numbers, side="right") - 1  # the last of the turns at or before each
+    at = turns[np.maximum(before, 0)]
+    same = (before >= 0) & (owners[at] == owners)
+    return np.bincount(at[same], weights=table.column("reward")[same], minlength=len(table)).astype(np.float64)
 
 
 def _chosen_steps(

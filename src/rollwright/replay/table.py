@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollwright.errors import DataError
-from rollwright.replay.index import CODED, TRAJECTORY, ShardIndex, open_index
-from rollwright.store import TABLES, TrajectoryStore
+from rollwright.replay.columns import CODED, TRAJECTORY
+from rollwright.replay.index import ShardIndex, open_index
+from rollwright.store import TrajectoryStore
 from rollwright.store_rows import unpack_text
 
 Array = NDArray[Any]
@@ -50,17 +51,21 @@ class Transition:
 class TurnTable:
     """All turns of one or more trajectory stores, numbered from 0: store after store, each in the order written.
 
-    The index lies in `replay_index` in each store's folder. It is derived and may be deleted at any time.
+    The index lies in `replay_index` in each store's folder, or in the user's cache where that cannot be written. It is
+    derived: all of it or any part may be deleted at any time. What cannot be replayed is left out with a warning of the
+    store's, as a walk over the store does: a block that is damaged with all its trajectories, otherwise the trajectory
+    with a row that is wrong (a reward that is not finite, an empty prompt).
 
     Args:
         stores: the stores, or their folders. Only the last one may grow while the table is open.
 
     Attributes:
-        trajectories: [S] structured array, see `index.TRAJECTORY`; `first_turn` counts over all shards.
+        trajectories: [S] structured array, see `columns.TRAJECTORY`; `first_turn` counts over all shards.
         names: for "task", "tag", "origin" and "policy" the strings behind the codes of `trajectories`.
 
     Raises:
         DataError: no store holds a turn (unless `may_be_empty`), or a folder holds no store.
+        RunFolderError: there is nowhere to write an index.
     """
 
     def __init__(self, *stores: TrajectoryStore | str | Path, may_be_empty: bool = False) -> None:
@@ -74,7 +79,8 @@ class TurnTable:
         self.refresh()
         if not len(self) and not may_be_empty:
             where = ", ".join(str(store.folder) for store in self.stores)
-            raise DataError(f"{where} holds no turn to replay: collect some first (recipes/collect.py)")
+            lost = "".join(f"\n{message}" for store in self.stores for message in store.warnings)
+            raise DataError(f"{where} holds no turn to replay: collect some first (recipes/collect.py){lost}")
 
     def __len__(self) -> int:
         """Turns in all shards."""
@@ -91,8 +97,9 @@ class TurnTable:
             store.rescan()
             for number in store.shard_numbers():
                 if (place, number) not in self._shards:
-                    paths = [store.folder / table / f"{number:06d}.parquet" for table in TABLES]
-                    shard = open_index(paths[0], paths[1], store.folder / "replay_index" / f"{number:06d}")
+                    shard = open_index(store, number)
+                    for message in shard.warnings:
+                        store.warn(message)
                     self._shards[place, number] = shard
                     self._order.append(shard)
                     self._take_in(shard)
