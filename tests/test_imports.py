@@ -26,7 +26,7 @@ LAYERS = (
     | {"answer_cache", "chat_api"},
     {"segments", "advantages", "losses", "values", "statistics", "mixtures"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
-    | {"tree_attention", "codec", "contexts", "precision", "ranks", "replay", "store", "store_rows"},
+    | {"tree_attention", "codec", "contexts", "precision", "ranks", "replay", "store", "store_files", "store_rows"},
     {
         "rollout",
         "learner",

@@ -143,7 +143,7 @@ def test_stores_that_teach_nothing_are_refused(tmp_path: Path):
 
 def test_a_store_of_another_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     TrajectoryStore(tmp_path).append([said(("p", "a"), success=True)])
-    monkeypatch.setattr("rollwright.store.SCHEMA_VERSION", 99)
+    monkeypatch.setattr("rollwright.store_files.SCHEMA_VERSION", 99)
     with pytest.raises(DataError, match="this release reads version 99"):
         read_cases([tmp_path])
 

@@ -13,10 +13,8 @@ two row groups read, and a walk over a million turns keeps one row group in memo
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
@@ -26,16 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollwright.errors import DataError, RunFolderError
+from rollwright.store_files import check_columns, check_version, read_block, reason_of, shard_files, write_pair
 from rollwright.store_rows import (
-    SCHEMA_VERSION,
     TRAJECTORY_SCHEMA,
     TURN_SCHEMA,
-    VERSION_KEY,
     encode_shard,
     pack_text,
     read_trajectory,
     require_values,
-    schema_fault,
     unpack_text,
 )
 from rollwright.types import Origin, Split, Trajectory
@@ -110,7 +106,7 @@ class TrajectoryStore:
     @property
     def position(self) -> int:
         """The number that the next shard will get. A checkpoint keeps it; `rewind` takes it."""
-        numbers = [number for table in TABLES for number in _shard_files(self.folder / table)]
+        numbers = [number for table in TABLES for number in shard_files(self.folder / table)]
         return max(numbers, default=-1) + 1
 
     def rescan(self) -> None:
@@ -138,7 +134,7 @@ class TrajectoryStore:
         number = self.position
         contents = dict(zip(TABLES, encode_shard(trajectories, tag), strict=True))
         try:
-            _write_pair({self._path(table, number): content for table, content in contents.items()})
+            write_pair({self._path(table, number): content for table, content in contents.items()})
         except OSError as error:
             raise RunFolderError(
                 f"{len(trajectories)} trajectories could not be written to {self.folder}: {error.strerror or error}. "
@@ -226,7 +222,7 @@ class TrajectoryStore:
         attempt = sum(1 for _ in (self.folder / "superseded").glob("*"))
         aside = self.folder / "superseded" / f"{attempt:04d}"
         for table in reversed(TABLES):
-            for number, path in _shard_files(self.folder / table).items():
+            for number, path in shard_files(self.folder / table).items():
                 if number >= position:
                     (aside / table).mkdir(parents=True, exist_ok=True)
                     path.rename(aside / table / path.name)
@@ -255,7 +251,7 @@ class TrajectoryStore:
 
     def _scan(self) -> dict[int, _Shard]:
         shards: dict[int, _Shard] = {}
-        files = [_shard_files(self.folder / table) for table in TABLES]
+        files = [shard_files(self.folder / table) for table in TABLES]
         for number in sorted(files[0].keys() | files[1].keys()):
             lacking = [table for table, found in zip(TABLES, files, strict=True) if number not in found]
             if lacking:
@@ -266,7 +262,9 @@ class TrajectoryStore:
             except DataError:  # another schema version
                 raise
             except Exception as error:  # a footer has no checksum: flipped bits fail wherever they are read
-                self.warn(f"shard {number} of {self.folder} is half-written or corrupt, passed over: {_reason(error)}")
+                self.warn(
+                    f"shard {number} of {self.folder} is half-written or corrupt, passed over: {reason_of(error)}"
+                )
         return shards
 
     def _open(self, number: int) -> _Shard:
@@ -274,8 +272,8 @@ class TrajectoryStore:
         metadata = []
         for path, schema in zip(paths, (TRAJECTORY_SCHEMA, TURN_SCHEMA), strict=True):
             metadata.append(pq.read_metadata(path))
-            _check_version(path, metadata[-1].metadata or {})
-            _check_columns(path, metadata[-1], schema)
+            check_version(path, metadata[-1].metadata or {})
+            check_columns(path, metadata[-1], schema)
         counts = [meta.num_row_groups for meta in metadata]
         if counts[0] != counts[1]:
             raise pa.ArrowInvalid(f"{counts[0]} blocks of trajectories but {counts[1]} of turns")
@@ -319,93 +317,5 @@ class TrajectoryStore:
                 yield Ref(shard.number, number), row
 
 
-def _shard_files(folder: Path) -> dict[int, Path]:
-    """Finished shards by number; temporary files have another ending."""
-    return {int(path.stem): path for path in sorted(folder.glob("*.parquet")) if path.stem.isdecimal()}
-
-
-def _check_version(path: Path, metadata: Mapping[bytes, bytes]) -> None:
-    found = metadata.get(VERSION_KEY, b"none").decode(errors="replace")
-    if found != str(SCHEMA_VERSION):
-        raise DataError(
-            f"{path} has trajectory schema version {found}; this release reads version {SCHEMA_VERSION}. "
-            f"Read it with the release that wrote it, or write the trajectories anew"
-        )
-
-
-def _check_columns(path: Path, metadata: pq.FileMetaData, schema: pa.Schema) -> None:
-    """The footer must describe the columns that are going to be read, and agree with itself."""
-    name = f"{path.parent.name}/{path.name}"
-    if fault := schema_fault(metadata.schema.to_arrow_schema(), schema):
-        raise pa.ArrowInvalid(f"{name} {fault}")
-    sizes = [metadata.row_group(block).num_rows for block in range(metadata.num_row_groups)]
-    if min(sizes, default=0) < 0 or sum(sizes) != metadata.num_rows:
-        raise pa.ArrowInvalid(f"{name} names {metadata.num_rows} rows but has blocks of {sizes}")
-
-
 def _unusable(shard: _Shard, row: int, error: Exception) -> str:
-    return f"row {row} of {shard.trajectories} is no usable trajectory, passed over: {_reason(error)}"
-
-
-def _reason(error: Exception) -> str:
-    """An error in words: some (a KeyError's) say nothing without their kind."""
-    return str(error) if isinstance(error, OSError | pa.ArrowException) else f"{type(error).__name__}: {error}"
-
-
-def open_table(path: Path) -> pq.ParquetFile:
-    """One file of a shard, to read its blocks with their checksums verified."""
-    return pq.ParquetFile(path, page_checksum_verification=True)
-
-
-def read_block(
-    path: Path, block: int, columns: Sequence[str] | None = None, *, file: pq.ParquetFile | None = None
-) -> pa.Table:
-    """One block of a shard's file, checksums verified and contents valid.
-
-    Args:
-        file: of that path, opened by `open_table`: reading a footer takes as long as reading a small block.
-
-    Raises:
-        DataError: it is damaged. Flipped bits fail in many ways: in Arrow's, and in Python's for sizes and names.
-    """
-    try:
-        with open_table(path) if file is None else nullcontext(file) as opened:
-            table = opened.read_row_group(block, columns=columns, use_threads=False)
-        table.validate(full=True)
-    except Exception as error:
-        raise DataError(f"block {block} of {path} is damaged, passed over: {_reason(error)}") from error
-    return table
-
-
-def _write_pair(contents: Mapping[Path, memoryview]) -> None:
-    """All files or none: each under a temporary name and on the disk first, then the renames.
-
-    The first table is renamed last: it is what makes the shard count.
-    """
-    temporary = {path: path.with_suffix(f".tmp-{os.getpid()}") for path in contents}
-    renamed: list[Path] = []
-    try:
-        for path, content in contents.items():
-            with open(temporary[path], "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for path in reversed(list(contents)):
-            if path.exists():
-                raise FileExistsError(17, f"{path} was written by another process: one process writes a store")
-            temporary[path].rename(path)
-            renamed.append(path)
-            _sync_folder(path.parent)
-    except BaseException:
-        for path in [*temporary.values(), *renamed]:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last: the entry lives in the folder, which has its own place on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return f"row {row} of {shard.trajectories} is no usable trajectory, passed over: {reason_of(error)}"

@@ -25,7 +25,8 @@ from rollwright.replay.columns import (
     trajectory_arrays,
     turn_arrays,
 )
-from rollwright.store import TABLES, open_table, read_block
+from rollwright.store import TABLES
+from rollwright.store_files import open_table, read_block
 
 _NAMED_ROWS = 3
 
