@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from rollwright.batching import Segment
 from rollwright.errors import DataError
+from rollwright.offpolicy import mean_logprobs
 from rollwright.replay import (
     Mixture,
     ReplaySampler,
@@ -133,9 +137,38 @@ def test_filters_by_trajectory_advantage_and_perplexity(table: TurnTable) -> Non
     turns = np.arange(4)
     p = np.log(np.array([0.5, 0.500001, 0.95, 0.950001]))
     assert in_perplexity_band(turns, p).tolist() == [1, 2], "WebRL's band is open below and closed above"
-    assert np.exp(np.mean([-0.1, -0.3])) == pytest.approx(0.8187, abs=1e-4)
+    perplexities = np.array([1.0, 1.06, 1.9, 2.1])
+    assert in_perplexity_band(turns, -np.log(perplexities)).tolist() == [1, 2]
     rng = np.random.default_rng(0)
     assert len(cap_relative(np.arange(50), num_current=10, ratio=2.0, rng=rng)) == 20
+
+
+def test_the_probability_of_a_turn_is_the_geometric_mean_of_its_chosen_tokens(tmp_path: Path) -> None:
+    """By log-probs: (-0.1, -0.3) is 0.8187, kept; 0.94 kept, 0.49 and 0.97 not; a forced token is not counted."""
+    told = [(-0.1, -0.3), (math.log(0.94),) * 2, (math.log(0.49),) * 2, (math.log(0.97),) * 2, (-9.0, -0.1)]
+
+    class Told:
+        def logprobs(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
+            return [torch.tensor(told[segment.prompt_ids[0]], dtype=torch.float64) for segment in segments]
+
+    forced = (Span(start=0, end=1, version=0, producer="forced"), Span(start=1, end=2, version=0))
+    turns = [
+        Turn(prompt_ids=(k,), action_ids=(8, 9), action_logprobs=(0.0, 0.0), text="", spans=forced if k == 4 else ())
+        for k in range(5)
+    ]
+    store = TrajectoryStore(tmp_path / "s")
+    task = Task(id="t", split="train")
+    store.append(
+        [Trajectory(id="x", task=task, seed=0, turns=tuple(turns), stop_reason=StopReason.TERMINATED, success=True)]
+    )
+    table = TurnTable(store)
+    means = mean_logprobs(Told(), table, np.arange(5))
+    assert np.exp(means) == pytest.approx([0.8187, 0.94, 0.49, 0.97, 0.9048], abs=1e-4)
+    assert in_perplexity_band(np.arange(5), means).tolist() == [0, 1, 4]
+
+
+def test_returns_of_an_empty_table() -> None:
+    assert returns_to_go(TurnTable(may_be_empty=True), 0.9).tolist() == []
 
 
 def test_a_grown_store_is_taken_in_and_numbers_stay(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def returns_to_go(table: TurnTable, gamma: float) -> Array:
     """[U] float64, discounted return from every turn on, its own reward included; one step of gamma per turn."""
     totals = table.column("reward").astype(np.float64)
     firsts, counts = table.trajectories["first_turn"], table.trajectories["num_turns"]
-    for place in range(int(counts.max()) - 2, -1, -1):
+    for place in range(int(counts.max(initial=0)) - 2, -1, -1):
         at = firsts[counts > place + 1] + place
         totals[at] += gamma * totals[at + 1]
     return totals
