@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from rollwright.config import Config, Readers, Unread, build, dump, help_text, load_config
+from rollwright.config import Config, Readers, Unread, build, dump, help_text, load_config, same_settings
 from rollwright.config.model import all_keys
 from rollwright.errors import ConfigError
 
@@ -238,11 +238,15 @@ class Unpaced(Recipe):
     ("words", "said"),
     [(["steps=3"], "`steps` is not read here: epochs count"), (["rollout.group_size=2"], "is played")],
 )
-def test_a_key_that_came_with_a_shared_section_and_is_never_read(words: list[str], said: str) -> None:
+def test_a_key_that_came_with_a_shared_section_and_is_never_read(words: list[str], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=said):
         load_config(Unpaced, words)
     assert "rollout" not in help_text(Unpaced) and "rollout" in help_text(Recipe)
     assert "rollout" not in dump(load_config(Unpaced, []))
+    old = tmp_path / "config.yaml"  # of a version that did not know that nothing reads them
+    old.write_text("label: mine\nsteps: 7\nrollout:\n  max_turns: 3\n")
+    assert same_settings(load_config(Unpaced, ["label=mine"]), old)
+    assert not same_settings(load_config(Unpaced, ["label=other"]), old)
     with pytest.raises(TypeError, match="unread names `pace`"):
 
         class Wrong(Config):

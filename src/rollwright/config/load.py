@@ -76,11 +76,28 @@ def dump(config: Config) -> str:
 
 
 def same_settings(config: Config, file: Path) -> bool:
-    """Whether a YAML file asks for these settings. Keys that an earlier version did not write have their defaults."""
+    """Whether a YAML file asks for these settings.
+
+    Keys that an earlier version did not write have their defaults; those that it wrote though nothing ever read them do
+    not count.
+    """
+    cls, layers = type(config), Layers(cls=type(config))
     try:
-        return dump(build(type(config), file)) == dump(config)
+        add_file(layers, file)
+        values = layers.resolved()
+        for path in cls.unread:
+            _forget(values, path)
+        return dump(_validate(cls, values, layers.set_by)) == dump(config)
     except ConfigError:
         return False
+
+
+def _forget(values: dict[str, Any], path: str) -> None:
+    head, _, rest = path.partition(".")
+    if not rest:
+        values.pop(head, None)
+    elif isinstance(values.get(head), dict):
+        _forget(values[head], rest)
 
 
 def _effective(config: Config, idle: frozenset[str] = frozenset()) -> dict[str, Any]:
