@@ -109,11 +109,19 @@ class CriticFit(TurnCriticFit):
     batch_size: int = Field(128, ge=1, description="Turns of one optimiser step.")
 
 
+class ArcherReplay(OnlineReplaySettings):
+    """Stores, and how much of a batch is theirs."""
+
+    offline_frac: float | None = Field(
+        None, ge=0, le=1, description="Share of each batch from `stores` (RLPD: 0.5); null = as many as there are."
+    )
+
+
 class ArcherConfig(LoopConfig):
     """Everything an ArCHer run reads."""
 
     algorithm: AlgorithmSettings = AlgorithmSettings()
-    replay: OnlineReplaySettings = OnlineReplaySettings()
+    replay: ArcherReplay = ArcherReplay()
     critic: CriticFit = CriticFit()
     baseline: TokenCriticFit = TokenCriticFit()
 
@@ -173,7 +181,10 @@ class Archer:
 
     def draw(self, size: int) -> list[Transition]:
         """Turns of any age."""
-        return self.table.transitions(self.draws.choice(self.turns, size)) if len(self.turns) else []
+        if not len(self.turns):
+            return []
+        share = self.config.replay.offline_frac
+        return self.table.transitions(self.phases.draw(self.draws, self.turns, size, offline_frac=share))
 
     def fit_critic(self) -> dict[str, float]:
         """Steps of temporal differences on both heads of Q and V, each head to its own slow copy."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -48,6 +49,24 @@ def test_the_first_update_comes_with_the_52nd_turn() -> None:
     assert next(n for n in range(60) if is_warm(n, 50, 32)) == 52
     assert next(n for n in range(300) if is_warm(n, 50, 128)) == 130, "a batch must be there"
     assert is_warm(0, 0, 128)
+
+
+def test_a_fixed_share_of_a_batch_comes_from_the_stores(tmp_path: Path) -> None:
+    """One offline turn in eleven, half of each batch; all of it while there is one kind; uniform without a share."""
+    found, store = phases(tmp_path, offline=1)
+    found.begin(0)
+    found.may_update()
+    draws = np.random.default_rng(0)
+    turns = valid_turns(found.table)
+    assert set(found.draw(draws, turns, 50, offline_frac=0.5).tolist()) == set(range(10)), "nothing of its own yet"
+    store.append([episode("own", 100)])
+    found.begin(2)
+    found.may_update()
+    turns = valid_turns(found.table)
+    mixed = found.draw(draws, turns, 64, offline_frac=0.5)
+    assert (mixed < 10).sum() == 32 and (mixed[:32] < 10).sum() not in (0, 32), "a batch in parts is mixed too"
+    assert (found.draw(draws, turns, 64, offline_frac=0.0) >= 10).all()
+    assert (found.draw(draws, turns, 11_000) < 10).mean() == pytest.approx(10 / 110, abs=0.02)
 
 
 def test_nothing_is_updated_until_enough_turns_are_collected(tmp_path: Path) -> None:

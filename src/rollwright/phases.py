@@ -8,15 +8,22 @@
 Learner, critics and optimisers live through all three, moments included. What offline data buys after the switch is
 mainly protection from targets that are wrong where the policy now goes; turns of the policy's own buy the same.
 
-Sources: arXiv:2412.07762 (WSRL).
+Sources: arXiv:2412.07762 (WSRL), arXiv:2302.02948 (RLPD: half of each batch from the stores).
 """
 
 from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rollwright.errors import ConfigError
 from rollwright.replay import TurnTable, valid_turns
 from rollwright.settings import OnlineReplaySettings
 from rollwright.store import TrajectoryStore
+
+Array = NDArray[Any]
 
 
 class Phases:
@@ -66,6 +73,20 @@ class Phases:
         if self._step < self.offline_steps:
             return True
         return is_warm(len(valid_turns(self.own)), self.settings.warmup_turns, self.batch_size)
+
+    def draw(self, draws: np.random.Generator, turns: Array, size: int, *, offline_frac: float | None = None) -> Array:
+        """[size] of these turns of the table, with replacement.
+
+        Args:
+            offline_frac: share that comes from the stores (RLPD has a half), rounded down, as long as both kinds are
+                among the turns; None = whatever their numbers make of it.
+        """
+        own = self.table.sources[self.table.owners()[turns]] == len(self.table.stores) - 1
+        if offline_frac is None or own.all() or not own.any() or self._everything is None:
+            return draws.choice(turns, size)
+        stored = int(size * offline_frac)
+        parts = draws.choice(turns[~own], stored), draws.choice(turns[own], size - stored)
+        return draws.permutation(np.concatenate(parts))
 
     def metrics(self) -> dict[str, float]:
         """What the buffer holds."""

@@ -61,6 +61,7 @@ class TurnTable:
 
     Attributes:
         trajectories: [S] structured array, see `columns.TRAJECTORY`; `first_turn` counts over all shards.
+        sources: [S] int64, which of the stores each trajectory lies in.
         names: for "task", "tag", "origin" and "policy" the strings behind the codes of `trajectories`.
 
     Raises:
@@ -73,6 +74,7 @@ class TurnTable:
         self._shards: dict[tuple[int, int], ShardIndex] = {}  # by place of the store and number of the shard
         self._order: list[ShardIndex] = []  # as they were taken in
         self.trajectories: Array = np.zeros(0, TRAJECTORY)
+        self.sources = np.zeros(0, np.int64)
         self.names: dict[str, list[str]] = {field: [] for field in CODED}
         self._first_turns = np.zeros(1, np.int64)
         self._begins = np.zeros(0, np.int64)  # `first_turn` by itself: searching the field would copy it each time
@@ -103,6 +105,7 @@ class TurnTable:
                     self._shards[place, number] = shard
                     self._order.append(shard)
                     self._take_in(shard)
+                    self.sources = np.append(self.sources, np.full(len(shard.trajectories), place))
         return len(self) - before
 
     def _take_in(self, shard: ShardIndex) -> None:
