@@ -83,6 +83,12 @@ class DigirlConfig(LoopConfig):
 
     unread: ClassVar[Unread] = OWN_UPDATES
 
+    @model_validator(mode="after")
+    def _rewards_are_outcomes(self) -> DigirlConfig:
+        if self.algorithm.outcome == "reward":
+            self.reward.require_outcomes()
+        return self
+
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(DigirlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)

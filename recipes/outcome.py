@@ -25,13 +25,27 @@ from typing import Any  # noqa: E402
 from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import open_codec  # noqa: E402
-from rollwright.codec import ChatCodec  # noqa: E402
 from rollwright.config import Config, dump, load_config  # noqa: E402
 from rollwright.demonstrations import IGNORED  # noqa: E402
 from rollwright.errors import DataError  # noqa: E402
 from rollwright.evaluation.calibration import calibrate, format_calibration, save_calibration  # noqa: E402
-from rollwright.outcome_data import Case, read_cases, split_cases, starting_model  # noqa: E402
-from rollwright.outcome_model import OutcomeCard, OutcomeModel, answer_ids, prompt_ids  # noqa: E402
+from rollwright.outcome_data import (  # noqa: E402
+    Case,
+    prompts_apart,
+    read_cases,
+    require_both,
+    require_scores,
+    split_cases,
+    starting_model,
+)
+from rollwright.outcome_model import (  # noqa: E402
+    OutcomeCard,
+    OutcomeModel,
+    answer_ids,
+    publish,
+    tokenizer_mark,
+    writing_folder,
+)
 from rollwright.outcome_settings import JudgedData, JudgeFit, JudgeModel  # noqa: E402
 from rollwright.outcome_text import OutcomePrompt  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
@@ -61,48 +75,68 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(OutcomeConfig, sys.argv[1:] if argv is None else argv)
     if not go_on_alone("training an outcome model"):
         return
-    cases = read_cases(config.replay.stores)
-    train, held_out = split_cases(cases, held_out_frac=config.data.held_out_frac, seed=config.run.seed)
-    folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
     prompt = OutcomePrompt(max_actions=config.data.max_actions)
+    cases = read_cases(config.replay.stores)
+    train, held_out = split_cases(cases, prompt, held_out_frac=config.data.held_out_frac, seed=config.run.seed)
+    folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
     sizes = {"max_length": config.fit.max_length, "seed": config.run.seed}
     start = starting_model(config.model, train, prompt, folder.path, **sizes)
 
-    codec = open_codec(start)
-    answers = answer_ids(codec, prompt)
-    rows = answer_rows(train, codec, prompt, answers, max_length=config.fit.max_length)
-    target = fit(rows, start, folder.path, config.fit, seed=config.run.seed, name="verifier")
-    card = OutcomeCard(kind="verifier", prompt=prompt, answer_ids=answers, max_length=config.fit.max_length)
-    card.save(target)
-    judge_held_out(target, held_out, num_train=len(rows), folder=folder.path)
-    print(f"outcome model saved to {target}")
+    codec, longest = open_codec(start), config.fit.max_length - 1  # the answer takes a token too
+    prompts, held_out = prompts_apart(train, held_out, codec, prompt, max_length=longest)
+    rows = answer_rows(train, prompts, answer_ids(codec, prompt), max_length=config.fit.max_length)
+    target = folder.path / "verifier"
+    beside = writing_folder(target)  # a kill or a training that diverges leaves an earlier verifier whole
+    fit(rows, start, folder.path, config.fit, seed=config.run.seed, name=beside.name)
+    save_card(beside, prompt, max_length=longest)
+    judge_held_out(beside, held_out, num_train=len(rows), folder=folder.path)
+    print(f"outcome model saved to {publish(beside, target)}")
+
+
+def save_card(folder: Path, prompt: OutcomePrompt, *, max_length: int) -> None:
+    """Say beside the weights how they are to be asked."""
+    codec = open_codec(folder)  # as it was saved, so as it will be loaded
+    card = OutcomeCard(
+        kind="verifier",
+        prompt=prompt,
+        answer_ids=answer_ids(codec, prompt),
+        max_length=max_length,
+        tokenizer=tokenizer_mark(codec),
+    )
+    card.save(folder)
 
 
 def answer_rows(
-    cases: Sequence[Case], codec: ChatCodec, prompt: OutcomePrompt, answers: tuple[int, int], *, max_length: int
+    cases: Sequence[Case], prompts: Sequence[tuple[int, ...] | None], answers: tuple[int, int], *, max_length: int
 ) -> list[dict[str, Any]]:
     """One row per case: the prompt without a label, then the token of its answer with one.
 
     Raises:
-        DataError: no prompt fits into `max_length`.
+        DataError: no prompt fits into `max_length`, or those that do have one answer alone.
     """
-    rows = []
-    for case in cases:
-        ids = prompt_ids(codec, prompt, case.evidence, max_length - 1)
-        if ids is not None:
-            answer = answers[0] if case.success else answers[1]
-            rows.append({"input_ids": [*ids, answer], "labels": [IGNORED] * len(ids) + [answer]})
-    if not rows:
+    fitting = [(case, ids) for case, ids in zip(cases, prompts, strict=True) if ids is not None]
+    if not fitting:
         raise DataError(f"no prompt fits into fit.max_length = {max_length} tokens, even cut: raise it")
+    require_both([case for case, _ in fitting], f"what fits into fit.max_length = {max_length} tokens")
+    rows = []
+    for case, ids in fitting:
+        answer = answers[0] if case.success else answers[1]
+        rows.append({"input_ids": [*ids, answer], "labels": [IGNORED] * len(ids) + [answer]})
     return rows
 
 
 def judge_held_out(model_folder: Path, held_out: Sequence[Case], *, num_train: int, folder: Path) -> None:
-    """Score what was held out with the saved model, print the report and write it."""
+    """Score what was held out with the saved model, print the report and write it.
+
+    Raises:
+        DataError: the model can judge none of it.
+    """
     model = OutcomeModel.load(model_folder)
+    scores = model.score_evidence([case.evidence for case in held_out])
+    require_scores(scores, model.card.max_length)
     report = calibrate(
         [case.success for case in held_out],
-        model.score_evidence([case.evidence for case in held_out]),
+        scores,
         [case.task for case in held_out],
         threshold=model.card.threshold,
         num_train=num_train,

@@ -29,8 +29,22 @@ from pydantic import Field  # noqa: E402
 from rollwright.assembly import open_codec  # noqa: E402
 from rollwright.config import Config, dump, load_config  # noqa: E402
 from rollwright.errors import DataError  # noqa: E402
-from rollwright.outcome_data import Case, read_cases, split_cases, starting_model  # noqa: E402
-from rollwright.outcome_model import OutcomeCard, OutcomeModel, answer_ids, prompt_ids  # noqa: E402
+from rollwright.outcome_data import (  # noqa: E402
+    Case,
+    prompts_apart,
+    read_cases,
+    require_scores,
+    split_cases,
+    starting_model,
+)
+from rollwright.outcome_model import (  # noqa: E402
+    OutcomeCard,
+    OutcomeModel,
+    answer_ids,
+    publish,
+    tokenizer_mark,
+    writing_folder,
+)
 from rollwright.outcome_settings import JudgedData, JudgeFit, JudgeModel  # noqa: E402
 from rollwright.outcome_text import OutcomePrompt  # noqa: E402
 from rollwright.pair_fit import fit_pairs, pairs_of  # noqa: E402
@@ -74,44 +88,78 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(PairConfig, sys.argv[1:] if argv is None else argv)
     if not go_on_alone("training a pair model"):
         return
+    prompt, seed = OutcomePrompt(max_actions=config.data.max_actions), config.run.seed
     cases = read_cases(config.replay.stores)
-    train, held_out = split_cases(cases, held_out_frac=config.data.held_out_frac, seed=config.run.seed)
-    pairs = pairs_of(train, per_case=config.data.per_success, seed=config.run.seed)
-    pairs_of(held_out, per_case=1, seed=config.run.seed)  # what could not be judged afterwards is refused now
+    train, held_out = split_cases(cases, prompt, held_out_frac=config.data.held_out_frac, seed=seed)
+    for part in (train, held_out):  # what could not be learned from, or judged afterwards, is refused now
+        pairs_of(part, per_case=1, seed=seed)
     folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
-    prompt = OutcomePrompt(max_actions=config.data.max_actions)
-    sizes = {"max_length": config.fit.max_length, "seed": config.run.seed}
-    start = starting_model(config.model, train, prompt, folder.path, **sizes)
+    start = starting_model(config.model, train, prompt, folder.path, max_length=config.fit.max_length, seed=seed)
+    prompts, held_out = prompts_apart(train, held_out, open_codec(start), prompt, max_length=config.fit.max_length)
+    pairs_of(held_out, per_case=1, seed=seed)  # of what is left of it
+    rows = pair_rows(train, prompts, config)
 
-    codec = open_codec(start)
-    prompts = [prompt_ids(codec, prompt, case.evidence, config.fit.max_length) for case in train]
-    rows = [(better, worse) for a, b in pairs if (better := prompts[a]) and (worse := prompts[b])]
+    target = folder.path / "pair_model"
+    beside = writing_folder(target)  # a kill or a training that diverges leaves an earlier model whole
+    fit_pairs(rows, start, folder.path, config.fit, centre=config.fit.centre, seed=seed, name=beside.name)
+    model = with_threshold(beside, train, prompt, max_length=config.fit.max_length)
+    report(model, held_out, num_pairs=len(rows), config=config, folder=folder.path)
+    print(f"pair model saved to {publish(beside, target)}")
+
+
+def pair_rows(
+    cases: Sequence[Case], prompts: Sequence[tuple[int, ...] | None], config: PairConfig
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Prompts of a success and a failure, of which both fit and do not read exactly alike.
+
+    Raises:
+        DataError: there is none.
+    """
+    pairs = pairs_of(cases, per_case=config.data.per_success, seed=config.run.seed)
+    found = [(better, worse) for a, b in pairs if (better := prompts[a]) and (worse := prompts[b])]
+    rows = [(better, worse) for better, worse in found if better != worse]  # nothing tells which is the better one
     if not rows:
-        raise DataError(f"no pair fits into fit.max_length = {config.fit.max_length} tokens, even cut: raise it")
-    target = fit_pairs(rows, start, folder.path, config.fit, centre=config.fit.centre, seed=config.run.seed)
+        raise DataError(
+            f"none of {len(pairs)} pairs can be learned from: {len(pairs) - len(found)} do not fit into fit.max_length "
+            f"= {config.fit.max_length} tokens, even cut, and {len(found)} read exactly alike; raise fit.max_length or "
+            "data.max_actions"
+        )
+    return rows
+
+
+def with_threshold(folder: Path, train: Sequence[Case], prompt: OutcomePrompt, *, max_length: int) -> OutcomeModel:
+    """The model that was just trained, its card written beside it with the threshold of the training episodes."""
+    codec = open_codec(folder)  # as it was saved, so as it will be loaded
     card = OutcomeCard(
-        kind="scalar", prompt=prompt, answer_ids=answer_ids(codec, prompt), max_length=config.fit.max_length
+        kind="scalar",
+        prompt=prompt,
+        answer_ids=answer_ids(codec, prompt),
+        max_length=max_length,
+        tokenizer=tokenizer_mark(codec),
     )
-    card.save(target)
-    model = OutcomeModel.load(target)
+    card.save(folder)
+    model = OutcomeModel.load(folder)
     labels, scores, _ = scored(model, train)
-    card = replace(card, threshold=best_threshold(labels, scores))
-    card.save(target)
-    report(model, held_out, card.threshold, num_pairs=len(rows), config=config, folder=folder.path)
-    print(f"pair model saved to {target}")
+    model.card = replace(card, threshold=best_threshold(labels, scores))
+    model.card.save(folder)
+    return model
 
 
 def scored(model: OutcomeModel, cases: Sequence[Case]) -> tuple[list[bool], list[float], list[Case]]:
-    """Labels, scores and cases of those that the model can read."""
-    found = zip(model.score_evidence([case.evidence for case in cases]), cases, strict=True)
-    kept = [(case.success, score, case) for score, case in found if score is not None]
+    """Labels, scores and cases of those that the model can read.
+
+    Raises:
+        DataError: there is none.
+    """
+    scores = model.score_evidence([case.evidence for case in cases])
+    require_scores(scores, model.card.max_length)
+    kept = [(case.success, score, case) for score, case in zip(scores, cases, strict=True) if score is not None]
     return [row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept]
 
 
-def report(
-    model: OutcomeModel, held_out: Sequence[Case], threshold: float, *, num_pairs: int, config: PairConfig, folder: Path
-) -> None:
+def report(model: OutcomeModel, held_out: Sequence[Case], *, num_pairs: int, config: PairConfig, folder: Path) -> None:
     """Print and write how the held-out episodes are ranked: eval/pairs.json."""
+    threshold = model.card.threshold
     labels, scores, cases = scored(model, held_out)
     pairs = pairs_of(cases, per_case=config.data.per_success, seed=config.run.seed)
     ranked = wilson_interval(sum(scores[a] > scores[b] for a, b in pairs), len(pairs))

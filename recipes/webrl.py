@@ -79,6 +79,8 @@ class WebrlConfig(LoopConfig):
 
     @model_validator(mode="after")
     def _tasks_change_between_phases(self) -> WebrlConfig:
+        if self.algorithm.outcome == "reward":
+            self.reward.require_outcomes()
         every, phase = self.curriculum.every, self.algorithm.phase_steps
         if self.curriculum.name == "evolving" and every % phase:
             raise ValueError(

@@ -6,6 +6,7 @@ evaluation never counts a model's opinion as a success. Models come from recipes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -33,7 +34,7 @@ class OutcomeModelReward:
 
     def _score(self, found: float | None) -> Score:
         if found is None:
-            said = "the outcome model cannot read this episode: no text, or longer than its prompt"
+            said = "the outcome model cannot judge this episode: no text, longer than its prompt, or no finite score"
             return Score(value=None, verifier=self.name, message=said)
         verdict = float(found >= self.threshold)  # WebRL: a tie is a success
         return Score(
@@ -71,9 +72,19 @@ def build(
     """
     from rollwright.outcome_model import OutcomeModel
 
-    if value not in get_args(Value):
-        raise ConfigError(f"outcome_model: value is {value!r}; expected one of {', '.join(get_args(Value))}")
+    for key, given, known in (("value", value, get_args(Value)), ("dtype", dtype, get_args(Dtype))):
+        if given not in known:
+            raise ConfigError(f"outcome_model: {key} is {given!r}; expected one of {', '.join(known)}")
+    if not _is_number(threshold if threshold is not None else 0.5) or not isinstance(token_budget, int):
+        raise ConfigError(
+            f"outcome_model: threshold is {threshold!r}, token_budget is {token_budget!r}; expected a finite number "
+            "(or null for the model's own) and a whole number"
+        )
     if not name or token_budget < 1:
         raise ConfigError(f"outcome_model needs a name and a token_budget of 1 or more, got {name!r}, {token_budget}")
     model = OutcomeModel.load(path, dtype=dtype, device=device, token_budget=token_budget)
     return OutcomeModelReward(model, value=value, threshold=threshold, name=name)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -50,6 +50,12 @@ def test_brier_score_bins_and_calibration_error():
     assert [each.count for each in edges] == [0, 2] and edges[0].success_rate is None
 
 
+def test_a_probability_on_an_edge_is_in_the_bin_that_begins_there():
+    edges = [number / 100 for number in range(101)]
+    bins = calibration_bins([0] * 101, edges, num_bins=100)
+    assert [each.count for each in bins] == [1] * 99 + [2], "0.29 * 100 is 28.999999999999996"
+
+
 def test_confusion_takes_the_threshold_itself_for_a_success():
     counts = confusion(LABELS, SCORES, 0.4)
     found = (counts.true_positives, counts.false_positives, counts.true_negatives, counts.false_negatives)
@@ -75,6 +81,11 @@ def test_the_best_threshold_makes_the_fewest_mistakes():
 def test_what_is_no_probability_of_an_outcome_is_refused(labels: list[int], scores: list[float]):
     with pytest.raises(ValueError, match=r"expected|must be"):
         brier_score(labels, scores)
+
+
+def test_what_is_refused_is_named_and_nothing_else():
+    with pytest.raises(ValueError, match=r"expected finite scores, got \[nan\]"):
+        area_under_curve([1, 0, 1], [-3.0, float("nan"), 7.0])
 
 
 def test_the_report_counts_what_was_not_judged_and_splits_by_task(tmp_path: Path):

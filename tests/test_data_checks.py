@@ -155,6 +155,12 @@ WORLD = ["world.name=text.maze", "model.path=nowhere"]
         (mc.McConfig, ["learner.learning_rate=1"], "`learner.learning_rate` is not read here"),
         (mc.McConfig, ["curriculum=band"], "`curriculum` is not read here"),
         (digirl.DigirlConfig, ["algorithm.actor=awr", "algorithm.form=released"], "would imitate failures in full"),
+        (webrl.WebrlConfig, ["reward.name=outcome_model", "reward.options.value=score"], "use verdict"),
+        (
+            digirl.DigirlConfig,
+            ["algorithm.outcome=reward", "reward.name=outcome_model", "reward.options.value=score"],
+            "use verdict",
+        ),
         (
             filtered_bc.FilteredBcConfig,
             ["algorithm.fresh_only=true", "replay.stores=[x]"],

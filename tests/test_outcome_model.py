@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from rollwright import cli
 from rollwright.assembly import open_reward
 from rollwright.codec import ChatCodec
 from rollwright.errors import ConfigError, DataError
-from rollwright.outcome_data import Case, read_cases, split_cases
-from rollwright.outcome_model import CARD, OutcomeCard, OutcomeModel, answer_ids, prompt_ids
+from rollwright.outcome_data import Case, prompts_apart, read_cases, split_cases
+from rollwright.outcome_model import CARD, OutcomeCard, OutcomeModel, answer_ids, prompt_ids, tokenizer_mark
 from rollwright.outcome_text import Evidence, OutcomePrompt, evidence_of
 from rollwright.pair_fit import pairs_of
 from rollwright.recipes import collect, outcome, reward_pairs
@@ -26,7 +27,7 @@ from rollwright.rewards import combine, outcome_model
 from rollwright.settings import RewardSettings
 from rollwright.statistics.calibration import area_under_curve
 from rollwright.store import TrajectoryStore
-from rollwright.tiny import tiny_tokenizer
+from rollwright.tiny import make_tiny_model, tiny_tokenizer
 from rollwright.types import Group, Message, Score, Split, StopReason, Task, Trajectory, Turn
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -152,13 +153,44 @@ def test_the_split_keeps_equal_episodes_together(tmp_path: Path):
     episodes = [said((f"page {i % 20}", "a"), name=str(i), success=i % 2 == 0) for i in range(200)]
     TrajectoryStore(tmp_path).append(episodes)
     cases = read_cases([tmp_path])
-    train, held = split_cases(cases, held_out_frac=0.4, seed=1)
+    prompt = OutcomePrompt()
+    train, held = split_cases(cases, prompt, held_out_frac=0.4, seed=1)
     assert len(train) + len(held) == 200 and 40 <= len(held) <= 120
     assert not {case.evidence for case in train} & {case.evidence for case in held}
-    assert split_cases(cases, held_out_frac=0.4, seed=1) == (train, held)
-    assert split_cases(cases, held_out_frac=0.4, seed=2)[1] != held
-    with pytest.raises(DataError, match="held-out part"):
-        split_cases(cases[:2], held_out_frac=0.01, seed=0)
+    assert split_cases(cases, prompt, held_out_frac=0.4, seed=1) == (train, held)
+    assert split_cases(cases, prompt, held_out_frac=0.4, seed=2)[1] != held
+    with pytest.raises(DataError, match=r"held-out part .*: there is no episode in it"):
+        split_cases(cases[:2], prompt, held_out_frac=0.01, seed=0)
+
+
+def walk(number: int, *, state: str = "page") -> Case:
+    """A long walk that differs from the others in its oldest action; one in two arrives."""
+    evidence = Evidence(goal="g", actions=(f"first {number}", *["move"] * 9, f"end {number % 20}"), state=state)
+    return Case(evidence=evidence, success=number % 2 == 0, task="t", seed=number, trajectory=str(number))
+
+
+def test_the_split_keeps_episodes_together_that_differ_in_what_is_not_shown():
+    prompt = OutcomePrompt(max_actions=3)
+    train, held = split_cases([walk(i) for i in range(200)], prompt, held_out_frac=0.4, seed=1)
+    read = [{prompt.messages(case.evidence) for case in part} for part in (train, held)]
+    assert len({case.evidence for case in train + held}) == 200 and len(read[0] | read[1]) == 20
+    assert not read[0] & read[1], "the report would judge the model on prompts that it was trained on"
+
+
+def test_held_out_prompts_that_a_cut_makes_training_ones_are_not_judged(caplog: pytest.LogCaptureFixture):
+    prompt = OutcomePrompt(max_actions=1)
+    texts = [m.content for number in range(20) for m in prompt.messages(walk(number).evidence)]
+    codec = ChatCodec(tiny_tokenizer([*texts, "word word"], vocab_size=2048))
+    pages = [" ".join(["word"] * 300) + f" {end}" for end in range(8)]  # they differ in what is cut alone
+    train = [walk(number, state=pages[number % 4]) for number in range(10)]
+    held = [walk(number, state=pages[4 + number % 4]) for number in range(8, 16)]
+    whole, kept = prompts_apart(train, held, codec, prompt, max_length=1000)
+    assert len(whole) == 10 and kept == held and not caplog.records
+    cut, kept = prompts_apart(train, held, codec, prompt, max_length=200)
+    assert all(ids and len(ids) <= 200 for ids in cut) and kept == held[2:]
+    assert "2 of 8 held-out episodes read like a training one" in caplog.text
+    with pytest.raises(DataError, match=r"there is no episode in it.*collect more"):
+        prompts_apart(train, held[:2], codec, prompt, max_length=200)
 
 
 # A real one: a tiny model from scratch on maze walks
@@ -245,9 +277,90 @@ def test_a_folder_that_is_no_outcome_model_is_refused(trained: Path, tmp_path: P
     replace(card, answer_ids=(card.answer_ids[0] + 1, card.answer_ids[1])).save(other)
     with pytest.raises(DataError, match="another tokenizer"):
         OutcomeModel.load(other)
+    card.save(other)
+    (other / "tokenizer.json").write_text(swapped((other / "tokenizer.json").read_text(), "\u0120up", "\u0120down"))
+    with pytest.raises(DataError, match=f"of the tokenizer {card.tokenizer}, .*another tokenizer"):
+        OutcomeModel.load(other)
+    replace(card, tokenizer="").save(other)
+    assert OutcomeModel.load(other).card.tokenizer == "", "folders of earlier releases hold no mark"
     (other / CARD).write_text('{"format": 99}')
     with pytest.raises(DataError, match="cannot be read by this release"):
         OutcomeModel.load(other)
+
+
+def swapped(tokenizer: str, one: str, two: str) -> str:
+    """A tokenizer file in which two words have changed places; the answers keep theirs."""
+    document = json.loads(tokenizer)
+    words = document["model"]["vocab"]
+    words[one], words[two] = words[two], words[one]
+    return json.dumps(document)
+
+
+def test_the_mark_of_a_tokenizer_knows_no_date():
+    plain, other = (ChatCodec(tiny_tokenizer(["go up", *more])) for more in ([], ["now"]))
+    mark = tokenizer_mark(plain)
+    assert mark == tokenizer_mark(ChatCodec(tiny_tokenizer(["go up"]))) and mark != tokenizer_mark(other)
+    dated = tiny_tokenizer(["go up"])
+    dated.chat_template = "{{ strftime_now('%Y-%m-%d %H:%M:%S.%f') }}" + str(dated.chat_template)
+    codec = ChatCodec(dated)
+    assert mark != tokenizer_mark(codec) and tokenizer_mark(codec) == tokenizer_mark(ChatCodec(dated))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("dtype", "float64"),
+        ("threshold", "high"),
+        ("threshold", float("nan")),
+        ("threshold", True),
+        ("token_budget", "8"),
+    ],
+)
+def test_options_without_meaning_are_refused_before_anything_is_scored(trained: Path, option: str, value: object):
+    with pytest.raises(ConfigError, match=f"{option} is {value!r}"):
+        outcome_model.build(path=str(trained / "verifier"), **{option: value})  # type: ignore[arg-type]
+
+
+def test_a_prompt_longer_than_what_the_model_reads_is_refused(store: Path, tmp_path: Path):
+    small = make_tiny_model(tmp_path / "small", texts=["YES NO"], hidden=32, layers=1, context_length=100)
+    for recipe, yaml in ((outcome, "maze_outcome.yaml"), (reward_pairs, "maze_reward.yaml")):
+        words = [str(RECIPES / "text" / yaml), "~model.tiny_hidden", "~model.tiny_layers", f"replay.stores=[{store}]"]
+        with pytest.raises(ConfigError, match=r"fit.max_length = 256, but the model in .* reads 100 tokens"):
+            recipe.main([*words, f"run.folder={tmp_path / 'run'}", f"model.path={small}", "data.held_out_frac=0.4"])
+
+
+def test_a_tiny_model_that_cannot_be_made_says_which_setting(store: Path, tmp_path: Path):
+    words = [f"run.folder={tmp_path}", f"replay.stores=[{store}]", "data.held_out_frac=0.4", "model.tiny_hidden=40"]
+    with pytest.raises(ConfigError, match=r"model.tiny_hidden must be a multiple of 32"):
+        outcome.main([str(RECIPES / "text" / "maze_outcome.yaml"), *words])
+
+
+class Killed(BaseException):
+    """What the machine does to a process."""
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {file.name: sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def test_a_training_that_fails_leaves_the_model_of_the_one_before(
+    trained: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    before = contents(run / "verifier")
+    words = [f"run.folder={run}", f"replay.stores=[{store}]", "data.held_out_frac=0.4", "fit.max_steps=3"]
+    again = [str(RECIPES / "text" / "maze_outcome.yaml"), *words]
+    with pytest.raises(DataError, match=r"hold NaN or infinity .*lower fit\.learning_rate"):
+        outcome.main([*again, "fit.learning_rate=1e30"])
+    assert contents(run / "verifier") == before
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(OutcomeCard, "save", lambda *_: (_ for _ in ()).throw(Killed))
+        outcome.main([*again, "data.max_actions=2"])
+    assert contents(run / "verifier") == before
+    outcome.main([*again, "data.max_actions=2"])
+    assert OutcomeModel.load(run / "verifier").card.prompt.max_actions == 2
+    assert not list(run.glob(".*")), "nothing is left beside it"
 
 
 # A model from pairs
@@ -275,6 +388,38 @@ def paired(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ["data.held_out_frac=0.4", f"replay.stores=[{store}]"]
     reward_pairs.main([str(RECIPES / "text" / "maze_reward.yaml"), f"run.folder={folder}", *settings])
     return folder
+
+
+def test_a_pair_model_is_there_with_its_threshold_or_not_at_all(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    words = [f"run.folder={tmp_path}", f"replay.stores=[{store}]", "data.held_out_frac=0.4", "fit.max_steps=2"]
+    again = [str(RECIPES / "text" / "maze_reward.yaml"), *words]
+    with pytest.raises(DataError, match=r"gives none of \d+ episodes a score: its training diverged"):
+        reward_pairs.main([*again, "fit.learning_rate=1e30"])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(reward_pairs, "best_threshold", lambda *_: (_ for _ in ()).throw(Killed))
+        reward_pairs.main(again)
+    assert not (tmp_path / "pair_model").exists(), "its card would say 0.5, in a unit that is not the model's"
+    reward_pairs.main(again)
+    assert OutcomeCard.load(tmp_path / "pair_model").threshold != 0.5
+
+
+def test_another_tokenizer_beside_a_pair_model_is_refused(paired: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    shutil.copytree(paired / "pair_model", other)
+    make_tiny_model(tmp_path / "tiny", texts=["move up down"], hidden=32, layers=1)
+    shutil.copy(tmp_path / "tiny" / "tokenizer.json", other)
+    with pytest.raises(DataError, match="another tokenizer"):
+        OutcomeModel.load(other)
+
+
+def test_pairs_that_read_exactly_alike_teach_nothing():
+    config = reward_pairs.PairConfig()
+    cases = [case("a", 1, True), case("a", 1, False), case("a", 2, False)]
+    assert reward_pairs.pair_rows(cases, [(1,), (1,), (2,)], config) == [((1,), (2,))]
+    with pytest.raises(DataError, match=r"none of 2 pairs can be learned from: 1 do not fit .* and 1 read exactly"):
+        reward_pairs.pair_rows(cases, [(1,), (1,), None], config)
 
 
 def test_a_pair_model_ranks_held_out_episodes_and_is_a_reward(paired: Path, store: Path):

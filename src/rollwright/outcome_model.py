@@ -8,8 +8,10 @@ Sources: arXiv:2411.02337 sec. 3.1 (verifier: P(YES) against P(NO)); Bradley and
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 Kind = Literal["verifier", "scalar"]
 CARD = "outcome_model.json"
 _FORMAT = 1
+_MARK_PROBE = "Went up 12x, née 3.5?\n  Then: click [1]"
 _LEAST_STATE = 32
 """Tokens of the state that are kept before older actions are dropped in its favour."""
 
@@ -42,6 +45,7 @@ class OutcomeCard:
     threshold: a score from here on is a success; a probability for a verifier, the model's own unit for a scalar.
     answer_ids: the first token of YES and of NO; unused by a scalar model.
     max_length: tokens of a prompt; longer ones are cut.
+    tokenizer: `tokenizer_mark` of the one it was trained with; empty in files of earlier releases.
     """
 
     kind: Kind
@@ -49,6 +53,7 @@ class OutcomeCard:
     answer_ids: tuple[int, int]
     max_length: int
     threshold: float = 0.5
+    tokenizer: str = ""
 
     def save(self, folder: Path) -> None:
         """Write the file into a model folder."""
@@ -91,6 +96,16 @@ def answer_ids(codec: ChatCodec, prompt: OutcomePrompt) -> tuple[int, int]:
             "in their first letter"
         )
     return yes, no
+
+
+def tokenizer_mark(codec: ChatCodec) -> str:
+    """A short hash of the vocabulary, of how a text is split, and of the chat template.
+
+    The template counts as it is written: rendered, some of them hold the day's date.
+    """
+    words = sorted(codec.tokenizer.get_vocab().items())
+    found = json.dumps([words, codec.encode_text(_MARK_PROBE), codec.tokenizer.chat_template])
+    return hashlib.sha256(found.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def prompt_ids(codec: ChatCodec, prompt: OutcomePrompt, evidence: Evidence, max_length: int) -> tuple[int, ...] | None:
@@ -142,20 +157,17 @@ class OutcomeModel:
 
         Raises:
             FileNotFoundError: no such folder.
-            DataError: no outcome model, or its tokenizer is not the one it was trained with.
+            DataError: no outcome model, another tokenizer than it was trained with, or weights that are no numbers.
         """
         path = Path(folder).expanduser()
         if not path.is_dir():
             raise FileNotFoundError(f"no outcome model folder {str(folder)!r}: train one with recipes/outcome.py")
         card = OutcomeCard.load(path)
         codec = ChatCodec(load_tokenizer(path))
-        if card.kind == "verifier" and answer_ids(codec, card.prompt) != card.answer_ids:
-            raise DataError(
-                f"{path} was trained with answer tokens {card.answer_ids}, its tokenizer gives "
-                f"{answer_ids(codec, card.prompt)}: another tokenizer lies in the folder; train the model again"
-            )
+        _require_tokenizer(path, codec, card)
         where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         model = load_model(path, dtype, device=where) if card.kind == "verifier" else _load_scalar(path, dtype, where)
+        _require_numbers(path, model)
         if card.kind == "verifier":
             check_head(model)
         return cls(model, codec, card, token_budget=token_budget)
@@ -189,6 +201,39 @@ class OutcomeModel:
             logits = causal_lm(self._model).get_output_embeddings()(last)[:, list(self.card.answer_ids)].float()
             found = (logits[:, 0] - logits[:, 1]).sigmoid()
         return [float(value) for value in found]
+
+
+def writing_folder(final: Path) -> Path:
+    """Where a model is written before it is `publish`ed as `final`: beside it, and nothing there yet."""
+    beside = final.with_name(f".{final.name}.writing")
+    shutil.rmtree(beside, ignore_errors=True)  # what an attempt that was killed left behind
+    return beside
+
+
+def publish(beside: Path, final: Path) -> Path:
+    """Put a finished model in its place, so that weights never lie beside the card of another training."""
+    shutil.rmtree(final, ignore_errors=True)
+    return beside.rename(final)
+
+
+def _require_tokenizer(path: Path, codec: ChatCodec, card: OutcomeCard) -> None:
+    """Raises DataError where the tokenizer in the folder would read or answer otherwise than in training."""
+    answers, mark = answer_ids(codec, card.prompt), tokenizer_mark(codec)
+    if answers != card.answer_ids or card.tokenizer not in ("", mark):
+        raise DataError(
+            f"{path} was trained with answer tokens {card.answer_ids} of the tokenizer {card.tokenizer or 'unknown'}, "
+            f"found {answers} of {mark}: another tokenizer lies in the folder; train the model again, or put back the "
+            "tokenizer files that it was trained with"
+        )
+
+
+def _require_numbers(path: Path, model: nn.Module) -> None:
+    """Raises DataError where a weight is NaN or infinite: such a model scores nothing."""
+    if broken := [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]:
+        raise DataError(
+            f"{path}: {len(broken)} of its weights hold NaN or infinity (the first is {broken[0]}), so it scores "
+            "nothing: its training diverged; train it again with a lower fit.learning_rate"
+        )
 
 
 def _load_scalar(folder: Path, dtype: Dtype, device: str) -> PreTrainedModel:

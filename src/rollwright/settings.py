@@ -69,6 +69,14 @@ class RewardSettings(Config):
     name: str = Field("env", description="Module of rollwright.rewards or `package.module:Attribute`.")
     options: dict[str, Any] = Field({}, description="Arguments of the reward's `build`.")
 
+    def require_outcomes(self) -> None:
+        """Raises ValueError for a model's shares and scores: they lie above 0 for most failures too."""
+        if self.name in ("outcome_model", "judge") and self.options.get("value", "verdict") != "verdict":
+            raise ValueError(
+                f"`reward.options.value={self.options['value']}` gives most failures a return above 0, and with "
+                "`algorithm.outcome=reward` that is a success: use verdict"
+            )
+
 
 class EngineSettings(Config):
     """Who samples. `engine=transformers` is short for `engine.name=transformers`."""

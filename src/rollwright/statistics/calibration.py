@@ -104,7 +104,8 @@ def calibration_bins(labels: ArrayLike, probabilities: ArrayLike, *, num_bins: i
     truth, given = _pair(labels, probabilities, probabilities=True)
     if num_bins < 1:
         raise ValueError(f"calibration needs 1 bin or more, got {num_bins}: 10 is usual")
-    place = np.minimum((given * num_bins).astype(int), num_bins - 1)
+    edges = np.arange(1, num_bins) / num_bins  # compared, not multiplied: 0.29 * 100 is 28.999999999999996
+    place = np.searchsorted(edges, given, side="right")
     bins = []
     for number in range(num_bins):
         inside = place == number
@@ -134,7 +135,7 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
 def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     """The score from which on calling a success makes the fewest mistakes, half way to the next lower score.
 
-    Choose it on other cases than those it is judged on.
+    Choose it on other cases than those it is judged on. It need not be a score: it may lie 1 beyond the outermost one.
     """
     truth, given = _pair(labels, scores)
     steps = np.unique(given)
@@ -152,7 +153,8 @@ def _pair(labels: ArrayLike, scores: ArrayLike, *, probabilities: bool = False) 
         raise ValueError(f"expected as many labels as scores, and one at least; got {truth.shape} and {given.shape}")
     if not np.isin(truth, (0.0, 1.0)).all():
         raise ValueError(f"labels must be 0 or 1, got {sorted(set(truth.tolist()) - {0.0, 1.0})[:5]}")
-    if not np.isfinite(given).all() or (probabilities and not ((given >= 0) & (given <= 1)).all()):
+    fine = np.isfinite(given) & ((given >= 0) & (given <= 1) if probabilities else True)
+    if not fine.all():
         wanted = "probabilities in [0, 1]" if probabilities else "finite scores"
-        raise ValueError(f"expected {wanted}, got {given[~np.isfinite(given) | (given < 0) | (given > 1)][:5]}")
+        raise ValueError(f"expected {wanted}, got {given[~fine][:5]}")
     return truth.astype(np.bool_), given
