@@ -48,7 +48,7 @@ def test_archer_opens_a_lock_with_fewer_episodes_than_grpo(tmp_path: Path) -> No
         recipe.main([f"recipes/text/lock_{name}.yaml", *begin, *words, f"run.folder={tmp_path / name}"])
         # The best of the evaluations: a run may lose for a while what it knew.
         opened[name] = max(success(path) for path in (tmp_path / name / "eval").glob("*.json"))
-    assert opened["archer"] > 0.6 > opened["grpo"], opened  # ArCHer comes to 0.7 within 672 episodes of fifteen seeds, GRPO after 1024
+    assert opened["archer"] > 0.6 > opened["grpo"], opened  # in fifteen seeds ArCHer came to 0.94 or more
 
 
 def test_hnpg_finds_the_way_with_logged_walks_beside_its_own(
