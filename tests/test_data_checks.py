@@ -111,7 +111,8 @@ def test_own_tokens_are_taken(tmp_path: Path, mine: tuple[ChatCodec, nn.Module])
     codec, policy = mine
     own = [episode(word, codec.encode_action(word), text=word) for word in ("up", "down", "left")]
     odd = episode("odd", codec.encode_action("right"), text="a word that decodes otherwise")
-    table = table_of(tmp_path / "s", *own, odd)
+    silent = [episode(f"silent {k}", codec.encode_action("up"), text="") for k in range(9)]  # an import without texts
+    table = table_of(tmp_path / "s", *own, odd, *silent)
     require_own_tokens([str(tmp_path / "s")], table, codec, policy)
     require_own_tokens([], TurnTable(may_be_empty=True), codec, policy)
 

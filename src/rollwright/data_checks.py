@@ -63,9 +63,9 @@ def require_own_tokens(stores: Sequence[str], table: TurnTable, codec: ChatCodec
 
 
 def _written(store: str) -> Iterator[Turn]:
-    """Turns with an action, a few of each of its trajectories."""
+    """Turns with an action and its text, which not every import has; a few of each of its trajectories."""
     for trajectory in TrajectoryStore(store, mode="read").iter_trajectories():
-        yield from [turn for turn in trajectory.turns if turn.action_ids][:4]
+        yield from [turn for turn in trajectory.turns if turn.action_ids and turn.text.strip()][:4]
 
 
 def require_turns(table: TurnTable, turns: Array) -> None:
