@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 from torch import nn
@@ -126,6 +128,26 @@ def test_ids_that_read_otherwise_are_another_tokenizers(tmp_path: Path, mine: tu
     stores = [str(tmp_path / name) for name in ("own", "other")]
     with pytest.raises(DataError, match=r"other: the action 'up' .* reads as 'down' \(3 of 3 .* another tokenizer"):
         require_own_tokens(stores, TurnTable(*stores), codec, policy)
+
+
+def test_the_last_id_of_the_vocabulary_is_an_own_one(tmp_path: Path, mine: tuple[ChatCodec, nn.Module]) -> None:
+    codec, policy = mine
+    size = int(policy.config.vocab_size)  # type: ignore[union-attr,arg-type]
+    for last, refused in ((size - 1, False), (size, True)):
+        table = table_of(tmp_path / str(last), episode("a", (7, last)))
+        if refused:
+            with pytest.raises(DataError, match=f"token id {size}, the model's vocabulary has {size}"):
+                require_own_tokens([], table, codec, policy)
+        else:
+            require_own_tokens([], table, codec, policy)
+
+
+@pytest.mark.parametrize("outcome", ["verdict", "reward"])
+def test_digirl_believes_whom_it_is_told_to(tmp_path: Path, outcome: Literal["verdict", "reward"]) -> None:
+    table = table_of(tmp_path / "s", episode("a", reward=0.0, success=True), episode("b", reward=1.0, success=False))
+    learner: Any = object.__new__(digirl.DigirlLearner)
+    learner.algorithm, learner.phases = digirl.AlgorithmSettings(outcome=outcome), SimpleNamespace(table=table)
+    assert learner.outcomes().tolist() == ([1.0, 0.0] if outcome == "verdict" else [0.0, 1.0])
 
 
 @pytest.mark.parametrize("foreign", [100_000, -1])

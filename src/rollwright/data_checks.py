@@ -63,8 +63,8 @@ def require_own_tokens(stores: Sequence[str], table: TurnTable, codec: ChatCodec
 
 
 def _written(store: str) -> Iterator[Turn]:
-    """Turns with an action and its text, which not every import has; a few of each of its trajectories."""
-    for trajectory in TrajectoryStore(store, mode="read").iter_trajectories():
+    """Turns with an action and its text, which not every import has; a few of each of its first trajectories."""
+    for trajectory in islice(TrajectoryStore(store, mode="read").iter_trajectories(), 64):
         yield from [turn for turn in trajectory.turns if turn.action_ids and turn.text.strip()][:4]
 
 

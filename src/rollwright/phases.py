@@ -81,8 +81,10 @@ class Phases:
             offline_frac: share that comes from the stores (RLPD has a half), rounded down, as long as both kinds are
                 among the turns; None = whatever their numbers make of it.
         """
+        if offline_frac is None or self._everything is None:
+            return draws.choice(turns, size)
         own = self.table.sources[self.table.owners()[turns]] == len(self.table.stores) - 1
-        if offline_frac is None or own.all() or not own.any() or self._everything is None:
+        if own.all() or not own.any():
             return draws.choice(turns, size)
         stored = int(size * offline_frac)
         parts = draws.choice(turns[~own], stored), draws.choice(turns[own], size - stored)
