@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rollwright.errors import ConfigError, ContractViolation
+from rollwright.errors import ConfigError, ContractViolation, RewardFault
 from rollwright.reward import EnvReward, Reward, StatefulReward, score_group
 from rollwright.reward_check import check_reward
 from rollwright.rewards import combine, env, overlong, success
-from rollwright.types import Group, Score, StopReason, Task, Trajectory, Turn
+from rollwright.rollout import FaultLog, score_or_note
+from rollwright.types import Group, Score, Span, StopReason, Task, Trajectory, Turn
 
 TASK = Task(id="t", split="train")
 
@@ -325,6 +327,79 @@ def test_every_broken_reward_is_caught(reward: type[Broken], said: str):
     with pytest.raises(ContractViolation) as caught:
         check_reward(reward(), [fresh])
     assert any(said in violation for violation in caught.value.violations), caught.value.violations
+
+
+class OfNoUse:
+    """Compares with nothing, is no number, and cannot be printed."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+def _given(**fields: Any) -> Score:
+    return Score(**{"value": 1.0, "verifier": "user", **fields})
+
+
+BREACHES: dict[str, tuple[Callable[[Trajectory], Any], str]] = {
+    "a float": (lambda t: 1.0, "must give Score objects, got float"),
+    "text": (lambda t: "1.0", "must give Score objects, got str"),
+    "None": (lambda t: None, "must give Score objects, got NoneType"),
+    "NaN itself": (lambda t: math.nan, "must give Score objects, got float"),
+    "a value of NaN": (lambda t: _given(value=math.nan), "nan"),
+    "a value of infinity": (lambda t: _given(value=math.inf), "inf"),
+    "a value beyond the bound": (lambda t: _given(value=1e31), "at most 1e+30"),
+    "an int beyond all floats": (lambda t: _given(value=10**400), "too large"),
+    "a value of text": (lambda t: _given(value="1.0"), "must be real number"),
+    "NaN among the parts": (lambda t: _given(parts={"a": math.nan}), "parts must be finite"),
+    "text among the parts": (lambda t: _given(parts={"a": "1.0"}), "parts must be finite"),
+    "None among the parts": (lambda t: _given(parts={"a": None}), "parts must be finite"),
+    "a huge part": (lambda t: _given(parts={"a": 2e30}), "parts must be finite"),
+    "a part without a name": (lambda t: _given(parts={1: 1.0}), "names that are text"),
+    "parts that are a list": (lambda t: _given(parts=[1.0]), "parts must be a mapping"),
+    "parts of None": (lambda t: _given(parts=None), "parts must be a mapping"),
+    "turn parts of None": (lambda t: _given(turn_parts=(None,) * len(t.turns)), "a mapping of names to numbers"),
+    "NaN on a turn": (lambda t: _given(turn_parts=({"a": math.nan},) * len(t.turns)), "turn_parts must be finite"),
+    "too few turn parts": (lambda t: _given(turn_parts=()), "one entry per turn"),
+    "a verifier of None": (lambda t: _given(verifier=None), "verifier and message must be text"),
+    "an object of its own": (lambda t: OfNoUse(), "must give Score objects, got OfNoUse"),
+    "such an object inside": (lambda t: _given(parts={"a": OfNoUse()}), "parts must be finite"),
+}
+
+
+@pytest.mark.parametrize("case", BREACHES)
+def test_a_users_broken_score_is_a_noted_reward_fault_that_says_what_check_reward_says(case: str, tmp_path: Path):
+    give, said = BREACHES[case]
+
+    class OfAUser(Broken):
+        def one(self, trajectory: Trajectory, place: int) -> Any:
+            return give(trajectory) if place == 1 else Score(value=1.0, verifier=self.name)
+
+    fresh = group(trajectory("a", {"env": -1.0}), trajectory("b", {"env": -1.0}, {}), trajectory("c", {"env": 0.5}))
+    with pytest.raises(RewardFault, match="reward 'broken'") as fault:
+        score_group(fresh, OfAUser())
+    with pytest.raises(ContractViolation) as caught:
+        check_reward(OfAUser(), [fresh])
+    assert said in str(fault.value) and any(said in violation for violation in caught.value.violations)
+    noted = score_or_note(fresh, OfAUser(), FaultLog(tmp_path / "faults.jsonl", max_frac=1.0))
+    assert [t.score.value for t in noted.trajectories if t.score] == [None] * 3
+    assert said in noted.trajectories[0].score.message  # type: ignore[union-attr]
+
+
+def test_a_reward_on_a_token_that_nobody_chose_is_a_reward_fault():
+    forced = Turn(
+        prompt_ids=(9,),
+        action_ids=(1,),
+        action_logprobs=(0.0,),
+        text="a",
+        spans=(Span(start=0, end=1, version=0, producer="forced"),),
+    )
+    played = Trajectory(id="a", task=TASK, seed=0, turns=(forced,), stop_reason=StopReason.TERMINATED)
+    try:
+        scored = score_group(group(played), Length())
+    except RewardFault as fault:
+        assert "forced token" in str(fault)
+    else:  # where such rewards are allowed they must have arrived
+        assert scored.trajectories[0].turns[0].rewards == {"length": 1.0}
 
 
 def test_faulted_trajectories_are_not_shown():

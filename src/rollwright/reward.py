@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from rollwright.errors import RewardFault
-from rollwright.types import Group, Score, Trajectory, Turn
+from rollwright.types import MAX_REWARD, Group, Score, Trajectory, Turn
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ def score_group(group: Group, reward: Reward) -> Group:
     Faulted trajectories are not shown to the reward and keep no score.
 
     Raises:
-        RewardFault: the reward raised, or returned another number of scores than it was given trajectories.
+        RewardFault: the reward raised, returned another number of scores than it was given trajectories, or one that
+            breaks the contract.
     """
     judged = [t for t in group.trajectories if not t.stop_reason.is_fault and t.turns]
     if not judged:
@@ -64,26 +65,80 @@ def score_group(group: Group, reward: Reward) -> Group:
     try:
         scores = list(reward.score(group.with_trajectories(judged)))
     except Exception as error:
-        raise RewardFault(f"reward {reward.name!r} failed on group {group.id}: {error!r}") from error
+        raise RewardFault(f"reward {name_of(reward)!r} failed on group {group.id}: {error!r}") from error
     if len(scores) != len(judged):
-        raise RewardFault(f"reward {reward.name!r} gave {len(scores)} scores for {len(judged)} trajectories")
-    by_id = {t.id: place_score(t, score) for t, score in zip(judged, scores, strict=True)}
+        raise RewardFault(f"reward {name_of(reward)!r} gave {len(scores)} scores for {len(judged)} trajectories")
+    for trajectory, score in zip(judged, scores, strict=True):
+        if problem := breach(score, len(trajectory.turns)):
+            raise RewardFault(f"reward {name_of(reward)!r} on trajectory {trajectory.id}: {': '.join(problem)}")
+    try:
+        by_id = {t.id: place_score(t, score) for t, score in zip(judged, scores, strict=True)}
+    except ValueError as error:  # a turn refuses what was laid on it
+        raise RewardFault(f"reward {name_of(reward)!r} on group {group.id}: {error}") from error
     return group.with_trajectories([by_id.get(t.id, t) for t in group.trajectories])
+
+
+def name_of(reward: object) -> str:
+    """The reward's name, or its class's where it has none that is text: an error must be able to say whose it is."""
+    name = getattr(reward, "name", None)
+    return name if isinstance(name, str) and name else type(reward).__name__
+
+
+def breach(score: object, num_turns: int) -> tuple[str, str] | None:
+    """What is wrong with one entry that `Reward.score` gave, and what was found; None where it keeps the contract.
+
+    Numbers are bounded as an environment's rewards are, by MAX_REWARD. An undecided score (None) is not looked into.
+    """
+    if not isinstance(score, Score):
+        return f"score() must give Score objects, got {type(score).__name__}", _short(score)
+    if not isinstance(score.verifier, str) or not isinstance(score.message, str):
+        return "verifier and message must be text", _short((score.verifier, score.message))
+    if score.value is None:
+        return None
+    if not _are_numbers([score.value]):
+        return f"value must be a number of at most {MAX_REWARD:g} in size, or None", _short(score.value)
+    if not isinstance(score.parts, Mapping):
+        return "parts must be a mapping of names to numbers", _short(score.parts)
+    placed = None if score.turn_parts is None else list(score.turn_parts)
+    if placed is not None and not all(isinstance(part, Mapping) for part in placed):
+        return "turn_parts must hold a mapping of names to numbers for each turn", _short(placed)
+    if placed is not None and len(placed) != num_turns:
+        said = "turn_parts must have one entry per turn (an empty one where a turn earned nothing)"
+        return said, f"{len(placed)} for {num_turns} turns"
+    for name, parts in (("parts", [score.parts]), ("turn_parts", placed or [])):
+        if not all(isinstance(key, str) for part in parts for key in part):
+            return f"{name} must have names that are text", _short(parts)
+        if not _are_numbers([number for part in parts for number in part.values()]):
+            return f"{name} must be finite: leave out what cannot be computed", _short(parts)
+    return None
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Whether all are finite numbers within the bound."""
+    try:
+        return all(math.isfinite(value) and abs(value) <= MAX_REWARD for value in values)
+    except (TypeError, ValueError, OverflowError):  # text, a tensor of several numbers, an int beyond all floats
+        return False
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:  # the object is a stranger's
+        return f"an object whose repr() raises {type(error).__name__}"
+    return text if len(text) <= 100 else f"{text[:90]}..."
 
 
 def place_score(trajectory: Trajectory, score: Score) -> Trajectory:
     """Lay the score's parts on the turns: `turn_parts` where given, else everything on the last turn.
 
     They take the place of what lay there. What the environment paid stays in `Turn.env_rewards`, so that a trajectory
-    can be scored again, by the same reward or by another one, from the same ground.
+    can be scored again, by the same reward or by another one, from the same ground. The score keeps the contract
+    (`breach` finds nothing).
     """
     if score.value is None:
         return replace(trajectory, score=score)
     if score.turn_parts is not None:
-        if len(score.turn_parts) != len(trajectory.turns):
-            raise RewardFault(
-                f"verifier {score.verifier!r} gave parts for {len(score.turn_parts)} turns of {len(trajectory.turns)}"
-            )
         parts: Sequence[Mapping[str, float]] = score.turn_parts
     else:
         last = score.parts or {score.verifier: score.value}

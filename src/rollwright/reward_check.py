@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rollwright.errors import ContractViolation
-from rollwright.reward import Reward, StatefulReward, score_group
+from rollwright.reward import Reward, StatefulReward, breach, score_group
 from rollwright.types import Group, Score, StopReason, Trajectory
 
 
@@ -68,8 +68,12 @@ class _RewardChecker:
             return
         if group != untouched:
             self._report("score() changed the group it was given: treat trajectories as read-only", where)
-        for trajectory, score in zip(group.trajectories, scores, strict=True):
+        whole = [
             self._check_score(trajectory, score, f"{where}, trajectory {trajectory.id}")
+            for trajectory, score in zip(group.trajectories, scores, strict=True)
+        ]
+        if not all(whole):
+            return
         again = self._score(group, where)
         self._compare(scores, again, "at the second call; draw no chance and keep no count", where)
         turned = self._score(group.with_trajectories(group.trajectories[::-1]), where)
@@ -89,9 +93,10 @@ class _RewardChecker:
         except Exception as error:
             self._report(f"score() raised {error!r}; give Score(value=None) where it cannot tell", where)
             return None
-        strangers = {type(score).__name__ for score in scores if not isinstance(score, Score)}
+        strangers = [breach(score, 0) for score in scores if not isinstance(score, Score)]
+        for problem in strangers:
+            self._report(problem[0] if problem else "", where)
         if strangers:
-            self._report(f"score() must give Score objects, got {', '.join(sorted(strangers))}", where)
             return None
         if len(scores) != len(group.trajectories):
             said = f"score() gave {len(scores)} scores for {len(group.trajectories)} trajectories: one each, in order"
@@ -99,23 +104,22 @@ class _RewardChecker:
             return None
         return scores
 
-    def _check_score(self, trajectory: Trajectory, score: Score, where: str) -> None:
-        if score.value is None:
-            return
-        self._check_sum("parts", [score.parts] if score.parts else None, score.value, where)
-        if score.turn_parts is not None and len(score.turn_parts) != len(trajectory.turns):
-            said = "turn_parts must have one entry per turn (an empty one where a turn earned nothing)"
-            self._report(said, f"{where}: {len(score.turn_parts)} for {len(trajectory.turns)} turns")
-        self._check_sum("turn_parts", score.turn_parts, score.value, where)
+    def _check_score(self, trajectory: Trajectory, score: Score, where: str) -> bool:
+        """Whether the score can be compared with others."""
+        if problem := breach(score, len(trajectory.turns)):
+            self._report(problem[0], f"{where}: {problem[1]}")
+            return False
+        if score.value is not None:
+            self._check_sum("parts", [score.parts] if score.parts else None, score.value, where)
+            self._check_sum("turn_parts", score.turn_parts, score.value, where)
+        return True
 
     def _check_sum(self, name: str, parts: Sequence[Mapping[str, float]] | None, value: float, where: str) -> None:
         if parts is None:
             return
-        numbers = [number for part in parts for number in part.values()]
-        if not all(math.isfinite(number) for number in numbers):
-            self._report(f"{name} must be finite: leave out what cannot be computed", where)
-        elif not self._near(math.fsum(numbers), value):
-            self._report(f"{name} must sum to the value", f"{where}: {math.fsum(numbers)} for {value}")
+        total = math.fsum(number for part in parts for number in part.values())
+        if not self._near(total, value):
+            self._report(f"{name} must sum to the value", f"{where}: {total} for {value}")
 
     def _check_faults_are_left_out(self, group: Group, scores: list[Score], where: str) -> None:
         """Scored as in training: a faulted sibling keeps no score and moves nobody else's."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rollwright.errors import FaultBudgetExceeded, FaultKind, RewardFault, fault_kind
 from rollwright.generation.base import ReportingEngine
-from rollwright.reward import Reward, score_group
+from rollwright.reward import Reward, name_of, score_group
 from rollwright.tracking import append_line
 from rollwright.types import Group, Score, StopReason, Trajectory
 
@@ -125,7 +125,7 @@ def score_or_note(group: Group, reward: Reward, faults: FaultLog) -> Group:
         judged = [t for t in group.trajectories if t.learnable]
         faults.note(error, subject=group.task.id, group=group.id, episodes=len(judged))
         faults.lose(len(judged))
-        undecided = Score(value=None, verifier=reward.name, message=message)
+        undecided = Score(value=None, verifier=name_of(reward), message=message)
         return group.with_trajectories([replace(t, score=undecided) if t.learnable else t for t in group.trajectories])
 
 
