@@ -20,7 +20,7 @@ MAY_NOT_IMPORT = {
 }
 
 LAYERS = (
-    {"errors", "types"},
+    {"errors", "types", "choices"},
     {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings"}
     | {"outcome_text", "outcome_settings", "components", "tracking", "progress", "workers", "deadlines", "ray_world"}
     | {"answer_cache", "chat_api"},

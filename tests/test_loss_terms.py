@@ -52,9 +52,57 @@ def test_kl_estimates_by_hand() -> None:
     values = {kind: kl_estimate(f(0.5), f(0), kind=kind).item() for kind in ("k1", "abs", "k2", "k3", "k3+")}
     assert values == pytest.approx({"k1": 0.5, "abs": 0.5, "k2": 0.125, "k3": 0.106531, "k3+": 0.106531}, abs=5e-7)
     assert kl_estimate(f(-0.5), f(0), kind="abs").item() == 0.5
-    assert kl_estimate(f(-500.0), f(0), kind="k3").item() == 10.0
     with pytest.raises(ValueError, match="unknown KL estimate 'k4'"):
         kl_estimate(f(0), f(0), kind="k4")
+
+
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3", "abs", "k3+"])
+def test_no_kl_estimate_is_clamped_before_floats_end(kind: str) -> None:
+    """At log pi - log pi_ref = -2.65, k3 is 10.50 and its slope -13.15, by the paper; far out all stay finite."""
+    slopes = {"k1": 1.0, "k2": -2.65, "k3": 1 - math.exp(2.65), "abs": -1.0, "k3+": -2.65}
+    values = {"k1": -2.65, "k2": 0.5 * 2.65**2, "abs": 2.65} | dict.fromkeys(("k3", "k3+"), math.exp(2.65) - 3.65)
+    logprob = torch.tensor([-2.65], requires_grad=True)
+    estimate = kl_estimate(logprob, torch.zeros(1), kind=kind)  # type: ignore[arg-type]
+    (slope,) = torch.autograd.grad(estimate.sum(), logprob)
+    assert estimate.item() == pytest.approx(values[kind], rel=1e-6) and slope.item() == pytest.approx(slopes[kind])
+    for far in (-30.0, -500.0, -1e4, 30.0, 1e4):
+        logprob = torch.tensor([far], requires_grad=True)
+        estimate = kl_estimate(logprob, torch.zeros(1), kind=kind)  # type: ignore[arg-type]
+        (slope,) = torch.autograd.grad(estimate.sum(), logprob)
+        assert estimate.isfinite() and slope.isfinite()
+        assert slope.item() != 0 and (kind == "k1" or slope.sign().item() == math.copysign(1, far))
+
+
+def test_masked_tokens_may_hold_anything_in_the_kl_term() -> None:
+    logprobs = torch.tensor([-1.0, -math.inf], requires_grad=True)
+    losses = kl_loss(logprobs, logprobs, f(-1.5, 0.0).float(), i(1, 0) == 1, kind="k3", ratio_weighted=False)
+    losses.sum().backward()
+    assert logprobs.grad is not None and logprobs.grad.isfinite().all() and losses[1] == 0
+
+
+def test_the_monitored_kl_counts_what_a_far_token_has() -> None:
+    everything = i(1, 1) == 1
+    assert approximate_kl(f(-1, -1), f(-26, -1), everything) == pytest.approx((math.exp(25) - 26) / 2)
+
+
+def test_sequence_corrections_clamp_after_the_sum() -> None:
+    """-30 on one token of ten, +25 on another: product e^-5; the geometric mean of -30 alone is e^-3."""
+    everything, index = torch.ones(10, dtype=torch.bool), torch.zeros(10, dtype=torch.long)
+    old = torch.zeros(10, dtype=torch.float64)
+    sampled = old.clone()
+    sampled[0] = 30.0
+    mean_only = sampler_log_weights(old, sampled, everything)
+    inside = filter_geometric(mean_only, everything, index, num_sequences=1, low=0.06, high=1.0)
+    assert not inside.mask.any()  # 0.0498; a clamp of the token would have made it 0.1353
+    sampled[1] = -25.0
+    logs = sampler_log_weights(old, sampled, everything)
+    for correct in (truncate_sequences, mask_sequences):
+        weights = correct(logs, everything, index, num_sequences=1, cap=10.0).weights
+        close(weights, *[math.exp(-5)] * 10)
+    drift = filter_off_policy(
+        old, sampled, torch.full_like(old, -1.0), everything, index, num_sequences=1, threshold=0.45
+    )
+    assert not drift.mask.any()  # mean drift (30 - 25) / 10 = 0.5; of clamped tokens it would be 0
 
 
 def test_k3_plus_has_the_gradient_of_k2() -> None:
@@ -187,7 +235,8 @@ def test_agreeing_sampler_makes_every_correction_the_identity() -> None:
 def test_undefined_sampler_logprobs_weigh_one() -> None:
     mask = i(1, 1, 1, 0) == 1
     logs = sampler_log_weights(f(-1, -1, -1, math.nan), f(math.nan, -math.inf, -101, 0), mask)
-    assert logs.tolist() == [0, 0, 20, 0]
+    assert logs.tolist() == [0, 0, 100, 0]
+    close(truncate_tokens(logs, mask, cap=1e12).weights / math.exp(20), math.exp(-20), math.exp(-20), 1, math.exp(-20))
     with pytest.raises(ValueError, match="the model is broken"):
         sampler_log_weights(f(math.nan), f(-1), i(1) == 1)
 

@@ -356,3 +356,22 @@ def test_extreme_log_ratios_stay_finite() -> None:
     for level in ("token", "sequence", "sequence_sum"):
         ratio = importance_ratio(f(0, 0), f(-5000, -5000), i(1, 1) == 1, i(0, 0), num_sequences=1, level=level)
         close(ratio / math.exp(20), 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("sequence", math.exp(-3)),  # the mean of ten, not e^-2: 0.0498, not 0.1353
+        ("sequence_token", math.exp(-3)),
+        ("sequence_sum", math.exp(-5)),  # -30 and +25 on the next: a clamp of each token first would leave +5
+    ],
+)
+def test_clamps_come_after_the_sum(level: str, expected: float) -> None:
+    logs = torch.zeros(10, dtype=torch.float64)
+    logs[0], logs[1] = -30.0, 25.0 if level == "sequence_sum" else 0.0
+    logs.requires_grad_()
+    everything, index = torch.ones(10, dtype=torch.bool), torch.zeros(10, dtype=torch.long)
+    ratio = importance_ratio(logs, torch.zeros_like(logs), everything, index, num_sequences=1, level=level)  # type: ignore[arg-type]
+    close(ratio, *[expected] * 10)
+    (slope,) = torch.autograd.grad(ratio[0], logs)
+    assert slope[0].item() == pytest.approx(expected * (0.1 if level == "sequence" else 1.0))

@@ -195,6 +195,17 @@ def our_grpo_loss(
     return aggregate(losses, flat["mask"], **where, how=how, denominator=denominator)
 
 
+@pytest.mark.parametrize("far", [0.0, 2.65, 30.0])
+@pytest.mark.parametrize("name", ["grpo with kl", "dapo with weighted kl", "gspo"])
+def test_one_token_far_from_reference_and_old_policy(
+    name: str, far: float, shared_batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """The first token is e^far times likelier under the reference (KL) or was so under the old policy (ratio)."""
+    moved = shared_batch | {key: shared_batch[key].clone() for key in ("drift", "reference_drift")}
+    moved["drift" if name == "gspo" else "reference_drift"][0, 0] = far
+    test_grpo_losses_and_gradients(name, moved, tmp_path)
+
+
 @pytest.mark.parametrize("name", list(GRPO_CASES))
 def test_grpo_losses_and_gradients(name: str, shared_batch: dict[str, Tensor], tmp_path: Path) -> None:
     options, how, level, clip = GRPO_CASES[name]

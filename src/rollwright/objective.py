@@ -21,7 +21,7 @@ from rollwright.losses import (
     clip_frac,
     filter_geometric,
     filter_off_policy,
-    kl_estimate,
+    kl_loss,
     mask_sequences,
     mask_tokens,
     policy_loss,
@@ -190,7 +190,7 @@ class PolicyObjective:
         extra = nothing
         if self.kl_coef > 0:
             reference = _required(tokens.logprobs_ref, "logprobs_ref")
-            kl = torch.where(tokens.mask, kl_estimate(logprobs, reference, kind=self.kl_kind), nothing)
+            kl = kl_loss(logprobs, logprobs, reference, tokens.mask, kind=self.kl_kind, ratio_weighted=False)
             metrics["policy/kl_ref_mean"] = (float(kl.detach().sum()), count)
             extra = extra + self.kl_coef * kl
         if self.entropy_coef:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rollwright.losses.policy import MAX_LOG_RATIO, bounded_exp
 from rollwright.segments import segment_count, segment_sum
-
-MAX_LOG_WEIGHT = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,7 @@ def combine(*corrections: Correction) -> Correction:
 
 
 def sampler_log_weights(logprobs_old: Tensor, logprobs_sampled: Tensor, mask: Tensor) -> Tensor:
-    """log(pi_old / pi_sampler) per token, clamped to +-20. [N] -> [N], without gradient.
+    """log(pi_old / pi_sampler) per token, without gradient and not clamped: sums are, before exp. [N] -> [N].
 
     A sampler's log-prob that is not finite (an appended stop token has none) gives 0, that is weight 1; so do masked
     tokens.
@@ -52,14 +51,13 @@ def sampler_log_weights(logprobs_old: Tensor, logprobs_sampled: Tensor, mask: Te
     if not logprobs_old[kept].isfinite().all():
         raise ValueError("the learner's log-probs hold NaN or infinity: the model is broken, no weight can repair that")
     usable = kept & logprobs_sampled.isfinite()
-    difference = torch.where(usable, logprobs_old - logprobs_sampled, torch.zeros_like(logprobs_old))
-    return difference.clamp(-MAX_LOG_WEIGHT, MAX_LOG_WEIGHT).detach()
+    return torch.where(usable, logprobs_old - logprobs_sampled, torch.zeros_like(logprobs_old)).detach()
 
 
 def sequence_log_weights(log_weights: Tensor, mask: Tensor, sequence_index: Tensor, *, num_sequences: int) -> Tensor:
-    """Log of the product of each sequence's token weights, clamped to +-20. [N] -> [S]."""
+    """Log of the product of each sequence's token weights, clamped to +-20 after the sum. [N] -> [S]."""
     kept = torch.where(mask.bool(), log_weights, torch.zeros_like(log_weights))
-    return segment_sum(kept, sequence_index, num_sequences).clamp(-MAX_LOG_WEIGHT, MAX_LOG_WEIGHT)
+    return segment_sum(kept, sequence_index, num_sequences).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
 def _check_cap(cap: float) -> None:
@@ -73,7 +71,7 @@ def truncate_tokens(log_weights: Tensor, mask: Tensor, *, cap: float) -> Correct
     Sources: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy training".
     """
     _check_cap(cap)
-    return Correction(weights=log_weights.exp().clamp(max=cap), mask=mask.bool())
+    return Correction(weights=bounded_exp(log_weights).clamp(max=cap), mask=mask.bool())
 
 
 def truncate_sequences(
@@ -91,7 +89,7 @@ def truncate_sequences(
 def mask_tokens(log_weights: Tensor, mask: Tensor, *, cap: float) -> Correction:
     """Masked importance sampling per token: a weight above the cap drops the token, others are kept as they are."""
     _check_cap(cap)
-    return _drop_above(log_weights.exp(), mask, cap)
+    return _drop_above(bounded_exp(log_weights), mask, cap)
 
 
 def mask_sequences(
@@ -122,7 +120,7 @@ def filter_geometric(
         raise ValueError(f"the range must contain 1, got [{low}, {high}]")
     kept = torch.where(mask.bool(), log_weights, torch.zeros_like(log_weights))
     counts = segment_count(mask.bool(), sequence_index, num_sequences).clamp(min=1)
-    means = (segment_sum(kept, sequence_index, num_sequences) / counts).exp()
+    means = bounded_exp(segment_sum(kept, sequence_index, num_sequences) / counts)
     inside = (means >= low) & (means <= high)
     return _keep_sequences(inside, log_weights, mask, sequence_index)
 

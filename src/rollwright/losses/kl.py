@@ -9,17 +9,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rollwright.losses.policy import log_ratio
+from rollwright.choices import require_choice
+from rollwright.losses.policy import bounded_exp, log_ratio
 
 KlKind = Literal["k1", "k2", "k3", "abs", "k3+"]
-_MAX_LOG = 20.0
-_MAX_K3 = 10.0
 
 
-def _k3(x: Tensor) -> Tensor:
-    """e^-x + x - 1: unbiased and never negative. The clamps bound what one freak token can do to a batch."""
-    x = x.clamp(-_MAX_LOG, _MAX_LOG)
-    return (torch.expm1(-x) + x).clamp(-_MAX_K3, _MAX_K3)
+def k3(x: Tensor) -> Tensor:
+    """e^-x + x - 1: unbiased and never negative. Any shape -> the same shape.
+
+    Bounded only where floats end: from x = -87.7 down (float32) e^-x would soon be infinite, so value and gradient stay
+    there as they are at that place.
+    """
+    lowest = 1.0 - math.log(torch.finfo(x.dtype).max)
+    x = x + (x.clamp(min=lowest) - x).detach()  # a plain clamp would let a token beyond go without a gradient
+    return torch.expm1(-x) + x
 
 
 def kl_estimate(logprobs: Tensor, logprobs_ref: Tensor, *, kind: KlKind) -> Tensor:
@@ -34,6 +38,7 @@ def kl_estimate(logprobs: Tensor, logprobs_ref: Tensor, *, kind: KlKind) -> Tens
 
     Sources: Schulman 2020, "Approximating KL divergence".
     """
+    require_choice("kind", kind, KlKind, what="KL estimate")
     x = logprobs - logprobs_ref.detach()
     if kind == "k1":
         return x
@@ -42,11 +47,9 @@ def kl_estimate(logprobs: Tensor, logprobs_ref: Tensor, *, kind: KlKind) -> Tens
     if kind == "k2":
         return 0.5 * x.square()
     if kind == "k3":
-        return _k3(x)
-    if kind == "k3+":
-        k2 = 0.5 * x.square()
-        return _k3(x).detach() + k2 - k2.detach()
-    raise ValueError(f"unknown KL estimate {kind!r}: k1, k2, k3, abs or k3+")
+        return k3(x)
+    k2 = 0.5 * x.square()
+    return k3(x).detach() + k2 - k2.detach()
 
 
 def kl_loss(
@@ -75,7 +78,7 @@ def kl_loss(
     current = torch.where(kept, logprobs, zeros)
     estimate = kl_estimate(current, torch.where(kept, logprobs_ref, zeros), kind=kind)
     if ratio_weighted:
-        estimate = estimate * log_ratio(logprobs, logprobs_old, mask).exp()
+        estimate = estimate * bounded_exp(log_ratio(logprobs, logprobs_old, mask))
     return torch.where(kept, estimate, zeros)
 
 

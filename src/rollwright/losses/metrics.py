@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from rollwright.losses.kl import k3
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> float:
@@ -22,5 +23,4 @@ def approximate_kl(logprobs: Tensor, logprobs_old: Tensor, mask: Tensor) -> floa
 
     Sources: Schulman 2020, "Approximating KL divergence".
     """
-    difference = (logprobs - logprobs_old).detach().clamp(-20.0, 20.0)
-    return masked_mean(torch.expm1(difference) - difference, mask)
+    return masked_mean(k3((logprobs_old - logprobs).detach()), mask)

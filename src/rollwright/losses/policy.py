@@ -19,11 +19,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rollwright.choices import require_choice
 from rollwright.segments import check_segments, flatten_padded, padded_sequence_index, segment_count, segment_sum
 
 RatioLevel = Literal["none", "token", "sequence", "sequence_token", "sequence_sum"]
 MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to +-20 before they are exponentiated: no sane update comes near, and nothing overflows."""
+"""What is exponentiated (a token's log-ratio, a sequence's sum or mean) is clamped to +-20: no sane update comes near,
+and nothing overflows. Sums and means are taken before, so that one extreme token counts with all it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +92,13 @@ class PolicyLoss:
 
 
 def log_ratio(logprobs: Tensor, logprobs_old: Tensor, mask: Tensor) -> Tensor:
-    """log pi - log pi_old, clamped to +-20; exactly 0, and without gradient, where masked. [N] -> [N]."""
-    difference = torch.where(mask.bool(), logprobs - logprobs_old.detach(), torch.zeros_like(logprobs))
-    return difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    """log pi - log pi_old, not clamped; exactly 0, and without gradient, where masked. [N] -> [N]."""
+    return torch.where(mask.bool(), logprobs - logprobs_old.detach(), torch.zeros_like(logprobs))
+
+
+def bounded_exp(logs: Tensor) -> Tensor:
+    """exp of the logs, clamped to +-20. Any shape."""
+    return logs.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
 def importance_ratio(
@@ -114,20 +120,19 @@ def importance_ratio(
     Raises:
         ValueError: an unknown level.
     """
+    require_choice("level", level, RatioLevel, what="ratio level")
     logs = log_ratio(logprobs, logprobs_old, mask)
     if level == "none":
         return torch.ones_like(logs)
     if level == "token":
-        return logs.exp()
+        return bounded_exp(logs)
     sums = segment_sum(logs, sequence_index, num_sequences)
     if level == "sequence_sum":
-        return sums.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()[sequence_index]
+        return bounded_exp(sums)[sequence_index]
     means = sums / segment_count(mask.bool(), sequence_index, num_sequences).clamp(min=1)
     if level == "sequence":
-        return means.exp()[sequence_index]
-    if level == "sequence_token":
-        return (means.detach()[sequence_index] + logs - logs.detach()).exp()
-    raise ValueError(f"unknown ratio level {level!r}: none, token, sequence, sequence_token or sequence_sum")
+        return bounded_exp(means)[sequence_index]
+    return bounded_exp(means.detach()[sequence_index] + logs - logs.detach())
 
 
 def _clipped_surrogate(ratio: Tensor, advantages: Tensor, clip: PpoClip) -> tuple[Tensor, Tensor]:
@@ -176,6 +181,8 @@ def policy_loss(
         raise ValueError(f"logprobs, logprobs_old, advantages and mask must share one shape, got {shapes}")
     if level == "none" and not isinstance(clip, NoClip):
         raise ValueError(f"ratio level 'none' has no ratio to clip, got {clip}: use NoClip, or the level 'token'")
+    if not isinstance(clip, Clip):
+        raise ValueError(f"unknown clip {clip!r}: `clip` is a NoClip(), a PpoClip(low=, high=) or a CispoClip")
     kept = mask.bool()
     zeros = torch.zeros_like(logprobs)
     gains = torch.where(kept, advantages.detach(), zeros)
