@@ -7,11 +7,13 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import pytest
 
-from rollwright.config import Config, build, dump
+from rollwright.config import Config, Presets, Readers, build, dump
 from rollwright.config.model import all_keys, section_of
+from rollwright.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 YAMLS = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -80,3 +82,55 @@ def test_every_yaml_that_ships_loads(file: Path) -> None:
     assert cls is not None
     config = build(cls, file)
     assert dump(config)
+
+
+# --- presets -------------------------------------------------------------------------------------------------------
+
+
+class Shaped(Config):
+    """A section whose preset decides the shape."""
+
+    preset: Literal["round", "square"] = "round"
+    shape: Literal["circle", "box"] = "circle"
+    corner: int = 0
+
+    only_for: ClassVar[Readers] = {"corner": {"shape": ("box",)}}
+    presets: ClassVar[Presets] = {
+        "round": {"shape": "circle", "corner": 1},
+        "square": {"shape": "box", "corner": 2},
+    }
+
+
+class Holder(Config):
+    """The whole."""
+
+    part: Shaped = Shaped()
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "corner"),
+    [
+        ({}, "circle", 1),
+        ({"preset": "square"}, "box", 2),
+        ({"preset": "square", "corner": 7}, "box", 7),
+        ({"preset": "square", "shape": "circle"}, "circle", 2),  # the corner was filled in: nobody has set it
+        ({"shape": "box"}, "box", 1),
+    ],
+)
+def test_a_preset_fills_in_what_nobody_set(given: dict[str, Any], shape: str, corner: int) -> None:
+    config = build(Holder, {"part": given})
+    assert (config.part.shape, config.part.corner) == (shape, corner)
+    assert config.part.model_fields_set == set(given)
+    assert build(Holder, {"part": dict(given)}) == config
+
+
+def test_a_set_key_that_the_preset_leaves_idle_is_still_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"`part\.corner` has no effect with `part\.shape=circle`"):
+        build(Holder, {"part": {"preset": "square", "shape": "circle", "corner": 3}})
+    with pytest.raises(ConfigError, match=r"`part\.preset` must be round \| square, got 'squar'"):
+        build(Holder, {"part": {"preset": "squar"}})
+
+
+def test_a_preset_of_keys_that_are_none_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="presets names `edge`"):
+        type("Wrong", (Shaped,), {"presets": {"round": {"edge": 1}}, "__module__": __name__})

@@ -7,10 +7,11 @@ weight is loaded.
 
 from rollwright.config.help import help_text
 from rollwright.config.load import build, dump, load_config, same_settings
-from rollwright.config.model import Config, Readers, Unread, all_keys, keys_without_effect
+from rollwright.config.model import Config, Presets, Readers, Unread, all_keys, keys_without_effect
 
 __all__ = [
     "Config",
+    "Presets",
     "Readers",
     "Unread",
     "all_keys",

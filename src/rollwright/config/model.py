@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -14,6 +21,8 @@ Readers = Mapping[str, Mapping[str, tuple[Any, ...]]]
 """Key -> {chooser: the values with which the key is read}; all choosers must agree. Dotted paths from the model."""
 Unread = Mapping[str, str]
 """Key or section that a recipe never reads -> what does its work there. Dotted paths from the model."""
+Presets = Mapping[str, Mapping[str, Any]]
+"""Value of the section's key `preset` -> the keys that it fills in where nobody set them."""
 
 
 class Config(BaseModel):
@@ -26,7 +35,8 @@ class Config(BaseModel):
     Setting `clip_eps` with another `loss` is then an error; its default does no harm. `shorthand` names the key that
     a bare value stands for: with `shorthand = "name"`, `engine=vllm` means `engine.name=vllm` and leaves the
     section's other keys alone. `unread` names keys that came with a shared section and that this recipe never reads;
-    setting one is an error too, and the help leaves it out.
+    setting one is an error too, and the help leaves it out. `presets` gives a section with a key `preset` other
+    defaults for each value of that key: a key that was set wins, and one that was filled in does not count as set.
     """
 
     model_config = ConfigDict(
@@ -36,6 +46,7 @@ class Config(BaseModel):
     only_for: ClassVar[Readers] = {}
     unread: ClassVar[Unread] = {}
     shorthand: ClassVar[str | None] = None
+    presets: ClassVar[Presets] = {}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -46,6 +57,9 @@ class Config(BaseModel):
         for path in cls.unread:
             if field_at(cls, path) is None:
                 raise TypeError(f"{cls.__name__}.unread names `{path}`, which is no key of it")
+        for path in {"preset", *(key for keys in cls.presets.values() for key in keys)} if cls.presets else ():
+            if path not in cls.model_fields:
+                raise TypeError(f"{cls.__name__}.presets names `{path}`, which is no key of it")
         if cls.shorthand is not None and cls.shorthand not in cls.model_fields:
             raise TypeError(f"{cls.__name__}.shorthand names `{cls.shorthand}`, which is no key of it")
         for name, field in cls.model_fields.items():
@@ -71,6 +85,15 @@ class Config(BaseModel):
         if isinstance(value, bool) and field.annotation in (int, float):
             raise PydanticCustomError("number_type", "a truth value is not a number")
         return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _preset_fills_the_rest(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # Declared before the next validator, which therefore sees what nobody set as not set.
+        filled = _filled_in(cls, value)
+        config = handler({**filled, **value} if filled else value)
+        config.__pydantic_fields_set__.difference_update(filled)
+        return config
 
     @model_validator(mode="after")
     def _every_set_key_is_read(self) -> Config:
@@ -127,6 +150,15 @@ def all_keys(cls: type[Config], prefix: str = "") -> Iterator[tuple[str, FieldIn
             yield from all_keys(section, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
+
+
+def _filled_in(cls: type[Config], values: Any) -> dict[str, Any]:
+    """What the preset of a section adds to the keys that were set."""
+    if not cls.presets or not isinstance(values, Mapping):
+        return {}
+    preset = values.get("preset", cls.model_fields["preset"].default)
+    keys = cls.presets.get(preset, {}) if isinstance(preset, str) else {}
+    return {name: value for name, value in keys.items() if name not in values}
 
 
 def _as_filled_in(default: Config) -> Config:
