@@ -2,7 +2,7 @@
 
     for each step:
         collect   episodes (not in the offline steps), into the store
-        filter    the best fraction by return (or by the verdict)
+        filter    the best int(n p) by return (or by the verdict); a seeded draw decides between equals
         update    -log pi of their actions
 
 Offline with `algorithm.offline_steps` and `replay.stores`; online filtered BC (expert iteration) without; both, one
@@ -28,7 +28,7 @@ from rollwright import data_checks, offpolicy  # noqa: E402
 from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
 from rollwright.errors import DataError  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
-from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402
+from rollwright.replay import TurnTable, keep_trajectories, top_trajectories, valid_turns  # noqa: E402
 from rollwright.settings import OWN_UPDATES, LoopConfig, ReplaySettings  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
@@ -37,7 +37,7 @@ class AlgorithmSettings(Config):
     """What is imitated, and how often."""
 
     score: Literal["return", "success"] = Field("return", description="What the best are the best in.")
-    top_frac: float = Field(0.1, gt=0, le=1, description="Share of trajectories that is imitated; 1 = all of them.")
+    top_frac: float = Field(0.1, gt=0, le=1, description="Share of trajectories that is imitated, int(n p); 1 = all.")
     positive_only: bool = Field(False, description="success: never imitate a failure, however few succeed.")
     fresh_only: bool = Field(False, description="Imitate this step's own episodes only (online %BC).")
     offline_steps: int = Field(0, ge=0, description="First steps, which only learn from `replay.stores`.")
@@ -79,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
             known = len(table.trajectories)
             run.remember(step, groups)
             table.refresh()
-            turns = best(table, algorithm, first=known if algorithm.fresh_only and groups else 0)
+            first = known if algorithm.fresh_only and groups else 0
+            turns = best(table, algorithm, first=first, seed=config.run.seed)
             with run.learning():
                 metrics = offpolicy.imitate(
                     run.learner,
@@ -95,13 +96,17 @@ def main(argv: list[str] | None = None) -> None:
             run.finish(step, groups, metrics | {"bc/turns_count": float(len(turns))})
 
 
-def best(table: TurnTable, algorithm: AlgorithmSettings, *, first: int) -> np.ndarray:
-    """Turns of the best trajectories from number `first` on."""
+def best(table: TurnTable, algorithm: AlgorithmSettings, *, first: int, seed: int = 0) -> np.ndarray:
+    """Turns of the best trajectories from number `first` on; `seed` draws between equals, in each step alike."""
     turns = valid_turns(table)
     turns = turns[table.owners()[turns] >= first]
     owners = np.unique(table.owners()[turns])
-    chosen = best_trajectories(
-        scores_of(table, algorithm), algorithm.top_frac, positive_only=algorithm.positive_only, among=owners
+    chosen = top_trajectories(
+        scores_of(table, algorithm),
+        algorithm.top_frac,
+        rng=np.random.default_rng(seed),
+        positive_only=algorithm.positive_only,
+        among=owners,
     )
     return keep_trajectories(table, chosen, among=turns)
 

@@ -199,12 +199,12 @@ def test_without_thresholds_digirl_is_behaviour_cloning(built: Digirl, no_thresh
 
 
 @pytest.mark.parametrize(
-    ("top_frac", "positive_only", "kept"), [(0.4, False, "ad"), (0.8, False, "abcde"), (0.8, True, "ad")]
+    ("top_frac", "positive_only", "kept"), [(0.4, False, "ad"), (1.0, False, "abcde"), (0.8, True, "ad")]
 )
 def test_where_nothing_is_promised_digirl_is_filtered_behaviour_cloning(
     built: Digirl, no_threshold: None, top_frac: float, positive_only: bool, kept: str
 ) -> None:
-    """V_instr = 0 leaves the outcome as the score; with more asked for than succeeded, failures come too."""
+    """V_instr = 0 leaves the outcome as the score. Where equals stand at the quantile, DigiRL alone keeps them all."""
     made = built(*MIXED, top_frac=top_frac, positive_only=positive_only)
     table_of(made, "v_instruction").say({3: 0.0, 6: 0.0})
     metrics = made.fit()
@@ -213,6 +213,16 @@ def test_where_nothing_is_promised_digirl_is_filtered_behaviour_cloning(
     assert sorted({"abcde"[owner] for owner in made.table.owners()[turns]}) == list(kept)
     assert metrics["digirl/trajectories_kept_count"] == len(kept) and metrics["digirl/steps_kept_frac"] == 1.0
     assert same(weights_of(made.run.learner), expected)
+
+
+def test_digirl_keeps_all_that_tie_with_the_quantile_and_filtered_cloning_a_share(built: Digirl) -> None:
+    made = built(*MIXED, top_frac=0.8)
+    table_of(made, "v_instruction").say({3: 0.0, 6: 0.0})
+    owners = made.table.owners()
+    assert set(owners[made.filter(valid_turns(made.table))]) == {0, 1, 2, 3, 4}
+    settings = filtered_bc.AlgorithmSettings(score="success", top_frac=0.8)
+    cloned_from = set(owners[filtered_bc.best(made.table, settings, first=0)])
+    assert {0, 3} < cloned_from and len(cloned_from) == 4
 
 
 def test_a_fitted_promise_leaves_no_surprise_on_average(built: Digirl, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from rollwright.replay import (
     returns_to_go,
     split_by_trajectory,
     states_only,
+    top_trajectories,
     valid_turns,
 )
 from rollwright.store import TrajectoryStore
@@ -128,6 +131,48 @@ def test_the_best_tenth_of_failures_is_all_of_them_unless_positive_only() -> Non
     assert best_trajectories(ranked, 0.3, positive_only=False, among=np.arange(5)).tolist() == [3, 4]
     with pytest.raises(ValueError, match="fraction"):
         best_trajectories(scores, 0.0, positive_only=False)
+
+
+def draw(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_ties_at_the_share_are_drawn_so_that_exactly_the_share_is_kept() -> None:
+    """LMRL-Gym's %BC: of five walks of -7 and 95 of -101 a tenth is ten, five of each."""
+    scores = np.array([-101.0] * 40 + [-7.0] * 5 + [-101.0] * 55)
+    kept = top_trajectories(scores, 0.1, rng=draw())
+    assert len(kept) == 10 and (scores[kept] == -7).sum() == 5 and (np.diff(kept) > 0).all()
+    assert kept.tolist() == top_trajectories(scores, 0.1, rng=draw()).tolist()
+    others = [top_trajectories(scores, 0.1, rng=draw(seed)).tolist() for seed in range(1, 6)]
+    assert all(other != kept.tolist() for other in others)
+    assert len({place for other in others for place in other}) > 20, "the draw must not favour the first in the store"
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.29, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("total", [1, 7, 10, 30, 100])
+def test_the_share_is_a_share_whatever_ties_there_are(total: int, fraction: float) -> None:
+    exact = max(1, int(Fraction(str(fraction)) * total))
+    for levels in (1, 2, 5, 1000):
+        scores = draw(total).integers(levels, size=total).astype(float)
+        kept = top_trajectories(scores, fraction, rng=draw(1))
+        assert len(kept) == len(set(kept.tolist())) == exact
+        rest = np.delete(scores, kept)
+        assert not len(rest) or scores[kept].min() >= rest.max()
+        wins = top_trajectories(scores, fraction, rng=draw(1), positive_only=True)
+        assert wins.tolist() == [row for row in kept.tolist() if scores[row] > 0]
+
+
+def test_a_lot_stays_when_others_join_and_only_those_asked_for_are_ranked() -> None:
+    early = top_trajectories(np.zeros(50), 0.2, rng=draw(), among=np.arange(20))
+    assert early.tolist() == top_trajectories(np.zeros(90), 0.2, rng=draw(), among=np.arange(20)).tolist()
+    assert len(early) == 4 and early.max() < 20
+    assert top_trajectories(np.arange(10.0), 0.4, rng=draw(), among=np.arange(5)).tolist() == [3, 4]
+    assert top_trajectories(np.zeros(3), 0.4, rng=draw(), among=np.arange(0)).tolist() == []
+    with pytest.raises(ValueError, match="fraction"):
+        top_trajectories(np.zeros(3), 1.5, rng=draw())
+    for ranked in (best_trajectories, partial(top_trajectories, rng=draw())):
+        with pytest.raises(ValueError, match="finite to be ranked, got nan for trajectory 1"):
+            ranked(np.array([0.0, np.nan]), 0.5, positive_only=False)
 
 
 def test_filters_by_trajectory_advantage_and_perplexity(table: TurnTable) -> None:

@@ -14,6 +14,7 @@ from rollwright.replay.views import (
     keep_trajectories,
     latest_per_task,
     states_only,
+    top_trajectories,
     valid_turns,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "returns_to_go",
     "split_by_trajectory",
     "states_only",
+    "top_trajectories",
     "valid_turns",
 ]

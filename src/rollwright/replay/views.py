@@ -37,27 +37,62 @@ def states_only(table: TurnTable) -> Array:
 def best_trajectories(scores: Array, fraction: float, *, positive_only: bool, among: Array | None = None) -> Array:
     """Trajectories whose score reaches the (1 - fraction) quantile (linear interpolation), compared with >=.
 
-    Where fewer than `fraction` succeed at a 0/1 score the quantile is 0 and >= keeps every failure too:
-    `positive_only` is the answer to that.
+    DigiRL's own rule: all that tie with the quantile are kept. Where fewer than `fraction` succeed at a 0/1 score the
+    quantile is 0 and >= keeps every failure too: `positive_only` is the answer to that.
 
     Args:
         scores: [S] float, one per trajectory.
         among: [n] the trajectories to choose from; None = all.
 
     Raises:
-        ValueError: fraction outside (0, 1].
+        ValueError: fraction outside (0, 1], or a score that is not finite.
 
-    Sources: DigiRL's filter, arXiv:2406.11896; filtered BC of LMRL-Gym, arXiv:2311.18232.
+    Sources: DigiRL's filter, arXiv:2406.11896.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"the fraction to keep lies in (0, 1], got {fraction}")
-    chosen = np.arange(len(scores)) if among is None else among
+    chosen = _choice(scores, fraction, among)
     if not len(chosen):
         return chosen
     kept = scores[chosen] >= np.quantile(scores[chosen], 1 - fraction)
     if positive_only:
         kept &= scores[chosen] > 0
     return chosen[kept]
+
+
+def top_trajectories(
+    scores: Array, fraction: float, *, rng: np.random.Generator, positive_only: bool = False, among: Array | None = None
+) -> Array:
+    """The int(n * fraction) best trajectories of n, one at least, in order; a seeded draw decides between equal scores.
+
+    A trajectory's lot depends on its number alone, so the same `rng` state draws the same ones after others joined.
+
+    Args:
+        scores: [S] float, one per trajectory.
+        rng: the only source of randomness; S numbers are drawn.
+        positive_only: of these, only the ones with a score above 0.
+        among: [n] the trajectories to choose from; None = all.
+
+    Raises:
+        ValueError: fraction outside (0, 1], or a score that is not finite.
+
+    Sources: filtered BC of LMRL-Gym, arXiv:2311.18232.
+    """
+    chosen = _choice(scores, fraction, among)
+    lots = rng.random(len(scores))[chosen]
+    best_first = chosen[np.lexsort((lots, -scores[chosen]))]
+    count = max(1, int(len(chosen) * fraction + 1e-9))  # 100 * 0.29 is 28.999999999999996
+    kept = np.sort(best_first[:count])
+    return kept[scores[kept] > 0] if positive_only else kept
+
+
+def _choice(scores: Array, fraction: float, among: Array | None) -> Array:
+    """The trajectories to choose from, once what is asked for makes sense."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"the fraction to keep lies in (0, 1], got {fraction}")
+    chosen = np.arange(len(scores)) if among is None else among
+    odd = chosen[~np.isfinite(scores[chosen])]
+    if len(odd):
+        raise ValueError(f"scores must be finite to be ranked, got {scores[odd[0]]} for trajectory {odd[0]}")
+    return chosen
 
 
 def keep_trajectories(table: TurnTable, trajectories: Array, *, among: Array) -> Array:
