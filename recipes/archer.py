@@ -23,7 +23,6 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
@@ -34,10 +33,11 @@ from torch import Tensor  # noqa: E402
 
 from rollwright import data_checks, offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights  # noqa: E402
-from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
+from rollwright.config import Config, Readers, Unread  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.phases import Phases  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
 from rollwright.settings import OWN_UPDATES, LoopConfig, OnlineReplaySettings, TokenCriticFit, TurnCriticFit  # noqa: E402
 from rollwright.token_baseline import baseline_critic, residual_ratio, with_token_baseline  # noqa: E402
@@ -130,7 +130,7 @@ class ArcherConfig(LoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(ArcherConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    config = recipe_config(ArcherConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     token_critic = baseline_critic(config.baseline) if algorithm.baseline == "token" else None
@@ -279,4 +279,4 @@ def actor_weights(algorithm: AlgorithmSettings, advantages: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -18,7 +18,6 @@ from rollwright.generation.launch_env import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import logging  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from dataclasses import replace  # noqa: E402
@@ -37,11 +36,12 @@ from rollwright.assembly import (  # noqa: E402
     policy_folder,
 )
 from rollwright.codec import ChatCodec  # noqa: E402
-from rollwright.config import Config, Readers, dump, load_config  # noqa: E402
+from rollwright.config import Config, Readers, dump  # noqa: E402
 from rollwright.env import World, episode_seed  # noqa: E402
 from rollwright.errors import FaultBudgetExceeded  # noqa: E402
 from rollwright.generation.base import Engine  # noqa: E402
 from rollwright.progress import Progress  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.reward import Reward  # noqa: E402
 from rollwright.rollout import (  # noqa: E402
     Actor,
@@ -96,7 +96,7 @@ class CollectConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(CollectConfig, sys.argv[1:] if argv is None else argv)
+    config = recipe_config(CollectConfig, argv)
     RunFolder.refuse_other_settings(
         config.run.folder,
         config=config,
@@ -250,4 +250,4 @@ def warn_of_undecided(store: TrajectoryStore, reward: Reward) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -21,9 +21,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from rollwright.config import Config, dump, load_config
-from rollwright.errors import ConfigError, RollwrightError
+from rollwright.config import Config, dump
+from rollwright.errors import ConfigError, UserError
 from rollwright.evaluation import Evaluation, compare, format_comparison, format_side_by_side, load_evaluation
+from rollwright.recipe_entry import recipe_config, run_recipe
 from rollwright.tracking import RunFolder
 
 
@@ -42,7 +43,7 @@ class DemoConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(DemoConfig, sys.argv[1:] if argv is None else argv)
+    config = recipe_config(DemoConfig, argv)
     RunFolder.refuse_other_settings(
         config.folder,
         config=config,
@@ -91,7 +92,7 @@ def stage(config: DemoConfig, title: str, recipe: str, words: list[str], *, done
     """Run one recipe through `accelerate launch`, unless its result is there already.
 
     Raises:
-        RollwrightError: the recipe failed.
+        UserError: the recipe failed, and has said why.
     """
     print(f"\n=== {title}", flush=True)
     if done.exists():
@@ -103,7 +104,7 @@ def stage(config: DemoConfig, title: str, recipe: str, words: list[str], *, done
     command = [*accelerate, str(here / script), str(here / settings), *words]
     before = time.monotonic()
     if code := subprocess.run(command, check=False, env=own_environment()).returncode:
-        raise RollwrightError(f"the stage `{title}` ended with exit code {code}; the command was: {' '.join(command)}")
+        raise UserError(f"the stage `{title}` ended with exit code {code}; the command was: {' '.join(command)}")
     print(f"    took {time.monotonic() - before:.0f} s", flush=True)
 
 
@@ -140,4 +141,4 @@ def summary(before: Path, grpo: Path, *, minutes: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -21,7 +21,6 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -29,11 +28,12 @@ from pydantic import Field, model_validator  # noqa: E402
 
 from rollwright import data_checks, offpolicy  # noqa: E402
 from rollwright.advantages import awr_weights, digirl, digirl_released  # noqa: E402
-from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
+from rollwright.config import Config, Readers, Unread  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.errors import ConfigError  # noqa: E402
 from rollwright.phases import Phases  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402
 from rollwright.settings import OWN_UPDATES, LoopConfig, OnlineReplaySettings, TurnCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
@@ -91,7 +91,7 @@ class DigirlConfig(LoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(DigirlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    config = recipe_config(DigirlConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
@@ -223,4 +223,4 @@ class DigirlLearner:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

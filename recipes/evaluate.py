@@ -14,7 +14,6 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
@@ -26,9 +25,10 @@ from rollwright.assembly import (  # noqa: E402
     open_world,
     policy_folder,
 )
-from rollwright.config import Config, dump, load_config  # noqa: E402
+from rollwright.config import Config, dump  # noqa: E402
 from rollwright.evaluation import format_table  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
 from rollwright.settings import (  # noqa: E402
     EngineSettings,
@@ -54,7 +54,7 @@ class EvaluateConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(EvaluateConfig, sys.argv[1:] if argv is None else argv)
+    config = recipe_config(EvaluateConfig, argv)
     if not go_on_alone("evaluation"):
         return
     folder = RunFolder.create(config.folder, config_yaml=dump(config))
@@ -80,4 +80,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -18,16 +18,16 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
 from pydantic import Field, model_validator  # noqa: E402
 
 from rollwright import data_checks, offpolicy  # noqa: E402
-from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
+from rollwright.config import Config, Readers, Unread  # noqa: E402
 from rollwright.errors import DataError  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.replay import TurnTable, keep_trajectories, top_trajectories, valid_turns  # noqa: E402
 from rollwright.settings import OWN_UPDATES, LoopConfig, ReplaySettings  # noqa: E402
 from rollwright.training import Training  # noqa: E402
@@ -66,7 +66,7 @@ class FilteredBcConfig(LoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(FilteredBcConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    config = recipe_config(FilteredBcConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
@@ -133,4 +133,4 @@ def require_a_choice(table: TurnTable, algorithm: AlgorithmSettings) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

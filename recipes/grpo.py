@@ -22,12 +22,11 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
-from rollwright.config import Readers, load_config  # noqa: E402
+from rollwright.config import Readers  # noqa: E402
 from rollwright.credit import (  # noqa: E402
     NEEDS_SIBLINGS,
     GroupEstimator,
@@ -38,6 +37,7 @@ from rollwright.credit import (  # noqa: E402
 )
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rollout.metrics import is_informative  # noqa: E402
 from rollwright.settings import PolicyLoopConfig, PolicyLossSettings  # noqa: E402
 from rollwright.training import Training  # noqa: E402
@@ -72,7 +72,7 @@ class GrpoConfig(PolicyLoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(GrpoConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    config = recipe_config(GrpoConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     objective = PolicyObjective(**algorithm.objective())
     members = 2 if algorithm.advantage in NEEDS_SIBLINGS else 1
@@ -103,4 +103,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -19,7 +19,6 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from typing import ClassVar  # noqa: E402
@@ -32,12 +31,13 @@ from torch import Tensor  # noqa: E402
 from rollwright import data_checks, offpolicy  # noqa: E402
 from rollwright.advantages import gae, whiten  # noqa: E402
 from rollwright.batching import Segment  # noqa: E402
-from rollwright.config import Readers, load_config  # noqa: E402
+from rollwright.config import Readers  # noqa: E402
 from rollwright.credit import FlatBatch, flatten, to_segments  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.errors import ConfigError  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
 from rollwright.settings import PolicyLoopConfig, PolicyLossSettings, ReplaySettings, TurnCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
@@ -78,7 +78,7 @@ class HnpgConfig(PolicyLoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(HnpgConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    config = recipe_config(HnpgConfig, argv, plan=plan_text)
     if bool(config.replay.stores) != bool(config.algorithm.offline_weight or config.algorithm.logged_states):
         raise ConfigError(
             "logged turns come from replay.stores and count by algorithm.offline_weight and algorithm.logged_states: "
@@ -212,4 +212,4 @@ def whitened(segments: Sequence[Segment]) -> list[Segment]:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -19,13 +19,12 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 
 import numpy as np  # noqa: E402
 from pydantic import Field  # noqa: E402
 
-from rollwright.config import load_config  # noqa: E402
 from rollwright.critic_assembly import open_vocabulary_critic  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.token_q import (  # noqa: E402
     StoredChains,
     TokenQConfig,
@@ -56,7 +55,7 @@ class IlqlConfig(TokenQConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(IlqlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    config = recipe_config(IlqlConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     with Training.start(config) as run:
         chains = StoredChains.open(
@@ -84,4 +83,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -20,7 +20,6 @@ from rollwright.generation.launch_env import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import json  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from dataclasses import asdict  # noqa: E402
 
@@ -28,7 +27,7 @@ from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import open_engine  # noqa: E402
 from rollwright.codec import ChatCodec  # noqa: E402
-from rollwright.config import Config, dump, load_config  # noqa: E402
+from rollwright.config import Config, dump  # noqa: E402
 from rollwright.demonstrations import imitable  # noqa: E402
 from rollwright.errors import ConfigError, DataError  # noqa: E402
 from rollwright.generation.base import Engine  # noqa: E402
@@ -47,6 +46,7 @@ from rollwright.inverse_dynamics import (  # noqa: E402
 )
 from rollwright.offline_assembly import open_context  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rerender import NewContext, require_same_prompts  # noqa: E402
 from rollwright.settings import EngineSettings, ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
 from rollwright.sft import SftSettings, fit  # noqa: E402
@@ -102,7 +102,7 @@ class InverseConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(InverseConfig, sys.argv[1:] if argv is None else argv)
+    config = recipe_config(InverseConfig, argv)
     if not go_on_alone("inverse dynamics"):
         return
     known, hidden, logs = read(config)
@@ -208,4 +208,4 @@ def tell(folder: RunFolder, reports: dict[str, LabelReport], kept: Sequence[Traj
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -19,12 +19,11 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from rollwright.config import load_config  # noqa: E402
 from rollwright.critic_assembly import open_vocabulary_critic  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.token_q import StoredChains, TokenQConfig, decode_with, plan_text, token_q_loss  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
@@ -34,7 +33,7 @@ class McConfig(TokenQConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(McConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    config = recipe_config(McConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     with Training.start(config) as run:
         chains = StoredChains.open(config.replay.stores, run.codec, run.learner.policy)
@@ -55,4 +54,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -17,7 +17,6 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -25,7 +24,7 @@ from typing import Any  # noqa: E402
 from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import open_codec  # noqa: E402
-from rollwright.config import Config, dump, load_config  # noqa: E402
+from rollwright.config import Config, dump  # noqa: E402
 from rollwright.demonstrations import IGNORED  # noqa: E402
 from rollwright.errors import DataError  # noqa: E402
 from rollwright.evaluation.calibration import calibrate, format_calibration, save_calibration  # noqa: E402
@@ -49,6 +48,7 @@ from rollwright.outcome_model import (  # noqa: E402
 from rollwright.outcome_settings import JudgedData, JudgeFit, JudgeModel  # noqa: E402
 from rollwright.outcome_text import OutcomePrompt  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.settings import ReplaySettings  # noqa: E402
 from rollwright.sft import fit  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
@@ -72,7 +72,7 @@ class OutcomeConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(OutcomeConfig, sys.argv[1:] if argv is None else argv)
+    config = recipe_config(OutcomeConfig, argv)
     if not go_on_alone("training an outcome model"):
         return
     prompt = OutcomePrompt(max_actions=config.data.max_actions)
@@ -146,4 +146,4 @@ def judge_held_out(model_folder: Path, held_out: Sequence[Case], *, num_train: i
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -19,18 +19,18 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 from typing import ClassVar  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
 from rollwright.advantages import whiten  # noqa: E402
-from rollwright.config import Readers, load_config  # noqa: E402
+from rollwright.config import Readers  # noqa: E402
 from rollwright.credit import ValueEstimator, flat_tokens, flatten, to_segments, value_advantages  # noqa: E402
 from rollwright.critic import CriticSettings  # noqa: E402
 from rollwright.losses import kl_shaped_rewards  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.settings import PolicyLoopConfig, PolicyLossSettings, TokenCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
@@ -67,7 +67,7 @@ class PpoConfig(PolicyLoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(PpoConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    config = recipe_config(PpoConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     objective = PolicyObjective(**algorithm.objective())
     critic = CriticSettings(**config.critic.model_dump())
@@ -110,4 +110,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

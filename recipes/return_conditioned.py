@@ -19,7 +19,6 @@ from rollwright.generation.launch_env import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import json  # noqa: E402
-import sys  # noqa: E402
 from dataclasses import asdict  # noqa: E402
 from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -35,13 +34,14 @@ from rollwright.assembly import (  # noqa: E402
     open_world,
 )
 from rollwright.conditioning import ReturnLevels, ReturnTargets, conditioned  # noqa: E402
-from rollwright.config import Config, dump, load_config  # noqa: E402
+from rollwright.config import Config, dump  # noqa: E402
 from rollwright.demonstrations import imitable, sft_rows  # noqa: E402
 from rollwright.errors import DataError  # noqa: E402
 from rollwright.evaluation import Evaluation, format_table  # noqa: E402
 from rollwright.generation.base import Engine  # noqa: E402
 from rollwright.offline_assembly import open_context  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
 from rollwright.settings import (  # noqa: E402
     EngineSettings,
@@ -90,7 +90,7 @@ class ReturnConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(ReturnConfig, sys.argv[1:] if argv is None else argv)
+    config = recipe_config(ReturnConfig, argv)
     if not go_on_alone("return-conditioned imitation"):
         return
     trajectories = read(config)
@@ -163,4 +163,4 @@ def play(
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

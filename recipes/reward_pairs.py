@@ -19,7 +19,6 @@ from rollwright.generation.launch_env import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import json  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from dataclasses import asdict, replace  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -27,7 +26,7 @@ from pathlib import Path  # noqa: E402
 from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import open_codec  # noqa: E402
-from rollwright.config import Config, dump, load_config  # noqa: E402
+from rollwright.config import Config, dump  # noqa: E402
 from rollwright.errors import DataError  # noqa: E402
 from rollwright.outcome_data import (  # noqa: E402
     Case,
@@ -49,6 +48,7 @@ from rollwright.outcome_settings import JudgedData, JudgeFit, JudgeModel  # noqa
 from rollwright.outcome_text import OutcomePrompt  # noqa: E402
 from rollwright.pair_fit import fit_pairs, pairs_of  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.settings import ReplaySettings  # noqa: E402
 from rollwright.statistics import wilson_interval  # noqa: E402
 from rollwright.statistics.calibration import area_under_curve, best_threshold, confusion  # noqa: E402
@@ -85,7 +85,7 @@ class PairConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(PairConfig, sys.argv[1:] if argv is None else argv)
+    config = recipe_config(PairConfig, argv)
     if not go_on_alone("training a pair model"):
         return
     prompt, seed = OutcomePrompt(max_actions=config.data.max_actions), config.run.seed
@@ -184,4 +184,4 @@ def report(model: OutcomeModel, held_out: Sequence[Case], *, num_pairs: int, con
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -14,17 +14,17 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import open_codec, open_collector, open_world, policy_folder  # noqa: E402
-from rollwright.config import Config, dump, load_config  # noqa: E402
+from rollwright.config import Config, dump  # noqa: E402
 from rollwright.demonstrations import demonstrate, imitable, sft_rows  # noqa: E402
 from rollwright.env import World  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rollout import FaultLog, TeacherActor  # noqa: E402
 from rollwright.settings import ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
 from rollwright.sft import SftSettings, fit  # noqa: E402
@@ -60,7 +60,7 @@ class SftConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(SftConfig, sys.argv[1:] if argv is None else argv)
+    config = recipe_config(SftConfig, argv)
     if not go_on_alone("supervised fine-tuning"):
         return
     folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
@@ -99,4 +99,4 @@ def read(stores: Sequence[str]) -> list[Trajectory]:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -24,7 +24,6 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import sys  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -32,11 +31,12 @@ from pydantic import Field, model_validator  # noqa: E402
 
 from rollwright import data_checks, offpolicy, replay  # noqa: E402
 from rollwright.advantages import webrl, webrl_released  # noqa: E402
-from rollwright.config import Config, Readers, Unread, load_config  # noqa: E402
+from rollwright.config import Config, Readers, Unread  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.fixed_policy import FixedPolicy  # noqa: E402
 from rollwright.phase_replay import PhaseReplay, PhaseReplaySettings  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
+from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.settings import OWN_UPDATES, LoopConfig, TurnCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
 
@@ -91,7 +91,7 @@ class WebrlConfig(LoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = load_config(WebrlConfig, sys.argv[1:] if argv is None else argv, plan=plan_text)
+    config = recipe_config(WebrlConfig, argv, plan=plan_text)
     with Training.start(config) as run:
         learner = WebrlLearner(run, config)
         for step in run.steps():
@@ -195,4 +195,4 @@ class WebrlLearner:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

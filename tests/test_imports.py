@@ -26,7 +26,18 @@ LAYERS = (
     | {"answer_cache", "chat_api"},
     {"segments", "advantages", "losses", "values", "statistics", "mixtures"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
-    | {"tree_attention", "codec", "contexts", "precision", "ranks", "replay", "store", "store_files", "store_rows"},
+    | {
+        "tree_attention",
+        "codec",
+        "contexts",
+        "precision",
+        "ranks",
+        "replay",
+        "store",
+        "store_checks",
+        "store_files",
+        "store_rows",
+    },
     {
         "rollout",
         "learner",
@@ -83,7 +94,7 @@ LAYERS = (
         "resumption",
         "step_clock",
     },
-    {"training", "sft", "pair_fit"},
+    {"training", "sft", "pair_fit", "preflight", "recipe_entry"},
     {"cli"},
 )
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}

@@ -3,45 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 FaultKind = Literal["environment", "engine", "reward", "data", "ours"]
 """Whose fault it was; every line of `faults.jsonl` carries one."""
 
 
 class RollwrightError(Exception):
-    """Base of all errors that a user may want to catch."""
+    """Base of all errors that a user may want to catch.
+
+    `exit_code` is how a recipe ends: 2 where the message alone says what to change, 1 where something broke under way.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
-class ConfigError(RollwrightError):
+class UserError(RollwrightError):
+    """Settings, files or packages must change before anything can be done: the message is all that there is to say."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
     """A setting is unknown, of the wrong type, or without effect for the chosen method."""
+
+
+class ModelNotFound(ConfigError, FileNotFoundError):
+    """The named model is no folder, no hub name that can be had, or a folder without a model in it."""
 
 
 class UnknownComponent(ConfigError):
     """No environment, reward, engine or curriculum of that name exists."""
 
 
-class MissingDependency(RollwrightError):
+class MissingDependency(UserError):
     """An optional package or program is needed and not installed; the message names what installs it."""
 
 
-class EnvironmentUnavailable(RollwrightError):
+class EnvironmentUnavailable(UserError):
     """This machine cannot run the environment (no user namespaces, say); the message names what would allow it."""
 
 
-class RunFolderError(RollwrightError):
+class RunFolderError(UserError):
     """The run folder cannot be created, written or resumed from."""
 
 
-class DataError(RollwrightError):
+class DataError(UserError):
     """Stored trajectories or demonstrations cannot be used: wrong schema, wrong tokenizer, missing fields."""
 
 
-class TemplateError(RollwrightError):
+class TemplateError(UserError):
     """The model folder has no tokenizer or chat template, or its template rewrites earlier turns."""
 
 
-class ContextOverflow(RollwrightError):
+class ContextOverflow(UserError):
     """The prompt alone leaves no room for an action within the model's context."""
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from rollwright.errors import MissingDependency, TemplateError
+from rollwright.errors import MissingDependency, ModelNotFound, TemplateError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ def load_policy(
         attention: the attention implementation transformers is asked for; ours is "sdpa" that knows prefix trees.
 
     Raises:
-        FileNotFoundError: no such folder and no such hub name.
+        ModelNotFound: no such folder and no such hub name.
         TemplateError: the folder has no tokenizer or no chat template.
         MissingDependency: the embedded model's packages are not installed.
     """
@@ -105,7 +105,7 @@ def resolve_model(name_or_path: str | Path) -> Path:
     """The folder of a model, in Hugging Face format, which vLLM and transformers can both open.
 
     Raises:
-        FileNotFoundError: it is neither a folder nor a hub name that can be had.
+        ModelNotFound: it is neither a folder nor a hub name that can be had.
     """
     path = Path(name_or_path).expanduser()
     if path.is_dir():
@@ -113,7 +113,7 @@ def resolve_model(name_or_path: str | Path) -> Path:
     if str(name_or_path) == SMOLLM2:
         return embedded_smollm2()
     if path.is_absolute() or str(name_or_path).count("/") != 1 or str(name_or_path).startswith("."):
-        raise FileNotFoundError(
+        raise ModelNotFound(
             f"no model folder {str(name_or_path)!r}; expected a folder with config.json, a hub name such as "
             f"'organisation/model', or {SMOLLM2!r}"
         )
@@ -178,7 +178,7 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=HF_HUB_OFFLINE))
     except Exception as error:  # network, permission, spelling: the hub's client has a class for each
         where = "the local cache (HF_HUB_OFFLINE=1)" if HF_HUB_OFFLINE else "the hub"
-        raise FileNotFoundError(f"{name!r} is no folder here and not to be had from {where}: {error}") from error
+        raise ModelNotFound(f"{name!r} is no folder here and not to be had from {where}: {error}") from error
 
 
 def _gguf_folder() -> Path:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from rollwright.codec import ChatCodec
-from rollwright.errors import ConfigError, DataError
+from rollwright.errors import ConfigError, DataError, ModelNotFound
 from rollwright.models import Dtype, load_model, load_tokenizer
 from rollwright.outcome_text import Evidence, OutcomePrompt, evidence_of
 from rollwright.scoring import body_of, causal_lm, check_head, last_hidden_at
@@ -156,12 +156,12 @@ class OutcomeModel:
             token_budget: tokens of one forward pass, padding included.
 
         Raises:
-            FileNotFoundError: no such folder.
+            ModelNotFound: no such folder.
             DataError: no outcome model, another tokenizer than it was trained with, or weights that are no numbers.
         """
         path = Path(folder).expanduser()
         if not path.is_dir():
-            raise FileNotFoundError(f"no outcome model folder {str(folder)!r}: train one with recipes/outcome.py")
+            raise ModelNotFound(f"no outcome model folder {str(folder)!r}: train one with recipes/outcome.py")
         card = OutcomeCard.load(path)
         codec = ChatCodec(load_tokenizer(path))
         _require_tokenizer(path, codec, card)

@@ -16,9 +16,11 @@ __all__ = [
     "Unread",
     "all_keys",
     "build",
+    "credentials",
     "dump",
     "help_text",
     "keys_without_effect",
     "load_config",
+    "redact",
     "same_settings",
 ]

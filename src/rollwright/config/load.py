@@ -27,6 +27,7 @@ def load_config(
     *,
     default: Path | None = None,
     plan: Callable[[ConfigT], str] | None = None,
+    check: Callable[[ConfigT], None] | None = None,
 ) -> ConfigT:
     """The configuration that a command line asks for. Later words win over earlier ones.
 
@@ -34,6 +35,7 @@ def load_config(
         argv: YAML files, `key.sub=value`, `~key` (forget what an earlier file set), `--help`, `--plan`.
         default: YAML file to start from where `argv` names none.
         plan: what `--plan` prints above the resolved configuration, such as the batch arithmetic.
+        check: called with the finished configuration, before `--plan` prints; raises where it cannot work.
 
     Raises:
         ConfigError: with every problem found, each with its dotted key, the value, and what would be right.
@@ -47,6 +49,8 @@ def load_config(
         words.insert(0, str(default))
     layers = read_words(cls, words)
     config = _validate(cls, layers.resolved(), layers.set_by)
+    if check is not None:
+        check(config)
     if "--plan" in argv:
         _print_once("\n".join(filter(None, (plan(config) if plan else "", dump(config)))))
         raise SystemExit(0)

@@ -1,0 +1,35 @@
+"""Passwords in URLs: found, hidden in every text that is shown, and refused as settings, which are written down.
+
+A run's settings reach config.yaml, error texts, logs and trackers. A password among them would reach all of these.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_USER = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*://)(?P<secret>[^\s/?#@]*(?:@[^\s/?#@]*)*)@")
+_QUERY = re.compile(
+    r"(?P<name>[?&;](?:[A-Za-z0-9_.-]*[_.-])?(?:key|apikey|token|secret|password|passwd|pwd|auth|sig|signature)=)"
+    r"(?P<secret>[^\s&;#'\"]+)",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """The text with the user and password of every URL, and the keys and tokens of its query, replaced by `***`."""
+    return _QUERY.sub(r"\g<name>***", _USER.sub(r"\g<scheme>***@", text))
+
+
+def credentials(value: Any, path: str = "") -> Iterator[str]:
+    """The dotted paths of all texts in a nested value that hold a URL with credentials."""
+    if isinstance(value, str):
+        if redact(value) != value:
+            yield path
+    elif isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from credentials(entry, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, Sequence):
+        for place, entry in enumerate(value):
+            yield from credentials(entry, f"{path}.{place}")

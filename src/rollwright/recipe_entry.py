@@ -1,0 +1,78 @@
+"""How every recipe begins and ends: settings are checked before anything is done, an error is one paragraph."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from rollwright.config import Config, load_config, redact
+from rollwright.errors import RollwrightError
+from rollwright.preflight import preflight
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+DEBUG = "ROLLWRIGHT_DEBUG"
+
+
+def recipe_config(
+    cls: type[ConfigT], argv: Sequence[str] | None = None, *, plan: Callable[[ConfigT], str] | None = None
+) -> ConfigT:
+    """The settings that a recipe was started with, held against this machine; nothing is written and no weight loaded.
+
+    Args:
+        argv: the words of the command line; None is this process's own.
+        plan: what `--plan` prints above them.
+
+    Raises:
+        UserError: a setting is wrong, or what it names is not here.
+        SystemExit: code 0, after `--help` or `--plan` has printed.
+    """
+    return load_config(cls, sys.argv[1:] if argv is None else argv, plan=plan, check=preflight)
+
+
+def run_recipe(main: Callable[[], None]) -> None:
+    """Run a recipe's `main` on this process's command line; an error that we raise on purpose ends it in a paragraph.
+
+    `-v`, `--verbose` or ROLLWRIGHT_DEBUG=1 show the traceback instead.
+
+    Raises:
+        SystemExit: code 2 where the user has to change something, 1 where something broke under way.
+    """
+    if _asked_for_more():
+        main()
+        return
+    try:
+        main()
+    except RollwrightError as error:
+        sys.last_value = error  # as Python itself does at an error: ranks then end without waiting for one another
+        if error.exit_code == 1:
+            traceback.print_exc()
+        if _speaks():
+            _say(error)
+        raise SystemExit(error.exit_code) from None
+
+
+def _asked_for_more() -> bool:
+    wanted = {"-v", "--verbose"} & set(sys.argv[1:])
+    sys.argv[1:] = [word for word in sys.argv[1:] if word not in wanted]
+    if wanted:
+        os.environ[DEBUG] = "1"
+    return os.environ.get(DEBUG, "") not in ("", "0")
+
+
+def _speaks() -> bool:
+    """Before the ranks of a run join, all of one machine find the same mistake; after it, each has its own."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return True
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and bool(distributed.is_initialized())
+
+
+def _say(error: RollwrightError) -> None:
+    rank = os.environ.get("RANK", "0")
+    who = "rollwright" if rank == "0" else f"rollwright, rank {rank}"
+    lines = (line.rstrip() for line in redact(str(error)).splitlines())
+    sys.stderr.write(f"{who}: " + "\n".join(line for line in lines if line) + "\n")
+    sys.stderr.flush()
