@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
+from rollwright.env import Environment, Execution, FingerprintKind, Observation, SnapshotKind, StepResult
 from rollwright.envs.text.car_rules import (
     BRANDS,
     FEATURES,
@@ -71,6 +71,7 @@ class CarDealerWorld:
 
     name = "text.car_dealer"
     snapshots: SnapshotKind = "exact"
+    fingerprint_kind: FingerprintKind = "history"
     state_type = Dealing
     max_turns = MAX_TURNS
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
+from rollwright.env import Environment, Execution, FingerprintKind, Observation, SnapshotKind, StepResult
 from rollwright.envs.text.game import AsyncGameEnvironment, GameEnvironment, check_seed, draw, plain
 from rollwright.envs.text.knowledge import Answer, Catalogue, answer, best_question
 from rollwright.envs.text.partner import Partner, ask, execution_with
@@ -47,6 +47,7 @@ class GuessingWorld:
     """A guessing game and its world. Built by `twenty_questions.build` and `guess_city.build`."""
 
     snapshots: SnapshotKind = "exact"
+    fingerprint_kind: FingerprintKind = "history"
     state_type = Guessing
     max_turns = MAX_TURNS
 

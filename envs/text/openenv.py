@@ -1,48 +1,68 @@
-"""An OpenEnv server as one of our worlds, over its websocket protocol: one connection is one episode's session.
+"""An OpenEnv server as one of our worlds, over its websocket protocol (`openenv_sessions`): one session an episode.
 
-The protocol of openenv-core 0.3: JSON messages `{"type": "reset"|"step"|"close", "data": {...}}`, answered by
-`{"type": "observation", "data": {"observation": {...}, "reward": ..., "done": ...}}` or by an error. The action's text
-goes into one field of the action (`action_field`), the observation's text is read from one field (`text_field`), or is
-the whole observation as JSON. OpenEnv knows one `done`: it is taken for termination. It has no snapshots.
+The action's text goes into one field of the action (`action_field`), the observation's text is read from one field
+(`text_field`), or is the whole observation as JSON. An action that the server declines is the policy's slip. OpenEnv
+knows one `done`: it is taken for termination. It has no snapshots.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
-from rollwright.env import Execution, Observation, SnapshotKind, StepResult, split_of_seed, state_key
+from rollwright.env import (
+    Execution,
+    FingerprintKind,
+    Observation,
+    SnapshotKind,
+    StepResult,
+    split_of_seed,
+    state_key,
+)
+from rollwright.envs.text.foreign import Declined, sendable, whole
+from rollwright.envs.text.openenv_sessions import Session, Sessions, answer_to_action
 from rollwright.errors import ConfigError, EnvironmentFault, MissingDependency
 from rollwright.types import Split, Task
 
 
 class OpenEnvEnvironment:
-    """One session with the server. The connection is opened by the first `reset`, and again after a fault."""
+    """Has a session with the server from `reset` to the end of the episode; then another environment may have it."""
 
     def __init__(self, world: OpenEnvWorld) -> None:
         self._world = world
-        self._connection: Any = None
-        self._session = ExitStack()
+        self._session: Session | None = None
         self._history: list[str] = []
-        self._over = True
+        self._over, self._closed = True, False
 
     def reset(self, task: Task, seed: int) -> Observation:
+        """Begin an episode; waits for a session where the server has none left.
+
+        Raises:
+            EnvironmentFault: see `Sessions.begin`.
+        """
         if split_of_seed(seed) != task.split:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
-        text, _, _ = self._ask("reset", {"seed": seed, **self._world.reset_options})
+        self._drop()
+        text, _, _ = self._guarded(self._begin, {"seed": seed, **self._world.reset_options})
         self._history, self._over = [str(seed), text], False
         return Observation(text=text, goal=self._world.goal)
 
     def step(self, action: str) -> StepResult:
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
-        text, reward, done = self._ask("step", {self._world.action_field: action})
+        try:
+            text, reward, done = self._guarded(self._act, action)
+        except Declined as slip:
+            text, reward, done = str(slip), 0.0, False
         self._history += [action, text]
         cut = len(self._history) // 2 - 1 >= self._world.max_turns and not done
         self._over = done or cut
         success = self._world.judge(reward, done) if self._over else None
+        if self._over and self._session is not None:
+            self._session, spare = None, self._session
+            self._world.sessions.give_back(spare)
         return StepResult(observation=text, reward=reward, terminated=done, truncated=cut, success=success)
 
     def fingerprint(self) -> str:
@@ -50,33 +70,42 @@ class OpenEnvEnvironment:
         return state_key(*self._history, str(self._over))
 
     def close(self) -> None:
-        """End the session. Idempotent; a server that is gone already is no error."""
-        self._connection = None
-        self._session.close()
+        """End the session. Idempotent."""
+        self._drop()
+        if not self._closed:
+            self._closed = True
+            self._world.left()
 
-    def _ask(self, kind: str, data: Mapping[str, Any]) -> tuple[str, float, bool]:
-        """Send one message; text, reward and done of the answer.
+    def _drop(self) -> None:
+        """End a session in the middle of its episode."""
+        session, self._session, self._over = self._session, None, True
+        if session is not None:
+            session.close()
 
-        Raises:
-            EnvironmentFault: no connection, no answer in time, an error, or an answer of another form.
-        """
+    def _begin(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        self._session, found = self._world.sessions.begin(data)
+        return found
+
+    def _act(self, action: str) -> dict[str, Any]:
+        assert self._session is not None  # `reset` has opened one, and the episode is not over
+        field = self._world.action_field
+        answer = self._session.ask("step", {field: sendable(action)})
+        return answer_to_action(answer, self._session.url, field)
+
+    def _guarded(self, ask: Any, said: Any) -> tuple[str, float, bool]:
+        """Text, reward and done of the answer. Whatever else comes of a foreign server ends the session."""
         try:
-            if self._connection is None:
-                self._connection = self._session.enter_context(self._world.connect())
-            self._connection.send(json.dumps({"type": kind, "data": dict(data)}))
-            answer = json.loads(self._connection.recv(timeout=self._world.deadline_s))
-            if answer["type"] != "observation":
-                raise EnvironmentFault(f"the OpenEnv server answered {kind} by {json.dumps(answer)[:300]}")
-            found = answer["data"]
-            return self._world.text_of(found["observation"]), float(found["reward"] or 0.0), bool(found["done"])
-        except MissingDependency:
+            found = ask(said)
+            return self._world.text_of(found["observation"]), found["reward"], found["done"]
+        except (Declined, MissingDependency):
             raise
-        except EnvironmentFault:
-            self.close()
-            raise
-        except Exception as error:  # whatever a foreign server or connection does ends this session
-            self.close()
-            raise EnvironmentFault(f"the OpenEnv server at {self._world.url} failed: {error!r}") from error
+        except Exception as error:
+            self._drop()
+            if isinstance(error, EnvironmentFault):
+                raise
+            raise EnvironmentFault(
+                f"the OpenEnv server at {self._world.sessions.url} failed: {error!r:.500}"
+            ) from error
 
 
 class OpenEnvWorld:
@@ -85,11 +114,12 @@ class OpenEnvWorld:
     name = "text.openenv"
     execution: Execution = "thread"
     snapshots: SnapshotKind = "none"
+    fingerprint_kind: FingerprintKind = "history"
 
     def __init__(
         self,
         *,
-        url: str,
+        sessions: Sessions,
         action_field: str,
         text_field: str,
         reset_options: Mapping[str, Any],
@@ -97,20 +127,11 @@ class OpenEnvWorld:
         instructions: str,
         goal: str,
         max_turns: int,
-        deadline_s: float,
     ) -> None:
-        self.url, self.action_field, self.reset_options = url, action_field, dict(reset_options)
-        self.instructions, self.goal = instructions, goal
-        self.max_turns, self.deadline_s = max_turns, deadline_s
+        self.sessions, self.action_field, self.reset_options = sessions, action_field, dict(reset_options)
+        self.instructions, self.goal, self.max_turns = instructions, goal, max_turns
         self._text_field, self._success_from = text_field, success_from
-
-    def connect(self) -> Any:
-        """A new session, a context manager that ends it."""
-        try:
-            from websockets.sync.client import connect
-        except ImportError as error:
-            raise MissingDependency("text.openenv needs websockets: pip install websockets") from error
-        return connect(self.url, open_timeout=self.deadline_s, close_timeout=2.0, max_size=1 << 24)
+        self._environments, self._lock = 0, threading.Lock()
 
     def text_of(self, observation: Mapping[str, Any]) -> str:
         """The text of an observation.
@@ -119,10 +140,13 @@ class OpenEnvWorld:
             EnvironmentFault: it has no such field.
         """
         if not self._text_field:
-            return json.dumps(observation, ensure_ascii=False, sort_keys=True)
+            return whole(json.dumps(observation, ensure_ascii=False, sort_keys=True))
         if self._text_field not in observation:
-            raise EnvironmentFault(f"an observation has no field {self._text_field!r}; it has {', '.join(observation)}")
-        return str(observation[self._text_field])
+            raise EnvironmentFault(
+                f"an observation has no field {self._text_field!r} (option `text_field`); it has "
+                f"{', '.join(observation) or 'none'}"
+            )
+        return whole(str(observation[self._text_field]))
 
     def judge(self, reward: float, done: bool) -> bool | None:
         return None if self._success_from is None else done and reward >= self._success_from
@@ -131,10 +155,21 @@ class OpenEnvWorld:
         return [Task(id=f"{split}/openenv", split=split)]
 
     def make(self) -> OpenEnvEnvironment:
+        with self._lock:
+            self._environments += 1
         return OpenEnvEnvironment(self)
 
+    def left(self) -> None:
+        """An environment is closed; with the last one the sessions that nobody uses end."""
+        with self._lock:
+            self._environments -= 1
+            last = self._environments == 0
+        if last:
+            self.sessions.close()
+
     def close(self) -> None:
-        """Each environment ends its own session."""
+        """End the sessions that nobody uses."""
+        self.sessions.close()
 
 
 def build(
@@ -148,6 +183,7 @@ def build(
     goal: str = "",
     max_turns: int = 50,
     deadline_s: float = 30.0,
+    session_wait_s: float = 20.0,
 ) -> OpenEnvWorld:
     """A world that an OpenEnv server plays.
 
@@ -161,16 +197,21 @@ def build(
         goal: what is to be done.
         max_turns: actions before the episode is cut.
         deadline_s: seconds for a connection or an answer; beyond it is a fault.
+        session_wait_s: seconds that an episode waits where the server has no session left; beyond it is a fault. Keep
+            it below `rollout.env_call_s`.
 
     Raises:
         ConfigError: the URL is no websocket, or a number makes no sense.
     """
     if not url.startswith(("ws://", "wss://")):
         raise ConfigError(f"text.openenv needs a websocket URL such as ws://localhost:8000/ws, got {url!r}")
-    if not action_field or max_turns < 1 or deadline_s <= 0:
-        raise ConfigError("text.openenv needs an action_field, max_turns of 1 or more and a deadline above 0")
+    if not action_field or max_turns < 1 or deadline_s <= 0 or session_wait_s < 0:
+        raise ConfigError(
+            "text.openenv needs an action_field, max_turns of 1 or more, deadline_s above 0 and session_wait_s of 0 or "
+            f"more, got {action_field!r}, {max_turns}, {deadline_s}, {session_wait_s}"
+        )
     return OpenEnvWorld(
-        url=url,
+        sessions=Sessions(url, answer_s=deadline_s, session_s=session_wait_s),
         action_field=action_field,
         text_field=text_field,
         reset_options=reset_options or {},
@@ -178,5 +219,4 @@ def build(
         instructions=instructions,
         goal=goal,
         max_turns=max_turns,
-        deadline_s=deadline_s,
     )

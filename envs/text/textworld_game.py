@@ -4,22 +4,35 @@ That extra pulls a package under the GPL-2.0, so nothing else depends on it. A t
 things and quest, and the splits are three ranges of seeds. Games are generated when first played (one to three seconds
 each) and kept in `folder`. The score's gain is the reward, divided by the game's highest score: 1.0 in all. The teacher
 plays the commands that TextWorld says win. Snapshots are by replay, every observation compared.
+
+Commands to the interpreter in place of the game are slips: `save`, `restore` and `script` write and read files of this
+machine, which every episode shares; `restart`, `undo` and the tracing commands make the score another one.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, state_key
+from rollwright.env import Environment, Execution, FingerprintKind, Observation, SnapshotKind, StepResult, state_key
 from rollwright.errors import ConfigError, EnvironmentFault, MissingDependency
 from rollwright.types import Split, Task
 
 _FIRST_GAME: dict[Split, int] = {"train": 1, "validation": 100_001, "test": 200_001}
+SLIP = "That is a command to the interpreter, not to the game."
+_OUTSIDE = frozenset(
+    word[:9]  # the interpreter knows a word by its first nine letters
+    for word in (
+        *("save", "restore", "script", "transcript", "noscript", "unscript", "record", "recording", "replay"),
+        *("commands", "quit", "q", "restart", "undo", "oops", "o"),
+    )
+)
+_CLAUSES = re.compile(r"[^a-z0-9\s-]+|\bthen\b|\band\b")  # a line may hold several commands: "look. save"
 _COMPILING = threading.Lock()  # the generator changes the working folder and global random states
 
 
@@ -34,6 +47,12 @@ def textworld_package() -> Any:
     except ImportError as error:
         raise MissingDependency("text.textworld_game needs TextWorld: pip install 'rollwright[textworld]'") from error
     return textworld
+
+
+def is_outside(command: str) -> bool:
+    """Whether any part of the line speaks to the interpreter."""
+    first = [clause.split()[0] for clause in _CLAUSES.split(command.lower()) if clause.strip()]
+    return any(word[:9] in _OUTSIDE or word.startswith("tw-") for word in first)
 
 
 class TextWorldEnvironment:
@@ -68,8 +87,12 @@ class TextWorldEnvironment:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         command = " ".join("".join(c if c.isascii() and c.isprintable() else " " for c in action[:200]).split())
         self._actions.append(action)
-        self._state, score, done = self._env.step(command or "wait")
-        self._said.append(self._text())
+        score, done = self._score, False
+        if is_outside(command):
+            self._said.append(SLIP)
+        else:
+            self._state, score, done = self._env.step(command or "wait")
+            self._said.append(self._text())
         gained, self._score = float(score) - self._score, float(score)
         cut = len(self._actions) >= self._world.max_turns and not done
         self._over = bool(done) or cut
@@ -132,6 +155,7 @@ class TextWorldWorld:
     name = "text.textworld_game"
     execution: Execution = "thread"
     snapshots: SnapshotKind = "replay"
+    fingerprint_kind: FingerprintKind = "history"
     instructions = "You play a text adventure. Answer with one command, such as: look, inventory, go east, open door."
 
     def __init__(self, *, rooms: int, things: int, quest: int, games: int, folder: Path, max_turns: int) -> None:

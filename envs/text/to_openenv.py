@@ -15,7 +15,7 @@ from typing import Any
 
 from rollwright.env import Observation, StepResult, World, as_observation, episode_seed
 from rollwright.envs.text.blocking import BlockingEnvironment
-from rollwright.errors import MissingDependency
+from rollwright.errors import EnvironmentFault, MissingDependency
 from rollwright.types import Split
 
 
@@ -61,8 +61,8 @@ class Session:
         try:
             asked = json.loads(message)
             kind, data = asked["type"], dict(asked.get("data") or {})
-        except (ValueError, KeyError, TypeError) as error:
-            return _error("INVALID_JSON", f"expected {{'type': ..., 'data': {{...}}}}: {error!r}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # the last: nested without end
+            return _error("INVALID_JSON", f"expected {{'type': ..., 'data': {{...}}}}: {error!r:.300}")
         if kind == "close":
             return None
         try:
@@ -72,9 +72,11 @@ class Session:
                 return self._step(data)
             if kind == "state":
                 return {"type": "state", "data": {"episode_id": self._task, "step_count": self._steps}}
-        except Exception as error:  # the session goes on: a client's mistake or a fault is told, not fatal
-            return _error("EXECUTION_ERROR", str(error))
-        return _error("UNKNOWN_TYPE", f"unknown message type {kind!r}; expected reset, step, state or close")
+        except EnvironmentFault as error:  # not the client's doing: it must be able to tell
+            return _error("SESSION_ERROR", str(error))
+        except Exception as error:  # the session goes on: a client's mistake is told, not fatal
+            return _error("EXECUTION_ERROR", f"{error!s:.500}")
+        return _error("UNKNOWN_TYPE", f"unknown message type {kind!r:.100}; expected reset, step, state or close")
 
     def _reset(self, data: dict[str, Any]) -> dict[str, Any]:
         tasks = list(self._world.tasks(self._split))
@@ -93,7 +95,7 @@ class Session:
         if self._played is None:
             raise ValueError("no episode is open: send a reset first")
         if not isinstance(data.get("text"), str):
-            raise ValueError("an action is {'text': '...'}")
+            return _error("VALIDATION_ERROR", "an action is {'text': '...'}", errors=[_wrong("text" in data)])
         result: StepResult = self._played.step(data["text"])
         self._steps += 1
         earned = sum(result.rewards.values())
@@ -110,5 +112,11 @@ class Session:
             self._played = None
 
 
-def _error(code: str, message: str) -> dict[str, Any]:
-    return {"type": "error", "data": {"code": code, "message": message}}
+def _wrong(is_given: bool) -> dict[str, Any]:
+    """What is wrong with the field `text`, in the words of pydantic, which OpenEnv's own servers use."""
+    kind, said = ("string_type", "Input should be a valid string") if is_given else ("missing", "Field required")
+    return {"type": kind, "loc": ["text"], "msg": said}
+
+
+def _error(code: str, message: str, **more: Any) -> dict[str, Any]:
+    return {"type": "error", "data": {"code": code, "message": message, **more}}

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
+from rollwright.env import Environment, Execution, FingerprintKind, Observation, SnapshotKind, StepResult
 from rollwright.envs.text.game import GameEnvironment, check_seed, draw, plain
 from rollwright.errors import ConfigError
 from rollwright.types import Split, Task
@@ -112,6 +112,7 @@ class WordleWorld:
     name = "text.wordle"
     execution: Execution = "inline"
     snapshots: SnapshotKind = "exact"
+    fingerprint_kind: FingerprintKind = "history"
     state_type = WordleState
     instructions = (
         "Find a hidden word of five letters. Answer with one word of five letters. Each letter is then marked: "

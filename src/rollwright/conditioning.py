@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, World
+from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, World, fingerprint_kind
 from rollwright.env import as_observation as plain
 from rollwright.errors import DataError
 from rollwright.rerender import NewContext, require_same_prompts, rerender, shown_texts
@@ -139,6 +139,7 @@ class ReturnTargets:
         self.name, self.instructions = world.name, world.instructions
         self.max_turns = world.max_turns
         self.execution: Execution = world.execution
+        self.fingerprint_kind = fingerprint_kind(world)
 
     def tasks(self, split: Split) -> Sequence[Task]:
         return self.inner.tasks(split)

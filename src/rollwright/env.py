@@ -17,6 +17,7 @@ from rollwright.types import Attachment, Split, Task
 
 SnapshotKind = Literal["exact", "replay", "none"]
 Execution = Literal["inline", "thread", "async"]
+FingerprintKind = Literal["state", "history"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,10 @@ class Environment(Protocol):
     def step(self, action: str) -> StepResult | Awaitable[StepResult]: ...
 
     def fingerprint(self) -> str | Awaitable[str]:
-        """A key of everything the policy can see of the state; equal keys mean the same state."""
+        """A key of everything the policy can see of the state; equal keys mean the same state.
+
+        A world whose state cannot be seen makes it of all actions so far, and says so (`TellsStatesApart`).
+        """
         ...
 
     def close(self) -> Awaitable[None] | None: ...
@@ -185,6 +189,22 @@ class Parametrised(Protocol):
 
 
 @runtime_checkable
+class TellsStatesApart(Protocol):
+    """A world that says what its fingerprints are made of.
+
+    "history": of every action so far, so that two turns have one key only if all actions before them were the same.
+    A state is then never met again, and what compares actions in one state (GiGPO's step part) has nothing to compare.
+    """
+
+    fingerprint_kind: FingerprintKind
+
+
+def fingerprint_kind(world: World) -> FingerprintKind:
+    """What the world's fingerprints are made of; "state" where it does not say."""
+    return world.fingerprint_kind if isinstance(world, TellsStatesApart) else "state"
+
+
+@runtime_checkable
 class SmallLanguage(Protocol):
     """A world whose whole language is known: a tiny model's tokenizer can be made from it (`model.path=tiny`)."""
 
@@ -227,5 +247,5 @@ def keep_picture(png: bytes, folder: Path | str) -> Attachment:
 
 
 def state_key(*parts: str) -> str:
-    """A short stable hash of everything visible: the default fingerprint."""
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+    """A short stable hash of everything visible: the default fingerprint. Text that UTF-8 cannot hold has one too."""
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from rollwright.components import load
-from rollwright.env import Execution, Observation, SmallLanguage, SnapshotKind, StepResult, World
+from rollwright.env import Execution, Observation, SmallLanguage, SnapshotKind, StepResult, World, fingerprint_kind
 from rollwright.errors import EnvironmentFault, MissingDependency
 from rollwright.types import Split, Task
 
@@ -116,6 +116,7 @@ class RayWorld:
         self.inner, self.name, self.instructions = inner, inner.name, inner.instructions
         self.snapshots: SnapshotKind = inner.snapshots
         self.max_turns = inner.max_turns
+        self.fingerprint_kind = fingerprint_kind(inner)
         if isinstance(inner, SmallLanguage):
             self.texts: Callable[[], Sequence[str]] = inner.texts
         self.nodes: set[str] = set()

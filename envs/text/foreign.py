@@ -1,0 +1,78 @@
+"""The border to environments that are not ours: what the policy says can be declined there, and is then its slip.
+
+One rule for every adapter. What is sent is text of bounded length that UTF-8 can hold. An answer that means "this is
+no action" is the policy's slip (`Declined`): it is told so and has used up a turn. Everything else that goes wrong
+there (a connection, a clock, a process) is a fault, which no action may bring about.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rollwright.envs.text.game import plain
+from rollwright.errors import ConfigError
+
+MAX_ACTION = 100_000
+"""Characters of an action. JSON spells one with six bytes at most, and servers commonly take messages of 1 MB."""
+SLIP = "That is not one of the actions."
+# What code raises at a value that it does not know. Files, sockets, memory and time-outs are not among them.
+_DECLINES = (ValueError, LookupError, TypeError, AssertionError, ArithmeticError, RecursionError, NotImplementedError)
+
+
+class Declined(Exception):
+    """The other side does not take the action; the message is what the policy is told."""
+
+
+def sendable(action: str) -> str:
+    """The action as every protocol can carry it: half a surrogate pair becomes a question mark.
+
+    Raises:
+        Declined: it is longer than `MAX_ACTION`.
+    """
+    if len(action) > MAX_ACTION:
+        raise Declined(f"The action has {len(action)} characters; at most {MAX_ACTION} are taken.")
+    return whole(action)
+
+
+def whole(text: str) -> str:
+    """The text, with a question mark where UTF-8 has no way to write a character (half a surrogate pair)."""
+    return text.encode("utf-8", "replace").decode()
+
+
+@contextmanager
+def may_decline() -> Iterator[None]:
+    """Free text is handed to foreign code here: what that raises at a value it does not know is a slip.
+
+    The words of the exception are left out: they may hold an address or a time, and an episode has to repeat itself.
+
+    Raises:
+        Declined: in place of such an exception.
+    """
+    try:
+        yield
+    except _DECLINES as error:
+        raise Declined(f"{SLIP} ({type(error).__name__})") from error
+
+
+def told(message: object) -> str:
+    """What a foreign server says about an action, on one line of bounded length."""
+    return plain(whole(str(message)), limit=500)
+
+
+def named_function(name: str, option: str) -> Callable[..., Any]:
+    """The function that a configuration names as `package.module:function`.
+
+    Raises:
+        ConfigError: the name is not of that form, or there is no such function.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute) if attribute else None
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{option}={name!r} cannot be loaded: {error}. Is its folder on the import path?") from error
+    if not callable(found):
+        raise ConfigError(f"{option}={name!r} must read `package.module:function` and name a function")
+    return found  # type: ignore[no-any-return]
