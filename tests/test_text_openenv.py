@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from rollwright.env import episode_seed
 from rollwright.env_check import check_env
 from rollwright.envs.text import navigation, openenv, to_openenv
+from rollwright.envs.text.foreign import MAX_ACTION, SLIP
 from rollwright.errors import ConfigError, EnvironmentFault
 
 websockets = pytest.importorskip("websockets.sync.client")
@@ -85,3 +89,204 @@ def test_what_a_client_does_wrong_is_told_and_the_session_goes_on(message: str, 
 def test_options_without_meaning_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         openenv.build(**{"url": "ws://localhost/ws", "action_field": "text", **wrong})
+
+
+# Servers that decline, are full, or do as they like
+
+Reply = Callable[[dict[str, Any]], Any]
+OBSERVED = {"type": "observation", "data": {"observation": {"text": "seen"}, "reward": 0.5, "done": False}}
+
+
+@contextmanager
+def scripted(reply: Reply, *, sessions: int = 100) -> Iterator[str]:
+    """A server that answers each message by what `reply` makes of it: a mapping, raw text, or None to hang up."""
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.server import serve
+
+    free = threading.Semaphore(sessions)
+
+    def session(connection: Any) -> None:
+        if not free.acquire(blocking=False):
+            told = {"message": f"Server at capacity: {sessions}/{sessions}", "code": "CAPACITY_REACHED"}
+            connection.send(json.dumps({"type": "error", "data": told}))
+            return
+        try:
+            for message in connection:
+                answer = reply(json.loads(message))
+                if answer is None:
+                    return
+                connection.send(answer if isinstance(answer, str) else json.dumps(answer))
+        except ConnectionClosed:
+            pass
+        finally:
+            free.release()
+
+    server = serve(session, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws"
+    server.shutdown()
+    thread.join(timeout=30)
+
+
+def error_of(code: str, **more: Any) -> dict[str, Any]:
+    return {"type": "error", "data": {"message": "Invalid message", "code": code, **more}}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        error_of("VALIDATION_ERROR", errors=[{"type": "string_too_long", "loc": ["text"], "msg": "At most 9 letters"}]),
+        error_of("VALIDATION_ERROR"),
+        error_of("EXECUTION_ERROR"),
+        error_of("INVALID_JSON"),
+    ],
+)
+def test_an_action_that_the_server_declines_is_the_policys_slip_and_the_episode_goes_on(error: dict[str, Any]) -> None:
+    def reply(message: dict[str, Any]) -> Any:
+        return error if message["type"] == "step" and message["data"]["text"] == "fly" else OBSERVED
+
+    with scripted(reply) as url:
+        world = openenv.build(url=url, action_field="text", text_field="text", max_turns=3)
+        env = world.make()
+        env.reset(world.tasks("train")[0], episode_seed("train", 0))
+        slip = env.step("fly")
+        assert str(slip.observation).startswith(SLIP) and slip.reward == 0.0
+        assert not slip.terminated and not slip.truncated
+        assert "At most 9 letters" in str(slip.observation) or "errors" not in error["data"]
+        assert env.step("look").observation == "seen" and env.step("fly").truncated
+        env.close()
+
+
+@pytest.mark.parametrize("kind", ["missing", "extra_forbidden"])
+def test_an_action_of_another_form_is_the_configurations_mistake_and_no_slip(kind: str) -> None:
+    error = error_of("VALIDATION_ERROR", errors=[{"type": kind, "loc": ["move"], "msg": "Field required"}])
+    with scripted(lambda message: error if message["type"] == "step" else OBSERVED) as url:
+        world = openenv.build(url=url, action_field="text", text_field="text")
+        env = world.make()
+        env.reset(world.tasks("train")[0], episode_seed("train", 0))
+        with pytest.raises(EnvironmentFault, match="`action_field`"):
+            env.step("look")
+        env.close()
+
+
+def test_what_no_server_takes_is_not_sent_to_it() -> None:
+    heard: list[str] = []
+
+    def reply(message: dict[str, Any]) -> Any:
+        heard.append(message["data"].get("text", ""))
+        return OBSERVED
+
+    with scripted(reply) as url:
+        world = openenv.build(url=url, action_field="text", text_field="text")
+        env = world.make()
+        env.reset(world.tasks("train")[0], episode_seed("train", 0))
+        assert f"at most {MAX_ACTION}" in str(env.step("x" * (MAX_ACTION + 1)).observation) and heard == [""]
+        longest = "\x00" * MAX_ACTION
+        assert env.step(longest).observation == "seen" and env.step("a\ud800b").observation == "seen"
+        assert heard[1:] == [longest, "a?b"]
+        env.close()
+
+
+def test_more_episodes_than_sessions_wait_for_one_and_then_say_what_to_do() -> None:
+    with scripted(lambda message: OBSERVED, sessions=2) as url:
+        world = openenv.build(url=url, action_field="text", text_field="text", max_turns=1, session_wait_s=20.0)
+        impatient = openenv.build(url=url, action_field="text", text_field="text", session_wait_s=0.5)
+        envs, task = [world.make() for _ in range(3)], world.tasks("train")[0]
+        for env in envs[:2]:
+            env.reset(task, 1)
+        began = time.monotonic()
+        with pytest.raises(EnvironmentFault, match=r"no session left.*2/2.*session_wait_s.*rollout\.parallel_episodes"):
+            impatient.make().reset(task, 1)
+        assert time.monotonic() - began < 10
+        late = threading.Thread(target=envs[2].reset, args=(task, 1), daemon=True)
+        late.start()
+        late.join(timeout=0.3)
+        assert late.is_alive()
+        assert envs[0].step("look").truncated  # its episode is over, and its session is free
+        late.join(timeout=20)
+        assert not late.is_alive() and envs[2].step("look").observation == "seen"
+        for env in envs:
+            env.close()
+
+
+def test_a_session_that_died_between_two_episodes_is_replaced() -> None:
+    answered: list[str] = []
+
+    def reply(message: dict[str, Any]) -> Any:
+        answered.append(message["type"])
+        return None if answered == ["reset", "step", "reset"] else OBSERVED
+
+    with scripted(reply) as url:
+        world = openenv.build(url=url, action_field="text", text_field="text", max_turns=1)
+        env, task = world.make(), world.tasks("train")[0]
+        env.reset(task, 1)
+        env.step("look")
+        assert env.reset(task, 1).text == "seen" and answered == ["reset", "step", "reset", "reset"]
+        env.close()
+
+
+def observed(**changes: Any) -> dict[str, Any]:
+    return {"type": "observation", "data": {**OBSERVED["data"], **changes}}  # type: ignore[dict-item]
+
+
+HOSTILE = {
+    "hangs up": None,
+    "no JSON": "{",
+    "nested without end": "[" * 200_000,
+    "a list": "[]",
+    "data is a list": '{"type": "observation", "data": []}',
+    "another type": {"type": "fly", "data": {}},
+    "reward NaN": '{"type": "observation", "data": {"observation": {"text": "x"}, "reward": NaN, "done": false}}',
+    "reward beyond floats": observed(reward=10**400),
+    "reward text": observed(reward="1.0"),
+    "done is text": observed(done="false"),
+    "no observation": observed(observation=None),
+    "broken": error_of("SESSION_ERROR"),
+    "more than 16 MB": observed(observation={"text": "x" * (17 << 20)}),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_whatever_else_a_server_answers_is_a_fault_and_nothing_else(name: str) -> None:
+    """In a step and in a reset; the same environment can begin again where the server comes to reason."""
+    turns: list[str] = []
+
+    def reply(message: dict[str, Any]) -> Any:
+        turns.append(message["type"])
+        return HOSTILE[name] if len(turns) in (2, 3, 4) else OBSERVED
+
+    with scripted(reply) as url:
+        world = openenv.build(url=url, action_field="text", text_field="text", deadline_s=10.0)
+        env, task = world.make(), world.tasks("train")[0]
+        env.reset(task, 1)
+        with pytest.raises(EnvironmentFault):
+            env.step("look")
+        for _ in range(2):
+            with pytest.raises(EnvironmentFault):
+                env.reset(task, 1)
+        assert env.reset(task, 1).text == "seen"
+        env.close()
+
+
+def test_text_that_utf8_cannot_hold_is_shown_with_question_marks() -> None:
+    with scripted(lambda message: observed(observation={"text": "a\ud800b"})) as url:
+        world = openenv.build(url=url, action_field="text", text_field="text")
+        env = world.make()
+        assert env.reset(world.tasks("train")[0], 1).text == "a?b" and env.fingerprint()
+        env.close()
+
+
+def test_a_fault_of_a_served_world_is_told_as_one() -> None:
+    class Broken(navigation.NavigationWorld):
+        def make(self) -> Any:
+            raise EnvironmentFault("the house burnt down")
+
+    session = to_openenv.Session(Broken(**vars_of(INNER)), "train")
+    answer = session.answer(json.dumps({"type": "reset", "data": {"seed": 1}}))
+    assert answer is not None and answer["data"]["code"] == "SESSION_ERROR"
+    assert session.answer("[" * 200_000)["data"]["code"] == "INVALID_JSON"  # type: ignore[index]
+
+
+def vars_of(world: navigation.NavigationWorld) -> dict[str, Any]:
+    return {"variant": world.variant, "max_turns": world.max_turns, "starts": "held_out"}
