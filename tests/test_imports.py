@@ -21,7 +21,7 @@ MAY_NOT_IMPORT = {
 
 LAYERS = (
     {"errors", "types", "choices"},
-    {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings"}
+    {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings", "methods"}
     | {"outcome_text", "outcome_settings", "components", "tracking", "progress", "workers", "deadlines", "ray_world"}
     | {"answer_cache", "chat_api"},
     {"segments", "advantages", "losses", "values", "statistics", "mixtures"},

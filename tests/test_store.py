@@ -430,3 +430,87 @@ def test_rewind_sets_later_shards_aside_and_loses_none(tmp_path: Path):
     assert [t.id for t in resumed.iter_trajectories()] == ["a"]
     kept = [pq.read_table(p, columns=["id"], partitioning=None) for p in tmp_path.glob("superseded/*/trajectories/*")]
     assert sorted(t["id"][0].as_py() for t in kept) == ["b", "b2", "c"]
+
+
+def shard(folder: Path, number: int) -> list[Path]:
+    return [folder / table / f"{number:06d}.parquet" for table in ("trajectories", "turns")]
+
+
+def unmarked(folder: Path) -> None:
+    """A store as older releases wrote it: no mark says which two files belong together."""
+    for path in folder.glob("*/*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        metadata = {k: v for k, v in table.schema.metadata.items() if k != store_rows.PAIR_KEY}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+@pytest.fixture(params=["marked", "unmarked"])
+def four_shards(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Four shards of one trajectory each; two of them have one name, as evaluations of one run do."""
+    store = TrajectoryStore(tmp_path / "store")
+    for name, length in (("same", 2), ("b", 2), ("same", 3), ("d", 2)):
+        store.append([episode(name, num_turns=length)])
+    if request.param == "unmarked":
+        unmarked(store.folder)
+    return store.folder
+
+
+def test_an_older_store_without_marks_is_read_whole(four_shards: Path) -> None:
+    store = TrajectoryStore(four_shards, mode="read")
+    assert [t.id for t in store.iter_trajectories()] == ["same", "b", "same", "d"] and store.warnings == []
+
+
+@pytest.mark.parametrize(("one", "two"), [(0, 1), (0, 2), (1, 3)])
+def test_files_that_change_shards_are_never_read_as_pairs(four_shards: Path, one: int, two: int) -> None:
+    a, b = (shard(four_shards, number)[1] for number in (one, two))
+    a.rename(b.with_suffix(".x"))
+    b.rename(a)
+    b.with_suffix(".x").rename(b)
+    store = TrajectoryStore(four_shards, mode="read")
+    healthy = {0: "same", 1: "b", 2: "same", 3: "d"}
+    kept = [name for number, name in healthy.items() if number not in (one, two)]
+    assert [t.id for t in store.iter_trajectories()] == kept
+    assert all(any(str(number) in warning for warning in store.warnings) for number in (one, two))
+
+
+def test_the_turns_of_another_run_are_not_taken(tmp_path: Path) -> None:
+    """Two runs of one seed give their episodes the same names: the name alone would not tell."""
+    ours, theirs = TrajectoryStore(tmp_path / "a"), TrajectoryStore(tmp_path / "b")
+    for store, word in ((ours, "left"), (theirs, "right")):
+        turn = Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-1.0,), text=word)
+        store.append([episode("0/0/0", turns=(turn,))])
+    shard(theirs.folder, 0)[1].replace(shard(ours.folder, 0)[1])
+    again = TrajectoryStore(ours.folder, mode="read")
+    assert len(again) == 0 and "not written together" in again.warnings[0]
+
+
+def test_a_copied_shard_counts_once(four_shards: Path) -> None:
+    for source, target in zip(shard(four_shards, 1), shard(four_shards, 4), strict=True):
+        target.write_bytes(source.read_bytes())
+    store = TrajectoryStore(four_shards, mode="read")
+    assert [t.id for t in store.iter_trajectories()] == ["same", "b", "same", "d"]
+    assert store.warnings == [f"shard 4 of {four_shards} is a copy of shard 1: passed over"]
+    assert TrajectoryStore(four_shards).append([episode("e")]) == 5
+
+
+def test_a_shard_that_is_gone_is_named_and_one_that_was_set_aside_is_not(four_shards: Path) -> None:
+    for path in shard(four_shards, 1):
+        path.unlink()
+    store = TrajectoryStore(four_shards, mode="read")
+    assert store.warnings == [f"{four_shards} lacks the shards 1: what they held is lost"]
+    other = TrajectoryStore(four_shards.with_name("other"))
+    for tag in "aba":
+        other.append([episode(tag)], tag=tag)
+    assert other.replace([episode("new")], tag="b") == 3 and other.replace([episode("newer")], tag="b") == 4
+    again = TrajectoryStore(other.folder, mode="read")
+    assert [t.id for t in again.iter_trajectories()] == ["a", "a", "newer"] and again.warnings == []
+
+
+def test_a_reader_that_looks_again_opens_only_what_is_new(four_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = TrajectoryStore(four_shards, mode="read")
+    TrajectoryStore(four_shards).append([episode("e")])
+    opened: list[int] = []
+    whole = TrajectoryStore._open
+    monkeypatch.setattr(TrajectoryStore, "_open", lambda self, n: (opened.append(n), whole(self, n))[1])
+    reader.rescan()
+    assert opened == [4] and len(reader) == 5

@@ -12,7 +12,9 @@ two row groups read, and a walk over a million turns keeps one row group in memo
 
 from __future__ import annotations
 
+import filecmp
 import logging
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,16 +26,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollwright.errors import DataError, RunFolderError
-from rollwright.store_files import check_columns, check_version, read_block, reason_of, shard_files, write_pair
-from rollwright.store_rows import (
-    TRAJECTORY_SCHEMA,
-    TURN_SCHEMA,
-    encode_shard,
-    pack_text,
-    read_trajectory,
-    require_values,
-    unpack_text,
+from rollwright.store_checks import require_header
+from rollwright.store_files import (
+    check_columns,
+    check_version,
+    pair_mark,
+    read_block,
+    reason_of,
+    shard_files,
+    write_pair,
 )
+from rollwright.store_rows import TRAJECTORY_SCHEMA, TURN_SCHEMA, encode_shard, pack_text, read_trajectory, unpack_text
 from rollwright.types import Origin, Split, Trajectory
 
 log = logging.getLogger(__name__)
@@ -57,20 +60,36 @@ class _Shard:
     turns: Path
     first_rows: tuple[int, ...]  # [num_blocks + 1] the row each block begins with; the last entry is the row count
     num_turns: int
+    mark: str  # "" where it was written before shards had one
 
     @property
     def num_trajectories(self) -> int:
         return self.first_rows[-1]
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        return self.trajectories, self.turns
+
+    @property
+    def likeness(self) -> str | tuple[int, ...]:
+        """What two copies of one shard have in common."""
+        return self.mark or tuple(path.stat().st_size for path in self.paths)
+
+    def is_copy_of(self, other: _Shard) -> bool:
+        """Of two that are alike: whether they are the same."""
+        same = (filecmp.cmp(*pair, shallow=False) for pair in zip(self.paths, other.paths, strict=True))
+        return self.mark == other.mark if self.mark else all(same)
 
 
 class TrajectoryStore:
     """A folder of trajectories: append, count, filter, read one or all.
 
     One process writes (rank 0); any number may read. A shard that is half-written, corrupt, lacks its other half or a
-    column is passed over and named in `warnings`; everything else stays readable. Within a shard damage costs a block,
-    and a row that is no trajectory (a reward that is not finite, a stop reason that nobody knows) costs that row: a
-    walk passes over it with a warning, asking for it by its place is an error. A reader sees the shards that were
-    there when it was made, and those it appended itself.
+    column, whose halves are not of one shard, or that is a copy of another is passed over and named in `warnings`, and
+    so is a number that is missing; everything else stays readable. Within a shard damage costs a block, and a row that
+    is no trajectory (see `store_checks`: a log-prob that is not a number, the turns of another trajectory) costs that
+    row: a walk passes over it with a warning, asking for it by its place is an error. A reader sees the shards that
+    were there when it was made, and those it appended itself.
 
     Args:
         folder: the store's folder. With mode "append" it is made where it does not exist.
@@ -92,7 +111,9 @@ class TrajectoryStore:
             raise DataError(
                 f"{self.folder} holds no trajectory store: expected the folders {' and '.join(TABLES)} in it"
             )
-        self._shards = self._scan()
+        self._shards: dict[int, _Shard] = {}
+        self._alike: dict[str | tuple[int, ...], list[int]] = {}  # likeness of shards -> their numbers
+        self.rescan()
 
     def __len__(self) -> int:
         """Trajectories in whole shards."""
@@ -111,7 +132,10 @@ class TrajectoryStore:
 
     def rescan(self) -> None:
         """See the shards that another process has written since this reader was made."""
-        self._shards |= {number: shard for number, shard in self._scan().items() if number not in self._shards}
+        for number in sorted(self._whole_numbers() - self._shards.keys()):
+            shard = self._open_or_warn(number)
+            if shard is not None:
+                self._take_in(shard)
 
     def shard_numbers(self) -> list[int]:
         """Numbers of the whole shards, ascending."""
@@ -132,7 +156,7 @@ class TrajectoryStore:
         if not trajectories:
             return None
         number = self.position
-        contents = dict(zip(TABLES, encode_shard(trajectories, tag), strict=True))
+        contents = dict(zip(TABLES, encode_shard(trajectories, tag, uuid.uuid4().hex), strict=True))
         try:
             write_pair({self._path(table, number): content for table, content in contents.items()})
         except OSError as error:
@@ -141,7 +165,7 @@ class TrajectoryStore:
                 f"The {len(self)} trajectories of the {len(self._shards)} shards written before are safe; "
                 f"free space or fix the permissions, then resume"
             ) from error
-        self._shards[number] = self._open(number)
+        self._take_in(self._open(number))
         return number
 
     def headers(self) -> Iterator[tuple[Ref, Row]]:
@@ -218,18 +242,35 @@ class TrajectoryStore:
         Returns:
             How many shards were set aside.
         """
-        late = [number for number in self._shards if number >= position]
+        numbers = {number for table in TABLES for number in shard_files(self.folder / table) if number >= position}
+        return self._set_aside(numbers)
+
+    def replace(self, trajectories: Sequence[Trajectory], *, tag: str) -> int | None:
+        """Append, and set aside what was stored under this tag before: an evaluation that is made again.
+
+        Returns, raises: as `append`.
+        """
+        tags: dict[int, set[str]] = {}
+        for ref, row in self.headers():
+            tags.setdefault(ref.shard, set()).add(unpack_text(row["tag"]))
+        number = self.append(trajectories, tag=tag)
+        self._set_aside({shard for shard, found in tags.items() if found == {tag}})
+        return number
+
+    def _set_aside(self, numbers: set[int]) -> int:
+        """Move these shards to `superseded/`; -> how many of them were whole."""
         attempt = sum(1 for _ in (self.folder / "superseded").glob("*"))
         aside = self.folder / "superseded" / f"{attempt:04d}"
         for table in reversed(TABLES):
             for number, path in shard_files(self.folder / table).items():
-                if number >= position:
+                if number in numbers:
                     (aside / table).mkdir(parents=True, exist_ok=True)
                     path.rename(aside / table / path.name)
-        for number in late:
+        whole = numbers & self._shards.keys()
+        for number in whole:
             del self._shards[number]
         self._cache = None
-        return len(late)
+        return len(whole)
 
     def warn(self, message: str) -> None:
         """Keep what was passed over in `warnings`, and log it: once, however often it is met."""
@@ -249,23 +290,34 @@ class TrajectoryStore:
     def _path(self, table: str, number: int) -> Path:
         return self.folder / table / f"{number:06d}.parquet"
 
-    def _scan(self) -> dict[int, _Shard]:
-        shards: dict[int, _Shard] = {}
-        files = [shard_files(self.folder / table) for table in TABLES]
-        for number in sorted(files[0].keys() | files[1].keys()):
-            lacking = [table for table, found in zip(TABLES, files, strict=True) if number not in found]
-            if lacking:
-                self.warn(f"shard {number} of {self.folder} has no file in {lacking[0]}/: passed over")
-                continue
-            try:
-                shards[number] = self._open(number)
-            except DataError:  # another schema version
-                raise
-            except Exception as error:  # a footer has no checksum: flipped bits fail wherever they are read
-                self.warn(
-                    f"shard {number} of {self.folder} is half-written or corrupt, passed over: {reason_of(error)}"
-                )
-        return shards
+    def _whole_numbers(self) -> set[int]:
+        """Numbers that both tables have a file for; what lacks its other half or is missing altogether is said."""
+        one, two = (set(shard_files(self.folder / table)) for table in TABLES)
+        for table, lacking in zip(TABLES, (two - one, one - two), strict=True):
+            for number in sorted(lacking):
+                self.warn(f"shard {number} of {self.folder} has no file in {table}/: passed over")
+        superseded = self.folder.glob(f"superseded/*/{TABLES[1]}/*.parquet")
+        known = one | two | {int(path.stem) for path in superseded if path.stem.isdecimal()}
+        if gone := sorted(set(range(max(one | two, default=-1))) - known):
+            self.warn(f"{self.folder} lacks the shards {', '.join(map(str, gone))}: what they held is lost")
+        return one & two
+
+    def _take_in(self, shard: _Shard) -> None:
+        alike = self._alike.setdefault(shard.likeness, [])
+        twins = [n for n in alike if n in self._shards and shard.is_copy_of(self._shards[n])]
+        if twins:
+            return self.warn(f"shard {shard.number} of {self.folder} is a copy of shard {twins[0]}: passed over")
+        alike.append(shard.number)
+        self._shards[shard.number] = shard
+
+    def _open_or_warn(self, number: int) -> _Shard | None:
+        try:
+            return self._open(number)
+        except DataError:  # another schema version
+            raise
+        except Exception as error:  # a footer has no checksum: flipped bits fail wherever they are read
+            self.warn(f"shard {number} of {self.folder} is half-written or corrupt, passed over: {reason_of(error)}")
+            return None
 
     def _open(self, number: int) -> _Shard:
         paths = [self._path(table, number) for table in TABLES]
@@ -277,6 +329,7 @@ class TrajectoryStore:
         counts = [meta.num_row_groups for meta in metadata]
         if counts[0] != counts[1]:
             raise pa.ArrowInvalid(f"{counts[0]} blocks of trajectories but {counts[1]} of turns")
+        mark = pair_mark(*(meta.metadata or {} for meta in metadata))
         sizes = [metadata[0].row_group(block).num_rows for block in range(counts[0])]
         first_rows = tuple(accumulate(sizes, initial=0))
         return _Shard(
@@ -285,6 +338,7 @@ class TrajectoryStore:
             turns=paths[1],
             first_rows=first_rows,
             num_turns=metadata[1].num_rows,
+            mark=mark,
         )
 
     def _block(self, shard: _Shard, block: int) -> tuple[list[Row], list[list[Row]]]:
@@ -310,7 +364,7 @@ class TrajectoryStore:
             return self.warn(str(error))
         for number, row in enumerate(rows, shard.first_rows[block]):
             try:
-                require_values(row)
+                require_header(row)
             except ValueError as error:
                 self.warn(_unusable(shard, number, error))
             else:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollwright.errors import DataError
-from rollwright.store_rows import SCHEMA_VERSION, VERSION_KEY, schema_fault
+from rollwright.store_rows import PAIR_KEY, SCHEMA_VERSION, VERSION_KEY, schema_fault
 
 
 def shard_files(folder: Path) -> dict[int, Path]:
@@ -26,6 +26,24 @@ def check_version(path: Path, metadata: Mapping[bytes, bytes]) -> None:
             f"{path} has trajectory schema version {found}; this release reads version {SCHEMA_VERSION}. "
             f"Read it with the release that wrote it, or write the trajectories anew"
         )
+
+
+def pair_mark(trajectories: Mapping[bytes, bytes], turns: Mapping[bytes, bytes]) -> str:
+    """The mark that both files of a shard carry; "" for one that was written before there were marks.
+
+    Args:
+        trajectories, turns: the metadata of the two files.
+
+    Raises:
+        pa.ArrowInvalid: they carry different ones: a file was swapped, or copied from elsewhere.
+    """
+    one, two = (metadata.get(PAIR_KEY, b"").decode(errors="replace") for metadata in (trajectories, turns))
+    if one != two:
+        raise pa.ArrowInvalid(
+            f"its two files were not written together (their marks are {one or 'none'} and {two or 'none'}): one of "
+            "them was swapped or copied from another shard"
+        )
+    return one
 
 
 def check_columns(path: Path, metadata: pq.FileMetaData, schema: pa.Schema) -> None:

@@ -13,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollwright.errors import DataError
+from rollwright.store_checks import require_header, require_total, require_turn
 from rollwright.types import Attachment, Message, Score, Span, Start, StopReason, Task, Timings, Trajectory, Turn
 
 SCHEMA_VERSION = 2
 VERSION_KEY = b"rollwright.schema_version"
+PAIR_KEY = b"rollwright.shard"
+"""In the metadata of both files of a shard: the same mark, which no other shard has. Older shards have none."""
 
 # Named numbers are lists of pairs and not Arrow maps: `datasets` has no map type.
 _NAMED = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
@@ -98,7 +101,6 @@ TURN_SCHEMA = pa.schema(
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
 
-NULLABLE = frozenset({"success", "score", "env_rewards"})  # every other column has a value in every row
 _LATER = frozenset({"env_rewards"})  # a column that shards written before it lack: read as null
 
 TURNS_PER_BLOCK = 2048
@@ -131,13 +133,6 @@ def schema_fault(found: pa.Schema, expected: pa.Schema) -> str:
         if field.name in found.names and not found.field(field.name).equals(field):
             return f"has the column {found.field(field.name)}, expected {field}"
     return ""
-
-
-def require_values(row: Mapping[str, Any]) -> None:
-    """ValueError where a column, or an entry of its list, has no value and must have one."""
-    empty = [n for n, v in row.items() if n not in NULLABLE and (v is None or (isinstance(v, list) and None in v))]
-    if empty:
-        raise ValueError(f"no value in the columns {', '.join(empty)}")
 
 
 def shared_prefix(first: Sequence[int], second: Sequence[int]) -> int:
@@ -206,16 +201,16 @@ def read_trajectory(row: Mapping[str, Any], turns: Iterable[Mapping[str, Any]]) 
     """The record from its row and the rows of its turns, in order: the inverse of the two functions above.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: the rows are no trajectory (a foreign writer's, say).
+        ValueError, TypeError, KeyError, AttributeError: the rows are no trajectory (a foreign writer's, say), or the
+            turns are not this one's.
     """
-    require_values(row)
-    task = Task(id=unpack_text(row["task_id"]), split=row["task_split"], params=json.loads(row["task_params"]))
+    require_header(row)
     start = row["start"]
-    return Trajectory(
+    trajectory = Trajectory(
         id=unpack_text(row["id"]),
-        task=task,
+        task=_read_task(row),
         seed=row["seed"],
-        turns=_read_turns(turns),
+        turns=_read_turns(turns, owner=row["id"]),
         stop_reason=StopReason(row["stop_reason"]),
         success=row["success"],
         score=None if row["score"] is None else _read_score(row["score"]),
@@ -230,16 +225,22 @@ def read_trajectory(row: Mapping[str, Any], turns: Iterable[Mapping[str, Any]]) 
         wall_s=row["wall_s"],
         next_prompt_ids=tuple(row["next_prompt_ids"]),
     )
+    require_total(row["total_reward"], trajectory.total_reward)
+    return trajectory
 
 
-def encode_shard(trajectories: Sequence[Trajectory], tag: str) -> tuple[memoryview, memoryview]:
+def encode_shard(trajectories: Sequence[Trajectory], tag: str, mark: str = "") -> tuple[memoryview, memoryview]:
     """Both files of a shard, trajectories and turns, in memory: what cannot be encoded never reaches the disk.
+
+    Args:
+        mark: a name that no other shard has; it lies in both files and says that they belong together.
 
     Raises:
         DataError: the task's parameters are not JSON.
     """
     sinks = (pa.BufferOutputStream(), pa.BufferOutputStream())
-    with _writer(sinks[0], TRAJECTORY_SCHEMA) as headers, _writer(sinks[1], TURN_SCHEMA) as turns:
+    marked = {PAIR_KEY: mark.encode()} if mark else {}
+    with _writer(sinks[0], TRAJECTORY_SCHEMA, marked) as headers, _writer(sinks[1], TURN_SCHEMA, marked) as turns:
         for block in _blocks(trajectories):
             rows = [trajectory_row(trajectory, tag) for trajectory in block]
             headers.write_table(pa.Table.from_pylist(rows, schema=TRAJECTORY_SCHEMA))
@@ -248,10 +249,10 @@ def encode_shard(trajectories: Sequence[Trajectory], tag: str) -> tuple[memoryvi
     return memoryview(sinks[0].getvalue()), memoryview(sinks[1].getvalue())
 
 
-def _writer(sink: pa.BufferOutputStream, schema: pa.Schema) -> pq.ParquetWriter:
+def _writer(sink: pa.BufferOutputStream, schema: pa.Schema, metadata: Mapping[bytes, bytes]) -> pq.ParquetWriter:
     return pq.ParquetWriter(
         sink,
-        schema,
+        schema.with_metadata({**schema.metadata, **metadata}),
         compression="zstd",
         use_dictionary=_DICTIONARY,
         use_byte_stream_split=_TRANSPOSED,
@@ -271,6 +272,13 @@ def _blocks(trajectories: Sequence[Trajectory]) -> Iterator[list[Trajectory]]:
         num_turns += max(1, len(trajectory.turns))
     if block:
         yield block
+
+
+def _read_task(row: Mapping[str, Any]) -> Task:
+    params = json.loads(row["task_params"])
+    if not isinstance(params, dict):
+        raise ValueError(f"task_params is {row['task_params'][:80]!r}; expected a JSON object")
+    return Task(id=unpack_text(row["task_id"]), split=row["task_split"], params=params)
 
 
 def _params_json(task: Task) -> str:
@@ -335,11 +343,11 @@ def _attachment_row(attachment: Attachment) -> dict[str, Any]:
     return {"sha256": attachment.sha256, "media_type": attachment.media_type, "path": path}
 
 
-def _read_turns(rows: Iterable[Mapping[str, Any]]) -> tuple[Turn, ...]:
+def _read_turns(rows: Iterable[Mapping[str, Any]], *, owner: str) -> tuple[Turn, ...]:
     turns: list[Turn] = []
     seen: tuple[int, ...] = ()
     for place, row in enumerate(rows):
-        require_values(row)
+        require_turn(row, owner)
         shared = row["prompt_shared"]
         if row["turn"] != place or not 0 <= shared <= len(seen):
             raise ValueError(f"turn {place} is numbered {row['turn']} and shares {shared} of {len(seen)} ids before it")

@@ -13,13 +13,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SPLITS: tuple[Split, ...] = get_args(Split)
 Role = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = get_args(Role)
 Origin = Literal["policy", "scripted", "human", "teacher", "log"]
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
 Producer = Literal["policy", "guide", "forced", "dataset"]
+PRODUCERS: tuple[Producer, ...] = get_args(Producer)
+Finish = Literal["stop", "length"]
+FINISHES: tuple[Finish, ...] = get_args(Finish)
+StartKind = Literal["initial", "snapshot"]
+START_KINDS: tuple[StartKind, ...] = get_args(StartKind)
 
 MAX_REWARD = 1e30
 """Larger rewards would turn into infinity in the learner's float32 sums."""
@@ -114,7 +121,7 @@ class Turn:
     text: str
     observed: tuple[Message, ...] = ()
     spans: tuple[Span, ...] = ()
-    finish: Literal["stop", "length"] = "stop"
+    finish: Finish = "stop"
     rewards: Mapping[str, float] = field(default_factory=dict)
     env_rewards: Mapping[str, float] | None = None
     terminated: bool = False
@@ -192,7 +199,7 @@ class Score:
 class Start:
     """Where an episode began: at the task's initial state or from a snapshot after `prefix_turns` turns."""
 
-    kind: Literal["initial", "snapshot"] = "initial"
+    kind: StartKind = "initial"
     prefix_turns: int = 0
     source: str = ""
 
@@ -270,7 +277,7 @@ class Passed:
     state_key: str
     action: str
     action_ids: tuple[int, ...]
-    finish: Literal["stop", "length"] = "stop"
+    finish: Finish = "stop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,18 +7,19 @@ arrays hold of them, and turns without a state to replay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rollwright.replay.columns import flat, reward_sums
-from rollwright.store_rows import NULLABLE
-from rollwright.types import SPLITS, StopReason
+from rollwright.store_checks import MAX_LOGPROB, NULLABLE, STOP_REASONS
+from rollwright.types import FINISHES, ORIGINS, PRODUCERS, SPLITS
 
 Array = NDArray[Any]
 Checks = Iterator[tuple[str, Array]]  # what is wrong, and [rows] where
@@ -53,8 +54,8 @@ def faults(headers: pa.Table, turns: pa.Table, owners: Array) -> Iterator[Fault]
     """What is wrong in a block, each kind with the rows that have it. A healthy block has none."""
     itself = np.arange(headers.num_rows)
     tables = (
-        ("trajectories", itself, chain(_empty_values(headers), _odd_headers(headers))),
-        ("turns", owners, chain(_empty_values(turns), _odd_turns(turns, owners))),
+        ("trajectories", itself, chain(_empty_values(headers), _odd_headers(headers, turns, owners))),
+        ("turns", owners, chain(_empty_values(turns), _odd_turns(headers, turns, owners))),
     )
     for table, owner, checks in tables:
         for reason, wrong in checks if len(owner) else ():
@@ -82,14 +83,23 @@ def _null_rows(array: pa.Array) -> Array:
     return null
 
 
-def _odd_headers(headers: pa.Table) -> Checks:
-    known = {reason.value for reason in StopReason}
-    yield "an unknown stop reason", np.array([stop not in known for stop in headers["stop_reason"].to_pylist()], bool)
-    yield "an unknown split", np.array([split not in SPLITS for split in headers["task_split"].to_pylist()], bool)
-    yield "total_reward is not finite", ~np.isfinite(headers["total_reward"].to_numpy())
+def _odd_headers(headers: pa.Table, turns: pa.Table, owners: Array) -> Checks:
+    yield "an unknown stop reason", _unknown(headers["stop_reason"], STOP_REASONS)
+    yield "an unknown split", _unknown(headers["task_split"], SPLITS)
+    yield "an unknown origin", _unknown(headers["origin"], ORIGINS)
+    yield "a negative token id", _with_entries(headers["next_prompt_ids"], lambda ids: ids < 0)
+    totals = headers["total_reward"].to_numpy()
+    yield "total_reward is not finite", ~np.isfinite(totals)
+    earned = np.bincount(owners, weights=reward_sums(turns["rewards"]), minlength=len(totals))
+    unlike = ~np.isclose(totals, earned, rtol=1e-6, atol=1e-6)
+    yield "total_reward is not what its turns earned", unlike & np.isfinite(totals) & np.isfinite(earned)
 
 
-def _odd_turns(turns: pa.Table, owners: Array) -> Checks:
+def _odd_turns(headers: pa.Table, turns: pa.Table, owners: Array) -> Checks:
+    owner_ids = headers["id"].combine_chunks().take(pa.array(owners))
+    strange = pc.not_equal(turns["trajectory_id"].combine_chunks(), owner_ids)
+    yield "a turn of another trajectory", np.array(pc.fill_null(strange, False), bool)
+    yield "an unknown finish", _unknown(turns["finish"], FINISHES)
     begins = np.flatnonzero(np.diff(owners, prepend=-1))
     place = np.arange(len(owners)) - np.repeat(begins, np.diff(begins, append=len(owners)))
     yield "turns out of order", turns["turn"].to_numpy() != place
@@ -99,9 +109,13 @@ def _odd_turns(turns: pa.Table, owners: Array) -> Checks:
     before = np.where(place == 0, 0, np.roll(whole, 1))
     yield "prompt_shared exceeds the turn before", ~((shared >= 0) & (shared <= before))
     yield "an empty prompt", (shared == 0) & (new == 0)
+    for column in ("prompt_new", "action_ids"):
+        yield "a negative token id", _with_entries(turns[column], lambda ids: ids < 0)
+    yield "a log-prob above 0 or not a number", _with_entries(turns["action_logprobs"], lambda p: ~(p <= MAX_LOGPROB))
     yield "more or fewer log-probs than action ids", _lengths(turns["action_logprobs"]) != written
     yield "a reward is not finite", ~np.isfinite(reward_sums(turns["rewards"]))
     yield "a span reaches beyond the action", _odd_spans(turns["spans"].combine_chunks(), written)
+    yield "an unknown producer", _odd_producers(turns["spans"].combine_chunks())
 
 
 def _odd_spans(array: pa.Array, lengths: Array) -> Array:
@@ -112,6 +126,30 @@ def _odd_spans(array: pa.Array, lengths: Array) -> Array:
     wrong = np.zeros(len(array), np.bool_)
     wrong[rows[~((start >= 0) & (start <= end) & (end <= lengths[rows]))]] = True
     return wrong
+
+
+def _odd_producers(array: pa.Array) -> Array:
+    offsets = array.offsets.to_numpy()
+    rows = np.repeat(np.arange(len(array)), np.diff(offsets))
+    producers = array.values.slice(offsets[0], offsets[-1] - offsets[0]).field("producer")
+    wrong = np.zeros(len(array), np.bool_)
+    wrong[rows[_unknown(producers, PRODUCERS)]] = True
+    return wrong
+
+
+def _unknown(column: pa.Array | pa.ChunkedArray, known: Sequence[str]) -> Array:
+    """[rows] where the word is none of these; what has no value is found by another check."""
+    odd = pc.invert(pc.is_in(column, value_set=pa.array(known, pa.string())))
+    return np.array(pc.and_(odd, pc.is_valid(column)), bool)
+
+
+def _with_entries(column: pa.ChunkedArray, wrong: Callable[[Array], Array]) -> Array:
+    """[rows] where a list of numbers has an entry that is wrong."""
+    offsets, values = flat(column)
+    rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    found = np.zeros(len(offsets) - 1, np.bool_)
+    found[rows[wrong(values)]] = True
+    return found
 
 
 def _lengths(column: pa.ChunkedArray) -> Array:

@@ -47,10 +47,19 @@ TRAJECTORY = np.dtype(
 )
 IDS = {"ids": np.dtype(np.int32), "mask": np.dtype(np.bool_), "logprobs": np.dtype(np.float32)}  # per token id
 CODED = {"task": "task_id", "tag": "tag", "origin": "origin", "policy": "policy"}
-HEADER_COLUMNS = [*CODED.values(), "task_split", "seed", "num_turns", "stop_reason", "success", "score"]
+HEADER_COLUMNS = ["id", *CODED.values(), "task_split", "seed", "num_turns", "stop_reason", "success", "score"]
 HEADER_COLUMNS += ["total_reward", "version", "has_actions", "next_prompt_ids"]
-TURN_COLUMNS = ["turn", "prompt_shared", "prompt_new", "action_ids", "action_logprobs", "spans", "rewards"]
-TURN_COLUMNS += ["terminated", "truncated"]
+TURN_COLUMNS = [
+    "trajectory_id",
+    "turn",
+    "prompt_shared",
+    "prompt_new",
+    "action_ids",
+    "action_logprobs",
+    "spans",
+    "rewards",
+]
+TURN_COLUMNS += ["finish", "terminated", "truncated"]
 
 
 def no_trajectories() -> tuple[Array, dict[str, list[str]], Array]:
