@@ -205,10 +205,15 @@ class Hnpg:
 
 
 def whitened(segments: Sequence[Segment]) -> list[Segment]:
-    """Both sets on one scale: advantages with mean 0 and spread 1 over all action tokens."""
-    flat = whiten(torch.tensor([a for s in segments for a in s.advantages]))
-    parts = flat.split([len(s.advantages) for s in segments])
-    return [replace(s, advantages=tuple(part.tolist())) for s, part in zip(segments, parts, strict=True)]
+    """Both sets on one scale: mean 0 and spread 1 over the tokens that are learned from, 0 on all others."""
+    masks = [torch.tensor(s.action_mask) for s in segments]
+    flat = torch.cat([torch.tensor(s.advantages)[mask] for s, mask in zip(segments, masks, strict=True)])
+    parts = whiten(flat).split([int(mask.sum()) for mask in masks])
+    rows = [
+        torch.zeros(len(mask), dtype=part.dtype).masked_scatter(mask, part)
+        for mask, part in zip(masks, parts, strict=True)
+    ]
+    return [replace(s, advantages=tuple(row.tolist())) for s, row in zip(segments, rows, strict=True)]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     for each step:
         collect     episodes
         score       every episode by the reward; optionally a KL penalty per token inside the reward
-        values      of every action token by the critic, one position before the token
+        values      of every action token by the critic, one position before the token; with `bootstrap_truncated` also
+                    of the prompt that would have come next where a limit cut the episode
         advantages  by GAE over action tokens, turns, or both levels; whitened over the batch
         update      clipped policy loss and clipped critic loss, several epochs of minibatches
         sync        the engine to the new weights
@@ -19,20 +20,34 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
+from collections.abc import Sequence  # noqa: E402
 from typing import ClassVar  # noqa: E402
 
+import torch  # noqa: E402
 from pydantic import Field  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from rollwright.advantages import whiten  # noqa: E402
+from rollwright.batching import Segment  # noqa: E402
 from rollwright.config import Readers  # noqa: E402
-from rollwright.credit import ValueEstimator, flat_tokens, flatten, to_segments, value_advantages  # noqa: E402
+from rollwright.credit import (  # noqa: E402
+    FlatBatch,
+    ValueEstimator,
+    flat_tokens,
+    flatten,
+    states_after_cuts,
+    to_segments,
+    value_advantages,
+)
 from rollwright.critic import CriticSettings  # noqa: E402
+from rollwright.learner import Learner  # noqa: E402
 from rollwright.losses import kl_shaped_rewards  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.settings import PolicyLoopConfig, PolicyLossSettings, TokenCriticFit  # noqa: E402
 from rollwright.training import Training  # noqa: E402
+from rollwright.turn_critic import reading  # noqa: E402
 
 
 class AlgorithmSettings(PolicyLossSettings):
@@ -44,7 +59,7 @@ class AlgorithmSettings(PolicyLossSettings):
     gae_lambda: float = Field(0.95, ge=0, le=1, description="GAE's lambda.")
     whiten: bool = Field(True, description="Whiten advantages over the batch.")
     kl_in_reward: float = Field(0.0, ge=0, description="KL penalty per token inside the reward (k1).")
-    bootstrap_truncated: bool = Field(False, description="Episodes cut by a limit end in the critic's value, not in 0.")
+    bootstrap_truncated: bool = Field(False, description="Episodes cut by a limit end in the value of what followed.")
 
     only_for: ClassVar[Readers] = {
         **PolicyLossSettings.only_for,
@@ -80,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
             batch = flatten(groups)
             plain = to_segments(batch)
             with run.learning():
-                values = flat_tokens(run.learner.values(plain), batch)
+                values, ends = read_values(run.learner, batch, plain, after_cuts=algorithm.bootstrap_truncated)
                 old = flat_tokens(run.learner.logprobs(plain), batch)
                 reference = flat_tokens(run.learner.reference_logprobs(plain), batch) if needs_reference else None
             rewards = batch.rewards
@@ -94,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
                 turn_gamma=algorithm.turn_gamma,
                 gae_lambda=algorithm.gae_lambda,
                 rewards=rewards,
-                bootstrap_truncated=algorithm.bootstrap_truncated,
+                last_values=ends,
             )
             segments = to_segments(
                 batch,
@@ -107,6 +122,27 @@ def main(argv: list[str] | None = None) -> None:
             metrics = run.update(segments, objective)
             run.sync()
             run.finish(step, groups, metrics)
+
+
+def read_values(
+    learner: Learner, batch: FlatBatch, segments: Sequence[Segment], *, after_cuts: bool
+) -> tuple[Tensor, Tensor | None]:
+    """[N] the critic before each action token, and [S] behind each trajectory that a limit cut (0 for the others).
+
+    Args:
+        segments: the turns of the batch.
+        after_cuts: False reads nothing behind the cuts: the second is None.
+    """
+    states = states_after_cuts(batch) if after_cuts else {}
+    behind = [reading(ids, owner=len(segments) + s) for s, ids in states.items()]
+    found = learner.values([*segments, *behind])
+    values = flat_tokens(found[: len(segments)], batch)
+    if not after_cuts:
+        return values, None
+    ends = torch.zeros(len(batch.trajectories))
+    for s, value in zip(states, found[len(segments) :], strict=True):
+        ends[s] = value[0]
+    return values, ends
 
 
 if __name__ == "__main__":

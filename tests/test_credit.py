@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal, get_args
+
+import numpy as np
 import pytest
 import torch
 
-from rollwright.credit import FlatBatch, flat_tokens, flatten, group_advantages, to_segments, value_advantages
+from rollwright.credit import (
+    FlatBatch,
+    GroupEstimator,
+    ValueEstimator,
+    flat_tokens,
+    flatten,
+    group_advantages,
+    states_after_cuts,
+    to_segments,
+    value_advantages,
+)
+from rollwright.segments import is_segment_start, segment_sum
 from rollwright.types import Group, Score, Span, StopReason, Task, Trajectory, Turn
 
 TASK = Task(id="t", split="train")
@@ -123,13 +138,150 @@ def test_gae_at_lambda_one_is_return_minus_value_over_all_turns(batch: FlatBatch
     torch.testing.assert_close(found.advantages, torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, -0.6]))
 
 
-def test_only_a_cut_episode_bootstraps_and_only_when_asked() -> None:
-    cut = trajectory("cut", turn((1, 2), 0.0), stop=StopReason.MAX_TURNS)
-    ended = trajectory("ended", turn((3,), 0.0))
-    batch = flatten([group(cut, ended)])
-    values = torch.tensor([0.0, 0.8, 0.3])
-    kwargs = {"gamma": 1.0, "gae_lambda": 1.0, "turn_gamma": 1.0}
-    asked = value_advantages(batch, values, "gae", bootstrap_truncated=True, **kwargs)
-    torch.testing.assert_close(asked.returns, torch.tensor([0.8, 0.8, 0.0]))
-    plain = value_advantages(batch, values, "gae", **kwargs)
-    torch.testing.assert_close(plain.returns, torch.tensor([0.0, 0.0, 0.0]))
+# --- episodes that a limit cut ----------------------------------------------------------------------------------
+
+ONES = {"gamma": 1.0, "gae_lambda": 1.0, "turn_gamma": 1.0}
+VALUE_ESTIMATORS = get_args(ValueEstimator)
+
+
+def cut_and_ended() -> FlatBatch:
+    cut = trajectory(
+        "cut",
+        turn((10,), -1.0),
+        turn((11,), -1.0, prompt=(1, 10, 5)),
+        stop=StopReason.MAX_TURNS,
+        next_prompt_ids=(1, 10, 5, 11, 6),
+    )
+    ended = trajectory("ended", turn((3,), 0.0), next_prompt_ids=())
+    overflown = trajectory("overflown", turn((7, 8), 0.0, prompt=(1, 2)), stop=StopReason.MAX_TOKENS)
+    return flatten([group(cut, ended, overflown)])
+
+
+@pytest.mark.parametrize("how", VALUE_ESTIMATORS)
+def test_a_cut_episode_ends_in_the_value_of_the_state_after_the_cut(how: ValueEstimator) -> None:
+    """Rewards -1, -1, values -2, -1, and nothing left to pay after the cut: the critic was right all along."""
+    batch = cut_and_ended()
+    values = torch.tensor([-2.0, -1.0, 0.3, 0.5, 0.5])
+    found = value_advantages(batch, values, how, last_values=torch.tensor([0.0, 9.0, 0.5]), **ONES)
+    torch.testing.assert_close(found.advantages, torch.tensor([0.0, 0.0, -0.3, 0.0, 0.0]))
+    torch.testing.assert_close(found.returns, torch.tensor([-2.0, -1.0, 0.0, 0.5, 0.5]))
+    plain = value_advantages(batch, values, how, **ONES)
+    torch.testing.assert_close(plain.returns, torch.tensor([-2.0, -1.0, 0.0, 0.0, 0.0]))
+
+
+def test_the_state_after_a_cut_is_the_next_prompt_or_else_lies_behind_the_last_action() -> None:
+    assert states_after_cuts(cut_and_ended()) == {0: (1, 10, 5, 11, 6), 2: (1, 2, 7, 8)}
+
+
+def test_a_cut_turn_never_bootstraps_from_inside_its_own_action() -> None:
+    """One turn of three tokens, reward -1, V before it -2, V after it 0: what stands inside moves nothing."""
+    cut = trajectory("cut", turn((1, 2, 3), -1.0), stop=StopReason.TIMEOUT, next_prompt_ids=(1, 1, 2, 3, 9))
+    batch = flatten([group(cut)])
+    found = value_advantages(
+        batch, torch.tensor([-2.0, 50.0, 60.0]), "turn_gae", last_values=torch.tensor([0.0]), **ONES
+    )
+    assert found.advantages.tolist() == [1.0] * 3 and found.returns.tolist() == [-1.0] * 3
+
+
+@pytest.mark.parametrize("how", VALUE_ESTIMATORS)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_value_after_the_cut_is_a_reward_that_comes_one_step_later(how: ValueEstimator, seed: int) -> None:
+    """Reduction to the episode that the task ended, whose last reward is r + gamma V."""
+    draws = torch.Generator().manual_seed(seed)
+    episodes, paid_later = [], []
+    for name in "abc":
+        lengths = (torch.randint(1, 4, (3,), generator=draws)).tolist()
+        rewards = torch.randn(3, generator=draws).tolist()
+        turns = [turn(tuple(range(1, n + 1)), r) for n, r in zip(lengths, rewards, strict=True)]
+        episodes.append(trajectory(name, *turns, stop=StopReason.MAX_TURNS, next_prompt_ids=(9,)))
+        paid_later.append(turns)
+    after = torch.randn(3, generator=draws)
+    closed = [
+        trajectory(name, *turns[:-1], turn(turns[-1].action_ids, turns[-1].reward + 0.9 * value))
+        for name, turns, value in zip("abc", paid_later, after.tolist(), strict=True)
+    ]
+    batch, ended = flatten([group(*episodes)]), flatten([group(*closed)])
+    values = torch.randn(len(batch.turn_index), generator=draws)
+    settings = {"gamma": 0.9, "turn_gamma": 0.9, "gae_lambda": 0.7}
+    found = value_advantages(batch, values, how, last_values=after, **settings)
+    wanted = value_advantages(ended, values, how, **settings)
+    torch.testing.assert_close(found.advantages, wanted.advantages)
+    torch.testing.assert_close(found.returns, wanted.returns)
+
+
+# --- turns that the policy did not write ------------------------------------------------------------------------
+
+
+def foreign(reward: float, producer: Literal["guide", "dataset"] = "guide") -> Turn:
+    return replace(turn((30, 31), reward), spans=(Span(start=0, end=2, version=-1, producer=producer),))
+
+
+def silent(reward: float) -> Turn:
+    """A turn without any token, such as one where nothing could be said."""
+    return replace(turn((), reward), spans=())
+
+
+@pytest.fixture
+def guided() -> FlatBatch:
+    """The policy acts twice in each episode; before, between and after it others earn 100, 2 and 4."""
+    mine, yours = turn((10, 11), 1.0, key="s0"), turn((12,), 0.0, key="s1")
+    led = trajectory("led", foreign(100.0), mine, foreign(2.0), yours, silent(4.0), foreign(0.0, "dataset"))
+    alone = trajectory("alone", turn((20,), 0.0, key="s0"), turn((21,), 1.0, key="s1"))
+    watched = trajectory("watched", foreign(50.0))
+    return flatten([group(led, alone, watched)])
+
+
+def test_rewards_of_turns_that_the_policy_did_not_write_count_with_its_turn_before(guided: FlatBatch) -> None:
+    assert [t.id for t in guided.trajectories] == ["led", "alone"], "nothing of the policy's own to learn from"
+    assert guided.rewards.tolist() == [0, 3, 4, 0, 1] and guided.turn_rewards.tolist() == [3, 4, 0, 1]
+    assert guided.scores.tolist() == [7, 1], "what came before the policy's first turn is nothing that it caused"
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("dr_grpo", [3, 3, 3, -3, -3]),
+        ("rloo", [6, 6, 6, -6, -6]),
+        ("opo", [7 - 4.6] * 3 + [1 - 4.6] * 2),  # baseline (3 * 7 + 2 * 1) / 5
+        ("pass@k", [6, 6, 6, 0, 0]),
+        ("reinforce", [7, 7, 4, 1, 1]),
+        ("gigpo", [6, 6, 4.5, -6, -4.5]),  # 3 of the episode; returns 7 and 1 at s0, 4 and 1 at s1
+    ],
+)
+def test_every_estimator_counts_the_same_rewards(guided: FlatBatch, how: GroupEstimator, expected: list[float]) -> None:
+    found = group_advantages(guided, how, gamma=1.0)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("how", VALUE_ESTIMATORS)
+def test_return_minus_value_counts_the_same_rewards_too(guided: FlatBatch, how: ValueEstimator) -> None:
+    returns = value_advantages(guided, torch.zeros(5), how, **ONES).returns
+    assert returns.tolist() == [7, 7, 4, 1, 1]
+    discounted = value_advantages(guided, torch.zeros(5), "turn_gae", gamma=1.0, gae_lambda=1.0, turn_gamma=0.5).returns
+    assert discounted.tolist() == [5, 5, 4, 0.5, 1], "the clock is the policy's own: 3 + 4 / 2"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_same_sum_reaches_tokens_turns_and_scores_whoever_wrote_the_turns(seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    made = {"policy": lambda r: turn((1, 2, 3), r), "guide": foreign, "nobody": silent}
+    episodes = []
+    for name in "abcd":
+        writers = ["policy", *draws.choice(list(made), size=6)]
+        turns = [made[writer](float(reward)) for writer, reward in zip(writers, draws.normal(size=7), strict=True)]
+        episodes.append(trajectory(name, *turns))
+    batch = flatten([group(*episodes)])
+    totals = torch.tensor([t.total_reward for t in episodes])
+    for values, index in ((batch.rewards, batch.sequence_index), (batch.turn_rewards, batch.trajectory_index)):
+        torch.testing.assert_close(segment_sum(values, index, 4), totals)
+    torch.testing.assert_close(batch.scores, totals)
+    first = is_segment_start(batch.sequence_index, 4)
+    torch.testing.assert_close(group_advantages(batch, "reinforce")[first], totals)
+
+
+def test_a_tensor_of_another_length_is_refused_by_name(batch: FlatBatch) -> None:
+    with pytest.raises(ValueError, match="`last_values` needs one number per trajectory"):
+        value_advantages(batch, torch.zeros(6), "gae", last_values=torch.zeros(3), **ONES)
+    for name in ("advantages", "returns", "values", "logprobs_old", "logprobs_ref"):
+        with pytest.raises(ValueError, match=f"`{name}` needs one number per action token"):
+            to_segments(batch, **{name: torch.zeros(5)})

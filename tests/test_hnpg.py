@@ -100,6 +100,20 @@ def test_the_loss_is_the_two_means(weight: float, expected: float) -> None:
     assert total / 5 == pytest.approx(expected)
 
 
+def test_whitening_leaves_out_tokens_that_nobody_chose() -> None:
+    """(1, 3) has the mean 2 and the unbiased variance 2; a forced token between them is not a third number."""
+    segment = Segment(
+        prompt_ids=(5,),
+        action_ids=(7, 8, 9),
+        action_mask=(True, False, True),
+        logprobs_sampled=(0.0,) * 3,
+        advantages=(1.0, 0.0, 3.0),
+        sequence=0,
+    )
+    (found,) = whitened([segment])
+    assert found.advantages == pytest.approx((-(2**-0.5), 0.0, 2**-0.5))
+
+
 def test_both_sets_share_one_scale() -> None:
     def segment(owner: object, *advantages: float) -> Segment:
         count = len(advantages)

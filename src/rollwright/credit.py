@@ -2,13 +2,17 @@
 
 `flatten` lays a batch of groups out flat (N action tokens of U turns of S trajectories of G groups), `group_advantages`
 and `value_advantages` apply the named estimator to the whole batch, `to_segments` hands the result to the learner.
-Only what may be learned from takes part: faults, undecided scores and turns without a token are left out here, once.
+Only what may be learned from takes part: faults, undecided scores and turns without a token of the policy are left out
+here, once. What a turn of somebody else earned goes to the policy's last turn before it, so that every estimator counts
+the same rewards. The clock is the policy's own, so nothing is discounted on the way. What came before the policy's
+first turn is no consequence of anything it did, and counts nowhere.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,6 +20,9 @@ from torch import Tensor
 
 from rollwright import advantages as adv
 from rollwright.batching import Segment
+from rollwright.choices import require_choice
+from rollwright.losses import kl_shaped_rewards
+from rollwright.segments import require_length, segment_sum
 from rollwright.types import Group, Trajectory, Turn
 
 GroupEstimator = Literal[
@@ -41,7 +48,9 @@ class FlatBatch:
     group_ids: tuple[str, ...]
     """[G] the ids of the groups that `group_index` counts."""
     rewards: Tensor
-    """[N] float32; a turn's reward lies on its last action token."""
+    """[N] float32; what a turn earned (see `turn_rewards`) lies on its last action token."""
+    penalties: Tensor | None = None
+    """[N] float32, taken off `rewards` already and off what is summed up here (see `with_kl`); None = none."""
 
     @property
     def sequence_index(self) -> Tensor:
@@ -50,18 +59,45 @@ class FlatBatch:
 
     @property
     def scores(self) -> Tensor:
-        """[S] float32, undiscounted returns."""
-        return torch.tensor([t.total_reward for t in self.trajectories])
+        """[S] float32, undiscounted returns from the policy's first turn on, without the penalties."""
+        totals = [math.fsum(reward for _, reward in policy_turns(t)) for t in self.trajectories]
+        return self._without_penalties(torch.tensor(totals), self.sequence_index)
 
     @property
     def turn_rewards(self) -> Tensor:
-        """[U] float32."""
-        return torch.tensor([turn.reward for turn in self.turns])
+        """[U] float32, with what turns of others earned up to the policy's next one, without the penalties."""
+        earned = [reward for t in self.trajectories for _, reward in policy_turns(t)]
+        return self._without_penalties(torch.tensor(earned), self.turn_index)
+
+    def _without_penalties(self, earned: Tensor, index: Tensor) -> Tensor:
+        return earned if self.penalties is None else earned - segment_sum(self.penalties, index, len(earned))
 
     @property
     def lengths(self) -> Tensor:
         """[S] action tokens per trajectory."""
         return torch.bincount(self.sequence_index, minlength=len(self.trajectories))
+
+
+def members_to_learn_from(group: Group) -> list[Trajectory]:
+    """The trajectories of a group that an update can use."""
+    return [t for t in group.trajectories if t.learnable and policy_turns(t)]
+
+
+def policy_turns(trajectory: Trajectory) -> list[tuple[Turn, float]]:
+    """The turns in which the policy wrote a token, and what each earned: its own reward and those of the turns after it
+    that the policy did not write (a guide's, a data set's, forced ones)."""
+    played: list[tuple[Turn, list[float]]] = []
+    for turn in trajectory.turns:
+        if any(turn.policy_mask):
+            played.append((turn, [turn.reward]))
+        elif played:
+            played[-1][1].append(turn.reward)
+    return [(turn, math.fsum(parts)) for turn, parts in played]
+
+
+def with_members(groups: Sequence[Group], min_members: int) -> list[Group]:
+    """The groups with so many trajectories to learn from, whole."""
+    return [group for group in groups if len(members_to_learn_from(group)) >= min_members]
 
 
 def flatten(groups: Sequence[Group], *, min_members: int = 1) -> FlatBatch:
@@ -70,23 +106,38 @@ def flatten(groups: Sequence[Group], *, min_members: int = 1) -> FlatBatch:
     Raises:
         ValueError: nothing is left to learn from.
     """
-    learnable = {g.id: [t for t in g.trajectories if t.learnable and t.num_action_tokens] for g in groups}
+    learnable = {g.id: members_to_learn_from(g) for g in groups}
     kept = {name: members for name, members in learnable.items() if len(members) >= min_members}
     trajectories = [t for members in kept.values() for t in members]
     if not trajectories:
         raise ValueError(f"none of {len(groups)} groups has {min_members} or more trajectories to learn from")
-    turns = [(s, turn) for s, t in enumerate(trajectories) for turn in t.turns if any(turn.policy_mask)]
-    counts = [sum(turn.policy_mask) for _, turn in turns]
-    rewards = [[0.0] * (n - 1) + [turn.reward] for n, (_, turn) in zip(counts, turns, strict=True)]
+    earned = [policy_turns(t) for t in trajectories]
+    turns = [turn for played in earned for turn, _ in played]
+    counts = [sum(turn.policy_mask) for turn in turns]
+    paid = [reward for played in earned for _, reward in played]
+    rewards = [[0.0] * (n - 1) + [reward] for n, reward in zip(counts, paid, strict=True)]
     return FlatBatch(
         trajectories=tuple(trajectories),
-        turns=tuple(turn for _, turn in turns),
+        turns=tuple(turns),
         turn_index=torch.repeat_interleave(torch.arange(len(turns)), torch.tensor(counts)),
-        trajectory_index=torch.tensor([s for s, _ in turns]),
+        trajectory_index=torch.tensor([s for s, played in enumerate(earned) for _ in played]),
         group_index=torch.tensor([g for g, members in enumerate(kept.values()) for _ in members]),
         group_ids=tuple(kept),
         rewards=torch.tensor([r for row in rewards for r in row], dtype=torch.float32),
     )
+
+
+def with_kl(batch: FlatBatch, logprobs: Tensor, logprobs_ref: Tensor, *, kl_coef: float) -> FlatBatch:
+    """The batch with the KL to a reference inside its rewards: k1 of every action token, times `kl_coef`.
+
+    Args:
+        logprobs: [N] float, by the policy that the update begins with.
+        logprobs_ref: [N] float, by the frozen reference.
+
+    Sources: arXiv:1909.08593 (PPO), arXiv:2501.03262 (REINFORCE++), arXiv:2402.14740 (RLOO, summed per answer).
+    """
+    penalties = -kl_shaped_rewards(torch.zeros_like(batch.rewards), logprobs, logprobs_ref, kl_coef=kl_coef)
+    return replace(batch, rewards=batch.rewards - penalties, penalties=penalties)
 
 
 def _token_args(batch: FlatBatch) -> tuple[Tensor, Tensor]:
@@ -114,6 +165,7 @@ def group_advantages(
     Raises:
         ValueError: an unknown estimator, or remax without greedy scores.
     """
+    require_choice("how", how, GroupEstimator, what="advantage estimator")
     num = len(batch.trajectories)
     per_trajectory: dict[str, Callable[[], Tensor]] = {
         "grpo": lambda: adv.grpo(batch.scores, batch.group_index, eps=eps),
@@ -131,18 +183,16 @@ def group_advantages(
         return adv.reinforce_plus_plus(*_token_args(batch), num_sequences=num, gamma=gamma)
     if how == "reinforce++baseline":
         return adv.reinforce_plus_plus_baseline(*_token_args(batch), batch.group_index, num_sequences=num)
-    if how == "gigpo":
-        return adv.gigpo(
-            batch.turn_rewards,
-            batch.trajectory_index,
-            [turn.state_key for turn in batch.turns],
-            batch.group_index,
-            gamma=gamma,
-            scale=gigpo_scale,
-            step_weight=step_weight,
-            eps=eps,
-        ).total[batch.turn_index]
-    raise ValueError(f"unknown advantage estimator {how!r}")
+    return adv.gigpo(
+        batch.turn_rewards,
+        batch.trajectory_index,
+        [turn.state_key for turn in batch.turns],
+        batch.group_index,
+        gamma=gamma,
+        scale=gigpo_scale,
+        step_weight=step_weight,
+        eps=eps,
+    ).total[batch.turn_index]
 
 
 def _greedy(batch: FlatBatch, greedy_scores: Mapping[str, float] | None) -> Tensor:
@@ -160,18 +210,23 @@ def value_advantages(
     gae_lambda: float,
     turn_gamma: float,
     rewards: Tensor | None = None,
-    bootstrap_truncated: bool = False,
+    last_values: Tensor | None = None,
 ) -> adv.ValueAdvantages:
     """Advantages and critic targets per action token, [N] each, not whitened.
 
     Args:
         values: [N] float, read one position before each token.
         rewards: [N] float in place of the batch's own (a KL penalty inside); None = the batch's own.
-        bootstrap_truncated: an episode that a limit cut ends in the critic's value of its last state instead of 0.
-            Off where the limit is part of the task.
+        last_values: [S] the critic's value of the state after each trajectory (see `states_after_cuts`); trajectories
+            that the task itself ended count as 0 whatever it holds. None = nothing follows any of them, as where the
+            limit is part of the task.
+
+    Raises:
+        ValueError: an unknown estimator, or tensors of another length.
     """
+    require_choice("how", how, ValueEstimator, what="advantage estimator")
     earned = batch.rewards if rewards is None else rewards
-    ends = _last_values(batch, values) if bootstrap_truncated else None
+    ends = None if last_values is None else _of_cuts(batch, last_values)
     if how == "gae":
         num = len(batch.trajectories)
         index = batch.sequence_index
@@ -192,12 +247,27 @@ def value_advantages(
     )
 
 
-def _last_values(batch: FlatBatch, values: Tensor) -> Tensor:
-    """[S] the critic's last reading of each truncated trajectory, 0 for terminated ones."""
-    last = torch.zeros(len(batch.trajectories))
-    last[batch.sequence_index] = values.float()  # later tokens overwrite earlier ones
+def states_after_cuts(batch: FlatBatch) -> dict[int, tuple[int, ...]]:
+    """What the policy would have been given next, by number of the trajectory, for those that a limit cut.
+
+    A critic reads the value of what follows behind these ids. Where the next prompt no longer fitted into the context
+    (or was not recorded) they are the state right behind the last action, before the environment's answer: 0 would say
+    that nothing follows, and reward an overflow wherever steps cost something.
+    """
+    cut = [s for s, t in enumerate(batch.trajectories) if t.stop_reason.is_truncation]
+    return {s: _state_after(batch.trajectories[s]) for s in cut}
+
+
+def _state_after(trajectory: Trajectory) -> tuple[int, ...]:
+    last = trajectory.turns[-1]
+    return trajectory.next_prompt_ids or last.prompt_ids + last.action_ids
+
+
+def _of_cuts(batch: FlatBatch, last_values: Tensor) -> Tensor:
+    """[S] the values where a limit cut the trajectory, 0 where the task ended it."""
+    require_length("last_values", last_values, len(batch.trajectories), per="trajectory")
     cut = torch.tensor([t.stop_reason.is_truncation for t in batch.trajectories])
-    return adv.bootstrap_values(last, terminated=~cut, truncated=cut)
+    return adv.bootstrap_values(last_values, terminated=~cut, truncated=cut)
 
 
 def to_segments(
@@ -210,7 +280,17 @@ def to_segments(
     logprobs_ref: Tensor | None = None,
     sequence: Literal["trajectory", "turn"] = "trajectory",
 ) -> list[Segment]:
-    """One `Segment` per turn, in the batch's order; each [N] tensor is cut into its turns' action tokens."""
+    """One `Segment` per turn, in the batch's order; each [N] tensor is cut into its turns' action tokens.
+
+    Raises:
+        ValueError: a word for `sequence` that is not known, or a tensor of another length.
+    """
+    require_choice("sequence", sequence, ("trajectory", "turn"))
+    given = {"advantages": advantages, "returns": returns, "values": values}
+    given |= {"logprobs_old": logprobs_old, "logprobs_ref": logprobs_ref}
+    for name, tensor in given.items():
+        if tensor is not None:
+            require_length(name, tensor, len(batch.turn_index), per="action token")
     counts = torch.bincount(batch.turn_index, minlength=len(batch.turns)).tolist()
 
     def cut(tensor: Tensor | None) -> list[tuple[float, ...] | None]:

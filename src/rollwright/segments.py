@@ -33,6 +33,32 @@ def check_segments(values: Tensor, sequence_index: Tensor, num_sequences: int) -
         )
 
 
+def require_length(name: str, values: Tensor, length: int, *, per: str) -> None:
+    """Raise unless `values` is flat with one number `per` so many things.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if values.shape != (length,):
+        raise ValueError(f"`{name}` needs one number per {per}, so the shape ({length},); got {tuple(values.shape)}")
+
+
+def require_finite(**tensors: Tensor) -> None:
+    """Raise if one of the named tensors holds NaN or infinity, which would spread over the whole batch.
+
+    Raises:
+        ValueError: it does; the message names the tensor and the first place.
+    """
+    for name, tensor in tensors.items():
+        odd = ~tensor.isfinite()
+        if odd.any():
+            place = odd.nonzero()[0].tolist()
+            raise ValueError(
+                f"`{name}` must be finite, but holds {float(tensor[tuple(place)])} at {place}: look for its source "
+                "(a reward, a verifier, a critic) before learning from this batch"
+            )
+
+
 def segment_sum(values: Tensor, sequence_index: Tensor, num_sequences: int) -> Tensor:
     """Sum of each sequence's entries. [N] -> [S]; an empty sequence sums to 0. Differentiable in `values`."""
     check_segments(values, sequence_index, num_sequences)
