@@ -270,7 +270,7 @@ def test_a_section_begins_with_the_defaults_of_its_class() -> None:
         ("rollout..x=3", "is not a dotted key"),
         ("tasks=[a", "the value cannot be read"),
         ("~steps", "nothing to remove"),
-        ("label=${nowhere}", "a reference cannot be resolved"),
+        ("label=${nowhere}", "the reference `${nowhere}` cannot be resolved: no file or word sets `nowhere`"),
     ],
 )
 def test_a_word_of_no_known_kind_is_explained(word: str, message: str) -> None:
@@ -281,10 +281,10 @@ def test_a_word_of_no_known_kind_is_explained(word: str, message: str) -> None:
     ("text", "message"),
     [
         ("steps: [1\n", "cannot be read as YAML"),
-        ("steps: 1\nsteps: 2\n", "cannot be read as YAML"),
+        ("steps: 1\nlabel: a\nsteps: 2\n", "the key `steps` stands twice in one section, in lines 1 and 3"),
         ("- a\n- b\n", "must hold `key: value` lines, got a list"),
-        ("extends: bad.yaml\n", "leads back to this file"),
-        ("extends: nowhere.yaml\n", "no file"),
+        ("extends: bad.yaml\n", "`extends` leads back to"),
+        ("extends: nowhere.yaml\n", "bad.yaml: `extends` names "),
         ("label: \xff\n", "cannot be read as YAML"),
     ],
 )

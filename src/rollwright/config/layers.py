@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rollwright.config.model import Config, section_of
+from rollwright.config.references import resolve
+from rollwright.config.yaml_file import read_yaml
 from rollwright.errors import ConfigError
 
 COMMAND_LINE = "command line"
@@ -51,14 +53,9 @@ class Layers:
         """The mapping with `${other.key}` references replaced.
 
         Raises:
-            ConfigError: a reference points nowhere, or a value is still `???`.
+            ConfigError: a reference points nowhere or to a section, or a value is still `???`.
         """
-        try:
-            plain = OmegaConf.to_container(OmegaConf.create(self.values), resolve=True, throw_on_missing=True)
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"a reference cannot be resolved: {_first_line(error)}") from error
-        assert isinstance(plain, dict)
-        return {str(key): value for key, value in plain.items()}
+        return resolve(self.values)
 
 
 def read_words(cls: type[Config], words: Sequence[str]) -> Layers:
@@ -89,28 +86,54 @@ def add_file(layers: Layers, path: Path, including: tuple[Path, ...] = ()) -> No
     Raises:
         ConfigError: the file is missing, is not valid YAML, holds no mapping, or includes itself.
     """
-    if path.resolve() in including:
-        raise ConfigError(f"{path}: `extends` leads back to this file; break the circle.")
-    content = _read_yaml(path)
-    parents = content.pop("extends", [])
-    for parent in [parents] if isinstance(parents, str) else parents:
-        add_file(layers, path.parent / str(parent), (*including, path.resolve()))
+    _require_file(path, asked_by=including[-1] if including else None)
+    if path.resolve() in [parent.resolve() for parent in including]:
+        raise ConfigError(f"{including[-1]}: `extends` leads back to {path}; break the circle.")
+    content = read_yaml(path)
+    for parent in _parents(content.pop("extends", []), path):
+        add_file(layers, path.parent / parent, (*including, path))
+    _require_words_as_keys(layers.cls, content, path)
     layers.add(content, str(path))
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
-        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
-        raise ConfigError(f"no file {path}.{hint}")
-    try:
-        # OmegaConf's loader reads 1e-6 as a number (YAML 1.1 calls it a string) and refuses a key written twice.
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, got a {type(content).__name__}.")
-    return {str(key): value for key, value in content.items()}
+def _parents(extends: Any, path: Path) -> list[str]:
+    parents = [extends] if isinstance(extends, str) else extends
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise ConfigError(f"{path}: `extends` must be the name of a YAML file or a list of names, got {extends!r}.")
+    if any(Path(parent).suffix not in (".yaml", ".yml") or "\0" in parent for parent in parents):
+        raise ConfigError(f"{path}: `extends` names YAML files (.yaml or .yml), got {extends!r}.")
+    return parents
+
+
+def _require_file(path: Path, asked_by: Path | None) -> None:
+    if path.is_file():
+        return
+    where = f"{asked_by}: `extends` names {path}, which " if asked_by else f"{path} "
+    if path.is_dir():
+        raise ConfigError(f"{where}is a folder, not a YAML file.")
+    if path.exists():
+        raise ConfigError(f"{where}is no ordinary file.")
+    near = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.glob("*.y*ml")), n=1)
+    hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+    raise ConfigError(f"{where}does not exist.{hint}" if asked_by else f"no file {path}.{hint}")
+
+
+def _require_words_as_keys(cls: type[Config], content: Mapping[Any, Any], path: Path, prefix: str = "") -> None:
+    """Keys of sections are words: `on: 1` is not one, since YAML reads a bare on, off, yes or no as a truth value."""
+    for name, value in content.items():
+        if not isinstance(name, str):
+            where = f" in `{prefix.rstrip('.')}`" if prefix else ""
+            hint = "; YAML reads a bare on, off, yes and no as truth values" if isinstance(name, bool) else ""
+            raise ConfigError(f"{path}: the key {name!r}{where} must be a word, got a {type(name).__name__}{hint}.")
+        head, dot, rest = name.partition(".")
+        if dot and head in cls.model_fields:
+            raise ConfigError(
+                f"{path}: `{prefix}{name}`: in a YAML file a section is a line `{head}:` with `{rest}:` indented below "
+                "it; dotted keys are for the command line."
+            )
+        section = section_of(cls.model_fields[name].annotation) if name in cls.model_fields else None
+        if section and isinstance(value, Mapping):
+            _require_words_as_keys(section, value, path, f"{prefix}{name}.")
 
 
 def _override(word: str) -> dict[str, Any]:
