@@ -83,7 +83,9 @@ def _readers(cls: type[Config], name: str) -> str:
         f"{chooser}={'|'.join(str(value) for value in values)}"
         for chooser, values in cls.only_for.get(name, {}).items()
     ]
-    return f" Only with {' and '.join(conditions)}." if conditions else ""
+    only = f" Only with {' and '.join(conditions)}." if conditions else ""
+    most, why = cls.limits.get(name, (0, ""))
+    return only + (f" At most {most:.17g}: {why}." if why else "")
 
 
 def _first_sentence(doc: str | None) -> str:

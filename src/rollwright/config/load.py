@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from rollwright.config.help import help_text, type_text
 from rollwright.config.layers import Layers, add_file, read_words
 from rollwright.config.model import Config, all_keys, field_at, keys_without_effect, section_of
+from rollwright.config.secrets import credentials, redact
 from rollwright.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -120,10 +121,30 @@ def _effective(config: Config, idle: frozenset[str] = frozenset()) -> dict[str, 
 
 def _validate(cls: type[ConfigT], values: dict[str, Any], set_by: Mapping[str, str]) -> ConfigT:
     try:
-        return cls.model_validate(values)
+        config = cls.model_validate(values)
+        _refuse(_credentials_told(config, set_by))
+        return config
     except ValidationError as error:
         problems = [line for detail in error.errors() for line in _explain(cls, detail, set_by)]
-    raise ConfigError(problems[0] if len(problems) == 1 else "\n".join((f"{len(problems)} problems:", *problems)))
+    _refuse(problems)
+    raise AssertionError("pydantic found a mistake and named none")
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    """Raises ConfigError where there are any; passwords in URLs are not repeated."""
+    if problems:
+        text = problems[0] if len(problems) == 1 else "\n".join((f"{len(problems)} problems:", *problems))
+        raise ConfigError(redact(text))
+
+
+def _credentials_told(config: Config, set_by: Mapping[str, str]) -> list[str]:
+    return [
+        f"{_from(set_by, path)}`{path}` holds a password, key or token. Settings are written into "
+        "config.yaml, logs and trackers, so none may be in them: give the name of an environment variable where "
+        "there is a key for it (`key_variable`, `key_env`); else name the URL without it, and reach the server through a "
+        "tunnel or a local proxy that adds it."
+        for path in credentials(config.model_dump())
+    ]
 
 
 def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str]) -> list[str]:
@@ -139,13 +160,36 @@ def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str])
     if kind == "missing":
         return [f"missing key `{path}` ({_expected(cls, path)}): set it in the YAML or as `{path}=...`."]
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return [f"{source}`{path}` must be a section of keys, got {detail['input']!r}."]
+        return [f"{source}`{path}` must be a section of keys, got {_shown(detail['input'])}."]
     if kind == "literal_error":
         return [source + _wrong_choice(cls, path, detail["input"])]
     if kind == "value_error":
         where = f"`{path}`: " if path else ""
         return [f"{source}{where}{context.get('error', detail['msg'])}"]
-    return [f"{source}`{path}` must be {_expected(cls, path)}, got {detail['input']!r}."]
+    if kind == "beyond_reason":
+        return [
+            f"{source}`{path}` must be {context['most']:.17g} at most, got {_shown(detail['input'])}: {context['why']}."
+        ]
+    if kind == "nul_character":
+        return [f"{source}`{path}` holds a NUL character, which no name and no path can."]
+    if kind == "no_variable":
+        return [
+            f"{source}`{path}` must be the NAME of an environment variable, such as MY_KEY. What it was given is not "
+            "one, and is not repeated here: settings are written down, a key must not be among them."
+        ]
+    if path.endswith(".[key]"):
+        return [f"{source}`{path[:-6].rpartition('.')[0]}` takes words as keys, got {_shown(detail['input'])}."]
+    hint = _truth_hint(detail["input"])
+    return [f"{source}`{path}` must be {_expected(cls, path)}, got {_shown(detail['input'])}.{hint}"]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
+
+
+def _truth_hint(value: Any) -> str:
+    return " YAML reads a bare yes, no, on and off as truth values: quote text." if isinstance(value, bool) else ""
 
 
 def _from(set_by: Mapping[str, str], path: str) -> str:
@@ -193,7 +237,7 @@ def _wrong_choice(cls: type[Config], path: str, value: Any) -> str:
     expected = _expected(cls, path)
     near = difflib.get_close_matches(str(value), expected.split(" | "), n=1)
     hint = f" Did you mean `{near[0]}`?" if near else ""
-    return f"`{path}` must be {expected}, got {value!r}.{hint}"
+    return f"`{path}` must be {expected}, got {_shown(value)}.{hint or _truth_hint(value)}"
 
 
 def _expected(cls: type[Config], path: str) -> str:

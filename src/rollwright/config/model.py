@@ -17,6 +17,9 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from rollwright.config.limits import Limits, counts_truth, limit_of
+from rollwright.config.secrets import names_variable
+
 Readers = Mapping[str, Mapping[str, tuple[Any, ...]]]
 """Key -> {chooser: the values with which the key is read}; all choosers must agree. Dotted paths from the model."""
 Unread = Mapping[str, str]
@@ -37,6 +40,7 @@ class Config(BaseModel):
     section's other keys alone. `unread` names keys that came with a shared section and that this recipe never reads;
     setting one is an error too, and the help leaves it out. `presets` gives a section with a key `preset` other
     defaults for each value of that key: a key that was set wins, and one that was filled in does not count as set.
+    `limits` names the largest value of a key that makes sense, and what breaks beyond it.
     """
 
     model_config = ConfigDict(
@@ -45,6 +49,7 @@ class Config(BaseModel):
 
     only_for: ClassVar[Readers] = {}
     unread: ClassVar[Unread] = {}
+    limits: ClassVar[Limits] = {}
     shorthand: ClassVar[str | None] = None
     presets: ClassVar[Presets] = {}
 
@@ -54,9 +59,10 @@ class Config(BaseModel):
             for path in (key, *choosers):
                 if field_at(cls, path) is None:
                     raise TypeError(f"{cls.__name__}.only_for names `{path}`, which is no key of it")
-        for path in cls.unread:
-            if field_at(cls, path) is None:
-                raise TypeError(f"{cls.__name__}.unread names `{path}`, which is no key of it")
+        for what in ("unread", "limits"):
+            for path in getattr(cls, what):
+                if field_at(cls, path) is None:
+                    raise TypeError(f"{cls.__name__}.{what} names `{path}`, which is no key of it")
         for path in {"preset", *(key for keys in cls.presets.values() for key in keys)} if cls.presets else ():
             if path not in cls.model_fields:
                 raise TypeError(f"{cls.__name__}.presets names `{path}`, which is no key of it")
@@ -79,11 +85,23 @@ class Config(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _means_what_it_says(cls, value: Any, info: ValidationInfo) -> Any:
         # Python counts True as 1, so that `steps: yes` would pass for one step.
-        field = cls.model_fields[info.field_name or ""]
-        if isinstance(value, bool) and field.annotation in (int, float):
+        if counts_truth(value, cls.model_fields[info.field_name or ""].annotation):
             raise PydanticCustomError("number_type", "a truth value is not a number")
+        if isinstance(value, str) and "\0" in value:
+            raise PydanticCustomError("nul_character", "a NUL character is in no name and no path")
+        if isinstance(value, str) and value and not names_variable(info.field_name or "", value):
+            raise PydanticCustomError("no_variable", "not the name of an environment variable")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _within_reason(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.field_name or ""
+        limit = limit_of(name, cls.model_fields[name].annotation, cls.limits)
+        if limit is not None and isinstance(value, int | float) and abs(value) > limit.most:
+            raise PydanticCustomError("beyond_reason", "beyond reason", {"most": limit.most, "why": limit.why})
         return value
 
     @model_validator(mode="wrap")

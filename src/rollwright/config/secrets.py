@@ -16,6 +16,8 @@ _QUERY = re.compile(
     re.IGNORECASE,
 )
 
+_NAMES = ("api_key", "apikey", "password", "passwd", "secret", "access_token", "auth_token", "authorization")
+
 
 def redact(text: str) -> str:
     """The text with the user and password of every URL, and the keys and tokens of its query, replaced by `***`."""
@@ -23,9 +25,14 @@ def redact(text: str) -> str:
 
 
 def credentials(value: Any, path: str = "") -> Iterator[str]:
-    """The dotted paths of all texts in a nested value that hold a URL with credentials."""
+    """The dotted paths of all texts in a nested value that hold a URL with credentials, or are a key or a password.
+
+    A text is one by its own key's name: `api_key`, `password`; or it stands where the name of a variable is asked for.
+    """
     if isinstance(value, str):
-        if redact(value) != value:
+        name = path.rpartition(".")[2]
+        named = name.lower() in _NAMES or not names_variable(name, value)
+        if value and (named or redact(value) != value):
             yield path
     elif isinstance(value, Mapping):
         for name, entry in value.items():
@@ -33,3 +40,9 @@ def credentials(value: Any, path: str = "") -> Iterator[str]:
     elif isinstance(value, Sequence):
         for place, entry in enumerate(value):
             yield from credentials(entry, f"{path}.{place}")
+
+
+def names_variable(key: str, value: str) -> bool:
+    """Whether the value of a key `..._variable` or `..._env` is a variable's name, not the secret itself."""
+    wanted = key.endswith(("_variable", "_env")) and bool(value)
+    return not wanted or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", value) is not None
