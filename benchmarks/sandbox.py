@@ -17,7 +17,7 @@ from _common import command, machine, publish, table
 
 from rollwright.envs.code import repositories
 from rollwright.envs.code.judging import Case, judge_cases
-from rollwright.envs.code.sandbox import BoxPool, ColdBox, WarmBox
+from rollwright.envs.code.sandbox import BoxPool, ColdBox, WarmBox, pytest_packages
 
 
 def times_ms(work: Callable[[], object], count: int) -> list[float]:
@@ -40,7 +40,7 @@ def measure(runs: int) -> dict[str, list[float]]:
     """Each kind of run, `runs` times (the slow ones a tenth of that)."""
     code, few = "def f(x):\n    return x + 1\n", max(5, runs // 10)
     cases = [Case(args=(n,), expected=n + 1) for n in range(12)]
-    pool = BoxPool(limits=repositories.LIMITS, preload=("pytest",))
+    pool = BoxPool(limits=repositories.LIMITS, preload=("pytest",), packages=pytest_packages())
     shop = repositories.load("shop")
     with WarmBox() as box:
         found = {

@@ -12,7 +12,7 @@ from rollwright.env import episode_seed
 from rollwright.env_check import check_env
 from rollwright.envs.code import bugs, repair, repositories
 from rollwright.envs.code.mutation import mutations
-from rollwright.envs.code.sandbox import BoxPool, unavailable_reason
+from rollwright.envs.code.sandbox import BoxPool, pytest_packages, unavailable_reason
 from rollwright.envs.code.tools import EditError, apply_edit, find_code, find_definitions, parse_action, show_file
 from rollwright.errors import ConfigError
 from rollwright.types import SPLITS
@@ -32,7 +32,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def pool():
-    made = BoxPool(limits=repositories.LIMITS, preload=("pytest",))
+    made = BoxPool(limits=repositories.LIMITS, preload=("pytest",), packages=pytest_packages())
     yield made
     made.close()
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollwright.envs.code.judging import same
-from rollwright.envs.code.sandbox import BoxPool, ColdBox, Limits, NotPlain, WarmBox, box, unavailable_reason
+from rollwright.envs.code.sandbox import BoxPool, ColdBox, Limits, NotPlain, WarmBox, box, packages, unavailable_reason
 from rollwright.envs.code.sandbox.plain import decode, encode, split_frames, to_frame
 from rollwright.envs.code.sandbox.seccomp import AARCH64, X86_64, seccomp_filter
 from rollwright.errors import EnvironmentUnavailable
@@ -209,8 +209,8 @@ class TestInTheBox:
 
 KILLED = """
 import os, signal
-from rollwright.envs.code.sandbox import box
-print(box.support_folder(), flush=True)
+from rollwright.envs.code.sandbox import packages
+print(packages.support_folder(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -222,8 +222,9 @@ def test_what_the_killed_leave_behind_is_cleared_up_and_nothing_else(
     monkeypatch.setattr(tempfile, "tempdir", None)
     done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=False)
     left, alive = Path(done.stdout.strip()), tmp_path / "rollwright-box-alive"
+    left = left.parent
     assert left.parent == tmp_path and left.is_dir(), done.stderr
     alive.mkdir()
-    box._own(alive)
-    box.clear_up_after_the_dead()
+    packages._own(alive)
+    packages.clear_up_after_the_dead()
     assert alive.exists() and not left.exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 from rollwright.envs.code import repositories
 from rollwright.envs.code.mutation import Mutation, mutations
 from rollwright.envs.code.repositories import Repository
-from rollwright.envs.code.sandbox import BoxPool
+from rollwright.envs.code.sandbox import BoxPool, pytest_packages
 from rollwright.errors import DataError
 
 FILE = Path(__file__).with_name("bugs.json")
@@ -86,7 +86,7 @@ def known(name: str) -> tuple[Bug, ...]:
 
 def write(*, unsafe: bool = False) -> None:
     """Find the bugs of all repositories that ship with this world; takes a minute or two."""
-    pool = BoxPool(limits=repositories.LIMITS, preload=("pytest",), unsafe=unsafe)
+    pool = BoxPool(limits=repositories.LIMITS, preload=("pytest",), packages=pytest_packages(), unsafe=unsafe)
     saved = {}
     for name in repositories.SPLIT_OF:
         repository = repositories.load(name)

@@ -1,10 +1,8 @@
 """Repair a bug in a small repository: read, search, edit, run the tests, submit.
 
 The goal names the failing tests. Edits are search/replace blocks; the tests themselves cannot be edited. `submit` ends
-the
-episode: the repository is judged by its visible and by hidden tests, which run in another box. Reward, part `tests`: 1
-if
-all pass, else 0. With `style="patch"` the modules are in the prompt and the one action is a patch in SWE-RL's format.
+the episode: the repository is judged by its visible and by hidden tests, which run in another box. Reward, part
+`tests`: 1 if all pass, else 0. With `style="patch"` the modules are in the prompt and the one action is a patch in SWE-RL's format.
 
 Our five repositories are split among train, validation and test; an installed package of yours is split by module.
 """
@@ -17,17 +15,17 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeGuard
 
 from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, state_key
 from rollwright.envs.code import repositories
 from rollwright.envs.code.bugs import Bug, find, known, with_bugs
 from rollwright.envs.code.judging import clean_text
 from rollwright.envs.code.repositories import Repository
-from rollwright.envs.code.sandbox import BoxPool
+from rollwright.envs.code.sandbox import BoxPool, pytest_packages
 from rollwright.envs.code.submission import check_choices, check_positive
 from rollwright.envs.code.tools import EditError, apply_edit, find_code, find_definitions, parse_action, show_file
-from rollwright.errors import ConfigError
+from rollwright.errors import ConfigError, DataError
 from rollwright.types import SPLITS, Split, Task
 
 Style = Literal["tools", "patch"]
@@ -236,7 +234,7 @@ class RepairWorld:
     ) -> None:
         self.style, self.bugs, self.max_turns = style, bugs, max_turns if style == "tools" else 1
         self.instructions = INSTRUCTIONS if style == "tools" else PATCH_INSTRUCTIONS
-        self.boxes = BoxPool(limits=repositories.LIMITS, preload=("pytest",), unsafe=unsafe)
+        self.boxes = BoxPool(limits=repositories.LIMITS, preload=("pytest",), packages=pytest_packages(), unsafe=unsafe)
         self._own, self._count = own, tasks_per_repository
         self._own_bugs = find(own, self.boxes, limit=3 * tasks_per_repository) if own else []
         self._tasks = {split: self._list(split) for split in SPLITS}
@@ -272,7 +270,22 @@ class RepairWorld:
         return self._own if self._own is not None and name == self._own.name else repositories.load(name)
 
     def bugs_of(self, task: Task) -> list[Bug]:
-        return [Bug(path=path, index=index, failing=tuple(failing)) for path, index, failing in task.params["bugs"]]
+        """The task's bugs, each one that this world knows: params come from disk as well.
+
+        Raises:
+            DataError: the repository has no such bug.
+        """
+        repository = self.repository(task)
+        known_ones = self._own_bugs if repository is self._own else known(repository.name)
+        by_row = {(bug.path, bug.index): bug for bug in known_ones}
+        rows = task.params.get("bugs")
+        found = [by_row.get((row[0], row[1])) if _is_row(row) else None for row in rows] if _is_rows(rows) else []
+        if not found or None in found:
+            raise DataError(
+                f"task {task.id!r} names bugs that repository {repository.name!r} does not have: it was made by another "
+                "version of this world, or edited"
+            )
+        return [bug for bug in found if bug is not None]
 
     def observe(self, task: Task, files: Mapping[str, str]) -> Observation:
         """The failing tests as the goal; the tree, or for a patch the modules."""
@@ -293,6 +306,15 @@ class RepairWorld:
 
     def close(self) -> None:
         self.boxes.close()
+
+
+def _is_rows(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple)
+
+
+def _is_row(row: object) -> bool:
+    """A bug as it lies in params: its module, its number there, the tests that fail for it."""
+    return _is_rows(row) and len(row) == 3 and isinstance(row[0], str) and type(row[1]) is int
 
 
 def _split_of_module(path: str) -> Split:

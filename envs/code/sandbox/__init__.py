@@ -3,12 +3,15 @@
 from rollwright.envs.code.sandbox.box import is_available, unavailable_reason
 from rollwright.envs.code.sandbox.cold import ColdBox, CommandResult
 from rollwright.envs.code.sandbox.limits import Limits, Outcome
+from rollwright.envs.code.sandbox.packages import pytest_packages
 from rollwright.envs.code.sandbox.plain import NotPlain
 from rollwright.envs.code.sandbox.pool import BoxPool
+from rollwright.envs.code.sandbox.trusted import Called, call_trusted
 from rollwright.envs.code.sandbox.warm import Ended, Session, WarmBox
 
 __all__ = [
     "BoxPool",
+    "Called",
     "ColdBox",
     "CommandResult",
     "Ended",
@@ -17,6 +20,8 @@ __all__ = [
     "Outcome",
     "Session",
     "WarmBox",
+    "call_trusted",
     "is_available",
+    "pytest_packages",
     "unavailable_reason",
 ]

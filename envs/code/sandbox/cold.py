@@ -1,4 +1,7 @@
-"""A box for one command: a shell line, a program with its files. It starts fresh and leaves nothing behind."""
+"""A box for one command: a shell line, a program with its files. It starts fresh and leaves nothing behind.
+
+It shows the machine's programs besides the interpreter, and no more packages than a warm one.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from rollwright.envs.code.sandbox import box
+from rollwright.envs.code.sandbox.library import interpreter
 from rollwright.envs.code.sandbox.limits import Limits, Outcome
 from rollwright.envs.code.sandbox.seccomp import seccomp_filter
 from rollwright.envs.code.sandbox.warm import UNSAFE_WARNING
@@ -80,7 +84,7 @@ class ColdBox:
             bpf.write(seccomp_filter())
             bpf.seek(0)
             process = subprocess.Popen(
-                [*self._front(bpf.fileno()), box.interpreter(), "-s", "-S", "-B", "-c", _BEGIN],
+                [*self._front(bpf.fileno()), interpreter(), "-s", "-S", "-B", "-c", _BEGIN],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -105,7 +109,7 @@ class ColdBox:
         return self.run(["/bin/sh", "-c", line], files=files)
 
     def _front(self, bpf_fd: int) -> list[str]:
-        return box.bwrap_command(self.limits, seccomp_fd=bpf_fd) if self.boxed else []
+        return box.bwrap_command(self.limits, seccomp_fd=bpf_fd, tools=True) if self.boxed else []
 
     def _order(self, command: Sequence[str], files: Mapping[str, str], folder: str) -> bytes:
         limits, mib = self.limits, 2**20

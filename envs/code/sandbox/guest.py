@@ -1,7 +1,8 @@
 """What a child of the zygote does: take a program from one descriptor, run it, answer through another.
 
-Four ways, named by the first message's `mode`: "calls" (hold a program's names, answer calls to them), "judge" (run
-trusted tests against a program that lives in another box), "script" (files and a command line), "pytest".
+Five ways, named by the first message's `mode`: "calls" (hold a program's names, answer calls to them), "judge" (run
+trusted tests against a program that lives in another box), "script" (files and a command line), "pytest", "trusted"
+(one call of a function of ours).
 Standard library only.
 """
 
@@ -21,6 +22,8 @@ from rollwright.envs.code.sandbox import plain, remote
 
 MAX_MESSAGE = 300
 """Characters of an error's text that travel."""
+TRUSTED: dict[str, types.ModuleType] = {}
+"""Modules of ours by dotted name, imported before any run."""
 
 
 def main(payload_fd: int, answers_fd: int) -> int:
@@ -30,9 +33,8 @@ def main(payload_fd: int, answers_fd: int) -> int:
     order = plain.read_frame(inbox)
     if order is None:
         return 0
-    status = {"calls": serve_calls, "judge": judge, "script": run_script, "pytest": run_pytest}[order["mode"]](
-        order, inbox, outbox
-    )
+    modes = {"calls": serve_calls, "judge": judge, "script": run_script, "pytest": run_pytest, "trusted": call_trusted}
+    status = modes[order["mode"]](order, inbox, outbox)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -198,6 +200,20 @@ def _ask(message: dict[str, Any], inbox: BinaryIO, outbox: BinaryIO) -> dict[str
     if answer is None:
         raise ConnectionError("the program has ended")
     return answer  # type: ignore[no-any-return]
+
+
+# "trusted": a function of ours that looks at foreign text
+
+
+def call_trusted(order: dict[str, Any], inbox: BinaryIO, outbox: BinaryIO) -> int:
+    """Call one function of a trusted module on plain data, answer with what it gives."""
+    try:
+        function = getattr(TRUSTED[order["module"]], order["function"])
+        answer = {"value": plain.encode(function(*[plain.decode(item) for item in order["args"]]))}
+    except BaseException as error:
+        answer = {"failed": _describe(error)}
+    _send(outbox, answer)
+    return 0
 
 
 # "script" and "pytest": a process of its own, whose output is all that is wanted

@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rollwright.envs.code.sandbox.limits import Limits
+from rollwright.envs.code.sandbox.trusted import Called, call_trusted
 from rollwright.envs.code.sandbox.warm import WarmBox
 
 AT_MOST = 32
@@ -21,7 +23,7 @@ class BoxPool:
     """Boxes that wait for work. Thread-safe.
 
     Args:
-        limits, preload, unsafe: of every box, as for `WarmBox`.
+        limits, preload, packages, trusted, unsafe: of every box, as for `WarmBox`.
         at_most: `box` and `pair` wait while so many are under way. All boxes are kept while nothing runs.
 
     Raises:
@@ -33,10 +35,18 @@ class BoxPool:
         *,
         limits: Limits | None = None,
         preload: Sequence[str] = (),
+        packages: Sequence[str] = (),
+        trusted: Sequence[str] = (),
         unsafe: bool = False,
         at_most: int = AT_MOST,
     ) -> None:
-        self._options = {"limits": limits or Limits(), "preload": tuple(preload), "unsafe": unsafe}
+        self._options = {
+            "limits": limits or Limits(),
+            "preload": tuple(preload),
+            "packages": tuple(packages),
+            "trusted": tuple(trusted),
+            "unsafe": unsafe,
+        }
         self._idle: list[WarmBox] = []
         self._lock, self._turns = threading.Lock(), threading.BoundedSemaphore(at_most)
         self._closed = False
@@ -52,6 +62,15 @@ class BoxPool:
         """Two boxes in one turn: for a program, and for the tests that judge it."""
         with self._turns, self._taken() as one, self._taken() as other:
             yield one, other
+
+    def call(self, module: str, function: str, *args: Any, limits: Limits | None = None) -> Called:
+        """Call a function of a trusted module in a box; `call_trusted` says how. From any thread.
+
+        Raises:
+            EnvironmentFault: the box was lost, again and again.
+        """
+        with self.box() as box:
+            return call_trusted(box, module, function, args, limits=limits)
 
     @contextmanager
     def _taken(self) -> Iterator[WarmBox]:

@@ -22,7 +22,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rollwright.envs.code.sandbox import box, plain
+from rollwright.envs.code.sandbox.library import interpreter
 from rollwright.envs.code.sandbox.limits import Limits, Outcome
+from rollwright.envs.code.sandbox.packages import support_folder
+from rollwright.envs.code.sandbox.starter import popen
 from rollwright.envs.code.sandbox.zygote import STOP
 from rollwright.errors import EnvironmentFault
 
@@ -69,11 +72,15 @@ class WarmBox:
     Args:
         limits: for every run that names no other; `disk_mib` counts for the box.
         preload: modules that the zygote imports, so that no run has to.
+        packages: installed packages that programs may import besides the standard library, by their top-level names;
+            what these import has to be named too.
+        trusted: dotted names of modules of ours, single files that import the standard library and `packages` only,
+            whose functions may be called inside (`BoxPool.call`).
         runs_per_box: after so many runs the box is replaced.
         unsafe: where no box can be made, run programs with resource limits only.
 
     Raises:
-        MissingDependency: there is no bubblewrap and `unsafe` is false.
+        MissingDependency: there is no bubblewrap and `unsafe` is false, or a package is not installed.
         EnvironmentUnavailable: this machine allows no box and `unsafe` is false.
     """
 
@@ -82,12 +89,15 @@ class WarmBox:
         *,
         limits: Limits | None = None,
         preload: Sequence[str] = (),
+        packages: Sequence[str] = (),
+        trusted: Sequence[str] = (),
         runs_per_box: int = 1000,
         unsafe: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self.boxed = box.is_available()
         self.started = 0
+        self.trusted = tuple(trusted)
         self._preload, self._runs_per_box = tuple(preload), runs_per_box
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -96,6 +106,7 @@ class WarmBox:
             if not unsafe:
                 box.require()
             log.warning("%s", UNSAFE_WARNING)
+        self._support = support_folder(tuple(packages), self.trusted)
 
     def start(self) -> None:
         """Bring the box up, if it is not.
@@ -108,7 +119,7 @@ class WarmBox:
         self.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = popen(
                 self._command(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
@@ -128,13 +139,13 @@ class WarmBox:
             raise EnvironmentFault(f"the sandbox does not start: {self._last_words()}")
 
     def _command(self, control_fd: int) -> list[str]:
-        support = box.support_folder()
+        support = self._support
         inside = box.INSIDE if self.boxed else str(support)
-        python = box.interpreter() if self.boxed else sys.executable
+        python = interpreter() if self.boxed else sys.executable
         command = box.bwrap_command(self.limits, support=support) if self.boxed else []
         # -s -S: no site packages, which may hold anything; -B: the tree is read-only. The path is set by hand.
-        start = f"import sys; sys.path.insert(0, {inside!r}); from rollwright.envs.code.sandbox import zygote as z; "
-        start += f"z.main({control_fd}, {inside + '/filter.bpf'!r}, {list(self._preload)!r})"
+        start = f"import sys; sys.path[:1] = [{inside!r}]; from rollwright.envs.code.sandbox import zygote as z; "
+        start += f"z.main({control_fd}, {inside + '/filter.bpf'!r}, {list(self._preload)!r}, {list(self.trusted)!r})"
         return [*command, python, "-s", "-S", "-B", "-c", start]
 
     def _last_words(self) -> str:

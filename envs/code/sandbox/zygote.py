@@ -40,7 +40,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def main(control_fd: int, filter_path: str, modules: list[str]) -> None:
+def main(control_fd: int, filter_path: str, modules: list[str], trusted: list[str]) -> None:
     """Serve orders until the other side hangs up."""
     libc = ctypes.CDLL(None, use_errno=True)
     boxed = os.getpid() == 1
@@ -52,6 +52,7 @@ def main(control_fd: int, filter_path: str, modules: list[str]) -> None:
     sys.path.append(str(Path(filter_path).parent / "site"))
     for module in modules:
         importlib.import_module(module)
+    guest.TRUSTED.update({name: importlib.import_module(name) for name in trusted})
     gc.collect()
     gc.freeze()  # a child that collects must not copy every page of the parent
     control = socket.socket(fileno=control_fd)
@@ -173,7 +174,7 @@ def _become_child(fds: list[int], limits: dict[str, Any], libc: Any, code: bytes
         for name in [name for name in sys.modules if name.partition(".")[0] in ("rollwright", "__main__")]:
             del sys.modules[name]
         support = os.path.dirname(os.path.abspath(__file__)).partition("/rollwright/envs")[0]
-        sys.path[:] = [path for path in sys.path if path != support]
+        sys.path[:] = ["", *(path for path in sys.path if path != support)]
         status = guest.main(fds[0], fds[1])
     except BaseException:
         os.write(2, traceback.format_exc()[-2000:].encode())
@@ -213,7 +214,3 @@ def _filter(libc: Any, code: bytes) -> None:
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "the kernel refused the system call filter")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
