@@ -120,6 +120,21 @@ def test_eating_the_food_fails_and_partial_observation_hides_the_room() -> None:
     assert (eaten.terminated, eaten.success, eaten.reward) == (True, False, 0.0)
 
 
+def test_the_possible_commands_are_shown_each_turn_as_the_benchmark_prints_them() -> None:
+    """LMRL-Gym appends them to every observation, those that examine, look or list the inventory left out."""
+    world, bare = navigation.build(starts="all"), navigation.build(starts="all", show_commands=False)
+    task = next(t for t in world.tasks("test") if t.params["start"] == "kitchen")
+    env, other = world.make(), bare.make()
+    shown, plain = env.reset(task, 0).text, other.reset(task, 0).text
+    for command in ("open fridge", "fly", "take fruit from fridge", "look", "drop fruit", "go east"):
+        head, _, line = shown.rpartition("\nAdmissible commands: ")
+        assert head == plain and line.split(", ") == [c for c in navigation.commands(env.state) if c != "look"]
+        result, without = env.step(command), other.step(command)
+        assert (result.rewards, env.fingerprint()) == (without.rewards, other.fingerprint())
+        shown, plain = str(result.observation), str(without.observation)
+    assert shown.endswith("Admissible commands: go east, go west, take coffee cup from table, take plate from table")
+
+
 def test_the_planner_repairs_what_others_did() -> None:
     """From any state that random commands lead to, the rest of the way is found."""
     rng = random.Random(0)
@@ -211,8 +226,14 @@ async def test_a_failed_fork_leaves_nothing_open_and_says_what_is_missing() -> N
 
 @pytest.mark.parametrize(
     "world",
-    [wordle.build(), navigation.build(), navigation.build(variant="po"), navigation.build(starts="all")],
-    ids=["wordle", "navigation", "navigation-po", "navigation-all"],
+    [
+        wordle.build(),
+        navigation.build(),
+        navigation.build(variant="po"),
+        navigation.build(starts="all"),
+        navigation.build(show_commands=False),
+    ],
+    ids=["wordle", "navigation", "navigation-po", "navigation-all", "navigation-bare"],
 )
 def test_the_contract(world: World) -> None:
     check_env(world)

@@ -18,7 +18,7 @@ from rollwright.envs.text.foreign import MAX_ACTION, SLIP
 from rollwright.errors import ConfigError, EnvironmentFault
 
 websockets = pytest.importorskip("websockets.sync.client")
-INNER = navigation.build()
+INNER = navigation.build(show_commands=False)
 
 
 @pytest.fixture(scope="module")

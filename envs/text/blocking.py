@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rollwright.env import Environment, Observation, StepResult, World, as_observation
+from rollwright.envs.text.foreign import whole
 from rollwright.types import Task
 
 
 class BlockingEnvironment:
     """One environment of a world, every method an ordinary function. Not for use inside a running event loop.
+
+    Actions and observations are text that UTF-8 can hold: half a surrogate pair, which JSON can spell, becomes "?".
 
     Coroutines run on a loop of its own; so an environment that shares a browser or connection with others through its
     world cannot be driven this way.
@@ -24,11 +28,12 @@ class BlockingEnvironment:
         self.env: Environment = self._call(world.make)
 
     def reset(self, task: Task, seed: int) -> Observation:
-        return as_observation(self._call(self.env.reset, task, seed))
+        return _shown(as_observation(self._call(self.env.reset, task, seed)))
 
     def step(self, action: str) -> StepResult:
-        result: StepResult = self._call(self.env.step, action)
-        return result
+        result: StepResult = self._call(self.env.step, whole(action))
+        seen = result.observation
+        return replace(result, observation=whole(seen) if isinstance(seen, str) else _shown(seen))
 
     def fingerprint(self) -> str:
         return str(self._call(self.env.fingerprint))
@@ -51,3 +56,7 @@ class BlockingEnvironment:
             return await result
 
         return self._runner.run(wait())
+
+
+def _shown(observation: Observation) -> Observation:
+    return replace(observation, text=whole(observation.text), goal=whole(observation.goal))

@@ -2,7 +2,8 @@
 
 A house of eight rooms. Pays 1.0, once, when the stale food lies in the closed fridge; eating it ends the episode with
 nothing, everything else pays 0. "fo" names the room in each observation, "po" does not: the policy must tell rooms by
-what is in them and by their exits. Rooms, exits, furniture and things are the benchmark's.
+what is in them and by their exits. Rooms, exits, furniture and things are the benchmark's. As there, each observation
+ends with the commands that are possible, but for looking (`show_commands`): the task is one of choosing.
 
 The game is our own program with TextWorld's command grammar, so it needs no interpreter. The benchmark draws the room
 one starts in; here it is the task, so that rooms to start from can be held out (`starts="held_out"`) or all be tested
@@ -131,6 +132,11 @@ def commands(state: HouseState) -> list[str]:
     return sorted([*found, "look"])
 
 
+def admissible_line(state: HouseState) -> str:
+    """The possible commands as the benchmark prints them: it leaves out those that only look."""
+    return f"Admissible commands: {', '.join(command for command in commands(state) if command != 'look')}"
+
+
 def apply(state: HouseState, command: str) -> HouseState:
     """The house after one of `commands(state)`."""
     verb, _, rest = command.partition(" ")
@@ -205,8 +211,8 @@ class NavigationWorld:
         "take plate from table, put plate on table, insert plate into chest, drop plate, eat fruit, look."
     )
 
-    def __init__(self, *, variant: Variant, max_turns: int, starts: Starts) -> None:
-        self.variant = variant
+    def __init__(self, *, variant: Variant, max_turns: int, starts: Starts, show_commands: bool = True) -> None:
+        self.variant, self.show_commands = variant, show_commands
         self.max_turns = max_turns
         self._starts = starts
         self.identity = f"{self.name}/{variant}/{max_turns}"
@@ -233,14 +239,18 @@ class NavigationWorld:
         if task.params["start"] not in EXITS:
             raise ValueError(f"task {task.id!r} starts in {task.params['start']!r}, which is no room of the house")
         state = HouseState(room=task.params["start"])
-        return state, Observation(text=describe(state, self.variant), goal=GOAL)
+        return state, Observation(text=self._show(state), goal=GOAL)
+
+    def _show(self, state: HouseState) -> str:
+        seen = describe(state, self.variant)
+        return f"{seen}\n{admissible_line(state)}" if self.show_commands else seen
 
     def play(self, state: HouseState, action: str) -> tuple[HouseState, StepResult]:
         command = " ".join(action.lower().split())
         if command not in commands(state):
-            return state, StepResult(observation=f"{SLIP} {describe(state, self.variant)}")
+            return state, StepResult(observation=f"{SLIP} {self._show(state)}")
         after = apply(state, command)
-        text = describe(after, self.variant)
+        text = self._show(after)
         if after.solved:
             return after, StepResult(observation=text, reward=1.0, terminated=True, success=True)
         if "stale food" in after.at(EATEN):
@@ -257,7 +267,10 @@ class NavigationWorld:
         pieces += ["There is a table. On the table: nothing. On the floor: plate, plate.", "You ate the stale food."]
         exits = ["Exits: north, south, east, west. You carry: nothing.", f"{SLIP} You"]
         things = [f"take {thing} from table, insert {thing} into fridge, drop {thing}, eat {thing}" for thing in THINGS]
-        return [self.instructions, GOAL, *rooms, *pieces, *exits, *things, *_said_alone()]
+        listed = [admissible_line(HouseState(room=room, open=CLOSABLE)) for room in EXITS] if self.show_commands else []
+        listed += [f", take {thing}, drop {thing}, eat {thing}" for thing in THINGS] if self.show_commands else []
+        listed += [", put plate on table, insert plate into chest"] if self.show_commands else []
+        return [self.instructions, GOAL, *rooms, *pieces, *exits, *things, *_said_alone(), *listed]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -270,13 +283,16 @@ def _said_alone() -> list[str]:
     return [*lists, *moves, *doors, "put plate on table", "insert plate into chest", "look"]
 
 
-def build(*, variant: Variant = "fo", max_turns: int = 40, starts: Starts = "held_out") -> NavigationWorld:
+def build(
+    *, variant: Variant = "fo", max_turns: int = 40, starts: Starts = "held_out", show_commands: bool = True
+) -> NavigationWorld:
     """The navigation world.
 
     Args:
         variant: "fo" names the room, "po" does not.
         max_turns: commands before the episode is cut.
         starts: "held_out" keeps the rooms to start from apart by split; "all" makes each of the eight a test task.
+        show_commands: end each observation with the possible commands, as the benchmark does.
 
     Raises:
         ConfigError: an option has no such value.
@@ -286,4 +302,4 @@ def build(*, variant: Variant = "fo", max_turns: int = 40, starts: Starts = "hel
             raise ConfigError(f"text.navigation has no {key} {value!r}; expected one of {', '.join(allowed)}")
     if max_turns < 1:
         raise ConfigError(f"text.navigation needs max_turns of 1 or more, got {max_turns}")
-    return NavigationWorld(variant=variant, max_turns=max_turns, starts=starts)
+    return NavigationWorld(variant=variant, max_turns=max_turns, starts=starts, show_commands=show_commands)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING, Any
 
-from rollwright.env import World, episode_seed
+from rollwright.env import World, as_observation, episode_seed
 from rollwright.envs.text.blocking import BlockingEnvironment
 from rollwright.errors import ConfigError, MissingDependency
 from rollwright.types import Split, Task
@@ -58,7 +58,7 @@ def to_gymnasium(
 
         def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
             result = self._played.step(action)
-            text = result.observation if isinstance(result.observation, str) else result.observation.text
+            text = as_observation(result.observation).text
             info = {"rewards": result.rewards, "success": result.success, **result.notes}
             earned = sum(result.rewards.values())
             return text[:max_length], earned, result.terminated, result.truncated, info
