@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rollwright.config import Config, Readers, Unread
+from rollwright.config import Config, Limits, Readers, Unread
 
 
 class RunSettings(Config):
@@ -33,6 +33,8 @@ class RunSettings(Config):
         1800.0, gt=0, description="Several processes: how long one waits for the others before the run ends."
     )
 
+    limits: ClassVar[Limits] = {"steps": (2**53, "trackers keep a step's number as a float, exact up to here")}
+
 
 class ModelSettings(Config):
     """The policy."""
@@ -44,6 +46,12 @@ class ModelSettings(Config):
     tiny_context: int = Field(512, ge=32, description="tiny: longest sequence.")
     tiny_seed: int = Field(0, ge=0, description="tiny: initial weights.")
 
+    limits: ClassVar[Limits] = {
+        "lora_rank": (2**14, "an adapter of a higher rank holds more than the weights that it stands for"),
+        "tiny_hidden": (2**13, "a wider model is not tiny: it fills the memory"),
+        "tiny_layers": (128, "a deeper model is not tiny: it fills the memory"),
+        "tiny_context": (2**20, "its positions are all held in memory"),
+    }
     only_for: ClassVar[Readers] = {
         name: {"path": ("tiny",)} for name in ("tiny_hidden", "tiny_layers", "tiny_context", "tiny_seed")
     }
@@ -109,6 +117,12 @@ class EngineSettings(Config):
     gpu_memory_frac: float = Field(0.85, gt=0, le=1, description="Share of the GPU's memory one server takes.")
 
     shorthand = "name"
+    limits: ClassVar[Limits] = {
+        "max_batch": (2**16, "keys and values of all of them are held at once"),
+        "max_context": (10_000_000, "no model reads more"),
+        "replicas": (1000, "each is a process with a copy of the model"),
+        "kv_cache_gib": (2**17, "no machine has more memory"),
+    }
     only_for: ClassVar[Readers] = {
         key: {"name": ("vllm_server",)}
         for key in (
@@ -147,6 +161,27 @@ class RolloutSettings(Config):
     env_call_s: float = Field(30.0, gt=0, description="Limit of one environment call; beyond it is a fault.")
     engine_call_s: float = Field(180.0, gt=0, description="Limit of one generation; beyond it is a fault.")
 
+    limits: ClassVar[Limits] = {
+        "max_turns": (1_000_000, "all turns of an episode are held in memory"),
+        "max_action_tokens": (1_000_000, "no model writes more at once"),
+        "max_staleness": (1000, "so many batches of episodes are held in memory"),
+        "history": (1_000_000, "no prompt shows more actions"),
+        "max_observation_tokens": (10_000_000, "no model reads more"),
+        "parallel_episodes": (100_000, "each has an environment of its own"),
+        "retries": (1000, "an episode that faults so often never ends"),
+        "refills": (1000, "a group that faults so often never ends"),
+    }
+
+    @model_validator(mode="after")
+    def _a_batch_fits_in_memory(self) -> RolloutSettings:
+        most, episodes = 1_000_000, self.group_size * self.groups_per_step
+        if episodes > most:
+            raise ValueError(
+                f"`group_size={self.group_size}` x `groups_per_step={self.groups_per_step}` are {episodes} episodes in "
+                f"one step, which are all held in memory until its update: {most} at most"
+            )
+        return self
+
     @model_validator(mode="after")
     def _rounds_are_on_policy(self) -> RolloutSettings:
         if self.max_staleness and self.schedule == "rounds":
@@ -170,6 +205,13 @@ class LearnerSettings(Config):
     layout: Literal["auto", "tree", "padded"] = Field("auto", description="How turns are packed.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Compute type; weights stay fp32.")
 
+    limits: ClassVar[Limits] = {
+        "learning_rate": (1.0, "AdamW moves every weight by up to so much at each step"),
+        "token_budget": (2**20, "the attention mask of a row alone holds the square of it, 1 TiB"),
+        "minibatches": (1_000_000, "no batch has so many episodes"),
+        "epochs": (10_000, "no batch is worth more passes"),
+    }
+
 
 class EvaluationSettings(Config):
     """Judging on held-out start states."""
@@ -181,6 +223,10 @@ class EvaluationSettings(Config):
     max_turns: int = Field(0, ge=0, description="Turns before an episode is cut; 0 = as in the rollouts.")
     every: int = Field(0, ge=0, description="Steps between evaluations; 0 = only at the end.")
     at_start: bool = Field(False, description="Also before the first step.")
+
+    limits: ClassVar[Limits] = dict.fromkeys(
+        ("seeds_per_task", "attempts", "max_turns"), (1_000_000, "all episodes are held in memory")
+    )
 
 
 class TurnCriticFit(Config):
@@ -327,10 +373,12 @@ class PolicyLossSettings(Config):
     aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"] = Field(
         "token-mean", description="How token losses become one number."
     )
-    max_length: int | None = Field(None, description="constant: the length L that Dr. GRPO divides by.")
+    max_length: int | None = Field(
+        None, ge=1, description="constant: the length L that Dr. GRPO divides by; null = the longest an episode can be."
+    )
     clip_low: float = Field(0.2, gt=0, description="The ratio is clipped below 1 - clip_low.")
     clip_high: float = Field(0.2, gt=0, description="... and above 1 + clip_high (DAPO: 0.28).")
-    dual_clip: float | None = Field(None, description="Bound for negative advantages, such as 3.0; none = off.")
+    dual_clip: float | None = Field(None, gt=1, description="Bound for negative advantages, such as 3.0; null = off.")
     correction: Literal["none", "token_tis", "sequence_tis", "token_mask", "sequence_mask"] = Field(
         "token_tis",
         description="Importance weights for the engine's slightly different or older policy: cut at the cap (tis), or "
@@ -359,6 +407,15 @@ class PolicyLossSettings(Config):
         "filter_high": {"sequence_filter": ("geometric",)},
         "filter_threshold": {"sequence_filter": ("off_policy",)},
     }
+
+    @model_validator(mode="after")
+    def _ratios_are_positive(self) -> PolicyLossSettings:
+        if self.clip_low > 1 and self.loss not in ("cispo", "reinforce"):
+            raise ValueError(
+                f"`clip_low={self.clip_low:g}` would clip the ratio below {1 - self.clip_low:g}, where it never is: "
+                "with `loss=cispo` it means no lower cap, else use at most 1"
+            )
+        return self
 
     def objective(self) -> dict[str, Any]:
         """The arguments of `rollwright.objective.PolicyObjective`."""

@@ -6,12 +6,14 @@ weight is loaded.
 """
 
 from rollwright.config.help import help_text
+from rollwright.config.limits import Limits
 from rollwright.config.load import build, dump, load_config, same_settings
 from rollwright.config.model import Config, Presets, Readers, Unread, all_keys, keys_without_effect
 from rollwright.config.secrets import credentials, redact
 
 __all__ = [
     "Config",
+    "Limits",
     "Presets",
     "Readers",
     "Unread",

@@ -141,8 +141,8 @@ def _credentials_told(config: Config, set_by: Mapping[str, str]) -> list[str]:
     return [
         f"{_from(set_by, path)}`{path}` holds a password, key or token. Settings are written into "
         "config.yaml, logs and trackers, so none may be in them: give the name of an environment variable where "
-        "there is a key for it (`key_variable`, `key_env`); else name the URL without it, and reach the server through a "
-        "tunnel or a local proxy that adds it."
+        "there is a key for it (`key_variable`, `key_env`); else name the URL without it, and reach the server through "
+        "a tunnel or a local proxy that adds it."
         for path in credentials(config.model_dump())
     ]
 
