@@ -1,6 +1,6 @@
-"""The folder of a box: our modules that run inside, and the packages that a world asks for by name, all copied.
+"""The folder of a box: our modules that run inside, and the packages that a world asks for by name.
 
-Copied, because a box's user may read nothing of the place where they are installed.
+Copies, or links to the files: a box's user may not even look into the place where they are installed.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import atexit
 import contextlib
 import fcntl
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -95,15 +97,40 @@ def _folder_of(packages: tuple[str, ...], trusted: tuple[str, ...]) -> Path:
         target = folder / Path(*module.split(".")).with_suffix(".py")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_source(module), target)
+        target.chmod(0o644)
     (folder / "filter.bpf").write_bytes(seccomp_filter())
+    (folder / "filter.bpf").chmod(0o644)
     for package in packages:
         _copy_package(package, folder / "site")
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    _copy_metadata(packages, folder / "site")
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o755)
     if packages:  # a zygote may write no byte code; most of it was copied and is only looked at
         command = [interpreter(), "-I", "-S", "-m", "compileall", "-q", str(folder / "site")]
         subprocess.run(command, capture_output=True, check=False)
     return folder
+
+
+def _show(source: str, target: str) -> None:
+    """A link to a file that everybody may read, which is many times faster than a copy; else a copy."""
+    if os.stat(source).st_mode & stat.S_IROTH:
+        with contextlib.suppress(OSError):  # another file system, or a kernel that protects links
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
+    os.chmod(target, 0o644)
+
+
+def _copy_metadata(packages: Sequence[str], target: Path) -> None:
+    """The versions of the packages' distributions, which some of them ask for; no entry points, which name plug-ins."""
+    known = importlib.metadata.packages_distributions() if packages else {}
+    for name in sorted({name for package in packages for name in known.get(package, [])}):
+        found = importlib.metadata.distribution(name)
+        if text := found.read_text("METADATA"):
+            folder = target / f"{name.replace('-', '_')}-{found.version}.dist-info"
+            folder.mkdir(exist_ok=True)
+            (folder / "METADATA").write_text(text, encoding="utf-8")
+            (folder / "METADATA").chmod(0o644)
 
 
 def _source(module: str) -> str:
@@ -122,12 +149,12 @@ def _copy_package(name: str, target: Path) -> None:
         )
     target.mkdir(exist_ok=True)
     if not spec.submodule_search_locations:
-        shutil.copy2(spec.origin, target)
+        _show(spec.origin, str(target / Path(spec.origin).name))
         return
     source = Path(spec.origin).parent
     for folder in (source, source.with_name(f"{name}.libs")):  # the second holds what a wheel brings to link with
         if folder.is_dir():
-            shutil.copytree(folder, target / folder.name, dirs_exist_ok=True)
+            shutil.copytree(folder, target / folder.name, copy_function=_show, dirs_exist_ok=True)
     native = any(path.name.endswith(tuple(EXTENSION_SUFFIXES)) for path in (target / name).rglob("*.so"))
     if native and library().cache_tag != sys.implementation.cache_tag:
         raise EnvironmentUnavailable(
