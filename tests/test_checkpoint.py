@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
 
 from rollwright.checkpoint import Checkpoints
 from rollwright.errors import RunFolderError
+from rollwright.seals import seal_fault, sealed
 
 
 def writer(text: str):
@@ -105,3 +108,42 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
 
 def test_nothing_there_is_none(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "absent").latest() is None
+
+
+def test_one_changed_character_of_the_state_is_noticed(tmp_path: Path) -> None:
+    """Each digit of it: a step, a place in a file, a count, the digest of a file, the seal itself."""
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    checkpoints.save(11, writer("old"), {"stored": 7})
+    path = checkpoints.save(12, writer("new"), {"stored": 14, "logged": 3096, "curriculum": {"seen": [1.5, 2]}})
+    text = (path / "state.json").read_text()
+    digits = [place for place, letter in enumerate(text) if letter.isdigit()]
+    draw = random.Random(0)
+    for place in digits + draw.sample(range(len(text)), 60):
+        other = draw.choice([c for c in "0123456789x" if c != text[place]])
+        (path / "state.json").write_text(text[:place] + other + text[place + 1 :])
+        found = checkpoints.latest()
+        assert found is not None and found.step == 11, (place, text[place], other)
+    (path / "state.json").write_text(text)
+    found = checkpoints.latest()
+    assert found is not None and found.step == 12 and found.state["curriculum"] == {"seen": [1.5, 2]}
+
+
+def test_a_checkpoint_from_before_there_were_seals_is_read(tmp_path: Path) -> None:
+    path = Checkpoints(tmp_path).save(3, writer("w"), {"version": 3})
+    state = json.loads((path / "state.json").read_text())
+    plain = {key: value for key, value in state.items() if key not in ("seal", "sealed")}
+    (path / "state.json").write_text(json.dumps(plain))
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None and found.state["version"] == 3
+    (path / "state.json").write_text(json.dumps(plain | {"step": 4}))
+    assert Checkpoints(tmp_path).latest() is None, "and there the folder's name says which step it is"
+
+
+def test_a_seal_says_what_was_sealed_and_not_how_it_was_written() -> None:
+    document = sealed({"a": (1, 2), "b": {"x": float("nan"), "y": "\ud800"}})
+    assert seal_fault(json.loads(json.dumps(document, indent=2, sort_keys=True))) == ""
+    assert seal_fault({"a": 1}) == "", "an older document has none"
+    for change in ({"a": [1, 3]}, {"sealed": False}, {"seal": "0"}, {"new": 1}):
+        assert seal_fault(document | change)
+    for lost in ("seal", "sealed"):
+        assert seal_fault({key: value for key, value in document.items() if key != lost})

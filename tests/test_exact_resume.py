@@ -96,6 +96,44 @@ def test_a_journal_of_other_settings_is_not_used(tmp_path: Path) -> None:
     assert Journal(tmp_path / "j", run="b").load() == 0
 
 
+def test_a_changed_digit_ends_the_journal(tmp_path: Path) -> None:
+    """A log-prob or an id of its own would be trained on as if it had been sampled."""
+    path = tmp_path / "j"
+    journal = Journal(path, run="a")
+    for turn in range(3):
+        journal.record([(decision(turn), ANSWER)], version=7)
+    whole = path.read_bytes()
+    ends = [place for place, byte in enumerate(whole) if byte == ord("\n")]  # of the heading and three lines
+    for place in [p for p in range(len(whole)) if whole[p : p + 1].isdigit()]:
+        path.write_bytes(whole[:place] + (b"1" if whole[place : place + 1] != b"1" else b"2") + whole[place + 1 :])
+        again = Journal(path, run="a")
+        known = again.load()
+        assert known == sum(place > end for end in ends[1:3]), place
+        for turn in range(known):
+            found = again.recall(decision(turn), version=7)
+            assert found is not None and found.logprobs == ANSWER.logprobs and found.token_ids == ANSWER.token_ids
+
+
+def test_a_journal_that_follows_another_checkpoint_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path / "j", run="a")
+    journal.clear(after=4)
+    journal.record([(decision(0), ANSWER)], version=7)
+    assert Journal(tmp_path / "j", run="a").load(after=4) == 1
+    assert Journal(tmp_path / "j", run="a").load(after=2) == 0, "the newest checkpoint was damaged"
+    assert "follows the checkpoint of step 4 and the run goes on from step 2" in caplog.text
+
+
+def test_a_journal_of_an_older_release_is_used(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", run="a")
+    journal.record([(decision(0), ANSWER)], version=7)
+    rows = [json.loads(line) for line in (tmp_path / "j").read_text().splitlines()]
+    plain = [{k: v for k, v in row.items() if k not in ("seal", "sealed", "after")} for row in rows]
+    (tmp_path / "j").write_text("".join(json.dumps(row) + "\n" for row in plain))
+    assert Journal(tmp_path / "j", run="a").load(after=4) == 1
+
+
 def test_a_cleared_journal_is_gone(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", run="a")
     journal.record([(decision(0), ANSWER)], version=7)

@@ -23,7 +23,7 @@ LAYERS = (
     {"errors", "types", "choices"},
     {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings", "methods"}
     | {"outcome_text", "outcome_settings", "components", "tracking", "progress", "workers", "deadlines", "ray_world"}
-    | {"answer_cache", "chat_api"},
+    | {"seals", "answer_cache", "chat_api"},
     {"segments", "advantages", "losses", "values", "statistics", "mixtures"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
     | {
@@ -88,7 +88,10 @@ LAYERS = (
         "run_assembly",
         "start_assembly",
         "group_scores",
+        "inputs",
+        "inventory",
         "ledger",
+        "lessons",
         "parity_gate",
         "pipeline",
         "resumption",

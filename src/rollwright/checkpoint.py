@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rollwright.errors import RunFolderError
+from rollwright.seals import seal_fault, sealed
 
 log = logging.getLogger(__name__)
 _STATE = "state.json"
-_WRITING = ".writing_"
+_WRITING, _REPLACED = ".writing_", ".replaced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run. `state.json` is written last and lists every other file with size and hash.
+    """The checkpoints of one run. `state.json` is written last; it lists every other file with size and hash, and is
+    sealed itself.
 
     Args:
         root: the folder that holds them, one `step_000123` each.
@@ -49,7 +51,7 @@ class Checkpoints:
         Raises:
             RunFolderError: the disk is full or not writable; what was there before is untouched.
         """
-        final = self.root / f"step_{step:06d}"
+        final = self.root / _name(step)
         beside = self.root / f"{_WRITING}{final.name}"
         try:
             if self.is_main:
@@ -84,6 +86,10 @@ class Checkpoints:
             log.warning("%s is damaged, passing it over: %s", found.path, trouble)
         return None
 
+    def leftovers(self) -> list[str]:
+        """Names of what lies here, usable or not; what a run that began anew set aside is left out."""
+        return sorted(path.name for path in self.root.glob("step_*"))
+
     def set_aside(self) -> int:
         """Move what lies here to `superseded/`: a run that begins anew must not find a later step than its own.
 
@@ -104,14 +110,28 @@ class Checkpoints:
         """Checkpoints whose writing was finished, newest first."""
         for path in sorted(self.root.glob("step_*"), reverse=True):
             try:
-                state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-                yield Checkpoint(step=int(state["step"]), path=path, state=state)
+                yield _read(path)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("%s is not a complete checkpoint, passing it over: %s", path, error)
 
     def _clear_litter(self) -> None:
         for path in self.root.glob(f"{_WRITING}*"):  # a kill left it behind
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(path: Path) -> Checkpoint:
+    """Raises ValueError and others where the folder holds no complete checkpoint of the step that it is named after."""
+    state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    if fault := seal_fault(state):
+        raise ValueError(f"{_STATE} is damaged: {fault}")
+    step = int(state["step"])
+    if path.name.removesuffix(_REPLACED) != _name(step):
+        raise ValueError(f"{_STATE} is that of step {step}")
+    return Checkpoint(step=step, path=path, state=state)
+
+
+def _name(step: int) -> str:
+    return f"step_{step:06d}"
 
 
 def damage(checkpoint: Checkpoint) -> str:
@@ -134,14 +154,14 @@ def _complete(folder: Path, state: Mapping[str, Any]) -> None:
     for file in files:
         _sync(file)
         listed[str(file.relative_to(folder))] = (file.stat().st_size, _digest(file))
-    (folder / _STATE).write_text(json.dumps({**state, "files": listed}), encoding="utf-8")
+    (folder / _STATE).write_text(json.dumps(sealed({**state, "files": listed})), encoding="utf-8")
     for path in (folder / _STATE, *(p for p in folder.rglob("*") if p.is_dir()), folder):
         _sync(path)
 
 
 def _put_in_place(beside: Path, final: Path) -> None:
     """Rename; one of the same step goes only after the new one stands, so that a kill in between loses neither."""
-    replaced = final.with_name(f"{final.name}.replaced")
+    replaced = final.with_name(f"{final.name}{_REPLACED}")
     shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():
         final.rename(replaced)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import to_jsonable_python
 
+from rollwright import inventory
 from rollwright.checkpoint import Checkpoint, Checkpoints
 from rollwright.config import Config, all_keys
 from rollwright.deadlines import deadline
@@ -47,8 +48,9 @@ _WATCHED = (
     "run.sync_s",
     "run.checkpoint_s",
 )
-FREE_KEYS = (*_WATCHED, "run.transcripts_every", "run.trackers", "run.resume", "evaluation.")
-"""How long a run lasts, how it is watched and judged, and where its folder lies may change on the way."""
+FREE_KEYS = (*_WATCHED, "run.transcripts_every", "run.trackers", "run.resume", "evaluation.", "algorithm.preset")
+"""How long a run lasts, how it is watched and judged, and where its folder lies may change on the way. A preset
+only names other keys, which are compared themselves."""
 
 
 class Part(Protocol):
@@ -74,6 +76,7 @@ class Run(Protocol):
     journal: Journal
     next_step: int
     parity_checks: int
+    inputs: Mapping[str, str]
     parts: list[Part]
     resumed: Checkpoint | None
 
@@ -84,7 +87,7 @@ def save(run: Run) -> None:
     report = partial(faults.note, subject="checkpoint")
     with deadline("writing a checkpoint", limit_s, setting="run.checkpoint_s", report=report):
         run.checkpoints.save(run.next_step, lambda folder: _write_rank(run, folder), capture(run))
-    run.journal.clear()
+    run.journal.clear(after=run.next_step)
 
 
 def capture(run: Run) -> dict[str, Any]:
@@ -95,6 +98,8 @@ def capture(run: Run) -> dict[str, Any]:
         "version": run.engine.version,
         "stored": run.store.position,
         "logged": run.tracker.position,
+        "inventory": inventory.counted(run.store, run.folder.metrics) if run.learner.ranks.first else {},
+        "inputs": dict(run.inputs),
         "faults": run.collector.faults.state_dict(),
         "parity_checks": run.parity_checks,
         "world_size": run.learner.accelerator.num_processes,
@@ -106,7 +111,7 @@ def resume(run: Run) -> None:
     """Put a run that has just been opened back to its last checkpoint, or to its beginning where there is none.
 
     Raises:
-        ConfigError: the checkpoint is of a run with other settings or another number of processes.
+        ConfigError: the checkpoint is of a run with other settings, another number of processes, or other weights.
         RunFolderError: `run.resume` is "must" and there is no usable checkpoint.
     """
     wanted = run.config.run.resume
@@ -120,12 +125,33 @@ def resume(run: Run) -> None:
         _begin_anew(run, keep_journal=wanted == "auto")
         return
     refuse_changes(found, run.config, world_size=run.learner.accelerator.num_processes, folder=run.folder.path)
+    refuse_other_weights(found, run.inputs, folder=run.folder.path)
+    _say_what_is_lost(run, found)
     _restore(run, found)
-    log.warning("resumed from %s at step %d, %d sampled answers on record", found.path, found.step, run.journal.load())
+    recorded = run.journal.load(after=found.step)
+    log.warning("resumed from %s at step %d, %d sampled answers on record", found.path, found.step, recorded)
+    if found.step >= run.config.run.steps:
+        log.warning(
+            "%s is finished: its %d steps are done. Only its end is made again: the last evaluation, the policy's "
+            "folder, the report. To train on, raise run.steps (now %d); for another run, name another run.folder",
+            run.folder.path,
+            found.step,
+            run.config.run.steps,
+        )
 
 
 def _begin_anew(run: Run, *, keep_journal: bool) -> None:
     """What an earlier start without a checkpoint left behind is set aside, so that nothing is kept twice."""
+    left = inventory.leftovers(run.store, run.folder.metrics, run.checkpoints)
+    if left and run.learner.ranks.first:
+        log.warning(
+            "%s holds %s, and %s: the run begins at step 0. What lies there is set aside (superseded/ in trajectories/ "
+            "and checkpoints/, metrics.superseded.jsonl)",
+            run.folder.path,
+            ", ".join(left),
+            "no usable checkpoint" if keep_journal else "run.resume is 'never'",
+        )
+    run.learner.ranks.wait()  # all have looked before the first moves anything
     if run.learner.ranks.first:
         run.store.rewind(0)
     run.tracker.rewind(0)
@@ -134,6 +160,20 @@ def _begin_anew(run: Run, *, keep_journal: bool) -> None:
         run.journal.load()
     else:
         run.journal.clear()
+
+
+def _say_what_is_lost(run: Run, found: Checkpoint) -> None:
+    """Files that the checkpoint counted and that are gone: a run goes on without them, unless it learns from them."""
+    episodes = run.learner.ranks.of_first(inventory.lost_episodes(found.state, run.store))
+    metrics = run.learner.ranks.of_first(inventory.lost_metrics(found.state, run.folder.metrics))
+    if episodes:
+        log.warning("%s. The run goes on without them", episodes)
+        run.store.lacking = (
+            f"{episodes}. This run learns from its stored episodes and would learn otherwise without them: put the "
+            "files back, name another run.folder, or begin anew with run.resume=never"
+        )
+    if metrics:
+        log.warning("%s. The run goes on, and writes from step %d on", metrics, found.step)
 
 
 def _restore(run: Run, found: Checkpoint) -> None:
@@ -171,6 +211,26 @@ def refuse_changes(found: Checkpoint, config: LoopConfig, *, world_size: int, fo
             f"and another number of ranks adds up other sums. Start {saved} processes (--num_processes {saved}); or "
             "take the weights alone into a new run: model.path=<run>/policy, which a finished run leaves"
         )
+
+
+def refuse_other_weights(found: Checkpoint, inputs: Mapping[str, str], *, folder: Path) -> None:
+    """Compare what lies at the paths of the settings with what lay there when the run was begun (`inputs`).
+
+    Other weights are refused; a store that has changed is warned of, as a run may be meant to see it grow.
+
+    Raises:
+        ConfigError: names the settings whose weights are others.
+    """
+    before = found.state.get("inputs", {})
+    changed = sorted(key for key in before.keys() & inputs.keys() if before[key] != inputs[key])
+    if weights := [key for key in changed if inputs[key].startswith("weights:")]:
+        raise ConfigError(
+            f"{folder} holds a run that was begun from other weights than those that {', '.join(weights)} names now: "
+            "they were trained anew since. Put the old ones back to go on with it; to begin from the new ones, name "
+            "another run.folder, or set this run aside with run.resume=never"
+        )
+    for key in changed:
+        log.warning("what %s names is not what it was when %s was written: the run goes on with it", key, found.path)
 
 
 def run_name(config: LoopConfig) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from rollwright import resumption
+from rollwright import inputs, resumption
 from rollwright.assembly import (
     close_play,
     join_ranks,
@@ -67,6 +67,8 @@ class RunParts:
     journal: Journal
     pipeline: Pipeline
     clock: StepClock
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints of what the settings name by a path (`inputs.fingerprints`)."""
     starts: StartPool | None = None
     next_step: int = 0
     parity_checks: int = 0
@@ -110,6 +112,7 @@ def open_run(
         starts = open_starts(config, world, ranks)
         with ranks.first_goes_ahead():
             model_folder = policy_folder(config.model, world, folder.path)
+        read = ranks.of_first(_fingerprints(config, model_folder) if ranks.first else {})
         learner = open_learner(config, model_folder, reference=reference, critic=critic, accelerator=accelerator)
         tracker = open_tracker(folder, config, learner)
         codec = open_codec(model_folder)
@@ -135,6 +138,7 @@ def open_run(
             journal=journal,
             pipeline=open_pipeline(config, collector, curriculum, engine, starts),
             clock=StepClock(Ledger(collector.occupancy, engine)),
+            inputs=read,
             starts=starts,
         )
         resumption.resume(run)
@@ -142,6 +146,12 @@ def open_run(
         yield run
     finally:
         close_play(world, collector, engine)
+
+
+def _fingerprints(config: LoopConfig, model_folder: Path) -> dict[str, str]:
+    """Of what the settings name by a path; the folders through which servers get weights change all the time."""
+    skip = (*resumption.FREE_KEYS, "engine.")
+    return inputs.fingerprints(config.model_dump(mode="json"), model_folder, skip=skip)
 
 
 def _run_engine(config: LoopConfig, model_folder: Path, codec: ChatCodec, ranks: Ranks, folder: RunFolder) -> Engine:

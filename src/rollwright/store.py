@@ -13,6 +13,8 @@ two row groups read, and a walk over a million turns keeps one row group in memo
 from __future__ import annotations
 
 import filecmp
+import hashlib
+import json
 import logging
 import uuid
 from collections import Counter
@@ -103,6 +105,7 @@ class TrajectoryStore:
     def __init__(self, folder: str | Path, *, mode: Literal["append", "read"] = "append") -> None:
         self.folder = Path(folder)
         self.warnings: list[str] = []
+        self.lacking = ""  # by who knows that episodes are missing: whoever learns from the store must refuse it
         self._mode = mode
         self._cache: tuple[tuple[int, int], list[Row], list[list[Row]]] | None = None
         if mode == "append":
@@ -129,6 +132,19 @@ class TrajectoryStore:
         """The number that the next shard will get. A checkpoint keeps it; `rewind` takes it."""
         numbers = [number for table in TABLES for number in shard_files(self.folder / table)]
         return max(numbers, default=-1) + 1
+
+    def census(self, position: int) -> dict[str, Any]:
+        """What the whole shards before a position hold: how many there are, their trajectories, and a digest of both.
+
+        A checkpoint keeps it, to tell later whether a shard is gone or is another.
+        """
+        shards = [self._shards[number] for number in self.shard_numbers() if number < position]
+        alike = json.dumps([[shard.number, shard.num_trajectories, shard.likeness] for shard in shards])
+        return {
+            "shards": len(shards),
+            "trajectories": sum(shard.num_trajectories for shard in shards),
+            "digest": hashlib.sha256(alike.encode()).hexdigest(),
+        }
 
     def rescan(self) -> None:
         """See the shards that another process has written since this reader was made."""

@@ -65,12 +65,15 @@ class TurnTable:
         names: for "task", "tag", "origin" and "policy" the strings behind the codes of `trajectories`.
 
     Raises:
-        DataError: no store holds a turn (unless `may_be_empty`), or a folder holds no store.
+        DataError: no store holds a turn (unless `may_be_empty`), a folder holds no store, or a store is known to lack
+            episodes (`TrajectoryStore.lacking`).
         RunFolderError: there is nowhere to write an index.
     """
 
     def __init__(self, *stores: TrajectoryStore | str | Path, may_be_empty: bool = False) -> None:
         self.stores = [s if isinstance(s, TrajectoryStore) else TrajectoryStore(s, mode="read") for s in stores]
+        if lacking := " ".join(store.lacking for store in self.stores if store.lacking):
+            raise DataError(lacking)
         self._shards: dict[tuple[int, int], ShardIndex] = {}  # by place of the store and number of the shard
         self._order: list[ShardIndex] = []  # as they were taken in
         self.trajectories: Array = np.zeros(0, TRAJECTORY)

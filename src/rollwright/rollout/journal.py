@@ -2,7 +2,8 @@
 
 One line holds the answers of one round (or of one request, where requests are answered one by one), written whole or
 not at all. The world is played anew with the recorded actions, and each recorded answer is given out only where the
-policy would be shown exactly what it was shown then.
+policy would be shown exactly what it was shown then. Each line is sealed, and the first names the checkpoint that the
+answers follow: after another one, other weights would have given them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from rollwright.errors import ReplayMismatch, RunFolderError
 from rollwright.generation.base import Generation
 from rollwright.rollout.actors import Decision
+from rollwright.seals import seal_fault, sealed
 from rollwright.tracking import append_line
 from rollwright.types import Span
 
@@ -35,29 +37,52 @@ class Journal:
     def __init__(self, path: Path, *, run: str) -> None:
         self.path, self.run = path, run
         self.recalled = 0
+        self._after = 0
         self._known: dict[str, dict[str, Any]] = {}
         self._lost: set[str] = set()
         self._header = False
 
-    def load(self) -> int:
+    def load(self, *, after: int = 0) -> int:
         """Take in what an earlier process wrote; returns how many answers there are.
 
-        Reading ends at the first torn line: what came after it cannot have been used by anybody.
+        Reading ends at the first torn or damaged line: what came after it cannot have been used by anybody.
+
+        Args:
+            after: the step of the checkpoint that the run goes on from. Answers that followed another are not used.
         """
-        lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
-        for number, line in enumerate(lines):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                if line:
-                    log.warning("%s: line %d is torn, it and what follows is sampled again", self.path, number + 1)
-                break
-            if row.get("run", self.run) != self.run:
-                log.warning("%s belongs to a run with other settings: not used", self.path)
+        self._after = after
+        kept: list[bytes] = []
+        for line in self.path.read_bytes().split(b"\n") if self.path.exists() else []:
+            if not line or (row := self._read_line(line, number=len(kept) + 1)) is None:
                 break
             self._known |= row.get("answers", {})
-        self._rewrite(lines)
+            kept.append(line)
+        self._rewrite(kept)
         return len(self._known)
+
+    def _read_line(self, line: bytes, *, number: int) -> dict[str, Any] | None:
+        """One line's content; None, with a warning, where it cannot be used."""
+        try:
+            row: dict[str, Any] = json.loads(line)
+            fault = seal_fault(row) if isinstance(row, dict) else "it is no record"
+        except ValueError:
+            fault = "it is torn"
+        if fault:
+            log.warning("%s: line %d is not used and what follows is sampled again: %s", self.path, number, fault)
+        elif row.get("run", self.run) != self.run:
+            log.warning("%s belongs to a run with other settings: not used", self.path)
+        elif row.get("after", self._after) != self._after:
+            # An earlier one means a kill between a checkpoint and the end of its journal: nothing is lost.
+            log.log(
+                logging.WARNING if row["after"] > self._after else logging.INFO,
+                "%s follows the checkpoint of step %d and the run goes on from step %d: its answers are not used",
+                self.path,
+                row["after"],
+                self._after,
+            )
+        else:
+            return row
+        return None
 
     def recall(self, decision: Decision, *, version: int) -> Generation | None:
         """What was sampled for this very decision, or None where that is not known.
@@ -89,36 +114,29 @@ class Journal:
         answers = {_key(d, version): {"seen": _seen(d), **_row(generation)} for d, generation in answered}
         try:
             if not self._header:
-                append_line(self.path, {"run": self.run})
+                append_line(self.path, sealed({"run": self.run, "after": self._after}))
                 self._header = True
-            append_line(self.path, {"answers": answers})
+            append_line(self.path, sealed({"answers": answers}))
         except OSError as error:
             raise RunFolderError(
                 f"{self.path} could not be written: {error.strerror or error}. The last checkpoint and everything "
                 "before it are intact; make space and start the same command again to resume"
             ) from error
 
-    def clear(self) -> None:
-        """Forget everything: a checkpoint now holds what came of it."""
+    def clear(self, *, after: int = 0) -> None:
+        """Forget everything: the checkpoint of step `after` now holds what came of it."""
         self._known.clear()
         self._lost.clear()
-        self._header = False
+        self._header, self._after = False, after
         self.path.unlink(missing_ok=True)
 
     def _rewrite(self, lines: Sequence[bytes]) -> None:
         """Keep the lines that were understood, so that new ones follow them."""
         if not self._known:
-            self.clear()
+            self.clear(after=self._after)
             return
-        kept = []
-        for line in lines:
-            try:
-                json.loads(line)
-            except ValueError:
-                break
-            kept.append(line + b"\n")
         beside = self.path.with_name(f".{self.path.name}.new")
-        beside.write_bytes(b"".join(kept))
+        beside.write_bytes(b"".join(line + b"\n" for line in lines))
         beside.replace(self.path)
         self._header = True
 
