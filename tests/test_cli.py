@@ -157,7 +157,96 @@ def test_components_lists_what_a_configuration_can_name(capsys: pytest.CaptureFi
 
 def test_check_env_proves_a_world(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["check-env", "text.guess_number", "--seeds", "1", "--tasks", "1"]) == 0
-    assert "text.guess_number keeps the environment contract" in capsys.readouterr().out
+    assert "text.guess_number keeps the environment contract (3 episodes of the teacher's)" in capsys.readouterr().out
+
+
+SHY = """
+import itertools, math, random
+
+from rollwright.env import StepResult
+from rollwright.types import Task
+
+
+class Shy:
+    \"\"\"Knows one word, which nobody says by accident, and answers it by NaN and by chance of the whole process.\"\"\"
+
+    def reset(self, task, seed):
+        self.over = False
+        return "?"
+
+    def step(self, action):
+        if action != "sesame":
+            return StepResult(observation="no")
+        return StepResult(observation=str(random.random()), reward=math.nan)
+
+    def fingerprint(self):
+        return "the same"
+
+    def close(self):
+        pass
+
+
+class ShyWorld:
+    name, instructions, execution, snapshots, max_turns = "shy", "", "inline", "none", 5
+
+    def tasks(self, split):
+        return [Task(id="t", split=split)]
+
+    def make(self):
+        return Shy()
+
+    def close(self):
+        pass
+"""
+
+
+def test_check_env_says_that_it_played_no_well_formed_action_and_takes_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "shy_world.py").write_text(SHY)
+    (tmp_path / "words.txt").write_text("open\n\nsesame\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = ["check-env", "shy_world:ShyWorld", "--tasks", "1", "--seeds", "1"]
+    assert cli.main(asked) != 0
+    said = capsys.readouterr()
+    assert "no well-formed action was played" in said.err and "--actions" in said.err and "keeps" not in said.out
+    for words in (
+        ["--actions", "sesame"],
+        ["--actions", "x", "--actions", "sesame"],
+        ["--actions", f"{tmp_path}/words.txt"],
+    ):
+        assert cli.main([*asked, *words]) != 0
+        said = capsys.readouterr()
+        assert "a reward is not finite" in said.err and "after a second reset" in said.err
+    (tmp_path / "words.txt").write_text("\n\n")
+    assert cli.main([*asked, "--actions", f"{tmp_path}/words.txt"]) != 0
+    assert "holds no action" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_components_says_which_package_an_engine_lacks(
+    installed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Every engine, and the package that it needs: its own name is none."""
+    from importlib import util
+
+    from rollwright import components
+
+    real = util.find_spec
+    known = {"vllm": installed or None, "transformers": installed or None}
+    monkeypatch.setattr(
+        components.importlib.util, "find_spec", lambda name: known[name] if name in known else real(name)
+    )
+    assert cli.main(["components"]) == 0
+    lines = capsys.readouterr().out.split("engines:\n")[1].splitlines()
+    notes = [
+        "",
+        " (vllm is not installed)",
+        " (vllm is not installed: only with engine.urls)",
+        " (transformers is not installed)",
+    ]
+    names = ["  auto", "  vllm", "  vllm_server", "  transformers"]
+    assert lines == [name + ("" if installed else note) for name, note in zip(names, notes, strict=True)]
 
 
 def test_options_are_json_or_text():

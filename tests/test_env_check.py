@@ -449,12 +449,38 @@ def test_snapshots_are_only_tried_where_they_are_declared():
     check_env(world)
 
 
+class Wandering(DiceWorld):
+    """No teacher, but actions by chance."""
+
+    teacher = None  # type: ignore[assignment]
+
+    def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        return draws.choice(["roll", "roll", "stop"])
+
+
+def test_a_world_without_a_teacher_is_played_by_its_random_actions_and_the_proof_says_so():
+    played = check_env(Wandering(), tasks_per_split=1, seeds=2)
+    assert (played.random, played.well_formed, played.guessed) == (6, 6, 0) and "random ones" in str(played)
+    assert "after a second reset" in "".join(violations(Wandering(ForgetsTheSeed)))
+    assert check_env(DiceWorld(), tasks_per_split=1, seeds=1, actions=["roll"]).given == 3
+
+
+def test_a_reward_that_runs_refuse_is_a_breach():
+    class Lavish(Dice):
+        def step(self, action: str) -> Any:
+            result = super().step(action)
+            return StepResult(observation=result.observation, reward=1e31 if action == "roll" else 0.0)
+
+    assert "a reward is larger than 1e+30" in "".join(violations(DiceWorld(Lavish), actions=["roll"]))
+
+
 def test_a_task_without_a_teacher_is_played_with_any_actions():
     class Untaught(DiceWorld):
         def teacher(self, task: Task) -> Any:
             return None
 
-    check_env(Untaught())
+    with pytest.warns(UserWarning, match="no well-formed action was played"):
+        assert check_env(Untaught()).well_formed == 0
     assert "after a second reset" in "".join(violations(Untaught(ForgetsTheSeed), actions=["roll", "roll", "stop"]))
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -102,6 +103,12 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 def _add_check_env(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a world such as text.maze, or package.module:Attribute")
     parser.add_argument("options", metavar="KEY=VALUE", nargs="*", help="options of the world; values as JSON or text")
+    parser.add_argument(
+        "--actions",
+        metavar="TEXT|FILE",
+        action="append",
+        help="a well-formed action, to be played in turn; may be given again; a file holds one on each line",
+    )
     parser.add_argument("--tasks", metavar="N", type=int, default=2, help="tasks tried per split (2)")
     parser.add_argument("--seeds", metavar="N", type=int, default=3, help="episodes per task (3)")
     parser.add_argument("--max-steps", metavar="N", type=int, default=30, help="actions per episode (30)")
@@ -208,33 +215,52 @@ def _score(arguments: argparse.Namespace) -> None:
 
 
 def _components(arguments: argparse.Namespace) -> None:
-    from importlib.util import find_spec
     from typing import get_args
 
-    from rollwright.components import available
+    from rollwright.components import available, engine_note
     from rollwright.settings import EngineSettings
 
     for heading, names in (("worlds", available("envs")), ("rewards", available("rewards"))):
         print(f"{heading}:", *(f"  {name}" for name in names), sep="\n")
     print("engines:")
     for name in get_args(EngineSettings.model_fields["name"].annotation):
-        missing = name != "auto" and find_spec(name) is None
-        print(f"  {name}" + (" (not installed)" if missing else ""))
+        note = engine_note(name)
+        print(f"  {name}" + (f" ({note})" if note else ""))
 
 
 def _check_env(arguments: argparse.Namespace) -> None:
     from rollwright.components import create
     from rollwright.env_check import check_env
 
+    actions = _actions(arguments.actions)
     world = create("envs", arguments.name, _options(arguments.options))
-    check_env(
-        world,
-        tasks_per_split=arguments.tasks,
-        seeds=arguments.seeds,
-        max_steps=arguments.max_steps,
-        call_s=arguments.call_s,
-    )
-    print(f"{arguments.name} keeps the environment contract")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what it would warn of is an error below
+        played = check_env(
+            world,
+            tasks_per_split=arguments.tasks,
+            seeds=arguments.seeds,
+            max_steps=arguments.max_steps,
+            actions=actions,
+            call_s=arguments.call_s,
+        )
+    if not played.well_formed:
+        raise ConfigError(f"{arguments.name}: no breach was found, but {played}: name some with --actions TEXT or FILE")
+    print(f"{arguments.name} keeps the environment contract ({played})")
+
+
+def _actions(given: Sequence[str] | None) -> list[str] | None:
+    """Actions as they are given; one that is a file stands for its lines."""
+    if given is None:
+        return None
+    found: list[str] = []
+    for text in given:
+        is_file = len(text) < 4096 and "\n" not in text and "\0" not in text and Path(text).is_file()
+        lines = Path(text).read_text(encoding="utf-8", errors="replace").splitlines() if is_file else [text]
+        if is_file and not any(line.strip() for line in lines):
+            raise ConfigError(f"--actions {text}: the file holds no action; expected one on each line")
+        found += [line for line in lines if line.strip()] if is_file else lines
+    return found
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -14,12 +14,17 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
-from rollwright.errors import ConfigError, UnknownComponent
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+from rollwright.config.help import annotation_text
+from rollwright.config.limits import counts_truth
+from rollwright.errors import ConfigError, RollwrightError, UnknownComponent
 
 Kind = Literal["envs", "rewards"]
 _SINGULAR: dict[Kind, str] = {"envs": "environment", "rewards": "reward"}
+_ENGINE_PACKAGE = {"vllm": "vllm", "vllm_server": "vllm", "transformers": "transformers"}
 _DEFINES_BUILD = re.compile(r"^(def build\b|build\b\s*[:=])", re.MULTILINE)
 
 
@@ -30,6 +35,15 @@ def available(kind: Kind) -> list[str]:
     """
     package = importlib.import_module(f"rollwright.{kind}")
     return sorted(_names(package.__path__, depth=2))
+
+
+def engine_note(name: str) -> str:
+    """What a machine lacks for an engine: "" where nothing, or where the name leaves the choice to the machine."""
+    package = _ENGINE_PACKAGE.get(name)
+    if package is None or importlib.util.find_spec(package) is not None:
+        return ""
+    # Servers that run elsewhere are spoken to by HTTP: only starting one needs the package here.
+    return f"{package} is not installed" + (": only with engine.urls" if name == "vllm_server" else "")
 
 
 def load(kind: Kind, name: str) -> Callable[..., Any]:
@@ -44,6 +58,29 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
     if name not in available(kind):
         raise UnknownComponent(_no_such(kind, name))
     build: Callable[..., Any] = importlib.import_module(f"rollwright.{kind}.{name}").build
+    return build
+
+
+def require(kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+    """The builder of the named component, which takes these options; nothing is built.
+
+    Raises:
+        UnknownComponent, MissingDependency: as `load`.
+        ConfigError: an option is unknown, missing, or not of the kind that the builder's signature declares; or the
+            module of somebody else's component cannot be imported.
+    """
+    try:
+        build = load(kind, name)
+    except RollwrightError:
+        raise
+    except Exception as error:  # a module of the user's own may fail in any way while it is imported
+        raise ConfigError(
+            f"{_SINGULAR[kind]} `{name}` cannot be imported: {type(error).__name__}: {error}. Its module says so, not "
+            "the settings; ROLLWRIGHT_DEBUG=1 shows where."
+        ) from error
+    options = dict(options or {})
+    _check_options(f"{_SINGULAR[kind]} `{name}`", build, options)
+    _check_types(f"{_SINGULAR[kind]} `{name}`", build, options)
     return build
 
 
@@ -124,3 +161,29 @@ def _check_options(what: str, build: Callable[..., Any], options: Mapping[str, A
     missing = [name for name in takes if parameters[name].default is inspect.Parameter.empty and name not in options]
     if missing:
         raise ConfigError(f"{what} needs the option{'s' if len(missing) > 1 else ''} {', '.join(missing)}.")
+
+
+def _check_types(what: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Hold each option against its annotation, where that is one of plain data."""
+    try:
+        hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)  # type: ignore[misc]
+    except Exception:  # names that only a type checker can look up
+        return
+    for name, value in options.items():
+        try:
+            adapter = TypeAdapter(hints[name]) if name in hints else None
+        except PydanticUserError:
+            continue  # a type of the builder's own
+        if adapter is not None and (counts_truth(value, hints[name]) or not _fits(adapter, value)):
+            expected = annotation_text(hints[name])
+            near = difflib.get_close_matches(str(value), expected.split(" | "), n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else ""
+            raise ConfigError(f"{what}: the option `{name}` must be {expected}, got {value!r}.{hint}")
+
+
+def _fits(adapter: TypeAdapter[Any], value: Any) -> bool:
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        return False
+    return True

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import get_args
 
 from rollwright.env import (
+    ActsAtRandom,
     Environment,
     Execution,
     SnapshotKind,
@@ -32,8 +37,34 @@ MALFORMED_ACTIONS = (
     "größer 漢字 🙂 \u202e\u200b",
     '{"action": [',
     "a\nb\nc",
+    "a\ud800b",  # half a surrogate pair: JSON can spell it, UTF-8 cannot
+    "(" * 5_000,
+    '{"action": ' * 2_000,
 )
 _ANY_ACTIONS = ("1", "up", "yes", "click 1")  # where nobody has said what an action looks like
+NONE_PLAYED = (
+    "no well-formed action was played: the world has no `teacher` that acts and no `random_action`, and no actions "
+    "were named, so what an understood action does (rewards, chance, ends) is not proved"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What a proof rests on: episodes by where their actions came from. `guessed` ones may all have been slips."""
+
+    given: int = 0
+    teacher: int = 0
+    random: int = 0
+    guessed: int = 0
+
+    @property
+    def well_formed(self) -> int:
+        """Episodes of actions that somebody vouched for."""
+        return self.given + self.teacher + self.random
+
+    def __str__(self) -> str:
+        counts = {"given actions": self.given, "the teacher's": self.teacher, "random ones": self.random}
+        return ", ".join(f"{count} episodes of {name}" for name, count in counts.items() if count) or NONE_PLAYED
 
 
 def check_env(
@@ -44,7 +75,7 @@ def check_env(
     max_steps: int = 30,
     actions: Sequence[str] | None = None,
     call_s: float = 60.0,
-) -> None:
+) -> Played:
     """Play episodes and report every breach of the contract at once. Closes the world in the end.
 
     Args:
@@ -52,8 +83,12 @@ def check_env(
         tasks_per_split: tasks tried, the first ones of each split.
         seeds: episodes per task.
         max_steps: actions per episode, except for teachers, who get the world's `max_turns`.
-        actions: well-formed actions, played in turn. Where None, the teacher's actions are played.
+        actions: well-formed actions, played in turn. Where None, the teacher's actions are played, else the world's
+            random ones; where it has neither, a warning says that no well-formed action was played.
         call_s: longest time of a single call; one that takes longer is a breach and is left behind.
+
+    Returns:
+        Whose actions were played.
 
     Raises:
         ContractViolation: lists what is broken, where it was seen, and what to do.
@@ -63,9 +98,8 @@ def check_env(
         asyncio.get_running_loop()
     except RuntimeError:
         limits = {"tasks_per_split": tasks_per_split, "seeds": seeds, "max_steps": max_steps}
-        asyncio.run(async_check_env(world, **limits, actions=actions, call_s=call_s))
-    else:
-        raise RuntimeError("check_env makes its own event loop, and one is running: use `await async_check_env(world)`")
+        return asyncio.run(async_check_env(world, **limits, actions=actions, call_s=call_s))
+    raise RuntimeError("check_env makes its own event loop, and one is running: use `await async_check_env(world)`")
 
 
 async def async_check_env(
@@ -76,7 +110,7 @@ async def async_check_env(
     max_steps: int = 30,
     actions: Sequence[str] | None = None,
     call_s: float = 60.0,
-) -> None:
+) -> Played:
     """`check_env` for callers that have an event loop."""
     checker = _Checker(world, max_steps=max_steps, actions=actions, call_s=call_s)
     if checker.check_attributes():
@@ -87,7 +121,7 @@ async def async_check_env(
                 for i in range(seeds):
                     await checker.check_episode(task, episode_seed(split, "check", i))
         await checker.check_world_close()
-    checker.finish()
+    return checker.finish()
 
 
 class _Checker:
@@ -97,10 +131,11 @@ class _Checker:
         self._world = world
         self._max_steps = max_steps
         self._actions = actions
+        self._sources: Counter[str] = Counter()
         self._player = Player(world, call_s=call_s)
 
-    def finish(self) -> None:
-        """Raise if anything was found."""
+    def finish(self) -> Played:
+        """Raise if anything was found; else tell what was played, and warn where that proves little."""
         self._player.shut_down()
         lines = []
         for problem, places in self._player.found.items():
@@ -108,6 +143,10 @@ class _Checker:
             lines.append(f"{problem} [{places[0]}{others}]")
         if lines:
             raise ContractViolation(f"world {type(self._world).__name__}", lines)
+        played = Played(**self._sources)
+        if not played.well_formed:
+            warnings.warn(f"world {type(self._world).__name__}: {NONE_PLAYED}; name some in `actions`", stacklevel=3)
+        return played
 
     # What the world says of itself
 
@@ -211,9 +250,27 @@ class _Checker:
         if isinstance(self._world, Taught):
             teacher = await self._player.call("world.teacher", self._world.teacher, task, where=where)
             written = await self._teach(env, teacher, task, seed, where) if teacher is not None else []
-        if self._actions is None and written:
-            return written[: self._max_steps]
-        return self._cycled(self._actions or _ANY_ACTIONS)
+        source, script = "teacher", written[: self._max_steps]
+        if self._actions is not None:
+            source, script = "given", self._cycled(self._actions)
+        elif not written and isinstance(self._world, ActsAtRandom):
+            source, script = "random", await self._wander(env, task, seed, where)
+        if not script:
+            source, script = "guessed", self._cycled(_ANY_ACTIONS)
+        self._sources[source] += 1
+        return script
+
+    async def _wander(self, env: Environment, task: Task, seed: int, where: str) -> list[str]:
+        """The world's own random actions, until the episode ends or there are enough."""
+        assert isinstance(self._world, ActsAtRandom)
+        moment, observation = await self._player.begin(env, task, seed, where)
+        script: list[str] = []
+        draws = random.Random(f"check-env/{task.id}/{seed}")
+        while len(script) < self._max_steps and not moment.is_end:
+            act = self._world.random_action
+            script.append(await self._player.call("world.random_action", act, env, observation, draws, where=where))
+            moment, observation = await self._player.step(env, script[-1], where)
+        return script
 
     def _cycled(self, actions: Sequence[str]) -> list[str]:
         return list(islice(cycle(actions), self._max_steps))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rollwright.env import Environment, Observation, StepResult, World, as_observation
-from rollwright.types import Task
+from rollwright.types import MAX_REWARD, Task
 from rollwright.workers import Workers, bounded
 
 
@@ -99,6 +99,8 @@ class Player:
         bad = {name: value for name, value in rewards.items() if not math.isfinite(value)}
         if bad:
             self.report("a reward is not finite: leave out what cannot be computed", f"{where}: {bad}")
+        elif any(abs(value) > MAX_REWARD for value in rewards.values()):
+            self.report(f"a reward is larger than {MAX_REWARD:g}: runs refuse it", f"{where}: {short(rewards)}")
         return rewards
 
     def _text(self, value: Any, method: str, where: str) -> Observation:
