@@ -2,13 +2,14 @@
 
     for each step:
         collect   G groups of K episodes, each group from one task and one start state
-        score     every episode by the reward
-        credit    advantage of every action token against its siblings
+        score     every episode by the reward; optionally a KL penalty per token inside the reward
+        credit    advantage of every action token against its siblings, or against the whole batch
         update    clipped policy gradient on the tokens the policy sampled
         sync      the engine to the new weights
 
-`algorithm.advantage` and `algorithm.loss` name the method: GRPO, Dr. GRPO, RLOO, ReMax, REINFORCE++, OPO, GiGPO;
-PPO clip, DAPO's clip-higher, GSPO, CISPO.
+`algorithm.preset` names the method and sets what its paper says: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce++,
+gigpo. A key that is set wins over the preset; the start of a run says which method it is, or "own mix" and what
+differs. `algorithm.advantage` knows more estimators (ReMax, OPO, pass@k, REINFORCE). See docs/methods/grpo.md.
 
     accelerate launch --config_file accelerate_configs/cpu.yaml recipes/grpo.py recipes/web/miniwob_grpo.yaml
 
@@ -22,35 +23,56 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
+import logging  # noqa: E402
+from collections.abc import Mapping, Sequence  # noqa: E402
 from typing import ClassVar, Literal  # noqa: E402
 
 from pydantic import Field  # noqa: E402
+from torch import Tensor  # noqa: E402
 
-from rollwright.config import Readers  # noqa: E402
+from rollwright.config import Presets, Readers, keys_without_effect  # noqa: E402
 from rollwright.credit import (  # noqa: E402
     NEEDS_SIBLINGS,
+    FlatBatch,
     GroupEstimator,
     flat_tokens,
     flatten,
     group_advantages,
+    members_to_learn_from,
     to_segments,
+    with_kl,
+    with_members,
 )
+from rollwright.env import World, fingerprint_kind  # noqa: E402
+from rollwright.methods import METHODS, MethodChoice, method_name  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.rollout.metrics import is_informative  # noqa: E402
+from rollwright.rollout.metrics import is_informative, met_again_frac  # noqa: E402
 from rollwright.settings import PolicyLoopConfig, PolicyLossSettings  # noqa: E402
 from rollwright.training import Training  # noqa: E402
+from rollwright.types import Group  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 
-class AlgorithmSettings(PolicyLossSettings):
-    """Which member of the family."""
+class AlgorithmSettings(PolicyLossSettings, MethodChoice):
+    """Which member of the family. The defaults here are those of preset=grpo; another preset brings its own."""
 
-    advantage: GroupEstimator = Field("dr_grpo", description="How an episode is compared with its siblings.")
+    advantage: GroupEstimator = Field("grpo", description="How an episode is compared, with its siblings or otherwise.")
+    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"] = Field(
+        "seq-mean-token-mean", description="How token losses become one number."
+    )
+    kl_coef: float = Field(0.04, ge=0, description="KL to the frozen reference as a loss term; 0 = none.")
+    kl_in_reward: float = Field(
+        0.0, ge=0, description="KL penalty per token inside the reward (k1); without any KL no reference is loaded."
+    )
     gamma: float = Field(1.0, ge=0, le=1, description="Discount: per token (reinforce, reinforce++), per turn (gigpo).")
-    gigpo_scale: Literal["none", "std"] = Field("none", description="gigpo: divide by the group's spread or not.")
+    gigpo_scale: Literal["none", "std"] = Field("std", description="gigpo: divide by the group's spread or not.")
     step_weight: float = Field(1.0, ge=0, description="gigpo: weight of the step part (omega).")
-    drop_equal_groups: bool = Field(True, description="Leave out groups whose members all earned the same (DAPO).")
+    drop_equal_groups: bool = Field(
+        False, description="Leave out groups whose members all earned the same (DAPO): siblings then say nothing."
+    )
     max_rounds: int = Field(
         1, ge=1, description="Rounds of collection that replace such groups by others (DAPO); 1 = none is replaced."
     )
@@ -58,11 +80,34 @@ class AlgorithmSettings(PolicyLossSettings):
 
     only_for: ClassVar[Readers] = {
         **PolicyLossSettings.only_for,
-        "max_rounds": {"drop_equal_groups": (True,)},
+        "drop_equal_groups": {"advantage": NEEDS_SIBLINGS},
+        "max_rounds": {"advantage": NEEDS_SIBLINGS, "drop_equal_groups": (True,)},
         "gamma": {"advantage": ("reinforce", "reinforce++", "gigpo")},
         "gigpo_scale": {"advantage": ("gigpo",)},
         "step_weight": {"advantage": ("gigpo",)},
     }
+    presets: ClassVar[Presets] = {name: method.keys for name, method in METHODS.items()}
+
+    @property
+    def method(self) -> str:
+        """The method's name and paper, or "own mix: ..." with what differs."""
+        idle = {key for key, *_ in keys_without_effect(self)}
+        return method_name({k: v for k, v in self.model_dump().items() if k not in idle}, self.preset)
+
+    @property
+    def members(self) -> int:
+        """Members to learn from that a group needs."""
+        return 2 if self.advantage in NEEDS_SIBLINGS else 1
+
+    @property
+    def drops(self) -> bool:
+        """Whether equal groups are left out: only siblings that are compared can be too alike."""
+        return self.drop_equal_groups and self.advantage in NEEDS_SIBLINGS
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of collection; groups that are kept are not replaced."""
+        return self.max_rounds if self.drops else 1
 
 
 class GrpoConfig(PolicyLoopConfig):
@@ -75,31 +120,60 @@ def main(argv: list[str] | None = None) -> None:
     config = recipe_config(GrpoConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     objective = PolicyObjective(**algorithm.objective())
-    members = 2 if algorithm.advantage in NEEDS_SIBLINGS else 1
+    needs_reference = objective.needs_reference or algorithm.kl_in_reward > 0
 
-    with Training.start(config, reference=objective.needs_reference) as run:
+    with Training.start(config, reference=needs_reference) as run:
+        if algorithm.advantage == "gigpo":
+            warn_of_histories(run.collector.world)
         for step in run.steps():
-            groups = run.collect(step, max_rounds=algorithm.max_rounds)
-            groups = run.score(groups)
-            teaching = [g for g in groups if is_informative(g)] if algorithm.drop_equal_groups else groups
+            groups = run.score(run.collect(step, max_rounds=algorithm.rounds))
+            usable = with_members(groups, algorithm.members)
+            teaching = [g for g in usable if is_informative(g)] if algorithm.drops else usable
+            anchors = {"rollout/anchor_met_frac": met_again_frac(groups)} if algorithm.advantage == "gigpo" else {}
             if len(teaching) < algorithm.min_groups:
-                run.finish(step, groups, {"optim/skipped_count": 1.0})
+                run.finish(step, groups, {"optim/skipped_count": 1.0} | anchors)
                 continue
-            batch = flatten(teaching, min_members=members)
-            advantages = group_advantages(
-                batch,
-                algorithm.advantage,
-                gamma=algorithm.gamma,
-                gigpo_scale=algorithm.gigpo_scale,
-                step_weight=algorithm.step_weight,
-                greedy_scores=run.greedy_scores(teaching) if algorithm.advantage == "remax" else None,
-            )
+            batch = flatten(teaching, min_members=algorithm.members)
+            greedy = run.greedy_scores(teaching) if algorithm.advantage == "remax" else None
             with run.learning():
-                scored = run.learner.reference_logprobs(to_segments(batch)) if objective.needs_reference else None
-            reference = None if scored is None else flat_tokens(scored, batch)
-            metrics = run.update(to_segments(batch, advantages, logprobs_ref=reference), objective)
+                plain = to_segments(batch)
+                reference = flat_tokens(run.learner.reference_logprobs(plain), batch) if needs_reference else None
+                old = flat_tokens(run.learner.logprobs(plain), batch) if algorithm.kl_in_reward > 0 else None
+            if old is not None and reference is not None:
+                batch = with_kl(batch, old, reference, kl_coef=algorithm.kl_in_reward)
+            chosen = advantages(algorithm, batch, greedy)
+            segments = to_segments(batch, chosen, logprobs_old=old, logprobs_ref=reference)
+            metrics = run.update(segments, objective, collected=num_episodes(usable))
             run.sync()
-            run.finish(step, groups, metrics)
+            run.finish(step, groups, metrics | anchors)
+
+
+def advantages(algorithm: AlgorithmSettings, batch: FlatBatch, greedy: Mapping[str, float] | None) -> Tensor:
+    """[N] the advantage of every action token."""
+    return group_advantages(
+        batch,
+        algorithm.advantage,
+        gamma=algorithm.gamma,
+        gigpo_scale=algorithm.gigpo_scale,
+        step_weight=algorithm.step_weight,
+        greedy_scores=greedy,
+    )
+
+
+def num_episodes(groups: Sequence[Group]) -> int:
+    """Episodes that could be learned from."""
+    return sum(len(members_to_learn_from(group)) for group in groups)
+
+
+def warn_of_histories(world: World) -> None:
+    """Say that GiGPO's step part has next to nothing to compare, where that is so by the world's construction."""
+    if fingerprint_kind(world) == "history":
+        log.warning(
+            "GiGPO's anchors in %s are whole histories: its fingerprint holds every action so far, so that two turns "
+            "meet only where all actions before them were the same. The step part is then next to nothing, and what is "
+            "left is the comparison of whole episodes: see rollout/anchor_met_frac, or use another algorithm.advantage",
+            world.name,
+        )
 
 
 if __name__ == "__main__":

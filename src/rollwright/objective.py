@@ -58,7 +58,7 @@ class PolicyObjective:
 
     loss_name: LossName = "ppo"
     aggregation: Aggregation = "token-mean"
-    max_length: int | None = None
+    max_length: float | None = None
     clip_low: float = 0.2
     clip_high: float = 0.2
     dual_clip: float | None = None

@@ -34,7 +34,7 @@ class WeightedLikelihood:
     """
 
     aggregation: Aggregation = "seq-mean-token-sum"
-    max_length: int | None = None
+    max_length: float | None = None
     with_entropy: bool = False
     whole_sequences: bool = False
 
@@ -59,7 +59,7 @@ class WebRLObjective:
     beta: float = 1.0
     num_tokens: float | Literal["turn"] | None = None
     aggregation: Aggregation = "seq-mean-token-sum"
-    max_length: int | None = None
+    max_length: float | None = None
     with_entropy: bool = False
     whole_sequences: bool = True
 

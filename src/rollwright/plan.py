@@ -26,10 +26,17 @@ def plan_text(config: LoopConfig) -> str:
         f"{played * episodes} episodes",
         memory_text(config),
     ]
+    if method := method_of(config):
+        lines.insert(0, f"method: {method}")
     if "learner.epochs" not in type(config).unread:
         passes = f"each step: {learner.epochs} epoch(s) x {learner.minibatches} minibatch(es)"
-        lines.insert(1, f"{passes} = {learner.epochs * learner.minibatches} optimiser step(s)")
+        lines.insert(-2, f"{passes} = {learner.epochs * learner.minibatches} optimiser step(s)")
     return "\n".join(lines)
+
+
+def method_of(config: LoopConfig) -> str:
+    """The name of the run's method where its recipe has several, or "own mix" and what differs; else empty."""
+    return str(getattr(getattr(config, "algorithm", None), "method", ""))
 
 
 def memory_text(config: LoopConfig) -> str:
@@ -39,8 +46,16 @@ def memory_text(config: LoopConfig) -> str:
     if count is None:
         return f"memory: not known before model {config.model.path!r} is opened"
     trained = 16 if config.model.lora_rank == 0 else 4  # fp32 weights; gradient and Adam's two moments besides
+    if config.model.lora_rank == 0 and _has_reference(config):
+        trained += 4
     gib = (trained + 4) * count / _GIB  # the engine's own copy, in fp32 at most
     return f"memory: {count / 1e6:.0f}M parameters, about {gib:.1f} GiB for learner and engine, activations apart"
+
+
+def _has_reference(config: LoopConfig) -> bool:
+    """Whether a frozen copy of the starting policy is kept for a KL."""
+    algorithm = getattr(config, "algorithm", None)
+    return any(getattr(algorithm, key, 0) > 0 for key in ("kl_coef", "kl_in_reward"))
 
 
 def parameter_count(folder: Path) -> int | None:

@@ -55,7 +55,7 @@ class TokenObjective(Protocol):
     def aggregation(self) -> Aggregation: ...
 
     @property
-    def max_length(self) -> int | None:
+    def max_length(self) -> float | None:
         """L of the "constant" aggregation in tokens, None for the others."""
 
     @property

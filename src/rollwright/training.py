@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,10 +24,13 @@ from rollwright.evaluation import Evaluation
 from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.evolving import EvolvingCurriculum
 from rollwright.group_scores import greedy_requests, greedy_returns, score_once
+from rollwright.lessons import Lessons
+from rollwright.losses import constant_length
+from rollwright.objective import PolicyObjective
 from rollwright.parity_gate import lower_precision, pass_gate
 from rollwright.pipeline import fill_with_informative
+from rollwright.plan import method_of
 from rollwright.progress import Progress
-from rollwright.records import TokenObjective
 from rollwright.report import write_report, write_transcripts
 from rollwright.rollout import rollout_metrics
 from rollwright.run_assembly import RunParts, open_run
@@ -44,6 +47,11 @@ class Training(RunParts):
 
     _stored_step: int = -1
     _parity: dict[str, float] = field(default_factory=dict)
+    _signal: bool | None = None
+    lessons: Lessons = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lessons = Lessons(config=self.config, speaks=self.learner.ranks.first)
 
     @classmethod
     @contextmanager
@@ -57,6 +65,8 @@ class Training(RunParts):
             critic: train a token critic beside the policy.
         """
         with open_run(cls, config, reference=reference, critic=critic) as run, run._nothing_lost():
+            if (method := method_of(config)) and run.learner.ranks.first:
+                print(f"method: {method}", flush=True)
             yield run
             run._end()
 
@@ -70,7 +80,7 @@ class Training(RunParts):
                 log.warning("stopping before step %d: run.max_minutes = %g is over", step, limit)
                 return
             self.clock.begin()
-            self._parity = {}
+            self._parity, self._signal = {}, None
             self._grow(step)
             yield step
 
@@ -143,11 +153,29 @@ class Training(RunParts):
         """Around what the learner computes before its update, such as values: it counts as `time/update_s`."""
         return self.clock.timed("time/update_s")
 
-    def update(self, segments: Sequence[Segment], objective: TokenObjective) -> dict[str, float]:
-        """The optimiser steps of one batch."""
+    def update(
+        self, segments: Sequence[Segment], objective: PolicyObjective, *, collected: int | None = None
+    ) -> dict[str, float]:
+        """The optimiser steps of one batch.
+
+        Args:
+            collected: sequences that could have been learned from, where those that say nothing were left out of the
+                segments: the denominator of the "constant" aggregation counts them. None = the segments' own.
+        """
         settings = self.config.learner
+        self._signal = any(any(segment.advantages) for segment in segments)
+        sized = self._sized(objective, segments, collected)
         with self.clock.timed("time/update_s"):
-            return self.learner.update(segments, objective, minibatches=settings.minibatches, epochs=settings.epochs)
+            return self.learner.update(segments, sized, minibatches=settings.minibatches, epochs=settings.epochs)
+
+    def _sized(self, objective: PolicyObjective, segments: Sequence[Segment], collected: int | None) -> PolicyObjective:
+        """The objective with the length that "constant" divides by; without one set, the longest an episode can be."""
+        if objective.aggregation != "constant":
+            return objective
+        longest = self.config.rollout.max_action_tokens * self.collector.limits.max_turns
+        kept = len({segment.sequence for segment in segments})
+        length = constant_length(objective.max_length or longest, collected=max(collected or 0, kept), kept=kept)
+        return replace(objective, max_length=length)
 
     def sync(self) -> None:
         """Give the engine the learner's weights; from here on its tokens carry the new version."""
@@ -172,7 +200,8 @@ class Training(RunParts):
         played = rollout_metrics(groups) | self.pipeline.metrics()
         if self.starts is not None:
             played |= self.starts.metrics(groups)
-        everything = played | self.curriculum.metrics() | dict(metrics) | timings | self._parity
+        taught = self.lessons.take(step, groups, metrics, signal=self._signal)
+        everything = played | self.curriculum.metrics() | dict(metrics) | taught | timings | self._parity
         self.tracker.log(step, everything)
         self.next_step = step + 1
         if self._due(step, self.config.evaluation.every):
@@ -184,7 +213,10 @@ class Training(RunParts):
         return bool(every) and (step + 1) % every == 0 and step + 1 < self.config.run.steps
 
     def evaluate(self, name: str) -> Evaluation:
-        """Judge the current policy on held-out start states and write `eval/<name>.json`."""
+        """Judge the current policy on held-out start states and write `eval/<name>.json`.
+
+        Logged at the number of the next step: what is judged is what that step will play with.
+        """
         settings = self.config.evaluation
         began = time.monotonic()
         result, played = judge(self.collector, self.tasks[settings.split], settings, name=name)
@@ -192,7 +224,7 @@ class Training(RunParts):
         if self.learner.ranks.first:
             result.save(self.folder.path)
         self._keep(played, tag=f"eval_{name}")
-        self.tracker.log(self.learner.step, evaluation_metrics(result) | took)
+        self.tracker.log(self.next_step, evaluation_metrics(result) | took)
         return result
 
     def _keep(self, played: Sequence[Trajectory], *, tag: str) -> None:
@@ -206,6 +238,7 @@ class Training(RunParts):
         self._end_pipeline()  # after the checkpoint: a longer run plays these anew, and sets the old ones aside
         self._export(self.folder.path / "policy")
         self.evaluate("final")
+        self.lessons.end()
         if self.learner.ranks.first:
             write_report(self.folder.path)
         self.learner.ranks.wait()

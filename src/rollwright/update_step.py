@@ -149,7 +149,7 @@ class UpdateStep:
 
 
 def global_token_weights(
-    accelerator: Accelerator, record: TokenRecord, how: Aggregation, max_length: int | None
+    accelerator: Accelerator, record: TokenRecord, how: Aggregation, max_length: float | None
 ) -> Tensor:
     """[N] factor of every token: its part in the mean over all ranks, times the ranks the gradient is averaged over."""
     counts = count_loss_units(record.mask, record.sequence_index, num_sequences=record.num_sequences)

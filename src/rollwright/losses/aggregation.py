@@ -61,14 +61,14 @@ def count_loss_units(mask: Tensor, sequence_index: Tensor, *, num_sequences: int
 
 
 def loss_denominator(
-    counts: Iterable[LossCounts], how: Aggregation, *, max_length: int | None = None, per_sequence: bool = True
+    counts: Iterable[LossCounts], how: Aggregation, *, max_length: float | None = None, per_sequence: bool = True
 ) -> float:
     """The denominator of an optimiser step.
 
     Args:
         counts: of every micro-batch of every rank.
         how: name of the aggregation.
-        max_length: L of "constant", in tokens; must be None for the others.
+        max_length: L of "constant", in tokens (see `constant_length`); must be None for the others.
         per_sequence: for "constant": divide by (number of sequences * L), or by L alone.
 
     Raises:
@@ -88,6 +88,23 @@ def loss_denominator(
     raise ValueError(
         f"unknown aggregation {how!r} or max_length {max_length} below 1; names: {', '.join(AGGREGATIONS)}"
     )
+
+
+def constant_length(max_length: float, *, collected: int, kept: int) -> float:
+    """L of "constant" where only `kept` of the `collected` sequences are handed to the update.
+
+    Dr. GRPO's sum goes over every sequence that was sampled; one whose advantage is 0 adds nothing to it and counts in
+    the denominator all the same. Leaving such sequences out for their cost must not make the step larger:
+    `kept` rows times this length are `collected` rows times L, whatever minibatches the rows are split into.
+
+    Raises:
+        ValueError: none was kept, or more than were collected.
+
+    Sources: arXiv:2503.20783 (the sum and its constant); arXiv:2503.14476 counts the tokens of the kept ones instead.
+    """
+    if not 0 < kept <= collected:
+        raise ValueError(f"{kept} of {collected} sequences kept: expected one at least, and no more than collected")
+    return max_length * collected / kept
 
 
 def token_weights(

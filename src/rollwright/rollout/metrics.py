@@ -40,6 +40,19 @@ def is_informative(group: Group) -> bool:
     return len(returns) > 1
 
 
+def met_again_frac(groups: Sequence[Group]) -> float:
+    """Share of the turns whose state some other turn of their group was in too: where GiGPO's step part compares.
+
+    The first turns of a group always meet: all of its episodes begin in one state.
+    """
+    met = everywhere = 0
+    for group in groups:
+        visits = Counter(turn.state_key for t in group.trajectories if t.learnable for turn in t.turns)
+        met += sum(count for count in visits.values() if count > 1)
+        everywhere += visits.total()
+    return met / max(1, everywhere)
+
+
 def stop_fractions(trajectories: Sequence[Trajectory]) -> dict[StopReason, float]:
     """Share of each stop reason, all reasons listed."""
     counts = Counter(t.stop_reason for t in trajectories)
