@@ -41,7 +41,7 @@ from rollwright.settings import (
     RolloutSettings,
     WorldSettings,
 )
-from rollwright.tracking import RunFolder, Tracker
+from rollwright.tracking import RunFolder, Tracker, hyperparameters
 from rollwright.types import Task, Trajectory
 
 if TYPE_CHECKING:
@@ -372,5 +372,7 @@ def open_tracker(folder: RunFolder, config: LoopConfig, learner: Learner) -> Tra
     accelerator = learner.accelerator
     if not config.run.trackers:
         return Tracker(folder, speaks=accelerator.is_main_process)
-    accelerator.init_trackers("rollwright", config={"run": config.run.folder})
+    name = folder.path.resolve().name
+    named = {kind: {"name": name} for kind in ("wandb", "trackio") if kind in config.run.trackers}
+    accelerator.init_trackers("rollwright", config=hyperparameters(config), init_kwargs=named)
     return Tracker(folder, speaks=accelerator.is_main_process, also=accelerator.log)

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,9 @@ class RunFolder:
 
 class Tracker:
     """Writes the metrics of each step: first to `metrics.jsonl`, then to whoever else listens.
+
+    The step is the run's own, one for each round of collect, update and sync, however many optimiser steps it takes:
+    training and evaluation stand on one axis, and it never goes back.
 
     Args:
         folder: the run's.
@@ -199,6 +202,19 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
+    """The whole configuration for a tracker: dotted keys, and values of the kinds that all of them take."""
+    return dict(_flat(config.model_dump(mode="json")))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
 def metric_part(name: str) -> str:

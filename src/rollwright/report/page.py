@@ -73,15 +73,16 @@ def write_report(folder: str | Path, *, num_replays: int = 24) -> Path:
 
 def render(run: RunFolder, num_replays: int) -> str:
     """The page. Every text is escaped by the template: observations and actions are foreign."""
-    notes: list[str] = []
+    rows = read_metrics(run.metrics) if run.metrics.exists() else []
+    notes = untaught(rows)
     evaluations = read_evaluations(run, notes)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"visible": visible, "outcome": outcome, "headline": headline}
     return environment.from_string(TEMPLATE).render(
         name=run.path.resolve().name,
         config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
-        areas=charts(read_metrics(run.metrics)) if run.metrics.exists() else {},
-        ledger=ledger_lines(read_metrics(run.metrics)) if run.metrics.exists() else [],
+        areas=charts(rows),
+        ledger=ledger_lines(rows),
         tables=[format_table(evaluation) for evaluation in evaluations],
         progress=_progress(evaluations),
         faults=_fault_counts(run),
@@ -103,6 +104,15 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Chart]]:
         chart = Chart(name=name, last=points[-1][1], svg=Markup(line_chart(points)))
         areas.setdefault(name.split("/")[0], []).append(chart)
     return areas
+
+
+def untaught(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A note where steps taught the policy nothing; none where all of them did."""
+    told = [row["optim/taught_count"] for row in rows if "optim/taught_count" in row]
+    idle = sum(not value for value in told)
+    if not idle:
+        return []
+    return [f"{idle} of {len(told)} steps taught the policy nothing: see optim/taught_count, and the run's warnings"]
 
 
 def ledger_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
