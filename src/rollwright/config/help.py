@@ -51,19 +51,20 @@ def type_text(field: FieldInfo) -> str:
             value = getattr(limit, name, None)
             if value is not None:
                 bounds.append(f"{sign} {value}")
-    return " ".join((_annotation_text(field.annotation), ", ".join(bounds))).strip()
+    return " ".join((annotation_text(field.annotation), ", ".join(bounds))).strip()
 
 
-def _annotation_text(annotation: Any) -> str:
+def annotation_text(annotation: Any) -> str:
+    """A type in plain words: `int`, `ppo | grpo`, `list of str`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(str(choice) for choice in arguments)
     if origin is Annotated:
-        return _annotation_text(arguments[0])
+        return annotation_text(arguments[0])
     if origin in (Union, UnionType):
-        return " | ".join(_annotation_text(choice) for choice in arguments)
+        return " | ".join(annotation_text(choice) for choice in arguments)
     if origin in (list, tuple, set, frozenset):
-        return f"{origin.__name__} of {' and '.join(_annotation_text(a) for a in arguments if a is not Ellipsis)}"
+        return f"{origin.__name__} of {' and '.join(annotation_text(a) for a in arguments if a is not Ellipsis)}"
     if origin is dict:
         return "section of free keys"
     if annotation is NoneType:
