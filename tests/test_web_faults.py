@@ -15,6 +15,7 @@ import pytest
 from rollwright.env import Observation, StepResult, episode_seed
 from rollwright.envs.web.episode import MiniWobEnv
 from rollwright.envs.web.miniwob import MiniWobWorld, build
+from rollwright.envs.web.page import PageHung
 from rollwright.envs.web.watchdog import ONE, marked_processes
 from rollwright.errors import EnvironmentFault, MissingDependency
 
@@ -70,17 +71,30 @@ async def test_a_crashed_page_is_a_fault_and_is_replaced(world: MiniWobWorld) ->
     assert (await neighbour.step("click 1")).success is True, "the neighbour's page lives on"
 
 
-async def test_a_hung_page_is_a_fault_after_its_deadline_and_stops_burning_time(world: MiniWobWorld) -> None:
+async def test_a_page_that_hangs_on_an_action_costs_its_episode_and_stops_burning_time(world: MiniWobWorld) -> None:
     env = await started(world)
     await inject(env, "() => { document.getElementById('subbtn').onclick = () => { for (;;); }; }")
-    with pytest.raises(EnvironmentFault, match="did not answer within 6 s"):
-        await env.step("click 1")
+    result = await env.step("click 1")
+    assert result.terminated and result.success is False and text_of(result) == "The page stopped answering."
+    assert world.pool.faults == [], "what the policy's own action set going is no fault"
     assert (await env.reset(world.task("click-test-2", "train"), SEED)).text == "1 button ONE\n2 button TWO"
     assert (await env.step("click 1")).success is True
     await eventually(
         lambda: [browser.pages for browser in world.pool._browsers if not browser.retired] == [1],
         "the hung page is gone",
     )
+
+
+async def test_a_silent_browser_is_a_fault(world: MiniWobWorld) -> None:
+    env = await started(world)
+    [browser] = world.pool._browsers
+    pids = marked_processes(browser.mark, ONE)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(EnvironmentFault, match="did not answer within 6 s") as caught:
+        await env.step("click 1")
+    assert not isinstance(caught.value, PageHung)
+    assert len(world.pool.faults) == 1
 
 
 async def test_a_cancelled_step_gives_no_half_used_page_back(world: MiniWobWorld) -> None:

@@ -1,7 +1,7 @@
 // Episodes and actions inside the page. Everything returns a JSON string, so that one call both acts and observes.
 (() => {
   "use strict";
-  if (window.__rw) return;
+  if (Object.hasOwn(window, "__rw")) return;
   const NO_LIMIT_MS = 1e9;
   const FOCUSABLE = "a[href],button,input,select,textarea,[tabindex],[contenteditable=true]";
   const SETTLE_MS = 120;
@@ -209,14 +209,15 @@
     await pictures(false);
     return report({ error });
   };
-  // Where the mouse has to go for actions that need a real pointer.
-  const locate = (id) => {
-    try { return JSON.stringify({ point: aim(need(id)) }); } catch (problem) {
+  const told = (call) => (id) => {
+    try { return JSON.stringify(call(need(id))); } catch (problem) {
       if (!(problem instanceof Slip)) throw problem;
       return JSON.stringify({ error: problem.message });
     }
   };
-  const focus = (id) => { need(id).focus(); return "{}"; };
+  // Where the mouse has to go for actions that need a real pointer.
+  const locate = told((element) => ({ point: aim(element) }));
+  const focus = told((element) => { element.focus(); return {}; });
   // A page that was reloaded, or is still on its way, is not the page of this episode and has perhaps no body yet.
   const here = (call) => (...given) => {
     if (current === null) throw new Error("the page was left");

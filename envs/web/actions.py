@@ -92,6 +92,7 @@ _NAMED_KEYS = frozenset(
         *(f"F{number}" for number in range(1, 13)),
     ]
 )
+_HALVES = re.compile("[\ud800-\udfff]")  # of letters: no text that a page takes may hold them
 _CALL = re.compile(r"([a-z_]+)\s*\((.*)\)\s*;?", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
@@ -137,6 +138,7 @@ def parse_action(answer: str, signatures: Mapping[str, tuple[Kind, ...]] = SIGNA
     Raises:
         ActionError: too long, an unknown name, or arguments that do not fit the name.
     """
+    answer = _HALVES.sub("\ufffd", answer)
     if len(answer) > MAX_ACTION_CHARS:
         raise ActionError(f"the action has {len(answer)} characters, at most {MAX_ACTION_CHARS} are allowed")
     line = next((line.strip().strip("`").strip() for line in re.split(r"[\r\n]", answer) if line.strip()), "")
@@ -269,13 +271,19 @@ def _number(value: str) -> float:
 
 def _key(value: str) -> str:
     """A key, or keys held together with +, by the names of the DOM's KeyboardEvent."""
-    if value == "+" or (len(value) == 1 and value.isprintable()):
+    if value == "+" or _is_letter_key(value):
         return value
     *held, last = value.split("+") if not value.endswith("++") else [*value[:-2].split("+"), "+"]
-    known = last in _NAMED_KEYS or last in _MODIFIERS or (len(last) == 1 and last.isprintable())
+    known = last in _NAMED_KEYS or last in _MODIFIERS or _is_letter_key(last)
     if not known or any(key not in _MODIFIERS for key in held):
-        raise ActionError(f"unknown key {_shown(value)}; examples: Enter, Tab, ArrowDown, a, Control+a")
+        hint = "; other letters are typed with keyboard_type or fill" if len(last) == 1 and last.isprintable() else ""
+        raise ActionError(f"unknown key {_shown(value)}; examples: Enter, Tab, ArrowDown, a, Control+a{hint}")
     return value
+
+
+def _is_letter_key(value: str) -> bool:
+    """Whether the browser's keyboard, an American one, has a key for it."""
+    return len(value) == 1 and value.isascii() and value.isprintable()
 
 
 def _shown(text: str) -> str:

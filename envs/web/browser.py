@@ -12,15 +12,18 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any
 
 from rollwright.errors import EnvironmentFault, MissingDependency
 
 from .page import CLOSE_S, PageLimits, WebPage, first_line
-from .processes import FLAGS, UNDRAWN, Watchdog, find_browser
+from .processes import FLAGS, UNDRAWN, Watchdog, find_browser, starter
 from .watchdog import kill_browser
 
 log = logging.getLogger(__name__)
+
+_NO_BROWSER = "no Chromium found: apt install chromium-headless-shell, or playwright install chromium"
 
 
 class Browser:
@@ -107,9 +110,10 @@ class BrowserPool:
         else:
             self._idle.append(page)
 
-    def discard(self, page: WebPage, reason: str) -> None:
-        """Throw a broken page away, and write down why."""
-        self.faults.append(reason)
+    def discard(self, page: WebPage, reason: str, *, fault: bool = True) -> None:
+        """Throw a broken page away, and write down why; `fault` is False where the policy broke it."""
+        if fault:
+            self.faults.append(reason)
         log.warning("%s", reason)
         self._lent.discard(page)
         self._count(page)
@@ -186,8 +190,11 @@ class BrowserPool:
         try:
             if self._playwright is None:
                 self._playwright = await async_playwright().start()
+            program = find_browser() or self._playwright.chromium.executable_path
+            if not Path(program).exists():
+                raise MissingDependency(_NO_BROWSER)
             return await self._playwright.chromium.launch(
-                executable_path=find_browser(),
+                executable_path=await asyncio.to_thread(starter, program, self._watchdog.artifacts),
                 args=[*FLAGS, *(() if draw else UNDRAWN)],
                 env=self._watchdog.environment(mark),
                 artifacts_dir=self._watchdog.artifacts,
@@ -197,9 +204,7 @@ class BrowserPool:
             )
         except Error as error:
             if "Executable doesn't exist" in str(error):
-                raise MissingDependency(
-                    "no Chromium found: apt install chromium-headless-shell, or playwright install chromium"
-                ) from error
+                raise MissingDependency(_NO_BROWSER) from error
             raise EnvironmentFault(f"Chromium did not start: {first_line(error)}") from error
 
     def _count(self, page: WebPage) -> None:

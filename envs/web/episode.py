@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from rollwright.types import Attachment, Split, Task
 from .actions import IN_PAGE, POINTER, Action, ActionError, parse_action
 from .browser import BrowserPool
 from .observe import Element, read_elements, render
-from .page import PageLeft, WebPage
+from .page import PageHung, PageLeft, PageRefused, WebPage
 from .splits import POINTING, RELOAD_ON_RESET
+
+log = logging.getLogger(__name__)
 
 _DATA_MODE: dict[Split, str] = {"train": "train", "validation": "test", "test": "test"}
 _DRAG_STEPS = 5
@@ -108,6 +111,8 @@ class MiniWobEnv:
             return await self._result(error=str(slip))
         except PageLeft:
             return self._left()
+        except PageHung as hung:
+            return self._stuck(str(hung))
         except EnvironmentFault as fault:
             raise self._broken(str(fault)) from fault
         except asyncio.CancelledError:
@@ -175,15 +180,25 @@ class MiniWobEnv:
             await self._page.load(address)
         self._pool.count_episode(self._page)
         self._page.take_dialogs()
+        await self._page.let_go()
         return await self._page.ask("([seed, mode]) => __rw.begin(seed, mode)", [str(seed), _DATA_MODE[task.split]])
 
     async def _perform(self, action: Action) -> dict[str, Any]:
+        """What the page says after the action; one that the browser refuses costs the turn and changes nothing."""
         assert self._page is not None
-        if action.name in IN_PAGE or (action.name in POINTER and not self._page.browser.draws):
+        try:
+            return await self._carry_out(self._page, action)
+        except PageRefused as refusal:
+            log.warning("%s", refusal)
+            call = "([ms, error]) => __rw.finish(ms, error)"
+            return await self._page.ask(call, [self._options.step_ms, refusal.told])
+
+    async def _carry_out(self, page: WebPage, action: Action) -> dict[str, Any]:
+        if action.name in IN_PAGE or (action.name in POINTER and not page.browser.draws):
             call = "([action, ms]) => __rw.act(action, ms)"
-            return await self._page.ask(call, [action.payload(), self._options.step_ms])
-        error = await self._use_devices(self._page, action)
-        return await self._page.ask("([ms, error]) => __rw.finish(ms, error)", [self._options.step_ms, error])
+            return await page.ask(call, [action.payload(), self._options.step_ms])
+        error = await self._use_devices(page, action)
+        return await page.ask("([ms, error]) => __rw.finish(ms, error)", [self._options.step_ms, error])
 
     async def _use_devices(self, page: WebPage, action: Action) -> str:
         """Actions that need the browser's mouse or keyboard. Returns what went wrong, if anything."""
@@ -207,7 +222,9 @@ class MiniWobEnv:
                 await page.mouse("move", *points[1], steps=_DRAG_STEPS)
                 await page.mouse("up")
             case "press":
-                await page.ask("id => __rw.focus(id)", action.ids[0])
+                place = await page.ask("id => __rw.focus(id)", action.ids[0])
+                if "error" in place:
+                    return str(place["error"])
                 await page.keyboard("press", action.text)
             case "keyboard_press":
                 await page.keyboard("press", action.text)
@@ -248,13 +265,23 @@ class MiniWobEnv:
         """The policy made the page go somewhere else: its own doing, so a failed episode and no fault."""
         assert self._page is not None
         self._page.address = ""
-        self._over, self._text, self.elements = True, "The page was left.", ()
+        return self._lost("The page was left.", "page left")
+
+    def _stuck(self, reason: str) -> StepResult:
+        """The policy set a script going that does not end: a failed episode and no fault either."""
+        assert self._page is not None
+        self._pool.discard(self._page, reason, fault=False)
+        self._page = None
+        return self._lost("The page stopped answering.", "page stuck")
+
+    def _lost(self, text: str, error: str) -> StepResult:
+        self._over, self._text, self.elements = True, text, ()
         return StepResult(
-            observation=Observation(text=self._text),
+            observation=Observation(text=text),
             reward={"env": 0.0},
             terminated=True,
             success=False,
-            notes={"error": "page left"},
+            notes={"error": error},
         )
 
     async def _picture(self) -> tuple[Attachment, ...]:

@@ -24,8 +24,9 @@ from rollwright.types import SPLITS, Split, Task
 from .actions import Action, ActionError, parse_action
 from .browser import BrowserPool
 from .evaluators import check_evaluation, content_match, string_match, total, url_match
+from .foreign import UNFINISHED, ForeignPage, ears, new_question
 from .observe import Element, read_elements, render
-from .page import PageLeft, PageLimits, WebPage
+from .page import PageLeft, PageLimits
 from .sites.episode import GRAMMAR
 
 INSTRUCTIONS = (
@@ -33,7 +34,6 @@ INSTRUCTIONS = (
     "select_option N option, check N, uncheck N, press N Enter, goto url, go_back, answer text. "
     "End with: answer text"
 )
-_SCRIPTS = ("walk.js", "act.js", "sites.js")
 _LOAD_S = 5.0
 
 
@@ -42,7 +42,7 @@ class OpenWebEnv:
 
     def __init__(self, world: OpenWebWorld) -> None:
         self._world = world
-        self._page: WebPage | None = None
+        self._page: ForeignPage | None = None
         self._task: Task | None = None
         self._text = ""
         self._turns = 0
@@ -57,18 +57,25 @@ class OpenWebEnv:
         """
         await self.close()
         self._task, self._turns, self._over = task, 0, False
-        page = self._page = await self._world.pool.lend("")
-        self._world.pool.count_episode(page)
+        page = self._page = await self._world.lend()
         try:
-            await page.forward(self._world.origins)
-            await page.load(str(task.params["start_url"]))
-            await self._look()
+            await page.open()
+            page.begin()
+            trouble = await page.goto(str(task.params["start_url"]))
+            unread = await self._look()
         except (EnvironmentFault, PageLeft) as fault:
             raise self._broken(f"{task.id}: {fault}") from fault
-        return Observation(text=self._text, goal=str(task.params["intent"]))
+        except asyncio.CancelledError:
+            self._broken(f"{task.id}: reset was cancelled in the middle of a call")
+            raise
+        if unread or trouble not in ("", UNFINISHED):
+            raise self._broken(f"{task.id} cannot begin: {trouble or unread}")
+        return Observation(text="\n".join([*self._dialogs(), self._text]), goal=str(task.params["intent"]))
 
     async def step(self, action: str) -> StepResult:
         """Carry out one action; what cannot be carried out becomes an error line, and the turn is spent.
+
+        So does what a page does to the policy: hanging, crashing, closing itself, leading nowhere, never answering.
 
         Raises:
             EnvironmentFault: the browser broke.
@@ -77,6 +84,7 @@ class OpenWebEnv:
         if self._over or self._page is None or self._task is None:
             raise RuntimeError("step() needs a running episode; call reset() first")
         self._turns += 1
+        self._page.begin()
         error, answer = "", None
         try:
             parsed = parse_action(action, GRAMMAR)
@@ -88,6 +96,9 @@ class OpenWebEnv:
             error = str(slip)
         except EnvironmentFault as fault:
             raise self._broken(str(fault)) from fault
+        except asyncio.CancelledError:
+            self._broken("a step was cancelled in the middle of a call")
+            raise
         return await self._result(error, answer)
 
     async def fingerprint(self) -> str:
@@ -97,49 +108,39 @@ class OpenWebEnv:
     async def close(self) -> None:
         """Let the page and its context go. May be called twice."""
         if self._page is not None:
-            self._world.pool.give_back(self._page)
+            self._world.pool.give_back(self._page.page)
         self._page, self._over = None, True
 
-    async def _do(self, page: WebPage, action: Action) -> str:
+    async def _do(self, page: ForeignPage, action: Action) -> str:
         error = ""
         match action.name:
             case "goto":
                 if origin_of(action.text) not in self._world.origins:
                     raise ActionError(f"only these sites can be opened: {', '.join(self._world.origins)}")
-                await page.load(action.text)
+                error = await page.goto(action.text)
             case "go_back" | "go_forward":
-                await page.travel(action.name)
+                error = await page.travel(-1 if action.name == "go_back" else 1)
             case "scroll" | "noop":
                 pass
             case "press" if action.text != "Enter":
                 raise ActionError("only the key Enter is known here")
             case _:
-                error = await self._act(page, action)
-        await self._look()
-        return error
+                error = await page.act(action.payload())
+        unread = await self._look()
+        return error or unread
 
-    async def _act(self, page: WebPage, action: Action) -> str:
-        try:
-            reply = await asyncio.wait_for(
-                page.follow("action => __rwSites.act(action)", action.payload()), self._world.load_s
-            )
-        except (TimeoutError, PageLeft):  # a script of the page led on, or led nowhere: look at what there is
-            return ""
-        return str(reply["error"])
-
-    async def _look(self) -> None:
+    async def _look(self) -> str:
+        """Read the page; returns what stood in the way, if anything."""
         assert self._page is not None
-        for attempt in (1, 2, 3):
-            try:
-                report = await self._page.ask("() => __rwSites.look()")
-                break
-            except PageLeft:  # still on the way to another page
-                if attempt == 3:
-                    raise
-                await self._page.settle()
-        self.elements = read_elements(report["items"])
+        items, trouble = await self._page.look()
+        self.elements = read_elements(items)
         shown = render(self.elements, max_chars=self._world.max_chars)
-        self._text = f"At {self._page.current}\n{shown}"
+        self._text = _whole(f"At {self._page.address}\n{shown}")
+        return trouble
+
+    def _dialogs(self) -> list[str]:
+        assert self._page is not None
+        return [_whole(f"Dialog: {dialog}") for dialog in self._page.page.take_dialogs()]
 
     async def _result(self, error: str, answer: str | None) -> StepResult:
         assert self._task is not None
@@ -147,9 +148,9 @@ class OpenWebEnv:
         score = await self._judge(str(answer)) if done else 0.0
         truncated = not done and self._turns >= self._world.max_turns
         self._over = done or truncated
-        shown = "Done." if done else self._text
+        lines = [*([f"Error: {_whole(error)}"] if error else []), *self._dialogs(), "Done." if done else self._text]
         return StepResult(
-            observation=Observation(text=f"Error: {error}\n{shown}" if error else shown),
+            observation=Observation(text="\n".join(lines)),
             reward={"env": score},
             terminated=done,
             truncated=truncated,
@@ -158,13 +159,13 @@ class OpenWebEnv:
         )
 
     async def _judge(self, answer: str) -> float:
-        """The product of the evaluators. A page that cannot be read is a fault, never a score."""
+        """The product of the evaluators. A page of the task's own that cannot be opened is a fault, never a score."""
         assert self._page is not None and self._task is not None
         evaluation = self._task.params["eval"]
         if not evaluation["eval_types"]:  # a written task: somebody else has to say how it went
             return 0.0
         scores = []
-        address = self._page.current
+        address = self._page.address
         if "string_match" in evaluation["eval_types"]:
             scores.append(string_match(answer, evaluation["reference_answers"]))
         if "url_match" in evaluation["eval_types"]:
@@ -175,19 +176,21 @@ class OpenWebEnv:
         return total(scores)
 
     async def _content(self, target: Mapping[str, Any]) -> str:
+        """What the locator finds; nothing, as in WebArena, where it raises or the policy left no page to read."""
         assert self._page is not None
+        self._page.begin()
         try:
-            if target.get("url", "last") != "last":
-                await self._page.load(target["url"])
-            locator = target.get("locator") or "document.documentElement.outerHTML"
-            call = f"() => JSON.stringify({{ content: String(({locator}) ?? '') }})"
-            return str((await self._page.ask(call))["content"])
+            if (address := str(target.get("url") or "last")) != "last":
+                trouble = await self._page.goto(address)
+                if trouble not in ("", UNFINISHED):
+                    raise EnvironmentFault(trouble)
+            return await self._page.evaluate(target.get("locator") or "document.documentElement.outerHTML")
         except (EnvironmentFault, PageLeft) as fault:
             raise self._broken(f"the evaluator could not read its page: {fault}") from fault
 
     def _broken(self, reason: str) -> EnvironmentFault:
         if self._page is not None:
-            self._world.pool.discard(self._page, reason)
+            self._world.pool.discard(self._page.page, reason)
         self._page, self._over = None, True
         return EnvironmentFault(reason)
 
@@ -205,17 +208,21 @@ class OpenWebWorld:
         tasks: Mapping[Split, Sequence[Task]],
         origins: Sequence[str],
         pool: BrowserPool,
+        question: str,
         max_turns: int,
         max_chars: int,
+        deadline_s: float,
         load_s: float,
         instructions: str,
     ) -> None:
         self.instructions = instructions
         self.max_turns = max_turns
         self.max_chars = max_chars
+        self.deadline_s = deadline_s
         self.load_s = load_s
         self.origins = tuple(origins)
         self.pool = pool
+        self._question = question
         self._tasks = {split: tuple(group) for split, group in tasks.items()}
 
     def tasks(self, split: Split) -> Sequence[Task]:
@@ -241,9 +248,21 @@ class OpenWebWorld:
         """A fresh environment; it opens its page when it is reset."""
         return OpenWebEnv(self)
 
+    async def lend(self) -> ForeignPage:
+        """A page in a new context, for one episode."""
+        page = await self.pool.lend("")
+        self.pool.count_episode(page)
+        waits = {"load_s": self.load_s, "wait_s": self.deadline_s}
+        return ForeignPage(page, self.origins, question=self._question, **waits)
+
     async def close(self) -> None:
         """Close all pages and browsers. May be called twice."""
         await self.pool.close()
+
+
+def _whole(text: str) -> str:
+    """The text without halves of letters, which a page may hold and no tokenizer takes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def origin_of(address: str) -> str:
@@ -261,7 +280,7 @@ def build(
     origins: Sequence[str] = (),
     max_turns: int = 30,
     max_chars: int = 8000,
-    deadline_s: float = 30.0,
+    deadline_s: float = 12.0,
     load_s: float = _LOAD_S,
     instructions: str = INSTRUCTIONS,
 ) -> OpenWebWorld:
@@ -272,7 +291,8 @@ def build(
         origins: further origins that may be reached, such as `http://127.0.0.1:7770`, besides those of the start pages.
         max_turns: actions per episode.
         max_chars: longest observation.
-        deadline_s: longest wait for any single call into a page.
+        deadline_s: longest wait for a page to open by address, and for one to be read. With `load_s` and seven seconds
+            it must stay below the run's `rollout.env_call_s`, or a page that never answers becomes a fault.
         load_s: how long to wait for the page that a click leads to.
         instructions: the system prompt.
 
@@ -282,14 +302,16 @@ def build(
     listed = _read(tasks)
     by_split: dict[Split, list[Task]] = {split: [task for task in listed if task.split == split] for split in SPLITS}
     starts = dict.fromkeys(origin_of(str(task.params["start_url"])) for task in listed)
-    scripts = "\n".join((Path(__file__).parent / script).read_text(encoding="utf-8") for script in _SCRIPTS)
-    limits = PageLimits(root=None, scripts=scripts, deadline_s=deadline_s, viewport=(1280, 720))
+    question = new_question()
+    limits = PageLimits(root=None, scripts=ears(question), deadline_s=deadline_s, viewport=(1280, 720))
     return OpenWebWorld(
         tasks=by_split,
         origins=[*starts, *origins],
         pool=BrowserPool(limits, idle_pages=0),
+        question=question,
         max_turns=max_turns,
         max_chars=max_chars,
+        deadline_s=deadline_s,
         load_s=load_s,
         instructions=instructions,
     )

@@ -1,4 +1,11 @@
-"""One page of a real Chromium: deadlines on every call, dialogs dismissed, foreign requests blocked and counted."""
+"""One page of a real Chromium: deadlines on every call, dialogs dismissed, foreign requests blocked and counted.
+
+What goes wrong with a page is either ours or the policy's doing, and `WebPage.call` decides which for all web worlds.
+Ours is a browser that died, a page that crashed, and silence of the whole browser: `EnvironmentFault`. The policy's is
+what the living browser refuses (`PageRefused`: a key that no keyboard has, a script that raises, an address that
+cannot be opened), a page that left (`PageLeft`), and a page that alone is silent (`PageHung`). A world turns the
+latter into an observation and a lost turn when they happen in a step, and into a fault when they happen in a reset.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +14,11 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 from rollwright.errors import EnvironmentFault
 
@@ -21,10 +28,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLOSE_S = 5.0
-_MAX_REDIRECTS = 10
-_MAX_DIALOG_CHARS = 200
+PROBE_S = 3.0
+_MAX_SHOWN = 200
+_MAX_DIALOGS = 20
+_MAX_LOGGED = 20
+_MAX_ERRORS = 20
 _GONE = (
     "Execution context was destroyed",
+    "Inspected target navigated or closed",
     "Cannot find context",
     "__rw is not defined",
     "frame was detached",
@@ -33,8 +44,24 @@ _GONE = (
 _JOURNEYS = 5  # how often a page may lead elsewhere by itself before a load of ours gives up
 
 
+_BROKEN = ("has been closed", "crashed", "Connection closed", "Target closed")
+_CALLED = re.compile(r"^Error: (\w+\.\w+: )?(Error: )?")
+
+
 class PageLeft(Exception):
     """The page navigated away in the middle of a call: the episode in it is over."""
+
+
+class PageRefused(EnvironmentFault):
+    """The living browser did not do what was asked. `told` says it to the policy, without numbers of pages."""
+
+    def __init__(self, what: str, told: str) -> None:
+        super().__init__(f"{what}: {told}")
+        self.told = f"the browser could not do this: {told}"
+
+
+class PageHung(EnvironmentFault):
+    """The page does not answer while its browser does: a script in it does not end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +86,13 @@ class WebPage:
         self.browser = browser
         self.address = ""
         self.requests_blocked = 0
-        self.page_errors: list[str] = []
+        self.page_errors: deque[str] = deque(maxlen=_MAX_ERRORS)
+        self.crashed = False
         self._limits = limits
+        self.opening = False
         self._dialogs: list[str] = []
-        self._crashed = False
+        self._more_dialogs = 0
+        self._button_held = False
         self._context: Any = None
         self._page: Any = None
 
@@ -75,29 +105,49 @@ class WebPage:
         await self._context.add_init_script(script=self._limits.scripts)
         files = f"{re.escape(self._limits.root.resolve().as_uri())}/|" if self._limits.root else ""
         await self._context.route(re.compile(rf"^(?!{files}data:|blob:|about:)"), self._block)
-        self._page = await self._context.new_page()
-        self._page.on("crash", self._on_crash)
-        self._page.on("dialog", self._on_dialog)
-        self._page.on("pageerror", lambda error: self.page_errors.append(str(error)))
+        await self.replace()
         self._context.on("page", self._on_popup)
+
+    async def replace(self) -> None:
+        """Put a fresh page into the context, in place of the one that was there, which is not waited for."""
+        self.opening = True
+        try:
+            page = await self._context.new_page()
+        finally:
+            self.opening = False
+        self._page, self.crashed, self.address = page, False, ""
+        page.on("crash", self._on_crash)
+        page.on("dialog", self._on_dialog)
+        page.on("pageerror", lambda error: self.page_errors.append(str(error)[:_MAX_SHOWN]))
+        page.on("websocket", self._on_socket)
+
+    @property
+    def context(self) -> Any:
+        """Playwright's browser context."""
+        return self._context
+
+    @property
+    def handle(self) -> Any:
+        """Playwright's page."""
+        return self._page
 
     async def load(self, address: str) -> None:
         """Go to a file of the root; where the page was on its way elsewhere by itself, that journey gives way."""
         self.address = ""
         for attempt in range(_JOURNEYS):
             try:
-                await self._call(self._page.goto(address, wait_until="load"), f"loading {address}")
+                await self.call(self._page.goto(address, wait_until="load"), f"loading {address}")
                 break
             except EnvironmentFault as fault:
                 if "interrupted by another navigation" not in str(fault) or attempt == _JOURNEYS - 1:
                     raise
             with contextlib.suppress(PageLeft):
-                await self._call(self._page.wait_for_load_state("load"), "waiting for the page's own journey")
+                await self.call(self._page.wait_for_load_state("load"), "waiting for the page's own journey")
         self.address = address
 
     async def ask(self, function: str, argument: Any = None) -> dict[str, Any]:
         """Call a function of the page's script that returns JSON."""
-        reply = dict(json.loads(await self._call(self._page.evaluate(function, argument), function)))
+        reply = dict(json.loads(await self.call(self._page.evaluate(function, argument), function)))
         self.requests_blocked += reply.get("kept", 0)  # links and forms that the page's script held back
         return reply
 
@@ -114,7 +164,7 @@ class WebPage:
                 page = answer(request.method, request.url.removeprefix(origin), request.post_data or "")
             except Exception:
                 log.exception("page %d: our own answer to %s failed", self.number, request.url[:200])
-                self._crashed = True
+                self.crashed = True
                 await route.abort()
                 return
             with contextlib.suppress(Exception):  # the page may be gone by now
@@ -124,55 +174,9 @@ class WebPage:
 
         await self._context.route(re.compile("^" + re.escape(origin)), handle)
 
-    async def forward(self, origins: Sequence[str]) -> None:
-        """Let the page reach these origins (`http://host:port`) and no other, redirects included."""
-
-        async def handle(route: Any) -> None:
-            try:
-                reply = await self._fetched(route, origins)
-                if reply is None:
-                    await self._block(route)
-                else:
-                    await route.fulfill(response=reply[0], body=reply[1])
-            except Exception as error:
-                log.warning("page %d: %s: %s", self.number, route.request.url[:200], first_line(error))
-                with contextlib.suppress(Exception):
-                    await route.abort()
-
-        for origin in origins:
-            await self._context.route(re.compile("^" + re.escape(origin) + "(/|$)"), handle)
-
-    async def _fetched(self, route: Any, origins: Sequence[str]) -> tuple[Any, bytes] | None:
-        """The reply after all redirects; None where one leads elsewhere. The page learns its own last address."""
-        reply = await route.fetch(max_redirects=0)
-        address = route.request.url
-        for _ in range(_MAX_REDIRECTS):
-            if not 300 <= reply.status < 400 or "location" not in reply.headers:
-                break
-            address = urljoin(address, reply.headers["location"])
-            if not any(address == origin or address.startswith(f"{origin}/") for origin in origins):
-                return None
-            reply = await self._context.request.get(address, max_redirects=0)
-        body = await reply.body()
-        moved = address != route.request.url and route.request.is_navigation_request()
-        if moved and "html" in reply.headers.get("content-type", ""):
-            # The browser does not see the redirects that were followed for it.
-            script = f"<!doctype html><script>history.replaceState(null, '', {json.dumps(address)})</script>"
-            body = script.encode() + body
-        return reply, body
-
-    @property
-    def current(self) -> str:
-        """The address that the browser shows."""
-        return str(self._page.url)
-
-    async def travel(self, where: str) -> None:
-        """Go to the page before or after in the browser's history: `go_back`, `go_forward`."""
-        await self._call(getattr(self._page, where)(wait_until="domcontentloaded"), where)
-
     async def settle(self) -> None:
         """Wait until the page that is on its way is there."""
-        await self._call(self._page.wait_for_load_state("domcontentloaded"), "waiting for the page")
+        await self.call(self._page.wait_for_load_state("domcontentloaded"), "waiting for the page")
 
     async def follow(self, function: str, argument: Any = None) -> dict[str, Any]:
         """Like `ask`, for calls that may lead to another page: if the reply says `leaving`, wait for it."""
@@ -185,18 +189,24 @@ class WebPage:
         try:
             reply = await self.ask(function, argument)
             if reply.get("leaving"):
-                await self._call(arrived.wait(), f"waiting for the page after {function}")
+                await self.call(arrived.wait(), f"waiting for the page after {function}")
             return reply
         finally:
             self._page.remove_listener("domcontentloaded", on_load)
 
     async def mouse(self, method: str, *arguments: Any, **options: Any) -> None:
         """Use the browser's own mouse: trusted events."""
-        await self._call(getattr(self._page.mouse, method)(*arguments, **options), f"mouse.{method}")
+        self._button_held = method == "down" or (self._button_held and method != "up")
+        await self.call(getattr(self._page.mouse, method)(*arguments, **options), f"mouse.{method}")
+
+    async def let_go(self) -> None:
+        """Release a mouse button that the last episode left pressed."""
+        if self._button_held:
+            await self.mouse("up")
 
     async def keyboard(self, method: str, text: str) -> None:
         """Use the browser's own keyboard: trusted events."""
-        await self._call(getattr(self._page.keyboard, method)(text), f"keyboard.{method}")
+        await self.call(getattr(self._page.keyboard, method)(text), f"keyboard.{method}")
 
     async def screenshot(self) -> bytes:
         """The viewport as PNG.
@@ -206,13 +216,14 @@ class WebPage:
         """
         if not self.browser.draws:
             raise RuntimeError("this page is not drawn; build the world with draw=True or with a screenshots folder")
-        picture: bytes = await self._call(self._page.screenshot(), "screenshot")
+        picture: bytes = await self.call(self._page.screenshot(), "screenshot")
         return picture
 
     def take_dialogs(self) -> list[str]:
         """The dialogs that were dismissed since the last call."""
-        taken, self._dialogs = self._dialogs, []
-        return taken
+        taken, more = self._dialogs, self._more_dialogs
+        self._dialogs, self._more_dialogs = [], 0
+        return [*taken, f"{more} more"] if more else taken
 
     async def close(self) -> bool:
         """Close page and context; False where the browser did not answer in time."""
@@ -225,43 +236,93 @@ class WebPage:
             return False
         return True
 
-    async def _call(self, call: Awaitable[Any], what: str) -> Any:
+    async def call(self, call: Awaitable[Any], what: str, wait_s: float | None = None) -> Any:
+        """Wait for an answer of the browser; see the top of this file for who is to blame where there is none.
+
+        Args:
+            wait_s: instead of the page's own deadline.
+
+        Raises:
+            EnvironmentFault: the browser died or is silent, or the page crashed.
+            PageHung: the page alone is silent.
+            PageLeft: the page navigated away.
+            PageRefused: the browser lives and did not do it.
+        """
+        limit_s = self._limits.deadline_s if wait_s is None else wait_s
+        try:
+            return await asyncio.wait_for(self.answer(call, what), limit_s)
+        except TimeoutError as error:
+            kind = PageHung if await self._browser_answers() else EnvironmentFault
+            reason = f"page {self.number} did not answer within {limit_s:g} s ({what[:_MAX_SHOWN]}); it is replaced"
+            raise kind(reason) from error
+
+    async def answer(self, call: Awaitable[Any], what: str) -> Any:
+        """As `call`, without a deadline."""
         from playwright.async_api import Error
 
-        if self._crashed:
+        if self.crashed:
             _drop(call)
             raise EnvironmentFault(f"page {self.number} has crashed; it is replaced")
         try:
-            return await asyncio.wait_for(call, self._limits.deadline_s)
-        except TimeoutError as error:
-            raise EnvironmentFault(
-                f"page {self.number} did not answer within {self._limits.deadline_s:g} s ({what}); it is replaced"
-            ) from error
+            return await call
         except Error as error:
-            if any(sign in str(error) for sign in _GONE) and not self._crashed:
-                self.address = ""
-                raise PageLeft(first_line(error)) from error
-            raise EnvironmentFault(f"page {self.number} failed ({what}): {first_line(error)}") from error
+            raise self._judged(error, f"page {self.number} failed ({what[:_MAX_SHOWN]})") from error
 
-    def _on_crash(self, _page: Any) -> None:
-        self._crashed = True
+    def _judged(self, error: Exception, what: str) -> Exception:
+        text = str(error)
+        lives = self.browser.handle.is_connected() and not self.crashed
+        if lives and any(sign in text for sign in _GONE):
+            self.address = ""
+            return PageLeft(first_line(error))
+        if lives and not any(sign in text for sign in _BROKEN):
+            return PageRefused(what, _CALLED.sub("", first_line(error)))
+        return EnvironmentFault(f"{what}: {first_line(error)}")
+
+    async def _browser_answers(self) -> bool:
+        """Whether another page of the browser answers at once: then the silent one has itself to blame."""
+        try:
+            async with asyncio.timeout(PROBE_S):
+                context = await self.browser.handle.new_context()
+                try:
+                    return bool(await (await context.new_page()).evaluate("1") == 1)
+                finally:
+                    await context.close()
+        except Exception:
+            return False
+
+    def _on_crash(self, page: Any) -> None:
+        self.crashed = self.crashed or page is self._page
 
     async def _on_dialog(self, dialog: Any) -> None:
-        message = " ".join(dialog.message.split())[:_MAX_DIALOG_CHARS]
-        self._dialogs.append(f"{dialog.type} {message!r} was dismissed")
+        """Dismiss it, so that the page goes on; accept the one that asks whether to leave, for leaving was asked."""
+        leaving = dialog.type == "beforeunload"
+        message = " ".join(dialog.message.split())[:_MAX_SHOWN]
+        if len(self._dialogs) < _MAX_DIALOGS:
+            self._dialogs.append(f"{dialog.type} {message!r} was {'accepted' if leaving else 'dismissed'}")
+        else:
+            self._more_dialogs += 1
         with contextlib.suppress(Exception):  # the page may be gone by now
-            await dialog.dismiss()
+            await (dialog.accept() if leaving else dialog.dismiss())
 
     async def _on_popup(self, page: Any) -> None:
-        if page is self._page:
+        if page is self._page or self.opening:
             return
         self.requests_blocked += 1
         with contextlib.suppress(Exception):
             await page.close()
 
-    async def _block(self, route: Any) -> None:
+    def _on_socket(self, socket: Any) -> None:
+        """Count a web socket; the browser itself cannot reach anybody with it."""
+        self.count_blocked(socket.url)
+
+    def count_blocked(self, address: str) -> None:
+        """Note a request that was not let through."""
         self.requests_blocked += 1
-        log.warning("page %d: blocked a request to %s", self.number, route.request.url[:200])
+        if self.requests_blocked <= _MAX_LOGGED:
+            log.warning("page %d: blocked a request to %s", self.number, address[:_MAX_SHOWN])
+
+    async def _block(self, route: Any) -> None:
+        self.count_blocked(route.request.url)
         with contextlib.suppress(Exception):
             await route.abort()
 

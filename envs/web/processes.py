@@ -1,13 +1,20 @@
-"""The browser as a process: which one to start, and how nothing of it outlives us, even after a kill -9.
+"""The browser as a process: which one to start, what it can reach, and how nothing of it outlives us.
 
-Each pool has a watchdog process (`watchdog.py`) that ends what the pool started when we are gone.
+Each pool has a watchdog process (`watchdog.py`) that ends what the pool started when we are gone, even after a kill -9.
+
+A browser needs no network: pages come from files or through the routes of `page.py`, and Playwright talks over a pipe.
+Where the machine allows it, the browser runs in an empty network namespace, so that nothing in it (WebRTC, web sockets,
+workers, prefetching, what a later version brings) reaches any host or the loopback. The flags close the known ways a
+second time, and are all there is where the machine has no namespaces.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,6 +43,8 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--proxy-server=http://127.0.0.1:9",
     "--proxy-bypass-list=<-loopback>",
+    # WebRTC would send its own datagrams past the proxy.
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
 )
 
 UNDRAWN = ("--disable-threaded-compositing", "--disable-threaded-animation")
@@ -58,6 +67,36 @@ def find_browser() -> str | None:
             raise MissingDependency(f"{BROWSER_VARIABLE}={chosen} is no program; unset it or give a Chromium's path")
         return shutil.which(chosen)
     return next((path for name in CANDIDATES if (path := shutil.which(name))), None)
+
+
+@functools.cache
+def network_cut() -> tuple[str, ...]:
+    """The command that starts a program in an empty network namespace; empty where the machine allows none.
+
+    A root that may do so keeps its rights over files; another user becomes the root of a namespace of his own.
+    """
+    unshare = shutil.which("unshare")
+    for flags in (("--net",), ("--map-root-user", "--net")) if unshare else ():
+        command = (str(unshare), *flags, "--")
+        try:
+            done = subprocess.run([*command, "true"], capture_output=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0:
+            return command
+    log.info("no network namespace on this machine: the browser's own flags alone keep its pages off the network")
+    return ()
+
+
+def starter(program: str, folder: Path) -> str:
+    """A script, written to `folder`, that starts the browser without a network; or the browser, without namespaces."""
+    cut = network_cut()
+    if not cut:
+        return program
+    script = folder / "start-browser"
+    script.write_text(f'#!/bin/sh\nexec {shlex.join([*cut, program])} "$@"\n', encoding="utf-8")
+    script.chmod(0o700)
+    return str(script)
 
 
 class Watchdog:

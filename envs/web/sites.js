@@ -1,9 +1,9 @@
 // Actions and observations on the small sites. Runs after walk.js and act.js, on every page that is loaded.
 (() => {
   "use strict";
-  if (window.__rwSites) return;
+  if (Object.hasOwn(window, "__rwSites")) return;
   // Pages of the sites have no script of their own: no clock to stop, no listener to ask about.
-  window.__rwClock = { advance: () => {}, hears: () => false, takeKept: () => 0 };
+  if (!Object.hasOwn(window, "__rwClock")) window.__rwClock = { advance: () => {}, hears: () => false, takeKept: () => 0 };
   const { WAYS, need, Slip } = window.__rw;
   const { walk, elementOf } = window.__rwWalk;
   const LEAVES = "this link leaves the site; it is not followed";
@@ -30,7 +30,7 @@
     else if (element.matches("input") && element.form) submit(element.form);
     else throw new Slip("Enter does nothing here");
   };
-  const act = (action) => {
+  const act = (action, reads = true) => {
     leaving = false;
     foreign = 0;
     let error = "";
@@ -40,9 +40,9 @@
       if (!(problem instanceof Slip)) throw problem;
       error = problem.message;
     }
-    return JSON.stringify({ error: foreign ? LEAVES : error, leaving, foreign, items: leaving ? [] : walk() });
+    return JSON.stringify({ error: foreign ? LEAVES : error, leaving, foreign, items: leaving || !reads ? [] : walk() });
   };
-  const look = () => JSON.stringify({ items: walk() });
+  const look = (limits = null) => JSON.stringify({ items: walk(limits) });
 
   // What a visitor has changed, by control number; and the same put into another copy of the page.
   const squeeze = (text) => text.replace(/\s+/g, " ").trim();

@@ -1,7 +1,7 @@
 // One walk over the DOM: what is there, what it is called, what state it is in, and what a click would reach.
 (() => {
   "use strict";
-  if (window.__rwWalk) return;
+  if (Object.hasOwn(window, "__rwWalk")) return;
   const SKIP_IDS = new Set(["query", "reward-display", "sync-task-cover", "click-canvas", "attention-canvas"]);
   const SKIP_TAGS = new Set(["SCRIPT", "STYLE", "NOSCRIPT", "TEMPLATE", "HEAD", "CANVAS", "desc", "defs", "title"]);
   const FRAME_IDS = new Set(["wrap", "area"]);
@@ -11,6 +11,16 @@
   const TEXT_TYPES = new Set(["text", "password", "search", "email", "url", "tel", "number", "date", "time", "color", ""]);
   const MAX_OPTIONS = 40;
   const MAX_NAME = 120;
+
+  // Names in a page (`<input name=childNodes>`) hide what a form and the document have: these two are asked past them.
+  const native = (Kind, name) => Function.prototype.call.bind(Object.getOwnPropertyDescriptor(Kind.prototype, name).get);
+  const nodesOf = native(Node, "childNodes");
+  const bodyOf = native(Document, "body");
+
+  // A page without end is read up to a limit.
+  class Cut extends Error {}
+  let until = Infinity;
+  const tick = () => { if (until < Infinity && performance.now() > until) throw new Cut(); };
 
   let ids = new WeakMap();
   let byId = new Map();
@@ -41,6 +51,7 @@
   const MOVABLE = ".ui-sortable-handle,.ui-draggable,.ui-draggable-handle,.ui-slider-handle";
 
   const delegated = (element) => {
+    if (Object.hasOwn(window, "__rwEars")) return __rwEars(element);
     const data = window.jQuery && jQuery._data;
     for (let up = element.parentElement; data && up; up = up.parentElement) {
       const events = jQuery._data(up, "events");
@@ -67,12 +78,13 @@
 
   const controlsInside = (element) => {
     if ([...element.querySelectorAll(NATIVE)].some(shown)) return true;
-    const handled = (child) => ROLES.has(child.getAttribute("role")) || child.matches(MOVABLE) || ownHandler(child) || delegated(child);
+    const handled = (child) => tick() || ROLES.has(child.getAttribute("role")) || child.matches(MOVABLE) || ownHandler(child) || delegated(child);
     return [...element.querySelectorAll("*")].some((child) => handled(child) && shown(child));
   };
   const frame = (element) =>
-    FRAME_IDS.has(element.id) || element === document.body || element.tagName === "svg" || element.tagName === "LABEL";
+    FRAME_IDS.has(element.id) || element === bodyOf(document) || element.tagName === "svg" || element.tagName === "LABEL";
   const clickable = (element, style) => {
+    tick();
     if (element.matches(NATIVE)) return true;
     return !frame(element) && marked(element, style) && !controlsInside(element);
   };
@@ -114,10 +126,11 @@
     return ["span", "div", "p", "td", "tr", "b", "i", "small"].includes(tag) || tag.startsWith("h") ? "text" : tag;
   };
 
+  let labelled = true;  // whether the page has labels at all: each control would look through all of the page for its own
   const ownName = (element) => {
     const given = element.getAttribute("aria-label") || element.alt || element.title || element.placeholder;
     if (element.matches("input[type=button],input[type=submit],input[type=reset]")) return element.value || given || "";
-    if (element.labels && element.labels.length) return element.labels[0].textContent || given || "";
+    if (labelled && element.labels && element.labels.length) return element.labels[0].textContent || given || "";
     if (element.matches("input,select,textarea")) return given || "";
     return squeeze(element.textContent) || given || "";
   };
@@ -155,9 +168,23 @@
     return null;
   };
 
+  const clamp = (item, chars) => {
+    for (const key of ["name", "value"]) if (item[key]) item[key] = item[key].slice(0, chars);
+    if (item.options) item.options = item.options.map((option) => option.slice(0, MAX_NAME));
+    return item;
+  };
   // Returns [{id, role, name, value, states, options, box, clickable}] in reading order; plain text has no id.
-  const walk = () => {
+  // `limits` {items, chars, ms} are for pages that may be hostile: reading ends there, and goes on past what raises.
+  const walk = (limits = null) => {
     const items = [];
+    let used = 0;
+    until = limits ? performance.now() + limits.ms : Infinity;
+    labelled = Document.prototype.getElementsByTagName.call(document, "label").length > 0;
+    const add = (item) => {
+      items.push(limits ? clamp(item, limits.chars) : item);
+      used += item.name.length;
+      if (limits && (items.length >= limits.items || used >= limits.chars)) throw new Cut();
+    };
     const eaten = new Set();
     let words = "";
     let speaker = null;  // the element that the words come from
@@ -168,9 +195,9 @@
       words = "";
       if (!text) return;
       if (owner && owner.contains(speaker) && shown(speaker)) {
-        items.push({ id: idOf(speaker), role: "text", name: short(text), box: boxOf(speaker), clickable: true });
+        add({ id: idOf(speaker), role: "text", name: short(text), box: boxOf(speaker), clickable: true });
         owner = null;
-      } else items.push({ role: "", name: text });
+      } else add({ role: "", name: text });
     };
 
     const emit = (element, style) => {
@@ -194,7 +221,7 @@
         item.value = [...element.selectedOptions].map((option) => squeeze(option.text)).join(", ");
         item.more = Math.max(0, element.options.length - MAX_OPTIONS);
       }
-      items.push(item);
+      add(item);
     };
     const visitText = (node) => {
       if (eaten.has(node)) return;
@@ -203,14 +230,14 @@
       if (!squeeze(words)) speaker = node.parentElement;
       words += node.data;
     };
-    const visit = (element) => {
+    const inspect = (element) => {
       if (SKIP_TAGS.has(element.tagName) || SKIP_IDS.has(element.id)) return;
       const style = getComputedStyle(element);
       if (hidden(element, style)) return;
       if (element.tagName === "BR") { flush(); return; }
       if (clickable(element, style) && shown(element)) { emit(element, style); return; }
       if (element.tagName === "IMG" && element.alt) { words += ` ${element.alt} `; return; }
-      if (SHAPES.has(element.tagName) && shown(element)) { flush(); items.push({ role: "", name: `${looks(element, style)} ${element.tagName} ${sizeOf(element)}`, box: boxOf(element) }); return; }
+      if (SHAPES.has(element.tagName) && shown(element)) { flush(); add({ role: "", name: `${looks(element, style)} ${element.tagName} ${sizeOf(element)}`, box: boxOf(element) }); return; }
       const cell = style.display === "table-cell";
       const block = !style.display.startsWith("inline") && !cell;
       if (block) flush();
@@ -218,15 +245,27 @@
       const outer = owner;
       const owns = !frame(element) && ownHandler(element, ["click"]);
       if (owns) { flush(); owner = element; }
-      for (const child of element.childNodes) {
+      for (const child of nodesOf(element)) {
         if (child.nodeType === Node.TEXT_NODE) { if (style.visibility === "visible") visitText(child); }
         else if (child.nodeType === Node.ELEMENT_NODE) visit(child);
       }
       if (block || owns) flush();
       if (owns) owner = outer;
     };
-    visit(document.body);
-    flush();
+    const visit = (element) => {
+      try { inspect(element); } catch (problem) {
+        if (!limits || problem instanceof Cut || problem instanceof RangeError) throw problem;
+        for (const child of nodesOf(element)) if (child.nodeType === Node.ELEMENT_NODE) visit(child);
+      }
+    };
+    try {
+      const body = bodyOf(document);
+      if (body || !limits) visit(body);
+      flush();
+    } catch (problem) {  // a RangeError: nested deeper than the stack
+      if (!limits || !(problem instanceof Cut || problem instanceof RangeError)) throw problem;
+      items.push({ role: "", name: "... the page goes on" });
+    }
     return items;
   };
   window.__rwWalk = { walk, forget, elementOf, shown };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,11 @@ from rollwright.types import Task
 from ..actions import ActionError
 from ..browser import BrowserPool
 from ..observe import Element, read_elements
-from ..page import PageLeft, WebPage
+from ..page import PageLeft, PageRefused, WebPage
 from .bare import BarePage
 from .episode import Episode, Move, read_header
+
+log = logging.getLogger(__name__)
 
 Begin = Callable[[Task, int], Episode]
 NO_EPISODE = "step() needs a running episode; call reset() first"
@@ -213,11 +216,24 @@ class BrowserEnv:
         return self._saved or self.episode.server.open(method, address, body)
 
     async def _do(self, move: Move) -> str:
+        """Carry out a move and look; what the browser refuses becomes an error line."""
         assert self._page is not None
+        try:
+            return await self._carry_out(self._page, move)
+        except PageRefused as refusal:
+            log.warning("%s", refusal)
+            self._elements = await self._look()
+            return refusal.told
+        except PageLeft:  # faster than its own answer
+            await self._page.settle()
+            self._elements = await self._look()
+            return ""
+
+    async def _carry_out(self, page: WebPage, move: Move) -> str:
         if move.address is not None:
             self._elements = await self._visit(move.address)
         elif move.action is not None:
-            reply = await self._page.follow("action => __rwSites.act(action)", move.action.payload())
+            reply = await page.follow("action => __rwSites.act(action)", move.action.payload())
             self._count_blocked(reply["foreign"])
             self._elements = await self._look() if reply["leaving"] else read_elements(reply["items"])
             return str(reply["error"])

@@ -1,0 +1,29 @@
+// Runs before every script of somebody else's page, in the page's own world, where alone its handlers can be seen. A
+// question is an event that does not bubble, with a name that nobody knows; cancelling it means yes. A page that lies
+// here only hides or offers its own elements.
+(() => {
+  "use strict";
+  const QUESTION = "__RW_QUESTION__";
+  const PRESSES = ["click", "mousedown", "mouseup", "dblclick", "pointerdown", "pointerup"];
+  const delegated = (element) => {
+    const data = window.jQuery && jQuery._data;
+    for (let up = element.parentElement; data && up; up = up.parentElement) {
+      const events = jQuery._data(up, "events") || {};
+      for (const type of ["click", "mousedown", "mouseup"]) {
+        if ((events[type] || []).some((handler) => handler.selector && element.matches(handler.selector))) return true;
+      }
+    }
+    return false;
+  };
+  const ANSWERS = {
+    press: (element) => PRESSES.some((type) => element[`on${type}`]),
+    click: (element) => Boolean(element.onclick),
+    delegated,
+  };
+  for (const [what, answer] of Object.entries(ANSWERS)) {
+    window.addEventListener(QUESTION + what, (event) => {
+      event.stopImmediatePropagation();
+      if (answer(event.target)) event.preventDefault();
+    }, true);
+  }
+})();

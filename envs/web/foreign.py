@@ -1,0 +1,318 @@
+"""A page of somebody else's site, which may be hostile: every wait is bounded, and nothing it does is a fault of ours.
+
+Reading and acting happen in a JavaScript world of our own inside the page (an isolated world of the DevTools
+protocol): it shares the page's DOM and nothing else, so a page that replaces `querySelector` or `JSON` is read all the
+same. A page that hangs, crashes or closes itself is replaced by an empty one in the same context; where even that
+cannot be had, the browser is broken, and only that is a fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rollwright.errors import EnvironmentFault
+
+from .forwarding import Forwarder
+from .page import CLOSE_S, PageLeft, PageRefused, WebPage
+
+log = logging.getLogger(__name__)
+
+_WORLD = "rollwright"
+_SCRIPTS = ("foreign.js", "walk.js", "act.js", "sites.js")
+_QUESTION = "__RW_QUESTION__"
+_READ_TRIES = 5
+_RENEW_S = 4.0
+_PAUSE_S = 3.0
+_READ_LIMITS = {"items": 5000, "chars": 200_000, "ms": 2000}
+_MAX_ADDRESS = 2000
+_HERE = Path(__file__).parent
+LOST = "the page stopped answering and was closed; open another one with goto"
+UNFINISHED = "the page has not finished loading"
+
+
+def ears(question: str) -> str:
+    """The script for the page's own world."""
+    return (_HERE / "ears.js").read_text(encoding="utf-8").replace(_QUESTION, question)
+
+
+def new_question() -> str:
+    """A name for the events by which our world asks the page's own: nobody can guess it."""
+    return f"rw{secrets.token_hex(8)}"
+
+
+class ForeignPage:
+    """One page in a context of its own. From one `begin` to the next, all waits together stay below the sum of
+    `wait_s`, `load_s` and seven seconds.
+
+    Args:
+        page: fresh from the pool, with `ears(question)` among its scripts.
+        origins: the only sites that it may reach.
+        question: as for `ears`.
+        load_s: longest wait for the page that a click leads to.
+        wait_s: longest wait for a page to open by address, and for one to be read.
+    """
+
+    def __init__(self, page: WebPage, origins: Sequence[str], *, question: str, load_s: float, wait_s: float) -> None:
+        self.page = page
+        self._load_s = load_s
+        self._wait_s = wait_s
+        self._network = Forwarder(page, origins, wait_s)
+        self._scripts = "\n".join(
+            (_HERE / name).read_text(encoding="utf-8").replace(_QUESTION, question) for name in _SCRIPTS
+        )
+        self._tools: Any = None
+        self._frame = ""
+        self._chores: set[asyncio.Future[Any]] = set()
+        self._end = float("inf")
+
+    def begin(self) -> None:
+        """Begin a step: its time runs from now."""
+        self._end = asyncio.get_running_loop().time() + self._wait_s + self._load_s + _PAUSE_S
+
+    async def open(self) -> None:
+        """Take over the page's requests, and listen to what it does besides."""
+        await self._network.attach()
+        self.page.context.on("page", self._on_window)
+        await self._attach()
+
+    @property
+    def address(self) -> str:
+        """What the browser shows as the page's address."""
+        return str(self.page.handle.url)[:_MAX_ADDRESS]
+
+    def allows(self, address: str) -> bool:
+        """Whether the address lies on one of the sites."""
+        return self._network.allows(address)
+
+    async def goto(self, address: str) -> str:
+        """Open an address; returns why that failed, else nothing.
+
+        Raises:
+            EnvironmentFault: the browser broke.
+        """
+        return await self._surviving(self._goto(address))
+
+    async def travel(self, by: int) -> str:
+        """Go back (-1) or forward (1) in the browser's history; returns why that failed, else nothing."""
+        return await self._surviving(self._travel(by))
+
+    async def act(self, action: Mapping[str, Any]) -> str:
+        """Carry out an action on the page and wait for where it leads; returns what went wrong, else nothing."""
+        return await self._surviving(self._act(action))
+
+    async def look(self) -> tuple[list[dict[str, Any]], str]:
+        """What is on the page, as `walk.js` tells it, and what stood in the way of reading, if anything."""
+        found: list[dict[str, Any]] = []
+
+        async def read() -> str:
+            found.extend((await self._read("limits => __rwSites.look(limits)", _READ_LIMITS))["items"])
+            return ""
+
+        return found, await self._surviving(read())
+
+    async def evaluate(self, expression: str) -> str:
+        """What a JavaScript expression gives on the page, as text; empty where it raises or the page is lost."""
+        found: list[str] = []
+
+        async def read() -> str:
+            source = f"() => JSON.stringify({{ content: String(((\n{expression}\n)) ?? '') }})"
+            found.append((await self._read(source, None))["content"])
+            return ""
+
+        await self._surviving(read())
+        return found[0] if found else ""
+
+    # What may fail
+
+    async def _goto(self, address: str) -> str:
+        self._network.forget()
+        try:
+            await self._call(self.page.handle.goto(address, wait_until="load"), self._wait_s)
+        except PageLeft:
+            return ""
+        except PageRefused as refusal:
+            if "interrupted by another navigation" in refusal.told:
+                await self._settle()
+                return ""
+            return self._network.refusal or f"{address[:_MAX_ADDRESS]} could not be opened: {refusal.told}"
+        except TimeoutError:
+            return await self._give_up()
+        return self._network.refusal
+
+    async def _travel(self, by: int) -> str:
+        history = await self._call(self._tools.send("Page.getNavigationHistory"), self._wait_s)
+        place = history["currentIndex"] + by
+        entries = history["entries"]
+        if not 0 <= place < len(entries) or entries[place]["url"] == "about:blank":
+            return f"there is no {'earlier' if by < 0 else 'later'} page"
+        self._network.forget()
+        method = self.page.handle.go_back if by < 0 else self.page.handle.go_forward
+        try:
+            await self._call(method(wait_until="domcontentloaded"), self._wait_s)
+        except (PageLeft, PageRefused):
+            return self._network.refusal
+        except TimeoutError:
+            return await self._give_up()
+        return self._network.refusal
+
+    async def _act(self, action: Mapping[str, Any]) -> str:
+        self._network.forget()
+        arrived = asyncio.Event()
+
+        def on_arrival(_page: Any) -> None:
+            arrived.set()
+
+        page = self.page.handle
+        page.on("domcontentloaded", on_arrival)
+        try:
+            reply = await self._ask("action => __rwSites.act(action, false)", dict(action), self._load_s)
+            self.page.requests_blocked += reply["foreign"]
+            if reply["leaving"] or self._network.pending:
+                await self._first_of(arrived, self._network.refused)
+            if self._network.pending:
+                return await self._give_up()
+            return str(reply["error"]) or self._network.refusal
+        except PageLeft:
+            return self._network.refusal
+        except PageRefused as refusal:
+            return refusal.told
+        finally:
+            page.remove_listener("domcontentloaded", on_arrival)
+
+    async def _first_of(self, *events: asyncio.Event) -> None:
+        """Wait until one is set, `load_s` at most."""
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
+        await asyncio.wait(waits, timeout=self._load_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _give_up(self) -> str:
+        """Stop a journey that takes too long; the page stays where it is, or half loaded.
+
+        Raises:
+            TimeoutError: the page itself is silent.
+        """
+        address = self._network.pending
+        self._later(self._tools.send("Page.stopLoading"))
+        await self._ask("() => '{}'", None, _PAUSE_S)
+        return (
+            f"{address[:_MAX_ADDRESS]} did not answer in time; the page stays where it was" if address else UNFINISHED
+        )
+
+    async def _read(self, function: str, argument: Any) -> dict[str, Any]:
+        """Ask the page where it has come to rest.
+
+        Raises:
+            PageRefused: it never does.
+        """
+        for _ in range(_READ_TRIES):
+            try:
+                return await self._ask(function, argument, self._wait_s)
+            except PageLeft:
+                await self._settle()
+        raise PageRefused("reading the page", "it leads on to another page without end")
+
+    async def _settle(self) -> None:
+        with contextlib.suppress(PageLeft, PageRefused, TimeoutError):
+            await self._call(self.page.handle.wait_for_load_state("domcontentloaded"), self._load_s)
+
+    # Our own world in the page
+
+    async def _ask(self, function: str, argument: Any, wait_s: float) -> dict[str, Any]:
+        """Call a function in our own world that returns JSON. Text goes there as a value, never as source.
+
+        Raises:
+            TimeoutError: no answer in time.
+        """
+        reply = await self._call(self._evaluated(function, argument), wait_s)
+        if "exceptionDetails" in reply:
+            raised = reply["exceptionDetails"].get("exception", {}).get("description", "the script raised")
+            raise PageRefused("a script of ours in the page", str(raised).split("\n", 1)[0][:200])
+        return dict(json.loads(reply["result"]["value"]))
+
+    async def _evaluated(self, function: str, argument: Any) -> dict[str, Any]:
+        made = await self._tools.send("Page.createIsolatedWorld", {"frameId": self._frame, "worldName": _WORLD})
+        context = made["executionContextId"]
+        there = {"contextId": context, "returnByValue": True}
+        known = await self._tools.send(
+            "Runtime.evaluate", {**there, "expression": "Object.hasOwn(globalThis, '__rwSites')"}
+        )
+        if not known["result"].get("value"):
+            await self._tools.send("Runtime.evaluate", {**there, "expression": self._scripts})
+        call = {
+            "functionDeclaration": function,
+            "executionContextId": context,
+            "arguments": [{"value": argument}],
+            "awaitPromise": True,
+            "returnByValue": True,
+            "userGesture": True,
+        }
+        return dict(await self._tools.send("Runtime.callFunctionOn", call))
+
+    async def _call(self, call: Any, wait_s: float) -> Any:
+        """As `WebPage.call`; what silence means is decided here.
+
+        Raises:
+            TimeoutError: no answer in time.
+        """
+        left_s = self._end - asyncio.get_running_loop().time()
+        return await asyncio.wait_for(self.page.answer(call, "a foreign page"), max(0.5, min(wait_s, left_s)))
+
+    # A page that is lost
+
+    async def _surviving(self, work: Any) -> str:
+        """Do something with the page; one that is lost over it is replaced.
+
+        Raises:
+            EnvironmentFault: there is no other page to be had.
+        """
+        try:
+            return str(await work)
+        except PageRefused as refusal:
+            return refusal.told
+        except (EnvironmentFault, PageLeft, TimeoutError) as trouble:
+            log.warning("page %d is replaced: %s", self.page.number, trouble or type(trouble).__name__)
+        await self._renew()
+        return LOST
+
+    async def _renew(self) -> None:
+        self._later(self._tools.send("Page.crash"))  # ends a script without end; a page that hangs never answers it
+        try:
+            async with asyncio.timeout(_RENEW_S):
+                await self.page.replace()
+                await self._attach()
+            for other in self.page.context.pages:
+                if other is not self.page.handle:
+                    self._later(other.close())
+        except Exception as error:
+            raise EnvironmentFault(f"the browser gives no new page: {type(error).__name__}: {error}") from error
+        self._network.forget()
+
+    async def _attach(self) -> None:
+        page = self.page.handle
+        page.on("download", self._on_download)
+        self._tools = await self.page.context.new_cdp_session(page)
+        self._frame = (await self._tools.send("Target.getTargetInfo"))["targetInfo"]["targetId"]
+
+    def _later(self, call: Any) -> None:
+        async def quietly() -> None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(call, CLOSE_S)
+
+        chore = asyncio.ensure_future(quietly())
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    def _on_download(self, download: Any) -> None:
+        self._network.refuse(f"{str(download.url)[:200]} is a file to download; files are not opened here")
+
+    def _on_window(self, page: Any) -> None:
+        if page is not self.page.handle and not self.page.opening:
+            self._network.refuse("this opens another window, which is not followed")
