@@ -6,15 +6,18 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from rollwright.env import episode_seed
+from rollwright.conditioning import ReturnLevels, ReturnTargets
+from rollwright.env import SmallLanguage, episode_seed, fingerprint_kind
 from rollwright.env_check import check_env
-from rollwright.envs.text import from_gymnasium, household, maze, navigation, twenty_questions
+from rollwright.envs.text import car_dealer, from_gymnasium, household, maze, navigation, twenty_questions
 from rollwright.envs.text.blocking import BlockingEnvironment
 from rollwright.envs.text.to_gymnasium import to_gymnasium
-from rollwright.envs.text.to_trl import OVER, environment_factory, prompt_rows
-from rollwright.errors import ConfigError, EnvironmentFault
+from rollwright.envs.text.to_trl import BROKEN, OVER, environment_factory, prompt_rows, tool_tokenizer
+from rollwright.errors import ConfigError, EnvironmentFault, TemplateError
+from rollwright.types import Task
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -63,6 +66,129 @@ def test_gymnasiums_own_environment_becomes_a_world() -> None:
     env.reset(world.tasks("test")[0], episode_seed("test", 0))
     results = [env.step(move) for move in ["down", "down", "right", "right", "down", "right"]]
     assert results[-1].terminated and results[-1].success is True
+
+
+class Parrot(gymnasium.Env):
+    """Takes letters, and raises at what it does not know, each time otherwise. Pays 1.0 for "yes"."""
+
+    observation_space = gymnasium.spaces.Text(50)
+    action_space = gymnasium.spaces.Text(8)
+
+    def __init__(self, *, raises: type[BaseException] = KeyError) -> None:
+        self._raises = raises
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        return "say it\ud800", {}
+
+    def step(self, action: str) -> tuple[str, float, Any, bool, dict[str, Any]]:
+        if action not in ("yes", "no"):
+            raise self._raises(f"{action} at {object()}")
+        return action, float(action == "yes"), np.bool_(action == "yes"), False, {"is_success": np.bool_(True)}
+
+
+def test_text_that_a_gymnasium_environment_declines_is_the_policys_slip() -> None:
+    """Outside its space of actions, or an exception at a value that it does not know: both can be played again."""
+    world = from_gymnasium.build(env=Parrot, max_turns=30)
+    check_env(world, actions=["no", "perhaps"])
+    env = world.make()
+    assert env.reset(world.tasks("train")[0], 0).text == "say it?"
+    for action in ("", "123", "a" * 9, "a" * 10**6, "\ud800", "\0", "é"):
+        assert str(env.step(action).observation).startswith((from_gymnasium.SLIP, "The action has 1000000 characters"))
+    slip = env.step("perhaps")
+    assert slip.observation == f"{from_gymnasium.SLIP} (KeyError)" and slip.reward == 0.0 and not slip.terminated
+    env.restore(env.snapshot())
+    end = env.step("yes")
+    assert (end.terminated, end.success, end.reward) == (True, True, 1.0) and type(end.terminated) is bool
+
+
+@pytest.mark.parametrize("broken", [OSError, RuntimeError, MemoryError, TimeoutError])
+def test_what_no_action_explains_stays_a_fault_of_the_environment(broken: type[BaseException]) -> None:
+    world = from_gymnasium.build(env=Parrot, env_options={"raises": broken})
+    env = world.make()
+    env.reset(world.tasks("train")[0], 0)
+    with pytest.raises(broken):
+        env.step("perhaps")
+
+
+def test_a_named_action_is_always_one_so_that_declining_it_is_a_fault() -> None:
+    class Grumpy(Corridor):
+        def step(self, action: int) -> Any:
+            raise ValueError("not today")
+
+    env = from_gymnasium.build(env=Grumpy, actions=["left", "right"]).make()
+    env.reset(Task(id="t", split="train"), 0)
+    with pytest.raises(ValueError, match="not today"):
+        env.step("left")
+    assert env._env.close() is None
+
+
+def test_names_follow_a_space_that_begins_elsewhere() -> None:
+    moves: list[int] = []
+
+    class Signed(Corridor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.action_space = gymnasium.spaces.Discrete(3, start=-1)
+
+        def step(self, action: int) -> Any:
+            moves.append(action)
+            return super().step(action)
+
+    env = from_gymnasium.build(env=Signed, actions=["left", "stay", "right"]).make()
+    env.reset(Task(id="t", split="train"), 0)
+    for word in ("left", "right", "stay"):
+        env.step(word)
+    assert moves == [-1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"describe": "cell"}, "describe='cell'"),
+        ({"describe": "no_such_module:f"}, "no_such_module"),
+        ({"describe": "math:pi"}, "name a function"),
+        ({"env": "no_such_module:make"}, "no_such_module"),
+        ({"env": "FrozenLakes-v1"}, "FrozenLakes-v1"),
+        ({"actions": ["left", "Left", "right", "up"]}, "a name twice"),
+        ({"fingerprint": "cell"}, "fingerprint='cell'"),
+        ({"env": "Pendulum-v1"}, "space Box"),
+    ],
+)
+def test_what_a_configuration_gets_wrong_is_said_with_its_key(options: dict[str, Any], said: str) -> None:
+    right = {"env": "FrozenLake-v1", "actions": ["left", "down", "right", "up"], "describe": "cell {}"}
+    with pytest.raises(ConfigError, match=said):
+        from_gymnasium.build(**{**right, **options})
+
+
+def test_a_description_is_a_text_or_a_named_function_and_a_small_language_is_known() -> None:
+    named = {"env": "FrozenLake-v1", "actions": ["left", "down", "right", "up"]}
+    for describe, first in (("cell {}", "cell 0"), ("builtins:str", "0"), (lambda cell: f"<{cell}>", "<0>")):
+        world = from_gymnasium.build(**named, describe=describe)
+        assert world.make().reset(world.tasks("train")[0], 0).text == first
+        assert isinstance(world, SmallLanguage) and first in world.texts() and "down" in world.texts()
+    assert not isinstance(from_gymnasium.build(env=Parrot), SmallLanguage)
+
+
+def test_a_world_says_whether_a_state_can_be_met_again() -> None:
+    """By default the key holds every action; where the text tells everything, two ways to one cell have one key."""
+    lake = {"env": "FrozenLake-v1", "env_options": {"is_slippery": False}, "describe": "cell {}"}
+    keys: dict[str, list[str]] = {}
+    for kind in ("actions", "observation"):
+        world = from_gymnasium.build(**lake, actions=["left", "down", "right", "up"], fingerprint=kind)
+        assert fingerprint_kind(world) == ("history" if kind == "actions" else "state")
+        assert fingerprint_kind(ReturnTargets(world, ReturnLevels(edges=(0.0,)), 1.0)) == fingerprint_kind(world)
+        env = world.make()
+        env.reset(world.tasks("train")[0], 0)
+        keys[kind] = [env.fingerprint()]
+        for move in ("left", "down", "up", "fly", "fly"):
+            env.step(move)
+            keys[kind].append(env.fingerprint())
+    assert len(set(keys["actions"])) == 6
+    start, left, down, up, slip, again = keys["observation"]
+    assert start == left == up != down and slip == again != up
+    assert {fingerprint_kind(world) for world in (maze.build(), navigation.build(), household.build())} == {"state"}
+    assert {fingerprint_kind(world) for world in (twenty_questions.build(), car_dealer.build())} == {"history"}
 
 
 def test_a_replay_that_differs_is_a_fault() -> None:
@@ -141,6 +267,62 @@ def test_trl_sees_reset_one_documented_tool_and_the_reward() -> None:
     assert tools.get_reward() == 1.0 and tools.act(action="look") == OVER and tools.get_reward() == 1.0
     tools.reset(**row)
     assert tools.get_reward() == 0.0
+
+
+def test_trl_leaves_an_episode_out_whose_environment_broke_and_goes_on_in_a_fresh_one() -> None:
+    """TRL takes an exception of a tool for the model's mistake, so none may reach it."""
+
+    class Fragile(maze.MazeEnvironment):
+        made: list[Any] = []  # noqa: RUF012 counted over all
+
+        def step(self, action: str) -> Any:
+            if action == "kick":
+                raise EnvironmentFault("the maze fell over")
+            return super().step(action)
+
+    world = maze.build()
+    world.make = lambda: Fragile.made.append(Fragile(world)) or Fragile.made[-1]  # type: ignore[method-assign,func-returns-value]
+    tools, row = environment_factory(world)(), prompt_rows(world, split="train", count=1)[0]
+    tools.reset(**row)
+    assert tools.act(action="kick") == BROKEN and tools.get_reward() is None and tools.act(action="move up") == OVER
+    tools.reset(**row)
+    assert len(Fragile.made) == 2 and tools.get_reward() == 0.0
+    for argument in ({"deep": [[["x"]]]}, ["move up"], None, 3, "a\ud800"):
+        assert "That is not one of" in tools.act(action=argument)  # type: ignore[arg-type]
+    assert tools.get_reward() == pytest.approx(-20.0)  # a slip costs four in the maze, whatever its form
+
+
+def test_a_template_without_tools_is_replaced_and_others_are_kept(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from rollwright.tiny import make_tiny_model
+
+    folder = make_tiny_model(tmp_path / "tiny", texts=["look"], hidden=32, layers=1)
+    plain, tools = AutoTokenizer.from_pretrained(folder), tool_tokenizer(folder)
+    talk = [
+        {"role": "system", "content": "rules"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+    ]
+    for part in (talk[:2], talk):
+        assert tools.apply_chat_template(part, tokenize=False) == plain.apply_chat_template(part, tokenize=False)
+    called = '<tool_call>{"name": "act", "arguments": {"action": "look"}}</tool_call><|im_end|>'
+    read = tools.parse_response(tools(called)["input_ids"], prefix=tools("<|im_start|>assistant\n")["input_ids"])
+    assert read["tool_calls"][0]["function"] == {"name": "act", "arguments": {"action": "look"}}
+    tools.save_pretrained(folder)
+    assert tool_tokenizer(folder).chat_template == tools.chat_template
+    bare = AutoTokenizer.from_pretrained(folder)
+    bare.chat_template = "{{ messages[0]['content'] }}"
+    bare.save_pretrained(tmp_path / "bare")
+    assert "tool_call" in tool_tokenizer(tmp_path / "bare").chat_template
+    other = tmp_path / "other"
+    make_tiny_model(other, texts=["look"], hidden=32, layers=1)
+    for file in other.glob("*.json*"):
+        file.write_text(file.read_text(encoding="utf-8").replace("im_start", "begin"), encoding="utf-8")
+    for file in other.glob("*.jinja"):
+        file.write_text(file.read_text(encoding="utf-8").replace("im_start", "begin"), encoding="utf-8")
+    with pytest.raises(TemplateError, match="can show no tool call"):
+        tool_tokenizer(other)
 
 
 def test_rows_are_of_one_split_and_of_all_its_tasks() -> None:
