@@ -1,17 +1,23 @@
-"""The last action's final answer against the task's, as mathematics: 1/2 is 0.5 is \\frac{1}{2}. By math-verify."""
+"""The last action's final answer against the task's, as mathematics: 1/2 is 0.5 is \\frac{1}{2}. By math-verify.
+
+Answers are judged in another process, under a limit of time and memory that holds in any thread. One that cannot be
+judged within it is wrong.
+"""
 
 from __future__ import annotations
 
-import threading
+import importlib.util
 from collections.abc import Sequence
-from typing import Any
 
+from rollwright.envs.code.sandbox.rules import rule
 from rollwright.errors import MissingDependency
 from rollwright.types import Group, Score
 
 MAX_ANSWER = 10_000
 """Characters, from the end: the answer stands there."""
-TIMEOUT_S = 5
+BATCH = 8
+"""Texts that are judged in one process."""
+PACKAGES = ("math_verify", "latex2sympy2_extended", "antlr4", "sympy", "mpmath")
 
 
 def is_same_answer(text: str, answer: str) -> bool:
@@ -21,26 +27,32 @@ def is_same_answer(text: str, answer: str) -> bool:
         MissingDependency: math-verify is not installed.
         ValueError: `answer` itself cannot be read, so nothing could equal it.
     """
-    library = _library()
-    # Its time limits are alarms, which only the main thread can set.
-    limit = TIMEOUT_S if threading.current_thread() is threading.main_thread() else None
-    gold = _parse(library, answer, limit) or _parse(library, f"${answer}$", limit)
-    if not gold:
-        raise ValueError(f"the expected answer {answer!r} is no mathematics that math-verify can read")
-    return bool(library.verify(gold, _parse(library, text[-MAX_ANSWER:], limit), timeout_seconds=limit))
+    return judged([text], answer)[0][0]
 
 
-def _parse(library: Any, text: str, limit: int | None) -> list[Any]:
-    found: list[Any] = library.parse(text, parsing_timeout=limit)
+def judged(texts: Sequence[str], answer: str) -> list[tuple[bool, str]]:
+    """For each text the verdict, and why it could not be judged where it could not: that makes it wrong.
+
+    Raises:
+        MissingDependency: math-verify is not installed.
+        ValueError: `answer` itself cannot be read, so nothing could equal it.
+    """
+    found: list[tuple[bool, str]] = []
+    for first in range(0, len(texts), BATCH):
+        found += _judged_together([text[-MAX_ANSWER:] for text in texts[first : first + BATCH]], answer)
     return found
 
 
-def _library() -> Any:
-    try:
-        import math_verify
-    except ImportError as error:
-        raise MissingDependency("the maths reward needs math-verify: pip install 'rollwright[code]'") from error
-    return math_verify
+def _judged_together(texts: list[str], answer: str) -> list[tuple[bool, str]]:
+    """All in one process; where one of them ends it, each in its own, so that one text costs its own verdict only."""
+    called = rule("rollwright.rewards.maths_rule", PACKAGES)("same_answers", texts, answer)
+    if called.how == "value" and called.value is None:
+        raise ValueError(f"the expected answer {answer[:200]!r} is no mathematics that math-verify can read")
+    if called.how == "value":
+        return [(bool(same), "") for same in called.value]
+    if len(texts) > 1:
+        return [pair for text in texts for pair in _judged_together([text], answer)]
+    return [(False, f"the answer cannot be judged: {called.message}")]
 
 
 class MathsReward:
@@ -50,16 +62,14 @@ class MathsReward:
 
     def score(self, group: Group) -> Sequence[Score]:
         answer = group.task.params.get("answer")
-        if answer is None:
-            why = f"task {group.task.id!r} has no answer in its params"
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+            why = f"task {group.task.id!r} has no answer in its params" + ("" if answer is None else " that is text")
             return [Score(value=None, verifier=self.name, message=why) for _ in group.trajectories]
-        return [self._score(trajectory.turns[-1].text, str(answer)) for trajectory in group.trajectories]
-
-    def _score(self, text: str, answer: str) -> Score:
         try:
-            return Score(value=float(is_same_answer(text, answer)), verifier=self.name)
+            found = judged([trajectory.turns[-1].text for trajectory in group.trajectories], str(answer))
         except ValueError as error:
-            return Score(value=None, verifier=self.name, message=str(error))
+            return [Score(value=None, verifier=self.name, message=str(error)) for _ in group.trajectories]
+        return [Score(value=float(same), verifier=self.name, message=said) for same, said in found]
 
 
 def build() -> MathsReward:
@@ -68,5 +78,6 @@ def build() -> MathsReward:
     Raises:
         MissingDependency: math-verify is not installed.
     """
-    _library()
+    if importlib.util.find_spec("math_verify") is None:
+        raise MissingDependency("the maths reward needs math-verify: pip install 'rollwright[code]'")
     return MathsReward()

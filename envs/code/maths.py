@@ -4,18 +4,19 @@ A question belongs to one split by a hash of its text, so no question that is dr
 Task params hold `answer`; the reward `maths` (math-verify) can therefore judge the families with mathematical answers.
 Reward, part `answer`: the package's score in [0, 1]; success asks for 1.
 
-Source: reasoning-gym 0.1 (Apache-2.0). Families that store no answer which their own rule accepts are refused.
+Source: reasoning-gym 0.1 (Apache-2.0). What a family's rule may be shown of an answer is decided in `maths_families`.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from rollwright.env import Observation
+from rollwright.envs.code import maths_families
 from rollwright.envs.code.submission import (
     EXECUTION,
     SNAPSHOTS,
@@ -25,21 +26,22 @@ from rollwright.envs.code.submission import (
     SubmissionEnvironment,
     check_positive,
 )
-from rollwright.errors import ConfigError, MissingDependency
+from rollwright.errors import ConfigError, DataError, MissingDependency
 from rollwright.types import Split, Task
 
 FAMILIES = ("basic_arithmetic", "chain_sum", "gcd", "lcm", "leg_counting", "simple_equations", "spell_backward")
-WITHOUT_ANSWER = ("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")
 INSTRUCTIONS = "Solve the problem. Give the final answer, and nothing else, between <answer> and </answer>."
 MAX_ANSWER = 5_000
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_OPEN, _CLOSE = "<answer>", "</answer>"
 
 
 def answer_in(text: str) -> str:
     """What stands in the last <answer> pair, or the last line that is not empty."""
-    found = _ANSWER.findall(text)
-    if found:
-        return str(found[-1]).strip()[:MAX_ANSWER]
+    found, place = None, 0
+    while (start := text.find(_OPEN, place)) >= 0 and (end := text.find(_CLOSE, start)) >= 0:
+        found, place = text[start + len(_OPEN) : end], end + len(_CLOSE)
+    if found is not None:
+        return found.strip()[:MAX_ANSWER]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:MAX_ANSWER] if lines else ""
 
@@ -100,30 +102,43 @@ class MathsWorld:
         return SubmissionEnvironment(self)
 
     def observe(self, task: Task) -> Observation:
-        return Observation(text=str(self._entry(task)["question"]), goal="Solve this problem.")
+        return Observation(text=str(self._problem(task)[2]["question"]), goal="Solve this problem.")
 
     def judge(self, task: Task, text: str) -> Judgement:
-        """The package's rule on the extracted answer; what it cannot read is wrong."""
-        dataset, _ = _entries(str(task.params["family"]), self._size, self._seed)
+        """The package's rule on what the family's grammar lets through; what it cannot read is wrong."""
+        family, dataset, entry = self._problem(task)
         answer = answer_in(text)
-        try:
-            score = float(dataset.score_answer(answer, self._entry(task))) if answer else 0.0
-        except Exception:  # rules parse what the policy wrote with whatever parser they like
-            score = 0.0
+        score = maths_families.score(family, answer, entry, dataset) if answer else 0.0
         right = score >= 1.0
         return Judgement(parts={"answer": score}, success=right, message="Right." if right else "Wrong.")
 
     def next_attempt(self, judgement: Judgement) -> str:
         return judgement.message
 
-    def _entry(self, task: Task) -> dict[str, Any]:
-        return _entries(str(task.params["family"]), self._size, self._seed)[1][int(task.params["number"])]
+    def _problem(self, task: Task) -> tuple[str, Any, dict[str, Any]]:
+        """The family, its rule and the entry of a task. Params come from disk as well: only what is here is believed.
+
+        Raises:
+            DataError: the task is none of this world's.
+        """
+        family, number = task.params.get("family"), task.params.get("number")
+        if not isinstance(family, str) or family not in self.families:
+            raise DataError(f"task {task.id!r} is of family {family!r}; this code.maths has {', '.join(self.families)}")
+        dataset, entries = _entries(family, self._size, self._seed)
+        if type(number) is not int or not 0 <= number < len(entries):
+            raise DataError(f"task {task.id!r} is number {number!r} of {family}; there are {len(entries)} here")
+        if task.params.get("answer") != str(entries[number]["answer"]):
+            raise DataError(
+                f"task {task.id!r} has another answer than problem {number} of {family} here: build code.maths with "
+                "the problems_per_family and seed, and the version of reasoning-gym, that the task was made with"
+            )
+        return family, dataset, copy.deepcopy(entries[number])  # some rules write into it
 
     def teacher(self, task: Task) -> KnownAnswer:
         return KnownAnswer(f"<answer>{task.params['answer']}</answer>")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """The judge of integrals is shared by all worlds of the process."""
 
 
 def build(*, families: Sequence[str] = FAMILIES, problems_per_family: int = 100, seed: int = 0) -> MathsWorld:
@@ -136,12 +151,13 @@ def build(*, families: Sequence[str] = FAMILIES, problems_per_family: int = 100,
 
     Raises:
         MissingDependency: reasoning-gym is not installed.
-        ConfigError: no families, an unknown one, or one without usable answers.
+        ConfigError: no families, an unknown one, or one whose rule cannot be used.
     """
     check_positive("code.maths", problems_per_family=problems_per_family)
-    refused = [family for family in families if family in WITHOUT_ANSWER]
-    if refused or not families:
-        raise ConfigError(f"code.maths needs families that store their answers; {refused or 'none given'}")
+    if not families:
+        raise ConfigError("code.maths needs families, none given")
+    for family in families:
+        maths_families.check(family)
     _library()
     for family in families:
         try:

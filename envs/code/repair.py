@@ -2,7 +2,8 @@
 
 The goal names the failing tests. Edits are search/replace blocks; the tests themselves cannot be edited. `submit` ends
 the episode: the repository is judged by its visible and by hidden tests, which run in another box. Reward, part
-`tests`: 1 if all pass, else 0. With `style="patch"` the modules are in the prompt and the one action is a patch in SWE-RL's format.
+`tests`: 1 if all pass, else 0. With `style="patch"` the modules are in the prompt and the one action is a patch in
+SWE-RL's format.
 
 Our five repositories are split among train, validation and test; an installed package of yours is split by module.
 """
@@ -282,8 +283,8 @@ class RepairWorld:
         found = [by_row.get((row[0], row[1])) if _is_row(row) else None for row in rows] if _is_rows(rows) else []
         if not found or None in found:
             raise DataError(
-                f"task {task.id!r} names bugs that repository {repository.name!r} does not have: it was made by another "
-                "version of this world, or edited"
+                f"task {task.id!r} names bugs that repository {repository.name!r} does not have: it was made by "
+                "another version of this world, or edited"
             )
         return [bug for bug in found if bug is not None]
 

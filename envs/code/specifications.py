@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from typing import Any
 
 from rollwright.envs.code.judging import Case
 from rollwright.envs.code.sandbox.plain import encode
+from rollwright.errors import DataError
 from rollwright.types import Split
 
 PROBES, HIDDEN_CASES, EXAMPLES = 24, 12, 3
+MAX_STEPS, MAX_GROWTH = 64, 100_000
+"""Steps of a specification; by how much they may lengthen a value together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,16 +212,55 @@ class Specification:
 
 
 def from_params(params: Any) -> Specification:
-    """The specification of a task.
+    """The specification of a task. Params come from disk as well: nothing but what `as_params` writes is believed.
 
     Raises:
-        ValueError: the params name no known family or step.
+        DataError: another family, step, constant, start or order than this world draws, or steps without end.
     """
-    family = str(params["family"])
-    steps = tuple((str(name), k) for name, k in params["steps"])
-    if family not in FAMILIES or any(name not in FAMILIES[family].steps for name, _ in steps):
-        raise ValueError(f"no such specification: {dict(params)}; families are {', '.join(FAMILIES)}")
-    return Specification(family=family, steps=steps, start=int(params.get("start", 0)))
+    family, steps, start = (params.get(key) for key in ("family", "steps", "start"))
+    known = FAMILIES.get(family) if isinstance(family, str) else None
+    if known is None:
+        raise DataError(f"the task names the family {_short(family)}; expected one of {', '.join(FAMILIES)}")
+    if not isinstance(steps, list | tuple) or not 1 <= len(steps) <= MAX_STEPS:
+        raise DataError(
+            f"the task's steps are {_short(steps)}; expected 1 to {MAX_STEPS} pairs of a name and a constant"
+        )
+    found = tuple(_checked_step(known, step, last=place == len(steps)) for place, step in enumerate(steps, 1))
+    starts: Sequence[Any] = range(1, 10) if family == "recurrences" else (0,)
+    if not _is_one_of(start, starts):
+        raise DataError(f"the task starts with {_short(start)}; a task of {family} starts with {_short(list(starts))}")
+    if _growth(found) > MAX_GROWTH:
+        raise DataError(f"the task's steps {_short(steps)} grow beyond all reason; this world draws none like them")
+    return Specification(family=str(family), steps=found, start=start)
+
+
+def _checked_step(family: Family, step: Any, *, last: bool) -> tuple[str, Any]:
+    """(name, constant) of one step as it is in the tables: the constant becomes part of a program."""
+    name, constant = step if isinstance(step, list | tuple) and len(step) == 2 else (None, None)
+    known = family.steps.get(name) if isinstance(name, str) else None
+    if known is None or (known.ends and not last):
+        raise DataError(f"the task has the step {_short(step)} where {family.says}; there is none of that name here")
+    if not _is_one_of(constant, known.constants):
+        raise DataError(
+            f"the task's step {name!r} has the constant {_short(constant)}; expected one of {known.constants}"
+        )
+    return str(name), constant
+
+
+def _is_one_of(value: Any, known: Sequence[Any]) -> bool:
+    """Equal and of the same type: True is no 1, and nothing of a stranger's class compares."""
+    return any(type(value) is type(one) and value == one for one in known)
+
+
+def _growth(steps: Sequence[tuple[str, Any]]) -> int:
+    """By how much the steps lengthen a value at most: digits by squaring, characters by repeating."""
+    factors = [k if name == "repeat" else 2 for name, k in steps if name in ("repeat", "double") or "square" in name]
+    return math.prod(factors)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @cache

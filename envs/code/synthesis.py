@@ -19,6 +19,7 @@ from rollwright.envs.code.specifications import (
     EXAMPLES,
     FAMILIES,
     HIDDEN_CASES,
+    MAX_STEPS,
     Specification,
     from_params,
     specifications,
@@ -232,6 +233,8 @@ def make_world(
     )
     check_positive(kind.name, difficulty=difficulty, attempts=attempts, tasks_per_family=tasks_per_family)
     check_positive(kind.name, held_out_per_family=held_out_per_family)
+    if difficulty > MAX_STEPS:
+        raise ConfigError(f"{kind.name} needs a difficulty of at most {MAX_STEPS}, got {difficulty}")
     unknown = [family for family in families if family not in FAMILIES]
     if unknown or not families:
         raise ConfigError(f"{kind.name} has no families {unknown}; expected some of {', '.join(FAMILIES)}")

@@ -7,12 +7,12 @@ The searches are AutoCodeRover's (arXiv:2404.05427): by class, by method or func
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 MAX_HITS = 20
-_BLOCK = re.compile(r"^<{7} SEARCH[ \t]*\n(.*?)^={7}[ \t]*\n(.*?)^>{7} REPLACE", re.DOTALL | re.MULTILINE)
+_SEARCH, _MIDDLE, _REPLACE = "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE"
 
 
 class EditError(Exception):
@@ -45,18 +45,20 @@ def show_file(files: Mapping[str, str], argument: str) -> str:
 def find_definitions(files: Mapping[str, str], argument: str, kind: Literal["class", "function"]) -> str:
     """`NAME [PATH]`: where a class or function is defined, with its lines."""
     name, *paths = argument.split() or [""]
-    found = []
-    for path, text in sorted(files.items()):
-        if path.endswith(".py") and (not paths or path in paths):
-            found += [_excerpt(path, text, node) for node in _definitions(text, name, kind)]
-    return "\n".join(found[:MAX_HITS]) or f"No {kind} is called {name[:80]!r}."
+    found = (
+        _excerpt(path, text, node)
+        for path, text in sorted(files.items())
+        if path.endswith(".py") and (not paths or path in paths)
+        for node in _definitions(text, name, kind)
+    )
+    return "\n".join(islice(found, MAX_HITS)) or f"No {kind} is called {name[:80]!r}."
 
 
 def _definitions(text: str, name: str, kind: str) -> Iterator[ast.stmt]:
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
-        return  # an edit broke it; `read` still shows it
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return  # an edit broke it, or nests it beyond what the parser takes; `read` still shows it
     wanted = (ast.ClassDef,) if kind == "class" else (ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
         if isinstance(node, wanted) and node.name == name:
@@ -90,7 +92,7 @@ def apply_edit(text: str, blocks: str) -> str:
     Raises:
         EditError: no block, or a search that is empty, absent or ambiguous.
     """
-    found = _BLOCK.findall(blocks if blocks.endswith("\n") else blocks + "\n")
+    found = list(_blocks(blocks.split("\n")))
     if not found:
         raise EditError("There is no search/replace block after the first line.")
     padded = "\n" + text if text.endswith("\n") else f"\n{text}\n"
@@ -103,3 +105,20 @@ def apply_edit(text: str, blocks: str) -> str:
             raise EditError(f"The searched lines occur {where} in the file; exactly once is needed.")
         padded = padded.replace("\n" + search, "\n" + replacement)
     return padded[1:]
+
+
+def _blocks(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(searched lines, lines in their place) of each whole block; every line is looked at once."""
+    parts: list[list[str]] = []  # of the block that is open: its searched lines, then those in their place
+    for line in lines:
+        bare = line.rstrip(" \t")
+        if not parts and bare == _SEARCH:
+            parts = [[]]
+        elif len(parts) == 1 and bare == _MIDDLE:
+            parts.append([])
+        elif len(parts) == 2 and line.startswith(_REPLACE):
+            search, replacement = ("".join(f"{text}\n" for text in part) for part in parts)
+            yield search, replacement
+            parts = []
+        elif parts:
+            parts[-1].append(line)

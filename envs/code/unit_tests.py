@@ -11,14 +11,16 @@ Sources: arXiv:2310.02368 (RLSQM: generated tests, their quality); mutation scor
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 from rollwright.env import Observation
 from rollwright.envs.code.judging import Case, Verdict, judge_tests, same
 from rollwright.envs.code.mutation import mutations
 from rollwright.envs.code.sandbox import BoxPool, Limits
-from rollwright.envs.code.specifications import FAMILIES, Specification, from_params, specifications
+from rollwright.envs.code.specifications import FAMILIES, MAX_STEPS, Specification, from_params, specifications
 from rollwright.envs.code.submission import (
     EXECUTION,
     SNAPSHOTS,
@@ -38,6 +40,8 @@ INSTRUCTIONS = (
     "Write unit tests for the Python function f. Answer with functions whose names begin with test, alone or in one "
     "fenced block; f is there already. Good tests pass for f and fail for versions of it that are slightly wrong."
 )
+JUDGE_S = 15.0
+"""Seconds for all programs together. Honest tests need a hundredth; without it endless tests cost 3 s per mutant."""
 TEACHERS_CASES = 12
 LONGEST_BITS = 4096
 """Of a mutant's answers: longer ones take seconds to compute, and Python writes out no number beyond 4300 digits."""
@@ -134,7 +138,12 @@ class UnitTestsWorld:
         programs = [spec.code(), *mutants(spec, self._num_mutants)]
         order = list(range(len(programs)))
         random.SystemRandom().shuffle(order)  # the tests must not learn from the order which one is the original
-        verdicts = {i: self._run(programs[i], tests) for i in order}
+        deadline, verdicts = time.monotonic() + JUDGE_S, dict[int, Verdict]()
+        for i in order:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return Judgement(parts={"mutation": 0.0}, success=False, message="The tests take too long.")
+            verdicts[i] = self._run(programs[i], tests, min(LIMITS.wall_s, max(0.1, left_s)))
         if not verdicts[0].success:
             why = verdicts[0].message or "there is no test"
             return Judgement(parts={"mutation": 0.0}, success=False, message=f"The tests fail on f itself. {why}")
@@ -145,10 +154,11 @@ class UnitTestsWorld:
             message=f"The tests notice {noticed:.0%} of the wrong versions.",
         )
 
-    def _run(self, program: str, tests: str) -> Verdict:
+    def _run(self, program: str, tests: str, wall_s: float) -> Verdict:
+        limits = replace(LIMITS, wall_s=wall_s)
         with self.boxes.pair() as (one, other):
             return judge_tests(
-                one, other, program={"code": program}, tests={"tests": tests}, names=["f"], limits=LIMITS, trusted=False
+                one, other, program={"code": program}, tests={"tests": tests}, names=["f"], limits=limits, trusted=False
             )
 
     def next_attempt(self, judgement: Judgement) -> str:
@@ -186,6 +196,8 @@ def build(
     """
     check_positive("code.unit_tests", difficulty=difficulty, num_mutants=num_mutants, tasks_per_family=tasks_per_family)
     check_positive("code.unit_tests", held_out_per_family=held_out_per_family)
+    if difficulty > MAX_STEPS:
+        raise ConfigError(f"code.unit_tests needs a difficulty of at most {MAX_STEPS}, got {difficulty}")
     if not families or any(family not in FAMILIES for family in families):
         raise ConfigError(f"code.unit_tests has no families {list(families)}; expected some of {', '.join(FAMILIES)}")
     if not 0.0 < needed_frac <= 1.0:

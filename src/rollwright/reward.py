@@ -89,23 +89,25 @@ def breach(score: object, num_turns: int) -> tuple[str, str] | None:
 
     Numbers are bounded as an environment's rewards are, by MAX_REWARD. An undecided score (None) is not looked into.
     """
-    if not isinstance(score, Score):
+    if not isinstance(score, Score):  # a frozen record, but its fields are whatever a user put there
         return f"score() must give Score objects, got {type(score).__name__}", _short(score)
-    if not isinstance(score.verifier, str) or not isinstance(score.message, str):
-        return "verifier and message must be text", _short((score.verifier, score.message))
+    said: tuple[Any, ...] = (score.verifier, score.message)
+    if not all(isinstance(text, str) for text in said):
+        return "verifier and message must be text", _short(said)
     if score.value is None:
         return None
     if not _are_numbers([score.value]):
         return f"value must be a number of at most {MAX_REWARD:g} in size, or None", _short(score.value)
-    if not isinstance(score.parts, Mapping):
-        return "parts must be a mapping of names to numbers", _short(score.parts)
-    placed = None if score.turn_parts is None else list(score.turn_parts)
+    last: Any = score.parts
+    if not isinstance(last, Mapping):
+        return "parts must be a mapping of names to numbers", _short(last)
+    placed: Any = None if score.turn_parts is None else list(score.turn_parts)
     if placed is not None and not all(isinstance(part, Mapping) for part in placed):
         return "turn_parts must hold a mapping of names to numbers for each turn", _short(placed)
     if placed is not None and len(placed) != num_turns:
-        said = "turn_parts must have one entry per turn (an empty one where a turn earned nothing)"
-        return said, f"{len(placed)} for {num_turns} turns"
-    for name, parts in (("parts", [score.parts]), ("turn_parts", placed or [])):
+        problem = "turn_parts must have one entry per turn (an empty one where a turn earned nothing)"
+        return problem, f"{len(placed)} for {num_turns} turns"
+    for name, parts in (("parts", [last]), ("turn_parts", placed or [])):
         if not all(isinstance(key, str) for part in parts for key in part):
             return f"{name} must have names that are text", _short(parts)
         if not _are_numbers([number for part in parts for number in part.values()]):

@@ -10,64 +10,55 @@ import json
 import logging
 import os
 import secrets
-import select
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict
+from typing import Any, TypeVar
 
-from rollwright.envs.code.sandbox import box, plain
+from rollwright.envs.code.sandbox import box
 from rollwright.envs.code.sandbox.library import interpreter
-from rollwright.envs.code.sandbox.limits import Limits, Outcome
+from rollwright.envs.code.sandbox.limits import Limits
 from rollwright.envs.code.sandbox.packages import support_folder
+from rollwright.envs.code.sandbox.session import BoxLost, Ended, Session
 from rollwright.envs.code.sandbox.starter import popen
-from rollwright.envs.code.sandbox.zygote import STOP
 from rollwright.errors import EnvironmentFault
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
-START_S, GRACE_S = 60.0, 10.0
-"""Seconds for a box to come up; seconds beyond a run's own limit before the box itself is killed."""
+START_S = 60.0
+"""Seconds for a box to come up."""
 UNSAFE_WARNING = (
     "unsafe: programs run WITHOUT a sandbox, with this user's files and network, under resource limits only. "
     "Do this only inside a machine that may be lost."
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """How a run ended. `output` is what it printed, cut at the limit; `code` its exit code or the signal's number."""
+def retried(work: Callable[[], Result], tries: int = 3) -> Result:
+    """What `work` gives; where its box is lost, it is done again in a new one: the program has shown nothing yet.
 
-    outcome: Outcome
-    code: int = 0
-    output: str = ""
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-
-    @property
-    def said(self) -> str:
-        """In words, for an observation. No times: they are never the same twice."""
-        return {
-            "done": "finished",
-            "exit": f"exit code {self.code}",
-            "signal": f"killed by {_signal_name(self.code)}",
-            "timeout": "out of time",
-            "output": "too much output",
-            "lost": "the run ended abnormally",
-        }[self.outcome]
-
-
-class BoxLost(EnvironmentFault):
-    """The box died or does not answer. The next run gets a new one."""
+    Raises:
+        BoxLost: at each of the tries.
+    """
+    for left in reversed(range(tries)):
+        try:
+            return work()
+        except BoxLost as error:
+            if not left:
+                raise
+            log.warning("a sandbox was lost and its run is done again: %s", error)
+    raise AssertionError("not reached")
 
 
 class WarmBox:
     """One box, one run at a time. Starts at its first run, is replaced after `runs_per_box` runs or when it is lost.
+
+    It may be used from any thread; one that comes while a run is under way waits for its end.
 
     Args:
         limits: for every run that names no other; `disk_mib` counts for the box.
@@ -101,11 +92,13 @@ class WarmBox:
         self._preload, self._runs_per_box = tuple(preload), runs_per_box
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._runs = 0
+        self._runs, self._pid = 0, 0
+        self._busy = _Turn()
         if not self.boxed:
             if not unsafe:
                 box.require()
-            log.warning("%s", UNSAFE_WARNING)
+            if not self.trusted:  # a box of trusted functions runs no program
+                log.warning("%s", UNSAFE_WARNING)
         self._support = support_folder(tuple(packages), self.trusted)
 
     def start(self) -> None:
@@ -114,9 +107,11 @@ class WarmBox:
         Raises:
             EnvironmentFault: it does not come up.
         """
+        if self._pid != os.getpid():  # after a fork the box is the parent's
+            self._process = self._control = None
         if self._process is not None and self._process.poll() is None and self._runs < self._runs_per_box:
             return
-        self.close()
+        self._kill()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = popen(
@@ -128,15 +123,17 @@ class WarmBox:
                 env=box.environment(),
                 start_new_session=True,
             )
-        self._control, self._runs = ours, 0
+        self._control, self._runs, self._pid = ours, 0, os.getpid()
         self.started += 1
         ours.settimeout(START_S)
         try:
             ready = ours.recv(65536)
         except TimeoutError:
+            raise EnvironmentFault(f"the sandbox does not start within {START_S} s: {self._last_words()}") from None
+        except OSError:
             ready = b""
         if not ready:
-            raise EnvironmentFault(f"the sandbox does not start: {self._last_words()}")
+            raise BoxLost(f"the sandbox does not start: {self._last_words()}")
 
     def _command(self, control_fd: int) -> list[str]:
         support = self._support
@@ -159,44 +156,53 @@ class WarmBox:
         return words or "no message"
 
     def open(self, order: Mapping[str, Any], *, limits: Limits | None = None) -> Session:
-        """Begin a run; `order` is the first message to the child.
+        """Begin a run; `order` is the first message to the child. The box is taken until the session's `with` ends.
 
         Raises:
             EnvironmentFault: the box does not come up.
+            RuntimeError: this thread has a run under way in this box.
         """
-        for attempt in range(2):
-            self.start()
-            try:
-                return self._open(order, limits or self.limits)
-            except OSError as error:  # it died while idle (the thread that started it is gone, say)
-                self._kill()
-                if attempt:
-                    raise BoxLost(f"the sandbox hangs up: {error}") from error
-        raise AssertionError("not reached")
+        self._busy.take()
+        try:
+            return retried(lambda: self._open(order, limits or self.limits))
+        except BaseException:
+            self._busy.give_back()
+            raise
 
     def _open(self, order: Mapping[str, Any], limits: Limits) -> Session:
+        self.start()
         assert self._control is not None
-        payload, answers, output = os.pipe(), os.pipe(), os.pipe()
         run = secrets.token_hex(16)
         message = json.dumps({"run": run, "limits": asdict(limits)}).encode()
+        fds: list[int] = []
         try:
-            socket.send_fds(self._control, [message], [payload[0], answers[1], output[1]])
-        except OSError:
-            for fd in (payload[1], answers[0], output[0]):
+            for _ in range(3):
+                fds += os.pipe()
+            socket.send_fds(self._control, [message], [fds[0], fds[3], fds[5]])
+        except OSError as error:  # it died while idle, or this process has no descriptors left
+            for fd in (fds[i] for i in (1, 2, 4) if i < len(fds)):
                 os.close(fd)
-            raise
+            self._kill()
+            raise BoxLost(f"the sandbox hangs up: {error}") from error
         finally:
-            for fd in (payload[0], answers[1], output[1]):
+            for fd in (fds[i] for i in (0, 3, 5) if i < len(fds)):
                 os.close(fd)
         self._runs += 1
-        session = Session(self, self._control, run, (payload[1], answers[0], output[0]), limits)
+        session = Session(self, self._control, run, (fds[1], fds[2], fds[4]), limits)
         session.send(order)
         return session
 
     def run(
         self, order: Mapping[str, Any], messages: Sequence[Any] = (), *, limits: Limits | None = None
     ) -> tuple[list[Any], Ended]:
-        """A whole run: every message sent, every answer read, the end awaited."""
+        """A whole run: every message sent, every answer read, the end awaited.
+
+        Raises:
+            EnvironmentFault: the box does not come up, or was lost at every try.
+        """
+        return retried(lambda: self._run(order, messages, limits))
+
+    def _run(self, order: Mapping[str, Any], messages: Sequence[Any], limits: Limits | None) -> tuple[list[Any], Ended]:
         with self.open(order, limits=limits) as session:
             for message in messages:
                 session.send(message)
@@ -207,21 +213,34 @@ class WarmBox:
         """The box is not fit for another run."""
         self._kill()
 
+    def end_turn(self) -> None:
+        """The run is over: another one may have the box."""
+        self._busy.give_back()
+
     def close(self) -> None:
-        """End the box. The next run would start another."""
-        self._kill()
+        """End the box. The next run would start another. A run of another thread in it is lost."""
+        if self._busy.is_anothers():  # which still holds the descriptors: it will let go of them
+            self._end_process()
+        else:
+            self._kill()
 
     def _kill(self) -> None:
         process, self._process = self._process, None
         control, self._control = self._control, None
         if control is not None:
             control.close()
-        if process is not None:
+        if process is not None and self._pid == os.getpid():
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if process.stderr is not None and not sys.is_finalizing():
                 process.stderr.close()
+
+    def _end_process(self) -> None:
+        process = self._process
+        with suppress(ProcessLookupError, PermissionError):
+            if process is not None and self._pid == os.getpid() and process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
     def __enter__(self) -> WarmBox:
         return self
@@ -230,161 +249,21 @@ class WarmBox:
         self.close()
 
 
-class Session:
-    """One run in a warm box, from the first message to its end. Used in a `with`, which ends it."""
+class _Turn:
+    """Whose turn it is. A lock that the same thread cannot wait for: that would be for ever."""
 
-    def __init__(
-        self, owner: WarmBox, control: socket.socket, run: str, fds: tuple[int, int, int], limits: Limits
-    ) -> None:
-        self.answers: list[Any] = []
-        self._owner, self._control, self._run, self._limits = owner, control, run, limits
-        self._write, self._read, self._print = fds
-        self._pending, self._received, self._printed = bytearray(), bytearray(), bytearray()
-        self._bytes_read = 0
-        self._deadline = time.monotonic() + limits.wall_s + GRACE_S
-        self._ended: Ended | None = None
-        self._flooded = False
-        self._open_fds = set(fds)
-        for fd in fds:
-            os.set_blocking(fd, False)
+    def __init__(self) -> None:
+        self._lock, self._holder = threading.Lock(), 0
 
-    def send(self, message: Any) -> None:
-        """Queue a message for the child; it travels while answers are awaited."""
-        self._pending += plain.to_frame(message)
+    def take(self) -> None:
+        if self._lock.locked() and self._holder == threading.get_ident():
+            raise RuntimeError("this thread has a run under way in this box; end its `with` before it opens another")
+        self._lock.acquire()
+        self._holder = threading.get_ident()
 
-    def receive(self) -> Any | None:
-        """The next answer, None where the run ends without one."""
-        known = len(self.answers)
-        while len(self.answers) == known and self._ended is None:
-            self._pump()
-        return self.answers[known] if len(self.answers) > known else None
+    def is_anothers(self) -> bool:
+        return self._lock.locked() and self._holder != threading.get_ident()
 
-    def finish(self) -> Ended:
-        """No more messages: wait for the end of the run."""
-        while self._ended is None:
-            if not self._pending:
-                self._close(self._write)
-            self._pump()
-        return self._ended
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._ended is None:
-            with suppress(OSError):
-                self._control.send(STOP)
-            self._pending.clear()
-            self.finish()
-        for fd in list(self._open_fds):
-            self._close(fd)
-
-    def _close(self, fd: int) -> None:
-        if fd in self._open_fds:
-            self._open_fds.discard(fd)
-            os.close(fd)
-
-    def _pump(self) -> None:
-        """Move what can be moved, once; note the end of the run when it is told."""
-        poll = select.poll()
-        for fd in self._open_fds - {self._write}:
-            poll.register(fd, select.POLLIN)
-        if self._pending and self._write in self._open_fds:
-            poll.register(self._write, select.POLLOUT)
-        poll.register(self._control, select.POLLIN)
-        ready = poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000)
-        if not ready:
-            self._lose()
-        for fd, _ in ready:
-            if fd == self._control.fileno():
-                self._hear()
-            elif fd == self._write:
-                self._push()
-            else:
-                self._pull(fd)
-
-    def _push(self) -> None:
-        try:
-            del self._pending[: os.write(self._write, self._pending)]
-        except BlockingIOError:
-            return
-        except OSError:  # the child reads no more
-            self._pending.clear()
-            self._close(self._write)
-
-    def _pull(self, fd: int) -> None:
-        try:
-            chunk = os.read(fd, 65536)
-        except BlockingIOError:
-            return
-        if not chunk:
-            self._close(fd)
-        elif fd == self._print:
-            room = self._limits.output_kib * 1024 - len(self._printed)
-            self._printed += chunk[:room]
-            if len(chunk) > room:
-                self._flood()
-        else:
-            self._take(chunk)
-
-    def _take(self, chunk: bytes) -> None:
-        self._bytes_read += len(chunk)
-        if self._bytes_read > self._limits.answers_kib * 1024:
-            self._flood()
-            return
-        self._received += chunk
-        try:
-            self.answers += plain.split_frames(self._received)
-        except plain.NotPlain:
-            self._flood()
-
-    def _flood(self) -> None:
-        """More than is allowed, or bytes that mean nothing: the run is stopped."""
-        if not self._flooded:
-            self._flooded = True
-            with suppress(OSError):
-                self._control.send(STOP)
-
-    def _hear(self) -> None:
-        try:
-            said = self._control.recv(65536)
-            report = json.loads(said) if said else {}
-        except (OSError, ValueError):
-            report = {}
-        if report.get("run") != self._run:
-            self._lose()
-            return
-        for fd in (self._read, self._print):
-            while fd in self._open_fds and not self._flooded:  # what still lies in the pipes
-                before = len(self._printed), self._bytes_read
-                self._pull(fd)
-                if before == (len(self._printed), self._bytes_read):
-                    break
-        self._ended = replace(
-            _end_of(report, self._flooded), output=bytes(self._printed).decode("utf-8", errors="replace")
-        )
-        if not report.get("tidy", False):
-            self._owner.retire()
-
-    def _lose(self) -> None:
-        self._owner.retire()
-        self._ended = Ended(outcome="lost", output=bytes(self._printed).decode("utf-8", errors="replace"))
-
-
-def _end_of(report: Mapping[str, Any], flooded: bool) -> Ended:
-    """The zygote's report in our words."""
-    code = os.waitstatus_to_exitcode(report.get("status", 0))
-    outcome: Outcome = "done" if code == 0 else "signal" if code < 0 else "exit"
-    if flooded:
-        outcome = "output"
-    elif report.get("timeout"):
-        outcome = "timeout"
-    times = {"wall_s": report.get("wall_s", 0.0), "cpu_s": report.get("cpu_s", 0.0)}
-    return Ended(outcome=outcome, code=abs(code), **times)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    def give_back(self) -> None:
+        self._holder = 0
+        self._lock.release()
