@@ -14,8 +14,8 @@ from typing import Any
 
 from rollwright.envs.code.sandbox import plain
 from rollwright.envs.code.sandbox.limits import Limits
-from rollwright.envs.code.sandbox.warm import Ended, WarmBox
-from rollwright.errors import EnvironmentFault
+from rollwright.envs.code.sandbox.session import Ended
+from rollwright.envs.code.sandbox.warm import WarmBox, retried
 
 FLOAT_TOLERANCE = 1e-9
 
@@ -56,7 +56,7 @@ def judge_cases(
         The verdict, and for each case what came back: ("value", v), ("failed", text) or None where nothing did.
 
     Raises:
-        EnvironmentFault: the box could not be started.
+        EnvironmentFault: the box could not be started, or was lost at every try.
     """
     calls = [{"op": "call", "target": name, "args": [plain.encode(a) for a in case.args]} for case in cases]
     answers, ended = box.run({"mode": "calls", "code": code}, calls, limits=limits)
@@ -166,22 +166,40 @@ def judge_tests(
             no verdict, they have failed.
 
     Raises:
-        EnvironmentFault: a box could not be started, or the tests gave no verdict.
+        EnvironmentFault: a box could not be started, or was lost at every try.
     """
     limits = limits or program_box.limits
     order = {"mode": "judge", "tests": dict(tests), "names": list(names), "packages": list(packages)}
-    judge_limits = Limits(wall_s=2 * limits.wall_s + 10, cpu_s=60, memory_mib=1024) if trusted else limits
-    with program_box.open({"mode": "calls", **program}, limits=limits) as far:
+    judge_limits = Limits(wall_s=2 * limits.wall_s + 10, cpu_s=60, memory_mib=1024, answers_kib=8192)
+    asked = Asked(program=program, order=order, names=names, trusted=trusted)
+    return retried(lambda: _judge_once(program_box, judge_box, asked, limits, judge_limits if trusted else limits))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What both boxes are told at first, and what the tests may do."""
+
+    program: Mapping[str, Any]
+    order: Mapping[str, Any]
+    names: Sequence[str]
+    trusted: bool
+
+
+def _judge_once(
+    program_box: WarmBox, judge_box: WarmBox, asked: Asked, limits: Limits, judge_limits: Limits
+) -> Verdict:
+    judge_box.start()  # its start is no part of the program's time
+    with program_box.open({"mode": "calls", **asked.program}, limits=limits) as far:
         first = _mapping(far.receive())
         if "loaded" not in first:
             reason = describe_failure(first) if first else far.finish().said
             return Verdict(passed=0, total=1, message=reason)
-        with judge_box.open(order, limits=judge_limits) as judge:
+        with judge_box.open(asked.order, limits=judge_limits) as judge:
             while True:
                 said = _mapping(judge.receive())
                 if "ask" not in said:
-                    return _verdict_of(said, judge.finish(), trusted)
-                if not trusted and not _is_plain_call(said["ask"], names):
+                    return _verdict_of(said, judge.finish())
+                if not asked.trusted and not _is_plain_call(said["ask"], asked.names):
                     judge.send({"failed": {"names": ["AttributeError"], "text": "the function can be called, no more"}})
                     continue
                 far.send(said["ask"])
@@ -193,11 +211,10 @@ def _is_plain_call(asked: Any, names: Sequence[str]) -> bool:
     return asked.get("op") == "call" and isinstance(asked.get("target"), str) and asked["target"] in names
 
 
-def _verdict_of(said: Mapping[str, Any], ended: Ended, trusted: bool) -> Verdict:
+def _verdict_of(said: Mapping[str, Any], ended: Ended) -> Verdict:
+    """Tests that come to no end have met something that they cannot digest, so they have failed."""
     if not isinstance(said.get("verdicts"), dict):
-        if not trusted:
-            return Verdict(passed=0, total=1, message=f"no verdict: {ended.said}")
-        raise EnvironmentFault(f"the tests gave no verdict: {said.get('broken') or ended.said}")
+        return Verdict(passed=0, total=1, message=f"the tests did not come to an end: {ended.said}")
     found = {clean_text(str(name)): clean_text(str(text)) for name, text in said["verdicts"].items()}
     failures = {name: text for name, text in found.items() if text}
     message = next((f"{name}: {text}" for name, text in failures.items()), "")

@@ -6,10 +6,12 @@ from rollwright.envs.code.sandbox.limits import Limits, Outcome
 from rollwright.envs.code.sandbox.packages import pytest_packages
 from rollwright.envs.code.sandbox.plain import NotPlain
 from rollwright.envs.code.sandbox.pool import BoxPool
+from rollwright.envs.code.sandbox.session import BoxLost, Ended, Session
 from rollwright.envs.code.sandbox.trusted import Called, call_trusted
-from rollwright.envs.code.sandbox.warm import Ended, Session, WarmBox
+from rollwright.envs.code.sandbox.warm import WarmBox
 
 __all__ = [
+    "BoxLost",
     "BoxPool",
     "Called",
     "ColdBox",

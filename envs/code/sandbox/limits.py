@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
-Outcome = Literal["done", "exit", "signal", "timeout", "output", "lost"]
+Outcome = Literal["done", "exit", "signal", "timeout", "output"]
 """How a run ended: it finished; it left with another exit code than 0; a signal (its CPU limit is one) killed it; the
-wall clock ran out; it wrote more than it may; the box itself died with it."""
+wall clock ran out; it wrote more than it may. All are the program's doing: a box that died with it is a `BoxLost`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

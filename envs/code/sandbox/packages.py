@@ -53,8 +53,13 @@ def _root() -> Path:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     _own(folder)
     folder.chmod(0o755)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_remove, folder, os.getpid())
     return folder
+
+
+def _remove(folder: Path, pid: int) -> None:
+    if os.getpid() == pid:  # a fork that ends must leave its parent's folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _own(folder: Path) -> None:

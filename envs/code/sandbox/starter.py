@@ -38,7 +38,8 @@ class _Starter:
         while True:
             command, options, started = self._orders.get()
             try:
-                started.set_result(subprocess.Popen(command, **options))
+                process: Any = subprocess.Popen(command, **options)
+                started.set_result(process)
             except BaseException as error:
                 started.set_exception(error)
 

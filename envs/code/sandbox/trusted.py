@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from rollwright.envs.code.sandbox import plain
 from rollwright.envs.code.sandbox.limits import Limits
-from rollwright.envs.code.sandbox.warm import Ended, WarmBox
+from rollwright.envs.code.sandbox.session import Ended
+from rollwright.envs.code.sandbox.warm import WarmBox
 
 How = Literal["value", "error", "memory", "timeout", "crash", "output"]
 """It returned; it raised; it wanted more memory than it may have; its time ran out, by the clock or the processor; its

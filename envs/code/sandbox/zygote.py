@@ -85,16 +85,20 @@ def _serve(
         return {"run": message.get("run"), "refused": True}
     boxed, limits = os.getpid() == 1, message["limits"]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    began, begins = os.pipe()
     child = os.fork()
     if child == 0:
-        _become_child(fds, limits, libc, code, guest, boxed)
-    for fd in fds:
+        _become_child(fds, begins, limits, libc, code, guest, boxed)
+    for fd in (*fds, begins):
         os.close(fd)
     timed_out = _wait(child, control, limits["wall_s"])
     status = _kill_all(child, boxed)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with os.fdopen(began, "rb") as said:
+        has_begun = said.read(1) == b"1"
     return {
         "run": message["run"],
+        "began": has_begun,
         "status": status,
         "timeout": timed_out,
         "wall_s": time.monotonic() - started,
@@ -159,15 +163,20 @@ def _tidy() -> bool:
     return True
 
 
-def _become_child(fds: list[int], limits: dict[str, Any], libc: Any, code: bytes, guest: Any, boxed: bool) -> NoReturn:
-    """Give up everything that is the zygote's, then run the program."""
+def _become_child(
+    fds: list[int], begins: int, limits: dict[str, Any], libc: Any, code: bytes, guest: Any, boxed: bool
+) -> NoReturn:
+    """Give up everything that is the zygote's, then run the program.
+
+    What fails before `begins` is told is the machine's fault, what comes after it the program's doing.
+    """
     status = 70
     try:
         os.setsid()
         null = os.open("/dev/null", os.O_RDONLY)
         for source, target in ((null, 0), (fds[2], 1), (fds[2], 2)):
             os.dup2(source, target)
-        _close_others({0, 1, 2, fds[0], fds[1]})
+        _close_others({0, 1, 2, fds[0], fds[1], begins})
         _limit(limits, boxed)
         if boxed:
             _filter(libc, code)
@@ -175,6 +184,8 @@ def _become_child(fds: list[int], limits: dict[str, Any], libc: Any, code: bytes
             del sys.modules[name]
         support = os.path.dirname(os.path.abspath(__file__)).partition("/rollwright/envs")[0]
         sys.path[:] = ["", *(path for path in sys.path if path != support)]
+        os.write(begins, b"1")
+        os.close(begins)
         status = guest.main(fds[0], fds[1])
     except BaseException:
         os.write(2, traceback.format_exc()[-2000:].encode())
