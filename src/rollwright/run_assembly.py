@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rollwright import inputs, resumption
 from rollwright.assembly import (
@@ -38,6 +38,7 @@ from rollwright.pipeline import Pipeline, open_pipeline
 from rollwright.ranks import Ranks
 from rollwright.reward import Reward
 from rollwright.rollout import Collector, FaultLog, Journal
+from rollwright.run_lock import RunLock, held
 from rollwright.settings import LoopConfig
 from rollwright.start_assembly import open_starts, taught_groups
 from rollwright.starts import StartPool
@@ -46,6 +47,9 @@ from rollwright.store import TrajectoryStore
 from rollwright.task_generators import open_generator
 from rollwright.tracking import RunFolder, Tracker
 from rollwright.types import Task
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(kw_only=True)
@@ -69,6 +73,8 @@ class RunParts:
     clock: StepClock
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Fingerprints of what the settings name by a path (`inputs.fingerprints`)."""
+    lock: RunLock | None = None
+    """The run folder's, on the rank that writes there."""
     starts: StartPool | None = None
     next_step: int = 0
     parity_checks: int = 0
@@ -101,9 +107,27 @@ def open_run(
     """
     accelerator = join_ranks(config)
     ranks = Ranks(accelerator)
-    with ranks.first_goes_ahead():
-        folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
-    world = open_world(config.world)
+    with ExitStack() as stack:
+        with ranks.first_goes_ahead():
+            lock = stack.enter_context(held(config.run.folder)) if ranks.first else None
+            folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+        parts = _open_parts(kind, config, folder, lock, accelerator, reference=reference, critic=critic)
+        yield stack.enter_context(parts)
+
+
+@contextmanager
+def _open_parts(
+    kind: type[Run],
+    config: LoopConfig,
+    folder: RunFolder,
+    lock: RunLock | None,
+    accelerator: Accelerator,
+    *,
+    reference: bool,
+    critic: CriticSettings | None,
+) -> Iterator[Run]:
+    """The same in a folder that is there, by processes that have joined."""
+    ranks, world = Ranks(accelerator), open_world(config.world)
     collector = engine = None
     try:
         tasks = {split: world.tasks(split) for split in ("train", "validation", "test")}
@@ -139,6 +163,7 @@ def open_run(
             pipeline=open_pipeline(config, collector, curriculum, engine, starts),
             clock=StepClock(Ledger(collector.occupancy, engine)),
             inputs=read,
+            lock=lock,
             starts=starts,
         )
         resumption.resume(run)

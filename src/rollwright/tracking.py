@@ -10,12 +10,14 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rollwright.config import Config, same_settings
 from rollwright.errors import ConfigError, RunFolderError
+from rollwright.run_lock import held
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +26,20 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9][A-Za-z0-9_.+-]*)+")
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where one run keeps everything. Made once, by `create`, before any weight is loaded."""
+    """Where one run keeps everything. Made once, by `opened` or `create`, before any weight is loaded."""
 
     path: Path
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path | str, *, config_yaml: str) -> Iterator[RunFolder]:
+        """The folder, made by `create` and locked until the body ends, so that one process at a time writes to it.
+
+        Raises:
+            RunFolderError: another process that is alive writes there (see `run_lock`), or as `create`.
+        """
+        with held(path):
+            yield cls.create(path, config_yaml=config_yaml)
 
     @classmethod
     def create(cls, path: Path | str, *, config_yaml: str) -> RunFolder:

@@ -228,6 +228,8 @@ class Training(RunParts):
         return result
 
     def _keep(self, played: Sequence[Trajectory], *, tag: str) -> None:
+        if self.lock is not None:
+            self.lock.require()
         if self.learner.ranks.first:
             self.store.append(played, tag=tag)
 
