@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
         for step in run.steps():
             groups = run.score(run.collect(step, max_rounds=algorithm.rounds))
             usable = with_members(groups, algorithm.members)
-            teaching = [g for g in usable if is_informative(g)] if algorithm.drops else usable
+            teaching = those_that_teach(algorithm, usable)
             anchors = {"rollout/anchor_met_frac": met_again_frac(groups)} if algorithm.advantage == "gigpo" else {}
             if len(teaching) < algorithm.min_groups:
                 run.finish(step, groups, {"optim/skipped_count": 1.0} | anchors)
@@ -146,6 +146,11 @@ def main(argv: list[str] | None = None) -> None:
             metrics = run.update(segments, objective, collected=num_episodes(usable))
             run.sync()
             run.finish(step, groups, metrics | anchors)
+
+
+def those_that_teach(algorithm: AlgorithmSettings, groups: Sequence[Group]) -> list[Group]:
+    """The groups that the update sees: all of them, or those whose members can be told apart."""
+    return [g for g in groups if is_informative(g) or not algorithm.drops]
 
 
 def advantages(algorithm: AlgorithmSettings, batch: FlatBatch, greedy: Mapping[str, float] | None) -> Tensor:
