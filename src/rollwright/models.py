@@ -132,6 +132,24 @@ def embedded_smollm2() -> Path:
     return folder
 
 
+def embedded_is_there() -> bool:
+    """Whether the embedded model lies in the cache already."""
+    return (cache_folder() / f"smollm2-135m-instruct-{_CACHE_FORMAT}" / "config.json").exists()
+
+
+def require_embedded() -> None:
+    """The embedded model lies in the cache, or can be written there.
+
+    Raises:
+        MissingDependency: it cannot: a package is not installed.
+    """
+    if embedded_is_there():
+        return
+    _gguf_folder()
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingDependency("reading the embedded model needs the package gguf: pip install 'rollwright[smollm]'")
+
+
 def cache_folder() -> Path:
     """`$XDG_CACHE_HOME/rollwright`, by default `~/.cache/rollwright`."""
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
