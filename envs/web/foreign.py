@@ -144,7 +144,7 @@ class ForeignPage:
             return self._network.refusal or f"{address[:_MAX_ADDRESS]} could not be opened: {refusal.told}"
         except TimeoutError:
             return await self._give_up()
-        return self._network.refusal
+        return ""
 
     async def _travel(self, by: int) -> str:
         history = await self._call(self._tools.send("Page.getNavigationHistory"), self._wait_s)
@@ -160,7 +160,7 @@ class ForeignPage:
             return self._network.refusal
         except TimeoutError:
             return await self._give_up()
-        return self._network.refusal
+        return ""
 
     async def _act(self, action: Mapping[str, Any]) -> str:
         self._network.forget()
@@ -178,7 +178,7 @@ class ForeignPage:
                 await self._first_of(arrived, self._network.refused)
             if self._network.pending:
                 return await self._give_up()
-            return str(reply["error"]) or self._network.refusal
+            return str(reply["error"]) or ("" if arrived.is_set() else self._network.refusal)
         except PageLeft:
             return self._network.refusal
         except PageRefused as refusal:
