@@ -297,8 +297,8 @@ def _require_room(
         raise ConfigError(
             f"`{key}.max_context={max_context}` is too small: the first prompt of {settings.name} has {shortest} "
             f"tokens, and an action takes up to `rollout.max_action_tokens={rollout.max_action_tokens}`, so that every "
-            f"episode would end before its first action. Set at least {shortest + rollout.max_action_tokens}, and more where "
-            "later prompts are longer."
+            f"episode would end before its first action. Set at least {shortest + rollout.max_action_tokens}, and more "
+            "where later prompts are longer."
         )
 
 
