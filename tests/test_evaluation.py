@@ -30,6 +30,7 @@ from rollwright.evaluation import (
 )
 from rollwright.generation.base import Sampling
 from rollwright.rollout.episode import EpisodeRequest
+from rollwright.statistics import wilson_interval
 from rollwright.types import Span, StopReason, Task, Trajectory, Turn
 
 TASKS = [Task(id=name, split="train") for name in ("alpha", "beta", "gamma")]
@@ -283,13 +284,14 @@ def test_paired_difference_by_hand():
     assert found.warnings == ()
 
 
-def test_the_same_difference_on_every_task_has_no_width():
+def test_the_same_difference_on_every_task_is_known_as_well_as_so_many_tasks_can_tell():
     tasks = [f"t{i}" for i in range(8)]
     a, b = rows(dict.fromkeys(tasks, once("0000"))), rows(dict.fromkeys(tasks, once("1111")))
     found = compare(a, b, name_a="sft", name_b="rl")
     assert found.success is not None
-    assert (found.success.interval.low, found.success.interval.high) == (1.0, 1.0)
-    assert found.verdict() == "rl is better than sft: +1.00 [1.00, 1.00]"
+    low = 1 - 2 * (1 - wilson_interval(8, 8).low)  # a difference lies in [-1, 1]
+    assert (found.success.interval.low, found.success.interval.high) == pytest.approx((low, 1.0))
+    assert found.verdict() == "rl is better than sft: +1.00 [0.35, 1.00]"
     assert compare(b, a, name_a="sft", name_b="rl").verdict().startswith("sft is better than rl")
 
 

@@ -22,6 +22,7 @@ from rollwright.statistics import (
     stratified_bootstrap_pair,
     wilson_interval,
 )
+from rollwright.statistics.rates import student_quantile
 
 X = [[1, 2], [2, 2], [1, 1], [2, 1]]
 Y = [[1, 1], [2, 2], [3, 3]]
@@ -168,9 +169,141 @@ def test_clustered_coverage_over_new_tasks() -> None:
     assert hits[True] / 120 < 0.85  # pretending that these tasks are all tasks claims too much
 
 
+def rates_of(kind: str, num_tasks: int, generator: np.random.Generator) -> np.ndarray:
+    """Success rates with the mean 0.5 (easy: 0.9) of tasks drawn anew."""
+    shapes = {"little": (60, 60), "somewhat": (2, 2), "mostly easy or hard": (0.5, 0.5), "easy": (9, 1)}
+    return np.full(num_tasks, 0.5) if kind == "not at all" else generator.beta(*shapes[kind], size=num_tasks)
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_tasks", "episodes", "low", "high"),
+    [  # where tasks are alike, drawing episodes again inside drawn tasks covered 0.98 to 0.99
+        ("not at all", 20, 5, 0.92, 0.975),
+        ("not at all", 8, 40, 0.92, 0.975),
+        ("little", 50, 4, 0.92, 0.975),
+        ("little", 8, 5, 0.92, 0.98),
+        ("somewhat", 6, 8, 0.93, 0.985),
+        ("mostly easy or hard", 20, 5, 0.93, 0.985),
+        ("mostly easy or hard", 4, 8, 0.92, 0.985),  # percentiles of draws covered 0.865
+        ("mostly easy or hard", 3, 20, 0.91, 0.985),
+        ("easy", 20, 5, 0.92, 0.985),
+        ("easy", 12, 3, 0.93, 0.995),
+    ],
+)
+def test_within_task_noise_counts_once(kind: str, num_tasks: int, episodes: int, low: float, high: float) -> None:
+    """Coverage of the mean over tasks like these, 400 data sets each: a standard error of 0.011."""
+    hits, truth = 0, 0.9 if kind == "easy" else 0.5
+    for seed in range(400):
+        draws = rng(seed)
+        solved = draws.binomial(episodes, rates_of(kind, num_tasks, draws))
+        data = {f"t{n}": np.arange(episodes) < k for n, k in enumerate(solved)}
+        interval = clustered_bootstrap(data, generator=draws, repetitions=200)
+        hits += interval.low <= truth <= interval.high
+    assert low <= hits / 400 <= high
+
+
+@pytest.mark.parametrize("kind", ["not at all", "somewhat", "mostly easy or hard"])
+@pytest.mark.parametrize(("num_tasks", "episodes"), [(1, 20), (6, 4), (20, 5)])
+def test_coverage_of_exactly_these_tasks(kind: str, num_tasks: int, episodes: int) -> None:
+    hits = 0
+    for seed in range(200):
+        draws = rng(seed)
+        rates = rates_of(kind, num_tasks, draws)
+        data = {f"t{n}": draws.random(episodes) < rate for n, rate in enumerate(rates)}
+        interval = clustered_bootstrap(data, generator=draws, repetitions=200, fixed_tasks=True)
+        hits += interval.low <= rates.mean() <= interval.high
+    assert hits / 200 >= 0.91
+
+
+@pytest.mark.parametrize("num_tasks", [4, 12])
+def test_coverage_without_bounds_and_of_a_difference(num_tasks: int) -> None:
+    """Returns of any size, tasks and episodes with a normal spread of 1; the true gain is 0.5."""
+    hits = {"mean": 0, "difference": 0}
+    for seed in range(300):
+        draws = rng(seed)
+        tasks = draws.normal(-20, 1, size=num_tasks)
+        gains = draws.normal(0.5, 0.5, size=num_tasks)
+        a = {f"t{n}": task + draws.normal(size=6) for n, task in enumerate(tasks)}
+        b = {
+            f"t{n}": task + gain + draws.normal(size=6) for n, (task, gain) in enumerate(zip(tasks, gains, strict=True))
+        }
+        mean = clustered_bootstrap(a, generator=draws, repetitions=200)
+        gain = paired_difference(a, b, generator=draws, pair_episodes=False, repetitions=200).interval
+        hits["mean"] += mean.low <= -20 <= mean.high
+        hits["difference"] += gain.low <= 0.5 <= gain.high
+    assert all(0.92 <= count / 300 <= 0.98 for count in hits.values()), hits
+
+
+def test_one_episode_each_is_wilsons_interval() -> None:
+    """Reduction: a task tried once is a trial; of 200, Student's quantile is nearly the normal one."""
+    data = {f"t{n}": [float(n < 150)] for n in range(200)}
+    found, wanted = clustered_bootstrap(data, generator=rng(), repetitions=20_000), wilson_interval(150, 200)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=2e-3)
+
+
+def test_without_bounds_it_is_students_interval() -> None:
+    """Task means 1, 2, 3, 4, 10: mean 4, standard error sqrt(12.5 / 5), t(4) = 2.776."""
+    data = {f"t{n}": [mean - 1.0, mean + 1.0] for n, mean in enumerate((1.0, 2.0, 3.0, 4.0, 10.0))}
+    found = clustered_bootstrap(data, generator=rng(), repetitions=100_000)
+    half = 2.776 * math.sqrt(12.5 / 5)
+    assert (found.low, found.high) == pytest.approx((4 - half, 4 + half), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("probability", "degrees", "expected"),
+    [(0.975, 1, 12.7062), (0.975, 2, 4.3027), (0.95, 4, 2.1318), (0.975, 30, 2.0423), (0.995, 10, 3.1693),
+     (0.025, 5, -2.5706), (0.975, 2.5, 3.57465), (0.975, 1e6, 1.95996)],
+)  # fmt: skip
+def test_students_quantiles_from_tables(probability: float, degrees: float, expected: float) -> None:
+    assert student_quantile(probability, degrees) == pytest.approx(expected, rel=1e-4)
+    stats = pytest.importorskip("scipy.stats")
+    assert student_quantile(probability, degrees) == pytest.approx(stats.t.ppf(probability, degrees), rel=1e-4)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.5])
+def test_equal_results_have_width(value: float, fixed: bool) -> None:
+    """Six tasks of two episodes: Wilson's reach with six alike, or twelve where the tasks are fixed."""
+    data = {f"t{n}": [value] * 2 for n in range(6)}
+    found = clustered_bootstrap(data, generator=rng(), fixed_tasks=fixed)
+    odd = 1 - wilson_interval(12, 12).low if fixed else 1 - wilson_interval(6, 6).low
+    assert found.point == value
+    assert (found.low, found.high) == pytest.approx((value - odd * value, value + odd * (1 - value)))
+    if value == 1.0 and not fixed:
+        assert (found.low, found.high) == pytest.approx((0.6097, 1.0), abs=1e-4)
+
+
+def test_equal_results_of_an_unknown_range_exclude_nothing() -> None:
+    found = clustered_bootstrap({"a": [-7.0, -7.0], "b": [-7.0]}, generator=rng())
+    assert (found.point, found.low, found.high) == (-7.0, -math.inf, math.inf)
+    same = {"a": [-7.0, -7.0], "b": [-7.0, -7.0]}
+    verdict = paired_difference(same, same, generator=rng(), pair_episodes=True).verdict()
+    assert verdict == "cannot tell B from A: +0.00 [-inf, inf], no difference was seen"
+    spread = {"a": [-9.0, -5.0], "b": [-9.0, -5.0]}  # equal means, but episodes say how far scores go
+    found = clustered_bootstrap(spread, generator=rng())
+    assert -9 < found.low < -7 < found.high < -5
+
+
+@pytest.mark.parametrize("num_tasks", range(2, 12))
+@pytest.mark.parametrize("gain", [1.0, -1.0])
+def test_an_equal_difference_is_decided_from_as_many_tasks_as_a_sign_test_needs(num_tasks: int, gain: float) -> None:
+    a = {f"t{n}": [max(0.0, -gain)] for n in range(num_tasks)}
+    b = {f"t{n}": [max(0.0, gain)] for n in range(num_tasks)}
+    found = paired_difference(a, b, generator=rng(), pair_episodes=True)
+    assert found.decided == (num_tasks >= 6) and found.interval.low < found.interval.high
+
+
+def test_a_statistic_that_leaves_the_unit_range_has_no_bounds() -> None:
+    data = {"a": [0.0, 1.0, 1.0], "b": [0.0, 0.0, 1.0], "c": [0.0, 0.0, 0.0]}
+    sums = clustered_bootstrap(data, generator=rng(), statistic=lambda rows: rows.sum(axis=-1))
+    assert sums.point == 1.0 and sums.low < 0 and sums.high > 2
+    best = clustered_bootstrap(data, generator=rng(), statistic=lambda rows: rows.max(axis=-1), fixed_tasks=True)
+    assert math.isfinite(best.low) and best.low < best.point < best.high
+
+
 def test_each_task_weighs_the_same() -> None:
     interval = clustered_bootstrap({"a": [1.0] * 100, "b": [0.0, 0.0]}, generator=rng())
-    assert interval.point == 0.5 and (interval.low, interval.high) == (0.0, 1.0)
+    assert interval.point == 0.5 and interval.low < 0.01 and interval.high > 0.99, "two tasks tell next to nothing"
 
 
 def test_clustered_bootstrap_of_another_statistic() -> None:
@@ -219,8 +352,8 @@ def test_no_clear_gain_says_how_much_more_would_decide() -> None:
     result = paired_difference(a, b, generator=rng(), pair_episodes=True)
     assert result.interval.point == pytest.approx(0.1) and not result.decided
     more = result.more_units_needed
-    # The lower half-width is about .5 against a gain of .1: about 25 times as many tasks.
-    assert more is not None and 150 < more < 350
+    # The lower half-width is about .6 against a gain of .1: about 36 times as many tasks.
+    assert more is not None and 250 < more < 450
     i = result.interval
     assert result.verdict() == f"cannot tell B from A: +0.10 [{i.low:.2f}, {i.high:.2f}], about {more} more tasks would"
 
@@ -237,7 +370,7 @@ def test_pairing_episodes_narrows_the_interval() -> None:
 def test_too_few_tasks_never_decide() -> None:
     a, b = {f"t{n}": [0.0] for n in range(5)}, {f"t{n}": [1.0] for n in range(5)}
     few = paired_difference(a, b, generator=rng(), pair_episodes=True)
-    assert few.interval.low == few.interval.high == 1.0 and not few.decided and few.more_units_needed == 1
+    assert 0 < few.interval.low < few.interval.high == 1.0 and not few.decided and few.more_units_needed == 1
     a["t5"], b["t5"] = [0.0], [1.0]
     assert paired_difference(a, b, generator=rng(), pair_episodes=True).decided
 
@@ -245,7 +378,7 @@ def test_too_few_tasks_never_decide() -> None:
 def test_no_difference_at_all() -> None:
     a = {"x": [0.0, 1.0], "y": [1.0, 1.0]}
     result = paired_difference(a, a, generator=rng(), pair_episodes=True)
-    assert result.verdict() == "cannot tell B from A: +0.00 [0.00, 0.00], no difference was seen"
+    assert result.verdict() == "cannot tell B from A: +0.00 [-0.66, 0.66], no difference was seen"
 
 
 def test_paired_difference_bad_input() -> None:

@@ -116,13 +116,9 @@ def _pass_rates(outcomes: Starts, k: int) -> dict[str, list[float]]:
 
 
 def _overall_success(tasks: Sequence[TaskSummary], found: Interval | None) -> Interval | None:
-    """A bootstrap of equal rates is zero wide; there Wilson's interval, with the tasks as trials, is the honest one."""
+    """Over the tasks, or where there is one alone, over its starts."""
     rates = [task.success for task in tasks if task.success is not None]
-    if found is None or len(rates) == 1:
-        return rates[0] if rates else None
-    if {rate.point for rate in rates} <= {0.0} or {rate.point for rate in rates} <= {1.0}:
-        return wilson_interval(round(sum(rate.point for rate in rates)), len(rates), confidence=found.confidence)
-    return found
+    return rates[0] if len(rates) == 1 else found
 
 
 def _mean_over_tasks(values: Mapping[str, Sequence[float]], *, confidence: float, repetitions: int) -> Interval | None:
@@ -163,7 +159,5 @@ def _task_success(judged: Sequence[EpisodeRow], confidence: float) -> Interval |
     num_solved = sum(bool(row.success) for row in judged)
     if len(starts) == 1 or len(starts) == len(judged):
         return wilson_interval(num_solved, len(judged), confidence=confidence)
-    if num_solved in (0, len(judged)):  # a bootstrap of equal numbers would be zero wide
-        return wilson_interval(len(starts) if num_solved else 0, len(starts), confidence=confidence)
     clusters = {str(seed): attempts for seed, attempts in starts.items()}
     return clustered_bootstrap(clusters, generator=np.random.default_rng(0), confidence=confidence)

@@ -1,8 +1,15 @@
-"""Bootstrap of episode scores clustered by task, and the paired verdict between two policies.
+"""Intervals of episode scores clustered by task, and the paired verdict between two policies.
 
-Episodes of one task resemble each other, so the task is the unit that is resampled; then episodes within it. With
-`fixed_tasks` the tasks stay and only episodes are resampled: a claim about these tasks, not about tasks like them.
-A task's weight does not depend on how many episodes it got: the estimate is the mean over tasks of a task's statistic.
+Episodes of one task resemble each other, so the task is the unit that is resampled, whole: what its episodes vary by
+is in the spread of the tasks already, and drawing them again would count it twice. With `fixed_tasks` the tasks stay
+and only episodes are resampled: a claim about these tasks, not about tasks like them. A task's weight does not depend
+on how many episodes it got: the estimate is the mean over tasks of a task's statistic.
+
+The draws give the standard error; the interval takes Student's quantile, since few units tell their own spread badly,
+and for scores between known bounds Wilson's form with as many trials as would have this standard error. Equal results
+tell no spread at all: there the interval reaches as far as Wilson's does when all trials came out alike.
+
+Sources: Korn and Graubard 1998 (effective trials); Satterthwaite 1946 (degrees of freedom); Wilson 1927.
 """
 
 from __future__ import annotations
@@ -14,8 +21,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollwright.statistics.matrices import percentile_interval
-from rollwright.statistics.rates import Interval, check_confidence
+from rollwright.statistics.rates import (
+    Interval,
+    check_confidence,
+    effective_wilson,
+    student_quantile,
+    wilson_interval,
+)
 
 Vector = NDArray[np.float64]
 TaskStatistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -25,6 +37,59 @@ TaskStatistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 def mean_of_episodes(episodes: NDArray[np.float64]) -> NDArray[np.float64]:
     """The task's mean score. [R, n] -> [R]."""
     return np.asarray(episodes.mean(axis=-1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bounds:
+    """The range of a score. `known`: none can lie outside; otherwise it is what was seen."""
+
+    low: float
+    high: float
+    known: bool
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Vector]) -> _Bounds:
+        low, high = min(a.min() for a in arrays.values()), max(a.max() for a in arrays.values())
+        if low >= 0 and high <= 1:
+            return cls(low=0.0, high=1.0, known=True)
+        if low == high:
+            return cls(low=-math.inf, high=math.inf, known=False)
+        return cls(low=float(low), high=float(high), known=False)
+
+    def of_differences(self) -> _Bounds:
+        return _Bounds(low=self.low - self.high, high=self.high - self.low, known=self.known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Estimate:
+    """A mean, its squared standard error, the degrees of freedom behind that, and how many units there were."""
+
+    point: float
+    variance: float
+    degrees: float
+    num_units: int
+
+    def interval(self, bounds: _Bounds, confidence: float) -> Interval:
+        low, high = self._edges(bounds, confidence)
+        return Interval(point=self.point, low=low, high=high, confidence=confidence)
+
+    def _edges(self, bounds: _Bounds, confidence: float) -> tuple[float, float]:
+        if self.variance <= 0:
+            odd = 1.0 - wilson_interval(self.num_units, self.num_units, confidence=confidence).low
+            return self._reach(odd, self.point - bounds.low, -1), self._reach(odd, bounds.high - self.point, 1)
+        quantile = student_quantile(0.5 + confidence / 2, self.degrees)
+        width = bounds.high - bounds.low
+        rate = (self.point - bounds.low) / width
+        if not (bounds.known and 0 < rate < 1):
+            half = quantile * math.sqrt(self.variance)
+            return self.point - half, self.point + half
+        trials = rate * (1 - rate) * width * width / self.variance
+        low, high = effective_wilson(rate, trials, quantile=quantile)
+        return bounds.low + width * low, bounds.low + width * high
+
+    def _reach(self, odd: float, room: float, sign: int) -> float:
+        """As far as a share `odd` of units at the bound would move the mean."""
+        return self.point + sign * odd * room if room else self.point
 
 
 def _task_arrays(scores: Mapping[str, ArrayLike]) -> dict[str, Vector]:
@@ -39,13 +104,13 @@ def _task_arrays(scores: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     return arrays
 
 
-def _check_width(sizes: Mapping[str, int], *, fixed_tasks: bool, repetitions: int, confidence: float) -> None:
+def _check_units(sizes: Mapping[str, int], *, fixed_tasks: bool, repetitions: int, confidence: float) -> None:
     check_confidence(confidence)
     if repetitions < 100:
-        raise ValueError(f"a percentile interval needs 100 repetitions or more, got {repetitions}: 2,000 is usual")
+        raise ValueError(f"a bootstrap needs 100 repetitions or more, got {repetitions}: 2,000 is usual")
     if not fixed_tasks and len(sizes) < 2:
         raise ValueError(
-            f"one task only ({next(iter(sizes))!r}): its interval over tasks would have zero width. "
+            f"one task only ({next(iter(sizes))!r}): nothing tells how much tasks differ. "
             "Evaluate 2 tasks or more, or set fixed_tasks=True to speak about this task alone"
         )
     lonely = sorted(task for task, size in sizes.items() if size < 2)
@@ -56,23 +121,32 @@ def _check_width(sizes: Mapping[str, int], *, fixed_tasks: bool, repetitions: in
         )
 
 
-def _sum_over_tasks(
-    draw_task: Callable[[str, int], Vector],
-    tasks: list[str],
-    *,
-    generator: np.random.Generator,
-    repetitions: int,
-    fixed_tasks: bool,
-) -> Vector:
-    """Bootstrap draws of the mean over tasks. Each time a task is drawn, its episodes are drawn afresh. -> [R]."""
-    if fixed_tasks:
-        return np.asarray(np.mean([draw_task(task, repetitions) for task in tasks], axis=0))
-    picks = generator.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=repetitions)
-    totals = np.zeros(repetitions)
-    for column, task in enumerate(tasks):
-        owner = np.repeat(np.arange(repetitions), picks[:, column])
-        totals += np.bincount(owner, weights=draw_task(task, owner.size), minlength=repetitions)
-    return totals / len(tasks)
+def _variance_of(draws: Vector, size: int) -> float:
+    """Squared standard error by bootstrap draws over `size` units. Unbiased: draws vary by (size - 1) / size of it."""
+    return 0.0 if np.ptp(draws) <= 1e-12 * (1 + abs(draws[0])) else float(draws.var()) * size / (size - 1)
+
+
+def _over_tasks(values: Vector, generator: np.random.Generator, repetitions: int) -> _Estimate:
+    """The mean of one value per task, tasks resampled."""
+    count = len(values)
+    picks = generator.multinomial(count, np.full(count, 1 / count), size=repetitions)
+    return _Estimate(
+        point=float(values.mean()),
+        variance=0.0 if np.ptp(values) == 0 else _variance_of(picks @ values / count, count),
+        degrees=count - 1,
+        num_units=count,
+    )
+
+
+def _within_tasks(values: Vector, variances: Vector, sizes: Vector) -> _Estimate:
+    """The mean of one value per task, each with a squared standard error of its own from `sizes` episodes."""
+    total = float(variances.sum())
+    return _Estimate(
+        point=float(values.mean()),
+        variance=total / len(values) ** 2,
+        degrees=total**2 / float((variances**2 / (sizes - 1)).sum()) if total else 1.0,
+        num_units=int(len(values) ** 2 / (1 / sizes).sum() + 1e-9),
+    )
 
 
 def _draws_of(episodes: Vector, count: int, statistic: TaskStatistic, generator: np.random.Generator) -> Vector:
@@ -92,29 +166,34 @@ def clustered_bootstrap(
     """Interval of the mean over tasks of a task's statistic.
 
     Args:
-        scores: for each task the scores of its episodes; numbers of episodes may differ.
+        scores: for each task the scores of its episodes; numbers of episodes may differ. Where all lie in [0, 1] they
+            are taken for rates, which cannot leave it.
         generator: the only source of randomness.
         fixed_tasks: False speaks about tasks like these, True about exactly these.
         statistic: [R, n] -> [R], the mean by default.
         repetitions: bootstrap draws.
         confidence: 0.95 for a 95 % interval.
 
+    Returns:
+        The interval. Equal scores of an unknown range (all -7, say) give one that excludes nothing.
+
     Raises:
-        ValueError: a case whose interval would have zero width by construction (one task, or fixed tasks with one
+        ValueError: a case that tells nothing about the spread by construction (one task, or fixed tasks with one
             episode), an empty task, a score that is not finite.
     """
     arrays = _task_arrays(scores)
     sizes = {task: episodes.size for task, episodes in arrays.items()}
-    _check_width(sizes, fixed_tasks=fixed_tasks, repetitions=repetitions, confidence=confidence)
-    point = float(np.mean([statistic(episodes[None, :])[0] for episodes in arrays.values()]))
-    draws = _sum_over_tasks(
-        lambda task, count: _draws_of(arrays[task], count, statistic, generator),
-        list(arrays),
-        generator=generator,
-        repetitions=repetitions,
-        fixed_tasks=fixed_tasks,
-    )
-    return percentile_interval(point, draws, confidence)
+    _check_units(sizes, fixed_tasks=fixed_tasks, repetitions=repetitions, confidence=confidence)
+    values = np.array([statistic(episodes[None, :])[0] for episodes in arrays.values()])
+    if fixed_tasks:
+        spreads = [
+            _variance_of(_draws_of(episodes, repetitions, statistic, generator), episodes.size)
+            for episodes in arrays.values()
+        ]
+        estimate = _within_tasks(values, np.array(spreads), np.array(list(sizes.values()), np.float64))
+    else:
+        estimate = _over_tasks(values, generator, repetitions)
+    return estimate.interval(_Bounds.of({**arrays, "the statistic": values}), confidence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +254,10 @@ class PairedDifference:
         return f"cannot tell {self.name_b} from {self.name_a}: {numbers}, about {more} more {unit} would"
 
 
-def _paired_draws(a: Vector, b: Vector, count: int, paired: bool, generator: np.random.Generator) -> Vector:
-    """Resampled mean differences of one task. -> [count]."""
-    if paired:
-        return _draws_of(b - a, count, mean_of_episodes, generator)
-    drawn_b = _draws_of(b, count, mean_of_episodes, generator)
-    return drawn_b - _draws_of(a, count, mean_of_episodes, generator)
+def _paired_variance(a: Vector, b: Vector, repetitions: int, paired: bool, generator: np.random.Generator) -> float:
+    """Squared standard error of one task's mean difference."""
+    sides = (b - a,) if paired else (b, a)
+    return sum(_variance_of(_draws_of(x, repetitions, mean_of_episodes, generator), x.size) for x in sides)
 
 
 def paired_difference(
@@ -209,8 +286,8 @@ def paired_difference(
         confidence: 0.95 for a 95 % interval.
 
     Raises:
-        ValueError: different tasks, unequal numbers of paired episodes, or a case whose width would be zero by
-            construction (see `clustered_bootstrap`).
+        ValueError: different tasks, unequal numbers of paired episodes, or a case that tells nothing about the spread
+            (see `clustered_bootstrap`).
     """
     first, second = _task_arrays(a), _task_arrays(b)
     if set(first) != set(second):
@@ -223,19 +300,18 @@ def paired_difference(
                 "keep the seeds that both finished, or set pair_episodes=False"
             )
     sizes = {task: min(first[task].size, second[task].size) for task in first}
-    _check_width(sizes, fixed_tasks=fixed_tasks, repetitions=repetitions, confidence=confidence)
-    draws = _sum_over_tasks(
-        lambda task, count: _paired_draws(first[task], second[task], count, pair_episodes, generator),
-        list(first),
-        generator=generator,
-        repetitions=repetitions,
-        fixed_tasks=fixed_tasks,
-    )
-    point = float(np.mean([second[task].mean() - first[task].mean() for task in first]))
+    _check_units(sizes, fixed_tasks=fixed_tasks, repetitions=repetitions, confidence=confidence)
+    values = np.array([second[task].mean() - first[task].mean() for task in first])
+    if fixed_tasks:
+        spreads = [_paired_variance(first[t], second[t], repetitions, pair_episodes, generator) for t in first]
+        estimate = _within_tasks(values, np.array(spreads), np.array(list(sizes.values()), np.float64))
+    else:
+        estimate = _over_tasks(values, generator, repetitions)
+    both = {f"{side}/{task}": x for side, arrays in enumerate((first, second)) for task, x in arrays.items()}
     return PairedDifference(
         name_a=name_a,
         name_b=name_b,
-        interval=percentile_interval(point, draws, confidence),
+        interval=estimate.interval(_Bounds.of(both).of_differences(), confidence),
         num_tasks=len(first),
         num_episodes=sum(episodes.size for episodes in second.values()),
         fixed_tasks=fixed_tasks,

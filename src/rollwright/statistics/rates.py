@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
+
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,38 @@ def wilson_interval(num_successes: int, num_trials: int, *, confidence: float = 
     low = 0.0 if num_successes == 0 else (centre - half) / scale
     high = 1.0 if num_successes == num_trials else (centre + half) / scale
     return Interval(point=rate, low=low, high=high, confidence=confidence)
+
+
+def effective_wilson(rate: float, num_trials: float, *, quantile: float) -> tuple[float, float]:
+    """Wilson's interval for a rate in [0, 1] known as well as by so many independent trials, whole or not.
+
+    Args:
+        quantile: of the normal distribution, or of Student's where the number of trials was itself estimated.
+    """
+    k = quantile * quantile / num_trials
+    half = math.sqrt(k * rate * (1 - rate) + k * k / 4)
+    return max(0.0, (rate + k / 2 - half) / (1 + k)), min(1.0, (rate + k / 2 + half) / (1 + k))
+
+
+@cache
+def student_quantile(probability: float, degrees: float) -> float:
+    """The quantile of Student's t. `degrees` need not be whole; 1 or more.
+
+    With t = sqrt(degrees) tan(angle) the density is proportional to cos(angle)^(degrees - 1): summed on a fine grid.
+
+    Raises:
+        ValueError: a probability outside (0, 1), or fewer than 1 degree of freedom.
+    """
+    check_confidence(probability)
+    if degrees < 1:
+        raise ValueError(f"Student's t needs 1 degree of freedom or more, got {degrees}")
+    if degrees > 10_000:
+        return NormalDist().inv_cdf(probability)
+    angles = np.linspace(0, math.pi / 2, 20_001)
+    density = np.cos(angles) ** (degrees - 1)
+    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    angle = float(np.interp(2 * abs(probability - 0.5), below / below[-1], angles))
+    return math.copysign(math.sqrt(degrees) * math.tan(angle), probability - 0.5)
 
 
 def pass_at_k(num_trials: int, num_successes: int, *, k: int) -> float:
