@@ -109,7 +109,7 @@ def _built(build: Callable[..., Any], options: dict[str, Any], where: str) -> An
         raise ConfigError(f"{where}: unknown {', '.join(strangers)}; it takes {', '.join(known) or 'no options'}")
     try:
         return build(**options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 

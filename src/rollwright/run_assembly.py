@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rollwright import inputs, resumption
 from rollwright.assembly import (
     close_play,
+    close_world,
     join_ranks,
     open_actor,
     open_codec,
@@ -105,20 +106,52 @@ def open_run(
         reference: keep a frozen copy of the starting policy (KL terms).
         critic: train a token critic beside the policy.
     """
-    accelerator = join_ranks(config)
-    ranks = Ranks(accelerator)
+    world = open_world(config.world)
     with ExitStack() as stack:
-        with ranks.first_goes_ahead():
-            lock = stack.enter_context(held(config.run.folder)) if ranks.first else None
-            folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
-        parts = _open_parts(kind, config, folder, lock, accelerator, reference=reference, critic=critic)
+        with _closed_on_error(world):  # nothing is written before all that needs no weights is there
+            tasks = {split: world.tasks(split) for split in ("train", "validation", "test")}
+            curriculum = open_curriculum(config.curriculum, tasks["train"], seed=config.run.seed, world=world)
+            accelerator = join_ranks(config)
+            ranks = Ranks(accelerator)
+            scene = _Scene(
+                world=world,
+                tasks=tasks,
+                curriculum=curriculum,
+                reward=open_reward(config.reward),
+                starts=open_starts(config, world, ranks),
+            )
+            with ranks.first_goes_ahead():
+                lock = stack.enter_context(held(config.run.folder)) if ranks.first else None
+                folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+        parts = _open_parts(kind, config, scene, folder, lock, accelerator, reference=reference, critic=critic)
         yield stack.enter_context(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scene:
+    """What a run is played in and judged by: all that needs neither weights nor a folder."""
+
+    world: World
+    tasks: Mapping[str, Sequence[Task]]
+    curriculum: Curriculum
+    reward: Reward
+    starts: StartPool | None
+
+
+@contextmanager
+def _closed_on_error(world: World) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        close_world(world)
+        raise
 
 
 @contextmanager
 def _open_parts(
     kind: type[Run],
     config: LoopConfig,
+    scene: _Scene,
     folder: RunFolder,
     lock: RunLock | None,
     accelerator: Accelerator,
@@ -127,13 +160,9 @@ def _open_parts(
     critic: CriticSettings | None,
 ) -> Iterator[Run]:
     """The same in a folder that is there, by processes that have joined."""
-    ranks, world = Ranks(accelerator), open_world(config.world)
+    ranks, world, curriculum = Ranks(accelerator), scene.world, scene.curriculum
     collector = engine = None
     try:
-        tasks = {split: world.tasks(split) for split in ("train", "validation", "test")}
-        curriculum = open_curriculum(config.curriculum, tasks["train"], seed=config.run.seed, world=world)
-        reward = open_reward(config.reward)
-        starts = open_starts(config, world, ranks)
         with ranks.first_goes_ahead():
             model_folder = policy_folder(config.model, world, folder.path)
         read = ranks.of_first(_fingerprints(config, model_folder) if ranks.first else {})
@@ -150,9 +179,9 @@ def _open_parts(
             config=config,
             folder=folder,
             tracker=tracker,
-            tasks=tasks,
+            tasks=scene.tasks,
             curriculum=curriculum,
-            reward=reward,
+            reward=scene.reward,
             learner=learner,
             engine=engine,
             codec=codec,
@@ -160,11 +189,11 @@ def _open_parts(
             store=TrajectoryStore(folder.trajectories),
             checkpoints=_run_checkpoints(config, learner, folder),
             journal=journal,
-            pipeline=open_pipeline(config, collector, curriculum, engine, starts),
+            pipeline=open_pipeline(config, collector, curriculum, engine, scene.starts),
             clock=StepClock(Ledger(collector.occupancy, engine)),
             inputs=read,
             lock=lock,
-            starts=starts,
+            starts=scene.starts,
         )
         resumption.resume(run)
         _begin_starts(run, codec)
