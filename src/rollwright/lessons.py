@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rollwright.credit import NEEDS_SIBLINGS, members_to_learn_from
 from rollwright.rollout.metrics import is_informative
@@ -198,7 +199,7 @@ def _compared(
     config: LoopConfig, groups: Sequence[Group], metrics: Mapping[str, float], signal: bool | None
 ) -> Iterator[Idle]:
     """Episodes that an estimator of groups cannot tell apart."""
-    algorithm = getattr(config, "algorithm", None)
+    algorithm: Any = getattr(config, "algorithm", None)
     advantage = getattr(algorithm, "advantage", "")
     if advantage in NEEDS_SIBLINGS:
         if config.rollout.group_size == 1:
