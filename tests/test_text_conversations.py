@@ -14,7 +14,7 @@ from rollwright.env import World, as_observation, episode_seed
 from rollwright.env_check import check_env
 from rollwright.envs.text import car_dealer, car_rules, guess_city, guessing, twenty_questions
 from rollwright.envs.text.knowledge import answer, best_question, guessed
-from rollwright.envs.text.partner import EnginePartner
+from rollwright.envs.text.partner import SILENCE, EnginePartner
 from rollwright.errors import ConfigError, EnvironmentFault
 from rollwright.types import SPLITS, Message
 
@@ -242,7 +242,7 @@ async def broken(messages: Sequence[Message], *, seed: int) -> str:
     raise ConnectionError("gone")
 
 
-@pytest.mark.parametrize(("partner", "said"), [(silent, "nothing"), (slow, "within"), (broken, "gone")])
+@pytest.mark.parametrize(("partner", "said"), [(slow, "within"), (broken, "gone")])
 async def test_a_partner_that_fails_is_a_fault_and_no_turn(partner: Any, said: str) -> None:
     world = guess_city.build(partner=partner, partner_deadline_s=0.2)
     env = world.make()
@@ -251,6 +251,16 @@ async def test_a_partner_that_fails_is_a_fault_and_no_turn(partner: Any, said: s
     with pytest.raises(EnvironmentFault, match=said):
         await env.step("Is it by the sea?")
     assert await env.fingerprint() == before
+
+
+async def test_a_silent_partner_is_no_fault_since_the_policy_may_ask_for_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = guess_city.build(partner=silent)
+    env = world.make()
+    await env.reset(world.tasks("train")[0], episode_seed("train", 5))
+    result = await env.step("Say nothing at all.")
+    assert result.observation == SILENCE and result.rewards == {"env": -1.0} and "said nothing" in caplog.text
 
 
 @dataclass(frozen=True)

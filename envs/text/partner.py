@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -16,8 +17,10 @@ from rollwright.envs.text.game import plain
 from rollwright.errors import ConfigError, EnvironmentFault
 from rollwright.types import Message
 
+log = logging.getLogger(__name__)
 LONGEST_REPLY = 600
 """Characters; a partner that does not stop must not fill the policy's context."""
+SILENCE = "..."
 
 
 class Partner(Protocol):
@@ -84,10 +87,10 @@ def execution_with(partner: Partner | None) -> Execution:
 
 
 async def ask(partner: Partner, messages: Sequence[Message], *, seed: int, deadline_s: float) -> str:
-    """The partner's line, on one line and not too long.
+    """The partner's line, on one line and not too long; `SILENCE` where it says nothing, as the policy may ask it to.
 
     Raises:
-        EnvironmentFault: it raised, said nothing, or not within `deadline_s` seconds. That is never the policy's slip.
+        EnvironmentFault: it raised, or did not answer within `deadline_s` seconds.
     """
     try:
         reply = await asyncio.wait_for(partner(messages, seed=seed), deadline_s)
@@ -97,5 +100,5 @@ async def ask(partner: Partner, messages: Sequence[Message], *, seed: int, deadl
         raise EnvironmentFault(f"the partner failed: {error!r}") from error
     line = plain(str(reply), limit=LONGEST_REPLY)
     if not line:
-        raise EnvironmentFault("the partner said nothing: give it more tokens, or another model")
-    return line
+        log.warning("the partner said nothing: where it does so often, give it more tokens, or another model")
+    return line or SILENCE
