@@ -103,7 +103,10 @@ def main(argv: list[str] | None = None) -> None:
         why="one store holds one kind of episode. Name another run.folder; several stores can be learned from together",
     )
     reward = open_reward(config.reward)
-    with opened(config) as (collector, tasks, folder):
+    with (
+        RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder,
+        opened(config, folder) as (collector, tasks),
+    ):
         store = TrajectoryStore(folder.trajectories)
         fill(store, episodes(config, collector, tasks), config.collect, collector, reward)
     print(summary(store))
@@ -149,9 +152,8 @@ def start_seed(config: CollectConfig, task: Task, index: int) -> int:
 
 
 @contextmanager
-def opened(config: CollectConfig) -> Iterator[tuple[Collector, list[Task], RunFolder]]:
-    """The collector of the named source, the training tasks, and the run folder; closed at the end."""
-    folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+def opened(config: CollectConfig, folder: RunFolder) -> Iterator[tuple[Collector, list[Task]]]:
+    """The collector of the named source and the training tasks; closed at the end."""
     world = open_world(config.world)
     collector = engine = None
     try:
@@ -170,7 +172,7 @@ def opened(config: CollectConfig) -> Iterator[tuple[Collector, list[Task], RunFo
             context_length=config.engine.max_context if engine is None else engine.context_length,
             faults=faults,
         )
-        yield collector, list(world.tasks("train")), folder
+        yield collector, list(world.tasks("train"))
     finally:
         close_play(world, collector, engine)
 

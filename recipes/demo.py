@@ -25,6 +25,7 @@ from rollwright.config import Config, dump
 from rollwright.errors import ConfigError, UserError
 from rollwright.evaluation import Evaluation, compare, format_comparison, format_side_by_side, load_evaluation
 from rollwright.recipe_entry import recipe_config, run_recipe
+from rollwright.sft import require_trl
 from rollwright.tracking import RunFolder
 
 
@@ -50,7 +51,13 @@ def main(argv: list[str] | None = None) -> None:
         why="its finished stages would be reported as this one's. Give this one a folder of its own, such as "
         "folder=runs/demo_2, or use the same settings",
     )
-    folder = RunFolder.create(config.folder, config_yaml=dump(config)).path
+    require_trl("the demo's second stage, supervised fine-tuning,")
+    with RunFolder.opened(config.folder, config_yaml=dump(config)) as folder:
+        play(config, folder.path)
+
+
+def play(config: DemoConfig, folder: Path) -> None:
+    """The three stages and their result."""
     started = time.monotonic()
     before, sft, grpo = folder / "before", folder / "sft", folder / "grpo"
     judged = ["evaluation.split=test", f"engine={config.engine}"]

@@ -14,6 +14,7 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
+import logging  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
@@ -40,6 +41,8 @@ from rollwright.settings import (  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
 
+log = logging.getLogger(__name__)
+
 
 class EvaluateConfig(Config):
     """Everything an evaluation reads."""
@@ -57,7 +60,12 @@ def main(argv: list[str] | None = None) -> None:
     config = recipe_config(EvaluateConfig, argv)
     if not go_on_alone("evaluation"):
         return
-    folder = RunFolder.create(config.folder, config_yaml=dump(config))
+    with RunFolder.opened(config.folder, config_yaml=dump(config)) as folder:
+        play_and_print(config, folder)
+
+
+def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
+    """Play, write the record, keep the episodes in place of those of an earlier start, print the table."""
     world = open_world(config.world)
     tasks = world.tasks(config.evaluation.split)
     start = policy_folder(config.model, world, folder.path)
@@ -73,8 +81,10 @@ def main(argv: list[str] | None = None) -> None:
     finally:
         collector.close()
         engine.close()
+    if (folder.evaluations / f"{config.name}.json").exists():
+        log.warning("the evaluation %r of an earlier start is replaced: another `name` keeps both", config.name)
     path = result.save(folder.path)
-    TrajectoryStore(folder.trajectories).append(played, tag=f"eval_{config.name}")
+    TrajectoryStore(folder.trajectories).replace(played, tag=f"eval_{config.name}")
     print(format_table(result))
     print(f"written to {path}")
 

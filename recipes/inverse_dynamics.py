@@ -49,7 +49,7 @@ from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rerender import NewContext, require_same_prompts  # noqa: E402
 from rollwright.settings import EngineSettings, ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
-from rollwright.sft import SftSettings, fit  # noqa: E402
+from rollwright.sft import SftSettings, fit, require_trl  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
 from rollwright.types import Trajectory  # noqa: E402
@@ -105,14 +105,28 @@ def main(argv: list[str] | None = None) -> None:
     config = recipe_config(InverseConfig, argv)
     if not go_on_alone("inverse dynamics"):
         return
+    require_trl("inverse dynamics")
     known, hidden, logs = read(config)
     aside = [t for t in known if held_out(t, config.data.held_out_frac, seed=config.run.seed, what="held-out")]
     teach = [t for t in known if t not in aside]
     require_both(teach, aside, config.data.held_out_frac)
-    folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
-    require_empty(folder)
+    with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
+        require_empty(folder)
+        learn_and_label(config, folder, teach=teach, aside=aside, hidden=hidden, logs=logs)
+
+
+def learn_and_label(
+    config: InverseConfig,
+    folder: RunFolder,
+    *,
+    teach: Sequence[Trajectory],
+    aside: Sequence[Trajectory],
+    hidden: Sequence[Trajectory],
+    logs: Sequence[Trajectory],
+) -> None:
+    """Train on `teach`, judge the labels on `aside`, label the others."""
     start, codec, new_context = open_context(config.world, config.model, config.rollout, folder.path)
-    for trajectory in known:
+    for trajectory in [*teach, *aside]:
         require_same_prompts(trajectory, new_context)
     rows = inverse_rows(teach, codec, config.label.prompt(), max_length=config.sft.max_length)
     model = fit(rows, start, folder.path, config.sft, seed=config.run.seed, name="inverse_model")

@@ -50,7 +50,7 @@ from rollwright.outcome_text import OutcomePrompt  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.settings import ReplaySettings  # noqa: E402
-from rollwright.sft import fit  # noqa: E402
+from rollwright.sft import fit, require_trl  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
 
 
@@ -75,10 +75,18 @@ def main(argv: list[str] | None = None) -> None:
     config = recipe_config(OutcomeConfig, argv)
     if not go_on_alone("training an outcome model"):
         return
+    require_trl("an outcome model")
     prompt = OutcomePrompt(max_actions=config.data.max_actions)
     cases = read_cases(config.replay.stores)
     train, held_out = split_cases(cases, prompt, held_out_frac=config.data.held_out_frac, seed=config.run.seed)
-    folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+    with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
+        learn(config, folder, prompt, train, held_out)
+
+
+def learn(
+    config: OutcomeConfig, folder: RunFolder, prompt: OutcomePrompt, train: Sequence[Case], held_out: Sequence[Case]
+) -> None:
+    """Train on the one part, judge on the other, put the model in its place."""
     sizes = {"max_length": config.fit.max_length, "seed": config.run.seed}
     start = starting_model(config.model, train, prompt, folder.path, **sizes)
 

@@ -51,7 +51,7 @@ from rollwright.settings import (  # noqa: E402
     RolloutSettings,
     WorldSettings,
 )
-from rollwright.sft import SftSettings, fit  # noqa: E402
+from rollwright.sft import SftSettings, fit, require_trl  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
 from rollwright.types import Trajectory  # noqa: E402
@@ -93,13 +93,21 @@ def main(argv: list[str] | None = None) -> None:
     config = recipe_config(ReturnConfig, argv)
     if not go_on_alone("return-conditioned imitation"):
         return
+    require_trl("return-conditioned imitation")
     trajectories = read(config)
     levels = ReturnLevels.of(
         [to_go for t in trajectories for to_go in t.returns_to_go(1.0)],
         count=config.algorithm.levels,
         line=config.algorithm.line,
     )
-    folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+    with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
+        learn_and_play(config, trajectories, levels, folder)
+
+
+def learn_and_play(
+    config: ReturnConfig, trajectories: list[Trajectory], levels: ReturnLevels, folder: RunFolder
+) -> None:
+    """Train, then ask for each target and print what came of it."""
     policy = train(config, trajectories, levels, folder)
     best = max(t.total_reward for t in trajectories)
     engine = open_engine(config.engine, policy, open_codec(policy), seed=config.run.seed, run_folder=folder.path)
@@ -158,7 +166,7 @@ def play(
     finally:
         collector.close()
     result.save(folder.path)
-    TrajectoryStore(folder.trajectories).append(played, tag=f"eval_return_{target:g}")
+    TrajectoryStore(folder.trajectories).replace(played, tag=f"eval_return_{target:g}")
     return result
 
 

@@ -50,6 +50,7 @@ from rollwright.pair_fit import fit_pairs, pairs_of  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.settings import ReplaySettings  # noqa: E402
+from rollwright.sft import require_trl  # noqa: E402
 from rollwright.statistics import wilson_interval  # noqa: E402
 from rollwright.statistics.calibration import area_under_curve, best_threshold, confusion  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
@@ -88,12 +89,21 @@ def main(argv: list[str] | None = None) -> None:
     config = recipe_config(PairConfig, argv)
     if not go_on_alone("training a pair model"):
         return
+    require_trl("a reward model from pairs")
     prompt, seed = OutcomePrompt(max_actions=config.data.max_actions), config.run.seed
     cases = read_cases(config.replay.stores)
     train, held_out = split_cases(cases, prompt, held_out_frac=config.data.held_out_frac, seed=seed)
     for part in (train, held_out):  # what could not be learned from, or judged afterwards, is refused now
         pairs_of(part, per_case=1, seed=seed)
-    folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+    with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
+        learn(config, folder, prompt, train, held_out)
+
+
+def learn(
+    config: PairConfig, folder: RunFolder, prompt: OutcomePrompt, train: Sequence[Case], held_out: Sequence[Case]
+) -> None:
+    """Train on the one part, judge on the other, put the model in its place."""
+    seed = config.run.seed
     start = starting_model(config.model, train, prompt, folder.path, max_length=config.fit.max_length, seed=seed)
     prompts, held_out = prompts_apart(train, held_out, open_codec(start), prompt, max_length=config.fit.max_length)
     pairs_of(held_out, per_case=1, seed=seed)  # of what is left of it

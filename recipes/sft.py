@@ -14,6 +14,7 @@ from rollwright.generation.launch_env import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
+import logging  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -21,16 +22,20 @@ from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import open_codec, open_collector, open_world, policy_folder  # noqa: E402
 from rollwright.config import Config, dump  # noqa: E402
-from rollwright.demonstrations import demonstrate, imitable, sft_rows  # noqa: E402
+from rollwright.demonstrations import DEMONSTRATION, demonstrate, imitable, sft_rows  # noqa: E402
 from rollwright.env import World  # noqa: E402
+from rollwright.errors import RunFolderError  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rollout import FaultLog, TeacherActor  # noqa: E402
 from rollwright.settings import ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
-from rollwright.sft import SftSettings, fit  # noqa: E402
+from rollwright.sft import SftSettings, fit, require_trl  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
+from rollwright.store_rows import unpack_text  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
 from rollwright.types import Trajectory  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 
 class DataSettings(Config):
@@ -63,7 +68,13 @@ def main(argv: list[str] | None = None) -> None:
     config = recipe_config(SftConfig, argv)
     if not go_on_alone("supervised fine-tuning"):
         return
-    folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+    require_trl("supervised fine-tuning")
+    with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
+        train(config, folder)
+
+
+def train(config: SftConfig, folder: RunFolder) -> None:
+    """Collect or read, keep, train, save."""
     world = open_world(config.world)
     start = policy_folder(config.model, world, folder.path)
 
@@ -78,7 +89,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def teach(config: SftConfig, world: World, start: Path, folder: RunFolder) -> list[Trajectory]:
-    """Let the teachers play, keep what they did in the run folder's store."""
+    """Let the teachers play, keep what they did in the run folder's store, in place of an earlier start's.
+
+    Raises:
+        RunFolderError: the store holds episodes of another kind.
+    """
+    store = own_store(folder)
     codec = open_codec(start)
     actor = TeacherActor(world, codec.encode_action)
     faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
@@ -87,15 +103,36 @@ def teach(config: SftConfig, world: World, start: Path, folder: RunFolder) -> li
         played = demonstrate(collector, world.tasks("train"), per_task=config.data.per_task, seed=config.run.seed)
     finally:
         collector.close()
-    TrajectoryStore(folder.trajectories).append(played, tag="teacher")
+    store.replace(played, tag="teacher")
     solved = sum(bool(t.success) for t in played)
     print(f"{solved} of {len(played)} demonstrations solved their task")
     return played
 
 
+def own_store(folder: RunFolder) -> TrajectoryStore:
+    """The run folder's store, which holds demonstrations alone: those of an earlier start are going to be replaced.
+
+    Raises:
+        RunFolderError: it holds others, a collection say.
+    """
+    store = TrajectoryStore(folder.trajectories)
+    trained_on = [row for _, row in store.headers() if not unpack_text(row["tag"]).startswith("eval_")]
+    foreign = [row["id"] for row in trained_on if not row["id"].startswith(DEMONSTRATION)]
+    if foreign:
+        raise RunFolderError(
+            f"{folder.trajectories} holds {len(foreign)} episodes that are no demonstrations of an SFT run (such as "
+            f"{foreign[0]!r}): name another run.folder; to learn from them, name them in data.stores"
+        )
+    if trained_on:
+        log.warning(
+            "%d demonstrations of an earlier start are set aside: %s", len(trained_on), store.folder / "superseded"
+        )
+    return store
+
+
 def read(stores: Sequence[str]) -> list[Trajectory]:
     """All trajectories of several stores."""
-    return [t for store in stores for t in TrajectoryStore(Path(store)).iter_trajectories()]
+    return [t for store in stores for t in TrajectoryStore(store, mode="read").iter_trajectories()]
 
 
 if __name__ == "__main__":

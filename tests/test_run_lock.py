@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -206,3 +206,23 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunFolderError, match="cannot be written"):
         RunLock.take(tmp_path / "file" / "run")
+
+
+def test_a_second_run_in_a_folder_is_refused_and_touches_nothing(
+    run_recipe: Callable[..., None], tmp_path: Path
+) -> None:
+    commands = {
+        "grpo.py": ["text/maze_grpo.yaml", "model.path=tiny", f"run.folder={tmp_path}"],
+        "sft.py": ["text/maze_sft.yaml", "model.path=tiny", f"run.folder={tmp_path}"],
+        "collect.py": ["text/maze_collect.yaml", "model.path=tiny", "collect.per_task=1", f"run.folder={tmp_path}"],
+        "evaluate.py": ["text/maze.yaml", "model.path=tiny", f"folder={tmp_path}"],
+    }
+    owner = start_holder(tmp_path)
+    try:
+        for recipe, words in commands.items():
+            with pytest.raises(RunFolderError, match=f"in use by process {owner.pid}"):
+                run_recipe(recipe, *words)
+            assert everything(tmp_path) == {}, recipe
+    finally:
+        owner.kill()
+        owner.wait()

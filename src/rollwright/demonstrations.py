@@ -12,12 +12,16 @@ from rollwright.types import Task, Trajectory
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
+DEMONSTRATION = "demo/"
+"""What the names of demonstrations begin with."""
 
 
 def demonstrate(collector: Collector, tasks: Sequence[Task], *, per_task: int, seed: int) -> list[Trajectory]:
     """`per_task` episodes of every training task by the collector's actor, start states of the train split."""
     requests = [
-        collector.request(f"demo/{seed}/{task.id}/{i}", task, episode_seed(task.split, "demo", seed, task.id, i))
+        collector.request(
+            f"{DEMONSTRATION}{seed}/{task.id}/{i}", task, episode_seed(task.split, "demo", seed, task.id, i)
+        )
         for task in tasks
         for i in range(per_task)
     ]

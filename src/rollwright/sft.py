@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +43,20 @@ class FitSettings(Protocol):
     def max_length(self) -> int: ...
     @property
     def precision(self) -> Precision: ...
+
+
+def require_trl(what: str) -> None:
+    """Before anything is played or read: TRL, which `fit` trains with, must be there.
+
+    Args:
+        what: is trained, for the message.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    missing = [name for name in ("trl", "datasets") if find_spec(name) is None]
+    if missing:
+        raise MissingDependency(f"{what} uses TRL ({', '.join(missing)} missing): pip install 'rollwright[trl]'")
 
 
 def fit(
