@@ -10,6 +10,7 @@ import pytest
 
 from rollwright.env import episode_seed
 from rollwright.env_check import check_env
+from rollwright.envs.web.actions import ActionError
 from rollwright.envs.web.browsergym import BrowserGymWorld, as_call, build
 from rollwright.errors import ConfigError, EnvironmentFault
 
@@ -46,6 +47,8 @@ class Fake(gymnasium.Env):
     def step(self, action):
         if self.crash:
             raise RuntimeError("the page crashed")
+        if action == "go_back()":
+            raise ValueError("there is nowhere to go back to")
         if not action.startswith("click('"):
             return self._see("ValueError: " + action[:20]), 0, False, False, {}
         right = action == f"click('{self.right}')"
@@ -125,3 +128,45 @@ def test_terse_actions_become_calls() -> None:
     assert as_call("scroll 0 300") == "scroll(0, 300)" and as_call("go_back") == "go_back()"
     assert as_call("send_msg_to_user 12 EUR") == "send_msg_to_user('12 EUR')"
     assert as_call("\n click('3')\nclick('4')") == "click('3')" and as_call(" \n") == ""
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "click(__import__('os').system('true'))",
+        "__import__('os').system('true')",
+        "exec('1') x",
+        "a.b 1",
+        "click('1'); exec('2')",
+        "click(*[1])",
+        "click([[1]])",
+        "click(f'{1}')",
+        "noop(9**9**9)",
+        "click(" + "(" * 900 + ")" * 900 + ")",
+        "click(" + "-" * 1900 + "1)",
+        "click('\x00",
+        "click(\x00)",
+    ],
+)
+def test_only_calls_with_literal_arguments_go_through(action: str) -> None:
+    with pytest.raises(ActionError):
+        as_call(action)
+
+
+def test_numbers_are_numbers_or_text() -> None:
+    assert as_call("scroll 0 __import__('os')") == "scroll(0, \"__import__('os')\")"
+    assert as_call("fill('1', \"it's\", enable=True)") == "fill('1', \"it's\", enable=True)"
+    assert as_call("select_option('4', ['a', 'b'])") == "select_option('4', ['a', 'b'])"
+
+
+@pytest.mark.parametrize(("action", "why"), [("go_back", "nowhere"), ("exec('1') x", "no name of an action")])
+def test_an_action_that_cannot_be_taken_is_a_slip(fake: list[str], action: str, why: str) -> None:
+    world = world_of(fake)
+    env = world.make()
+    first = env.reset(world.tasks("train")[0], episode_seed("train", 1))
+    slip = env.step(action)
+    text = slip.observation.text  # type: ignore[union-attr]
+    assert text.startswith("Error: ") and why in text and text.endswith(first.text)
+    assert not slip.terminated and slip.rewards == {"env": 0.0} and why in slip.notes["error"]
+    assert env.step("click 0").terminated is True
+    env.close()

@@ -4,7 +4,7 @@ BrowserGym pins versions that clash with ours, so it lives in a virtual environm
 runs there besides it: it imports the standard library, Gymnasium, and the modules that register the environments.
 
 One request a line, one reply a line: {"call": "make" | "reset" | "step" | "close", ...}. A reply has "ok"; where
-that is false, "error" says why.
+that is false, "error" says why. A step whose action the environment cannot take has "refused" instead of a result.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import sys
 from typing import Any
 
 MAX_TEXT = 200_000
+MAX_ERROR = 2000
+REFUSALS = (ValueError, TypeError, LookupError, SyntaxError, AssertionError, NotImplementedError)
+"""What code raises about a value that it was given; the value of a step is the policy's action."""
 
 
 def describe(observation: Any) -> dict[str, str]:
@@ -27,7 +30,7 @@ def describe(observation: Any) -> dict[str, str]:
     return {
         "goal": str(observation.get("goal") or ""),
         "text": "\n".join([*lines, text])[:MAX_TEXT],
-        "error": str(observation.get("last_action_error") or ""),
+        "error": str(observation.get("last_action_error") or "")[:MAX_ERROR],
     }
 
 
@@ -60,7 +63,10 @@ class Bridge:
                 observation, _ = self._env.reset(seed=request["seed"])
                 return describe(observation)
             case "step":
-                observation, reward, terminated, truncated, _ = self._env.step(request["action"])
+                try:
+                    observation, reward, terminated, truncated, _ = self._env.step(request["action"])
+                except REFUSALS as refusal:
+                    return {"refused": f"{type(refusal).__name__}: {refusal}"[:MAX_ERROR]}
                 ends = {"terminated": bool(terminated), "truncated": bool(truncated)}
                 return {**describe(observation), "reward": float(reward), **ends}
             case "close":
@@ -80,7 +86,7 @@ def main() -> None:
         try:
             reply = {"ok": True, **bridge.answer(json.loads(line))}
         except Exception as error:
-            reply = {"ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
+            reply = {"ok": False, "error": f"{type(error).__name__}: {error}"[:MAX_ERROR]}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
     bridge.answer({"call": "close"})

@@ -1,13 +1,15 @@
 """Any BrowserGym task as a world of ours: `environment: web.browsergym`.
 
 BrowserGym runs in a Python of its own (its pinned versions clash with ours), one process per environment, reached over
-lines of JSON (`bridge.py`). Actions go through by BrowserGym's names; `click 12` is turned into `click('12')`.
+lines of JSON (`bridge.py`). Actions go through by BrowserGym's names; `click 12` is turned into `click('12')`. What
+goes through is always one call with literal arguments: there it becomes code.
 
 Source: BrowserGym, arXiv:2412.05467.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import selectors
@@ -22,6 +24,7 @@ from rollwright.errors import ConfigError, EnvironmentFault
 from rollwright.types import SPLITS, Split, Task
 
 from . import bridge
+from .actions import ActionError
 
 INSTRUCTIONS = (
     "You control a web page. Elements have an id in brackets. Reply with one action: click 12, fill 12 text, "
@@ -33,20 +36,51 @@ _TEXT_LAST |= {"send_msg_to_user": 1, "report_infeasible": 1}
 _NUMBERS = frozenset(["scroll", "mouse_click", "mouse_move", "mouse_dblclick", "tab_focus", "noop"])
 _MAX_ACTION_CHARS = 2000
 _SEEDS = 1 << 31
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+_PLAIN = (str, int, float, bool, type(None))
 
 
 def as_call(action: str) -> str:
-    """The action as BrowserGym writes it: the first line; a terse form becomes a call with quoted arguments."""
+    """The action as BrowserGym writes it: the first line; a terse form becomes a call with quoted arguments.
+
+    Raises:
+        ActionError: it is no call of a name with literal arguments.
+    """
     line = next((line.strip() for line in action[:_MAX_ACTION_CHARS].splitlines() if line.strip()), "")
-    if not line or _CALL.fullmatch(line):
+    if not line:
+        return line
+    if _CALL.fullmatch(line):
+        _check_literal(line)
         return line
     name, _, rest = line.partition(" ")
+    if not _NAME.fullmatch(name):
+        raise ActionError(f"{name[:60]!r} is no name of an action; expected for example: click 12")
     most = _TEXT_LAST.get(name, 0)
     values = rest.split(None, most - 1) if most > 1 else ([rest.strip()] if most else rest.split())
     shown = [
-        value if name in _NUMBERS else repr(value.strip("[]") if i == 0 else value) for i, value in enumerate(values)
+        value if name in _NUMBERS and _NUMBER.fullmatch(value) else repr(value.strip("[]") if i == 0 else value)
+        for i, value in enumerate(values)
     ]
     return f"{name}({', '.join(shown)})"
+
+
+def _check_literal(line: str) -> None:
+    """Read a call without running it.
+
+    Raises:
+        ActionError: an argument is anything but text, a number or a list of them.
+    """
+    try:
+        call = ast.parse(line, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError("not one call")
+        for node in [*call.args, *(keyword.value for keyword in call.keywords)]:
+            value = ast.literal_eval(node)
+            if not all(isinstance(one, _PLAIN) for one in (value if isinstance(value, list) else [value])):
+                raise ValueError("not plain")
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise ActionError("an action is one call with text, numbers or lists of them, such as click('12')") from error
 
 
 class BrowserGymEnv:
@@ -83,7 +117,12 @@ class BrowserGymEnv:
         """
         if self._over:
             raise RuntimeError("step() needs a running episode; call reset() first")
-        seen = self._ask("step", action=as_call(action) or "noop()")
+        try:
+            seen = self._ask("step", action=as_call(action) or "noop()")
+        except ActionError as slip:
+            return self._slip(str(slip))
+        if "refused" in seen:
+            return self._slip(seen["refused"])
         self._text, done = seen["text"], seen["terminated"]
         self._over = done or seen["truncated"]
         text = f"Error: {seen['error']}\n{self._text}" if seen["error"] else self._text
@@ -95,6 +134,10 @@ class BrowserGymEnv:
             success=seen["reward"] >= self._world.success_threshold if self._over else None,
             notes={"error": seen["error"]} if seen["error"] else {},
         )
+
+    def _slip(self, error: str) -> StepResult:
+        """The turn is lost; what is shown stays."""
+        return StepResult(observation=Observation(text=f"Error: {error}\n{self._text}"), notes={"error": error})
 
     def fingerprint(self) -> str:
         """A key of goal and page text."""

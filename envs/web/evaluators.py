@@ -36,6 +36,7 @@ def check_evaluation(task: str, evaluation: Mapping[str, Any]) -> None:
             raise ConfigError(f"task {task}: program_html needs a list of targets")
         for target in evaluation["program_html"]:
             _check_ways(task, target.get("required_contents"))
+            _check_no_code(task, target)
 
 
 def _check_ways(task: str, wanted: Any) -> None:
@@ -44,6 +45,16 @@ def _check_ways(task: str, wanted: Any) -> None:
         raise ConfigError(
             f"task {task}: references must be given as {' or '.join(sorted(_MATCHES))}, got {sorted(ways) or 'none'}"
         )
+
+
+def _check_no_code(task: str, target: Mapping[str, Any]) -> None:
+    """WebArena's `func:` names Python to be evaluated by the trainer: that is refused, whatever it says."""
+    for key in ("url", "locator"):
+        if str(target.get(key) or "").strip().startswith("func:"):
+            raise ConfigError(
+                f"task {task}: program_html has {key}: {target[key]!r}, which WebArena runs as Python; expected an "
+                f"{'address or last' if key == 'url' else 'expression in JavaScript'}. Leave this task out"
+            )
 
 
 def string_match(answer: str, wanted: Mapping[str, Any]) -> float:
