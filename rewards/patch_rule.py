@@ -124,7 +124,85 @@ def _ratio(predicted: str, oracle: str) -> float:
     """0 where one is missing. Not symmetric in its arguments, so their order is fixed."""
     if not predicted or not oracle:
         return 0.0
-    return difflib.SequenceMatcher(None, predicted, oracle, autojunk=False).ratio()
+    return 2.0 * _num_matching(predicted, oracle) / (len(predicted) + len(oracle))
+
+
+def _num_matching(a: str, b: str) -> int:
+    """Characters in common as difflib counts them: those of the longest common substring, then left and right of it.
+
+    Equal to `SequenceMatcher(None, a, b, autojunk=False)`, which compares every pair of equal characters: seconds for
+    diffs of 5,000 characters, hours for repetitive ones of 50,000.
+    """
+    total, pairs = 0, [(a, b)]
+    while pairs:
+        a, b = pairs.pop()
+        i, j, size = _longest_match(a, b)
+        total += size
+        if size:
+            sides = ((a[:i], b[:j]), (a[i + size :], b[j + size :]))
+            pairs += [(left, right) for left, right in sides if left and right]
+    return total
+
+
+def _longest_match(a: str, b: str) -> tuple[int, int, int]:
+    """(i, j, size) of the longest common substring a[i:i+size] = b[j:j+size]; of several the first in a, then in b."""
+    step, link, length, first = _automaton(b)
+    best_i = best_j = best = state = size = 0
+    for i, char in enumerate(a):
+        while state and char not in step[state]:
+            state = link[state]
+            size = length[state]
+        if char in step[state]:
+            state, size = step[state][char], size + 1
+        if size > best:
+            best_i, best_j, best = i - size + 1, first[state] - size + 1, size
+    return best_i, best_j, best
+
+
+def _automaton(text: str) -> tuple[list[dict[str, int]], list[int], list[int], list[int]]:
+    """The suffix automaton of a text: steps, suffix links, longest lengths, and where each state first ends.
+
+    Source: Blumer et al., The smallest automaton recognizing the subwords of a text, 1985.
+    """
+    step: list[dict[str, int]] = [{}]
+    link, length, first, last = [-1], [0], [-1], 0
+    for place, char in enumerate(text):
+        new, state = len(step), last
+        step.append({})
+        link.append(0)
+        length.append(length[last] + 1)
+        first.append(place)
+        while state >= 0 and char not in step[state]:
+            step[state][char] = new
+            state = link[state]
+        if state >= 0:
+            link[new] = _state_of_length(
+                length[state] + 1, step[state][char], (state, char), (step, link, length, first)
+            )
+        last = new
+    return step, link, length, first
+
+
+def _state_of_length(
+    wanted: int,
+    target: int,
+    origin: tuple[int, str],
+    automaton: tuple[list[dict[str, int]], list[int], list[int], list[int]],
+) -> int:
+    """The target itself where its longest text has the wanted length, else a copy of it that takes the shorter ones."""
+    step, link, length, first = automaton
+    if length[target] == wanted:
+        return target
+    copy, (state, char) = len(step), origin
+    step.append(dict(step[target]))
+    link.append(link[target])
+    length.append(wanted)
+    first.append(first[target])
+    while state >= 0 and step[state].get(char) == target:
+        step[state][char] = copy
+        state = link[state]
+    link[target] = copy
+    return copy
 
 
 def patch_reward(
