@@ -25,7 +25,17 @@ MAY_IMPORT = {"rewards": "rollwright.envs.code.sandbox"}
 LAYERS = (
     {"errors", "types", "choices"},
     {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings", "methods"}
-    | {"outcome_text", "outcome_settings", "components", "tracking", "progress", "workers", "deadlines", "ray_world"}
+    | {
+        "outcome_text",
+        "outcome_settings",
+        "components",
+        "tracking",
+        "progress",
+        "workers",
+        "deadlines",
+        "ray_world",
+        "loopback",
+    }
     | {"seals", "run_lock", "answer_cache", "chat_api"},
     {"segments", "advantages", "losses", "values", "statistics", "mixtures"},
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}

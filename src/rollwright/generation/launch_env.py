@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from rollwright.loopback import own_interface
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,7 +25,10 @@ def prepare_environment(*, busy_processes: int = 1) -> dict[str, str]:
 
     A warning says so where torch is already imported: its thread pool has read the OpenMP variables by then.
     """
-    wanted = variables(busy_processes=busy_processes, cores=usable_cores(), gpu=has_gpu())
+    wanted = {
+        **variables(busy_processes=busy_processes, cores=usable_cores(), gpu=has_gpu()),
+        **own_interface(os.environ),
+    }
     new = {name: value for name, value in wanted.items() if name not in os.environ}
     late = sorted(name for name in new if name.startswith("OMP_"))
     if late and "torch" in sys.modules:
