@@ -122,7 +122,7 @@ def _our_settings(engine: str, folder: Path, shape: Shape, scratch: Path) -> dic
             "parallel_episodes": shape.episodes,
         },
         "learner": {"learning_rate": 1e-5, "precision": "float32", "token_budget": 2048},
-        "algorithm": {"advantage": "grpo", "drop_equal_groups": False},
+        "algorithm": {"preset": "grpo", "aggregation": "token-mean", "kl_coef": 0.0},
     }
 
 

@@ -38,10 +38,11 @@ from rollwright.credit import (  # noqa: E402
     states_after_cuts,
     to_segments,
     value_advantages,
+    with_kl,
+    with_members,
 )
 from rollwright.critic import CriticSettings  # noqa: E402
 from rollwright.learner import Learner  # noqa: E402
-from rollwright.losses import kl_shaped_rewards  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
 from rollwright.plan import plan_text  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
@@ -92,15 +93,17 @@ def main(argv: list[str] | None = None) -> None:
         for step in run.steps():
             groups = run.collect(step)
             groups = run.score(groups)
+            if not with_members(groups, 1):
+                run.finish(step, groups, {"optim/skipped_count": 1.0})
+                continue
             batch = flatten(groups)
             plain = to_segments(batch)
             with run.learning():
                 values, ends = read_values(run.learner, batch, plain, after_cuts=algorithm.bootstrap_truncated)
                 old = flat_tokens(run.learner.logprobs(plain), batch)
                 reference = flat_tokens(run.learner.reference_logprobs(plain), batch) if needs_reference else None
-            rewards = batch.rewards
             if reference is not None and algorithm.kl_in_reward > 0:
-                rewards = kl_shaped_rewards(rewards, old, reference, kl_coef=algorithm.kl_in_reward)
+                batch = with_kl(batch, old, reference, kl_coef=algorithm.kl_in_reward)
             estimate = value_advantages(
                 batch,
                 values,
@@ -108,7 +111,6 @@ def main(argv: list[str] | None = None) -> None:
                 gamma=algorithm.gamma,
                 turn_gamma=algorithm.turn_gamma,
                 gae_lambda=algorithm.gae_lambda,
-                rewards=rewards,
                 last_values=ends,
             )
             segments = to_segments(

@@ -107,7 +107,7 @@ def test_ppo_trains_on_rewards_less_the_kl_of_each_token(
     run = Episodes(Group(id="g", task=TASK, seed=0, trajectories=(episode,)), old=-1.0, reference=-3.0)
     monkeypatch.setattr(ppo, "Training", run)
     monkeypatch.chdir(Path(__file__).parents[1])
-    words = ["algorithm.advantage=gae", "algorithm.gae_lambda=1", "algorithm.whiten=false"]
+    words = ["algorithm.advantage=gae", "algorithm.gae_lambda=1", "algorithm.whiten=false", "model.path=tiny"]
     ppo.main(["recipes/text/maze_ppo.yaml", *words, f"algorithm.kl_in_reward={weight}"])
     found = [a for segment in run.trained for a in segment.advantages]
     assert found == pytest.approx([6.0 - 3 * cost, 6.0 - 2 * cost, 5.0 - cost])

@@ -166,6 +166,7 @@ def group_advantages(
         ValueError: an unknown estimator, or remax without greedy scores.
     """
     require_choice("how", how, GroupEstimator, what="advantage estimator")
+    require_choice("gigpo_scale", gigpo_scale, ("none", "std"))
     num = len(batch.trajectories)
     per_trajectory: dict[str, Callable[[], Tensor]] = {
         "grpo": lambda: adv.grpo(batch.scores, batch.group_index, eps=eps),
@@ -209,14 +210,12 @@ def value_advantages(
     gamma: float,
     gae_lambda: float,
     turn_gamma: float,
-    rewards: Tensor | None = None,
     last_values: Tensor | None = None,
 ) -> adv.ValueAdvantages:
     """Advantages and critic targets per action token, [N] each, not whitened.
 
     Args:
         values: [N] float, read one position before each token.
-        rewards: [N] float in place of the batch's own (a KL penalty inside); None = the batch's own.
         last_values: [S] the critic's value of the state after each trajectory (see `states_after_cuts`); trajectories
             that the task itself ended count as 0 whatever it holds. None = nothing follows any of them, as where the
             limit is part of the task.
@@ -225,7 +224,7 @@ def value_advantages(
         ValueError: an unknown estimator, or tensors of another length.
     """
     require_choice("how", how, ValueEstimator, what="advantage estimator")
-    earned = batch.rewards if rewards is None else rewards
+    earned = batch.rewards
     ends = None if last_values is None else _of_cuts(batch, last_values)
     if how == "gae":
         num = len(batch.trajectories)
