@@ -265,7 +265,7 @@ def value_losses(algorithm: AlgorithmSettings, values: Tensor, targets: Tensor) 
     if algorithm.critic == "policy":
         return (values - targets).square()
     if algorithm.critic == "iql":
-        return expectile_loss(values, targets, tau=algorithm.expectile)
+        return expectile_loss(values, targets, expectile=algorithm.expectile)
     return dual_value_loss(values, targets, divergence=DIVERGENCES[algorithm.critic], alpha=algorithm.alpha)
 
 

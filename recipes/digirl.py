@@ -209,7 +209,7 @@ class DigirlLearner:
         steps = offpolicy.outcome_steps(self.critics["v_step"], "v", self.table, turns, self.outcomes())
         args = (steps.values, steps.index, steps.won)
         if self.algorithm.form == "paper":
-            advantages, threshold = digirl(*args, lam=self.algorithm.decay, last_values=steps.ends), self.horizon
+            advantages, threshold = digirl(*args, decay=self.algorithm.decay, last_values=steps.ends), self.horizon
         else:
             advantages, threshold = digirl_released(*args, gamma=self.algorithm.decay, last_values=steps.ends), 0.0
         if self.algorithm.actor == "awr":

@@ -128,7 +128,7 @@ class Hnpg:
         self.ends = self.end_values()
         rewards, index = self.own.turn_rewards, self.own.trajectory_index
         blank = torch.zeros_like(rewards)
-        self.returns = lambda_returns(rewards, blank, index, self.ends, gamma=self.algorithm.gamma, lam=1.0)
+        self.returns = lambda_returns(rewards, blank, index, self.ends, gamma=self.algorithm.gamma, gae_lambda=1.0)
 
     def end_values(self) -> Tensor:
         """[S] value of what follows each own episode: 0, unless a limit cut it before the task's own end."""

@@ -188,7 +188,7 @@ class WebrlLearner:
         steps = offpolicy.outcome_steps(self.critic, "v", self.table, whole, self.labels)
         args = (steps.values, steps.index, steps.won)
         if self.algorithm.form == "paper":
-            found = webrl(*args, lam=self.algorithm.advantage_lambda, last_values=steps.ends)
+            found = webrl(*args, advantage_lambda=self.algorithm.advantage_lambda, last_values=steps.ends)
         else:
             found = webrl_released(*args, gamma=self.algorithm.gamma, last_values=steps.ends)
         return found.numpy()[np.searchsorted(whole, turns)]

@@ -64,7 +64,7 @@ def helpful(walks: Walks, kept: Array) -> Array:
     along = torch.as_tensor(values[tasks[kept][inside], walks.states[kept][inside]])
     outcomes, last = torch.as_tensor(walks.won[kept]), torch.as_tensor(ends)
     found = np.zeros(inside.shape, bool)
-    found[inside] = (digirl(along, torch.as_tensor(index), outcomes, lam=0.5, last_values=last) > 1 / HORIZON).numpy()
+    found[inside] = (digirl(along, torch.as_tensor(index), outcomes, decay=0.5, last_values=last) > 1 / HORIZON).numpy()
     return found
 
 

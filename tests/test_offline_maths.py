@@ -50,15 +50,15 @@ def test_which_steps_digirl_keeps() -> None:
 
 def test_digirl_with_lambda_zero_is_the_one_step_term_before_the_end() -> None:
     one_step = torch.tensor([0.1, -0.05, 0.35], dtype=torch.float64)
-    torch.testing.assert_close(digirl(VALUES, INDEX, WON, lam=0.0)[:3], one_step)
-    assert digirl(VALUES, INDEX, WON, lam=0.0)[3] == 1.0, "0^0 is 1: the successful step always scores 1"
+    torch.testing.assert_close(digirl(VALUES, INDEX, WON, decay=0.0)[:3], one_step)
+    assert digirl(VALUES, INDEX, WON, decay=0.0)[3] == 1.0, "0^0 is 1: the successful step always scores 1"
 
 
 def test_webrl_in_both_forms() -> None:
     close(webrl(VALUES, INDEX, WON), [0.45, 0.325, 0.55, 0.40])
     close(webrl(VALUES, INDEX, LOST), [-0.05, -0.175, 0.05, -0.6])
-    close(webrl(VALUES, INDEX, WON, lam=0.0), [0.8, 0.7, 0.75, 0.4])
-    close(webrl(VALUES, INDEX, WON, lam=1.0), [0.1, -0.05, 0.35, 0.4])
+    close(webrl(VALUES, INDEX, WON, advantage_lambda=0.0), [0.8, 0.7, 0.75, 0.4])
+    close(webrl(VALUES, INDEX, WON, advantage_lambda=1.0), [0.1, -0.05, 0.35, 0.4])
     close(webrl_released(VALUES, INDEX, WON), [1.0, 1.0, 1.0, 1.0])
     close(webrl_released(VALUES, INDEX, LOST), [1.0, -0.6, 1.0, -0.6])
 
@@ -93,7 +93,7 @@ def test_fixed_points_of_the_value_losses() -> None:
     assert solve(lambda v, t: chi_square_loss(v, t, alpha=0.8), q) == pytest.approx(4.0, abs=1e-3)
     zeros_and_ones = [1.0] * 3 + [0.0] * 7
     for tau, expected in ((0.5, 0.3), (0.7, 0.5), (0.9, 0.794118), (0.95, 0.890625)):
-        found = solve(lambda v, t, tau=tau: expectile_loss(v, t, tau=tau), zeros_and_ones)  # type: ignore[misc]
+        found = solve(lambda v, t, tau=tau: expectile_loss(v, t, expectile=tau), zeros_and_ones)  # type: ignore[misc]
         assert found == pytest.approx(expected, abs=1e-3)
 
 
@@ -181,8 +181,8 @@ def test_expectile_on_two_equal_actions_is_the_policy_of_that_probability() -> N
 
     close(iterate(expectile), [-3.155316, -2.047113, -0.588952])
     grid = torch.linspace(0, 1, 10_001, dtype=torch.float64)
-    losses = expectile_loss(grid, torch.ones_like(grid), tau=0.8) + expectile_loss(
-        grid, torch.zeros_like(grid), tau=0.8
+    losses = expectile_loss(grid, torch.ones_like(grid), expectile=0.8) + expectile_loss(
+        grid, torch.zeros_like(grid), expectile=0.8
     )
     assert grid[losses.argmin()].item() == pytest.approx(0.8, abs=1e-3)
 

@@ -143,7 +143,7 @@ def test_archer_takes_the_loss_and_the_weights_of_its_settings() -> None:
     values, targets = torch.tensor([0.0, 1.0, -2.0]), torch.tensor([1.0, 0.0, 3.0])
     cases = {
         "policy": (values - targets).square(),
-        "iql": expectile_loss(values, targets, tau=0.9),
+        "iql": expectile_loss(values, targets, expectile=0.9),
         "fdvl_tv": total_variation_loss(values, targets, alpha=0.7),
         "fdvl_chi2": chi_square_loss(values, targets, alpha=0.7),
     }

@@ -86,7 +86,7 @@ class Table:
         found = torch.autograd.grad(mean, list(leaves.values()))
         for rows, gradient in zip(self.fast.values(), found, strict=True):
             rows.sub_(self.rate * gradient)
-        polyak_update(self.slow.values(), self.fast.values(), tau=self.polyak)
+        polyak_update(self.slow.values(), self.fast.values(), polyak=self.polyak)
         return {"critic/loss": float(mean.detach())}
 
     def save_state(self, folder: Path) -> None: ...

@@ -67,7 +67,7 @@ def test_the_expectile_loss_settles_on_the_value_of_taking_the_better_action_so_
     tau: float, expected: list[float]
 ) -> None:
     for start in (-9.0, 1.0):
-        near(settle(lambda v, q: expectile_loss(v, q, tau=tau), start=start, rate=0.5), expected)
+        near(settle(lambda v, q: expectile_loss(v, q, expectile=tau), start=start, rate=0.5), expected)
 
 
 def test_advantage_weights_turn_even_data_into_a_softmax_of_advantages() -> None:

@@ -13,7 +13,7 @@ from rollwright.values import double_q_target, expectile_loss, lambda_returns, p
 
 def test_lambda_returns_by_hand() -> None:
     rewards, values, index = torch.tensor([0.0, 1.0]), torch.tensor([0.5, 0.8]), torch.tensor([0, 0])
-    cut = lambda_returns(rewards, values, index, torch.tensor([2.0]), gamma=0.5, lam=0.5)
+    cut = lambda_returns(rewards, values, index, torch.tensor([2.0]), gamma=0.5, gae_lambda=0.5)
     # G_1 = 1 + .5 * 2 = 2; G_0 = .5 * (.5 * .8 + .5 * 2) = .7
     torch.testing.assert_close(cut, torch.tensor([0.7, 2.0]))
 
@@ -25,25 +25,25 @@ def test_lambda_returns_are_gae_plus_value(seed: int, gamma: float, lam: float) 
     rewards, values = torch.randn(2, 11, generator=generator, dtype=torch.float64)
     index = torch.randint(3, (11,), generator=generator)
     ends = torch.randn(3, generator=generator, dtype=torch.float64)
-    targets = lambda_returns(rewards, values, index, ends, gamma=gamma, lam=lam)
+    targets = lambda_returns(rewards, values, index, ends, gamma=gamma, gae_lambda=lam)
     expected = gae(rewards, values, index, num_sequences=3, gamma=gamma, gae_lambda=lam, last_values=ends)
     torch.testing.assert_close(targets, expected.returns)
 
 
 def test_lambda_one_without_bootstrap_is_the_return() -> None:
     rewards, values, index = torch.tensor([1.0, 2.0, 4.0]), torch.full((3,), 9.0), torch.tensor([0, 1, 0])
-    targets = lambda_returns(rewards, values, index, torch.zeros(2), gamma=0.5, lam=1.0)
+    targets = lambda_returns(rewards, values, index, torch.zeros(2), gamma=0.5, gae_lambda=1.0)
     torch.testing.assert_close(targets, returns_to_go(rewards, index, num_sequences=2, gamma=0.5))
 
 
 def test_expectile_loss_by_hand() -> None:
     values = torch.tensor([0.0, 0.0], requires_grad=True)
-    loss = expectile_loss(values, torch.tensor([2.0, -2.0]), tau=0.9)
+    loss = expectile_loss(values, torch.tensor([2.0, -2.0]), expectile=0.9)
     torch.testing.assert_close(loss, torch.tensor([3.6, 0.4]))
     loss.sum().backward()
     torch.testing.assert_close(values.grad, torch.tensor([-3.6, 0.4]))
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
-        expectile_loss(values, values, tau=1.0)
+        expectile_loss(values, values, expectile=1.0)
 
 
 def test_a_high_expectile_approaches_the_maximum() -> None:
@@ -52,7 +52,7 @@ def test_a_high_expectile_approaches_the_maximum() -> None:
     optimiser = torch.optim.SGD([value], lr=0.1)
     for _ in range(500):
         optimiser.zero_grad()
-        expectile_loss(value.expand(2), targets, tau=0.9).sum().backward()
+        expectile_loss(value.expand(2), targets, expectile=0.9).sum().backward()
         optimiser.step()
     # .9 * (1 - v) = .1 * v  ->  v = .9
     assert value.item() == pytest.approx(0.9, abs=1e-4)
@@ -71,11 +71,11 @@ def test_double_q_target_takes_the_smaller_and_stops_at_the_end() -> None:
 
 def test_polyak_update() -> None:
     target, source = torch.zeros(2, requires_grad=True), torch.ones(2, requires_grad=True)
-    polyak_update([target], [source], tau=0.25)
-    polyak_update([target], [source], tau=0.25)
+    polyak_update([target], [source], polyak=0.25)
+    polyak_update([target], [source], polyak=0.25)
     assert target.tolist() == [0.4375, 0.4375] and target.requires_grad and target.grad_fn is None
     with pytest.raises(ValueError, match="differ in shape"):
-        polyak_update([target, torch.zeros(1)], [source, torch.zeros(2)], tau=0.5)
+        polyak_update([target, torch.zeros(1)], [source, torch.zeros(2)], polyak=0.5)
     assert target.tolist() == [0.4375, 0.4375]
-    with pytest.raises(ValueError, match="tau"):
-        polyak_update([target], [source], tau=0.0)
+    with pytest.raises(ValueError, match="polyak"):
+        polyak_update([target], [source], polyak=0.0)

@@ -141,7 +141,7 @@ class FrozenCriticLearner:
         self._optimizer.step()
         self.step += 1
         if self._slow is not None and self._polyak is not None:
-            polyak_update(list(self._slow.parameters()), list(self.heads.parameters()), tau=self._polyak)
+            polyak_update(list(self._slow.parameters()), list(self.heads.parameters()), polyak=self._polyak)
         return {f"{self.name}/loss": float(mean.detach()), f"{self.name}/grad_norm": length}
 
     @torch.no_grad()

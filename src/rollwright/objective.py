@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rollwright.choices import require_choice
 from rollwright.losses import (
     Aggregation,
     CispoClip,
@@ -44,6 +45,15 @@ _LEVELS: dict[LossName, RatioLevel] = {
 }
 
 
+_CHOICES = {
+    "loss_name": LossName,
+    "aggregation": Aggregation,
+    "correction": CorrectionName,
+    "sequence_filter": FilterName,
+    "kl_kind": KlKind,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyObjective:
     """Per-token loss of a policy-gradient method.
@@ -71,6 +81,10 @@ class PolicyObjective:
     kl_coef: float = 0.0
     kl_kind: KlKind = "k3"
     entropy_coef: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, words in _CHOICES.items():
+            require_choice(name, getattr(self, name), words)
 
     @property
     def needs_reference(self) -> bool:

@@ -172,7 +172,7 @@ def implicit_loss(
 
     def loss(values: Readings, places: Tensor) -> Tensor:
         wanted, counts = (column.to(places.device)[places] for column in (wanted_v, weights))
-        return q_loss(values, places) + 0.5 * counts * expectile_loss(values["v"][0], wanted, tau=expectile)
+        return q_loss(values, places) + 0.5 * counts * expectile_loss(values["v"][0], wanted, expectile=expectile)
 
     return loss
 

@@ -197,7 +197,7 @@ class CriticLearner:
             return
         for target, source in zip(self._slow.parameters(), self._fast.module.parameters(), strict=True):
             with gathered([source]):
-                polyak_update([target], [source], tau=self._polyak)
+                polyak_update([target], [source], polyak=self._polyak)
 
     def _casts(self, *, slow: bool = False) -> bool:
         return slow or not self._zero_stage  # DeepSpeed's engines have their precision inside

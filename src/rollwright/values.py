@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rollwright.segments import next_in_segment, reverse_discounted_sum
+from rollwright.choices import require_choice
+from rollwright.segments import next_in_segment, require_finite, require_length, reverse_discounted_sum
 
 
 def lambda_returns(
-    rewards: Tensor, values: Tensor, sequence_index: Tensor, last_values: Tensor, *, gamma: float, lam: float
+    rewards: Tensor, values: Tensor, sequence_index: Tensor, last_values: Tensor, *, gamma: float, gae_lambda: float
 ) -> Tensor:
-    """G_t = r_t + gamma * ((1 - lam) * V_next + lam * G_next) within every sequence. [N] -> [N], without gradient.
+    """G_t = r_t + gamma * ((1 - l) V_next + l G_next) within every sequence, l = `gae_lambda`. [N] -> [N], no gradient.
 
     Args:
         rewards: [N] float.
@@ -23,34 +24,40 @@ def lambda_returns(
         sequence_index: [N] int.
         last_values: [S] float, what follows each sequence: 0 where it terminated, a bootstrap value where it was cut.
         gamma: discount per entry.
-        lam: 0 gives one-step targets, 1 Monte-Carlo returns.
+        gae_lambda: 0 gives one-step targets, 1 Monte-Carlo returns; they are GAE's advantages plus the values.
+
+    Raises:
+        ValueError: tensors of other lengths than these, or numbers that are not finite.
 
     Sources: Sutton and Barto, section 12.1.
     """
+    require_length("rewards", rewards, sequence_index.numel(), per="entry")
+    require_length("values", values, sequence_index.numel(), per="entry")
+    require_finite(rewards=rewards, values=values, last_values=last_values)
     following = next_in_segment(values, sequence_index, last_values)
     # After the last entry G_next is the bootstrap value itself, so that entry takes all of it.
     borders = next_in_segment(torch.zeros_like(values), sequence_index, last_values)
-    steps = rewards + gamma * ((1.0 - lam) * following + lam * borders)
-    return reverse_discounted_sum(steps, sequence_index, last_values.numel(), gamma * lam).detach()
+    steps = rewards + gamma * ((1.0 - gae_lambda) * following + gae_lambda * borders)
+    return reverse_discounted_sum(steps, sequence_index, last_values.numel(), gamma * gae_lambda).detach()
 
 
-def expectile_loss(values: Tensor, targets: Tensor, *, tau: float) -> Tensor:
-    """|tau - 1(target < value)| * (target - value)^2 per entry: tau above 0.5 leans towards the larger targets.
+def expectile_loss(values: Tensor, targets: Tensor, *, expectile: float) -> Tensor:
+    """|expectile - 1(target < value)| * (target - value)^2 per entry: above 0.5 it leans towards the larger targets.
 
     Args:
         values: float with gradient, any shape.
         targets: float, same shape; no gradient flows into them.
-        tau: in (0, 1); 0.5 is half the squared error.
+        expectile: in (0, 1), tau of the paper; 0.5 is half the squared error.
 
     Raises:
-        ValueError: tau outside (0, 1).
+        ValueError: an expectile outside (0, 1).
 
     Sources: arXiv:2110.06169 (IQL).
     """
-    if not 0 < tau < 1:
-        raise ValueError(f"an expectile lies strictly between 0 and 1, got {tau}")
+    if not 0 < expectile < 1:
+        raise ValueError(f"an expectile lies strictly between 0 and 1, got {expectile}")
     errors = targets.detach() - values
-    weights = torch.where(errors < 0, 1.0 - tau, tau)
+    weights = torch.where(errors < 0, 1.0 - expectile, expectile)
     return weights * errors.square()
 
 
@@ -114,6 +121,7 @@ def dual_value_loss(values: Tensor, targets: Tensor, *, divergence: Divergence, 
 
     Sources: arXiv:2302.08560 (Dual RL).
     """
+    require_choice("divergence", divergence, Divergence)
     loss = {"tv": total_variation_loss, "chi2": chi_square_loss}[divergence]
     return loss(values, targets, alpha=alpha)
 
@@ -127,6 +135,8 @@ def dual_weights(advantages: Tensor, *, divergence: Divergence) -> Tensor:
 
     Sources: arXiv:2302.08560 (Dual RL): density ratio (f')^-1 of the advantage; its released code weighs by exp(A).
     """
+    require_choice("divergence", divergence, Divergence)
+    require_finite(advantages=advantages)
     detached = advantages.detach()
     if divergence == "chi2":
         return (1 + detached / 2).clamp(min=0)
@@ -207,17 +217,17 @@ def double_q_target(rewards: Tensor, next_q1: Tensor, next_q2: Tensor, terminate
 
 
 @torch.no_grad()
-def polyak_update(targets: Iterable[Tensor], sources: Iterable[Tensor], *, tau: float) -> None:
-    """Move every target in place: target <- (1 - tau) * target + tau * source.
+def polyak_update(targets: Iterable[Tensor], sources: Iterable[Tensor], *, polyak: float) -> None:
+    """Move every target in place: target <- (1 - polyak) * target + polyak * source.
 
     Raises:
-        ValueError: tau outside (0, 1], or lists of different lengths or shapes; then no target has moved.
+        ValueError: polyak outside (0, 1], or lists of different lengths or shapes; then no target has moved.
     """
-    if not 0 < tau <= 1:
-        raise ValueError(f"tau must lie in (0, 1], got {tau}")
+    if not 0 < polyak <= 1:
+        raise ValueError(f"polyak must lie in (0, 1], got {polyak}")
     pairs = list(zip(list(targets), list(sources), strict=True))
     for target, source in pairs:
         if target.shape != source.shape:
             raise ValueError(f"target {tuple(target.shape)} and source {tuple(source.shape)} differ in shape")
     for target, source in pairs:
-        target.lerp_(source.to(target), tau)
+        target.lerp_(source.to(target), polyak)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from rollwright.advantages.groups import group_mean, standardise
-from rollwright.segments import reverse_discounted_sum, segment_count, segment_mean, segment_sum
+from rollwright.choices import require_choice
+from rollwright.segments import require_finite, reverse_discounted_sum, segment_count, segment_mean, segment_sum
 
 EpisodeMean = Literal["trajectories", "turns"]
 Scale = Literal["none", "std"]
@@ -33,6 +34,23 @@ def _step_groups(anchors: Sequence[Hashable], group_of_turn: Tensor) -> tuple[Te
     keys = zip(group_of_turn.tolist(), anchors, strict=True)
     index = [numbers.setdefault(key, len(numbers)) for key in keys]
     return torch.tensor(index, device=group_of_turn.device, dtype=torch.long), len(numbers)
+
+
+def _require_comparable(anchors: Sequence[object]) -> None:
+    """Raise at an anchor that is equal to nothing but itself: no state would ever be met again, in silence.
+
+    Tensors and plain objects are hashed by identity; lists and arrays not at all; NaN differs from itself.
+    """
+    for place, anchor in enumerate(anchors):
+        if isinstance(anchor, tuple | frozenset):
+            _require_comparable(tuple(anchor))
+            continue
+        by_identity = anchor is not None and type(anchor).__hash__ in (None, object.__hash__)
+        if by_identity or isinstance(anchor, Tensor) or (isinstance(anchor, float) and anchor != anchor):
+            raise ValueError(
+                f"`anchors` must be keys that equal states share, got {anchor!r:.80} ({type(anchor).__name__}) at "
+                f"{place}, which equals nothing but itself: use text, numbers or tuples of them"
+            )
 
 
 def _normalise(values: Tensor, dense_index: Tensor, num_groups: int, scale: Scale, eps: float) -> Tensor:
@@ -82,10 +100,16 @@ def gigpo(
         One advantage per turn; without any repeated anchor the total is GRPO's (or Dr. GRPO's for scale "none").
 
     Raises:
-        ValueError: a group of one trajectory, a trajectory without turns, a wrong number of anchors.
+        ValueError: a group of one trajectory, a trajectory without turns, a wrong number of anchors, anchors that are
+            compared by identity (tensors), rewards that are not finite, a word for `scale` or `episode_mean` that is
+            not known.
 
     Sources: arXiv:2505.10978.
     """
+    require_choice("scale", scale, Scale)
+    require_choice("episode_mean", episode_mean, EpisodeMean)
+    require_finite(turn_rewards=turn_rewards)
+    _require_comparable(anchors)
     num_trajectories = group_index.numel()
     if len(anchors) != turn_rewards.numel():
         raise ValueError(f"{turn_rewards.numel()} turns need as many anchors, got {len(anchors)}")

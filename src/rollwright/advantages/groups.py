@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rollwright.segments import segment_count, segment_mean, segment_std, segment_sum
+from rollwright.segments import require_finite, require_length, segment_count, segment_mean, segment_std, segment_sum
 
 
 def _dense_groups(scores: Tensor, group_index: Tensor) -> tuple[Tensor, int]:
@@ -108,11 +108,18 @@ def rloo(scores: Tensor, group_index: Tensor) -> Tensor:
 
 
 def remax(scores: Tensor, greedy_scores: Tensor) -> Tensor:
-    """Score minus the score of the greedy rollout of the same task. [S], [S] -> [S]. Sources: arXiv:2310.10505."""
+    """Score minus the score of the greedy rollout of the same task. [S], [S] -> [S].
+
+    Raises:
+        ValueError: different numbers of scores, or one that is not finite.
+
+    Sources: arXiv:2310.10505.
+    """
     if scores.shape != greedy_scores.shape:
         raise ValueError(
             f"each score needs the greedy score of its own task: {tuple(scores.shape)} and {tuple(greedy_scores.shape)}"
         )
+    require_finite(scores=scores, greedy_scores=greedy_scores)
     return (scores - greedy_scores).detach()
 
 
@@ -149,10 +156,12 @@ def opo(scores: Tensor, lengths: Tensor, group_index: Tensor) -> Tensor:
         [S] float.
 
     Raises:
-        ValueError: a group of one, or a length below 1.
+        ValueError: a group of one, a score that is not finite, another number of lengths, or a length below 1.
 
     Sources: arXiv:2505.23585.
     """
+    require_length("lengths", lengths, scores.numel(), per="trajectory")
+    require_finite(lengths=lengths)
     if (lengths < 1).any():
         raise ValueError("every trajectory needs 1 action token or more: drop the empty ones")
     dense, num_groups = _dense_groups(scores, group_index)

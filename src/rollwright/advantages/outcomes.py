@@ -10,7 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rollwright.segments import next_in_segment, positions_in_segment, segment_count
+from rollwright.segments import (
+    next_in_segment,
+    positions_in_segment,
+    require_finite,
+    require_length,
+    segment_count,
+)
 
 RELEASED_OFFSET = 0.05
 """Both released trainers subtract it from the advantage (1 / 20, whatever the task's horizon)."""
@@ -22,6 +28,8 @@ def _steps(
     """V(s') - V(s), the reward of each turn (the outcome on the last one), and the turns left after each."""
     num = outcomes.numel()
     ends = torch.zeros_like(outcomes) if last_values is None else last_values
+    require_length("last_values", ends, num, per="trajectory")
+    require_finite(values=values, outcomes=outcomes, last_values=ends)
     following = next_in_segment(values, index, ends)
     counts = segment_count(torch.ones_like(index), index, num)
     left = counts[index] - 1 - positions_in_segment(index, num)
@@ -30,9 +38,9 @@ def _steps(
 
 
 def digirl(
-    values: Tensor, trajectory_index: Tensor, outcomes: Tensor, *, lam: float = 0.5, last_values: Tensor | None = None
+    values: Tensor, trajectory_index: Tensor, outcomes: Tensor, *, decay: float = 0.5, last_values: Tensor | None = None
 ) -> Tensor:
-    """w + (1 - w) (V(s') + r - V(s)) with w = lam^(H - h) r_H: the doubly robust step advantage of the paper. -> [U].
+    """w + (1 - w) (V(s') + r - V(s)) with w = decay^(H - h) r_H: the doubly robust step advantage of the paper. -> [U].
 
     Args:
         last_values: [S] V of what follows each trajectory; None = 0.
@@ -40,7 +48,7 @@ def digirl(
     Sources: arXiv:2406.11896, eq. 4.3.
     """
     change, rewards, left = _steps(values, trajectory_index, outcomes, last_values)
-    weights = lam ** left.to(values.dtype) * outcomes.to(values.dtype)[trajectory_index]
+    weights = decay ** left.to(values.dtype) * outcomes.to(values.dtype)[trajectory_index]
     return weights + (1 - weights) * (change + rewards)
 
 
@@ -61,15 +69,20 @@ def digirl_released(
 
 
 def webrl(
-    values: Tensor, trajectory_index: Tensor, outcomes: Tensor, *, lam: float = 0.5, last_values: Tensor | None = None
+    values: Tensor,
+    trajectory_index: Tensor,
+    outcomes: Tensor,
+    *,
+    advantage_lambda: float = 0.5,
+    last_values: Tensor | None = None,
 ) -> Tensor:
-    """lam (r + V(s') - V(s)) + (1 - lam) (r_T - V(s)). -> [U]. lam 1 is the TD error, lam 0 the Monte-Carlo one.
+    """l (r + V(s') - V(s)) + (1 - l) (r_T - V(s)), l = `advantage_lambda`: 1 is the TD error, 0 Monte Carlo. -> [U].
 
     Sources: arXiv:2411.02337, eq. 9.
     """
     change, rewards, _ = _steps(values, trajectory_index, outcomes, last_values)
     whole = outcomes.to(values.dtype)[trajectory_index] - values
-    return lam * (rewards + change) + (1 - lam) * whole
+    return advantage_lambda * (rewards + change) + (1 - advantage_lambda) * whole
 
 
 def webrl_released(
@@ -115,5 +128,6 @@ def awr_weights(advantages: Tensor, *, temperature: float, cap: float | None = 1
     """
     if temperature <= 0:
         raise ValueError(f"the temperature must be positive, got {temperature}")
+    require_finite(advantages=advantages)
     weights = (advantages.detach() / temperature).exp()
     return weights if cap is None else weights.clamp(max=cap)

@@ -17,6 +17,8 @@ from rollwright.segments import (
     flatten_padded,
     next_in_segment,
     padded_sequence_index,
+    require_finite,
+    require_length,
     reverse_discounted_sum,
     segment_sum,
     unflatten_padded,
@@ -66,8 +68,11 @@ def bootstrap_values(values_after: Tensor, *, terminated: Tensor, truncated: Ten
         truncated: [S] bool, a limit (turns, tokens, time) cut the episode.
 
     Raises:
-        ValueError: a sequence is neither, so nobody can say what follows it.
+        ValueError: a sequence is neither, so nobody can say what follows it; a value that is needed is not finite;
+            tensors of different lengths.
     """
+    for name, of in (("terminated", terminated), ("truncated", truncated)):
+        require_length(name, of, values_after.numel(), per="sequence")
     open_ended = ~(terminated.bool() | truncated.bool())
     if open_ended.any():
         raise ValueError(
@@ -75,11 +80,17 @@ def bootstrap_values(values_after: Tensor, *, terminated: Tensor, truncated: Ten
             "an unfinished episode has no return yet"
         )
     cut = truncated.bool() & ~terminated.bool()
+    require_finite(values_after=torch.where(cut, values_after, torch.zeros_like(values_after)))
     return torch.where(cut, values_after, torch.zeros_like(values_after))
 
 
 def returns_to_go(rewards: Tensor, sequence_index: Tensor, *, num_sequences: int, gamma: float) -> Tensor:
-    """Discounted sum of this and all later rewards of the same sequence, one `gamma` per action token. [N] -> [N]."""
+    """Discounted sum of this and all later rewards of the same sequence, one `gamma` per action token. [N] -> [N].
+
+    Raises:
+        ValueError: a reward that is not finite.
+    """
+    require_finite(rewards=rewards)
     return reverse_discounted_sum(rewards, sequence_index, num_sequences, gamma).detach()
 
 
@@ -101,7 +112,7 @@ def reinforce_plus_plus(rewards: Tensor, sequence_index: Tensor, *, num_sequence
         gamma: discount per action token.
 
     Raises:
-        ValueError: fewer than two tokens.
+        ValueError: fewer than two tokens, or a reward that is not finite.
 
     Sources: arXiv:2501.03262.
     """
@@ -152,9 +163,16 @@ def gae(
     Returns:
         Advantages and critic targets, [N] each.
 
+    Raises:
+        ValueError: tensors of other lengths than these, or numbers that are not finite.
+
     Sources: arXiv:1506.02438.
     """
     ends = values.new_zeros(num_sequences) if last_values is None else last_values
+    require_length("rewards", rewards, sequence_index.numel(), per="entry")
+    require_length("values", values, sequence_index.numel(), per="entry")
+    require_length("last_values", ends, num_sequences, per="sequence")
+    require_finite(rewards=rewards, values=values, last_values=ends)
     deltas = rewards + gamma * next_in_segment(values, sequence_index, ends) - values
     advantages = reverse_discounted_sum(deltas, sequence_index, num_sequences, gamma * gae_lambda).detach()
     return ValueAdvantages(advantages=advantages, returns=advantages + values.detach())

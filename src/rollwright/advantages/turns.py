@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from rollwright.advantages.tokens import ValueAdvantages, gae
+from rollwright.choices import require_choice
 from rollwright.segments import (
     is_segment_end,
     is_segment_start,
     next_in_segment,
+    require_finite,
+    require_length,
     reverse_discounted_sum,
     segment_count,
     segment_sum,
@@ -25,7 +28,16 @@ TurnReward = Literal["sum", "last_token"]
 
 
 def _num_trajectories(trajectory_index: Tensor, last_values: Tensor | None) -> int:
-    return int(trajectory_index.max()) + 1 if last_values is None else last_values.numel()
+    count = int(trajectory_index.max()) + 1
+    if last_values is not None:
+        require_length("last_values", last_values, count, per="trajectory")
+    return count
+
+
+def _check_tokens(rewards: Tensor, values: Tensor, turn_index: Tensor) -> None:
+    require_length("rewards", rewards, turn_index.numel(), per="token")
+    require_length("values", values, turn_index.numel(), per="token")
+    require_finite(rewards=rewards, values=values)
 
 
 def _pick(values: Tensor, chosen: Tensor, turn_index: Tensor, num_turns: int) -> Tensor:
@@ -72,8 +84,9 @@ def turn_gae(
         [N] each; the returns of a turn (the critic's target at its first token) are repeated over its tokens.
 
     Raises:
-        ValueError: a turn without action tokens.
+        ValueError: a turn without action tokens, tensors of other lengths than these, or numbers that are not finite.
     """
+    _check_tokens(rewards, values, turn_index)
     num_turns = trajectory_index.numel()
     turn_rewards, turn_values = _turn_level(rewards, values, turn_index, num_turns, "sum")
     turns = gae(
@@ -116,8 +129,12 @@ def bilevel_gae_v1(
     Returns:
         [N] each, not whitened. With gamma = turn_gamma = gae_lambda = 1 it equals `gae`.
 
+    Raises:
+        ValueError: as for `turn_gae`.
+
     Sources: the turn-aware advantage estimate of VAGEN.
     """
+    _check_tokens(rewards, values, turn_index)
     num_turns = trajectory_index.numel()
     ends = is_segment_end(turn_index, num_turns)
     end_values = _pick(values, ends, turn_index, num_turns)
@@ -164,8 +181,13 @@ def bilevel_gae_v2(
     Returns:
         [N] each, not whitened.
 
+    Raises:
+        ValueError: as for `turn_gae`, or a word for `turn_reward` that is not known.
+
     Sources: the bi-level estimate of VAGEN, second form.
     """
+    require_choice("turn_reward", turn_reward, TurnReward)
+    _check_tokens(rewards, values, turn_index)
     num_turns = trajectory_index.numel()
     num_trajectories = _num_trajectories(trajectory_index, last_values)
     after = values.new_zeros(num_trajectories) if last_values is None else last_values

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rollwright.segments import require_finite
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
@@ -57,8 +59,9 @@ def whiten(values: Tensor, *, moments: Moments | None = None, shift_mean: bool =
         eps: added to the variance, in squared units of `values`.
 
     Raises:
-        ValueError: the global batch has fewer than two entries.
+        ValueError: the global batch has fewer than two entries, or an entry is not finite.
     """
+    require_finite(values=values)
     whole = moments_of(values) if moments is None else moments
     centred = (values - whole.mean) * (whole.variance + eps) ** -0.5
     return (centred if shift_mean else centred + whole.mean).detach()

@@ -23,6 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rollwright.choices import require_choice
 from rollwright.segments import check_segments, flatten_padded, padded_sequence_index, segment_count
 
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"]
@@ -74,6 +75,7 @@ def loss_denominator(
     Raises:
         ValueError: nothing to average over, an unknown name, or `max_length` given or missing against `how`.
     """
+    require_choice("how", how, Aggregation, what="aggregation")
     total = sum(counts, LossCounts(num_tokens=0, num_sequences=0, num_rows=0))
     if total.num_tokens == 0:
         raise ValueError("no unmasked action token in the whole step: filters removed everything, so skip the update")
@@ -83,11 +85,9 @@ def loss_denominator(
         return float(total.num_tokens)
     if how in ("seq-mean-token-mean", "seq-mean-token-sum"):
         return float(total.num_sequences)
-    if how == "constant" and max_length is not None and max_length > 0:
+    if max_length is not None and max_length > 0:
         return float(max_length * (total.num_rows if per_sequence else 1))
-    raise ValueError(
-        f"unknown aggregation {how!r} or max_length {max_length} below 1; names: {', '.join(AGGREGATIONS)}"
-    )
+    raise ValueError(f"max_length must be positive, got {max_length}: it is the L of the 'constant' aggregation")
 
 
 def constant_length(max_length: float, *, collected: int, kept: int) -> float:
@@ -123,8 +123,7 @@ def token_weights(
     Raises:
         ValueError: an unknown name, or a denominator that is not positive.
     """
-    if how not in AGGREGATIONS:
-        raise ValueError(f"unknown aggregation {how!r}; names: {', '.join(AGGREGATIONS)}")
+    require_choice("how", how, Aggregation, what="aggregation")
     if not denominator > 0:
         raise ValueError(f"the denominator must be positive, got {denominator}: compute it with `loss_denominator`")
     kept = mask.bool()

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rollwright.choices import require_choice
 from rollwright.segments import segment_count, segment_sum
 
 _SURE = 0.8
@@ -70,6 +71,8 @@ def webrl_released(
 
     Sources: the released trainer of arXiv:2411.02337.
     """
+    if isinstance(num_tokens, str):
+        require_choice("num_tokens", num_tokens, ("turn",))
     zero = torch.zeros_like(logprobs)
     counts = segment_count(mask, sequence_index, num_sequences)
     positive = (targets > 0) & (counts > 0)

@@ -74,6 +74,7 @@ def kl_loss(
 
     Sources: arXiv:2512.02556 section 3.1 (the weighted form).
     """
+    require_choice("kind", kind, KlKind, what="KL estimate")
     kept, zeros = mask.bool(), torch.zeros_like(logprobs)
     current = torch.where(kept, logprobs, zeros)
     estimate = kl_estimate(current, torch.where(kept, logprobs_ref, zeros), kind=kind)

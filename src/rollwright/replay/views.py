@@ -103,7 +103,12 @@ def keep_trajectories(table: TurnTable, trajectories: Array, *, among: Array) ->
 
 
 def above(turns: Array, advantages: Array, threshold: float) -> Array:
-    """Turns whose advantage is strictly larger than the threshold. turns, advantages: [n], in the same order."""
+    """Turns whose advantage is strictly larger than the threshold. turns, advantages: [n], in the same order.
+
+    Raises:
+        ValueError: an advantage that is not a number: it would be left out in silence.
+    """
+    _refuse_nan("advantages", advantages)
     return turns[advantages > threshold]
 
 
@@ -116,10 +121,20 @@ def in_perplexity_band(turns: Array, mean_logprobs: Array, *, low: float = 0.5, 
     Args:
         turns, mean_logprobs: [n], in the same order.
 
+    Raises:
+        ValueError: a log-prob that is not a number.
+
     Sources: WebRL, arXiv:2411.02337.
     """
+    _refuse_nan("mean_logprobs", mean_logprobs)
     probability = np.exp(mean_logprobs)
     return turns[(probability > low) & (probability <= high)]
+
+
+def _refuse_nan(name: str, values: Array) -> None:
+    odd = np.flatnonzero(np.isnan(values))
+    if len(odd):
+        raise ValueError(f"`{name}` holds NaN at {odd[0]}: the model or critic that gave it is broken")
 
 
 def latest_per_task(table: TurnTable, *, among: Array) -> Array:

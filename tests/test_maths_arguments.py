@@ -1,0 +1,336 @@
+"""What the public functions of the maths refuse: words, lengths and numbers that would change the method in silence.
+
+The table holds one sound call of each public function that could be called wrongly. Introspection finds every argument
+that takes words, so a new one without a line here fails.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rollwright import advantages, credit, losses, objective, segments, statistics, values
+from rollwright.choices import require_choice
+from rollwright.replay import above, in_perplexity_band
+from rollwright.statistics import calibration
+from rollwright.types import Group, StopReason, Task, Trajectory, Turn
+
+
+def f(*numbers: float) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float32)
+
+
+def i(*numbers: int) -> Tensor:
+    return torch.tensor(numbers)
+
+
+TASK = Task(id="t", split="train")
+TURN = Turn(prompt_ids=(1,), action_ids=(2, 3), action_logprobs=(-1.0, -1.0), text="x", rewards={"env": 1.0})
+BATCH = credit.flatten(
+    [
+        Group(
+            id="g",
+            task=TASK,
+            seed=0,
+            trajectories=tuple(
+                Trajectory(id=name, task=TASK, seed=0, turns=(TURN,), stop_reason=StopReason.MAX_TURNS) for name in "ab"
+            ),
+        )
+    ]
+)
+MASK = torch.ones(4, dtype=torch.bool)
+INDEX, TWO = i(0, 0, 1, 1), {"num_sequences": 2}
+LOGPROBS, OLD = f(-1, -2, -3, -4), f(-1.1, -2, -3, -4)
+TOKENS = {"logprobs": LOGPROBS, "logprobs_old": OLD, "advantages": f(1, 1, -1, -1), "mask": MASK}
+ROWS = {name: value.reshape(2, 2) for name, value in TOKENS.items()}
+TURNS = {"rewards": f(0, 1, 0, 1), "values": f(1, 2, 3, 4), "turn_index": i(0, 0, 1, 1), "trajectory_index": i(0, 1)}
+STEPS = {"values": f(0.1, 0.2, 0.3), "trajectory_index": i(0, 0, 1), "outcomes": f(1, 0), "last_values": f(0, 0.5)}
+WEBRL = {"logprobs": LOGPROBS, "logprobs_ref": OLD, "mask": MASK, "sequence_index": INDEX, **TWO}
+GAMMAS = {"gamma": 1.0, "gae_lambda": 1.0}
+ENDS = {"last_values": f(0, 1)}
+
+
+def named(function: Callable[..., Any]) -> str:
+    """Such as advantages.gae: two modules may use one name."""
+    return f"{function.__module__.split('.')[1]}.{function.__name__}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function, arguments that it takes, and which of its tensors must be finite everywhere."""
+
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+    finite: tuple[str, ...] = ()
+    lengths: tuple[str, ...] = field(default=())
+
+    def __call__(self, **changed: Any) -> Any:
+        return self.function(**(self.arguments | changed))
+
+
+def scored(function: Callable[..., Tensor], **more: Any) -> Call:
+    return Call(
+        function, {"scores": f(1, 0), "group_index": i(0, 0), **more}, ("scores", *(k for k in more if k == "lengths"))
+    )
+
+
+CALLS = {
+    named(call.function): call
+    for call in (
+        *(scored(getattr(advantages, name)) for name in ("group_mean", "dr_grpo", "grpo", "rloo")),
+        scored(advantages.pass_at_k_advantages),
+        scored(advantages.opo, lengths=f(2, 1)),
+        Call(
+            advantages.remax,
+            {"scores": f(1, 0), "greedy_scores": f(1, 1)},
+            ("scores", "greedy_scores"),
+            ("greedy_scores",),
+        ),
+        Call(
+            advantages.gigpo,
+            {
+                "turn_rewards": f(1, 0),
+                "trajectory_index": i(0, 1),
+                "anchors": ["s", "s"],
+                "group_index": i(0, 0),
+                "gamma": 1.0,
+                "scale": "none",
+                "episode_mean": "turns",
+            },
+            ("turn_rewards",),
+            ("turn_rewards", "anchors"),
+        ),
+        Call(advantages.reinforce, {"rewards": f(0, 1), "sequence_index": i(0, 0), "gamma": 1.0, **TWO}, ("rewards",)),
+        Call(
+            advantages.returns_to_go,
+            {"rewards": f(0, 1), "sequence_index": i(0, 0), "gamma": 1.0, **TWO},
+            ("rewards",),
+            ("rewards",),
+        ),
+        Call(
+            advantages.reinforce_plus_plus,
+            {"rewards": f(0, 1), "sequence_index": i(0, 0), "gamma": 1.0, **TWO},
+            ("rewards",),
+            ("rewards",),
+        ),
+        Call(
+            advantages.reinforce_plus_plus_baseline,
+            {"rewards": f(0, 1), "sequence_index": i(0, 1), "group_index": i(0, 0), **TWO},
+            ("rewards",),
+            ("rewards", "group_index"),
+        ),
+        Call(
+            advantages.gae,
+            {"rewards": f(0, 1), "values": f(1, 2), "sequence_index": i(0, 1), **TWO, **GAMMAS, **ENDS},
+            ("rewards", "values", "last_values"),
+            ("rewards", "values", "last_values"),
+        ),
+        Call(
+            advantages.gae_padded,
+            {"rewards": f(0, 1)[None], "values": f(1, 2)[None], "mask": MASK[:2][None], **GAMMAS},
+            ("rewards", "values"),
+        ),
+        Call(
+            advantages.returns_to_go_padded,
+            {"rewards": f(0, 1)[None], "mask": MASK[:2][None], "gamma": 1.0},
+            ("rewards",),
+        ),
+        Call(advantages.check_rewards, {"rewards": f(0, 1), "mask": MASK[:2]}, ("rewards",), ("mask",)),
+        Call(
+            advantages.bootstrap_values,
+            {"values_after": f(1, 2), "terminated": MASK[:2], "truncated": ~MASK[:2]},
+            (),
+            ("terminated", "truncated"),
+        ),
+        *(
+            Call(
+                function,
+                {**TURNS, **GAMMAS, **ENDS, **more},
+                ("rewards", "values", "last_values"),
+                ("rewards", "values", "last_values"),
+            )
+            for function, more in (
+                (advantages.turn_gae, {}),
+                (advantages.bilevel_gae_v1, {"turn_gamma": 1.0}),
+                (
+                    advantages.bilevel_gae_v2,
+                    {"turn_gamma": 1.0, "turn_gae_lambda": 1.0, "turn_reward": "sum"},
+                ),
+            )
+        ),
+        *(
+            Call(getattr(advantages, name), STEPS, ("values", "outcomes", "last_values"), ("values", "last_values"))
+            for name in ("digirl", "digirl_released", "webrl", "webrl_released")
+        ),
+        Call(advantages.awr_weights, {"advantages": f(1, 2), "temperature": 1.0}, ("advantages",)),
+        Call(advantages.whiten, {"values": f(1, 2)}, ("values",)),
+        Call(
+            values.lambda_returns,
+            {"rewards": f(0, 1), "values": f(1, 2), "sequence_index": i(0, 1), **ENDS, **GAMMAS},
+            ("rewards", "values", "last_values"),
+            ("rewards", "values"),
+        ),
+        Call(values.dual_value_loss, {"values": f(1), "targets": f(2), "divergence": "tv", "alpha": 0.7}),
+        Call(values.dual_weights, {"advantages": f(1), "divergence": "chi2"}, ("advantages",)),
+        Call(losses.importance_ratio, {k: v for k, v in TOKENS.items() if k != "advantages"}
+             | {"sequence_index": INDEX, "level": "token", **TWO}),
+        Call(losses.policy_loss, {**TOKENS, "sequence_index": INDEX, "level": "token", "clip": losses.NoClip(), **TWO}),
+        Call(losses.policy_loss_padded, {**ROWS, "level": "token", "clip": losses.NoClip()}),
+        Call(losses.kl_estimate, {"logprobs": LOGPROBS, "logprobs_ref": OLD, "kind": "k1"}),
+        Call(losses.kl_loss, {"logprobs": LOGPROBS, "logprobs_old": OLD, "logprobs_ref": OLD, "mask": MASK,
+                              "kind": "k3", "ratio_weighted": True}),
+        Call(losses.kl_shaped_rewards, {"rewards": LOGPROBS, "logprobs": LOGPROBS, "logprobs_ref": OLD,
+                                        "kl_coef": 1.0, "kind": "k1"}),
+        Call(losses.loss_denominator, {"counts": [losses.LossCounts(num_tokens=1, num_sequences=1, num_rows=1)],
+                                       "how": "token-mean"}),
+        Call(losses.token_weights, {"mask": MASK, "sequence_index": INDEX, "how": "token-mean", "denominator": 1.0,
+                                    **TWO}),
+        Call(losses.aggregate, {"losses": LOGPROBS, "mask": MASK, "sequence_index": INDEX, "how": "token-mean",
+                                "denominator": 1.0, **TWO}),
+        Call(losses.aggregate_padded, {"losses": ROWS["logprobs"], "mask": ROWS["mask"], "how": "token-mean",
+                                       "denominator": 1.0}),
+        Call(losses.webrl_released, {**WEBRL, "targets": f(1, -1), "num_tokens": "turn"}),
+        Call(credit.group_advantages, {"batch": BATCH, "how": "rloo", "gigpo_scale": "std"}),
+        Call(credit.value_advantages, {"batch": BATCH, "values": f(1, 2, 3, 4), "how": "gae", "turn_gamma": 1.0,
+                                       **GAMMAS, **ENDS},
+             ("values", "last_values"), ("values", "last_values")),
+        Call(credit.to_segments, {"batch": BATCH, "advantages": f(1, 2, 3, 4), "sequence": "turn"}, (),
+             ("advantages",)),
+        Call(objective.PolicyObjective, {}),
+    )
+}  # fmt: skip
+MODULES = (advantages, losses, values, credit, statistics, calibration, segments, objective)
+
+
+def public_callables() -> Iterator[Callable[..., Any]]:
+    for module in MODULES:
+        for name in getattr(module, "__all__", dir(module)):
+            member = getattr(module, name)
+            inside = getattr(member, "__module__", "").startswith(module.__name__)
+            if inside and not name.startswith("_") and callable(member):
+                yield member
+
+
+def literal_words(hint: Any) -> list[str]:
+    """The words of a Literal, alone or in a union."""
+    if get_origin(hint) is Literal:
+        return [word for word in get_args(hint) if isinstance(word, str)]
+    if get_origin(hint) in (types.UnionType, Union):
+        return [word for part in get_args(hint) for word in literal_words(part)]
+    return []
+
+
+def word_arguments() -> list[tuple[str, str, list[str]]]:
+    found = []
+    for function in public_callables():
+        if inspect.isclass(function) and not hasattr(function, "__dataclass_fields__"):
+            continue
+        hints = get_type_hints(function)
+        found += [(named(function), name, words) for name, hint in hints.items() if (words := literal_words(hint))]
+    return found
+
+
+WORDS = word_arguments()
+
+
+def test_there_is_a_call_for_every_argument_that_takes_words() -> None:
+    assert len(WORDS) >= 20
+    assert {function for function, _, _ in WORDS} <= CALLS.keys(), "add a sound call of the new function to CALLS"
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_the_calls_of_the_table_are_sound(name: str) -> None:
+    CALLS[name]()
+
+
+@pytest.mark.parametrize(("function", "argument", "words"), WORDS, ids=[f"{w[0]}-{w[1]}" for w in WORDS])
+def test_unknown_words_are_refused_by_name(function: str, argument: str, words: list[str]) -> None:
+    for wrong in (words[0] + "s", words[-1].upper() + "_", "", "none_of_them", 3 if argument != "num_tokens" else "x"):
+        with pytest.raises(ValueError, match=f"`{argument}` is one of {words[0]}"):
+            CALLS[function](**{argument: wrong})
+
+
+@pytest.mark.parametrize("clip", ["ppo", None, 0.2, losses.PpoClip])
+def test_a_clip_that_is_none_is_refused(clip: Any) -> None:
+    with pytest.raises(ValueError, match="unknown clip"):
+        CALLS["losses.policy_loss"](clip=clip)
+    with pytest.raises(ValueError, match="unknown clip"):
+        CALLS["losses.policy_loss_padded"](clip=clip)
+
+
+def test_the_nearest_word_is_named() -> None:
+    with pytest.raises(ValueError, match=r"unknown advantage estimator 'gea'.*did you mean 'gae'"):
+        CALLS["credit.value_advantages"](how="gea")
+    with pytest.raises(ValueError, match="unknown divergence 'chi-square': `divergence` is one of tv, chi2"):
+        CALLS["values.dual_weights"](divergence="chi-square")
+    with pytest.raises(ValueError, match="unknown scale 'mean_std_norm': `scale` is one of none, std"):
+        CALLS["advantages.gigpo"](scale="mean_std_norm")
+    require_choice("mode", 1, (1, 2))
+    with pytest.raises(ValueError, match="unknown mode True"):
+        require_choice("mode", True, (1, 2))
+
+
+NUMBERS = [(name, argument) for name, call in CALLS.items() for argument in call.finite]
+
+
+@pytest.mark.parametrize(("function", "argument"), NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_refused(function: str, argument: str, value: float) -> None:
+    sound = CALLS[function].arguments[argument].float()
+    for place in range(sound.numel()):
+        spoilt = sound.clone()
+        spoilt.view(-1)[place] = value
+        with pytest.raises(ValueError, match="finite"):
+            CALLS[function](**{argument: spoilt})
+
+
+LENGTHS = [(name, argument) for name, call in CALLS.items() for argument in call.lengths]
+
+
+@pytest.mark.parametrize(("function", "argument"), LENGTHS)
+def test_tensors_of_another_length_are_refused(function: str, argument: str) -> None:
+    sound = CALLS[function].arguments[argument]
+    longer = [*sound, sound[0]] if isinstance(sound, list) else torch.cat([sound, sound[:1]])
+    for wrong in (longer, sound[:-1], *([] if isinstance(sound, list) else [sound[:, None]])):
+        with pytest.raises(ValueError, match=r"needs one number per|one length|must have the same shape|anchors|score"):
+            CALLS[function](**{argument: wrong})
+
+
+class Colour(Enum):
+    RED = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    row: int
+
+
+class Plain:
+    """Equal to nothing but itself."""
+
+
+def test_anchors_that_are_compared_by_identity_are_refused() -> None:
+    """A tensor is hashed by identity: equal states would never meet, and the step part would silently be 0."""
+    for anchor in (f(1.0), Plain(), [1], np.ones(2), {"a": 1}, (1, (f(1.0),)), math.nan, frozenset([Plain()])):
+        with pytest.raises(ValueError, match="`anchors` must be keys that equal states share"):
+            CALLS["advantages.gigpo"](anchors=["s", anchor])
+    for anchor in ("s", 3, 1.5, None, (1, "a"), b"x", Cell(row=1), Colour.RED, frozenset([1])):
+        assert CALLS["advantages.gigpo"](anchors=[anchor, anchor]).lone_frac == 0
+
+
+def test_views_refuse_what_is_not_a_number() -> None:
+    with pytest.raises(ValueError, match="`advantages` holds NaN at 1"):
+        above(np.arange(2), np.array([1.0, math.nan]), 0.0)
+    with pytest.raises(ValueError, match="`mean_logprobs` holds NaN at 0"):
+        in_perplexity_band(np.arange(1), np.array([math.nan]))
+    assert in_perplexity_band(np.arange(2), np.array([-math.inf, -0.5])).tolist() == [1]
