@@ -43,11 +43,10 @@ def require_own_tokens(stores: Sequence[str], table: TurnTable, codec: ChatCodec
         DataError: they are not.
     """
     size = int(causal_lm(policy).config.get_text_config().vocab_size)
-    lowest, highest = table.id_bounds()
-    if lowest < 0 or highest >= size:
-        wrong = lowest if lowest < 0 else highest
+    highest = table.highest_id()
+    if highest >= size:
         raise DataError(
-            f"the trajectories hold token id {wrong}, the model's vocabulary has {size}: they were collected with "
+            f"the trajectories hold token id {highest}, the model's vocabulary has {size}: they were collected with "
             "another tokenizer; collect them again with this model"
         )
     for store in stores:

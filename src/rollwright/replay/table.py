@@ -131,10 +131,10 @@ class TurnTable:
             parts.append(turns["end"] - turns["action"] if name == "length" else np.array(turns[name]))
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def id_bounds(self) -> tuple[int, int]:
-        """The lowest and the highest token id of all prompts and actions; (0, -1) where there are none."""
+    def highest_id(self) -> int:
+        """The highest token id of all prompts and actions; -1 where there are none. None is negative."""
         ids = [part for shard in self._order for part in (shard.ids, shard.next_ids) if len(part)]
-        return min((int(part.min()) for part in ids), default=0), max((int(part.max()) for part in ids), default=-1)
+        return max((int(part.max()) for part in ids), default=-1)
 
     def owners(self) -> Array:
         """[U] int64, the trajectory of every turn."""
