@@ -8,7 +8,7 @@ from that box, over a channel that the program's box does not have.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,16 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How many checks a program passed; `message` says what the first failure was, without the expected value."""
+    """How many checks a program passed; `message` says what the first failure was, without the expected value.
+
+    `objects` lists the places at which a program that was judged by tests gave objects of its own classes.
+    """
 
     passed: int
     total: int
     message: str = ""
     failures: Mapping[str, str] | None = None
+    objects: frozenset[str] = frozenset()
 
     @property
     def frac(self) -> float:
@@ -153,6 +157,7 @@ def judge_tests(
     names: Sequence[str] = (),
     packages: Sequence[str] = (),
     limits: Limits | None = None,
+    objects: Collection[str] | None = (),
     trusted: bool = True,
 ) -> Verdict:
     """Run trusted tests (functions called `test...`) against a program that lives in another box.
@@ -162,6 +167,8 @@ def judge_tests(
         tests: Python sources by label, trusted. They may use what `names` and `packages` name.
         names: names of the program's top level that the tests use.
         packages: top-level packages of the program that the tests import.
+        objects: the places at which the program may give objects of its own classes, as a verdict on a right program
+            lists them; everywhere else plain data are expected. None allows all: for that right program only.
         trusted: false for tests of a policy. They may then do nothing with the program but call the names; if they give
             no verdict, they have failed.
 
@@ -169,7 +176,13 @@ def judge_tests(
         EnvironmentFault: a box could not be started, or was lost at every try.
     """
     limits = limits or program_box.limits
-    order = {"mode": "judge", "tests": dict(tests), "names": list(names), "packages": list(packages)}
+    order = {
+        "mode": "judge",
+        "tests": dict(tests),
+        "names": list(names),
+        "packages": list(packages),
+        "objects": None if objects is None else sorted(objects),
+    }
     judge_limits = Limits(wall_s=2 * limits.wall_s + 10, cpu_s=60, memory_mib=1024, answers_kib=8192)
     asked = Asked(program=program, order=order, names=names, trusted=trusted)
     return retried(lambda: _judge_once(program_box, judge_box, asked, limits, judge_limits if trusted else limits))
@@ -203,7 +216,7 @@ def _judge_once(
                     judge.send({"failed": {"names": ["AttributeError"], "text": "the function can be called, no more"}})
                     continue
                 far.send(said["ask"])
-                judge.send(_mapping(far.receive()) or {"failed": {"names": ["RuntimeError"], "text": "it has ended"}})
+                judge.send(_mapping(far.receive()) or {"ended": far.finish().said})
 
 
 def _is_plain_call(asked: Any, names: Sequence[str]) -> bool:
@@ -218,4 +231,6 @@ def _verdict_of(said: Mapping[str, Any], ended: Ended) -> Verdict:
     found = {clean_text(str(name)): clean_text(str(text)) for name, text in said["verdicts"].items()}
     failures = {name: text for name, text in found.items() if text}
     message = next((f"{name}: {text}" for name, text in failures.items()), "")
-    return Verdict(passed=len(found) - len(failures), total=len(found), message=message, failures=failures)
+    objects = frozenset(map(str, said.get("objects") or ()))
+    passed = len(found) - len(failures)
+    return Verdict(passed=passed, total=len(found), message=message, failures=failures, objects=objects)

@@ -237,7 +237,7 @@ class RepairWorld:
         self.instructions = INSTRUCTIONS if style == "tools" else PATCH_INSTRUCTIONS
         self.boxes = BoxPool(limits=repositories.LIMITS, preload=("pytest",), packages=pytest_packages(), unsafe=unsafe)
         self._own, self._count = own, tasks_per_repository
-        self._own_bugs = find(own, self.boxes, limit=3 * tasks_per_repository) if own else []
+        self._own_bugs = _judged_bugs(own, self.boxes, 3 * tasks_per_repository) if own else []
         self._tasks = {split: self._list(split) for split in SPLITS}
 
     def tasks(self, split: Split) -> list[Task]:
@@ -318,6 +318,13 @@ def _is_row(row: object) -> bool:
     return _is_rows(row) and len(row) == 3 and isinstance(row[0], str) and type(row[1]) is int
 
 
+def _judged_bugs(repository: Repository, pool: BoxPool, limit: int) -> list[Bug]:
+    """Bugs that the visible tests notice under pytest and in the judge's box too, which can do less with a program."""
+    repositories.judge(pool, repository, repository.files)  # tests that cannot judge the package are refused here
+    found = find(repository, pool, limit=limit)
+    return [bug for bug in found if not repositories.judge(pool, repository, with_bugs(repository, [bug])).success]
+
+
 def _split_of_module(path: str) -> Split:
     bucket = int(hashlib.sha256(path.encode()).hexdigest()[:8], 16) % 5
     return "validation" if bucket == 0 else "test" if bucket == 1 else "train"
@@ -345,7 +352,7 @@ def build(
         unsafe: run programs without a sandbox where this machine has none.
 
     Raises:
-        ConfigError: an option has no such value, or the package or its tests are not there.
+        ConfigError: an option has no such value, the package or its tests are not there, or the tests cannot judge it.
     """
     check_choices("code.repair", style=(style, Style))
     check_positive("code.repair", bugs=bugs, max_turns=max_turns, tasks_per_repository=tasks_per_repository)

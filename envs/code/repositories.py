@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -128,7 +128,17 @@ def _first_line(text: str) -> str:
 
 
 def judge(pool: BoxPool, repository: Repository, files: Mapping[str, str]) -> Verdict:
-    """The verdict on changed files: visible and hidden tests, run in another box than the repository."""
+    """The verdict on changed files: visible and hidden tests, run in another box than the repository.
+
+    Where the repository as it should be gives plain data to its tests, so must the changed one.
+
+    Raises:
+        ConfigError: the repository as it should be does not pass its tests.
+    """
+    return _judge(pool, repository, files, _objects(pool, repository))
+
+
+def _judge(pool: BoxPool, repository: Repository, files: Mapping[str, str], objects: Collection[str] | None) -> Verdict:
     with pool.pair() as (program, tests):
         return judge_tests(
             program,
@@ -137,4 +147,22 @@ def judge(pool: BoxPool, repository: Repository, files: Mapping[str, str]) -> Ve
             tests={**repository.tests, **repository.hidden},
             packages=[repository.package],
             limits=LIMITS,
+            objects=objects,
         )
+
+
+_known: dict[int, tuple[Repository, frozenset[str]]] = {}
+
+
+def _objects(pool: BoxPool, repository: Repository) -> frozenset[str]:
+    """The places at which the right repository gives objects of its own classes to its tests. Found once."""
+    if id(repository) not in _known:
+        verdict = _judge(pool, repository, repository.files, None)
+        if not verdict.success:
+            raise ConfigError(
+                f"the package {repository.package!r} does not pass its tests in the sandbox: "
+                f"{verdict.message or 'there are none'}. They must be functions without arguments, named test..., that "
+                "compare plain data"
+            )
+        _known[id(repository)] = (repository, verdict.objects)
+    return _known[id(repository)][1]

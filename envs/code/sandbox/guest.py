@@ -11,10 +11,12 @@ from __future__ import annotations
 import builtins
 import importlib
 import io
+import operator
 import os
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -109,21 +111,31 @@ def error_names(kind: type) -> list[str]:
     return [cls.__name__ for cls in kind.__mro__ if cls is not object]
 
 
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "getattr": getattr,
+    "setattr": setattr,
+    "delattr": delattr,
+    "items": list,
+    "len": len,
+    "str": str,
+    "item": operator.getitem,
+    "setitem": operator.setitem,
+    "delitem": operator.delitem,
+    "enter": lambda target: type(target).__enter__(target),
+    "exit": lambda target: type(target).__exit__(target, None, None, None),
+}
+
+
 def _do(holder: _Holder, order: dict[str, Any]) -> Any:
-    """One operation on the program: import, getattr, call, or a method by name."""
+    """One operation on the program: import, call, or what an object is asked for."""
     op = order["op"]
     if op == "import":
         return importlib.import_module(order["name"])
     target = holder.target(order["target"])
-    if op == "getattr":
-        return getattr(target, order["name"])
     args = [holder.decode(item) for item in order.get("args", [])]
-    kwargs = {key: holder.decode(value) for key, value in order.get("kwargs", {}).items()}
-    if op == "items":
-        return list(target)
-    if op == "method":
-        return getattr(target, order["name"])(*args, **kwargs)
-    return target(*args, **kwargs)
+    if op == "call":
+        return target(*args, **{key: holder.decode(value) for key, value in order.get("kwargs", {}).items()})
+    return _OPERATIONS[op](target, *([order["name"]] if op == "getattr" else args))
 
 
 def serve_calls(order: dict[str, Any], inbox: BinaryIO, outbox: BinaryIO) -> int:
@@ -168,30 +180,32 @@ def _where(error: BaseException) -> str:
 
 def judge(order: dict[str, Any], inbox: BinaryIO, outbox: BinaryIO) -> int:
     """Run every test of trusted sources, by label, against the far program; send one verdict per test."""
-    far = remote.Far(lambda message: _ask(message, inbox, outbox))
+    far = remote.Far(lambda message: _ask(message, inbox, outbox), order["objects"])
+    _forget(set(order.get("packages", [])))
     remote.install(far, order.get("packages", []))
     verdicts: dict[str, str] = {}
     for label, source in order["tests"].items():
         space: dict[str, Any] = {"__name__": label, **{name: far.name(name) for name in order.get("names", [])}}
-        try:
-            exec(compile(source, f"<{label}>", "exec"), space)
-        except BaseException as error:  # the program cannot be imported, say
-            verdicts[label] = f"{type(error).__name__}: {str(error)[:MAX_MESSAGE]}".encode("utf-8", "replace").decode()
+        # A program that cannot be imported fails here, say.
+        if wrong := _verdict(far, lambda: exec(compile(source, f"<{label}>", "exec"), space)):  # noqa: B023
+            verdicts[label] = wrong
             continue
         for name, test in list(space.items()):
             if name.startswith("test") and callable(test):
-                verdicts[f"{label}::{name}"] = _verdict(test)
-    _send(outbox, {"verdicts": verdicts})
+                verdicts[f"{label}::{name}"] = _verdict(far, test)
+    _send(outbox, {"verdicts": verdicts, "objects": sorted(far.seen)})
     return 0
 
 
-def _verdict(test: Any) -> str:
+def _verdict(far: remote.Far, test: Callable[[], Any]) -> str:
     """Empty where the test passed, else what was wrong."""
+    far.refused = ""
     try:
         test()
+        wrong = far.refused
     except BaseException as error:
-        return f"{type(error).__name__}: {str(error)[:MAX_MESSAGE]}".encode("utf-8", "replace").decode()
-    return ""
+        wrong = far.refused or f"{type(error).__name__}: {error}"
+    return wrong[:MAX_MESSAGE].encode("utf-8", "replace").decode()
 
 
 def _ask(message: dict[str, Any], inbox: BinaryIO, outbox: BinaryIO) -> dict[str, Any]:

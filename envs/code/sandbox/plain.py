@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 SAFE_INT = 2**53  # beyond this some JSON readers lose digits
 MAX_FRAME = 64 * 2**20
+MAX_ALIKE = 100
+"""Elements of a set, or keys of a mapping, of one hash: each is compared with all others of its hash."""
 
 
 class NotPlain(ValueError):
@@ -103,13 +106,26 @@ def _decode(data: Any, other: Callable[[dict[str, Any]], Any] | None) -> Any:
     raise NotPlain(f"unknown tag in {list(data)[:3]}")
 
 
+def _keys(content: Iterable[Any], other: Callable[[dict[str, Any]], Any] | None) -> list[Any]:
+    """What is to be hashed, decoded. Thousands of numbers of one hash would cost the reader minutes."""
+    found = [_decode(item, other) for item in content]
+    alike = Counter(map(hash, found))
+    if alike and max(alike.values()) > MAX_ALIKE:
+        raise NotPlain(f"more than {MAX_ALIKE} keys have one hash")
+    return found
+
+
+def _values(content: Iterable[Any], other: Callable[[dict[str, Any]], Any] | None) -> list[Any]:
+    return [_decode(value, other) for _, value in content]
+
+
 _TAGS: dict[str, Callable[[Any, Any], Any]] = {
     "i": lambda content, _: int(content, 16),
     "f": lambda content, _: float(content),
     "t": lambda content, other: tuple(_decode(item, other) for item in content),
-    "d": lambda content, other: {_decode(k, other): _decode(v, other) for k, v in content},
-    "s": lambda content, other: {_decode(item, other) for item in content},
-    "z": lambda content, other: frozenset(_decode(item, other) for item in content),
+    "d": lambda content, other: dict(zip(_keys((k for k, _ in content), other), _values(content, other), strict=True)),
+    "s": lambda content, other: set(_keys(content, other)),
+    "z": lambda content, other: frozenset(_keys(content, other)),
     "b": lambda content, _: bytes.fromhex(content),
     "c": lambda content, other: complex(_decode(content[0], other), _decode(content[1], other)),
 }
