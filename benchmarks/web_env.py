@@ -7,12 +7,15 @@ by the peer's in the same round, at the same number of pages. Selenium starts on
 
     python benchmarks/web_env.py              table; also written to benchmarks/results/web_env.md
     python benchmarks/web_env.py --json       one final JSON line: ours, peer (episodes/s at 8 pages), ratio
+
+Needs a chromedriver of the browser's version besides: apt-get install chromium-driver
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import itertools
 import json
 import os
@@ -37,6 +40,20 @@ PAGES = (1, 2, 8, 32)
 PEER_PAGES = (1, 8)
 JUDGED = 8
 NOWHERE = (80, 25)
+
+
+def missing() -> str:
+    """What this benchmark needs and does not find, with what installs it; empty where all is there."""
+    wanted = {
+        "a Chromium, by apt-get install chromium-headless-shell": find_browser(),
+        "the program chromedriver, by apt-get install chromium-driver": shutil.which("chromedriver"),
+        "the package miniwob, by pip install 'rollwright[web]'": importlib.util.find_spec("miniwob"),
+        "the package selenium, by pip install selenium": importlib.util.find_spec("selenium"),
+    }
+    lacking = [name for name, found in wanted.items() if not found]
+    if not lacking:
+        return ""
+    return f"this benchmark drives miniwob through selenium as well, and does not find: {'; '.join(lacking)}"
 
 
 async def our_episodes(env: MiniWobEnv, world: MiniWobWorld, seed: str, seconds: float) -> int:
@@ -186,6 +203,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
     arguments = parser.parse_args()
+    if lacking := missing():
+        print(lacking, file=sys.stderr)
+        sys.exit(2)
     rates = asyncio.run(measure(arguments.rounds, arguments.seconds))
     result = summary(rates)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)

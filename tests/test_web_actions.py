@@ -49,6 +49,10 @@ REFUSED = [
     ("click([1])", "a list does not fit"),
     ("press 5 Nonsense", "unknown key"),
     ("press 5 Enter+a", "unknown key"),
+    ("keyboard_press é", "unknown key 'é'.*typed with keyboard_type or fill"),
+    ("press 5 Control+é", "unknown key"),
+    ("keyboard_press Ω+a", "unknown key"),
+    ("press 5 ₂", "unknown key"),
     ("scroll 0 1e9", "no coordinate"),
     ("scroll 0 nan", "no coordinate"),
     ("mouse_click(1, 99999)", "no coordinate"),
@@ -85,6 +89,19 @@ def test_any_arguments_are_read_or_refused(name: str, rest: str) -> None:
             assert parse_action(answer).name == name
         except ActionError:
             continue
+
+
+def test_halves_of_letters_are_made_whole() -> None:
+    assert parse_action("fill 5 a\ud83db").text == "a\ufffdb"
+
+
+@given(st.characters())
+def test_every_key_is_one_that_a_browser_has_or_is_refused(letter: str) -> None:
+    try:
+        action = parse_action(f"keyboard_press {letter}")
+    except ActionError:
+        return
+    assert action.text.isascii() and action.text.isprintable()
 
 
 @given(st.text(max_size=200).filter(lambda text: len(text) * 2 < MAX_ACTION_CHARS))

@@ -101,6 +101,11 @@ async def test_tasks_on_a_loopback_site(shop: LoopbackSite, tmp_path: Path) -> N
     await world.close()
 
 
+def python_target(**keys: str) -> dict:
+    target = {"url": "last", "locator": "document.title", "required_contents": {"must_include": ["x"]}, **keys}
+    return {"eval": {"eval_types": ["program_html"], "program_html": [target]}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -109,6 +114,8 @@ async def test_tasks_on_a_loopback_site(shop: LoopbackSite, tmp_path: Path) -> N
         ({"eval": {"eval_types": ["url_match"]}}, "reference_url"),
         ({"eval": {"eval_types": []}}, "eval_types must be"),
         ({"start_url": "file:///etc/passwd"}, "http address"),
+        (python_target(url="func:shopping_get_latest_order_url()"), "task 1: program_html has url: 'func:shopping"),
+        (python_target(locator=" func:get_query_text(__page__, 'x')"), "task 1: program_html has locator"),
     ],
 )
 def test_a_task_that_cannot_be_judged_is_refused(change: dict, message: str, tmp_path: Path) -> None:
