@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -105,10 +107,21 @@ def test_an_unknown_machine_has_no_filter() -> None:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.complex_numbers(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.binary().map(bytearray)
+    | st.complex_numbers()
+    | st.fractions()
+    | st.decimals()
+    | st.builds(range, st.integers(-9, 9), st.integers()),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.lists(inner, max_size=4).map(tuple)
+        | st.lists(inner, max_size=4).map(deque)
         | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
         | st.sets(st.integers(), max_size=4)
         | st.frozensets(st.text(), max_size=4)
@@ -133,6 +146,20 @@ def test_what_is_no_plain_data_is_refused() -> None:
         with pytest.raises(NotPlain):
             decode(data)
     assert same(decode(encode(math.nan)), math.nan) and not same(1, True) and not same([1], (1,))
+
+
+def test_sets_of_equal_hashes_and_endless_fractions_are_refused_at_once() -> None:
+    """Each would take the reader minutes: 50,000 integers with one hash, a fraction of numbers of a megabit."""
+    alike = [{"i": hex(n * (2**61 - 1))} for n in range(1, 50_001)]
+    hostile = [{"s": alike}, {"z": alike}, {"d": [[item, 1] for item in alike]}, {"s": [{"t": [i]} for i in alike]}]
+    hostile += [{"n": [{"i": hex(3**10**6)}, {"i": hex(2**10**6 + 1)}]}, {"n": [1, 0]}, {"m": "1" * 10**6}, {"m": "x"}]
+    hostile += [{"r": [0, 9, 0]}, {"r": [0.5]}, {"q": 3}, {"n": [True, 2]}]
+    began = time.process_time()
+    for data in hostile:
+        with pytest.raises(NotPlain):
+            decode(data)
+    assert time.process_time() - began < 10
+    assert len(decode(encode({n * (2**61 - 1) for n in range(100)}))) == 100  # few of them are honest
 
 
 @pytest.mark.parametrize("wrong", [{"wall_s": 0.0}, {"memory_mib": -1}, {"wall_s": float("inf")}, {"disk_mib": 0}])

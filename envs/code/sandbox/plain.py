@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import struct
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, BinaryIO
 
 SAFE_INT = 2**53  # beyond this some JSON readers lose digits
 MAX_FRAME = 64 * 2**20
+MAX_BITS = 4096
+"""Of a fraction's numbers, and digits of a decimal one: what is longer takes long to bring into shape."""
 MAX_ALIKE = 100
 """Elements of a set, or keys of a mapping, of one hash: each is compared with all others of its hash."""
 
@@ -25,7 +29,8 @@ class NotPlain(ValueError):
 def encode(value: Any, other: Callable[[Any], Any] | None = None) -> Any:
     """The value as JSON-ready lists, maps, numbers and text.
 
-    Subclasses of list, tuple, dict, set, str, int and float travel as their base class.
+    Subclasses of list, tuple, dict, set, str, int and float travel as their base class; so that values which Python
+    calls equal to these stay so, ranges, deques, fractions and decimal numbers travel too.
 
     Args:
         other: gives the encoding of whatever is no plain data; where None, such a value is an error.
@@ -68,6 +73,16 @@ def _encode_rest(value: Any, other: Callable[[Any], Any] | None) -> Any:
         return {"b": bytes.hex(value)}
     if isinstance(value, complex):
         return {"c": [_encode(value.real, other), _encode(value.imag, other)]}
+    if isinstance(value, bytearray):
+        return {"y": bytes.hex(bytes(bytearray.__iter__(value)))}
+    if type(value) is range:
+        return {"r": [_encode(number, None) for number in (value.start, value.stop, value.step)]}
+    if type(value) is deque:
+        return {"q": [_encode(item, other) for item in value]}
+    if type(value) is Fraction:
+        return {"n": [_encode(value.numerator, None), _encode(value.denominator, None)]}
+    if type(value) is Decimal:
+        return {"m": str(value)}
     if other is not None:
         return other(value)
     raise NotPlain(f"{type(value).__name__} is no plain data")
@@ -88,7 +103,7 @@ def decode(data: Any, other: Callable[[dict[str, Any]], Any] | None = None) -> A
     """
     try:
         return _decode(data, other)
-    except (TypeError, ValueError, LookupError, RecursionError, OverflowError) as error:
+    except (TypeError, ValueError, LookupError, RecursionError, ArithmeticError) as error:
         raise NotPlain(f"not a value that was encoded here: {error}") from None
 
 
@@ -109,7 +124,7 @@ def _decode(data: Any, other: Callable[[dict[str, Any]], Any] | None) -> Any:
 def _keys(content: Iterable[Any], other: Callable[[dict[str, Any]], Any] | None) -> list[Any]:
     """What is to be hashed, decoded. Thousands of numbers of one hash would cost the reader minutes."""
     found = [_decode(item, other) for item in content]
-    alike = Counter(map(hash, found))
+    alike = Counter(hash(key) for key in found if isinstance(key, int | float | complex | tuple | frozenset))
     if alike and max(alike.values()) > MAX_ALIKE:
         raise NotPlain(f"more than {MAX_ALIKE} keys have one hash")
     return found
@@ -117,6 +132,19 @@ def _keys(content: Iterable[Any], other: Callable[[dict[str, Any]], Any] | None)
 
 def _values(content: Iterable[Any], other: Callable[[dict[str, Any]], Any] | None) -> list[Any]:
     return [_decode(value, other) for _, value in content]
+
+
+def _fraction(content: Any, _: Any) -> Any:
+    numbers = [_decode(number, None) for number in content]
+    if any(type(number) is not int or number.bit_length() > MAX_BITS for number in numbers):
+        raise NotPlain("a fraction of numbers that are too long")
+    return Fraction(*numbers)
+
+
+def _decimal(content: Any, _: Any) -> Any:
+    if not isinstance(content, str) or len(content) > MAX_BITS:
+        raise NotPlain("a decimal number that is too long")
+    return Decimal(content)
 
 
 _TAGS: dict[str, Callable[[Any, Any], Any]] = {
@@ -128,6 +156,11 @@ _TAGS: dict[str, Callable[[Any, Any], Any]] = {
     "z": lambda content, other: frozenset(_keys(content, other)),
     "b": lambda content, _: bytes.fromhex(content),
     "c": lambda content, other: complex(_decode(content[0], other), _decode(content[1], other)),
+    "y": lambda content, _: bytearray.fromhex(content),
+    "r": lambda content, _: range(*[_decode(number, None) for number in content]),
+    "q": lambda content, other: deque(_decode(item, other) for item in content),
+    "n": _fraction,
+    "m": _decimal,
 }
 
 
