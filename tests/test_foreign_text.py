@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from rollwright.components import create
-from rollwright.envs.code import maths_families, tools, unit_tests
-from rollwright.envs.code.sandbox import rules, unavailable_reason
+from rollwright.envs.code import maths_families, repair, tools, unit_tests
+from rollwright.envs.code.judging import Case, judge_cases
+from rollwright.envs.code.sandbox import WarmBox, box, plain, rules, unavailable_reason
 from rollwright.rewards import combine, maths, overlong, patch_rule, patch_similarity, static_quality
 from rollwright.rewards.judge import parse_verdict
 from rollwright.types import Group, Score, StopReason, Task, Trajectory, Turn
@@ -59,6 +60,17 @@ def by_reward(reward: Any, params: dict[str, Any], right: str) -> Callable[[Sequ
     return lambda texts: reward.score(group_of([*texts, right], params))
 
 
+def patches(texts: Sequence[str]) -> Sequence[Score]:
+    """The verdicts of code.repair on patches."""
+    world = repair.build(style="patch", tasks_per_repository=1)
+    env, task, found = world.make(), world.tasks("train")[0], []
+    for text in [*texts, world.teacher(task).act(env, env.reset(task, 0))]:
+        env.reset(task, 0)
+        found.append(Score(value=env.step(text).rewards["tests"], verifier="repair"))
+    world.close()
+    return found
+
+
 def verdicts_of_a_judge(texts: Sequence[str]) -> Sequence[Score]:
     """A judge's replies are foreign text too."""
     found = [parse_verdict(text) for text in [*texts, "Verdict: YES"]]
@@ -90,6 +102,8 @@ JUDGES: dict[str, tuple[Callable[[], Callable[[Sequence[str]], Sequence[Score]]]
     ),
     "code.unit_tests": (lambda: of_world("code.unit_tests", num_mutants=1, needed_frac=1.0), (*HEAVY, *LONG)),
     "code.humaneval": (lambda: of_world("code.humaneval"), (*HEAVY, *LONG)),
+    "code.correction": (lambda: of_world("code.correction", teacher_right_frac=1.0), LONG[::4]),
+    "code.repair": (lambda: patches, LONG[::4]),
     **{
         f"code.maths, {family}": (
             lambda family=family: of_world("code.maths", families=[family], problems_per_family=9),
@@ -248,6 +262,62 @@ def test_tests_without_end_are_bounded_together(monkeypatch: pytest.MonkeyPatch)
     world.close()
 
 
+@needs_sandbox
+def test_an_expression_of_seven_thousand_signs_in_a_repository_is_the_policys_loss_alone() -> None:
+    world = repair.build(tasks_per_repository=1)
+    env, task = world.make(), world.tasks("train")[0]
+    env.reset(task, 0)
+    path = world.repository(task).modules[0]
+    line = next(line for line in env.files[path].splitlines() if env.files[path].count(f"\n{line}\n") == 1 and line)
+    edit = f"edit {path}\n<<<<<<< SEARCH\n{line}\n=======\nx = {'-' * 7000}1\n>>>>>>> REPLACE"
+    said = [
+        env.step(action) for action in (edit, "search_class X", "search_method f", f"read {path} 1 2", "test", "submit")
+    ]
+    assert said[0].observation == f"Edited {path}." and said[1].observation == "No class is called 'X'."
+    assert [step.terminated for step in said] == [False] * 5 + [True] and said[-1].success is False
+    world.close()
+
+
+@pytest.mark.parametrize("tag", ["s", "z", "d"])
+def test_keys_of_one_hash_are_no_plain_data(tag: str) -> None:
+    same_hash = [{"i": hex(k * (2**61 - 1))} for k in range(1, plain.MAX_ALIKE + 2)]
+    pairs = [[key, 0] for key in same_hash]
+    content = pairs if tag == "d" else same_hash
+    assert len(plain.decode({tag: content[:-1]})) == plain.MAX_ALIKE
+    with pytest.raises(plain.NotPlain, match="one hash"):
+        plain.decode({tag: content})
+    nested = [{"t": [key]} for key in same_hash]
+    with pytest.raises(plain.NotPlain, match="one hash"):
+        plain.decode({"s": nested})
+
+
+@needs_sandbox
+def test_a_program_that_answers_keys_of_one_hash_is_judged_wrong() -> None:
+    with WarmBox() as box:
+        code = "def f(x): return {k * (2**61 - 1) for k in range(1, 2000)}"
+        verdict, _ = judge_cases(box, code, "f", [Case(args=(1,), expected={1})])
+    assert verdict.passed == 0 and verdict.total == 1
+
+
+# Where there is no sandbox
+
+
+@pytest.mark.parametrize("boxed", [True, False])
+def test_the_limits_of_a_rule_hold_with_and_without_a_sandbox(
+    boxed: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if boxed and unavailable_reason():
+        pytest.skip(unavailable_reason())
+    monkeypatch.setattr(box, "is_available", lambda: boxed)
+    rule = rules.Rule("rollwright.rewards.patch_rule", ())
+    assert rule("diff_reward", "", "").value == 1.0
+    apart = "".join(chr(0x4E00 + i) for i in range(6000))  # every match is one character, and splits off one
+    assert rule("_ratio", apart, "y".join(apart)).how == "timeout"
+    assert rule("parse_answer", "x").how == "error"
+    assert rule("_ratio", "a" * 9_000_000, "b" * 9_000_000).how in ("memory", "timeout")
+    assert rule("_ratio", "ab", "ab").value == 1.0 and not caplog.records
+
+
 # The rules of code.maths
 
 EVALUATE = ("eval(", "exec(", "parse_expr(", "sympify(", "compile(")
@@ -276,6 +346,7 @@ def test_no_rule_that_evaluates_is_shown_a_text_as_it_is() -> None:
 
 @pytest.mark.slow
 @needs_sandbox
+@pytest.mark.filterwarnings("ignore:loadtxt")
 def test_every_family_accepts_its_answer_and_no_hostile_text(tmp_path: Path) -> None:
     gym = pytest.importorskip("reasoning_gym")
     texts = [t.encode("utf-8", "replace").decode()[:5000].strip() for t in (*running(tmp_path / "mark"), *LONG)]
