@@ -116,7 +116,7 @@ values = st.recursive(
     | st.binary().map(bytearray)
     | st.complex_numbers()
     | st.fractions()
-    | st.decimals()
+    | st.decimals(allow_nan=False, allow_infinity=False)
     | st.builds(range, st.integers(-9, 9), st.integers()),
     lambda inner: (
         st.lists(inner, max_size=4)
@@ -152,7 +152,13 @@ def test_sets_of_equal_hashes_and_endless_fractions_are_refused_at_once() -> Non
     """Each would take the reader minutes: 50,000 integers with one hash, a fraction of numbers of a megabit."""
     alike = [{"i": hex(n * (2**61 - 1))} for n in range(1, 50_001)]
     hostile = [{"s": alike}, {"z": alike}, {"d": [[item, 1] for item in alike]}, {"s": [{"t": [i]} for i in alike]}]
-    hostile += [{"n": [{"i": hex(3**10**6)}, {"i": hex(2**10**6 + 1)}]}, {"n": [1, 0]}, {"m": "1" * 10**6}, {"m": "x"}]
+    hostile += [
+        {"n": [{"i": hex(3**10**6)}, {"i": hex(2**10**6 + 1)}]},
+        {"n": [1, 0]},
+        {"m": "1" * 10**6},
+        {"m": "x"},
+        {"m": "sNaN"},
+    ]
     hostile += [{"r": [0, 9, 0]}, {"r": [0.5]}, {"q": 3}, {"n": [True, 2]}]
     began = time.process_time()
     for data in hostile:

@@ -81,7 +81,7 @@ def _encode_rest(value: Any, other: Callable[[Any], Any] | None) -> Any:
         return {"q": [_encode(item, other) for item in value]}
     if type(value) is Fraction:
         return {"n": [_encode(value.numerator, None), _encode(value.denominator, None)]}
-    if type(value) is Decimal:
+    if type(value) is Decimal and value.is_finite():
         return {"m": str(value)}
     if other is not None:
         return other(value)
@@ -144,7 +144,10 @@ def _fraction(content: Any, _: Any) -> Any:
 def _decimal(content: Any, _: Any) -> Any:
     if not isinstance(content, str) or len(content) > MAX_BITS:
         raise NotPlain("a decimal number that is too long")
-    return Decimal(content)
+    number = Decimal(content)
+    if not number.is_finite():
+        raise NotPlain("a decimal number that is none")
+    return number
 
 
 _TAGS: dict[str, Callable[[Any, Any], Any]] = {
