@@ -200,3 +200,19 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(options: dict[str, s
     with pytest.raises(ConfigError, match="not shown") as refused:
         ChatClient(model="m", **options)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["htp://ann:geheim@host/v1", "http://host/v1 x?api_key=geheim", "ftp://host/?token=geheim"]
+)
+def test_an_address_that_is_refused_is_repeated_without_its_password(url: str):
+    with pytest.raises(ConfigError) as refused:
+        ChatClient(url=url, model="m")
+    assert "geheim" not in str(refused.value) and "host" in str(refused.value)
+
+
+def test_a_failure_names_the_address_without_its_token():
+    client = ChatClient(url="http://127.0.0.1:9/v1?token=geheim", model="m", retries=0, timeout_s=2.0)
+    with pytest.raises(ChatFailure) as failed:
+        client.ask({})
+    assert "geheim" not in str(failed.value) and "127.0.0.1:9" in str(failed.value)

@@ -24,13 +24,14 @@ import pytest
 
 from rollwright.components import available, create
 from rollwright.conditioning import ReturnLevels, ReturnTargets
-from rollwright.env import StepResult, Taught, as_observation, episode_seed
+from rollwright.env import Observation, StepResult, Taught, as_observation, episode_seed
 from rollwright.envs.code.sandbox import unavailable_reason
 from rollwright.envs.text import from_gymnasium, navigation, openenv, to_openenv, to_trl
 from rollwright.envs.text.to_gymnasium import to_gymnasium
 from rollwright.errors import EnvironmentFault
 from rollwright.rollout.answers import checked, checked_observation
 from rollwright.rollout.host import EnvHost
+from rollwright.tiny import tiny_tokenizer
 from rollwright.types import Split
 
 TIMES = int(os.environ.get("ROLLWRIGHT_HOSTILE", "1"))
@@ -452,6 +453,20 @@ def test_an_openenv_client_can_only_make_mistakes_that_it_is_told_of() -> None:
         begun = session.answer(begin)
         assert begun is not None and begun["type"] == "observation"
     session.close()
+
+
+def test_what_a_world_shows_is_text_that_a_tokenizer_takes() -> None:
+    """JSON from anywhere can hold half a surrogate pair; the run must not die of it, and other text stays as it is."""
+    tokenizer = tiny_tokenizer(["a b"])
+    for shown in ("a\ud800b", Observation(text="a\ud800b", goal="\udfff")):
+        with pytest.raises(TypeError):
+            tokenizer.encode(as_observation(shown).text)
+        seen = checked(StepResult(observation=shown, reward=0.5)).observation
+        for observation in (checked_observation(shown), as_observation(seen)):
+            assert observation.text == "a?b" and observation.goal in ("", "?")
+            assert tokenizer.encode(observation.text)
+    fine = StepResult(observation="größer 漢字 🙂\u202e\0")
+    assert checked(fine) is fine
 
 
 def test_the_host_takes_an_exception_of_a_step_for_a_fault() -> None:

@@ -269,6 +269,17 @@ def test_whatever_else_a_server_answers_is_a_fault_and_nothing_else(name: str) -
         env.close()
 
 
+def test_no_error_repeats_a_password_of_the_address() -> None:
+    for url in ("ws://ann:geheim@127.0.0.1:9/ws", "ws://127.0.0.1:9/ws?token=geheim"):
+        world = openenv.build(url=url, action_field="text", deadline_s=2.0)
+        with pytest.raises(EnvironmentFault) as caught:
+            world.make().reset(world.tasks("train")[0], 1)
+        assert "geheim" not in str(caught.value) and "127.0.0.1:9" in str(caught.value)
+    with pytest.raises(ConfigError) as refused:
+        openenv.build(url="http://ann:geheim@host/ws", action_field="text")
+    assert "geheim" not in str(refused.value)
+
+
 def test_text_that_utf8_cannot_hold_is_shown_with_question_marks() -> None:
     with scripted(lambda message: observed(observation={"text": "a\ud800b"})) as url:
         world = openenv.build(url=url, action_field="text", text_field="text")

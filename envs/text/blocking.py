@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from rollwright.env import Environment, Observation, StepResult, World, as_observation
-from rollwright.envs.text.foreign import whole
+from rollwright.env import Environment, Observation, StepResult, World, as_observation, whole
 from rollwright.types import Task
 
 

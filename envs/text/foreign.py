@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rollwright.env import whole
 from rollwright.envs.text.game import plain
 from rollwright.errors import ConfigError
 
@@ -35,11 +36,6 @@ def sendable(action: str) -> str:
     if len(action) > MAX_ACTION:
         raise Declined(f"The action has {len(action)} characters; at most {MAX_ACTION} are taken.")
     return whole(action)
-
-
-def whole(text: str) -> str:
-    """The text, with a question mark where UTF-8 has no way to write a character (half a surrogate pair)."""
-    return text.encode("utf-8", "replace").decode()
 
 
 @contextmanager

@@ -21,8 +21,9 @@ from rollwright.env import (
     StepResult,
     split_of_seed,
     state_key,
+    whole,
 )
-from rollwright.envs.text.foreign import SLIP, Declined, may_decline, named_function, sendable, whole
+from rollwright.envs.text.foreign import SLIP, Declined, may_decline, named_function, sendable
 from rollwright.errors import ConfigError, EnvironmentFault, MissingDependency
 from rollwright.types import Split, Task
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from rollwright.config.secrets import redact
 from rollwright.env import (
     Execution,
     FingerprintKind,
@@ -20,8 +21,9 @@ from rollwright.env import (
     StepResult,
     split_of_seed,
     state_key,
+    whole,
 )
-from rollwright.envs.text.foreign import Declined, sendable, whole
+from rollwright.envs.text.foreign import Declined, sendable
 from rollwright.envs.text.openenv_sessions import Session, Sessions, answer_to_action
 from rollwright.errors import ConfigError, EnvironmentFault, MissingDependency
 from rollwright.types import Split, Task
@@ -204,7 +206,7 @@ def build(
         ConfigError: the URL is no websocket, or a number makes no sense.
     """
     if not url.startswith(("ws://", "wss://")):
-        raise ConfigError(f"text.openenv needs a websocket URL such as ws://localhost:8000/ws, got {url!r}")
+        raise ConfigError(f"text.openenv needs a websocket URL such as ws://localhost:8000/ws, got {redact(url)!r}")
     if not action_field or max_turns < 1 or deadline_s <= 0 or session_wait_s < 0:
         raise ConfigError(
             "text.openenv needs an action_field, max_turns of 1 or more, deadline_s above 0 and session_wait_s of 0 or "

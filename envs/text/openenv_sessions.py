@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from rollwright.config.secrets import redact
 from rollwright.envs.text.foreign import SLIP, Declined, told
 from rollwright.errors import EnvironmentFault, MissingDependency
 
@@ -42,13 +43,14 @@ class Session:
             from websockets.sync.client import connect
         except ImportError as error:
             raise MissingDependency("text.openenv needs websockets: pip install websockets") from error
-        self.url, self._answer_s = url, answer_s
+        self.url, self._answer_s = redact(url), answer_s
         self._open = contextlib.ExitStack()
         opened = connect(url, open_timeout=answer_s, close_timeout=2.0, max_size=_MAX_ANSWER)
         try:
             self._connection = self._open.enter_context(opened)
         except Exception as error:
-            raise EnvironmentFault(f"the OpenEnv server at {url} cannot be reached: {error!r:.500}") from error
+            said = redact(f"{error!r:.500}")
+            raise EnvironmentFault(f"the OpenEnv server at {self.url} cannot be reached: {said}") from error
 
     def ask(self, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """Send one message; the answer, whatever it says.
@@ -88,13 +90,14 @@ class Sessions:
     """The sessions of one world, handed from episode to episode. Threads may share it.
 
     Args:
-        url: the server's websocket.
+        url: the server's websocket; what is said of it leaves passwords out.
         answer_s: longest wait for a connection, and for an answer.
         session_s: longest wait for a session where the server has no more of them.
     """
 
     def __init__(self, url: str, *, answer_s: float, session_s: float) -> None:
-        self.url, self.answer_s, self.session_s = url, answer_s, session_s
+        self.url, self.answer_s, self.session_s = redact(url), answer_s, session_s
+        self._address = url
         self._idle: list[Session] = []
         self._returned = threading.Condition()
 
@@ -126,7 +129,7 @@ class Sessions:
         if idle is not None:
             with contextlib.suppress(EnvironmentFault):
                 return idle, self._reset(idle, data)
-        session = Session(self.url, self.answer_s)
+        session = Session(self._address, self.answer_s)
         return session, self._reset(session, data)
 
     def _reset(self, session: Session, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from io import BufferedReader, RawIOBase
 from typing import Any
 from urllib.parse import urlsplit
 
+from rollwright.config.secrets import redact
 from rollwright.errors import ConfigError, RollwrightError
 from rollwright.types import Message
 
@@ -187,7 +188,7 @@ class ChatClient:
                 said, wait = str(error), error.wait_s
             if attempt < self.retries:
                 time.sleep(min(self.backoff_s * 2**attempt if wait is None else wait, self.timeout_s))
-        raise ChatFailure(f"{self.url} did not answer in {self.retries + 1} tries: {said}")
+        raise ChatFailure(f"{redact(self.url)} did not answer in {self.retries + 1} tries: {said}")
 
     def _once(self, request: Mapping[str, Any]) -> str:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
@@ -201,7 +202,7 @@ class ChatClient:
             said = f"HTTP {error.code} {error.reason}: {_peek(error)}"
             if error.code in _TRANSIENT or error.code >= 500:
                 raise _Passing(said, _retry_after(error.headers.get("Retry-After"))) from None
-            raise ChatFailure(f"{self.url} refused the question: {said}") from None
+            raise ChatFailure(f"{redact(self.url)} refused the question: {said}") from None
         except (OSError, HTTPException) as error:  # refused, reset, timed out, cut off
             raise _Passing(f"{type(error).__name__}: {error}") from None
 
@@ -209,7 +210,7 @@ class ChatClient:
 def _check_url(url: str) -> None:
     """Refuse at once what would otherwise fail at every question, some of it with an error that nobody expects."""
     if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"the endpoint must be an http or https address, got {url!r}")
+        raise ConfigError(f"the endpoint must be an http or https address, got {redact(url)!r}")
     try:
         parts = urlsplit(url)
         if parts.username is not None:
@@ -221,7 +222,8 @@ def _check_url(url: str) -> None:
         parts.hostname.encode("idna")  # as the look-up of the name will
     except ValueError as error:
         raise ConfigError(
-            f"the endpoint's address {url!r} cannot be used: {error}. Expected one such as http://localhost:8000/v1"
+            f"the endpoint's address {redact(url)!r} cannot be used: {redact(str(error))}. "
+            "Expected one such as http://localhost:8000/v1"
         ) from None
 
 

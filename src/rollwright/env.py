@@ -63,6 +63,11 @@ def as_observation(value: Observation | str) -> Observation:
     return Observation(text=value) if isinstance(value, str) else value
 
 
+def whole(text: str) -> str:
+    """The text, with a question mark for half a surrogate pair, which JSON can spell and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
 @runtime_checkable
 class Environment(Protocol):
     """One episode at a time: `reset`, `step` until terminated or truncated, `reset` again; `close` at the end.

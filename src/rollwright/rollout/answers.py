@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from rollwright.env import Observation, StepResult, as_observation
+from rollwright.env import Observation, StepResult, as_observation, whole
 from rollwright.errors import EnvironmentFault
 from rollwright.types import MAX_REWARD
 
@@ -12,29 +13,32 @@ from rollwright.types import MAX_REWARD
 def checked(answer: object) -> StepResult:
     """What `step` gave, if it is what the contract says: nothing else may become a turn, let alone a reward.
 
+    Its observation is text that a tokenizer takes, as with `checked_observation`.
+
     Raises:
         EnvironmentFault: it is no StepResult, its observation is no text, or a reward is no finite number.
     """
     if not isinstance(answer, StepResult):
         raise EnvironmentFault(f"step() gave {_short(answer)}, expected a StepResult")
-    checked_observation(answer.observation)
+    seen = checked_observation(answer.observation)
     try:
         bad = {name: value for name, value in answer.rewards.items() if not math.isfinite(value)}
     except (TypeError, ValueError):
         raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected numbers") from None
     if bad or any(abs(value) > MAX_REWARD for value in answer.rewards.values()):
         raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected finite numbers")
-    return answer
+    return answer if seen == as_observation(answer.observation) else replace(answer, observation=seen)
 
 
 def checked_observation(answer: object) -> Observation:
-    """What the policy is to be shown.
+    """What the policy is to be shown, with a question mark for what no tokenizer takes (see `whole`).
 
     Raises:
         EnvironmentFault: it is neither text nor an Observation.
     """
     if isinstance(answer, str) or (isinstance(answer, Observation) and isinstance(answer.text, str)):
-        return as_observation(answer)
+        seen = as_observation(answer)
+        return replace(seen, text=whole(seen.text), goal=whole(seen.goal))
     raise EnvironmentFault(f"the world showed {_short(answer)}, expected text or an Observation")
 
 
