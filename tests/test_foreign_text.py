@@ -154,7 +154,7 @@ def test_every_judge_scores_hostile_text_in_any_thread_and_runs_none_of_it(name:
     in_another_thread(lambda: work(texts[1::2]))
     assert not (tmp_path / "mark").exists()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # KiB, of this process
-    assert rules.LIMITS.cpu_s <= 1 and rules.LIMITS.memory_mib <= 512  # of the processes that judge
+    assert rules.LIMITS.cpu_s <= 1 and rules.LIMITS.memory_mib <= 256  # of the processes that judge
 
 
 def test_there_are_more_than_a_hundred_hostile_texts(tmp_path: Path) -> None:

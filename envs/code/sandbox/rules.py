@@ -14,9 +14,9 @@ from rollwright.envs.code.sandbox.limits import Limits
 from rollwright.envs.code.sandbox.pool import BoxPool
 from rollwright.envs.code.sandbox.trusted import Called
 
-LIMITS = Limits(wall_s=20.0, cpu_s=1, memory_mib=512, open_files=16, file_mib=0, disk_mib=1, output_kib=64)
+LIMITS = Limits(wall_s=20.0, cpu_s=1, memory_mib=256, open_files=16, file_mib=0, disk_mib=1, output_kib=64)
 """One second of the processor decides, not the clock: a verdict must not depend on what else the machine does. The
-memory is address space, of which Python with sympy takes 300 MiB before it begins."""
+memory is address space, of which Python with sympy takes 67 MiB before it begins."""
 AT_MOST = 4
 """Calls under way at once; each is short."""
 
