@@ -10,6 +10,7 @@ from itertools import islice
 
 from rollwright.errors import DataError
 from rollwright.reward import Reward, score_group
+from rollwright.run_lock import held
 from rollwright.store import TrajectoryStore
 from rollwright.types import Group, Trajectory
 
@@ -55,14 +56,14 @@ def score_store(
 
     Raises:
         DataError: the target already holds something, or is the source.
+        RunFolderError: another process writes the target.
         RewardFault: the reward failed. What was written before stays.
     """
-    if len(target) or target.folder.resolve() == source.folder.resolve():
-        raise DataError(
-            f"{target.folder} already holds {len(target)} trajectories: name a new folder for the scored ones"
-        )
     total = Rescored()
-    with ThreadPoolExecutor(max_workers=parallel) as pool:
+    _require_new(target, source)
+    with held(target.folder), ThreadPoolExecutor(max_workers=parallel) as pool:
+        target.rescan()
+        _require_new(target, source)  # another process may have written it meanwhile
         for tag in source.tags():
             played = (t for t in source.iter_trajectories(tag=tag) if not t.stop_reason.is_fault and t.turns)
             while part := list(islice(played, shard)):
@@ -77,6 +78,13 @@ def score_store(
                 target.append(list(_kept(in_order, verdict_from, keep_from, total)), tag=tag)
                 progress(len(part))
     return total
+
+
+def _require_new(target: TrajectoryStore, source: TrajectoryStore) -> None:
+    if len(target) or target.folder.resolve() == source.folder.resolve():
+        raise DataError(
+            f"{target.folder} already holds {len(target)} trajectories: name a new folder for the scored ones"
+        )
 
 
 def _siblings(part: Sequence[Trajectory]) -> list[list[int]]:

@@ -13,6 +13,7 @@ from typing import Any
 from rollwright.errors import DataError, RunFolderError
 from rollwright.evaluation.record import EpisodeRow, Evaluation
 from rollwright.evaluation.summary import summarise
+from rollwright.seals import seal_fault, sealed
 from rollwright.types import StopReason
 
 EVALUATION_VERSION = 1
@@ -44,7 +45,7 @@ def load_evaluation(path: str | Path) -> Evaluation:
     """Read what `save_evaluation` wrote. Figures are computed from the rows, never read.
 
     Raises:
-        DataError: no such file, not an evaluation, or one of another version.
+        DataError: no such file, not an evaluation, one of another version, or one that was changed since.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -55,6 +56,8 @@ def load_evaluation(path: str | Path) -> Evaluation:
     found = document.get("evaluation_version") if isinstance(document, dict) else None
     if found != EVALUATION_VERSION:
         raise DataError(f"{path} has evaluation version {found}; this release reads version {EVALUATION_VERSION}")
+    if fault := seal_fault(document):
+        raise DataError(f"{path} is damaged or was edited: {fault}; evaluate again")
     try:
         return _from_json(document)
     except (KeyError, TypeError, ValueError) as error:
@@ -62,7 +65,7 @@ def load_evaluation(path: str | Path) -> Evaluation:
 
 
 def to_json(evaluation: Evaluation) -> str:
-    """Head, `summary`, then `columns` and one list per episode under `episodes`, each on its own line."""
+    """Head, `summary`, a seal over all of it, `columns`, and one list per episode under `episodes`, a line each."""
     head = {field.name: getattr(evaluation, field.name) for field in fields(Evaluation) if field.name != "rows"}
     document = {
         "evaluation_version": EVALUATION_VERSION,
@@ -70,8 +73,11 @@ def to_json(evaluation: Evaluation) -> str:
         "summary": _finite(asdict(summarise(evaluation))),
         "columns": [field.name for field in fields(EpisodeRow)],
     }
-    episodes = ",\n".join(json.dumps(list(asdict(row).values()), allow_nan=False) for row in evaluation.rows)
-    return json.dumps(document, indent=1, allow_nan=False)[:-2] + f',\n "episodes": [\n{episodes}\n]}}\n'
+    rows = [list(asdict(row).values()) for row in evaluation.rows]
+    whole = sealed({**document, "episodes": rows})
+    del whole["episodes"]
+    episodes = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+    return json.dumps(whole, indent=1, allow_nan=False)[:-2] + f',\n "episodes": [\n{episodes}\n]}}\n'
 
 
 def _from_json(document: Mapping[str, Any]) -> Evaluation:
