@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from rollwright.env import episode_seed
 from rollwright.env_check import check_env
+from rollwright.envs.device.actions import ActionError, DeviceAction, carry_out
 from rollwright.envs.device.adb_backend import AdbBackend, parse_rows, simulated_phone
 from rollwright.envs.device.adb_client import Answer, DirectLink, ServerLink
 from rollwright.envs.device.adb_commands import Handset
@@ -468,6 +470,53 @@ def test_on_a_real_phone_android_s_own_commands_do(link: DirectLink, server: Pho
         phone.snapshot()
     with pytest.raises(ValueError, match="cannot query"):
         phone.rows("content://nothing")
+
+
+class Stock(Plain):
+    """`input text` of a stock Android: it raises at letters that are on no key, with the exit code 0 or not."""
+
+    def __init__(self, link: DirectLink, code: int, *, breaks: bool = False) -> None:
+        super().__init__(link)
+        self.code, self.breaks, self.lines = code, breaks, list[str]()
+
+    def shell(self, line: str) -> Answer:
+        self.lines.append(line)
+        if line.startswith("input text") and (self.breaks or not line.isascii()):
+            return Answer(b"", b"java.lang.NullPointerException: Attempt to get length of null array\n", self.code)
+        return super().shell(line)
+
+
+@pytest.mark.parametrize("code", [0, 1, 255])
+def test_letters_that_a_stock_phone_cannot_type_are_the_policys_slip(link: DirectLink, code: int) -> None:
+    phone = AdbBackend(Stock(link, code))
+    phone.reset(SETUP)
+    act = DeviceAction(action_type="input_text", text="é", press_enter=True)
+    with pytest.raises(ActionError, match="cannot type"):
+        carry_out(act, phone, ())
+    carry_out(replace(act, text="e"), phone, ())
+    if code:
+        broken = AdbBackend(Stock(link, code, breaks=True))
+        with pytest.raises(EnvironmentFault, match="refused"):
+            carry_out(replace(act, text="e"), broken, ())
+
+
+def test_a_long_field_is_cleared_by_few_commands_and_as_in_process(link: DirectLink) -> None:
+    stock, here = Stock(link, 0), InProcess()
+    there = AdbBackend(stock)
+    link.push("/data/local/tmp/state", SETUP.as_json().encode())
+    assert link.shell("rollwright power_on /data/local/tmp/state").code == 0
+    here.reset(SETUP)
+    for backend in (here, there):
+        backend.open_app("Contacts")
+        backend.tap(540, 460)
+        for _ in range(3):
+            backend.text("a" * 900)
+        (typed,) = (view.text for view in backend.tree().walk() if view.focused)
+        before = len(stock.lines)
+        backend.erase(len(typed) - 10)
+        assert len(stock.lines) - before <= 1 + len(typed) // 200
+    (left,) = (view.text for view in there.tree().walk() if view.focused)
+    assert left == "a" * 10 and len(typed) > 500 and to_xml(here.tree()) == to_xml(there.tree())
 
 
 def test_rows_are_read_from_what_content_query_prints() -> None:

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from .backend import Backend
+from .backend import Backend, CannotType
 from .tree import Element
 
 ActionType = Literal[
@@ -248,7 +248,7 @@ def carry_out(action: DeviceAction, backend: Backend, elements: Sequence[Element
         elements: those of the screen that the policy saw; an index means one of them.
 
     Raises:
-        ActionError: there is no such element, field or app.
+        ActionError: there is no such element, field or app, or the phone does not take the text.
     """
     match action.action_type:
         case "click" | "long_press" | "double_tap":
@@ -314,10 +314,12 @@ def _type(action: DeviceAction, backend: Backend, elements: Sequence[Element]) -
         backend.tap(*_point(action, backend, element))
     if action.clear_text and old:
         backend.key("KEYCODE_MOVE_END")
-        for _ in old:
-            backend.key("KEYCODE_DEL")
+        backend.erase(len(old))
     if action.text:
-        backend.text(action.text)
+        try:
+            backend.text(action.text)
+        except CannotType as error:
+            raise ActionError(str(error)) from error
     if action.press_enter:
         backend.key("KEYCODE_ENTER")
 

@@ -14,6 +14,12 @@ from .setup import Setup
 from .storage import Row, Value
 from .widgets import Widget
 
+DELETE = "KEYCODE_DEL"
+
+
+class CannotType(ValueError):
+    """The phone does not take this text: Android's `input` knows only the keys of its keyboard."""
+
 
 class DeviceState(Protocol):
     """What a task's verdict may read: the device's data, never its screen."""
@@ -56,7 +62,13 @@ class Backend(DeviceState, Protocol):
         """Press `KEYCODE_...`; False where the key is not known."""
         ...
 
-    def text(self, text: str) -> None: ...
+    def erase(self, count: int) -> None:
+        """Press delete so often."""
+        ...
+
+    def text(self, text: str) -> None:
+        """Type into the field that has the focus. Raises CannotType for letters that the phone does not take."""
+        ...
 
     def open_app(self, name: str) -> bool:
         """False where no app has that name."""
@@ -113,6 +125,10 @@ class InProcess:
 
     def key(self, name: str) -> bool:
         return self.phone.key(name)
+
+    def erase(self, count: int) -> None:
+        for _ in range(count):
+            self.phone.key(DELETE)
 
     def text(self, text: str) -> None:
         self.phone.text(text)
