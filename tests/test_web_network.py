@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rollwright.env import episode_seed
-from rollwright.envs.web import browser, open_web
+from rollwright.envs.web import browser, open_web, processes
 from rollwright.envs.web.miniwob import build as build_miniwob
 from rollwright.envs.web.processes import network_cut, starter
 
@@ -240,3 +240,9 @@ def test_the_start_script_runs_a_program_without_a_network(tmp_path: Path) -> No
     assert said.stdout.endswith("two words $x\n")
     devices = [line.split(":")[0].strip() for line in said.stdout.splitlines() if ":" in line]
     assert devices == ["lo"] and "lo:       0       0" in said.stdout
+
+
+def test_without_namespaces_the_browser_is_started_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "network_cut", tuple)
+    assert processes.starter("/usr/bin/some-browser", tmp_path) == "/usr/bin/some-browser"
+    assert list(tmp_path.iterdir()) == []

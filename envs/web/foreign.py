@@ -30,7 +30,8 @@ _QUESTION = "__RW_QUESTION__"
 _READ_TRIES = 5
 _RENEW_S = 4.0
 _PAUSE_S = 3.0
-_READ_LIMITS = {"items": 5000, "chars": 200_000, "ms": 2000}
+_READ_LIMITS = {"items": 5000, "chars": 200_000}
+_READ_S = 6.0
 _MAX_ADDRESS = 2000
 _HERE = Path(__file__).parent
 LOST = "the page stopped answering and was closed; open another one with goto"
@@ -77,10 +78,14 @@ class ForeignPage:
         self._end = asyncio.get_running_loop().time() + self._wait_s + self._load_s + _PAUSE_S
 
     async def open(self) -> None:
-        """Take over the page's requests, and listen to what it does besides."""
-        await self._network.attach()
+        """Take over the page's requests, and listen to what it does besides.
+
+        Raises:
+            EnvironmentFault: the browser broke.
+        """
         self.page.context.on("page", self._on_window)
-        await self._attach()
+        await self.page.call(self._network.attach(), "taking over the network")
+        await self.page.call(self._attach(), "attaching to the page")
 
     @property
     def address(self) -> str:
@@ -112,7 +117,8 @@ class ForeignPage:
         found: list[dict[str, Any]] = []
 
         async def read() -> str:
-            found.extend((await self._read("limits => __rwSites.look(limits)", _READ_LIMITS))["items"])
+            limits = {**_READ_LIMITS, "ms": 1000 * min(_READ_S, self._wait_s / 2)}
+            found.extend((await self._read("limits => __rwSites.look(limits)", limits))["items"])
             return ""
 
         return found, await self._surviving(read())
