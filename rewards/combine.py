@@ -9,7 +9,7 @@ from typing import Any
 
 from rollwright.components import create
 from rollwright.errors import ConfigError
-from rollwright.reward import EnvReward, Reward, StatefulReward
+from rollwright.reward import EnvReward, Reward, StatefulReward, scores_of
 from rollwright.rewards.success import SuccessReward
 from rollwright.types import Group, Score, Trajectory
 
@@ -27,7 +27,7 @@ class CombinedReward:
         self._weighted = tuple(weighted)
 
     def score(self, group: Group) -> list[Score]:
-        columns = [reward.score(group) for reward, _ in self._weighted]
+        columns = [scores_of(reward, group) for reward, _ in self._weighted]
         return [
             self._combine(trajectory, scores)
             for trajectory, scores in zip(group.trajectories, zip(*columns, strict=True), strict=True)

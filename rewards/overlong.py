@@ -5,12 +5,13 @@ Source: arXiv:2503.14476 eq. 13 (DAPO). The length is the number of action token
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from rollwright.errors import ConfigError
-from rollwright.reward import EnvReward, Reward, StatefulReward
+from rollwright.reward import EnvReward, Reward, StatefulReward, scores_of
 from rollwright.types import Group, Score, Trajectory
 
 
@@ -32,7 +33,7 @@ class OverlongReward:
         self._weight = weight
 
     def score(self, group: Group) -> list[Score]:
-        scores = self._base.score(group)
+        scores = scores_of(self._base, group)
         return [self._shape(t, score) for t, score in zip(group.trajectories, scores, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,6 +73,6 @@ def build(*, max_tokens: int, buffer_tokens: int, weight: float = 1.0, base: Rew
     """
     if not 1 <= buffer_tokens <= max_tokens:
         raise ConfigError(f"overlong needs 1 <= buffer_tokens <= max_tokens, got {buffer_tokens} and {max_tokens}")
-    if weight < 0:
+    if not math.isfinite(weight) or weight < 0:
         raise ConfigError(f"overlong needs a weight of 0 or more, got {weight}: it would pay for length")
     return OverlongReward(base or EnvReward(), max_tokens=max_tokens, buffer_tokens=buffer_tokens, weight=weight)

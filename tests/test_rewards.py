@@ -336,6 +336,10 @@ class OfNoUse:
         raise RuntimeError("no repr")
 
 
+def _overlong(base: Reward) -> Reward:
+    return overlong.build(max_tokens=8, buffer_tokens=2, base=base)
+
+
 def _given(**fields: Any) -> Score:
     return Score(**{"value": 1.0, "verifier": "user", **fields})
 
@@ -380,6 +384,10 @@ def test_a_users_broken_score_is_a_noted_reward_fault_that_says_what_check_rewar
     with pytest.raises(ContractViolation) as caught:
         check_reward(OfAUser(), [fresh])
     assert said in str(fault.value) and any(said in violation for violation in caught.value.violations)
+    for around in (combine.build(weights={"broken": 2.0}, rewards=[OfAUser()]), _overlong(OfAUser())):
+        with pytest.raises(RewardFault, match="reward 'broken'") as inside:
+            score_group(fresh, around)
+        assert said in str(inside.value)
     noted = score_or_note(fresh, OfAUser(), FaultLog(tmp_path / "faults.jsonl", max_frac=1.0))
     assert [t.score.value for t in noted.trajectories if t.score] == [None] * 3
     assert said in noted.trajectories[0].score.message  # type: ignore[union-attr]

@@ -151,6 +151,8 @@ class ChessWorld:
         check_seed(task, seed)
         fen = str(chess_package().STARTING_FEN)
         if "material" in task.params:
+            if task.params["material"] not in MATERIALS:  # from disk, say: no position might fit it
+                raise ValueError(f"task {task.id!r} asks for the pieces {task.params['material']!r}, not {MATERIALS}")
             fen = endgame(task.params["material"], int(task.params.get("number", seed)))
         state = Position(fen=fen, seed=seed)
         return state, Observation(text=self._say(fen), goal=GOALS[self._start])

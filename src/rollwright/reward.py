@@ -62,20 +62,33 @@ def score_group(group: Group, reward: Reward) -> Group:
     judged = [t for t in group.trajectories if not t.stop_reason.is_fault and t.turns]
     if not judged:
         return group
-    try:
-        scores = list(reward.score(group.with_trajectories(judged)))
-    except Exception as error:
-        raise RewardFault(f"reward {name_of(reward)!r} failed on group {group.id}: {error!r}") from error
-    if len(scores) != len(judged):
-        raise RewardFault(f"reward {name_of(reward)!r} gave {len(scores)} scores for {len(judged)} trajectories")
-    for trajectory, score in zip(judged, scores, strict=True):
-        if problem := breach(score, len(trajectory.turns)):
-            raise RewardFault(f"reward {name_of(reward)!r} on trajectory {trajectory.id}: {': '.join(problem)}")
+    scores = scores_of(reward, group.with_trajectories(judged))
     try:
         by_id = {t.id: place_score(t, score) for t, score in zip(judged, scores, strict=True)}
     except ValueError as error:  # a turn refuses what was laid on it
         raise RewardFault(f"reward {name_of(reward)!r} on group {group.id}: {error}") from error
     return group.with_trajectories([by_id.get(t.id, t) for t in group.trajectories])
+
+
+def scores_of(reward: Reward, group: Group) -> list[Score]:
+    """What the reward gives for the group's trajectories, each a score that keeps the contract.
+
+    Raises:
+        RewardFault: as `score_group`; a reward made of others asks for theirs by this function.
+    """
+    try:
+        scores = list(reward.score(group))
+    except RewardFault:
+        raise
+    except Exception as error:
+        raise RewardFault(f"reward {name_of(reward)!r} failed on group {group.id}: {error!r}") from error
+    if len(scores) != len(group.trajectories):
+        said = f"gave {len(scores)} scores for {len(group.trajectories)} trajectories"
+        raise RewardFault(f"reward {name_of(reward)!r} {said}")
+    for trajectory, score in zip(group.trajectories, scores, strict=True):
+        if problem := breach(score, len(trajectory.turns)):
+            raise RewardFault(f"reward {name_of(reward)!r} on trajectory {trajectory.id}: {': '.join(problem)}")
+    return scores
 
 
 def name_of(reward: object) -> str:
