@@ -217,6 +217,34 @@ async def test_a_10_000_character_action_is_refused_and_a_long_text_is_typed(wor
     assert (await env.step("click 1")).success is True
 
 
+@pytest.mark.parametrize("letter", ["y", "é", "語"])
+async def test_a_text_of_the_longest_length_is_typed_in_time(letter: str) -> None:
+    world = build(tasks=["enter-text"])
+    try:
+        env = world.make()
+        await env.reset(world.task("enter-text", "train"), SEED)
+        await env.step("click 1")
+        text = "a" + letter * 1980 + "z"
+        result = await env.step(f"keyboard_type {text}")
+        assert f"1 textbox = {text} (focused)" in text_of(result) and world.pool.faults == []
+    finally:
+        await world.close()
+
+
+async def test_a_button_that_stays_pressed_is_let_go_for_the_next_episode() -> None:
+    world = build(tasks=["click-test-2"], draw=True)
+    try:
+        env = world.make()
+        await env.reset(world.task("click-test-2", "train"), SEED)
+        await env.step("mouse_down 5 5")
+        await env.reset(world.task("click-test-2", "train"), SEED)
+        await inject(env, "() => onmousemove = (event) => { window.held = event.buttons; }")
+        await env.step("mouse_move 30 30")
+        assert env._page is not None and await env._page._page.evaluate("() => window.held") == 0
+    finally:
+        await world.close()
+
+
 async def test_pages_are_reused_and_browsers_recycled() -> None:
     world = build(tasks=["click-test-2"], episodes_per_browser=3)
     try:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _DATA_MODE: dict[Split, str] = {"train": "train", "validation": "test", "test": "test"}
 _DRAG_STEPS = 5
+_TYPED_CHARS = 300
+"""Each key takes several messages to the browser; what is longer goes on as if pasted, or the page seems to hang."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +231,9 @@ class MiniWobEnv:
             case "keyboard_press":
                 await page.keyboard("press", action.text)
             case "keyboard_type":
-                await page.keyboard("type", action.text)
+                await page.keyboard("type", action.text[:_TYPED_CHARS])
+                if rest := action.text[_TYPED_CHARS:]:
+                    await page.keyboard("insert_text", rest)
         return ""
 
     def _read(self, report: Mapping[str, Any]) -> None:
