@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rollwright import cli
 from rollwright.conditioning import ReturnLevels, ReturnTargets
-from rollwright.env import SmallLanguage, episode_seed, fingerprint_kind
+from rollwright.env import ActsAtRandom, SmallLanguage, episode_seed, fingerprint_kind
 from rollwright.env_check import check_env
 from rollwright.envs.text import car_dealer, from_gymnasium, household, maze, navigation, twenty_questions
 from rollwright.envs.text.blocking import BlockingEnvironment
@@ -167,7 +168,16 @@ def test_a_description_is_a_text_or_a_named_function_and_a_small_language_is_kno
         world = from_gymnasium.build(**named, describe=describe)
         assert world.make().reset(world.tasks("train")[0], 0).text == first
         assert isinstance(world, SmallLanguage) and first in world.texts() and "down" in world.texts()
-    assert not isinstance(from_gymnasium.build(env=Parrot), SmallLanguage)
+    free = from_gymnasium.build(env=Parrot)
+    assert not isinstance(free, SmallLanguage) and not isinstance(free, ActsAtRandom)
+
+
+def test_named_actions_can_be_drawn_so_that_check_env_plays_them_from_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["env=FrozenLake-v1", 'actions=["left", "down", "right", "up"]', "describe=cell {}", "--tasks", "1"]
+    assert cli.main(["check-env", "text.from_gymnasium", *options]) == 0
+    assert "episodes of random ones" in capsys.readouterr().out
 
 
 def test_a_world_says_whether_a_state_can_be_met_again() -> None:

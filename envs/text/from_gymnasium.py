@@ -9,11 +9,13 @@ environment that is not deterministic says so instead of being restored wrongly.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
 from rollwright.env import (
+    Environment,
     Execution,
     FingerprintKind,
     Observation,
@@ -130,8 +132,14 @@ class GymnasiumWorld:
         self.name, self.instructions, self.goal, self.max_turns = name, instructions, goal, max_turns
         self.describe, self.fingerprint_kind = describe, fingerprint_kind
         self._make, self._actions, self._success_from = make, actions, success_from
+        if actions:
+            self.random_action = self._any_name
         if said:  # a small language, all of it known: a tiny model can be made for it
             self.texts = lambda: [instructions, goal, SLIP, *(actions or ()), *said]
+
+    def _any_name(self, env: Environment, observation: Observation, draws: random.Random) -> str:
+        """A named action is always valid. Where actions are text, nobody knows which are: no `random_action` then."""
+        return draws.choice(list(self._actions or ()))
 
     def tasks(self, split: Split) -> list[Task]:
         return [Task(id=f"{split}/{self.name}", split=split)]
