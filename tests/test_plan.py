@@ -28,7 +28,8 @@ def test_the_arithmetic(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_it_and_ends(tmp_path: Path) -> None:
-    command = [sys.executable, "recipes/grpo.py", "recipes/text/maze_grpo.yaml", f"run.folder={tmp_path}/run", "--plan"]
+    recipe = [sys.executable, "recipes/grpo.py", "recipes/text/maze_grpo.yaml"]
+    command = [*recipe, f"run.folder={tmp_path}/run", "model.path=tiny", "--plan"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr
     assert "8 groups x 8 = 64 episodes" in done.stdout and "learning_rate" in done.stdout

@@ -248,8 +248,12 @@ def _require_model(key: str, text: str) -> None:
     else:
         raise ModelNotFound(
             f"`{key}` is {text!r}: there is no such folder; expected one with config.json, a hub name such as "
-            f"'organisation/model', or {_EMBEDDED!r}.{_near_path(path)}"
+            f"'organisation/model', or {_EMBEDDED!r}.{_near_path(path) or _not_made_yet(path)}"
         )
+
+
+def _not_made_yet(path: Path) -> str:
+    return " An earlier run writes such a folder at its end: start that one first." if path.name == "policy" else ""
 
 
 def _require_model_files(key: str, path: Path) -> None:
