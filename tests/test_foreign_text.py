@@ -17,7 +17,8 @@ import pytest
 from rollwright.components import create
 from rollwright.envs.code import maths_families, repair, tools, unit_tests
 from rollwright.envs.code.judging import Case, judge_cases
-from rollwright.envs.code.sandbox import WarmBox, box, plain, rules, unavailable_reason
+from rollwright.envs.code.sandbox import Called, WarmBox, box, plain, rules, unavailable_reason
+from rollwright.errors import EnvironmentFault
 from rollwright.rewards import combine, maths, overlong, patch_rule, patch_similarity, static_quality
 from rollwright.rewards.judge import parse_verdict
 from rollwright.types import Group, Score, StopReason, Task, Trajectory, Turn
@@ -314,8 +315,18 @@ def test_the_limits_of_a_rule_hold_with_and_without_a_sandbox(
     apart = "".join(chr(0x4E00 + i) for i in range(6000))  # every match is one character, and splits off one
     assert rule("_ratio", apart, "y".join(apart)).how == "timeout"
     assert rule("parse_answer", "x").how == "error"
-    assert rule("_ratio", "a" * 9_000_000, "b" * 9_000_000).how in ("memory", "timeout")
+    assert rule("_ratio", "a" * 9_000_000, "b" * 9_000_000).how in ("memory", "timeout", "crash")
     assert rule("_ratio", "ab", "ab").value == 1.0 and not caplog.records
+
+
+def test_a_process_that_is_killed_from_outside_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, asked = rules.Rule("rollwright.rewards.patch_rule", ()), []
+    killed, starved = Called(how="crash", message="killed by SIGKILL"), Called(how="timeout", message="out of time")
+    answers = [killed, starved, Called(how="value", value=1.0), killed, killed, starved]
+    monkeypatch.setattr(rule._pool, "call", lambda *args: (asked.append(args), answers[len(asked) - 1])[1])
+    assert rule("diff_reward", "", "").value == 1.0 and len(asked) == 3
+    with pytest.raises(EnvironmentFault, match="is the machine overloaded"):
+        rule("diff_reward", "", "")
 
 
 # The rules of code.maths

@@ -13,12 +13,14 @@ from typing import Any
 from rollwright.envs.code.sandbox.limits import Limits
 from rollwright.envs.code.sandbox.pool import BoxPool
 from rollwright.envs.code.sandbox.trusted import Called
+from rollwright.errors import EnvironmentFault
 
 LIMITS = Limits(wall_s=20.0, cpu_s=1, memory_mib=256, open_files=16, file_mib=0, disk_mib=1, output_kib=64)
 """One second of the processor decides, not the clock: a verdict must not depend on what else the machine does. The
 memory is address space, of which Python with sympy takes 67 MiB before it begins."""
 AT_MOST = 4
 """Calls under way at once; each is short."""
+TRIES = 3
 
 
 class Rule:
@@ -35,7 +37,20 @@ class Rule:
             MissingDependency: a package is not installed.
             EnvironmentFault: the process was lost again and again, or does not start.
         """
-        return self._pool.call(self._module, function, *args)
+        for _ in range(TRIES):
+            called = self._pool.call(self._module, function, *args)
+            if not _is_the_machines(called):
+                return called
+        raise EnvironmentFault(
+            f"{self._module} could not judge a text in {TRIES} tries: its process was killed from outside, or had no "
+            f"second of the processor within {LIMITS.wall_s:g} s ({called.message}); is the machine overloaded?"
+        )
+
+
+def _is_the_machines(called: Called) -> bool:
+    """A text can exhaust its time and memory, or crash a parser. It neither kills its process early nor makes it wait."""
+    starved = called.how == "timeout" and "SIG" not in called.message
+    return starved or (called.how == "crash" and "SIGKILL" in called.message)
 
 
 @cache
