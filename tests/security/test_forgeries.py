@@ -10,11 +10,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from rollwright.env import episode_seed
-from rollwright.envs.code import bugs, correction, humaneval, repositories, synthesis, unit_tests
+from rollwright.envs.code import bugs, correction, humaneval, maths, repositories, synthesis, unit_tests
 from rollwright.envs.code.mutation import Mutation
 from rollwright.envs.code.sandbox import BoxPool, pytest_packages, unavailable_reason
 from rollwright.types import Task
@@ -433,3 +434,42 @@ def test_tests_that_do_not_test_earn_nothing(tested: unit_tests.UnitTestsWorld, 
     assert tested.judge(NEGATE, TESTS[name]).parts == {"mutation": 0.0}
     honest = tested.judge(NEGATE, HONEST_TESTS)
     assert honest.success and honest.parts["mutation"] == 1.0
+
+
+# code.maths: the answer is text that a rule looks at. Nine rules of the library would evaluate it.
+EVALUATED = (
+    "spiral_matrix string_insertion binary_matrix n_queens countdown puzzle24 simple_integration "
+    "intermediate_integration polynomial_multiplication chain_sum gcd"
+)
+ANSWERS_THAT_RUN = (
+    "__import__('os').system('touch {0}')",
+    "[__import__('os').system('touch {0}')]",
+    "[[__import__('pathlib').Path('{0}').touch()]]",
+    "open('{0}', 'w')",
+    "exec(\"open('{0}', 'w')\")",
+    "eval(\"open('{0}', 'w')\")",
+    "(lambda: open('{0}', 'w'))()",
+    "[open('{0}', 'w') for _ in [1]]",
+    "1 + int(bool(open('{0}', 'w')))",
+    "[c for c in ().__class__.__base__.__subclasses__() if c.__name__ == 'Popen'][0](['touch', '{0}'])",
+    "().__class__.__mro__[1].__subclasses__()[-1].__init__.__globals__['__builtins__']['open']('{0}', 'w')",
+    "Symbol('x').__class__.__init__.__globals__['__builtins__']['open']('{0}', 'w')",
+    "lambdify([], \"open('{0}', 'w')\")()",
+    "sympify(\"open('{0}', 'w')\")",
+    'f\'{{open("{0}", "w")}}\'',
+    "$\\\\input{{|touch {0}}}$",
+    "!!python/object/apply:os.system ['touch {0}']",
+    "cos\nsystem\n(S'touch {0}'\ntR.",
+)
+
+
+@pytest.mark.parametrize("family", EVALUATED.split())
+def test_no_answer_is_run_and_none_that_would_run_is_right(family: str, tmp_path: Path) -> None:
+    pytest.importorskip("reasoning_gym")
+    world = maths.build(families=[family], problems_per_family=12)
+    task, mark = world.tasks("train")[0], tmp_path / "mark"
+    for answer in ANSWERS_THAT_RUN:
+        judged = world.judge(task, f"<answer>{answer.format(mark)}</answer>")
+        assert not judged.success and judged.parts["answer"] < 1.0 and not mark.exists(), answer
+        assert world.judge(task, world.teacher(task)._right).success
+    world.close()
