@@ -361,3 +361,12 @@ def test_every_recipe_begins_and_ends_the_same_way(file: Path) -> None:
     source = file.read_text(encoding="utf-8")
     assert 'if __name__ == "__main__":\n    run_recipe(main)\n' in source
     assert "recipe_config(" in source and "load_config(" not in source
+
+
+def test_the_launcher_adds_no_traceback_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text("import sys\n\nsys.exit('rollwright: said')\n")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    config = str(ROOT / "accelerate_configs" / "cpu.yaml")
+    done = subprocess.run([*launch, config, "two.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1  # accelerate's own, whatever the recipe's was
+    assert done.stderr.splitlines()[-1] == "rollwright: said" and "Traceback" not in done.stderr
