@@ -12,7 +12,6 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Any
 
 from rollwright.errors import EnvironmentFault, MissingDependency
@@ -22,8 +21,6 @@ from .processes import FLAGS, UNDRAWN, Watchdog, find_browser, starter
 from .watchdog import kill_browser
 
 log = logging.getLogger(__name__)
-
-_NO_BROWSER = "no Chromium found: apt install chromium-headless-shell, or playwright install chromium"
 
 
 class Browser:
@@ -190,11 +187,11 @@ class BrowserPool:
         try:
             if self._playwright is None:
                 self._playwright = await async_playwright().start()
-            program = find_browser() or self._playwright.chromium.executable_path
-            if not Path(program).exists():
-                raise MissingDependency(_NO_BROWSER)
+            program = find_browser()  # Playwright's own is started by Playwright alone, and held by the flags
             return await self._playwright.chromium.launch(
-                executable_path=await asyncio.to_thread(starter, program, self._watchdog.artifacts),
+                executable_path=await asyncio.to_thread(starter, program, self._watchdog.artifacts)
+                if program
+                else None,
                 args=[*FLAGS, *(() if draw else UNDRAWN)],
                 env=self._watchdog.environment(mark),
                 artifacts_dir=self._watchdog.artifacts,
@@ -204,7 +201,9 @@ class BrowserPool:
             )
         except Error as error:
             if "Executable doesn't exist" in str(error):
-                raise MissingDependency(_NO_BROWSER) from error
+                raise MissingDependency(
+                    "no Chromium found: apt install chromium-headless-shell, or playwright install chromium"
+                ) from error
             raise EnvironmentFault(f"Chromium did not start: {first_line(error)}") from error
 
     def _count(self, page: WebPage) -> None:

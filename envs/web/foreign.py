@@ -28,7 +28,7 @@ _WORLD = "rollwright"
 _SCRIPTS = ("foreign.js", "walk.js", "act.js", "sites.js")
 _QUESTION = "__RW_QUESTION__"
 _READ_TRIES = 5
-_RENEW_S = 4.0
+_RENEW_S = 6.0
 _PAUSE_S = 3.0
 _READ_LIMITS = {"items": 5000, "chars": 200_000}
 _READ_S = 6.0
@@ -50,7 +50,7 @@ def new_question() -> str:
 
 class ForeignPage:
     """One page in a context of its own. From one `begin` to the next, all waits together stay below the sum of
-    `wait_s`, `load_s` and seven seconds.
+    `wait_s`, `load_s` and nine seconds.
 
     Args:
         page: fresh from the pool, with `ears(question)` among its scripts.

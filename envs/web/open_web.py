@@ -291,7 +291,7 @@ def build(
         origins: further origins that may be reached, such as `http://127.0.0.1:7770`, besides those of the start pages.
         max_turns: actions per episode.
         max_chars: longest observation.
-        deadline_s: longest wait for a page to open by address, and for one to be read. With `load_s` and seven seconds
+        deadline_s: longest wait for a page to open by address, and for one to be read. With `load_s` and nine seconds
             it must stay below the run's `rollout.env_call_s`, or a page that never answers becomes a fault.
         load_s: how long to wait for the page that a click leads to.
         instructions: the system prompt.

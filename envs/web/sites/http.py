@@ -22,7 +22,8 @@ class LoopbackSite:
                 self._answer("GET", "")
 
             def do_POST(self) -> None:
-                length = min(int(self.headers.get("Content-Length") or 0), _MAX_BODY)
+                told = self.headers.get("Content-Length", "")
+                length = min(int(told), _MAX_BODY) if told.isascii() and told.isdecimal() else 0
                 self._answer("POST", self.rfile.read(length).decode("utf-8", "replace"))
 
             def _answer(self, method: str, body: str) -> None:
