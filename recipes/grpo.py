@@ -68,7 +68,7 @@ class AlgorithmSettings(PolicyLossSettings, MethodChoice):
         0.0, ge=0, description="KL penalty per token inside the reward (k1); without any KL no reference is loaded."
     )
     gamma: float = Field(1.0, ge=0, le=1, description="Discount: per token (reinforce, reinforce++), per turn (gigpo).")
-    gigpo_scale: Literal["none", "std"] = Field("std", description="gigpo: divide by the group's spread or not.")
+    gigpo_scale: Literal["none", "std"] = Field("none", description="gigpo: divide by the group's spread or not.")
     step_weight: float = Field(1.0, ge=0, description="gigpo: weight of the step part (omega).")
     drop_equal_groups: bool = Field(
         False, description="Leave out groups whose members all earned the same (DAPO): siblings then say nothing."

@@ -13,7 +13,7 @@ import pytest
 from rollwright import recipe_entry
 from rollwright.config import build
 from rollwright.lessons import Idle, Lessons, reason, taught
-from rollwright.recipes import filtered_bc, grpo, ppo
+from rollwright.recipes import filtered_bc, grpo, hnpg, ppo
 from rollwright.recipes.archer import ArcherConfig
 from rollwright.recipes.digirl import DigirlConfig
 from rollwright.recipes.filtered_bc import FilteredBcConfig
@@ -183,6 +183,11 @@ SMALL = [
         (grpo, ["algorithm.preset=reinforce++", "algorithm.kl_in_reward=0"], "every advantage is 0"),
         (grpo, ["engine.max_context=16"], "all 4 episodes were cut before the first action"),
         (ppo, ["engine.max_context=16"], "all 4 episodes were cut before the first action"),
+        (
+            hnpg,
+            ["engine.max_context=16", "algorithm.offline_weight=0", "algorithm.logged_states=0", "critic.width=8"],
+            "all 4 episodes were cut before the first action",
+        ),
         (grpo, ["rollout.group_size=1"], "rollout.group_size=1 leaves each alone"),
         (filtered_bc, ["algorithm.score=success", "algorithm.positive_only=true"], "there is nothing to imitate"),
     ],

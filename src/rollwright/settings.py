@@ -14,7 +14,7 @@ class RunSettings(Config):
 
     folder: str = Field("runs/latest", description="Run folder: config, metrics, trajectories, checkpoints, report.")
     seed: int = Field(0, ge=0, description="Fixes task order, start states and every sampled token.")
-    steps: int = Field(20, ge=0, description="Optimiser steps (iterations of collect, update, sync).")
+    steps: int = Field(20, ge=0, description="Rounds of collect, update and sync: the axis of all that is logged.")
     max_minutes: float = Field(0.0, ge=0, description="Stop cleanly after so many minutes; 0 = no limit.")
     resume: Literal["auto", "never", "must"] = Field(
         "auto", description="auto: continue from the folder's last checkpoint if there is one; must: or stop."
@@ -430,6 +430,18 @@ OWN_UPDATES: Unread = dict.fromkeys(
     ("learner.minibatches", "learner.epochs"), "the recipe's own keys say how often the policy is updated"
 )
 """For recipes whose updates are draws from a store: passes over what was just collected are none of theirs."""
+
+
+NO_GROUPS: Unread = dict.fromkeys(
+    [f"rollout.{key}" for key in ("group_size", "groups_per_step", "max_staleness", "schedule", "refills")],
+    "no groups are collected for a learner here, every episode is played by itself",
+) | {"model.lora_rank": "no adapter is trained here, all weights are"}
+"""For recipes without a loop: they play episodes one by one, or read them."""
+
+ONE_EVALUATION: Unread = dict.fromkeys(
+    ("evaluation.every", "evaluation.at_start"), "there are no steps here, the evaluation is all that is done"
+) | {"rollout.temperature": "evaluation.temperature counts"}
+"""For recipes that judge once."""
 
 
 class LoopConfig(Config):
