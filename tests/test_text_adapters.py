@@ -103,6 +103,16 @@ def test_text_that_a_gymnasium_environment_declines_is_the_policys_slip() -> Non
     assert (end.terminated, end.success, end.reward) == (True, True, 1.0) and type(end.terminated) is bool
 
 
+def test_an_environment_that_raises_at_every_action_of_an_episode_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    env = from_gymnasium.build(env=Parrot, max_turns=2).make()
+    for actions, warned in ((["no", "perhaps"], False), (["perhaps", "never"], True)):
+        env.reset(Task(id="t", split="train"), 0)
+        assert [env.step(action).truncated for action in actions] == [False, True]
+        assert ("raised at each of the 2 actions" in caplog.text) is warned
+
+
 @pytest.mark.parametrize("broken", [OSError, RuntimeError, MemoryError, TimeoutError])
 def test_what_no_action_explains_stays_a_fault_of_the_environment(broken: type[BaseException]) -> None:
     world = from_gymnasium.build(env=Parrot, env_options={"raises": broken})

@@ -158,6 +158,20 @@ def test_an_action_that_the_server_declines_is_the_policys_slip_and_the_episode_
         env.close()
 
 
+def test_a_server_that_raises_at_every_action_of_an_episode_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    def reply(message: dict[str, Any]) -> Any:
+        return error_of("EXECUTION_ERROR") if message["data"].get("text") == "fly" else OBSERVED
+
+    with scripted(reply) as url:
+        world = openenv.build(url=url, action_field="text", text_field="text", max_turns=2)
+        env = world.make()
+        for actions, warned in ((["fly", "look"], False), (["fly", "fly"], True)):
+            env.reset(world.tasks("train")[0], 1)
+            assert [env.step(action).truncated for action in actions] == [False, True]
+            assert ("raised at each of the 2 actions" in caplog.text) is warned
+        env.close()
+
+
 @pytest.mark.parametrize("kind", ["missing", "extra_forbidden"])
 def test_an_action_of_another_form_is_the_configurations_mistake_and_no_slip(kind: str) -> None:
     error = error_of("VALIDATION_ERROR", errors=[{"type": kind, "loc": ["move"], "msg": "Field required"}])

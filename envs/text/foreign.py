@@ -8,6 +8,7 @@ there (a connection, a clock, a process) is a fault, which no action may bring a
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from rollwright.env import whole
 from rollwright.envs.text.game import plain
 from rollwright.errors import ConfigError
 
+log = logging.getLogger(__name__)
 MAX_ACTION = 100_000
 """Characters of an action. JSON spells one with six bytes at most, and servers commonly take messages of 1 MB."""
 SLIP = "That is not one of the actions."
@@ -24,7 +26,26 @@ _DECLINES = (ValueError, LookupError, TypeError, AssertionError, ArithmeticError
 
 
 class Declined(Exception):
-    """The other side does not take the action; the message is what the policy is told."""
+    """The other side does not take the action; the message is what the policy is told.
+
+    Args:
+        raised: code of the other side raised at it instead of saying so. It may be broken: see `warn_of_raising`.
+    """
+
+    def __init__(self, message: str, *, raised: bool = False) -> None:
+        super().__init__(message)
+        self.raised = raised
+
+
+def warn_of_raising(name: str, raised: int, actions: int) -> None:
+    """Say so where the other side raised at every action of an episode: a fault it must not be, or it could be chosen."""
+    if raised and raised == actions:
+        log.warning(
+            "%s raised at each of the %d actions of an episode, which counts as slips of the policy; if actions that are "
+            "right fare the same, the environment behind it is broken",
+            name,
+            actions,
+        )
 
 
 def sendable(action: str) -> str:
@@ -50,7 +71,7 @@ def may_decline() -> Iterator[None]:
     try:
         yield
     except _DECLINES as error:
-        raise Declined(f"{SLIP} ({type(error).__name__})") from error
+        raise Declined(f"{SLIP} ({type(error).__name__})", raised=True) from error
 
 
 def told(message: object) -> str:

@@ -25,7 +25,7 @@ from rollwright.env import (
     state_key,
     whole,
 )
-from rollwright.envs.text.foreign import SLIP, Declined, may_decline, named_function, sendable
+from rollwright.envs.text.foreign import SLIP, Declined, may_decline, named_function, sendable, warn_of_raising
 from rollwright.errors import ConfigError, EnvironmentFault, MissingDependency
 from rollwright.types import Split, Task
 
@@ -38,7 +38,7 @@ class GymnasiumEnvironment:
         self._seed: int | None = None
         self._actions: list[str] = []
         self._said: list[str] = []
-        self._seen = ""
+        self._seen, self._raised = "", 0
         self._over = True
 
     def reset(self, task: Task, seed: int) -> Observation:
@@ -50,7 +50,7 @@ class GymnasiumEnvironment:
     def _begin(self, seed: int) -> None:
         found, _ = self._env.reset(seed=seed % 2**31)
         self._seed, self._actions, self._said, self._over = seed, [], [self._world.describe(found)], False
-        self._seen = self._said[0]
+        self._seen, self._raised = self._said[0], 0
 
     def step(self, action: str) -> StepResult:
         if self._over:
@@ -61,7 +61,10 @@ class GymnasiumEnvironment:
             found, reward, terminated, truncated, info = self._act(action)
         except Declined as slip:
             self._said.append(str(slip))
+            self._raised += slip.raised
             self._over = cut
+            if cut:
+                warn_of_raising(self._world.name, self._raised, len(self._actions))
             return StepResult(observation=self._said[-1], truncated=cut, success=False if cut else None)
         self._seen = self._world.describe(found)
         self._said.append(self._seen)

@@ -23,7 +23,7 @@ from rollwright.env import (
     state_key,
     whole,
 )
-from rollwright.envs.text.foreign import Declined, sendable
+from rollwright.envs.text.foreign import Declined, sendable, warn_of_raising
 from rollwright.envs.text.openenv_sessions import Session, Sessions, answer_to_action
 from rollwright.errors import ConfigError, EnvironmentFault, MissingDependency
 from rollwright.types import Split, Task
@@ -36,7 +36,7 @@ class OpenEnvEnvironment:
         self._world = world
         self._session: Session | None = None
         self._history: list[str] = []
-        self._over, self._closed = True, False
+        self._over, self._closed, self._raised = True, False, 0
 
     def reset(self, task: Task, seed: int) -> Observation:
         """Begin an episode; waits for a session where the server has none left.
@@ -48,7 +48,7 @@ class OpenEnvEnvironment:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
         self._drop()
         text, _, _ = self._guarded(self._begin, {"seed": seed, **self._world.reset_options})
-        self._history, self._over = [str(seed), text], False
+        self._history, self._over, self._raised = [str(seed), text], False, 0
         return Observation(text=text, goal=self._world.goal)
 
     def step(self, action: str) -> StepResult:
@@ -58,10 +58,13 @@ class OpenEnvEnvironment:
             text, reward, done = self._guarded(self._act, action)
         except Declined as slip:
             text, reward, done = str(slip), 0.0, False
+            self._raised += slip.raised
         self._history += [action, text]
         cut = len(self._history) // 2 - 1 >= self._world.max_turns and not done
         self._over = done or cut
         success = self._world.judge(reward, done) if self._over else None
+        if self._over:
+            warn_of_raising(self._world.name, self._raised, len(self._history) // 2 - 1)
         if self._over and self._session is not None:
             self._session, spare = None, self._session
             self._world.sessions.give_back(spare)

@@ -190,4 +190,4 @@ def answer_to_action(answer: Mapping[str, Any], url: str, field: str) -> dict[st
             f"{told(json.dumps(wrong_form))}"
         )
     reasons = [str(error.get("msg", "")) for error in errors] or [str(data.get("message", ""))]
-    raise Declined(f"{SLIP} {told('; '.join(reasons))}".strip())
+    raise Declined(f"{SLIP} {told('; '.join(reasons))}".strip(), raised=data["code"] == "EXECUTION_ERROR")
