@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rollwright import advantages, credit, losses, objective, segments, statistics, values
 from rollwright.choices import require_choice
+from rollwright.offpolicy import WebRLObjective, outcomes
 from rollwright.replay import above, in_perplexity_band
 from rollwright.statistics import calibration
 from rollwright.types import Group, StopReason, Task, Trajectory, Turn
@@ -326,6 +327,14 @@ def test_anchors_that_are_compared_by_identity_are_refused() -> None:
             CALLS["advantages.gigpo"](anchors=["s", anchor])
     for anchor in ("s", 3, 1.5, None, (1, "a"), b"x", Cell(row=1), Colour.RED, frozenset([1])):
         assert CALLS["advantages.gigpo"](anchors=[anchor, anchor]).lone_frac == 0
+
+
+def test_words_of_the_off_policy_objectives() -> None:
+    for argument in ("form", "num_tokens", "aggregation"):
+        with pytest.raises(ValueError, match=f"unknown {argument} 'squarred'"):
+            WebRLObjective(**{argument: "squarred"})
+    with pytest.raises(ValueError, match=r"unknown by 'verdicts'.*did you mean 'verdict'"):
+        outcomes(None, "verdicts")  # type: ignore[arg-type]
 
 
 def test_views_refuse_what_is_not_a_number() -> None:

@@ -80,7 +80,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> Watch
     return watch
 
 
-@pytest.mark.parametrize("how", ["gae", "turn_gae", "bilevel_v1", "bilevel_v2"])
+@pytest.mark.parametrize("how", ["gae", "turn_gae"])
 def test_a_cut_episode_is_trained_on_the_value_of_the_next_prompt(
     how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rollwright.batching import Segment
+from rollwright.choices import require_choice
 from rollwright.generation.base import Ask, BatchEngine, Engine, Generation, Sampling
 from rollwright.losses import Aggregation, webrl_released, webrl_squared, weighted_nll
 from rollwright.records import TokenLoss, TokenRecord
@@ -62,6 +63,12 @@ class WebRLObjective:
     max_length: float | None = None
     with_entropy: bool = False
     whole_sequences: bool = True
+
+    def __post_init__(self) -> None:
+        require_choice("form", self.form, ("squared", "released"))
+        if isinstance(self.num_tokens, str):
+            require_choice("num_tokens", self.num_tokens, ("turn",))
+        require_choice("aggregation", self.aggregation, Aggregation)
 
     def __call__(self, tokens: TokenRecord) -> TokenLoss:
         assert tokens.logprobs is not None and tokens.logprobs_ref is not None
@@ -197,6 +204,7 @@ def outcomes(table: TurnTable, by: OutcomeBy = "verdict") -> Array:
     Args:
         by: "reward" asks the return alone: what an outcome model said counts, not what the world knows.
     """
+    require_choice("by", by, OutcomeBy)
     verdict, earned = table.trajectories["success"], table.trajectories["total_reward"]
     if by == "reward":
         return (earned > 0).astype(np.float64)
