@@ -36,7 +36,7 @@ from rollwright.assembly import (  # noqa: E402
     policy_folder,
 )
 from rollwright.codec import ChatCodec  # noqa: E402
-from rollwright.config import Config, Readers, dump  # noqa: E402
+from rollwright.config import Config, Readers, Unread, dump  # noqa: E402
 from rollwright.env import World, episode_seed  # noqa: E402
 from rollwright.errors import FaultBudgetExceeded  # noqa: E402
 from rollwright.generation.base import Engine  # noqa: E402
@@ -53,7 +53,7 @@ from rollwright.rollout import (  # noqa: E402
     score_or_note,
 )
 from rollwright.rollout.episode import EpisodeRequest  # noqa: E402
-from rollwright.settings import EngineSettings, ModelSettings, RewardSettings, RolloutSettings, WorldSettings  # noqa: E402
+from rollwright.settings import NO_GROUPS, EngineSettings, ModelSettings, RewardSettings, RolloutSettings, WorldSettings  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.store_rows import unpack_text  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
@@ -93,6 +93,8 @@ class CollectConfig(Config):
     engine: EngineSettings = EngineSettings()
     rollout: RolloutSettings = RolloutSettings()
     collect: CollectSettings = CollectSettings()
+
+    unread: ClassVar[Unread] = NO_GROUPS
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from rollwright.generation.launch_env import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import logging  # noqa: E402
+from typing import ClassVar  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
@@ -26,12 +27,14 @@ from rollwright.assembly import (  # noqa: E402
     open_world,
     policy_folder,
 )
-from rollwright.config import Config, dump  # noqa: E402
+from rollwright.config import Config, Unread, dump  # noqa: E402
 from rollwright.evaluation import format_table  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
 from rollwright.settings import (  # noqa: E402
+    NO_GROUPS,
+    ONE_EVALUATION,
     EngineSettings,
     EvaluationSettings,
     ModelSettings,
@@ -54,6 +57,8 @@ class EvaluateConfig(Config):
     engine: EngineSettings = EngineSettings()
     rollout: RolloutSettings = RolloutSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    unread: ClassVar[Unread] = NO_GROUPS | ONE_EVALUATION
 
 
 def main(argv: list[str] | None = None) -> None:

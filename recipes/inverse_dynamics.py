@@ -22,12 +22,13 @@ prepare_environment()  # before torch is imported: its thread pools read the env
 import json  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from dataclasses import asdict  # noqa: E402
+from typing import ClassVar  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import open_engine  # noqa: E402
 from rollwright.codec import ChatCodec  # noqa: E402
-from rollwright.config import Config, dump  # noqa: E402
+from rollwright.config import Config, Unread, dump  # noqa: E402
 from rollwright.demonstrations import imitable  # noqa: E402
 from rollwright.errors import ConfigError, DataError  # noqa: E402
 from rollwright.generation.base import Engine  # noqa: E402
@@ -48,13 +49,17 @@ from rollwright.offline_assembly import open_context  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rerender import NewContext, require_same_prompts  # noqa: E402
-from rollwright.settings import EngineSettings, ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
+from rollwright.settings import NO_GROUPS, EngineSettings, ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
 from rollwright.sft import SftSettings, fit, require_trl  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
 from rollwright.types import Trajectory  # noqa: E402
 
 _WORDS = InversePrompt()
+_OF_PLAYING = (
+    *("max_turns", "temperature", "max_observation_tokens", "retries", "max_fault_frac"),
+    *("episode_s", "env_call_s", "engine_call_s"),
+)
 
 
 class DataSettings(Config):
@@ -99,6 +104,11 @@ class InverseConfig(Config):
     data: DataSettings = DataSettings()
     label: LabelSettings = LabelSettings()
     sft: SftSettings = SftSettings()
+
+    unread: ClassVar[Unread] = NO_GROUPS | dict.fromkeys(
+        [f"rollout.{key}" for key in _OF_PLAYING],
+        "nothing is played here: episodes are read from data.stores and data.logs",
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,7 +22,7 @@ import json  # noqa: E402
 from dataclasses import asdict  # noqa: E402
 from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Literal  # noqa: E402
+from typing import ClassVar, Literal  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
@@ -34,7 +34,7 @@ from rollwright.assembly import (  # noqa: E402
     open_world,
 )
 from rollwright.conditioning import ReturnLevels, ReturnTargets, conditioned  # noqa: E402
-from rollwright.config import Config, dump  # noqa: E402
+from rollwright.config import Config, Unread, dump  # noqa: E402
 from rollwright.demonstrations import imitable, sft_rows  # noqa: E402
 from rollwright.errors import DataError  # noqa: E402
 from rollwright.evaluation import Evaluation, format_table  # noqa: E402
@@ -44,6 +44,8 @@ from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
 from rollwright.settings import (  # noqa: E402
+    NO_GROUPS,
+    ONE_EVALUATION,
     EngineSettings,
     EvaluationSettings,
     ModelSettings,
@@ -87,6 +89,8 @@ class ReturnConfig(Config):
     algorithm: AlgorithmSettings = AlgorithmSettings()
     sft: SftSettings = SftSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    unread: ClassVar[Unread] = NO_GROUPS | ONE_EVALUATION
 
 
 def main(argv: list[str] | None = None) -> None:

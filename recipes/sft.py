@@ -17,18 +17,19 @@ prepare_environment()  # before torch is imported: its thread pools read the env
 import logging  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import ClassVar  # noqa: E402
 
 from pydantic import Field  # noqa: E402
 
 from rollwright.assembly import open_codec, open_collector, open_world, policy_folder  # noqa: E402
-from rollwright.config import Config, dump  # noqa: E402
+from rollwright.config import Config, Unread, dump  # noqa: E402
 from rollwright.demonstrations import DEMONSTRATION, demonstrate, imitable, sft_rows  # noqa: E402
 from rollwright.env import World  # noqa: E402
 from rollwright.errors import RunFolderError  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
 from rollwright.rollout import FaultLog, TeacherActor  # noqa: E402
-from rollwright.settings import ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
+from rollwright.settings import NO_GROUPS, ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
 from rollwright.sft import SftSettings, fit, require_trl  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.store_rows import unpack_text  # noqa: E402
@@ -62,6 +63,8 @@ class SftConfig(Config):
     rollout: RolloutSettings = RolloutSettings()
     data: DataSettings = DataSettings()
     sft: SftSettings = SftSettings()
+
+    unread: ClassVar[Unread] = {**NO_GROUPS, "rollout.temperature": "teachers draw nothing"}
 
 
 def main(argv: list[str] | None = None) -> None:
