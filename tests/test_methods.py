@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,9 +24,9 @@ from rollwright.plan import plan_text
 from rollwright.recipes import grpo
 from rollwright.recipes.grpo import AlgorithmSettings, GrpoConfig, advantages, num_episodes, those_that_teach
 from rollwright.resumption import changed_keys
-from rollwright.rollout.metrics import met_again_frac
+from rollwright.rollout.metrics import is_informative, met_again_frac
 from rollwright.tracking import read_metrics
-from rollwright.types import Group, StopReason, Task, Trajectory, Turn
+from rollwright.types import Group, Span, StopReason, Task, Trajectory, Turn
 
 TASK = Task(id="t", split="train")
 
@@ -138,6 +139,18 @@ def test_one_group_all_solved_and_one_all_failed_tell_reinforce_plus_plus_what_i
     wanted = [0.5 / math.sqrt(0.3)] * 3 + [-0.5 / math.sqrt(0.3)] * 3
     assert advantages(algorithm, batch, None).tolist() == pytest.approx(wanted, abs=1e-6)
     assert wanted[0] == pytest.approx(0.913, abs=5e-4)
+
+
+def test_equal_is_what_the_estimators_call_equal() -> None:
+    """What a guide earned before the policy's first turn counts in no advantage, so it tells nobody apart."""
+    guided = Span(start=0, end=1, version=0, producer="guide")
+    members = []
+    for name, before, after in (("a", 5.0, 1.0), ("b", 0.0, 1.0), ("c", 0.0, 2.0)):
+        whole = episode(name, before, after)
+        members.append(replace(whole, turns=(replace(whole.turns[0], spans=(guided,)), whole.turns[1])))
+    pair = Group(id="g", task=TASK, seed=1, trajectories=tuple(members[:2]))
+    assert not is_informative(pair) and not group_advantages(flatten([pair]), "dr_grpo").any()
+    assert is_informative(pair.with_trajectories(members))
 
 
 @pytest.mark.usefixtures("worlds")

@@ -60,7 +60,7 @@ class FlatBatch:
     @property
     def scores(self) -> Tensor:
         """[S] float32, undiscounted returns from the policy's first turn on, without the penalties."""
-        totals = [math.fsum(reward for _, reward in policy_turns(t)) for t in self.trajectories]
+        totals = [policy_return(t) for t in self.trajectories]
         return self._without_penalties(torch.tensor(totals), self.sequence_index)
 
     @property
@@ -93,6 +93,11 @@ def policy_turns(trajectory: Trajectory) -> list[tuple[Turn, float]]:
         elif played:
             played[-1][1].append(turn.reward)
     return [(turn, math.fsum(parts)) for turn, parts in played]
+
+
+def policy_return(trajectory: Trajectory) -> float:
+    """What estimators compare: the undiscounted sum of rewards from the policy's first turn on."""
+    return math.fsum(reward for _, reward in policy_turns(trajectory))
 
 
 def with_members(groups: Sequence[Group], min_members: int) -> list[Group]:

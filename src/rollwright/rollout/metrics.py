@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
+from rollwright.credit import members_to_learn_from, policy_return
 from rollwright.types import Group, StopReason, Trajectory
 
 
@@ -35,9 +36,9 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def is_informative(group: Group) -> bool:
-    """Whether the learnable members of a group earned different returns: only then can they be told apart."""
-    returns = {round(t.total_reward, 9) for t in group.trajectories if t.learnable}
-    return len(returns) > 1
+    """Whether the members of a group that an update can use earned different returns, by what the estimators compare:
+    only then can they be told apart."""
+    return len({round(policy_return(t), 9) for t in members_to_learn_from(group)}) > 1
 
 
 def met_again_frac(groups: Sequence[Group]) -> float:
