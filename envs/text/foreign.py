@@ -38,11 +38,11 @@ class Declined(Exception):
 
 
 def warn_of_raising(name: str, raised: int, actions: int) -> None:
-    """Say so where the other side raised at every action of an episode: a fault it must not be, or it could be chosen."""
+    """Say so where the other side raised at every action of an episode. A fault it must not be: it could be chosen."""
     if raised and raised == actions:
         log.warning(
-            "%s raised at each of the %d actions of an episode, which counts as slips of the policy; if actions that are "
-            "right fare the same, the environment behind it is broken",
+            "%s raised at each of the %d actions of an episode, which counts as slips of the policy; if right actions "
+            "fare the same, the environment behind it is broken",
             name,
             actions,
         )
