@@ -17,7 +17,7 @@ from rollwright.store import TrajectoryStore
 from rollwright.types import SPLITS, StopReason, Task, Trajectory, Turn
 
 needs_sandbox = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "sandbox")
-CODE = "0) or __import__('os').system('touch {mark}') or (0"
+CODE = "(__import__('os').system('touch {mark}') or 0)"
 
 
 class Sly(str):
@@ -32,10 +32,11 @@ class Sly(str):
 def broken(mark: Path) -> dict[str, dict[str, Any]]:
     """Params that name a specification which code.synthesis never draws."""
     code = CODE.format(mark=mark)
+    in_text = f'", "") + str({code}) + x.replace("'
     good = {"family": "numbers", "steps": [["add", 3]], "start": 0}
     return {
         "a constant of code": {**good, "steps": [["add", code]]},
-        "a constant of code in a text": {**good, "family": "texts", "steps": [["remove", f'", "") or {code} or ("']]},
+        "a constant of code in a text": {**good, "family": "texts", "steps": [["remove", in_text]]},
         "a start of code": {**good, "family": "recurrences", "start": code},
         "a family of code": {**good, "family": code},
         "a step of code": {**good, "steps": [[code, 3]]},

@@ -48,7 +48,7 @@ class Rule:
 
 
 def _is_the_machines(called: Called) -> bool:
-    """A text can exhaust its time and memory, or crash a parser. It neither kills its process early nor makes it wait."""
+    """A text can exhaust its time and memory, or crash a parser. It cannot kill its process early, or make it wait."""
     starved = called.how == "timeout" and "SIG" not in called.message
     return starved or (called.how == "crash" and "SIGKILL" in called.message)
 
