@@ -3,7 +3,8 @@
     python benchmarks/sandbox.py --json
 
 Keys of the last line: `warm_ms_p50`, `warm_ms_p95`, `cold_ms_p50`, `start_ms_p50`, `judge_ms_p50` (12 hidden cases),
-`repo_tests_ms_p50` (pytest on a small repository).
+`humaneval_ms_p50` (tests in a second box, over the benchmark's problems), `repo_judge_ms_p50` and `repo_tests_ms_p50` (a
+small repository: the verdict, pytest as feedback).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 from _common import command, machine, publish, table
 
-from rollwright.envs.code import repositories
+from rollwright.envs.code import humaneval, repositories
 from rollwright.envs.code.judging import Case, judge_cases
 from rollwright.envs.code.sandbox import BoxPool, ColdBox, WarmBox, pytest_packages
 
@@ -42,21 +44,29 @@ def measure(runs: int) -> dict[str, list[float]]:
     cases = [Case(args=(n,), expected=n + 1) for n in range(12)]
     pool = BoxPool(limits=repositories.LIMITS, preload=("pytest",), packages=pytest_packages())
     shop = repositories.load("shop")
+    world = humaneval.build()
+    answers = {key: problem["prompt"] + problem["canonical_solution"] for key, problem in humaneval.problems().items()}
+    judging = [partial(world.judge, task, answers[task.id]) for task in world.tasks("test")]
     with WarmBox() as box:
         found = {
             "warm": times_ms(lambda: box.run({"mode": "calls", "code": code}), runs),
             "judge": times_ms(lambda: judge_cases(box, code, "f", cases), runs),
             "cold": times_ms(lambda: ColdBox().run(["/usr/bin/true"]), few),
             "start": times_ms(start_and_stop, few),
+            "humaneval": [ms for judge in judging for ms in times_ms(judge, 1)],
+            "repo_judge": times_ms(lambda: repositories.judge(pool, shop, shop.files), few),
             "repo_tests": times_ms(lambda: repositories.run_tests(pool, shop, shop.files), few),
         }
     pool.close()
+    world.close()
     return found
 
 
 WHAT = {
     "warm": "warm: fork, run, empty the box",
     "judge": "warm: a function on 12 hidden cases",
+    "humaneval": "warm: HumanEval's tests in a second box",
+    "repo_judge": "warm: the verdict on a repository of 6 modules",
     "repo_tests": "warm: pytest, 15 tests on 6 modules",
     "cold": "cold: a box for one command",
     "start": "a warm box up and down",
