@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-from rollwright.errors import RewardFault
+from rollwright.errors import RewardFault, RollwrightError
 from rollwright.types import MAX_REWARD, Group, Score, Trajectory, Turn
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ def scores_of(reward: Reward, group: Group) -> list[Score]:
     except RewardFault:
         raise
     except Exception as error:
-        raise RewardFault(f"reward {name_of(reward)!r} failed on group {group.id}: {error!r}") from error
+        said = str(error) if isinstance(error, RollwrightError) else repr(error)
+        raise RewardFault(f"reward {name_of(reward)!r} failed on group {group.id}: {said}") from error
     if len(scores) != len(group.trajectories):
         said = f"gave {len(scores)} scores for {len(group.trajectories)} trajectories"
         raise RewardFault(f"reward {name_of(reward)!r} {said}")
