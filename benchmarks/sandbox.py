@@ -3,8 +3,8 @@
     python benchmarks/sandbox.py --json
 
 Keys of the last line: `warm_ms_p50`, `warm_ms_p95`, `cold_ms_p50`, `start_ms_p50`, `judge_ms_p50` (12 hidden cases),
-`humaneval_ms_p50` (tests in a second box, over the benchmark's problems), `repo_judge_ms_p50` and `repo_tests_ms_p50` (a
-small repository: the verdict, pytest as feedback).
+`humaneval_ms_p50` (tests in a second box, over the benchmark's problems), `repo_judge_ms_p50` and `repo_tests_ms_p50`
+(a small repository: the verdict, pytest as feedback).
 """
 
 from __future__ import annotations

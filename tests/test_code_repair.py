@@ -164,7 +164,26 @@ class TestInTheBox:
             while result is None or not result.terminated:
                 result = env.step(teacher.act(env, seen))
             assert result.success
+            env.reset(task, episode_seed(task.split, "t"))
+            assert env.step("submit").success is False  # pytest brings an iniconfig of its own, which is not asked
         world.close()
+
+    @pytest.mark.parametrize(
+        ("test", "why"),
+        [
+            ("def test_a():\n    assert IniConfig('x', '[a]') == IniConfig('x', '[a]')\n", "__eq__"),
+            ("def test_a(tmp_path):\n    assert IniConfig('x', '[a]').path == 'x'\n", "without arguments"),
+            (
+                "class TestA:\n    def test_a(self):\n        assert IniConfig('x', '').path == 'x'\n",
+                "there are none",
+            ),
+            ("def test_a():\n    assert IniConfig('x', '[a]').path == 'y'\n", "AssertionError"),
+        ],
+    )
+    def test_tests_that_cannot_judge_a_package_are_refused(self, tmp_path: Path, test: str, why: str) -> None:
+        (tmp_path / "test_ini.py").write_text(f"from iniconfig import IniConfig\n\n\n{test}")
+        with pytest.raises(ConfigError, match=why):
+            repair.build(package="iniconfig", package_tests=str(tmp_path), tasks_per_repository=1)
 
 
 def test_edits_are_exact() -> None:

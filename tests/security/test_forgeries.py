@@ -16,8 +16,9 @@ import pytest
 
 from rollwright.env import episode_seed
 from rollwright.envs.code import bugs, correction, humaneval, maths, repositories, synthesis, unit_tests
+from rollwright.envs.code.judging import Verdict, judge_tests
 from rollwright.envs.code.mutation import Mutation
-from rollwright.envs.code.sandbox import BoxPool, pytest_packages, unavailable_reason
+from rollwright.envs.code.sandbox import BoxPool, WarmBox, pytest_packages, unavailable_reason
 from rollwright.types import Task
 
 pytestmark = [
@@ -376,6 +377,105 @@ def test_a_bug_behind_objects_that_lie_is_still_a_bug(worlds: Worlds) -> None:
         if repositories.judge(worlds.pool, repository, files).success:
             passed.append((bug.path, bug.index))
     assert passed == [] and len(faults()) >= 55
+
+
+# What a test may do with a value. `far` is an object of the program that lies; the test must fail, whatever it catches.
+DECISIONS = (
+    "assert far == 3", "assert 3 == far", "assert far != 3", "assert not far == 3", "assert not (3 != far)", "assert far",
+    "assert not far", "assert far or True", "assert bool(far) in (True, False)", "assert far < 3 or far >= 3",
+    "assert not far < 3", "assert sorted([far, far])", "assert max(far, far, key=lambda x: x) is far",
+    "assert far in [1, 2]", "assert far not in [1, 2]", "assert [far].index(3) == 0", "assert [3].count(far) == 0",
+    "assert 3 in (far,)", "assert {far} or True", "assert {far: 1} or True", "assert hash(far) is not None",
+    "assert far in {1, 2}", "assert {1: 2}.get(far) is None", "assert abs(far - 3) < 1e-6", "assert abs(3 - far) < 1e-6",
+    "assert far + 1 == 4", "assert -far == -3", "assert round(far) == 3", "assert int(far) == 3", "assert float(far) == 3",
+    "assert [1, 2, 3, 4][far] == 4", "assert range(far)", "assert isinstance(3, far)", "assert not isinstance(3, far)",
+    "assert not issubclass(int, far)", "assert [far] == [3]", "assert (far, 1) != (3, 1)", "assert {'a': far} == {'a': 3}",
+    "assert f'{far:d}' or True", "assert bytes(far) is not None", "assert next(far) is not None",
+    "import copy; assert copy.copy(far) is not None", "import copy; assert copy.deepcopy(far) is not None",
+    "import pickle; assert pickle.dumps(far)", "import pytest; assert far == pytest.approx(3)",
+    "import pytest; assert pytest.approx(3) == far", "import math; assert math.isclose(far, 3)",
+    "import math; assert math.floor(far) == 3", "import pytest\n    with pytest.raises(TypeError): far == 3",
+    "import pytest\n    with pytest.raises(Exception): assert not far",
+    "try: assert far != 3\n    except BaseException: pass", "import contextlib\n    with contextlib.suppress(TypeError): far < 3",
+    "assert any(far == n for n in range(9)) or True", "assert all(map(lambda n: n != far, [1]))",
+    "import operator; assert operator.index(far)", "assert divmod(far, 2)", "assert far ** 2", "far += 1",
+    "assert any([far])", "assert sum([far, 0]) == 3", "assert list(filter(None, [far])) or True", "assert min([far, 3])",
+    "import unittest; unittest.TestCase().assertEqual(far, 3)", "import unittest; unittest.TestCase().assertNotEqual(far, 3)",
+    "match far:\n        case 3: pass\n        case _: pass", "while far: break", "assert far if far else True",
+)  # fmt: skip
+DATA = (
+    "assert far.name == 'x' and far.double(4) == 8",
+    "assert len(far) == 2 and list(far) == [1, 2] and far[0] == 7",
+    "assert 2 in far and 5 not in far",
+    "assert str(far) == 'a text'",
+    "far.name = 'y'\n    assert far.name == 'y'",
+    "with far as inner: assert inner == 5",
+    "far[3] = 4\n    assert far.kept == {3: 4}",
+    "assert far is not None",
+    "from fractions import Fraction\n    assert far.half() == 0.5 and far.half() == Fraction(1, 2)",
+    "del far.name\n    assert far.name == 'of the class'",
+    "assert far.more() == {1: (2, {3}), 'd': [4.5, None]}",
+)
+OBJECT = """
+from fractions import Fraction
+class Thing(Yes):
+    name = 'of the class'
+    def __init__(self): self.name, self.kept = 'x', {}
+    def double(self, x): return 2 * x
+    def half(self): return Fraction(1, 2)
+    def more(self): return {1: (2, {3}), 'd': [4.5, None]}
+    def __len__(self): return 2
+    def __iter__(self): return iter([1, 2])
+    def __getitem__(self, key): return 7
+    def __setitem__(self, key, value): self.kept[key] = value
+    def __str__(self): return 'a text'
+    def __enter__(self): return 5
+    def __exit__(self, *error): pass
+def make(): return Thing()
+"""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[WarmBox, WarmBox]]:
+    with WarmBox() as one, WarmBox(preload=("pytest",), packages=pytest_packages()) as other:
+        yield one, other
+
+
+def tested_by(pair: tuple[WarmBox, WarmBox], body: str) -> Verdict:
+    """The verdict on a test that holds an object of the program, as if it belonged there."""
+    tests = {"t": f"def test_it():\n    far = make()\n    {body}\n"}
+    return judge_tests(*pair, program={"code": YES + OBJECT}, tests=tests, names=["make"], objects=None)
+
+
+@pytest.mark.parametrize("body", DECISIONS)
+def test_no_decision_is_left_to_an_object_of_the_program(pair: tuple[WarmBox, WarmBox], body: str) -> None:
+    verdict = tested_by(pair, body)
+    assert (verdict.passed, verdict.total) == (0, 1) and verdict.message
+
+
+@pytest.mark.parametrize("body", DATA)
+def test_what_an_object_says_is_data_where_it_belongs(pair: tuple[WarmBox, WarmBox], body: str) -> None:
+    verdict = tested_by(pair, body)
+    assert verdict.success, verdict.message
+    assert not tested_by(pair, body + "\n    assert far.double(1) == 3").success
+
+
+def test_the_expected_value_never_enters_the_programs_box(pair: tuple[WarmBox, WarmBox]) -> None:
+    """A program that notes down all that it is sent has not seen it, whatever the test does."""
+    spy = YES + "class Spy(Yes):\n    def __getattr__(self, name): return lambda *a, **k: note(name, a)\n"
+    for name in SPECIAL[:56]:
+        if name not in ("getattr", "getattribute", "class", "init"):
+            spy += f"    def __{name}__(self, *a, **k): return note({name!r}, a)\n"
+    spy += "seen = []\ndef note(name, a):\n    seen.append(repr(a))\n    return 1\ndef make(): return Spy()\n"
+    spy += "def told(): return [text for text in seen if '987654321' in text]\n"
+    for body in DECISIONS:
+        secret = body.replace("3", "987654321")
+        tests = {
+            "a": f"def test_a():\n    far = make()\n    {secret}\n",
+            "b": "def test_b(): assert told() == []\n",
+        }
+        verdict = judge_tests(*pair, program={"code": spy}, tests=tests, names=["make", "told"], objects=None)
+        assert verdict.failures is not None and list(verdict.failures) == ["a::test_a"], (body, verdict)
 
 
 def test_an_object_that_changes_between_two_looks_does_not_wrap_a_text(worlds: Worlds) -> None:
