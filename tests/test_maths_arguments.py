@@ -12,7 +12,8 @@ import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from functools import partial
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -305,6 +306,30 @@ def test_tensors_of_another_length_are_refused(function: str, argument: str) -> 
     for wrong in (longer, sound[:-1], *([] if isinstance(sound, list) else [sound[:, None]])):
         with pytest.raises(ValueError, match=r"needs one number per|one length|must have the same shape|anchors|score"):
             CALLS[function](**{argument: wrong})
+
+
+PAIRS = {
+    "losses.value_loss": (lambda a, b: losses.value_loss(a, b, values_old=None, clip_eps=None)),
+    "losses.value_loss, old": (lambda a, b: losses.value_loss(a, a, values_old=b, clip_eps=0.2)),
+    "losses.weighted_nll": losses.weighted_nll,
+    **{f"losses.kl_estimate, {k}": partial(losses.kl_estimate, kind=k) for k in ("k1", "k2", "k3", "abs", "k3+")},
+    "losses.kl_shaped_rewards": (lambda a, b: losses.kl_shaped_rewards(b, a, a, kl_coef=1.0)),
+    "values.expectile_loss": partial(values.expectile_loss, expectile=0.7),
+    "values.total_variation_loss": partial(values.total_variation_loss, alpha=0.7),
+    "values.chi_square_loss": partial(values.chi_square_loss, alpha=0.7),
+    "values.reverse_kl_loss": partial(values.reverse_kl_loss, beta=1.0),
+    "advantages.remax": advantages.remax,
+}
+
+
+@pytest.mark.parametrize("name", sorted(PAIRS))
+def test_pairs_of_tensors_are_never_spread_over_each_other(name: str) -> None:
+    """[3] against [3, 1] would be nine numbers, and a mean over them looks like a loss."""
+    pair = cast(Callable[[Tensor, Tensor], Tensor], PAIRS[name])
+    assert pair(f(1, 2, 3), f(1, 1, 1)).shape == (3,)
+    for wrong in (f(1, 1, 1)[:, None], f(1), f(1, 1), f(1, 1, 1)[None]):
+        with pytest.raises(ValueError, match=r"shape|each score needs"):
+            pair(f(1, 2, 3), wrong)
 
 
 class Colour(Enum):

@@ -43,6 +43,17 @@ def require_length(name: str, values: Tensor, length: int, *, per: str) -> None:
         raise ValueError(f"`{name}` needs one number per {per}, so the shape ({length},); got {tuple(values.shape)}")
 
 
+def require_same_shape(**tensors: Tensor) -> None:
+    """Raise unless the named tensors share one shape: [N] against [N, 1] would be spread to [N, N] in silence.
+
+    Raises:
+        ValueError: they do not; the message names each with its shape.
+    """
+    if len({tensor.shape for tensor in tensors.values()}) > 1:
+        shapes = ", ".join(f"`{name}` {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"these need one shape, an entry for an entry, got {shapes}")
+
+
 def require_finite(**tensors: Tensor) -> None:
     """Raise if one of the named tensors holds NaN or infinity, which would spread over the whole batch.
 

@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rollwright.choices import require_choice
-from rollwright.segments import next_in_segment, require_finite, require_length, reverse_discounted_sum
+from rollwright.segments import (
+    next_in_segment,
+    require_finite,
+    require_length,
+    require_same_shape,
+    reverse_discounted_sum,
+)
 
 
 def lambda_returns(
@@ -50,12 +56,13 @@ def expectile_loss(values: Tensor, targets: Tensor, *, expectile: float) -> Tens
         expectile: in (0, 1), tau of the paper; 0.5 is half the squared error.
 
     Raises:
-        ValueError: an expectile outside (0, 1).
+        ValueError: an expectile outside (0, 1), or tensors of different shapes.
 
     Sources: arXiv:2110.06169 (IQL).
     """
     if not 0 < expectile < 1:
         raise ValueError(f"an expectile lies strictly between 0 and 1, got {expectile}")
+    require_same_shape(values=values, targets=targets)
     errors = targets.detach() - values
     weights = torch.where(errors < 0, 1.0 - expectile, expectile)
     return weights * errors.square()
@@ -99,6 +106,7 @@ def reverse_kl_loss(values: Tensor, targets: Tensor, *, beta: float, clip: float
     """
     if beta <= 0:
         raise ValueError(f"the temperature beta must be positive, got {beta}")
+    require_same_shape(values=values, targets=targets)
     z = ((targets.detach() - values) / beta).clamp(max=clip)
     shift = z.detach().max().clamp(min=-1.0)
     return (z - shift).exp() - z * (-shift).exp() - (-shift).exp()
@@ -107,6 +115,7 @@ def reverse_kl_loss(values: Tensor, targets: Tensor, *, beta: float, clip: float
 def _errors(values: Tensor, targets: Tensor, alpha: float) -> Tensor:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie strictly between 0 and 1, got {alpha}")
+    require_same_shape(values=values, targets=targets)
     return targets.detach() - values
 
 

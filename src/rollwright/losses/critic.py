@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rollwright.segments import require_same_shape
+
 
 def value_loss(values: Tensor, returns: Tensor, *, values_old: Tensor | None, clip_eps: float | None) -> Tensor:
     """Half the squared error of every value, the worse of clipped and unclipped. [N] -> [N]; average with `aggregate`.
@@ -16,10 +18,12 @@ def value_loss(values: Tensor, returns: Tensor, *, values_old: Tensor | None, cl
         clip_eps: how far a value may move from `values_old`, in reward units; None = no clipping.
 
     Raises:
-        ValueError: only one of `values_old` and `clip_eps` is given, or `clip_eps` is not positive.
+        ValueError: tensors of different shapes, only one of `values_old` and `clip_eps` is given, or `clip_eps` is not
+            positive.
 
     Sources: arXiv:1707.06347 (code); arXiv:2005.12729.
     """
+    require_same_shape(values=values, returns=returns)
     if (values_old is None) != (clip_eps is None):
         raise ValueError("value clipping needs both values_old and clip_eps: give both, or neither")
     errors = (values - returns.detach()).square()
@@ -27,6 +31,7 @@ def value_loss(values: Tensor, returns: Tensor, *, values_old: Tensor | None, cl
         return 0.5 * errors
     if clip_eps <= 0:
         raise ValueError(f"clip_eps must be positive, got {clip_eps}: use None for no clipping")
+    require_same_shape(values=values, values_old=values_old)
     anchor = values_old.detach()
     clipped = anchor + (values - anchor).clamp(-clip_eps, clip_eps)
     return 0.5 * torch.maximum(errors, (clipped - returns.detach()).square())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rollwright.choices import require_choice
-from rollwright.segments import segment_count, segment_sum
+from rollwright.segments import require_length, require_same_shape, segment_count, segment_sum
 
 _SURE = 0.8
 """p_ref from which the released WebRL trainer uses beta 5 in place of 1."""
@@ -19,6 +19,7 @@ def weighted_nll(logprobs: Tensor, advantages: Tensor) -> Tensor:
 
     One form for many methods: filtered BC (w in {0, 1}), AWR (w = exp(A / beta)), DigiRL (w = kept), REINFORCE (w = A).
     """
+    require_same_shape(logprobs=logprobs, advantages=advantages)
     return -advantages.detach() * logprobs
 
 
@@ -45,6 +46,7 @@ def webrl_squared(
     """
     if beta <= 0:
         raise ValueError(f"beta must be positive, got {beta}")
+    require_length("advantages", advantages, num_sequences, per="turn")
     ratios = torch.where(mask, logprobs - logprobs_ref.detach(), torch.zeros_like(logprobs))
     return (beta * segment_sum(ratios, sequence_index, num_sequences) - advantages.detach()).square()
 
@@ -73,6 +75,7 @@ def webrl_released(
     """
     if isinstance(num_tokens, str):
         require_choice("num_tokens", num_tokens, ("turn",))
+    require_length("targets", targets, num_sequences, per="turn")
     zero = torch.zeros_like(logprobs)
     counts = segment_count(mask, sequence_index, num_sequences)
     positive = (targets > 0) & (counts > 0)

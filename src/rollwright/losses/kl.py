@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rollwright.choices import require_choice
 from rollwright.losses.policy import bounded_exp, log_ratio
+from rollwright.segments import require_same_shape
 
 KlKind = Literal["k1", "k2", "k3", "abs", "k3+"]
 
@@ -34,11 +35,12 @@ def kl_estimate(logprobs: Tensor, logprobs_ref: Tensor, *, kind: KlKind) -> Tens
     KL; "k3+" has the value of k3 and the gradient of k2, which is.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: an unknown kind, or tensors of different shapes.
 
     Sources: Schulman 2020, "Approximating KL divergence".
     """
     require_choice("kind", kind, KlKind, what="KL estimate")
+    require_same_shape(logprobs=logprobs, logprobs_ref=logprobs_ref)
     x = logprobs - logprobs_ref.detach()
     if kind == "k1":
         return x
@@ -90,6 +92,7 @@ def kl_shaped_rewards(
 
     Sources: arXiv:1909.08593.
     """
+    require_same_shape(rewards=rewards, logprobs=logprobs)
     return (rewards - kl_coef * kl_estimate(logprobs, logprobs_ref, kind=kind)).detach()
 
 
