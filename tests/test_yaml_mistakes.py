@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -344,6 +345,25 @@ def test_of_several_ranks_one_speaks_and_all_end_alike(
         assert stop.value.code == 2
         said.append(capsys.readouterr().err)
     assert "no file god.yaml" in said[0] and said[1:] == ["", ""]
+
+
+def test_ranks_that_are_launched_end_together_and_one_speaks(tmp_path: Path) -> None:
+    """The first rank is late on purpose: the launcher must not end it before it has said what is wrong."""
+    pytest.importorskip("deepspeed")
+    (tmp_path / "wrong.py").write_text(
+        "import os, time\n"
+        "from rollwright.errors import ConfigError\n"
+        "from rollwright.recipe_entry import run_recipe\n\n\n"
+        "def main():\n"
+        "    time.sleep(2.0 if os.environ['RANK'] == '0' else 0.0)\n"
+        "    raise ConfigError('this is wrong')\n\n\n"
+        "run_recipe(main)\n"
+    )
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    config = str(ROOT / "accelerate_configs" / "cpu_zero1.yaml")
+    done = subprocess.run([*launch, config, "wrong.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.stderr.count("rollwright: this is wrong\n") == 1
+    assert len(re.findall(r"exitcode\s*: 2 ", done.stderr)) == 2, done.stderr
 
 
 def test_a_recipe_that_is_started_as_a_user_starts_it(tmp_path: Path) -> None:

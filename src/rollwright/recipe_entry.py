@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 from rollwright.config import Config, load_config, redact
@@ -14,6 +17,7 @@ from rollwright.preflight import preflight
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 DEBUG = "ROLLWRIGHT_DEBUG"
+_ENDED, _TOGETHER_S = "rollwright/ended", 15.0
 
 
 def recipe_config(
@@ -51,6 +55,7 @@ def run_recipe(main: Callable[[], None]) -> None:
             traceback.print_exc()
         if _speaks():
             _say(error)
+        _end_together()
         raise SystemExit(error.exit_code) from None
 
 
@@ -76,3 +81,22 @@ def _say(error: RollwrightError) -> None:
     lines = (line.rstrip() for line in redact(str(error)).splitlines())
     sys.stderr.write(f"{who}: " + "\n".join(line for line in lines if line) + "\n")
     sys.stderr.flush()
+
+
+def _end_together() -> None:
+    """Wait for the ranks that end for the same reason: the launcher ends all others when it sees the first one go.
+
+    Else the rank that speaks might be ended before it has spoken, and the others not by a code of their own.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    with contextlib.suppress(Exception):  # the meeting point is gone with the launcher: nobody is left to wait for
+        from torch.distributed import TCPStore
+
+        where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*where, is_master=False, timeout=timedelta(seconds=_TOGETHER_S), wait_for_workers=False)
+        store.add(_ENDED, 1)
+        until = time.monotonic() + _TOGETHER_S
+        while store.add(_ENDED, 0) < count and time.monotonic() < until:
+            time.sleep(0.02)
