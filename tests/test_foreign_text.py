@@ -22,7 +22,7 @@ from rollwright.errors import EnvironmentFault
 from rollwright.rewards import combine, maths, overlong, patch_rule, patch_similarity, static_quality
 from rollwright.rewards.judge import parse_verdict
 from rollwright.types import Group, Score, StopReason, Task, Trajectory, Turn
-from tests.hostile_texts import HEAVY, LONG, running
+from tests.hostile_answers import HEAVY, LONG, running
 
 needs_sandbox = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "sandbox")
 LINES = "x\n" + "    y\n" * 400
@@ -101,7 +101,7 @@ JUDGES: dict[str, tuple[Callable[[], Callable[[Sequence[str]], Sequence[Score]]]
         lambda: by_reward(create("rewards", "unit_tests"), NEGATE, "def f(x): return -x"),
         (*HEAVY, *LONG),
     ),
-    "code.unit_tests": (lambda: of_world("code.unit_tests", num_mutants=1, needed_frac=1.0), (*HEAVY, *LONG)),
+    "code.unit_tests": (lambda: of_world("code.unit_tests", num_mutants=1, needed_frac=1.0), (*HEAVY, *LONG[::2])),
     "code.humaneval": (lambda: of_world("code.humaneval"), (*HEAVY, *LONG)),
     "code.correction": (lambda: of_world("code.correction", teacher_right_frac=1.0), LONG[::4]),
     "code.repair": (lambda: patches, LONG[::4]),

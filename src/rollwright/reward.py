@@ -149,12 +149,15 @@ def place_score(trajectory: Trajectory, score: Score) -> Trajectory:
     """Lay the score's parts on the turns: `turn_parts` where given, else everything on the last turn.
 
     They take the place of what lay there. What the environment paid stays in `Turn.env_rewards`, so that a trajectory
-    can be scored again, by the same reward or by another one, from the same ground. The score keeps the contract
-    (`breach` finds nothing).
+    can be scored again, by the same reward or by another one, from the same ground.
     """
     if score.value is None:
         return replace(trajectory, score=score)
     if score.turn_parts is not None:
+        if len(score.turn_parts) != len(trajectory.turns):
+            raise RewardFault(
+                f"verifier {score.verifier!r} gave parts for {len(score.turn_parts)} turns of {len(trajectory.turns)}"
+            )
         parts: Sequence[Mapping[str, float]] = score.turn_parts
     else:
         last = score.parts or {score.verifier: score.value}
