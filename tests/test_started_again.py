@@ -65,6 +65,19 @@ def test_sft_does_not_set_a_collection_aside(run_recipe: Recipe, tmp_path: Path)
     assert names(tmp_path) == before
 
 
+def test_a_collection_whose_settings_are_gone_says_so(
+    run_recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [*TINY, "collect.by=teacher", "collect.per_task=1", f"run.folder={tmp_path}"]
+    run_recipe("collect.py", "text/maze_collect.yaml", *words)
+    assert "no config.yaml" not in caplog.text
+    with pytest.raises(ConfigError, match="begun with other settings"):
+        run_recipe("collect.py", "text/maze_collect.yaml", *words, "run.seed=1")
+    (tmp_path / "config.yaml").unlink()
+    run_recipe("collect.py", "text/maze_collect.yaml", *words)
+    assert "holds episodes but no config.yaml" in caplog.text
+
+
 def test_a_misspelt_store_is_refused_and_not_made(at_root: None, tmp_path: Path) -> None:
     from rollwright.recipes import sft
 

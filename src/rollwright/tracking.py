@@ -75,7 +75,10 @@ class RunFolder:
         Raises:
             ConfigError: the folder was begun with others.
         """
-        begun = cls(Path(path).expanduser()).config
+        folder = cls(Path(path).expanduser())
+        begun = folder.config
+        if not begun.exists() and any(folder.path.glob("*/*/*.parquet")):
+            log.warning("%s holds episodes but no config.yaml: it cannot be told if they are of these settings", path)
         if begun.exists() and not same_settings(config, begun):
             raise ConfigError(f"{begun.parent} was begun with other settings (see {begun}): {why}")
 
