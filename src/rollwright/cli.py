@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command(arguments)
     except RollwrightError as error:
-        print(f"rollwright: {error}", file=sys.stderr)
+        from rollwright.config.secrets import redact
+
+        print(f"rollwright: {redact(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader (`head`, `less`) has seen enough; a closed stdout must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
