@@ -12,8 +12,8 @@ from collections.abc import Iterator
 PRACTICES = ("focal_call", "assertion", "descriptive_name")
 SMELLS = ("no_duplicate_assertion", "no_conditional", "no_exception_handling", "no_print")
 PROPERTIES = (*PRACTICES, *SMELLS, "documentation", "focal_assertion")
-MAX_SOURCE = 20_000
-"""Characters of an answer; more is cut, as the code worlds cut what they judge."""
+MAX_SOURCE = 100_000
+"""Characters of an answer; more is cut."""
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _BLOCKS = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.Match)
 _GENERIC = re.compile(r"test_?(it|this|method|function|case)?_?\d*", re.IGNORECASE)
