@@ -90,6 +90,18 @@ PAGES = {
     "/worker": SCRIPT.format("new Worker(URL.createObjectURL(new Blob(['for(;;);'])))"),
     "/media": "<p>Here</p><img src=/silent><script async src=/silent></script>",
 }
+TIMER = (
+    "<p>Here</p><script>let n = 3000; setInterval(() => {{ for (let i = 0; i < 20 && n-- > 0; i++) {} }}, 0)</script>"
+)
+FLOODS = {
+    "/flood-console": TIMER.format("{ console.log('x'.repeat(1000)); setTimeout(() => { throw new Error('y'); }); }"),
+    "/flood-fetch": TIMER.format("fetch('/other?' + Math.random())"),
+    "/flood-images": TIMER.format("new Image().src = 'http://192.0.2.1/' + Math.random()"),
+    "/flood-frames": TIMER.format("document.body.append(document.createElement('iframe'))"),
+    "/flood-windows": TIMER.format("window.open('/other')"),
+    "/flood-sockets": TIMER.format("new WebSocket('ws://127.0.0.1:9/')"),
+}
+PAGES |= FLOODS
 FILES = {"/pdf": "application/pdf", "/csv": "text/csv", "/exe": "application/octet-stream", "/none": ""}
 MOVES = {
     "/loop": "/loop",
@@ -223,10 +235,12 @@ async def until(env: OpenWebEnv, action: str, said: str) -> str:
     raise AssertionError(f"{action}: expected {said!r} in {text[:300]!r}")
 
 
-async def play(env: OpenWebEnv, site: HostileSite, path: str) -> list[str]:
-    """All that can be done to one page; what went wrong."""
+ACTIONS = ("click 1", "click 2", "fill 1 x", "press 1 Enter", "noop", "go_back")
+
+
+async def play(env: OpenWebEnv, site: HostileSite, path: str, *actions: str) -> list[str]:
+    """Open a page and act on it; what went wrong."""
     wrong = []
-    actions = ("click 1", "click 2", "fill 1 x", "press 1 Enter", "noop", "go_back")
     for action in (f"goto {site.address}{path}", *actions):
         begun = time.monotonic()
         try:
@@ -239,13 +253,13 @@ async def play(env: OpenWebEnv, site: HostileSite, path: str) -> list[str]:
 
 
 async def test_every_page_gives_observations_within_the_time_of_a_call(hasty: OpenWebWorld, site: HostileSite) -> None:
-    paths = [*PAGES, *OTHER_PATHS]
+    paths = [path for path in (*PAGES, *OTHER_PATHS) if path not in FLOODS]
     random.Random(0).shuffle(paths)
     shares = [paths[k::6] for k in range(6)]
 
     async def player(share: list[str]) -> list[str]:
         env = await started(hasty)
-        wrong = [line for path in share for line in await play(env, site, path)]
+        wrong = [line for path in share for line in await play(env, site, path, *ACTIONS)]
         await env.close()
         return wrong
 
@@ -345,6 +359,20 @@ async def test_a_page_that_is_lost_is_replaced(hasty: OpenWebWorld, site: Hostil
     assert "1 textbox Name" in await until(env, f"goto {site.address}/other", "Other"), "the episode goes on"
     assert len(env._page.page.context.pages) == 1
     await env.close()
+
+
+async def test_a_flood_costs_its_own_page_at_most(site: HostileSite, tmp_path: Path) -> None:
+    world = make_world(site, tmp_path)
+    try:
+        neighbour = await started(world)
+        for path in FLOODS:
+            env = await started(world)
+            assert await play(env, site, path, "noop", "go_back") == []
+            await env.close()
+            assert "1 textbox Name" in await until(neighbour, f"goto {site.address}/other", "Other")
+        assert world.pool.faults == []
+    finally:
+        await world.close()
 
 
 async def test_a_browser_that_dies_is_a_fault(patient: OpenWebWorld) -> None:

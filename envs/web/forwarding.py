@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin
 
@@ -20,6 +20,10 @@ from .page import WebPage, first_line
 log = logging.getLogger(__name__)
 
 _MAX_REDIRECTS = 10
+_MAX_RUNNING = 1000
+"""Requests of one page at once. More is a flood, which would hold up all other pages: its page is ended."""
+_LINES = 16
+"""Of these, how many are on their way to a site at once, besides journeys."""
 _MAX_LOGGED = 20
 _MAX_SHOWN = 200
 _SHOWN_TYPES = re.compile(
@@ -39,11 +43,12 @@ class Forwarder:
         page: in the pages' main frame a refused request is a journey that the policy asked for.
         origins: `http://host:port`; the only ones that are reached, redirects included.
         patience_s: longest wait for any single answer of a site.
+        on_flood: called once when the page asks for more at a time than any honest one.
 
     `refusal` is why the last journey of the main frame came to nothing; `refused` is set as soon as one has.
     """
 
-    def __init__(self, page: WebPage, origins: Sequence[str], patience_s: float) -> None:
+    def __init__(self, page: WebPage, origins: Sequence[str], patience_s: float, on_flood: Callable[[], None]) -> None:
         self.refusal = ""
         self.pending = ""
         self.refused = asyncio.Event()
@@ -51,6 +56,9 @@ class Forwarder:
         self._origins = tuple(origins)
         self._patience_ms = 1000 * patience_s
         self._logged = 0
+        self._running = 0
+        self._lines = asyncio.Semaphore(_LINES)
+        self._on_flood = on_flood
 
     async def attach(self) -> None:
         """Take over all requests of the page's context."""
@@ -71,6 +79,19 @@ class Forwarder:
         return any(address == origin or address.startswith(f"{origin}/") for origin in self._origins)
 
     async def _handle(self, route: Any) -> None:
+        self._running += 1
+        try:
+            if self._running == _MAX_RUNNING and not self._page.crashed:
+                self._on_flood()
+            if self._running < _MAX_RUNNING and not self._page.crashed:
+                await self._forward(route)
+            else:
+                with contextlib.suppress(Exception):  # a route that nobody settles is kept for ever
+                    await route.abort()
+        finally:
+            self._running -= 1
+
+    async def _forward(self, route: Any) -> None:
         journey = self._is_journey(route.request)
         if journey:
             self.pending = route.request.url
@@ -93,7 +114,9 @@ class Forwarder:
             await route.abort("aborted" if journey else "failed")
 
     async def _answer(self, route: Any, journey: bool) -> dict[str, Any]:
-        reply, address = await self._fetched(route)
+        self._check_allowed(route.request.url)
+        async with contextlib.nullcontext() if journey else self._lines:
+            reply, address = await self._fetched(route)
         body = await reply.body()
         if journey:
             _check_shown(reply.status, reply.headers)
@@ -106,7 +129,6 @@ class Forwarder:
     async def _fetched(self, route: Any) -> tuple[Any, str]:
         """The reply after all redirects, and the address that it came from."""
         address = route.request.url
-        self._check_allowed(address)
         reply = await route.fetch(max_redirects=0, timeout=self._patience_ms)
         for _ in range(_MAX_REDIRECTS):
             if not 300 <= reply.status < 400 or "location" not in reply.headers:

@@ -303,7 +303,7 @@ def build(
     by_split: dict[Split, list[Task]] = {split: [task for task in listed if task.split == split] for split in SPLITS}
     starts = dict.fromkeys(origin_of(str(task.params["start_url"])) for task in listed)
     question = new_question()
-    limits = PageLimits(root=None, scripts=ears(question), deadline_s=deadline_s, viewport=(1280, 720))
+    limits = PageLimits(root=None, scripts=ears(question), deadline_s=deadline_s, viewport=(1280, 720), errors=False)
     return OpenWebWorld(
         tasks=by_split,
         origins=[*starts, *origins],

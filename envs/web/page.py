@@ -69,13 +69,15 @@ class PageLimits:
     """What a page may do.
 
     `root` is the only folder whose files it may load (None: no file at all), `scripts` run before those of the page,
-    `deadline_s` bounds every single call into the page, `viewport` is in CSS pixels.
+    `deadline_s` bounds every single call into the page, `viewport` is in CSS pixels. `errors` keeps the errors of the
+    page's own scripts, which of somebody else's page might be without number.
     """
 
     root: Path | None
     scripts: str
     deadline_s: float = 10.0
     viewport: tuple[int, int] = (400, 320)
+    errors: bool = True
 
 
 class WebPage:
@@ -118,7 +120,8 @@ class WebPage:
         self._page, self.crashed, self.address = page, False, ""
         page.on("crash", self._on_crash)
         page.on("dialog", self._on_dialog)
-        page.on("pageerror", lambda error: self.page_errors.append(str(error)[:_MAX_SHOWN]))
+        if self._limits.errors:
+            page.on("pageerror", lambda error: self.page_errors.append(str(error)[:_MAX_SHOWN]))
         page.on("websocket", self._on_socket)
 
     @property
