@@ -13,6 +13,7 @@ from rollwright import cli
 from rollwright.conditioning import ReturnLevels, ReturnTargets
 from rollwright.env import ActsAtRandom, SmallLanguage, episode_seed, fingerprint_kind
 from rollwright.env_check import check_env
+from rollwright.envs.code import synthesis
 from rollwright.envs.text import car_dealer, from_gymnasium, household, maze, navigation, twenty_questions
 from rollwright.envs.text.blocking import BlockingEnvironment
 from rollwright.envs.text.to_gymnasium import to_gymnasium
@@ -208,7 +209,9 @@ def test_a_world_says_whether_a_state_can_be_met_again() -> None:
     start, left, down, up, slip, again = keys["observation"]
     assert start == left == up != down and slip == again != up
     assert {fingerprint_kind(world) for world in (maze.build(), navigation.build(), household.build())} == {"state"}
-    assert {fingerprint_kind(world) for world in (twenty_questions.build(), car_dealer.build())} == {"history"}
+    talks = (twenty_questions.build(), car_dealer.build(), synthesis.build(attempts=2, unsafe=True))
+    assert {fingerprint_kind(world) for world in talks} == {"history"}
+    assert fingerprint_kind(synthesis.build(unsafe=True)) == "state"  # one attempt: all begin in one state
 
 
 def test_a_replay_that_differs_is_a_fault() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, TypeVar
 
-from rollwright.env import Observation
+from rollwright.env import FingerprintKind, Observation
 from rollwright.envs.code.judging import judge_cases
 from rollwright.envs.code.sandbox import BoxPool, Limits
 from rollwright.envs.code.specifications import (
@@ -73,6 +73,8 @@ class SynthesisWorld:
     ) -> None:
         self.families, self.difficulty, self.wording = tuple(families), difficulty, wording
         self.attempts, self.feedback, self.max_turns = attempts, feedback, attempts
+        # What was handed in before is part of the state: after the first attempt no state is met again.
+        self.fingerprint_kind: FingerprintKind = "history" if attempts > 1 else "state"
         self.instructions = INSTRUCTIONS if wording == "full" else ""
         self.boxes = BoxPool(limits=LIMITS, unsafe=unsafe)
         self._counts = {"train": tasks_per_family, "validation": held_out_per_family, "test": held_out_per_family}
