@@ -4,7 +4,8 @@
         collect     episodes
         score       every episode by the reward; optionally a KL penalty per token inside the reward
         values      of every action token by the critic, one position before the token; with `bootstrap_truncated` also
-                    of the prompt that would have come next where a limit cut the episode
+                    of the prompt that would have come next where a limit cut the episode (where that did not fit
+                    into the context, of the state right behind the last action)
         advantages  by GAE over action tokens, turns, or both levels; whitened over the batch
         update      clipped policy loss and clipped critic loss, several epochs of minibatches
         sync        the engine to the new weights
