@@ -12,14 +12,12 @@ two row groups read, and a walk over a million turns keeps one row group in memo
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import json
 import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,6 +28,7 @@ import pyarrow.parquet as pq
 from rollwright.errors import DataError, RunFolderError
 from rollwright.store_checks import require_header
 from rollwright.store_files import (
+    Shard,
     check_columns,
     check_version,
     pair_mark,
@@ -53,34 +52,6 @@ class Ref(NamedTuple):
 
     shard: int
     row: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shard:
-    number: int
-    trajectories: Path
-    turns: Path
-    first_rows: tuple[int, ...]  # [num_blocks + 1] the row each block begins with; the last entry is the row count
-    num_turns: int
-    mark: str  # "" where it was written before shards had one
-
-    @property
-    def num_trajectories(self) -> int:
-        return self.first_rows[-1]
-
-    @property
-    def paths(self) -> tuple[Path, Path]:
-        return self.trajectories, self.turns
-
-    @property
-    def likeness(self) -> str | tuple[int, ...]:
-        """What two copies of one shard have in common."""
-        return self.mark or tuple(path.stat().st_size for path in self.paths)
-
-    def is_copy_of(self, other: _Shard) -> bool:
-        """Of two that are alike: whether they are the same."""
-        same = (filecmp.cmp(*pair, shallow=False) for pair in zip(self.paths, other.paths, strict=True))
-        return self.mark == other.mark if self.mark else all(same)
 
 
 class TrajectoryStore:
@@ -114,7 +85,7 @@ class TrajectoryStore:
             raise DataError(
                 f"{self.folder} holds no trajectory store: expected the folders {' and '.join(TABLES)} in it"
             )
-        self._shards: dict[int, _Shard] = {}
+        self._shards: dict[int, Shard] = {}
         self._alike: dict[str | tuple[int, ...], list[int]] = {}  # likeness of shards -> their numbers
         self.rescan()
 
@@ -318,7 +289,7 @@ class TrajectoryStore:
             self.warn(f"{self.folder} lacks the shards {', '.join(map(str, gone))}: what they held is lost")
         return one & two
 
-    def _take_in(self, shard: _Shard) -> None:
+    def _take_in(self, shard: Shard) -> None:
         alike = self._alike.setdefault(shard.likeness, [])
         twins = [n for n in alike if n in self._shards and shard.is_copy_of(self._shards[n])]
         if twins:
@@ -326,7 +297,7 @@ class TrajectoryStore:
         alike.append(shard.number)
         self._shards[shard.number] = shard
 
-    def _open_or_warn(self, number: int) -> _Shard | None:
+    def _open_or_warn(self, number: int) -> Shard | None:
         try:
             return self._open(number)
         except DataError:  # another schema version
@@ -335,7 +306,7 @@ class TrajectoryStore:
             self.warn(f"shard {number} of {self.folder} is half-written or corrupt, passed over: {reason_of(error)}")
             return None
 
-    def _open(self, number: int) -> _Shard:
+    def _open(self, number: int) -> Shard:
         paths = [self._path(table, number) for table in TABLES]
         metadata = []
         for path, schema in zip(paths, (TRAJECTORY_SCHEMA, TURN_SCHEMA), strict=True):
@@ -348,7 +319,7 @@ class TrajectoryStore:
         mark = pair_mark(*(meta.metadata or {} for meta in metadata))
         sizes = [metadata[0].row_group(block).num_rows for block in range(counts[0])]
         first_rows = tuple(accumulate(sizes, initial=0))
-        return _Shard(
+        return Shard(
             number=number,
             trajectories=paths[0],
             turns=paths[1],
@@ -357,7 +328,7 @@ class TrajectoryStore:
             mark=mark,
         )
 
-    def _block(self, shard: _Shard, block: int) -> tuple[list[Row], list[list[Row]]]:
+    def _block(self, shard: Shard, block: int) -> tuple[list[Row], list[list[Row]]]:
         """The rows of one block and, for each, its turns. The latest block is kept: neighbours are read together."""
         key = (shard.number, block)
         if self._cache is None or self._cache[0] != key:
@@ -373,7 +344,7 @@ class TrajectoryStore:
             self._cache = (key, rows, per_row)
         return self._cache[1], self._cache[2]
 
-    def _block_headers(self, shard: _Shard, block: int) -> Iterator[tuple[Ref, Row]]:
+    def _block_headers(self, shard: Shard, block: int) -> Iterator[tuple[Ref, Row]]:
         try:
             rows = read_block(shard.trajectories, block).to_pylist()
         except DataError as error:
@@ -387,5 +358,5 @@ class TrajectoryStore:
                 yield Ref(shard.number, number), row
 
 
-def _unusable(shard: _Shard, row: int, error: Exception) -> str:
+def _unusable(shard: Shard, row: int, error: Exception) -> str:
     return f"row {row} of {shard.trajectories} is no usable trajectory, passed over: {reason_of(error)}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +14,36 @@ import pyarrow.parquet as pq
 
 from rollwright.errors import DataError
 from rollwright.store_rows import PAIR_KEY, SCHEMA_VERSION, VERSION_KEY, schema_fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One shard that could be opened: its two files, and what their footers say."""
+
+    number: int
+    trajectories: Path
+    turns: Path
+    first_rows: tuple[int, ...]  # [num_blocks + 1] the row each block begins with; the last entry is the row count
+    num_turns: int
+    mark: str  # "" where it was written before shards had one
+
+    @property
+    def num_trajectories(self) -> int:
+        return self.first_rows[-1]
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        return self.trajectories, self.turns
+
+    @property
+    def likeness(self) -> str | tuple[int, ...]:
+        """What two copies of one shard have in common."""
+        return self.mark or tuple(path.stat().st_size for path in self.paths)
+
+    def is_copy_of(self, other: Shard) -> bool:
+        """Of two that are alike: whether they are the same."""
+        same = (filecmp.cmp(*pair, shallow=False) for pair in zip(self.paths, other.paths, strict=True))
+        return self.mark == other.mark if self.mark else all(same)
 
 
 def shard_files(folder: Path) -> dict[int, Path]:
