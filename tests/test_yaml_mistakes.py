@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from rollwright.errors import EngineFault
-from rollwright.recipe_entry import run_recipe
+from rollwright.recipe_entry import new_folders, remove_empty_run, run_recipe
 from rollwright.recipes import collect, evaluate, grpo, ilql, sft
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -331,6 +332,42 @@ def test_whoever_asks_gets_the_traceback(how: str, place: Path, monkeypatch: pyt
     assert sys.argv[1:] == words  # the recipe does not see the switch
 
 
+@pytest.mark.parametrize(
+    ("recipe", "words", "part"),
+    [
+        (sft, ["world.name=text.maze", "world.options.maze=nowhere", "model.path=tiny"], "nowhere"),
+        (evaluate, ["world.name=code.maths", "model.path=tiny", "engine=transformers"], "texts()"),
+        (grpo, ["good.yaml", "~world", "world.name=code.maths"], "texts()"),
+    ],
+)
+def test_a_mistake_that_shows_late_leaves_no_folder_either(
+    recipe: Any, words: list[str], part: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    key = "folder" if recipe is evaluate else "run.folder"
+    before = sorted(Path().rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["recipe.py", *words, f"{key}=out/deep/run"])
+    with pytest.raises(SystemExit) as stop:
+        run_recipe(recipe.main)
+    assert stop.value.code == 2 and part in capfd.readouterr().err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_folder_with_anything_in_it_stays(place: Path) -> None:
+    """What a run has written, what was there before, and what another process holds."""
+    for name, kept in {"empty": False, "metrics.jsonl": True, "trajectories/a.parquet": True, "run.lock": True}.items():
+        folder = place / "runs" / "tiny_model" / "run"
+        made = new_folders(folder)
+        assert made == [folder, folder.parent, folder.parent.parent]
+        (folder / "trajectories").mkdir(parents=True)
+        (folder / "config.yaml").write_text("a: 1")
+        (folder / name).write_text("" if name in ("empty", "run.lock") else "x")
+        remove_empty_run(made)
+        assert folder.exists() == kept and (place / "runs").exists() == kept
+        remove_empty_run(new_folders(folder))  # it was there before
+        assert folder.exists() == kept
+        shutil.rmtree(place / "runs", ignore_errors=True)
+
+
 def test_of_several_ranks_one_speaks_and_all_end_alike(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -353,7 +390,7 @@ def test_ranks_that_are_launched_end_together_and_one_speaks(tmp_path: Path) -> 
     (tmp_path / "wrong.py").write_text(
         "import os, time\n"
         "from rollwright.errors import ConfigError\n"
-        "from rollwright.recipe_entry import run_recipe\n\n\n"
+        "from rollwright.recipe_entry import new_folders, remove_empty_run, run_recipe\n\n\n"
         "def main():\n"
         "    time.sleep(2.0 if os.environ['RANK'] == '0' else 0.0)\n"
         "    raise ConfigError('this is wrong')\n\n\n"

@@ -68,10 +68,15 @@ def sections(config: Config, kind: type[Section]) -> Iterator[tuple[str, Section
             yield name, value
 
 
+def folder_of(config: Config) -> tuple[str, str]:
+    """The key of the run folder, and its value."""
+    run = getattr(config, "run", None)
+    return ("folder", str(getattr(config, "folder", ""))) if run is None else ("run.folder", str(run.folder))
+
+
 def require_folder(config: Config) -> None:
     """The run folder is there or can be made. Nothing is made."""
-    key, folder = ("run.folder", getattr(config, "run")) if "run" in type(config).model_fields else ("folder", config)  # noqa: B009
-    text = str(getattr(folder, "folder", ""))
+    key, text = folder_of(config)
     if not text.strip():
         raise RunFolderError(f"`{key}` is empty: name the folder that the run is to write, such as runs/mine.")
     try:

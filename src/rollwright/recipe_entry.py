@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 from rollwright.config import Config, load_config, redact
-from rollwright.errors import RollwrightError
-from rollwright.preflight import preflight
+from rollwright.errors import RollwrightError, UserError
+from rollwright.preflight import folder_of, preflight
+from rollwright.run_lock import NAME as LOCK
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 DEBUG = "ROLLWRIGHT_DEBUG"
 _ENDED, _TOGETHER_S = "rollwright/ended", 15.0
+_new_folders: list[Path] = []
+"""What the start of this process will have made; it is a recipe's whole life."""
 
 
 def recipe_config(
@@ -33,7 +38,9 @@ def recipe_config(
         UserError: a setting is wrong, or what it names is not here.
         SystemExit: code 0, after `--help` or `--plan` has printed.
     """
-    return load_config(cls, sys.argv[1:] if argv is None else argv, plan=plan, check=preflight)
+    config = load_config(cls, sys.argv[1:] if argv is None else argv, plan=plan, check=preflight)
+    _new_folders[:] = new_folders(Path(folder_of(config)[1]).expanduser().absolute())
+    return config
 
 
 def run_recipe(main: Callable[[], None]) -> None:
@@ -53,10 +60,40 @@ def run_recipe(main: Callable[[], None]) -> None:
         sys.last_value = error  # as Python itself does at an error: ranks then end without waiting for one another
         if error.exit_code == 1:
             traceback.print_exc()
+        if error.exit_code == UserError.exit_code and os.environ.get("RANK", "0") == "0":
+            remove_empty_run(_new_folders)
         if _speaks():
             _say(error)
         _end_together()
         raise SystemExit(error.exit_code) from None
+
+
+def new_folders(path: Path) -> list[Path]:
+    """The run folder and those of its parents that are not there yet, the run folder first."""
+    return [place for place in (path, *path.parents) if not os.path.lexists(place)]
+
+
+def remove_empty_run(folders: Sequence[Path]) -> None:
+    """Take away a run folder that this start has made and that holds nothing yet but what any start puts there.
+
+    Args:
+        folders: as `new_folders` found them before the start.
+    """
+    run = folders[0] if folders else None
+    if run is None or not run.is_dir() or not all(_is_of_any_start(file, run) for file in run.rglob("*")):
+        return
+    shutil.rmtree(run, ignore_errors=True)
+    for parent in folders[1:]:
+        with contextlib.suppress(OSError):  # somebody else uses it by now
+            parent.rmdir()
+
+
+def _is_of_any_start(file: Path, run: Path) -> bool:
+    """Not a lock: another process that came in between holds it, for its own is released by now."""
+    within = file.relative_to(run)
+    if file.is_dir() or within.parts[0] in ("config.yaml", "tiny_model", ".tiny_model.writing"):
+        return True
+    return within.name != LOCK and not file.stat().st_size
 
 
 def _asked_for_more() -> bool:
