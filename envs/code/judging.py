@@ -169,8 +169,7 @@ def judge_tests(
         packages: top-level packages of the program that the tests import.
         objects: the places at which the program may give objects of its own classes, as a verdict on a right program
             lists them; everywhere else plain data are expected. None allows all: for that right program only.
-        trusted: false for tests of a policy. They may then do nothing with the program but call the names; if they give
-            no verdict, they have failed.
+        trusted: false for tests of a policy. They may then do nothing with the program but call the names.
 
     Raises:
         EnvironmentFault: a box could not be started, or was lost at every try.
@@ -184,12 +183,12 @@ def judge_tests(
         "objects": None if objects is None else sorted(objects),
     }
     judge_limits = Limits(wall_s=2 * limits.wall_s + 10, cpu_s=60, memory_mib=1024, answers_kib=8192)
-    asked = Asked(program=program, order=order, names=names, trusted=trusted)
+    asked = _Asked(program=program, order=order, names=names, trusted=trusted)
     return retried(lambda: _judge_once(program_box, judge_box, asked, limits, judge_limits if trusted else limits))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class _Asked:
     """What both boxes are told at first, and what the tests may do."""
 
     program: Mapping[str, Any]
@@ -199,7 +198,7 @@ class Asked:
 
 
 def _judge_once(
-    program_box: WarmBox, judge_box: WarmBox, asked: Asked, limits: Limits, judge_limits: Limits
+    program_box: WarmBox, judge_box: WarmBox, asked: _Asked, limits: Limits, judge_limits: Limits
 ) -> Verdict:
     judge_box.start()  # its start is no part of the program's time
     with program_box.open({"mode": "calls", **asked.program}, limits=limits) as far:

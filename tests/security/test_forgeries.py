@@ -1,7 +1,7 @@
 """Programs that forge a verdict: objects that lie in every special method, exceptions, generators, patches, frames.
 
-Each is handed in to every code world in place of the function that is asked for, and passes nowhere; after each, every
-world still judges an honest answer rightly.
+Each is handed in to every code world in place of the function that is asked for, and passes nowhere; after each, honest
+answers are still judged rightly.
 """
 
 # ruff: noqa: E501  (forgeries keep their own lines)
@@ -289,14 +289,18 @@ class Worlds:
         return repositories.judge(self.pool, repository, files).success
 
     def honest(self, turn: int) -> dict[str, bool]:
+        """How two of the worlds, in turn, judge an honest answer."""
         problem = humaneval.problems()[f"HumanEval/{KINDS[turn % len(KINDS)]}"]
         task = Task(id=problem["task_id"], split="test")
         repository, _, _ = faults()[turn % len(faults())]
+        if turn % 2:
+            return {
+                "correction": self.corrected("def f(x): return -x"),
+                "repair": repositories.judge(self.pool, repository, repository.files).success,
+            }
         return {
             "synthesis": self.synthesis.judge(NEGATE, "def f(x): return -x").success,
-            "correction": self.corrected("def f(x): return -x"),
             "humaneval": self.humaneval.judge(task, problem["prompt"] + problem["canonical_solution"]).success,
-            "repair": repositories.judge(self.pool, repository, repository.files).success,
         }
 
 
@@ -441,7 +445,7 @@ def pair() -> Iterator[tuple[WarmBox, WarmBox]]:
         yield one, other
 
 
-def tested_by(pair: tuple[WarmBox, WarmBox], body: str) -> Verdict:
+def verdict_by(pair: tuple[WarmBox, WarmBox], body: str) -> Verdict:
     """The verdict on a test that holds an object of the program, as if it belonged there."""
     tests = {"t": f"def test_it():\n    far = make()\n    {body}\n"}
     return judge_tests(*pair, program={"code": YES + OBJECT}, tests=tests, names=["make"], objects=None)
@@ -449,15 +453,15 @@ def tested_by(pair: tuple[WarmBox, WarmBox], body: str) -> Verdict:
 
 @pytest.mark.parametrize("body", DECISIONS)
 def test_no_decision_is_left_to_an_object_of_the_program(pair: tuple[WarmBox, WarmBox], body: str) -> None:
-    verdict = tested_by(pair, body)
+    verdict = verdict_by(pair, body)
     assert (verdict.passed, verdict.total) == (0, 1) and verdict.message
 
 
 @pytest.mark.parametrize("body", DATA)
 def test_what_an_object_says_is_data_where_it_belongs(pair: tuple[WarmBox, WarmBox], body: str) -> None:
-    verdict = tested_by(pair, body)
+    verdict = verdict_by(pair, body)
     assert verdict.success, verdict.message
-    assert not tested_by(pair, body + "\n    assert far.double(1) == 3").success
+    assert not verdict_by(pair, body + "\n    assert far.double(1) == 3").success
 
 
 def test_the_expected_value_never_enters_the_programs_box(pair: tuple[WarmBox, WarmBox]) -> None:
