@@ -96,8 +96,6 @@ TIMER = (
 FLOODS = {
     "/flood-console": TIMER.format("{ console.log('x'.repeat(1000)); setTimeout(() => { throw new Error('y'); }); }"),
     "/flood-fetch": TIMER.format("fetch('/other?' + Math.random())"),
-    "/flood-images": TIMER.format("new Image().src = 'http://192.0.2.1/' + Math.random()"),
-    "/flood-frames": TIMER.format("document.body.append(document.createElement('iframe'))"),
     "/flood-windows": TIMER.format("window.open('/other')"),
     "/flood-sockets": TIMER.format("new WebSocket('ws://127.0.0.1:9/')"),
 }
@@ -252,6 +250,7 @@ async def play(env: OpenWebEnv, site: HostileSite, path: str, *actions: str) -> 
     return wrong
 
 
+@pytest.mark.slow
 async def test_every_page_gives_observations_within_the_time_of_a_call(hasty: OpenWebWorld, site: HostileSite) -> None:
     paths = [path for path in (*PAGES, *OTHER_PATHS) if path not in FLOODS]
     random.Random(0).shuffle(paths)
@@ -301,6 +300,7 @@ SAID = {
 }
 
 
+@pytest.mark.slow
 async def test_what_a_page_does_instead_is_said(patient: OpenWebWorld, site: HostileSite) -> None:
     silent = []
     env = await started(patient)
@@ -361,6 +361,7 @@ async def test_a_page_that_is_lost_is_replaced(hasty: OpenWebWorld, site: Hostil
     await env.close()
 
 
+@pytest.mark.slow
 async def test_a_flood_costs_its_own_page_at_most(site: HostileSite, tmp_path: Path) -> None:
     world = make_world(site, tmp_path)
     try:

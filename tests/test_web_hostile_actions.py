@@ -188,11 +188,13 @@ async def test_in_the_sites_without_a_browser() -> None:
     await play_all(build_sites(), 2000, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 async def test_in_the_sites_in_a_browser() -> None:
     await play_all(build_sites(mode="browser"), 400, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 async def test_in_miniwob() -> None:
     await play_all(build_miniwob(tasks="webgum56"), 1800, 4)
@@ -203,6 +205,7 @@ async def test_in_miniwob_that_is_drawn() -> None:
     await play_all(build_miniwob(tasks="webgum56", draw=True), 200, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 async def test_on_a_site_by_its_address(tmp_path: Path) -> None:
     start = draw_start(TEMPLATES["shop.price"], episode_seed("train", 1), "small")
