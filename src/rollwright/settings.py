@@ -432,13 +432,13 @@ OWN_UPDATES: Unread = dict.fromkeys(
 """For recipes whose updates are draws from a store: passes over what was just collected are none of theirs."""
 
 
-NO_GROUPS: Unread = dict.fromkeys(
+NO_GROUPS: dict[str, str] = dict.fromkeys(
     [f"rollout.{key}" for key in ("group_size", "groups_per_step", "max_staleness", "schedule", "refills")],
     "no groups are collected for a learner here, every episode is played by itself",
 ) | {"model.lora_rank": "no adapter is trained here, all weights are"}
 """For recipes without a loop: they play episodes one by one, or read them."""
 
-ONE_EVALUATION: Unread = dict.fromkeys(
+ONE_EVALUATION: dict[str, str] = dict.fromkeys(
     ("evaluation.every", "evaluation.at_start"), "there are no steps here, the evaluation is all that is done"
 ) | {"rollout.temperature": "evaluation.temperature counts"}
 """For recipes that judge once."""
