@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from rollwright.config import build
 from rollwright.errors import EngineFault
+from rollwright.preflight import preflight
 from rollwright.recipe_entry import new_folders, remove_empty_run, run_recipe
 from rollwright.recipes import collect, evaluate, grpo, ilql, sft
 
@@ -427,3 +429,19 @@ def test_the_launcher_adds_no_traceback_of_its_own(tmp_path: Path) -> None:
     done = subprocess.run([*launch, config, "two.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1  # accelerate's own, whatever the recipe's was
     assert done.stderr.splitlines()[-1] == "rollwright: said" and "Traceback" not in done.stderr
+
+
+def test_looking_ahead_draws_from_no_generator_and_writes_nothing(place: Path) -> None:
+    """Else a run would sample something else than it did before its settings were checked."""
+    import random
+
+    import numpy as np
+    import torch
+
+    before = sorted(Path().rglob("*"))
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    for world in ("text.maze", "text.wordle", "text.navigation", "text.combination_lock", "text.guess_city"):
+        config = build(grpo.GrpoConfig, {"world": {"name": world}, "model": {"path": "tiny"}, "engine": "transformers"})
+        preflight(config)
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert sorted(Path().rglob("*")) == before

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from rollwright.components import Kind, require
 from rollwright.config import Config
@@ -20,7 +20,6 @@ from rollwright.errors import (
     ConfigError,
     MissingDependency,
     ModelNotFound,
-    RollwrightError,
     RunFolderError,
     UnknownComponent,
 )
@@ -280,13 +279,18 @@ def _require_model_files(key: str, path: Path) -> None:
 def require_room(config: Config) -> None:
     """The first prompt of a text world fits into the context, with an action behind it.
 
-    Worlds that would have to start something (a browser, a game server, a sandbox) are not opened for this.
+    Only worlds that answer at once are opened for this; others would have to start something (a browser, a game).
     """
     for _, world in sections(config, WorldSettings):
         for key, engine in sections(config, EngineSettings):
             for _, rollout in sections(config, RolloutSettings):
-                if world.name.startswith("text."):
+                if world.name.startswith("text.") and _answers_at_once(world):
                     _require_room(config, world, rollout, key, engine.max_context)
+
+
+def _answers_at_once(settings: WorldSettings) -> bool:
+    built = get_type_hints(require("envs", settings.name, settings.options)).get("return")
+    return getattr(built, "execution", "") == "inline"
 
 
 def _require_room(
@@ -296,8 +300,6 @@ def _require_room(
 
     world = open_world(settings.model_copy(update={"placement": "local"}))
     try:
-        if world.execution != "inline":
-            return
         lengths = list(_first_prompts(config, world, rollout))
     finally:
         close_world(world)
@@ -323,8 +325,8 @@ def _first_prompts(config: Config, world: Any, rollout: RolloutSettings) -> Iter
             context = context_factory(rollout, codec, world, context_length=1 << 30)()  # type: ignore[arg-type]
             context.observe(as_observation(env.reset(task, episode_seed("train", "first prompt"))))
             yield len(context.prompt_ids(0))
-    except RollwrightError:
-        return  # the run will meet it too, where it is counted and retried
+    except Exception:  # the run will meet it too, where it is counted and retried
+        return
     finally:
         env.close()
 
