@@ -298,7 +298,13 @@ def test_a_high_return_leads_a_shorter_way_than_a_low_one(tmp_path: Path, monkey
 def test_stores_that_teach_nothing_are_refused(tmp_path: Path) -> None:
     def refused(folder: str, *words: str) -> None:
         return_conditioned.main(
-            ["recipes/text/maze_return.yaml", f"run.folder={tmp_path / 'run'}", f"replay.stores={folder}", *words]
+            [
+                "recipes/text/maze_return.yaml",
+                f"run.folder={tmp_path / 'run'}",
+                f"replay.stores={folder}",
+                "model.path=tiny",
+                *words,
+            ]
         )
 
     flat = episode(step("here", "move up", 0.0))
