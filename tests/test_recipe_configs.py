@@ -14,6 +14,7 @@ import pytest
 from rollwright.config import Config, Presets, Readers, build, dump
 from rollwright.config.model import all_keys, section_of
 from rollwright.errors import ConfigError
+from rollwright.preflight import require_components, require_siblings, require_trackers
 
 ROOT = Path(__file__).resolve().parent.parent
 YAMLS = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -82,6 +83,8 @@ def test_every_yaml_that_ships_loads(file: Path) -> None:
     assert cls is not None
     config = build(cls, file)
     assert dump(config)
+    for check in (require_components, require_siblings, require_trackers):
+        check(config)
 
 
 # --- presets -------------------------------------------------------------------------------------------------------
