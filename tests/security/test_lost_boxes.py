@@ -15,7 +15,7 @@ import pytest
 
 from rollwright.envs.code import repositories, synthesis
 from rollwright.envs.code.judging import Case, Verdict, judge_cases, judge_tests
-from rollwright.envs.code.sandbox import BoxPool, Limits, WarmBox, pytest_packages, unavailable_reason
+from rollwright.envs.code.sandbox import BoxPool, ColdBox, Limits, WarmBox, pytest_packages, unavailable_reason
 from rollwright.envs.code.sandbox.session import BoxLost
 from rollwright.errors import EnvironmentFault
 
@@ -174,6 +174,22 @@ def test_a_fork_of_this_process_starts_boxes_of_its_own() -> None:
         assert with_cases(box, box).success
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert with_cases(box, box).success and box.started == 1
+
+
+def test_a_cold_box_that_is_killed_is_lost_and_one_that_kills_itself_has_failed() -> None:
+    before = set(children(os.getpid()))
+
+    def kill() -> None:
+        for pid in set(children(os.getpid())) - before:
+            with suppress(ProcessLookupError):  # ps, which listed itself
+                os.kill(pid, signal.SIGKILL)
+
+    timer = threading.Timer(1.0, kill)
+    timer.start()
+    with pytest.raises(BoxLost):
+        ColdBox(limits=LIMITS).shell("sleep 9")
+    timer.join()
+    assert ColdBox(limits=LIMITS).shell("kill -9 $$").code == 128 + 9
 
 
 SUICIDES = {

@@ -22,6 +22,7 @@ from rollwright.envs.code.sandbox import box
 from rollwright.envs.code.sandbox.library import interpreter
 from rollwright.envs.code.sandbox.limits import Limits, Outcome
 from rollwright.envs.code.sandbox.seccomp import seccomp_filter
+from rollwright.envs.code.sandbox.session import BoxLost
 from rollwright.envs.code.sandbox.warm import UNSAFE_WARNING
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,11 @@ class ColdBox:
             log.warning("%s", UNSAFE_WARNING)
 
     def run(self, command: Sequence[str], *, files: Mapping[str, str] | None = None) -> CommandResult:
-        """One command, in a folder that holds `files` (by relative path)."""
+        """One command, in a folder that holds `files` (by relative path).
+
+        Raises:
+            BoxLost: the box was killed from outside; what runs in it cannot do that.
+        """
         started = time.monotonic()
         with tempfile.TemporaryFile() as bpf, tempfile.TemporaryDirectory(prefix="rollwright-cold-") as scratch:
             bpf.write(seccomp_filter())
@@ -96,6 +101,8 @@ class ColdBox:
                 output, why = self._talk(process, self._order(command, files or {}, "/tmp" if self.boxed else scratch))
             finally:
                 _end(process)
+        if self.boxed and why is None and process.returncode < 0:
+            raise BoxLost(f"a sandbox was lost with the command in it: signal {-process.returncode}")
         outcome: Outcome = why or ("done" if process.returncode == 0 else "exit")
         return CommandResult(
             outcome=outcome,
