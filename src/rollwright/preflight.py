@@ -251,7 +251,7 @@ def _require_model(key: str, text: str) -> None:
                 raise ModelNotFound(f"`{key}`: {first}{_near_path(path)}") from error
     else:
         raise ModelNotFound(
-            f"`{key}` is {text!r}: there is no such folder; expected one with config.json, a hub name such as "
+            f"`{key}` is {text!r}: no model folder is there; expected one with config.json, a hub name such as "
             f"'organisation/model', or {_EMBEDDED!r}.{_near_path(path) or _not_made_yet(path)}"
         )
 
