@@ -50,8 +50,9 @@
 
   const MOVABLE = ".ui-sortable-handle,.ui-draggable,.ui-draggable-handle,.ui-slider-handle";
 
+  const foreign = Object.hasOwn(window, "__rwEars");  // the page's own jQuery is out of sight: ears.js is asked
   const delegated = (element) => {
-    if (Object.hasOwn(window, "__rwEars")) return __rwEars(element);
+    if (foreign) return __rwEars(element);
     const data = window.jQuery && jQuery._data;
     for (let up = element.parentElement; data && up; up = up.parentElement) {
       const events = jQuery._data(up, "events");
