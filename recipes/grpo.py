@@ -130,11 +130,14 @@ def main(argv: list[str] | None = None) -> None:
             usable = with_members(groups, algorithm.members)
             teaching = those_that_teach(algorithm, usable)
             anchors = {"rollout/anchor_met_frac": met_again_frac(groups)} if algorithm.advantage == "gigpo" else {}
+            greedy = None
+            if algorithm.advantage == "remax" and len(teaching) >= algorithm.min_groups:
+                greedy = run.greedy_scores(teaching)
+                teaching = [group for group in teaching if group.id in greedy]  # without a baseline nothing is compared
             if len(teaching) < algorithm.min_groups:
                 run.finish(step, groups, {"optim/skipped_count": 1.0} | anchors)
                 continue
             batch = flatten(teaching, min_members=algorithm.members)
-            greedy = run.greedy_scores(teaching) if algorithm.advantage == "remax" else None
             with run.learning():
                 plain = to_segments(batch)
                 reference = flat_tokens(run.learner.reference_logprobs(plain), batch) if needs_reference else None

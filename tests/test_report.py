@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from rollwright.env import episode_seed
-from rollwright.errors import DataError, RunFolderError
+from rollwright.errors import DataError, EngineFault, ReplayMismatch, RewardFault, RunFolderError, StageTimeout
 from rollwright.evaluation import EpisodeRow, Evaluation, save_evaluation
 from rollwright.report import format_trajectory, write_report, write_transcripts
 from rollwright.report.charts import MAX_POINTS, line_chart, thin
+from rollwright.rollout import FaultLog
 from rollwright.store import TrajectoryStore
 from rollwright.types import Attachment, Group, Message, Score, StopReason, Task, Trajectory, Turn
 
@@ -121,6 +122,26 @@ def test_the_report_shows_the_whole_run(tmp_path: Path):
     assert "reward env +1, partplain -0.25, terminated, action cut at its token limit" in page.text
     points = [attrs["points"] for tag, attrs in page.seen if tag == "polyline"]
     assert len(points) == 1 and points[0] is not None and len(points[0].split()) == 5
+
+
+def test_the_report_counts_every_kind_of_fault_that_a_run_writes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = FaultLog(tmp_path / "faults.jsonl")
+    for reason in StopReason:
+        if reason.is_fault:
+            log.record(episode("lost", stop_reason=reason, fault="gone"), attempt=0)
+    errors = (RewardFault("away"), ReplayMismatch("another page"), EngineFault("lost"), StageTimeout("long"))
+    for error in (*errors, DataError("torn"), RuntimeError("odd")):
+        log.note(error, subject=f"subject of {type(error).__name__}", group="g", episodes=2)
+    with (tmp_path / "faults.jsonl").open("a") as file:
+        file.write('{"kind": "reward", "group": "an older line", "fault": "RewardFault: x"}\n{"torn')
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    for error in errors:
+        assert f"{type(error).__name__}subject of {type(error).__name__}" in page.text
+    for words in ("environmentenv_errorclick", "engineengine_errorclick", "oursabortedclick", "an older line"):
+        assert words in page.text
+    assert caplog.text.count("no fault record") == 1, "the torn line alone"
 
 
 def test_foreign_text_stays_text(tmp_path: Path):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rollwright.errors import RollwrightError
 from rollwright.ranks import Ranks
-from rollwright.reward import Reward, StatefulReward, score_group
+from rollwright.reward import Reward, StatefulReward
 from rollwright.rollout import Collector, FaultLog, score_or_note
 from rollwright.rollout.episode import EpisodeRequest
 from rollwright.starts import StartPool
@@ -54,15 +53,15 @@ def greedy_requests(
 
 
 def greedy_returns(
-    groups: Sequence[Group], played: Sequence[Trajectory], reward: Reward, faults: FaultLog
+    groups: Sequence[Group], played: Sequence[Trajectory], reward: Reward, faults: FaultLog, ranks: Ranks
 ) -> dict[str, float]:
-    """Id of each group -> the return of its greedy episode, as the reward scores it.
+    """Id of each group -> the return of its greedy episode, as the reward scores it. All ranks call alike.
+
+    A group whose greedy episode faulted for good, or got no score, is not among them: it has no baseline.
 
     Raises:
-        RollwrightError: a greedy episode faulted for good, so its group has no baseline.
+        FaultBudgetExceeded: the reward failed too often.
     """
     lone = [group.with_trajectories([t]) for group, t in zip(groups, played, strict=True)]
-    scored = {group.id: score_group(group, reward).trajectories[0] for group in lone}
-    if lost := [name for name, t in scored.items() if not t.learnable]:
-        raise RollwrightError(f"the greedy episodes of groups {lost} ended in faults, see {faults.path}")
-    return {name: t.total_reward for name, t in scored.items()}
+    scored, _ = score_once(lone, reward, faults, ranks)
+    return {group.id: t.total_reward for group in scored for t in group.trajectories if t.learnable}

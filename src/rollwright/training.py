@@ -141,13 +141,12 @@ class Training(RunParts):
     def greedy_scores(self, groups: Sequence[Group]) -> dict[str, float]:
         """The return of one greedy episode per group, from the group's own start: ReMax's baseline. By group id.
 
-        Raises:
-            RollwrightError: a greedy episode faulted for good, so its group has no baseline.
+        A group whose greedy episode faulted for good, or got no score, has none.
         """
         requests = greedy_requests(groups, self.collector, self.starts)
         with self.clock.timed("time/greedy_s"):
             played = self.collector.play(requests)
-        return greedy_returns(groups, played, self.reward, self.collector.faults)
+        return greedy_returns(groups, played, self.reward, self.collector.faults, self.learner.ranks)
 
     def learning(self) -> AbstractContextManager[None]:
         """Around what the learner computes before its update, such as values: it counts as `time/update_s`."""

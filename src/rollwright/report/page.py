@@ -183,14 +183,20 @@ def _progress(evaluations: Sequence[Evaluation]) -> list[str]:
     return found
 
 
-def _fault_counts(run: RunFolder) -> list[tuple[int, str, str]]:
-    """(count, stop reason, task), the most frequent first; attempts that were retried included."""
-    counts: Counter[tuple[str, str]] = Counter()
-    lines = run.faults.read_text(encoding="utf-8").splitlines() if run.faults.exists() else []
+def _fault_counts(run: RunFolder) -> list[tuple[int, str, str, str]]:
+    """(count, whose fault, what happened, what it befell), the most frequent first; retried attempts included."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    lines = run.faults.read_text(encoding="utf-8", errors="replace").splitlines() if run.faults.exists() else []
     for line in lines:
         try:
-            fault = json.loads(line)
-            counts[str(fault["stop_reason"]), str(fault["task"])] += 1
-        except (ValueError, KeyError, TypeError):
+            counts[_fault_row(json.loads(line))] += 1
+        except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
             log.warning("%s: left out a line that is no fault record", run.faults)
-    return [(count, reason, task) for (reason, task), count in counts.most_common(30)]
+    return [(count, *row) for row, count in counts.most_common(30)]
+
+
+def _fault_row(fault: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Of an episode's fault its stop reason, of any other the kind of error. Lines of older runs name no subject."""
+    what = fault["stop_reason"] if "stop_reason" in fault else fault["fault"].partition(":")[0]
+    subject = next(fault[key] for key in ("subject", "task", "group", "episode") if key in fault)
+    return str(fault.get("kind", "")), str(what), str(subject)

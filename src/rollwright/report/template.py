@@ -41,9 +41,9 @@ td, th { text-align: left; padding: .1rem .8rem .1rem 0; }
 {% endif %}
 {% if faults %}
 <h2>Faults</h2>
-<table><tr><th>count</th><th>stop reason</th><th>task</th></tr>
-{% for count, reason, task in faults %}
-<tr><td>{{ count }}</td><td>{{ reason | visible }}</td><td>{{ task | visible }}</td></tr>
+<table><tr><th>count</th><th>kind</th><th>what</th><th>where</th></tr>
+{% for fault in faults %}
+<tr><td>{{ fault[0] }}</td>{% for word in fault[1:] %}<td>{{ word | visible }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
 {% endif %}

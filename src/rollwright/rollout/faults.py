@@ -58,7 +58,7 @@ class FaultLog:
         """Write down a fault that is no episode's end: of a reward, of a stage, of a replay.
 
         Args:
-            subject: what it befell (a task, a group, a stage), for the table of counts.
+            subject: what it befell (a task, a stage, the server), for the tables of counts.
         """
         self._write(kind=fault_kind(error), subject=subject, **details, fault=f"{type(error).__name__}: {error}")
 
@@ -70,7 +70,7 @@ class FaultLog:
     def _write(self, *, kind: FaultKind, subject: str, **line: str | int) -> None:
         self.counts[(kind, subject)] += 1
         if self.path is not None:
-            append_line(self.path, {"time": time.time(), "kind": kind, **line})
+            append_line(self.path, {"time": time.time(), "kind": kind, "subject": subject, **line})
 
     def state_dict(self) -> dict[str, int]:
         """What the budget has counted so far; the lines themselves are on disk."""
