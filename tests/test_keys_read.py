@@ -134,7 +134,7 @@ def test_a_key_of_loops_is_refused_where_there_is_none(name: str) -> None:
     cls = getattr(importlib.import_module(f"rollwright.recipes.{name}"), RUNS[name][0])
     for path in (*NO_GROUPS, *(ONE_EVALUATION if "evaluation" in cls.model_fields else ())):
         section, key = path.split(".")
-        value = {"schedule": "rounds", "at_start": True, "temperature": 0.5}.get(key, 3)
+        value = {"schedule": "rounds", "at_start": True, "temperature": 0.5, "lora_dropout": 0.1}.get(key, 3)
         with pytest.raises(ConfigError, match=f"`{path}` is not read here"):
             build(cls, {"world": {"name": "text.maze"}, section: {key: value}})
 

@@ -346,7 +346,8 @@ def open_learner(
     torch.manual_seed(config.run.seed)
     policy, _ = load_policy(model_folder, "float32")
     if config.model.lora_rank:
-        policy = with_lora(policy, rank=config.model.lora_rank, seed=config.run.seed)
+        words = config.model
+        policy = with_lora(policy, rank=words.lora_rank, dropout=words.lora_dropout, seed=config.run.seed)
     settings = config.learner
     precision = resolve_precision(settings.precision)
     kind: Literal["copy", "adapter"] = "adapter" if config.model.lora_rank else "copy"
@@ -363,6 +364,7 @@ def open_learner(
         autocast_dtype=torch.bfloat16 if precision == "bfloat16" else None,
         reference=kind if reference else None,
         critic=critic,
+        dropout=settings.dropout,
         seed=config.run.seed,
     )
 

@@ -23,6 +23,7 @@ from rollwright.optimisation import (
     Optimisation,
     OptimiserSettings,
     WholeOptimisation,
+    set_training,
     split_minibatches,
 )
 from rollwright.prefix_tree import CostModel
@@ -56,6 +57,7 @@ class Learner:
         autocast_dtype: bfloat16 computes in it and keeps float32 master weights; None leaves the model's own dtype.
         reference: "copy" keeps a frozen second model, "adapter" switches the adapter off, None has no reference.
         critic: settings of a token critic, None for critic-free methods.
+        dropout: leave the dropout of the model's configuration on in updates; ratios then differ from 1 by noise alone.
         seed: of the split into minibatches.
 
     Raises:
@@ -79,6 +81,7 @@ class Learner:
         autocast_dtype: torch.dtype | None = None,
         reference: Reference | None = None,
         critic: CriticSettings | None = None,
+        dropout: bool = False,
         seed: int = 0,
     ) -> None:
         check_world(accelerator)
@@ -87,11 +90,12 @@ class Learner:
         self._zero_stage = zero_stage(accelerator)
         # What ZeRO-3 shards need not fit on one device before.
         self.policy = policy if self._zero_stage == 3 else policy.to(accelerator.device)
+        self.policy.eval()
         check_head(self.policy)
         self.step = 0
         self._layout, self._token_budget = layout, token_budget
         self._costs = costs or CostModel(dense=not pays_on(accelerator.device))
-        self._autocast_dtype, self._seed = autocast_dtype, seed
+        self._autocast_dtype, self._seed, self._dropout = autocast_dtype, seed, dropout
         self._reference, self._reference_scorer = reference, self._make_reference(reference, temperature)
         self._critic = self._make_critic(critic, warmup_steps) if critic else None
         self._value_clip_eps = critic.clip_eps if critic else None
@@ -170,7 +174,7 @@ class Learner:
     def _set_training(self, training: bool) -> None:
         for module in (self._policy, self._critic):
             if module is not None:
-                module.prepared.train(training)
+                set_training(module.prepared, training, dropout=self._dropout)
 
     def _with_old(self, segments: Sequence[Segment]) -> list[Segment]:
         """The segments with the log-probs and values that hold before the first step."""

@@ -164,6 +164,7 @@ def with_lora(
     Args:
         rank: of each adapter.
         alpha: scale is alpha / rank; by default 2 * rank.
+        dropout: of the adapters, in updates.
         seed: of the adapters' initial values.
 
     Raises:
@@ -184,7 +185,7 @@ def with_lora(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        return get_peft_model(model, config).eval()  # new modules are born in training mode
 
 
 def _from_hub(name: str) -> Path:

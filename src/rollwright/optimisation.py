@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rollwright.batching import Segment
 from rollwright.errors import NonFiniteUpdate
@@ -155,6 +156,24 @@ class WholeOptimisation:
             parameter.copy_(state["weights"][name])
         # The optimiser would go on in the very tensors it is given.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+
+
+def set_training(prepared: nn.Module, training: bool, *, dropout: bool = False) -> None:
+    """Training mode for an update, or evaluation mode.
+
+    Transformers compute in an update what they compute when they sample and score: no dropout, no dropped layers, no
+    noise in a router, unless `dropout` asks for what their configuration names. The dropout of a LoRA adapter is a key
+    of its own and stays on. Our own heads and the wrappers of a distributed run are in training mode.
+    """
+    prepared.train(training)
+    if not training or dropout:
+        return
+    for module in prepared.modules():
+        if isinstance(module, PreTrainedModel):
+            module.eval()
+    for name, module in prepared.named_modules():
+        if "lora_dropout" in name.split("."):
+            module.train()
 
 
 def trained_parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -41,6 +41,7 @@ class ModelSettings(Config):
 
     path: str = Field("smollm2", description="`smollm2` (embedded), a Hugging Face folder, or `tiny` (random).")
     lora_rank: int = Field(0, ge=0, description="Train LoRA adapters of this rank; 0 = all weights.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the LoRA adapters in updates.")
     tiny_hidden: int = Field(128, ge=32, description="tiny: width.")
     tiny_layers: int = Field(2, ge=1, description="tiny: layers.")
     tiny_context: int = Field(512, ge=32, description="tiny: longest sequence.")
@@ -55,6 +56,15 @@ class ModelSettings(Config):
     only_for: ClassVar[Readers] = {
         name: {"path": ("tiny",)} for name in ("tiny_hidden", "tiny_layers", "tiny_context", "tiny_seed")
     }
+
+    @model_validator(mode="after")
+    def _dropout_is_of_an_adapter(self) -> ModelSettings:
+        if self.lora_dropout and not self.lora_rank:
+            raise ValueError(
+                f"`lora_dropout={self.lora_dropout:g}` is for LoRA adapters, and with `lora_rank=0` there are none: "
+                "set `model.lora_rank`, or `learner.dropout=true` for the dropout of the model itself"
+            )
+        return self
 
 
 class WorldSettings(Config):
@@ -204,6 +214,7 @@ class LearnerSettings(Config):
     token_budget: int = Field(1024, ge=64, description="Tokens per packed row: memory against speed.")
     layout: Literal["auto", "tree", "padded"] = Field("auto", description="How turns are packed.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Compute type; weights stay fp32.")
+    dropout: bool = Field(False, description="Keep the dropout of the model's own configuration on in updates.")
 
     limits: ClassVar[Limits] = {
         "learning_rate": (1.0, "AdamW moves every weight by up to so much at each step"),
@@ -435,7 +446,7 @@ OWN_UPDATES: Unread = dict.fromkeys(
 NO_GROUPS: dict[str, str] = dict.fromkeys(
     [f"rollout.{key}" for key in ("group_size", "groups_per_step", "max_staleness", "schedule", "refills")],
     "no groups are collected for a learner here, every episode is played by itself",
-) | {"model.lora_rank": "no adapter is trained here, all weights are"}
+) | dict.fromkeys(("model.lora_rank", "model.lora_dropout"), "no adapter is trained here, all weights are")
 """For recipes without a loop: they play episodes one by one, or read them."""
 
 ONE_EVALUATION: dict[str, str] = dict.fromkeys(

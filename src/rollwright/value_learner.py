@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from rollwright.batching import Layout, Segment
 from rollwright.critic_body import CriticBody
 from rollwright.errors import ConfigError
-from rollwright.optimisation import Averages, Optimisation, OptimiserSettings, WholeOptimisation, require_finite
+from rollwright.optimisation import (
+    Averages,
+    Optimisation,
+    OptimiserSettings,
+    WholeOptimisation,
+    require_finite,
+    set_training,
+)
 from rollwright.packed_reader import PackedReader, places_of
 from rollwright.ranks import Ranks, Share, share
 from rollwright.turn_critic import TurnCritic, TurnCriticSettings, readings
@@ -159,7 +166,7 @@ class CriticLearner:
         mine, averages = share(segments, rank=self.ranks.index, count=self.ranks.count), Averages()
         total = sum(len(segment.action_ids) for segment in segments)
         self._fast.begin(self.step)
-        self._fast.prepared.train(True)
+        set_training(self._fast.prepared, True)
         try:
             self._backward(mine, places_of(segments, mine), total, loss, averages)
             self._fast.clip(self.step)
@@ -168,7 +175,7 @@ class CriticLearner:
             self._fast.drop()
             raise
         finally:
-            self._fast.prepared.train(False)
+            set_training(self._fast.prepared, False)
         self.step += 1
         self._follow()
         return {f"{self.name}/loss": sum(self.ranks.gather(averages.sums["loss"])), f"{self.name}/grad_norm": norm}
