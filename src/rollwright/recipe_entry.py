@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -128,6 +129,7 @@ def _end_together() -> None:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process ends by itself within seconds, with its own code
     with contextlib.suppress(Exception):  # the meeting point is gone with the launcher: nobody is left to wait for
         from torch.distributed import TCPStore
 
