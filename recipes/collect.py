@@ -160,7 +160,7 @@ def opened(config: CollectConfig, folder: RunFolder) -> Iterator[tuple[Collector
     collector = engine = None
     try:
         model_folder = policy_folder(config.model, world, folder.path)
-        codec = open_codec(model_folder)
+        codec = open_codec(model_folder, folder.path)
         if config.collect.by == "policy":
             engine = open_engine(config.engine, model_folder, codec, seed=config.run.seed, run_folder=folder.path)
         actor = actor_of(config.collect, world, codec, engine)

@@ -74,7 +74,7 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
     world = open_world(config.world)
     tasks = world.tasks(config.evaluation.split)
     start = policy_folder(config.model, world, folder.path)
-    codec = open_codec(start)
+    codec = open_codec(start, folder.path)
     engine = open_engine(config.engine, start, codec, run_folder=folder.path)
     faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
     faults.watch(engine)

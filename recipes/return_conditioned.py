@@ -114,7 +114,9 @@ def learn_and_play(
     """Train, then ask for each target and print what came of it."""
     policy = train(config, trajectories, levels, folder)
     best = max(t.total_reward for t in trajectories)
-    engine = open_engine(config.engine, policy, open_codec(policy), seed=config.run.seed, run_folder=folder.path)
+    engine = open_engine(
+        config.engine, policy, open_codec(policy, folder.path), seed=config.run.seed, run_folder=folder.path
+    )
     try:
         for target in config.algorithm.targets or [best]:
             print(format_table(play(config, levels, target, engine, policy, folder)))
@@ -154,7 +156,7 @@ def play(
     config: ReturnConfig, levels: ReturnLevels, target: float, engine: Engine, policy: Path, folder: RunFolder
 ) -> Evaluation:
     """Ask for this return on held-out tasks and write `eval/return_<target>.json`."""
-    codec, limit = open_codec(policy), config.rollout.max_observation_tokens
+    codec, limit = open_codec(policy, folder.path), config.rollout.max_observation_tokens
     cut = {"shorten": partial(codec.cut, max_tokens=limit)} if limit else {}
     collector = open_collector(
         config.rollout.model_copy(update={"max_observation_tokens": 0}),

@@ -98,7 +98,7 @@ def teach(config: SftConfig, world: World, start: Path, folder: RunFolder) -> li
         RunFolderError: the store holds episodes of another kind.
     """
     store = own_store(folder)
-    codec = open_codec(start)
+    codec = open_codec(start, folder.path)
     actor = TeacherActor(world, codec.encode_action)
     faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
     collector = open_collector(config.rollout, world, actor, codec, context_length=1 << 20, faults=faults)

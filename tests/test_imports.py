@@ -41,6 +41,7 @@ LAYERS = (
     {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
     | {
         "tree_attention",
+        "chat_template",
         "codec",
         "contexts",
         "precision",

@@ -141,16 +141,24 @@ def policy_folder(settings: ModelSettings, world: World, run_folder: Path) -> Pa
     return folder
 
 
-def open_codec(model_folder: Path) -> ChatCodec:
+def open_codec(model_folder: Path, run_folder: Path | None = None) -> ChatCodec:
     """Tokenizer and chat template of a model folder.
 
+    Args:
+        run_folder: keeps the day that a template with a date is told, so that a run resumed later gives the same
+            prompts; None for a look that is no part of a run.
+
     Raises:
-        TemplateError: the folder lacks one of them.
+        TemplateError: the folder lacks one of them. RunFolderError: the day that was kept cannot be read.
     """
+    from rollwright.chat_template import day_of_run, keep_day
     from rollwright.codec import ChatCodec
     from rollwright.models import load_tokenizer
 
-    return ChatCodec(load_tokenizer(model_folder))
+    codec = ChatCodec(load_tokenizer(model_folder), today=day_of_run(run_folder) if run_folder else None)
+    if run_folder and codec.tells_day and keep_day(run_folder, codec.tells_day) != codec.tells_day:
+        return open_codec(model_folder, run_folder)  # another process of the run was first, a moment before midnight
+    return codec
 
 
 def context_factory(

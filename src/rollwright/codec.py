@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import date
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from rollwright.chat_template import PROBE, ChatTemplate
 from rollwright.errors import TemplateError
 from rollwright.types import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Stands for an action while the template is asked what follows it. No blanks, so that trimming leaves it alone.
-_PROBE = "qzActionProbezq"
 # Starts and continuations remembered: the members of a group open with the same messages, and worlds repeat themselves.
 _REMEMBERED = 1024
 
@@ -32,12 +32,13 @@ class ChatCodec:
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
+        today: the day that a template with a date is told; see `ChatTemplate`.
 
     Raises:
-        TemplateError: no chat template, or no token that could end a turn.
+        TemplateError: no chat template, one that leaves messages out, or no token that could end a turn.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, today: date | None = None) -> None:
         if not tokenizer.chat_template:
             raise TemplateError(
                 f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; expected one in "
@@ -45,7 +46,8 @@ class ChatCodec:
             )
         self.tokenizer = tokenizer
         self._control = _control_pattern(tokenizer)
-        self.has_system_role = self._probe_system_role()
+        self._template = ChatTemplate(tokenizer, today)
+        self.has_system_role = self._template.has_system_role
         self._closing_ends_turn, self.turn_end_id = self._probe_turn_end()
         eos = tokenizer.eos_token_id
         extra = (int(eos),) if isinstance(eos, int) and eos != self.turn_end_id else ()
@@ -78,9 +80,9 @@ class ChatCodec:
     def _encode_continuation(
         self, finish: Literal["stop", "length"], observations: tuple[Message, ...]
     ) -> tuple[int, ...]:
-        head = [Message(role="user", content="probe"), Message(role="assistant", content=_PROBE)]
+        head = [Message(role="user", content="probe"), Message(role="assistant", content=PROBE)]
         text = self._render([*head, *observations], generation_prompt=True)
-        _, found, after = text.partition(_PROBE)
+        _, found, after = text.partition(PROBE)
         if not found:
             raise TemplateError(f"{self._name()}: the chat template leaves out earlier actions; use a windowed context")
         ids = self._encode(after)
@@ -139,7 +141,7 @@ class ChatCodec:
         return True
 
     def _extends(self, history: list[Message], new: Message) -> bool:
-        before, after = self._render(history), self._render([*history, new])
+        before, after = self._body(history), self._body([*history, new])
         if not after.startswith(before):
             return False
         if new.role != "assistant":
@@ -147,20 +149,13 @@ class ChatCodec:
         header = self._render(history, generation_prompt=True)
         return after.startswith(header) and after[len(header) :].lstrip().startswith(new.content.strip())
 
-    def _probe_system_role(self) -> bool:
-        messages = [Message(role="system", content=_PROBE), Message(role="user", content="probe")]
-        try:
-            return _PROBE in self._template(messages)
-        except Exception:  # a template refuses by raising whatever it likes from inside jinja
-            return False
-
     def _probe_turn_end(self) -> tuple[bool, int]:
         """Whether the template itself ends the policy's message by a control token, and the token that ends it."""
-        text = self._render([Message(role="user", content="probe"), Message(role="assistant", content=_PROBE)])
+        text = self._body([Message(role="user", content="probe"), Message(role="assistant", content=PROBE)])
         special = set(self.tokenizer.all_special_ids) | {
             index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special
         }
-        for index in self._encode(text.partition(_PROBE)[2]):
+        for index in self._encode(text.partition(PROBE)[2]):
             if index in special:
                 return True, index
         eos = self.tokenizer.eos_token_id
@@ -168,20 +163,24 @@ class ChatCodec:
             raise TemplateError(f"{self._name()}: neither the chat template nor the tokenizer has an end-of-turn token")
         return False, eos
 
+    @property
+    def tells_day(self) -> date | None:
+        """The day that the template writes into prompts, None where it writes none."""
+        return self._template.today if self._template.tells_day else None
+
     def _render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         if not self.has_system_role:
             messages = merge_system(messages)
         safe = [Message(role=m.role, content=self._harmless(m.content)) for m in messages]
         try:
-            return self._template(safe, generation_prompt=generation_prompt)
-        except Exception as error:  # as above: whatever the template's author raised
+            return self._template.render(safe, generation_prompt=generation_prompt)
+        except Exception as error:  # a template refuses by raising whatever it likes from inside jinja
             roles = ", ".join(message.role for message in messages)
             raise TemplateError(f"{self._name()}: the chat template refused the roles {roles}: {error}") from error
 
-    def _template(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
-        rows: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in messages]
-        text = self.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=generation_prompt)
-        return str(text)
+    def _body(self, messages: Sequence[Message]) -> str:
+        """The conversation without what the template writes only at its very end."""
+        return self._render(messages).removesuffix(self._template.tail)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         # Templates write their own beginning-of-text token; the tokenizer must not add a second one.

@@ -25,7 +25,7 @@ def open_context(
     opened = open_world(world)
     try:
         start = policy_folder(model, opened, run_folder)
-        codec = open_codec(start)
+        codec = open_codec(start, run_folder)
         uncut = rollout.model_copy(update={"max_observation_tokens": 0})
         return start, codec, context_factory(uncut, codec, opened, context_length=_UNLIMITED)
     finally:

@@ -168,7 +168,7 @@ def _open_parts(
         read = ranks.of_first(_fingerprints(config, model_folder) if ranks.first else {})
         learner = open_learner(config, model_folder, reference=reference, critic=critic, accelerator=accelerator)
         tracker = open_tracker(folder, config, learner)
-        codec = open_codec(model_folder)
+        codec = open_codec(model_folder, folder.path)
         engine = _run_engine(config, model_folder, codec, ranks, folder)
         if isinstance(curriculum, EvolvingCurriculum):
             seed = config.run.seed

@@ -1,0 +1,143 @@
+"""Chat templates of many families: what is said comes out, on whichever day, and nothing else becomes control."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from rollwright import chat_template
+from rollwright.assembly import open_codec
+from rollwright.chat_template import day_of_run, keep_day
+from rollwright.codec import ChatCodec
+from rollwright.contexts import AppendOnly, Windowed
+from rollwright.env import Observation
+from rollwright.errors import RunFolderError, TemplateError
+from rollwright.tiny import make_tiny_model
+from rollwright.types import Message
+from tests.chat_templates import FAMILIES, Family
+
+CODECS = {name: ChatCodec(family.tokenizer()) for name, family in FAMILIES.items()}
+DAY, LATER = date(2026, 11, 30), date(2026, 12, 1)
+BLANKS = {name for name, family in FAMILIES.items() if "blanks" in family.notes}
+
+
+def user(text: str) -> Message:
+    return Message(role="user", content=text)
+
+
+def words(codec: ChatCodec, ids: tuple[int, ...]) -> str:
+    return codec.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_said_comes_out_of_every_template(name: str):
+    """Some templates take content as a list of parts and print nothing for text; Jinja does not mind."""
+    codec = CODECS[name]
+    shown = words(codec, codec.encode_start([Message(role="system", content="The rules."), user("The page.")]))
+    assert "The rules." in shown and "The page." in shown and "'type'" not in shown
+    if not FAMILIES[name].rewrites:
+        assert "page 2" in words(codec, codec.encode_continuation("stop", [user("page 2")]))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_template_is_told_to_rewrite_history_only_where_it_does(name: str):
+    """One that writes an end of text only where no answer is to follow (Phi-3) does not."""
+    codec, family = CODECS[name], FAMILIES[name]
+    assert codec.is_prefix_preserving() != family.rewrites
+    assert words(codec, (codec.turn_end_id,)) == family.turn
+    if family.rewrites:
+        with pytest.raises(TemplateError, match="windowed"):
+            AppendOnly(codec=codec, instructions="", context_length=100)
+
+
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - BLANKS - {n for n, f in FAMILIES.items() if f.rewrites}))
+def test_appended_ids_are_those_of_the_whole_conversation(name: str):
+    codec = CODECS[name]
+    messages = [Message(role="system", content="Act."), user("page 1")]
+    ids = codec.encode_start(messages)
+    for turn in range(3):
+        ids += codec.encode_action(f"click ({turn})") + codec.encode_continuation("stop", [user(f"page {turn + 2}")])
+        messages += [Message(role="assistant", content=f"click ({turn})"), user(f"page {turn + 2}")]
+    whole = codec.encode_start(messages)
+    if name == "ends_last":  # the end that the policy samples is no part of such a conversation
+        ids, whole = (tuple(i for i in found if i != codec.turn_end_id) for found in (ids, whole))
+    assert words(codec, ids) == words(codec, whole)
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_continuation_can_be_had_of_every_template_that_only_appends(name: str, finish: str):
+    codec = CODECS[name]
+    if codec.is_prefix_preserving():
+        ids = codec.encode_continuation(finish, [user("next")])  # type: ignore[arg-type]
+        assert (codec.turn_end_id in ids[:3]) == (finish == "length")
+
+
+def test_a_template_that_no_text_comes_out_of_is_refused():
+    tokens = FAMILIES["chatml"].tokenizer()
+    tokens.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }}<|im_end|>{% endfor %}"
+    with pytest.raises(TemplateError, match="does not come out of the chat template"):
+        ChatCodec(tokens)
+
+
+def prompt_on(monkeypatch: pytest.MonkeyPatch, day: date, family: Family, folder: Path, run: Path | None) -> str:
+    class Clock(date):
+        @classmethod
+        def today(cls) -> date:
+            return day
+
+    monkeypatch.setattr(chat_template, "date", Clock)
+    codec = open_codec(folder, run)
+    return words(codec, codec.encode_start([Message(role="system", content="Act."), user("page")]))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_run_that_goes_on_the_next_day_gives_the_same_prompts(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    family, folder, run = FAMILIES[name], tmp_path / "model", tmp_path / "run"
+    run.mkdir()
+    (folder).mkdir()
+    family.tokenizer().save_pretrained(folder)
+    (folder / "config.json").write_text("{}")
+    first = prompt_on(monkeypatch, DAY, family, folder, run)
+    assert prompt_on(monkeypatch, LATER, family, folder, run) == first
+    # A look that belongs to no run has its own day, and a template without a date leaves no file behind.
+    dated = name in ("llama31", "mllama", "harmony")  # granite tells the day only where there are no rules
+    assert (prompt_on(monkeypatch, LATER, family, folder, None) != first) == dated
+    assert (day_of_run(run) == DAY) if family.dated else list(run.iterdir()) == []
+
+
+def test_the_day_goes_with_the_policy_that_was_trained_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    codec = ChatCodec(FAMILIES["llama31"].tokenizer(), today=DAY)
+    codec.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["template_day"] == "2026-11-30"
+    assert "30 Nov 2026" in prompt_on(monkeypatch, LATER, FAMILIES["llama31"], tmp_path, None)
+
+
+def test_the_first_of_several_processes_names_the_day(tmp_path: Path):
+    assert [keep_day(tmp_path, day) for day in (DAY, LATER)] == [DAY, DAY]
+    assert [file.name for file in tmp_path.iterdir()] == ["template_day.txt"]
+    (tmp_path / "template_day.txt").write_text("yesterday")
+    with pytest.raises(RunFolderError, match=r"template_day\.txt"):
+        day_of_run(tmp_path)
+
+
+def test_windowed_contexts_take_parts_too():
+    for name in ("smolvlm", "llava_qwen", "mllama"):
+        context = Windowed(codec=CODECS[name], instructions="Act.", context_length=500)()
+        context.observe(Observation(text="a page", goal="Buy milk"))
+        assert "Task: Buy milk\na page" in words(CODECS[name], context.prompt_ids(8))
+
+
+def test_the_tiny_model_keeps_its_prompts(tmp_path: Path):
+    folder = make_tiny_model(tmp_path / "tiny", texts=["click on it"], hidden=32, layers=1)
+    codec = open_codec(folder, tmp_path)
+    assert words(codec, codec.encode_start([Message(role="system", content="Act."), user("page")])) == (
+        "<|im_start|>system\nAct.<|im_end|>\n<|im_start|>user\npage<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert codec.tells_day is None
