@@ -215,6 +215,30 @@ def test_coverage_of_exactly_these_tasks(kind: str, num_tasks: int, episodes: in
     assert hits / 200 >= 0.91
 
 
+@pytest.mark.parametrize(("rates", "sizes"), [((0.5, *[0.0] * 9), (2,) * 10), ((0.5, *[1.0] * 9), (2, *[20] * 9))])
+def test_coverage_where_few_episodes_of_a_fixed_task_come_out_alike(
+    rates: tuple[float, ...], sizes: tuple[int, ...]
+) -> None:
+    """Two episodes alike do not say that the task's rate is 0 or 1."""
+    hits = 0
+    for seed in range(200):
+        draws = rng(seed)
+        data = {f"t{n}": draws.random(size) < rate for n, (rate, size) in enumerate(zip(rates, sizes, strict=True))}
+        interval = clustered_bootstrap(data, generator=draws, repetitions=200, fixed_tasks=True)
+        hits += interval.low <= np.mean(rates) <= interval.high
+    assert hits / 200 >= 0.91
+
+
+def test_fixed_tasks_that_each_came_out_alike_leave_open_what_wilson_does() -> None:
+    """One task 2 of 2, one 0 of 20: each reaches as far as Wilson's interval of its own, and the squares add up."""
+    found = clustered_bootstrap({"a": [1.0] * 2, "b": [0.0] * 20}, generator=rng(), fixed_tasks=True)
+    down, up = 1 - wilson_interval(2, 2).low, wilson_interval(0, 20).high
+    assert (found.point, found.low, found.high) == pytest.approx((0.5, 0.5 - down / 2, 0.5 + up / 2))
+    both = {"a": [0.0, 0.0], "b": [0.0] * 20}  # alike at one value: two tasks of two episodes at least
+    same = clustered_bootstrap(both, generator=rng(), fixed_tasks=True)
+    assert (same.low, same.high) == pytest.approx((0.0, wilson_interval(0, 4).high))
+
+
 @pytest.mark.parametrize("num_tasks", [4, 12])
 def test_coverage_without_bounds_and_of_a_difference(num_tasks: int) -> None:
     """Returns of any size, tasks and episodes with a normal spread of 1; the true gain is 0.5."""

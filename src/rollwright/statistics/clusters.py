@@ -7,7 +7,9 @@ on how many episodes it got: the estimate is the mean over tasks of a task's sta
 
 The draws give the standard error; the interval takes Student's quantile, since few units tell their own spread badly,
 and for scores between known bounds Wilson's form with as many trials as would have this standard error. Equal results
-tell no spread at all: there the interval reaches as far as Wilson's does when all trials came out alike.
+tell no spread at all: there the interval reaches as far as Wilson's does when all trials came out alike. With
+`fixed_tasks` that goes for the tasks whose own episodes came out alike too: the interval is the wider of what they
+leave open and of what the others' spread says. (Not the sum: over many tasks the mean spread counts them already.)
 
 Sources: Korn and Graubard 1998 (effective trials); Satterthwaite 1946 (degrees of freedom); Wilson 1927.
 """
@@ -61,22 +63,35 @@ class _Bounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Alike:
+    """Units that all came out at one value, and the share of the estimate that they make up."""
+
+    value: float
+    share: float
+    num_units: int
+
+    def reach(self, edge: float, confidence: float) -> float:
+        """How far the estimate would move if as many of them lay at the edge as Wilson's interval leaves room for."""
+        odd = 1.0 - wilson_interval(self.num_units, self.num_units, confidence=confidence).low
+        return self.share * odd * abs(edge - self.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Estimate:
-    """A mean, its squared standard error, the degrees of freedom behind that, and how many units there were."""
+    """A mean, its squared standard error by what varies, the degrees of freedom behind that, and what does not vary."""
 
     point: float
     variance: float
     degrees: float
-    num_units: int
+    alike: tuple[_Alike, ...] = ()
 
     def interval(self, bounds: _Bounds, confidence: float) -> Interval:
-        low, high = self._edges(bounds, confidence)
+        low, high = self._edges_by_spread(bounds, confidence) if self.variance > 0 else (self.point, self.point)
+        down, up = (math.hypot(*(a.reach(edge, confidence) for a in self.alike)) for edge in (bounds.low, bounds.high))
+        low, high = min(low, self.point - down), max(high, self.point + up)
         return Interval(point=self.point, low=low, high=high, confidence=confidence)
 
-    def _edges(self, bounds: _Bounds, confidence: float) -> tuple[float, float]:
-        if self.variance <= 0:
-            odd = 1.0 - wilson_interval(self.num_units, self.num_units, confidence=confidence).low
-            return self._reach(odd, self.point - bounds.low, -1), self._reach(odd, bounds.high - self.point, 1)
+    def _edges_by_spread(self, bounds: _Bounds, confidence: float) -> tuple[float, float]:
         quantile = student_quantile(0.5 + confidence / 2, self.degrees)
         width = bounds.high - bounds.low
         rate = (self.point - bounds.low) / width
@@ -86,10 +101,6 @@ class _Estimate:
         trials = rate * (1 - rate) * width * width / self.variance
         low, high = effective_wilson(rate, trials, quantile=quantile)
         return bounds.low + width * low, bounds.low + width * high
-
-    def _reach(self, odd: float, room: float, sign: int) -> float:
-        """As far as a share `odd` of units at the bound would move the mean."""
-        return self.point + sign * odd * room if room else self.point
 
 
 def _task_arrays(scores: Mapping[str, ArrayLike]) -> dict[str, Vector]:
@@ -130,22 +141,30 @@ def _over_tasks(values: Vector, generator: np.random.Generator, repetitions: int
     """The mean of one value per task, tasks resampled."""
     count = len(values)
     picks = generator.multinomial(count, np.full(count, 1 / count), size=repetitions)
-    return _Estimate(
-        point=float(values.mean()),
-        variance=0.0 if np.ptp(values) == 0 else _variance_of(picks @ values / count, count),
-        degrees=count - 1,
-        num_units=count,
-    )
+    point = float(values.mean())
+    variance = 0.0 if np.ptp(values) == 0 else _variance_of(picks @ values / count, count)
+    alike = () if variance else (_Alike(value=point, share=1.0, num_units=count),)
+    return _Estimate(point=point, variance=variance, degrees=count - 1, alike=alike)
 
 
 def _within_tasks(values: Vector, variances: Vector, sizes: Vector) -> _Estimate:
-    """The mean of one value per task, each with a squared standard error of its own from `sizes` episodes."""
+    """The mean of one value per task, each with a squared standard error of its own from `sizes` episodes.
+
+    Tasks that came out alike at one value count as so many times their smallest number of episodes: however the tasks'
+    rates differ, all of these alike are at most as likely as with one common rate.
+    """
     total = float(variances.sum())
+    still = variances == 0
+    alike = []
+    for value in np.unique(values[still]):
+        of = still & (values == value)
+        num_units = int(of.sum() * sizes[of].min())
+        alike.append(_Alike(value=float(value), share=float(of.mean()), num_units=num_units))
     return _Estimate(
         point=float(values.mean()),
         variance=total / len(values) ** 2,
         degrees=total**2 / float((variances**2 / (sizes - 1)).sum()) if total else 1.0,
-        num_units=int(len(values) ** 2 / (1 / sizes).sum() + 1e-9),
+        alike=tuple(alike),
     )
 
 
