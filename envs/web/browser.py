@@ -77,16 +77,19 @@ class BrowserPool:
         self._chores: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def lend(self, address: str, *, draw: bool = False) -> WebPage:
+    async def lend(self, address: str, *, draw: bool = False, state: dict[str, Any] | None = None) -> WebPage:
         """A page that shows `address`, warm if there is one; from a browser that paints if `draw`.
+
+        Args:
+            state: cookies and local storage that a fresh page begins with, as Playwright saves them.
 
         Raises:
             MissingDependency: Playwright or a Chromium is missing.
             EnvironmentFault: the browser or the page could not be started.
         """
-        page = self._pick(address, draw)
+        page = self._pick(address, draw) if state is None else None
         if page is None:
-            page = await self._new_page(draw)
+            page = await self._new_page(draw, state)
         self._lent.add(page)
         if page.address != address:
             try:
@@ -147,12 +150,12 @@ class BrowserPool:
             self._idle.remove(page)
         return page
 
-    async def _new_page(self, draw: bool) -> WebPage:
+    async def _new_page(self, draw: bool, state: dict[str, Any] | None) -> WebPage:
         browser = await self._browser(draw)
         page = WebPage(next(self._numbers), self._limits, browser)
         browser.pages += 1
         try:
-            await asyncio.wait_for(page.open(browser.handle), 6 * self._limits.deadline_s)
+            await asyncio.wait_for(page.open(browser.handle, state), 6 * self._limits.deadline_s)
         except asyncio.CancelledError:
             self._later(self._dispose(page))
             raise

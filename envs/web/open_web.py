@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from rollwright.env import Observation, StepResult, state_key
 from rollwright.errors import ConfigError, EnvironmentFault
@@ -23,11 +21,12 @@ from rollwright.types import SPLITS, Split, Task
 
 from .actions import Action, ActionError, parse_action
 from .browser import BrowserPool
-from .evaluators import check_evaluation, content_match, string_match, total, url_match
+from .evaluators import content_match, string_match, total, url_match
 from .foreign import UNFINISHED, ForeignPage, ears, new_question
 from .observe import Element, read_elements, render
 from .page import PageLeft, PageLimits
 from .sites.episode import GRAMMAR
+from .webarena import origin_of, read_storage_state, read_task_file
 
 INSTRUCTIONS = (
     "You use a web site. Lines with a number can be acted on. Reply with one action: click N, fill N text, "
@@ -57,7 +56,7 @@ class OpenWebEnv:
         """
         await self.close()
         self._task, self._turns, self._over = task, 0, False
-        page = self._page = await self._world.lend()
+        page = self._page = await self._world.lend(task)
         try:
             await page.open()
             page.begin()
@@ -196,7 +195,7 @@ class OpenWebEnv:
 
 
 class OpenWebWorld:
-    """Tasks on given sites. Made by `build`."""
+    """Tasks on given sites. Made by `build`. `refused` says of each task that was left out why."""
 
     name = "web.open_web"
     execution: Literal["async"] = "async"
@@ -214,6 +213,7 @@ class OpenWebWorld:
         deadline_s: float,
         load_s: float,
         instructions: str,
+        refused: Sequence[str] = (),
     ) -> None:
         self.instructions = instructions
         self.max_turns = max_turns
@@ -221,6 +221,7 @@ class OpenWebWorld:
         self.deadline_s = deadline_s
         self.load_s = load_s
         self.origins = tuple(origins)
+        self.refused = tuple(refused)
         self.pool = pool
         self._question = question
         self._tasks = {split: tuple(group) for split, group in tasks.items()}
@@ -241,16 +242,21 @@ class OpenWebWorld:
         """A training task with this instruction, begun on the page of `like`; its episodes end without a verdict."""
         start = str(like.params["start_url"])
         name = hashlib.sha256(f"{start}\n{instruction}".encode()).hexdigest()[:12]
-        params = {"start_url": start, "intent": instruction, "eval": {"eval_types": []}}
+        login = {key: like.params[key] for key in ("storage_state",) if key in like.params}
+        params = {"start_url": start, "intent": instruction, "eval": {"eval_types": []}, **login}
         return Task(id=f"written/{name}", split="train", params=params)
 
     def make(self) -> OpenWebEnv:
         """A fresh environment; it opens its page when it is reset."""
         return OpenWebEnv(self)
 
-    async def lend(self) -> ForeignPage:
-        """A page in a new context, for one episode."""
-        page = await self.pool.lend("")
+    async def lend(self, task: Task) -> ForeignPage:
+        """A page in a new context, with the task's login, for one episode.
+
+        Raises:
+            EnvironmentFault: the browser or the page could not be started, or the login is not there any more.
+        """
+        page = await self.pool.lend("", state=_login_of(task))
         self.pool.count_episode(page)
         waits = {"load_s": self.load_s, "wait_s": self.deadline_s}
         return ForeignPage(page, self.origins, question=self._question, **waits)
@@ -260,24 +266,26 @@ class OpenWebWorld:
         await self.pool.close()
 
 
+def _login_of(task: Task) -> dict[str, Any] | None:
+    if "storage_state" not in task.params:
+        return None
+    try:
+        return read_storage_state(Path(str(task.params["storage_state"])))
+    except ConfigError as error:
+        raise EnvironmentFault(f"{task.id}: {error}") from error
+
+
 def _whole(text: str) -> str:
     """The text without halves of letters, which a page may hold and no tokenizer takes."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def origin_of(address: str) -> str:
-    """`http://host:port` of an address; empty where it has none."""
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return ""
-    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") and parts.netloc else ""
 
 
 def build(
     *,
     tasks: str,
     origins: Sequence[str] = (),
+    sites: Mapping[str, str] | None = None,
+    ignore_logins: bool = False,
     max_turns: int = 30,
     max_chars: int = 8000,
     deadline_s: float = 12.0,
@@ -287,8 +295,11 @@ def build(
     """A world of given sites.
 
     Args:
-        tasks: a JSON file: a list of WebArena tasks, each with a `split` besides (train where it has none).
+        tasks: a file of WebArena tasks, each with a `split` besides (train where it has none): a JSON list, or JSON
+            Lines. A task that cannot be played or judged is left out, and the log says why.
         origins: further origins that may be reached, such as `http://127.0.0.1:7770`, besides those of the start pages.
+        sites: addresses by placeholder: `{SHOPPING: http://127.0.0.1:7770}` is put in place of `__SHOPPING__`.
+        ignore_logins: play the tasks without their `storage_state` and `require_login`.
         max_turns: actions per episode.
         max_chars: longest observation.
         deadline_s: longest wait for a page to open by address, and for one to be read. With `load_s` and nine seconds
@@ -297,16 +308,15 @@ def build(
         instructions: the system prompt.
 
     Raises:
-        ConfigError: the file cannot be read, or a task in it cannot be judged.
+        ConfigError: the file cannot be read, or no task in it can be played.
     """
-    listed = _read(tasks)
-    by_split: dict[Split, list[Task]] = {split: [task for task in listed if task.split == split] for split in SPLITS}
-    starts = dict.fromkeys(origin_of(str(task.params["start_url"])) for task in listed)
+    read = read_task_file(tasks, sites=sites or {}, origins=origins, ignore_logins=ignore_logins)
+    by_split: dict[Split, list[Task]] = {split: [t for t in read.tasks if t.split == split] for split in SPLITS}
     question = new_question()
     limits = PageLimits(root=None, scripts=ears(question), deadline_s=deadline_s, viewport=(1280, 720), errors=False)
     return OpenWebWorld(
         tasks=by_split,
-        origins=[*starts, *origins],
+        origins=read.origins,
         pool=BrowserPool(limits, idle_pages=0),
         question=question,
         max_turns=max_turns,
@@ -314,26 +324,5 @@ def build(
         deadline_s=deadline_s,
         load_s=load_s,
         instructions=instructions,
+        refused=read.refused,
     )
-
-
-def _read(path: str) -> list[Task]:
-    try:
-        listed = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"web.open_web cannot read its task file {path}: {error}") from error
-    if not isinstance(listed, list) or not listed:
-        raise ConfigError(f"web.open_web: {path} must hold a list of tasks")
-    return [_task(entry) for entry in listed]
-
-
-def _task(entry: Mapping[str, Any]) -> Task:
-    name = str(entry.get("task_id", ""))
-    missing = [key for key in ("task_id", "start_url", "intent", "eval") if key not in entry]
-    if missing:
-        raise ConfigError(f"task {name or entry}: the keys {', '.join(missing)} are missing")
-    if not origin_of(str(entry["start_url"])):
-        raise ConfigError(f"task {name}: start_url must be an http address, got {entry['start_url']!r}")
-    check_evaluation(name, entry["eval"])
-    params = {key: entry[key] for key in ("start_url", "intent", "eval")}
-    return Task(id=name, split=entry.get("split", "train"), params=params)

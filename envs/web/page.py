@@ -98,11 +98,14 @@ class WebPage:
         self._context: Any = None
         self._page: Any = None
 
-    async def open(self, chromium: Any) -> None:
-        """Create the context and the page; nothing but files under `root` will load in it."""
+    async def open(self, chromium: Any, state: dict[str, Any] | None = None) -> None:
+        """Create the context, with cookies and local storage, and the page; only files under `root` load in it."""
         width, height = self._limits.viewport
         self._context = await chromium.new_context(
-            viewport={"width": width, "height": height}, service_workers="block", accept_downloads=False
+            viewport={"width": width, "height": height},
+            service_workers="block",
+            accept_downloads=False,
+            storage_state=state,
         )
         await self._context.add_init_script(script=self._limits.scripts)
         files = f"{re.escape(self._limits.root.resolve().as_uri())}/|" if self._limits.root else ""
