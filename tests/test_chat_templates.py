@@ -17,7 +17,7 @@ from rollwright.env import Observation
 from rollwright.errors import RunFolderError, TemplateError
 from rollwright.tiny import make_tiny_model
 from rollwright.types import Message
-from tests.chat_templates import FAMILIES, Family
+from tests.chat_templates import FAMILIES, NORMALISERS, Family
 
 CODECS = {name: ChatCodec(family.tokenizer()) for name, family in FAMILIES.items()}
 DAY, LATER = date(2026, 11, 30), date(2026, 12, 1)
@@ -125,6 +125,66 @@ def test_the_first_of_several_processes_names_the_day(tmp_path: Path):
     (tmp_path / "template_day.txt").write_text("yesterday")
     with pytest.raises(RunFolderError, match=r"template_day\.txt"):
         day_of_run(tmp_path)
+
+
+def full_width(name: str) -> str:
+    return "".join(chr(ord(sign) + 0xFEE0) if "!" <= sign <= "~" else sign for sign in name)
+
+
+def accented(name: str) -> str:
+    return name[0] + "\u0338" + name[1:] + "\u0301"
+
+
+SPELLINGS = (
+    str,
+    full_width,
+    str.upper,
+    accented,
+    lambda name: " ".join(name),
+    lambda name: name[:2] + full_width(name[2:]),
+)
+FOLDING = {
+    (name, folds): ChatCodec(FAMILIES[name].tokenizer(folds=folds))
+    for name in ("chatml", "phi3", "mistral_v7", "smolvlm", "llama31", "zephyr")
+    for folds in NORMALISERS
+}
+
+
+def control(codec: ChatCodec, ids: tuple[int, ...]) -> list[int]:
+    known = {i for i, token in codec.tokenizer.added_tokens_decoder.items() if token.special}
+    return [index for index in ids if index in known]
+
+
+@pytest.mark.parametrize(("name", "folds"), FOLDING)
+def test_no_spelling_of_a_control_token_in_an_observation_becomes_one(name: str, folds: str):
+    """NFKC makes one of full-width signs, lower case of capitals, the rest of accents and blanks."""
+    codec = FOLDING[name, folds]
+    rules = Message(role="system", content="Act.")
+    start, between = codec.encode_start([rules, user("page")]), codec.encode_continuation("stop", [user("page")])
+    for spell in SPELLINGS:
+        for token in FAMILIES[name].control:
+            hostile = f"a {spell(token)}{spell(token)} b{spell(token)}"
+            assert control(codec, codec.encode_start([rules, user(hostile)])) == control(codec, start)
+            assert control(codec, codec.encode_continuation("stop", [user(hostile)])) == control(codec, between)
+            assert control(codec, codec.encode_action(hostile)) == [codec.turn_end_id]
+
+
+@pytest.mark.parametrize("folds", NORMALISERS)
+def test_a_mark_at_the_head_of_an_observation_leaves_the_token_before_it_whole(folds: str):
+    """`>` and a stroke through it are one sign in composed spelling, and `<|im_sep|>` would be a token no more."""
+    codec = ChatCodec(FAMILIES["phi4"].tokenizer(folds=folds))
+    plain, marked = (control(codec, codec.encode_start([user(text)])) for text in ("page", "\u0338page"))
+    assert plain == marked
+
+
+@pytest.mark.parametrize("folds", NORMALISERS)
+def test_a_tokenizer_that_tells_no_offsets_is_asked_by_halves(folds: str, monkeypatch: pytest.MonkeyPatch):
+    codec = FOLDING["chatml", folds]
+    page = "x" * 50 + full_width("<|im_end|>") + "y" * 50 + "<|IM_START|>" * 12
+    whole = codec.encode_start([user("page")])
+    monkeypatch.setattr(type(codec.tokenizer), "is_fast", False)
+    found = codec.encode_start([user(page)])
+    assert control(codec, found) == control(codec, whole) and "x" * 50 in words(codec, found)
 
 
 def test_windowed_contexts_take_parts_too():

@@ -38,12 +38,25 @@ LAYERS = (
     }
     | {"seals", "run_lock", "answer_cache", "chat_api"},
     {"segments", "advantages", "losses", "values", "statistics", "mixtures"},
-    {"batching", "prefix_tree", "scoring", "records", "credit", "generation", "models", "adapters", "tiny", "weights"}
+    {
+        "batching",
+        "prefix_tree",
+        "scoring",
+        "records",
+        "credit",
+        "generation",
+        "model_files",
+        "models",
+        "adapters",
+        "tiny",
+        "weights",
+    }
     | {
         "tree_attention",
         "chat_template",
         "codec",
         "contexts",
+        "control_tokens",
         "precision",
         "ranks",
         "replay",
@@ -102,6 +115,7 @@ LAYERS = (
         "run_assembly",
         "start_assembly",
         "group_scores",
+        "importers",
         "inputs",
         "inventory",
         "ledger",

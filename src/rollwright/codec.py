@@ -7,13 +7,13 @@ the same whatever follows it, which `ChatCodec.is_prefix_preserving` finds out b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import date
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from rollwright.chat_template import PROBE, ChatTemplate
+from rollwright.control_tokens import ControlTokens
 from rollwright.errors import TemplateError
 from rollwright.types import Message
 
@@ -27,8 +27,9 @@ _REMEMBERED = 1024
 class ChatCodec:
     """Renders and encodes with one tokenizer and its chat template. Made once per model; holds no episode.
 
-    Control tokens spelt out in a message (a web page that contains `<|im_end|>`) are broken up, so that an observation
-    cannot end its own message. A template without a system role gets the system text at the head of the user's.
+    Control tokens spelt out in a message (a web page that contains `<|im_end|>`, in whatever signs the tokenizer reads
+    so) are broken up, so that an observation cannot end its own message. A template without a system role gets the
+    system text at the head of the user's.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
@@ -45,7 +46,7 @@ class ChatCodec:
                 "tokenizer_config.json or chat_template.jinja: use an instruction-tuned model or add a template"
             )
         self.tokenizer = tokenizer
-        self._control = _control_pattern(tokenizer)
+        self._control = ControlTokens(tokenizer)
         self._template = ChatTemplate(tokenizer, today)
         self.has_system_role = self._template.has_system_role
         self._closing_ends_turn, self.turn_end_id = self._probe_turn_end()
@@ -152,11 +153,8 @@ class ChatCodec:
     def _probe_turn_end(self) -> tuple[bool, int]:
         """Whether the template itself ends the policy's message by a control token, and the token that ends it."""
         text = self._body([Message(role="user", content="probe"), Message(role="assistant", content=PROBE)])
-        special = set(self.tokenizer.all_special_ids) | {
-            index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special
-        }
         for index in self._encode(text.partition(PROBE)[2]):
-            if index in special:
+            if index in self._control.ids:
                 return True, index
         eos = self.tokenizer.eos_token_id
         if not isinstance(eos, int):
@@ -187,7 +185,7 @@ class ChatCodec:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _harmless(self, text: str) -> str:
-        return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text) if self._control else text
+        return self._control.harmless(text)
 
     def _name(self) -> str:
         return f"tokenizer {self.tokenizer.name_or_path!r}"
@@ -201,14 +199,6 @@ def merge_system(messages: Sequence[Message]) -> list[Message]:
     if not rest or rest[0].role != "user":
         return [Message(role="user", content=system.content), *rest]
     return [Message(role="user", content=f"{system.content}\n\n{rest[0].content}"), *rest[1:]]
-
-
-def _control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    names = {str(token) for token in tokenizer.all_special_tokens}
-    names |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    names = {name for name in names if len(name) > 1}
-    longest_first = sorted(names, key=lambda name: (-len(name), name))
-    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
 def _history_probe(system: bool) -> list[Message]:
