@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollwright import __version__
 from rollwright.errors import ConfigError, DataError, RollwrightError
+from rollwright.importers.command import add_export, add_import, run_export, run_import
 from rollwright.types import SPLITS
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("run", metavar="RUN", type=Path, help="the run folder")
     report.add_argument("--replays", metavar="N", type=int, default=24, help="episodes shown at most (24)")
     _add_show(add("show", _show, "Print stored episodes turn by turn."))
+    add_import(
+        add("import", run_import, "Logs or tasks of others into a store or a file; says what is left out, and why.")
+    )
+    add_export(add("export", run_export, "Write a store's episodes as OpenAI messages."))
     _add_score(add("score", _score, "Score stored episodes again by any reward, into a new store."))
     add("components", _components, "List the worlds, rewards and engines that a configuration can name.")
     _add_check_env(add("check-env", _check_env, "Prove that a world keeps the environment contract."))
