@@ -35,6 +35,7 @@ from rollwright.credit import (  # noqa: E402
     NEEDS_SIBLINGS,
     FlatBatch,
     GroupEstimator,
+    can_whiten,
     flat_tokens,
     flatten,
     group_advantages,
@@ -134,7 +135,8 @@ def main(argv: list[str] | None = None) -> None:
             if algorithm.advantage == "remax" and len(teaching) >= algorithm.min_groups:
                 greedy = run.greedy_scores(teaching)
                 teaching = [group for group in teaching if group.id in greedy]  # without a baseline nothing is compared
-            if len(teaching) < algorithm.min_groups:
+            lone_token = algorithm.advantage == "reinforce++" and not can_whiten(teaching)
+            if len(teaching) < algorithm.min_groups or lone_token:
                 run.finish(step, groups, {"optim/skipped_count": 1.0} | anchors)
                 continue
             batch = flatten(teaching, min_members=algorithm.members)

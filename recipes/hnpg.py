@@ -32,7 +32,7 @@ from rollwright import data_checks, offpolicy  # noqa: E402
 from rollwright.advantages import gae, whiten  # noqa: E402
 from rollwright.batching import Segment  # noqa: E402
 from rollwright.config import Readers  # noqa: E402
-from rollwright.credit import FlatBatch, flatten, to_segments, with_members  # noqa: E402
+from rollwright.credit import FlatBatch, can_whiten, flatten, to_segments  # noqa: E402
 from rollwright.critic_assembly import open_turn_critic  # noqa: E402
 from rollwright.errors import ConfigError  # noqa: E402
 from rollwright.objective import PolicyObjective  # noqa: E402
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         hybrid = Hnpg(run, config)
         for step in run.steps():
             groups = run.score(run.collect(step))
-            if not with_members(groups, 1):
+            if not can_whiten(groups):
                 run.finish(step, groups, {"optim/skipped_count": 1.0})
                 continue
             with run.learning():

@@ -34,6 +34,7 @@ from rollwright.config import Readers  # noqa: E402
 from rollwright.credit import (  # noqa: E402
     FlatBatch,
     ValueEstimator,
+    can_whiten,
     flat_tokens,
     flatten,
     states_after_cuts,
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
         for step in run.steps():
             groups = run.collect(step)
             groups = run.score(groups)
-            if not with_members(groups, 1):
+            if not with_members(groups, 1) or (algorithm.whiten and not can_whiten(groups)):
                 run.finish(step, groups, {"optim/skipped_count": 1.0})
                 continue
             batch = flatten(groups)

@@ -19,11 +19,12 @@ from rollwright.recipes.digirl import DigirlConfig
 from rollwright.recipes.filtered_bc import FilteredBcConfig
 from rollwright.recipes.grpo import GrpoConfig
 from rollwright.recipes.ilql import IlqlConfig
+from rollwright.recipes.ppo import PpoConfig
 from rollwright.recipes.webrl import WebrlConfig
 from rollwright.report.page import untaught
 from rollwright.settings import LoopConfig
 from rollwright.tracking import read_metrics
-from rollwright.types import Group, Score, StopReason, Task, Trajectory, Turn
+from rollwright.types import Group, Score, Span, StopReason, Task, Trajectory, Turn
 
 TASK = Task(id="t", split="train")
 
@@ -48,6 +49,14 @@ def group(*returns: float, **changes: Any) -> Group:
 
 
 TIED = [group(0, 0), group(1, 1)]
+GUIDED = Turn(
+    prompt_ids=(1,),
+    action_ids=(2,),
+    action_logprobs=(-0.5,),
+    text="go",
+    spans=(Span(start=0, end=1, producer="guide", version=0),),
+)
+BY_A_GUIDE = group(0, 1, turns=(GUIDED,))
 UNKNOWN = Score(value=None, verifier="judge")
 MOVED = {"optim/grad_norm": 0.1}
 REINFORCE = {"algorithm": {"preset": "reinforce++"}}
@@ -75,7 +84,12 @@ REINFORCE = {"algorithm": {"preset": "reinforce++"}}
         (config(algorithm={"min_groups": 3}), [group(0, 1)], {"optim/skipped_count": 1.0}, None, "few groups", "=3"),
         (config(), [group(0, 1)], {"optim/grad_norm": 0.0}, True, "gradient", "exactly 0"),
         (config(), [group(0, 1)], {"policy/filtered_frac": 1.0}, True, "filter", "left out every action token"),
-        (config(**REINFORCE), TIED[:1], MOVED, False, "no advantage", "every episode earned 0"),
+        (config(**REINFORCE), TIED[:1], MOVED, False, "no advantage", "the KL in the reward: every episode earned 0"),
+        (config(PpoConfig), TIED[:1], MOVED, False, "no advantage", "every advantage is 0: every episode earned 0"),
+        (config(**REINFORCE), [group(1)], {"optim/skipped_count": 1.0}, None, "one token", "a single action token"),
+        (config(PpoConfig), [group(1)], {"optim/skipped_count": 1.0}, None, "one token", "a single action token"),
+        (config(PpoConfig), [BY_A_GUIDE], {"optim/skipped_count": 1.0}, None, "unlearnable", "none of 2 episodes"),
+        (config(), [BY_A_GUIDE], {"optim/skipped_count": 1.0}, None, "unlearnable", "none of 2 episodes"),
         (config(FilteredBcConfig), [group(0, 0)], {"bc/turns_count": 0.0}, None, "nothing to imitate", "no episode"),
         (config(FilteredBcConfig), [], {"bc/turns_count": 0.0}, None, "nothing to imitate", "passed the filter"),
         (
@@ -122,6 +136,15 @@ def test_a_step_that_moved_the_policy_taught_it() -> None:
     offline = build(IlqlConfig, {"world": {"name": "text.bandit"}, "replay": {"stores": ["x"]}})
     lessons = Lessons(config=offline)
     assert lessons.take(0, [], {"critic/grad_norm": 1.0}) == {"optim/taught_count": 1.0}, "here the critic acts"
+
+
+@pytest.mark.parametrize("preset", ["rloo", "reinforce++"])
+def test_a_kl_inside_the_reward_is_no_lesson_where_nothing_else_tells_episodes_apart(preset: str) -> None:
+    lessons = Lessons(config=config(algorithm={"preset": preset}))
+    assert lessons.take(0, [group(0, 0)], MOVED, signal=True) == {"optim/taught_count": 0.0}
+    assert lessons.take(1, [group(0, 1)], MOVED, signal=True) == {"optim/taught_count": 1.0}
+    without = Lessons(config=config(algorithm={"preset": preset, "kl_in_reward": 0.0}))
+    assert without.take(0, [group(0, 0)], MOVED, signal=True) == {"optim/taught_count": 1.0}, "the recipe knows best"
 
 
 def test_a_reason_is_warned_of_once_and_counted_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -171,6 +194,9 @@ SMALL = [
     *("rollout.max_action_tokens=2", "rollout.history=0", "rollout.groups_per_step=2", "rollout.group_size=2"),
     "evaluation.seeds_per_task=1",
 ]
+ONE_TOKEN = [
+    *("rollout.groups_per_step=1", "rollout.group_size=1", "rollout.max_turns=1", "rollout.max_action_tokens=1")
+]
 
 
 @pytest.mark.usefixtures("at_root")
@@ -189,6 +215,8 @@ SMALL = [
             "all 4 episodes were cut before the first action",
         ),
         (grpo, ["rollout.group_size=1"], "rollout.group_size=1 leaves each alone"),
+        (grpo, ["algorithm.preset=reinforce++", *ONE_TOKEN], "a single action token"),
+        (ppo, ONE_TOKEN, "a single action token"),
         (filtered_bc, ["algorithm.score=success", "algorithm.positive_only=true"], "there is nothing to imitate"),
     ],
 )

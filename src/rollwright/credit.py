@@ -105,6 +105,12 @@ def with_members(groups: Sequence[Group], min_members: int) -> list[Group]:
     return [group for group in groups if len(members_to_learn_from(group)) >= min_members]
 
 
+def can_whiten(groups: Sequence[Group]) -> bool:
+    """Whether there are two action tokens to learn from: one alone has no spread to be divided by."""
+    turns = (turn for g in groups for t in members_to_learn_from(g) for turn, _ in policy_turns(t))
+    return sum(sum(turn.policy_mask) for turn in turns) > 1
+
+
 def flatten(groups: Sequence[Group], *, min_members: int = 1) -> FlatBatch:
     """Lay the learnable trajectories out flat; groups with fewer than `min_members` of them are left out.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollwright.credit import NEEDS_SIBLINGS, members_to_learn_from
+from rollwright.credit import NEEDS_SIBLINGS, can_whiten, members_to_learn_from, policy_return, policy_turns
 from rollwright.rollout.metrics import is_informative
 from rollwright.settings import LoopConfig
 from rollwright.types import Group, StopReason, Trajectory
@@ -59,6 +59,8 @@ class Lessons:
             `optim/taught_count`: 1, or 0 where the policy (or the critic that acts with it) learned nothing.
         """
         self.steps += 1
+        if signal and _only_kl(self.config, groups):
+            signal = False
         if taught(metrics, self.area, signal):
             return {TAUGHT: 1.0}
         idle = reason(self.config, groups, metrics, signal=signal)
@@ -93,6 +95,16 @@ class Lessons:
 def taught(metrics: Mapping[str, float], area: str, signal: bool | None) -> bool:
     """Whether something moved, and by what the episodes earned."""
     return signal is not False and metrics.get(f"{area}/grad_norm", 0.0) != 0
+
+
+def _only_kl(config: LoopConfig, groups: Sequence[Group]) -> bool:
+    """Whether only the KL inside their rewards tells episodes apart: it pulls, and teaches nothing of the task."""
+    algorithm: Any = getattr(config, "algorithm", None)
+    if not getattr(algorithm, "kl_in_reward", 0):
+        return False
+    if algorithm.advantage in NEEDS_SIBLINGS:
+        return not any(map(is_informative, groups))
+    return not any(reward for g in groups for t in members_to_learn_from(g) for _, reward in policy_turns(t))
 
 
 def reason(
@@ -135,7 +147,7 @@ def _played(config: LoopConfig, everyone: Sequence[Trajectory]) -> Iterator[Idle
         )
     if whole and all(t.score is not None and t.score.value is None for t in whole):
         yield Idle(kind="undecided", text=f"the reward {config.reward.name} could not tell for any episode")
-    if whole and not any(t.learnable for t in whole):
+    if whole and not any(t.learnable and policy_turns(t) for t in whole):
         yield Idle(kind="unlearnable", text=f"none of {many[4:]} holds an action that can be learned from")
 
 
@@ -213,9 +225,13 @@ def _compared(
         if not any(map(is_informative, groups)):
             yield Idle(kind="tied", text=_tied(groups))
     elif signal is False:
-        yield Idle(kind="no advantage", text=f"every advantage is 0: {_earned(groups)}")
+        source = "comes of the KL in the reward" if getattr(algorithm, "kl_in_reward", 0) else "is 0"
+        yield Idle(kind="no advantage", text=f"every advantage {source}: {_earned(groups)}")
     if metrics.get("optim/skipped_count"):
-        yield Idle(kind="few groups", text=f"fewer groups than algorithm.min_groups={algorithm.min_groups} can teach")
+        least = getattr(algorithm, "min_groups", 1)
+        if least == 1 and not can_whiten(groups):
+            yield Idle(kind="one token", text="a single action token was left, and whitening compares two or more")
+        yield Idle(kind="few groups", text=f"fewer groups than algorithm.min_groups={least} can teach")
 
 
 def _tied(groups: Sequence[Group]) -> str:
@@ -229,6 +245,6 @@ def _tied(groups: Sequence[Group]) -> str:
 
 
 def _earned(groups: Sequence[Group]) -> str:
-    returns = [t.total_reward for g in groups for t in g.trajectories if t.learnable]
+    returns = [policy_return(t) for g in groups for t in members_to_learn_from(g)]
     low, high = min(returns, default=0.0), max(returns, default=0.0)
     return f"every episode earned {low:g}" if low == high else f"from {low:g} to {high:g}"
