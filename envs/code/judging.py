@@ -230,6 +230,7 @@ def _verdict_of(said: Mapping[str, Any], ended: Ended) -> Verdict:
     found = {clean_text(str(name)): clean_text(str(text)) for name, text in said["verdicts"].items()}
     failures = {name: text for name, text in found.items() if text}
     message = next((f"{name}: {text}" for name, text in failures.items()), "")
-    objects = frozenset(map(str, said.get("objects") or ()))
+    objects = said.get("objects")
+    objects = frozenset(map(str, objects)) if isinstance(objects, list) else frozenset()
     passed = len(found) - len(failures)
     return Verdict(passed=passed, total=len(found), message=message, failures=failures, objects=objects)

@@ -205,6 +205,9 @@ SUICIDES = {
     "stack": "import ctypes, sys\nsys.setrecursionlimit(10**9)\ndef double(x): return double(x)",
     "processor": "def double(x):\n while True: pass",
     "stop": "import os\ndef double(x): os.kill(os.getpid(), 19)",
+    "signals_to_the_zygote": "import os\nfor n in range(1, 65):\n try: os.kill(1, n)\n except OSError: pass",
+    "interrupt_the_zygote": "import os, time\nos.kill(1, 2); time.sleep(0.1)",
+    "interrupt_itself": "import os\ndef double(x): os.kill(os.getpid(), 2)",
 }
 
 

@@ -53,6 +53,8 @@ def main(control_fd: int, filter_path: str, modules: list[str], trusted: list[st
     for module in modules:
         importlib.import_module(module)
     guest.TRUSTED.update({name: importlib.import_module(name) for name in trusted})
+    if boxed:
+        _handle_no_signal()
     gc.collect()
     gc.freeze()  # a child that collects must not copy every page of the parent
     control = socket.socket(fileno=control_fd)
@@ -60,6 +62,13 @@ def main(control_fd: int, filter_path: str, modules: list[str], trusted: list[st
     while order := _receive(control):
         message, fds = order
         control.send(json.dumps(_serve(message, fds, control, libc, code, guest)).encode())
+
+
+def _handle_no_signal() -> None:
+    """Its children can send process 1 those signals alone that it handles, as Python does SIGINT: it handles none."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -173,6 +182,7 @@ def _become_child(
     status = 70
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         null = os.open("/dev/null", os.O_RDONLY)
         for source, target in ((null, 0), (fds[2], 1), (fds[2], 2)):
             os.dup2(source, target)
