@@ -15,7 +15,7 @@ import pytest
 from rollwright.config import build
 from rollwright.errors import EngineFault
 from rollwright.preflight import preflight
-from rollwright.recipe_entry import new_folders, remove_empty_run, run_recipe
+from rollwright.recipe_entry import new_folders, recipe_config, remove_empty_run, run_recipe
 from rollwright.recipes import collect, evaluate, grpo, ilql, sft
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -310,18 +310,22 @@ def test_what_a_yaml_may_well_say(
 # --- how a recipe ends -----------------------------------------------------------------------------------------------
 
 
-def test_a_fault_under_way_keeps_its_traceback_and_ends_with_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_fault_under_way_is_one_paragraph_and_its_traceback_lies_in_the_run_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main() -> None:
+        recipe_config(grpo.GrpoConfig)
+        Path("out/broken").mkdir(parents=True)
         raise EngineFault("the server http://me:hunter2@h is gone")
 
-    monkeypatch.setattr(sys, "argv", ["recipe.py"])
+    monkeypatch.setattr(sys, "argv", ["recipe.py", "good.yaml", "model.path=tiny", "run.folder=out/broken"])
     with pytest.raises(SystemExit) as stop:
         run_recipe(main)
     said = capsys.readouterr().err
-    assert stop.value.code == 1 and "Traceback" in said
-    assert said.splitlines()[-1] == "rollwright: the server http://***@h is gone"
+    kept = place / "out" / "broken" / "traceback.txt"
+    assert stop.value.code == 1 and "Traceback" not in said
+    assert said.splitlines()[-1] == f"rollwright: the server http://***@h is gone (the traceback is in {kept})"
+    assert "EngineFault" in kept.read_text() and "hunter2" not in kept.read_text()
 
 
 @pytest.mark.parametrize("how", ["-v", "--verbose", "ROLLWRIGHT_DEBUG"])
@@ -392,7 +396,7 @@ def test_ranks_that_are_launched_end_together_and_one_speaks(tmp_path: Path) -> 
     (tmp_path / "wrong.py").write_text(
         "import os, time\n"
         "from rollwright.errors import ConfigError\n"
-        "from rollwright.recipe_entry import new_folders, remove_empty_run, run_recipe\n\n\n"
+        "from rollwright.recipe_entry import new_folders, recipe_config, remove_empty_run, run_recipe\n\n\n"
         "def main():\n"
         "    time.sleep(2.0 if os.environ['RANK'] == '0' else 0.0)\n"
         "    raise ConfigError('this is wrong')\n\n\n"

@@ -24,6 +24,8 @@ DEBUG = "ROLLWRIGHT_DEBUG"
 _ENDED, _TOGETHER_S = "rollwright/ended", 15.0
 _new_folders: list[Path] = []
 """What the start of this process will have made; it is a recipe's whole life."""
+_run_folder: list[Path] = []
+"""The run folder of this process, once its settings are known."""
 
 
 def recipe_config(
@@ -40,7 +42,8 @@ def recipe_config(
         SystemExit: code 0, after `--help` or `--plan` has printed.
     """
     config = load_config(cls, sys.argv[1:] if argv is None else argv, plan=plan, check=preflight)
-    _new_folders[:] = new_folders(Path(folder_of(config)[1]).expanduser().absolute())
+    _run_folder[:] = [Path(folder_of(config)[1]).expanduser().absolute()]
+    _new_folders[:] = new_folders(_run_folder[0])
     return config
 
 
@@ -59,12 +62,11 @@ def run_recipe(main: Callable[[], None]) -> None:
         main()
     except RollwrightError as error:
         sys.last_value = error  # as Python itself does at an error: ranks then end without waiting for one another
-        if error.exit_code == 1:
-            traceback.print_exc()
+        kept = keep_traceback() if error.exit_code == 1 else ""
         if error.exit_code == UserError.exit_code and os.environ.get("RANK", "0") == "0":
             remove_empty_run(_new_folders)
         if _speaks():
-            _say(error)
+            _say(error, kept)
         _end_together()
         raise SystemExit(error.exit_code) from None
 
@@ -113,11 +115,21 @@ def _speaks() -> bool:
     return distributed is not None and distributed.is_available() and bool(distributed.is_initialized())
 
 
-def _say(error: RollwrightError) -> None:
+def keep_traceback() -> str:
+    """Write the traceback of what broke under way into the run folder; where it lies, in words for the console."""
+    name = "traceback.txt" if (rank := os.environ.get("RANK", "0")) == "0" else f"traceback_rank{rank}.txt"
+    for folder in _run_folder:
+        with contextlib.suppress(OSError):
+            (folder / name).write_text(redact(traceback.format_exc()), encoding="utf-8")
+            return f" (the traceback is in {folder / name})"
+    return " (-v shows the traceback)"
+
+
+def _say(error: RollwrightError, kept: str) -> None:
     rank = os.environ.get("RANK", "0")
     who = "rollwright" if rank == "0" else f"rollwright, rank {rank}"
     lines = (line.rstrip() for line in redact(str(error)).splitlines())
-    sys.stderr.write(f"{who}: " + "\n".join(line for line in lines if line) + "\n")
+    sys.stderr.write(f"{who}: " + "\n".join(line for line in lines if line) + f"{kept}\n")
     sys.stderr.flush()
 
 
