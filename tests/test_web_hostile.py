@@ -84,6 +84,7 @@ PAGES = {
     "/mail": BUTTON.format("location = `mailto:a@b`") + "<a href=mailto:a@b>mail</a>",
     "/odd": "<p>Here</p>" + "".join(f"<a href='{address}'>odd</a>" for address in ODD),
     "/half": SCRIPT.format("document.body.append('\\ud83d', ' half')") + "<button title='\U0001f600'>x</button>",
+    "/cut": f"<p>Here</p><button>x{'&#128578;' * 100}</button>",
     "/upload": "<p>Here</p><input type=file><input type=color><input type=date><details><summary>x</summary></details>",
     "/save": "<p>Here</p><a download=x href=/other>save</a><a download href='data:text/plain,x'>data</a>"
     + BUTTON.format("const a = document.createElement(`a`); a.download = `y`; a.href = `data:,x`; a.click()"),
@@ -286,6 +287,7 @@ SAID = {
     ("/patched", "click 1"): "Here\n1 button Real",
     ("/named",): "button Real",
     ("/half",): "\ufffd half",
+    ("/cut",): "button x" + "\U0001f642" * 59 + "...",
     ("/buttons",): "... 4",
     ("/frames",): "Here",
     ("/back", "click 1"): "1 button Push",

@@ -15,7 +15,7 @@ from rollwright.types import Task
 class BlockingEnvironment:
     """One environment of a world, every method an ordinary function. Not for use inside a running event loop.
 
-    Actions and observations are text that UTF-8 can hold: half a surrogate pair, which JSON can spell, becomes "?".
+    Actions and observations are text that UTF-8 can hold: half a surrogate pair, which JSON can spell, becomes U+FFFD.
 
     Coroutines run on a loop of its own; so an environment that shares a browser or connection with others through its
     world cannot be driven this way.

@@ -49,7 +49,7 @@ def warn_of_raising(name: str, raised: int, actions: int) -> None:
 
 
 def sendable(action: str) -> str:
-    """The action as every protocol can carry it: half a surrogate pair becomes a question mark.
+    """The action as every protocol can carry it: half a surrogate pair becomes U+FFFD.
 
     Raises:
         Declined: it is longer than `MAX_ACTION`.

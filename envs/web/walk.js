@@ -36,7 +36,9 @@
   };
 
   const squeeze = (text) => text.replace(/\s+/g, " ").trim();
-  const short = (text) => { const line = squeeze(text); return line.length > MAX_NAME ? line.slice(0, MAX_NAME) + "..." : line; };
+  // Text is counted in UTF-16 units: a sign of two of them (an emoji) stays whole or goes whole.
+  const head = (text, units) => text.slice(0, /[\uD800-\uDBFF]/.test(text[units - 1] || "") && text.length > units ? units - 1 : units);
+  const short = (text) => { const line = squeeze(text); return line.length > MAX_NAME ? head(line, MAX_NAME) + "..." : line; };
 
   const hidden = (element, style) =>
     style.display === "none" || style.visibility !== "visible" && !element.children.length || style.clip.startsWith("rect(0px");
@@ -170,8 +172,8 @@
   };
 
   const clamp = (item, chars) => {
-    for (const key of ["name", "value"]) if (item[key]) item[key] = item[key].slice(0, chars);
-    if (item.options) item.options = item.options.map((option) => option.slice(0, MAX_NAME));
+    for (const key of ["name", "value"]) if (item[key]) item[key] = head(item[key], chars);
+    if (item.options) item.options = item.options.map((option) => head(option, MAX_NAME));
     return item;
   };
   // Returns [{id, role, name, value, states, options, box, clickable}] in reading order; plain text has no id.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from rollwright.chat_template import PROBE, ChatTemplate
 from rollwright.control_tokens import ControlTokens
 from rollwright.errors import TemplateError
-from rollwright.types import Message
+from rollwright.types import Message, whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -110,7 +110,7 @@ class ChatCodec:
         """The first `max_tokens` tokens of a text and a line that says so; a text that fits comes back unchanged."""
         ids = self.encode_text(text)
         if len(ids) <= max_tokens:
-            return text
+            return whole(text)
         kept = str(self.tokenizer.decode(list(ids[:max_tokens]), clean_up_tokenization_spaces=False))
         return f"{kept.rstrip('�')}\n[cut: {max_tokens} of {len(ids)} tokens shown]"
 
@@ -185,7 +185,7 @@ class ChatCodec:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _harmless(self, text: str) -> str:
-        return self._control.harmless(text)
+        return self._control.harmless(whole(text))
 
     def _name(self) -> str:
         return f"tokenizer {self.tokenizer.name_or_path!r}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from rollwright.types import Attachment, Split, Task
+from rollwright.types import whole as whole
 
 SnapshotKind = Literal["exact", "replay", "none"]
 Execution = Literal["inline", "thread", "async"]
@@ -61,11 +62,6 @@ class StepResult:
 def as_observation(value: Observation | str) -> Observation:
     """Wrap plain text."""
     return Observation(text=value) if isinstance(value, str) else value
-
-
-def whole(text: str) -> str:
-    """The text, with a question mark for half a surrogate pair, which JSON can spell and no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode()
 
 
 @runtime_checkable

@@ -32,6 +32,19 @@ MAX_REWARD = 1e30
 """Larger rewards would turn into infinity in the learner's float32 sums."""
 
 
+def whole(text: str) -> str:
+    """The text as UTF-8 and every tokenizer can hold it: the border that text from outside passes.
+
+    JSON and JavaScript cut and spell text by UTF-16 units. Two halves of a sign beside each other become the sign, a
+    lone half becomes U+FFFD.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 class StopReason(StrEnum):
     """Why an episode ended. Only the first four may be learned from; the others are faults, never scores."""
 
@@ -55,10 +68,13 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One message of a conversation, in plain text."""
+    """One message of a conversation, in plain text that is whole (see `whole`), wherever it comes from."""
 
     role: Role
     content: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "content", whole(self.content))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +90,7 @@ class Attachment:
 class Task:
     """One thing to be done. Task and seed together fix an episode's start.
 
-    `id` is unique within its world; `params` must be JSON. A task belongs to one split for good.
+    `id` is unique within its world and made `whole`; `params` must be JSON. A task belongs to one split for good.
     """
 
     id: str
@@ -82,6 +98,7 @@ class Task:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "id", whole(self.id))
         if self.split not in SPLITS:
             raise ValueError(f"task {self.id!r} has split {self.split!r}; expected one of {', '.join(SPLITS)}")
 

@@ -31,7 +31,7 @@ def checked(answer: object) -> StepResult:
 
 
 def checked_observation(answer: object) -> Observation:
-    """What the policy is to be shown, with a question mark for what no tokenizer takes (see `whole`).
+    """What the policy is to be shown, made whole (see `whole`).
 
     Raises:
         EnvironmentFault: it is neither text nor an Observation.
