@@ -21,6 +21,7 @@ from rollwright.errors import EnvironmentFault
 
 from .forwarding import Forwarder
 from .page import CLOSE_S, PageLeft, PageRefused, WebPage
+from .questions import Questions
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class ForeignPage:
 
     def __init__(self, page: WebPage, origins: Sequence[str], *, question: str, load_s: float, wait_s: float) -> None:
         self.page = page
+        self.questions = Questions()
         self._load_s = load_s
         self._wait_s = wait_s
         self._network = Forwarder(page, origins, wait_s, self._on_flood)
@@ -83,6 +85,7 @@ class ForeignPage:
         Raises:
             EnvironmentFault: the browser broke.
         """
+        self.page.on_question = self.questions.take
         self.page.context.on("page", self._on_window)
         await self.page.call(self._network.attach(), "taking over the network")
         await self.page.call(self._attach(), "attaching to the page")
@@ -102,15 +105,19 @@ class ForeignPage:
         Raises:
             EnvironmentFault: the browser broke.
         """
-        return await self._surviving(self._goto(address))
+        return await self.questions.until_asked(self._surviving(self._goto(address)))
 
     async def travel(self, by: int) -> str:
         """Go back (-1) or forward (1) in the browser's history; returns why that failed, else nothing."""
-        return await self._surviving(self._travel(by))
+        return await self.questions.until_asked(self._surviving(self._travel(by)))
 
     async def act(self, action: Mapping[str, Any]) -> str:
         """Carry out an action on the page and wait for where it leads; returns what went wrong, else nothing."""
-        return await self._surviving(self._act(action))
+        return await self.questions.until_asked(self._surviving(self._act(action)))
+
+    async def respond(self, accept: bool, text: str) -> str:
+        """Answer the open question; returns what went wrong with what it had interrupted, else nothing."""
+        return await self.questions.answer(accept, text)
 
     async def look(self) -> tuple[list[dict[str, Any]], str]:
         """What is on the page, as `walk.js` tells it, and what stood in the way of reading, if anything."""
@@ -121,7 +128,7 @@ class ForeignPage:
             found.extend((await self._read("limits => __rwSites.look(limits)", limits))["items"])
             return ""
 
-        return found, await self._surviving(read())
+        return found, await self.questions.until_asked(self._surviving(read()))
 
     async def evaluate(self, expression: str) -> str:
         """What a JavaScript expression gives on the page, as text; empty where it raises or the page is lost."""
@@ -140,7 +147,7 @@ class ForeignPage:
     async def _goto(self, address: str) -> str:
         self._network.forget()
         try:
-            await self._call(self.page.handle.goto(address, wait_until="load"), self._wait_s)
+            await self._call(self.page.handle.goto(address, wait_until="load", timeout=0), self._wait_s)
         except PageLeft:
             return ""
         except PageRefused as refusal:
@@ -161,7 +168,7 @@ class ForeignPage:
         self._network.forget()
         method = self.page.handle.go_back if by < 0 else self.page.handle.go_forward
         try:
-            await self._call(method(wait_until="domcontentloaded"), self._wait_s)
+            await self._call(method(wait_until="domcontentloaded", timeout=0), self._wait_s)
         except (PageLeft, PageRefused):
             return self._network.refusal
         except TimeoutError:
@@ -268,8 +275,17 @@ class ForeignPage:
         Raises:
             TimeoutError: no answer in time.
         """
-        left_s = self._end - asyncio.get_running_loop().time()
-        return await asyncio.wait_for(self.page.answer(call, "a foreign page"), max(0.5, min(wait_s, left_s)))
+        answer = asyncio.ensure_future(self.page.answer(call, "a foreign page"))
+        try:
+            while True:
+                left_s = self._end - asyncio.get_running_loop().time()
+                if (await asyncio.wait({answer}, timeout=max(0.5, min(wait_s, left_s))))[0]:
+                    return answer.result()
+                if not self.questions.line:
+                    raise TimeoutError
+                await self.questions.idle()  # the policy's time does not count
+        finally:
+            answer.cancel()
 
     # A page that is lost
 
@@ -289,6 +305,7 @@ class ForeignPage:
         return LOST
 
     async def _renew(self) -> None:
+        self.questions.forget()
         self._later(self._tools.send("Page.crash"))  # ends a script without end; a page that hangs never answers it
         left_s = 0.0 if self._end == float("inf") else self._end - asyncio.get_running_loop().time()
         try:

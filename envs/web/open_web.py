@@ -19,7 +19,7 @@ from rollwright.env import Observation, StepResult, state_key
 from rollwright.errors import ConfigError, EnvironmentFault
 from rollwright.types import SPLITS, Split, Task
 
-from .actions import Action, ActionError, parse_action
+from .actions import Action, ActionError, Kind, parse_action
 from .browser import BrowserPool
 from .evaluators import content_match, string_match, total, url_match
 from .foreign import UNFINISHED, ForeignPage, ears, new_question
@@ -33,6 +33,9 @@ INSTRUCTIONS = (
     "select_option N option, check N, uncheck N, press N Enter, goto url, go_back, answer text. "
     "End with: answer text"
 )
+ACTIONS: dict[str, tuple[Kind, ...]] = {**GRAMMAR, "accept_dialog": ("text",), "dismiss_dialog": ()}
+"""Those of the small sites, and what only other people's pages need: the observation names them where they apply."""
+
 _LOAD_S = 5.0
 
 
@@ -86,7 +89,7 @@ class OpenWebEnv:
         self._page.begin()
         error, answer = "", None
         try:
-            parsed = parse_action(action, GRAMMAR)
+            parsed = parse_action(action, ACTIONS)
             if parsed.name in ("answer", "send_msg_to_user", "report_infeasible"):
                 answer = "N/A" if parsed.name == "report_infeasible" else parsed.text
             else:
@@ -107,12 +110,17 @@ class OpenWebEnv:
     async def close(self) -> None:
         """Let the page and its context go. May be called twice."""
         if self._page is not None:
+            self._page.questions.close()
             self._world.pool.give_back(self._page.page)
         self._page, self._over = None, True
 
     async def _do(self, page: ForeignPage, action: Action) -> str:
-        error = ""
+        error, answers = "", action.name in ("accept_dialog", "dismiss_dialog")
+        if answers != bool(page.questions.line):
+            raise ActionError(page.questions.line or "no dialog is open")
         match action.name:
+            case "accept_dialog" | "dismiss_dialog":
+                error = await page.respond(action.name == "accept_dialog", action.text)
             case "goto":
                 if origin_of(action.text) not in self._world.origins:
                     raise ActionError(f"only these sites can be opened: {', '.join(self._world.origins)}")
@@ -131,9 +139,9 @@ class OpenWebEnv:
     async def _look(self) -> str:
         """Read the page; returns what stood in the way, if anything."""
         assert self._page is not None
-        items, trouble = await self._page.look()
+        items, trouble = await self._page.look() if not self._page.questions.line else ([], "")
         self.elements = read_elements(items)
-        shown = render(self.elements, max_chars=self._world.max_chars)
+        shown = self._page.questions.line or render(self.elements, max_chars=self._world.max_chars)
         self._text = _whole(f"At {self._page.address}\n{shown}")
         return trouble
 
@@ -163,6 +171,9 @@ class OpenWebEnv:
         evaluation = self._task.params["eval"]
         if not evaluation["eval_types"]:  # a written task: somebody else has to say how it went
             return 0.0
+        self._page.questions.holding = False
+        if self._page.questions.line:
+            await self._page.respond(False, "")
         scores = []
         address = self._page.address
         if "string_match" in evaluation["eval_types"]:
@@ -189,6 +200,7 @@ class OpenWebEnv:
 
     def _broken(self, reason: str) -> EnvironmentFault:
         if self._page is not None:
+            self._page.questions.close()
             self._world.pool.discard(self._page.page, reason)
         self._page, self._over = None, True
         return EnvironmentFault(reason)
@@ -256,7 +268,7 @@ class OpenWebWorld:
         Raises:
             EnvironmentFault: the browser or the page could not be started, or the login is not there any more.
         """
-        page = await self.pool.lend("", state=_login_of(task))
+        page = await self.pool.lend("", draw=True, state=_login_of(task))
         self.pool.count_episode(page)
         waits = {"load_s": self.load_s, "wait_s": self.deadline_s}
         return ForeignPage(page, self.origins, question=self._question, **waits)

@@ -92,6 +92,7 @@ class WebPage:
         self.crashed = False
         self._limits = limits
         self.opening = False
+        self.on_question: Callable[[Any], bool] | None = None
         self._dialogs: list[str] = []
         self._more_dialogs = 0
         self._button_held = False
@@ -301,6 +302,8 @@ class WebPage:
 
     async def _on_dialog(self, dialog: Any) -> None:
         """Dismiss it, so that the page goes on; accept the one that asks whether to leave, for leaving was asked."""
+        if self.on_question is not None and self.on_question(dialog):
+            return
         leaving = dialog.type == "beforeunload"
         message = " ".join(dialog.message.split())[:_MAX_SHOWN]
         if len(self._dialogs) < _MAX_DIALOGS:

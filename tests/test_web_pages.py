@@ -1,0 +1,176 @@
+"""Patterns of today's pages, one small page each: what the agent sees of it, and what it can do, or is told.
+
+A script of a row is a list of turns: an action, and texts of which each must stand in the observation that follows
+(with `!` before it: must not). `{Push}` in an action is the number of the first line that holds `Push`; `wait` is
+`noop` until the texts are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollwright.env import Observation, StepResult, episode_seed
+from rollwright.envs.web.open_web import OpenWebEnv, OpenWebWorld, build
+
+PAGES = Path(__file__).parent / "pages"
+AT_ONCE = 4
+
+Turns = list[tuple[str, list[str]]]
+
+DIALOGS: dict[str, Turns] = {
+    "dialog-alert": [("click {Warn}", ["Dialog: alert 'Stock is low'", "told"])],
+    "dialog-confirm": [
+        ("click {Delete}", ["Dialog: confirm 'Delete it?' is open; answer it with accept_dialog", "!nothing yet"]),
+        ("click 1", ["Error: Dialog: confirm 'Delete it?' is open"]),
+        ("accept_dialog", ["deleted", "!Dialog"]),
+        ("click {Delete}", ["is open"]),
+        ("dismiss_dialog", ["kept"]),
+        ("dismiss_dialog", ["Error: no dialog is open", "kept"]),
+    ],
+    "dialog-prompt": [
+        (
+            "click {Greet}",
+            ["Dialog: prompt 'Your name?' with 'guest' filled in is open; answer it with accept_dialog text"],
+        ),
+        ("accept_dialog Ann Lee", ["hello Ann Lee"]),
+        ("click {Greet}", ["is open"]),
+        ("accept_dialog", ["hello guest"]),
+        ("click {Greet}", ["is open"]),
+        ("dismiss_dialog()", ["hello null"]),
+    ],
+    "dialog-at-load": [("", ["Dialog: confirm 'Are you old enough?' is open"]), ("accept_dialog", ["come in"])],
+    "dialog-later": [
+        ("click {Wait}", []),
+        ("wait", ["confirm 'Still there?'"]),
+        ("accept_dialog", ["here"]),
+    ],
+    "dialog-chain": [
+        ("click {Ask}", ["'One?' is open"]),
+        ("accept_dialog", ["prompt 'Two?' is open"]),
+        ("accept_dialog('b')", ["'Three?' is open"]),
+        ("dismiss_dialog", ["true b false"]),
+    ],
+    "dialog-before-leaving": [
+        ("click {Send}", ["'Really send?' is open"]),
+        ("dismiss_dialog", ["nothing yet"]),
+        ("click {Send}", ["is open"]),
+        ("accept_dialog", ["landing.html", "Arrived"]),
+    ],
+    "dialog-modal": [
+        ("click {Open}", ["Shall we?", "button Yes"]),
+        ("click {Yes}", ["!Shall we?"]),
+        ("wait", ["said yes"]),
+    ],
+    "dialog-leave": [("fill {Note} x", ["= x"]), ("click {Go}", ["Arrived"])],
+}
+
+DRAWING: dict[str, Turns] = {
+    "frame-of-animation": [("click {Grow}", []), ("wait", ["grown"])],
+    "observer-of-sight": [("wait", ["loaded as it came into sight"])],
+}
+
+ROWS: dict[str, Turns] = {**DIALOGS, **DRAWING}
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(PAGES)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def world_of(folder: Path, site: str, pages: list[str], **options: Any) -> OpenWebWorld:
+    tasks = [
+        {
+            "task_id": name,
+            "start_url": f"{site}/{name}.html",
+            "intent": "Look and act.",
+            "eval": {"eval_types": ["string_match"], "reference_answers": {"exact_match": "done"}},
+        }
+        for name in pages
+    ]
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    return build(tasks=str(folder / "tasks.json"), **{"max_turns": 150, **options})
+
+
+def numbered(action: str, text: str) -> str:
+    def number(found: re.Match[str]) -> str:
+        lines = [line for line in text.splitlines() if re.match(r"\d+ ", line) and found[1] in line]
+        return lines[0].split()[0] if lines else f"<no line with {found[1]}>"
+
+    return re.sub(r"\{(.+?)\}", number, action)
+
+
+def unmet(texts: list[str], shown: str) -> list[str]:
+    return [text for text in texts if text[0] == "!" and text[1:] in shown] + [
+        text for text in texts if text[0] != "!" and text not in shown
+    ]
+
+
+async def observed(env: OpenWebEnv, action: str, texts: list[str]) -> str:
+    """What an action brings; `wait` looks again until the page has got round to it."""
+    tries, action = (100, "noop") if action == "wait" else (1, action)
+    for _ in range(tries):
+        result = await env.step(action)
+        assert isinstance(result, StepResult) and isinstance(result.observation, Observation)
+        if not unmet(texts, result.observation.text):
+            break
+        await asyncio.sleep(0.05 if tries > 1 else 0)
+    return result.observation.text
+
+
+async def play(world: OpenWebWorld, name: str, turns: Turns) -> list[str]:
+    """What was not as it should be."""
+    [task] = [task for task in world.tasks("train") if task.id == name]
+    env = world.make()
+    try:
+        first = await env.reset(task, episode_seed("train", 0))
+        assert isinstance(first, Observation)
+        shown = first.text
+        for action, texts in turns:
+            if action:
+                shown = await observed(env, numbered(action, shown), texts)
+            if missed := unmet(texts, shown):
+                return [f"{name}, {action or 'at first'}: {missed} in\n{shown}\n"]
+        assert (await env.step("answer done")).success is True
+    except Exception as error:
+        return [f"{name}: {type(error).__name__}: {error}"]
+    finally:
+        await env.close()
+    return []
+
+
+async def play_all(world: OpenWebWorld, rows: dict[str, Turns]) -> list[str]:
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(name: str, turns: Turns) -> list[str]:
+        async with slots:
+            return await play(world, name, turns)
+
+    try:
+        return [wrong for found in await asyncio.gather(*(one(*row) for row in rows.items())) for wrong in found]
+    finally:
+        await world.close()
+
+
+@pytest.mark.browser
+async def test_every_pattern_is_seen_and_operated_or_told(site: str, tmp_path: Path) -> None:
+    wrong = await play_all(world_of(tmp_path, site, list(ROWS)), ROWS)
+    assert not wrong, "\n".join(wrong)
