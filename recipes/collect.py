@@ -37,7 +37,7 @@ from rollwright.assembly import (  # noqa: E402
 )
 from rollwright.codec import ChatCodec  # noqa: E402
 from rollwright.config import Config, Readers, Unread, dump  # noqa: E402
-from rollwright.env import World, episode_seed  # noqa: E402
+from rollwright.env import World, episode_seed, tasks_of  # noqa: E402
 from rollwright.errors import FaultBudgetExceeded  # noqa: E402
 from rollwright.generation.base import Engine  # noqa: E402
 from rollwright.progress import Progress  # noqa: E402
@@ -174,7 +174,7 @@ def opened(config: CollectConfig, folder: RunFolder) -> Iterator[tuple[Collector
             context_length=config.engine.max_context if engine is None else engine.context_length,
             faults=faults,
         )
-        yield collector, list(world.tasks("train"))
+        yield collector, list(tasks_of(world, "train"))
     finally:
         close_play(world, collector, engine)
 

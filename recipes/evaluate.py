@@ -28,6 +28,7 @@ from rollwright.assembly import (  # noqa: E402
     policy_folder,
 )
 from rollwright.config import Config, Unread, dump  # noqa: E402
+from rollwright.env import tasks_of  # noqa: E402
 from rollwright.evaluation import format_table  # noqa: E402
 from rollwright.ranks import go_on_alone  # noqa: E402
 from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
@@ -50,7 +51,11 @@ log = logging.getLogger(__name__)
 class EvaluateConfig(Config):
     """Everything an evaluation reads."""
 
-    name: str = Field("evaluation", description="Name of the record, eval/<name>.json in the folder.")
+    name: str = Field(
+        "evaluation",
+        pattern=r"^[^/\\.][^/\\]*$",
+        description="Name of the record, eval/<name>.json in the folder; the name of a file, without a slash.",
+    )
     folder: str = Field("runs/evaluate", description="Where the record goes.")
     model: ModelSettings = ModelSettings()
     world: WorldSettings
@@ -72,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
 def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
     """Play, write the record, keep the episodes in place of those of an earlier start, print the table."""
     world = open_world(config.world)
-    tasks = world.tasks(config.evaluation.split)
+    tasks = tasks_of(world, config.evaluation.split)
     start = policy_folder(config.model, world, folder.path)
     codec = open_codec(start, folder.path)
     engine = open_engine(config.engine, start, codec, run_folder=folder.path)

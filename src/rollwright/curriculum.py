@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from rollwright.env import distinct
 from rollwright.errors import ConfigError
 from rollwright.tracking import metric_part
 from rollwright.types import Group, Task
@@ -124,7 +125,7 @@ def checked_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
     wrong = [task.id for task in tasks if task.split != "train"]
     if wrong:
         raise ConfigError(f"tasks {wrong[:5]} belong to a held-out split: a curriculum draws training tasks only")
-    return tuple(tasks)
+    return tuple(distinct(tasks))
 
 
 def draws_of(seed: int, *key: int | str) -> random.Random:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rollwright.env import episode_seed
+from rollwright.env import distinct, episode_seed
 from rollwright.errors import DataError
 from rollwright.rollout import Collector
 from rollwright.types import Task, Trajectory
@@ -22,7 +22,7 @@ def demonstrate(collector: Collector, tasks: Sequence[Task], *, per_task: int, s
         collector.request(
             f"{DEMONSTRATION}{seed}/{task.id}/{i}", task, episode_seed(task.split, "demo", seed, task.id, i)
         )
-        for task in tasks
+        for task in distinct(tasks)
         for i in range(per_task)
     ]
     return collector.play(requests)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from rollwright.errors import ConfigError
 from rollwright.types import Attachment, Split, Task
 from rollwright.types import whole as whole
 
@@ -119,6 +121,32 @@ class World(Protocol):
     def close(self) -> Awaitable[None] | None:
         """End everything the world started. Idempotent."""
         ...
+
+
+def distinct(tasks: Sequence[Task], world: str = "the world") -> Sequence[Task]:
+    """The tasks, where each has an id of its own: groups, start states, stores and figures are kept by it.
+
+    Raises:
+        ConfigError: an id is there twice.
+    """
+    counts = Counter(task.id for task in tasks)
+    if len(counts) == len(tasks):
+        return tasks
+    twice = [f"{name!r} ({count} times)" for name, count in counts.most_common(5) if count > 1]
+    raise ConfigError(
+        f"{world} lists several tasks under one id: {', '.join(twice)}. They would be merged into one, with the same "
+        "start states and one success rate for all: give each task an id of its own (the task file, or `tasks()` of "
+        "the world)"
+    )
+
+
+def tasks_of(world: World, split: Split) -> Sequence[Task]:
+    """The tasks of a split, none of them twice.
+
+    Raises:
+        ConfigError: see `distinct`.
+    """
+    return distinct(world.tasks(split), f"world {world.name!r}, split {split!r},")
 
 
 class Teacher(Protocol):

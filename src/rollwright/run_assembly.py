@@ -30,7 +30,7 @@ from rollwright.codec import ChatCodec
 from rollwright.config import dump
 from rollwright.critic import CriticSettings
 from rollwright.curriculum import Curriculum
-from rollwright.env import World
+from rollwright.env import World, tasks_of
 from rollwright.evolving import EvolvingCurriculum, open_curriculum
 from rollwright.generation.base import Engine
 from rollwright.learner import Learner
@@ -47,7 +47,7 @@ from rollwright.step_clock import StepClock
 from rollwright.store import TrajectoryStore
 from rollwright.task_generators import open_generator
 from rollwright.tracking import RunFolder, Tracker
-from rollwright.types import Task
+from rollwright.types import SPLITS, Task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -109,7 +109,7 @@ def open_run(
     world = open_world(config.world)
     with ExitStack() as stack:
         with _closed_on_error(world):  # nothing is written before all that needs no weights is there
-            tasks = {split: world.tasks(split) for split in ("train", "validation", "test")}
+            tasks: dict[str, Sequence[Task]] = {split: tasks_of(world, split) for split in SPLITS}
             curriculum = open_curriculum(config.curriculum, tasks["train"], seed=config.run.seed, world=world)
             accelerator = join_ranks(config)
             ranks = Ranks(accelerator)

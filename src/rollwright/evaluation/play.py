@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from rollwright.env import episode_seed
+from rollwright.env import distinct, episode_seed
 from rollwright.errors import ConfigError
 from rollwright.evaluation.record import Evaluation, record_evaluation
 from rollwright.generation.base import Sampling
@@ -39,7 +39,8 @@ def evaluation_requests(
     """One request per task, seed and attempt. Sampled tokens are fixed by the three, whatever else is played.
 
     Raises:
-        ConfigError: several attempts of a greedy policy, which would be one attempt copied; the split "train".
+        ConfigError: several attempts of a greedy policy, which would be one attempt copied; the split "train";
+            two tasks of one id.
     """
     if split == "train":
         raise ConfigError("an evaluation on split 'train' judges what was trained on: use 'validation' or 'test'")
@@ -50,7 +51,7 @@ def evaluation_requests(
         )
     return [
         _request(f"{split}/{task.id}/{seed}/{attempt}", task, seed, sampling, max_turns)
-        for task in tasks
+        for task in distinct(tasks)
         for seed in held_out_seeds(split, task, seeds_per_task)
         for attempt in range(attempts)
     ]
