@@ -332,6 +332,98 @@ def test_pairs_of_tensors_are_never_spread_over_each_other(name: str) -> None:
             pair(f(1, 2, 3), wrong)
 
 
+NUMBERS, TURNS_OF_TWO = f(-1, -2, -3, -4), f(0.5, -0.5)
+BY_SEQUENCE: dict[str, Any] = {"sequence_index": INDEX, **TWO}
+ENTRIES: dict[str, tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]]] = {
+    function.__name__: (function, arguments, tuple(k for k, v in arguments.items() if v is NUMBERS or v is MASK))
+    for function, arguments in (
+        (losses.sampler_log_weights, {"logprobs_old": NUMBERS, "logprobs_sampled": NUMBERS, "mask": MASK}),
+        (losses.sequence_log_weights, {"log_weights": NUMBERS, "mask": MASK, **BY_SEQUENCE}),
+        (losses.truncate_tokens, {"log_weights": NUMBERS, "mask": MASK, "cap": 2.0}),
+        (losses.mask_tokens, {"log_weights": NUMBERS, "mask": MASK, "cap": 2.0}),
+        (losses.truncate_sequences, {"log_weights": NUMBERS, "mask": MASK, "cap": 2.0, **BY_SEQUENCE}),
+        (losses.mask_sequences, {"log_weights": NUMBERS, "mask": MASK, "cap": 2.0, **BY_SEQUENCE}),
+        (
+            losses.filter_geometric,
+            {"log_weights": NUMBERS, "mask": MASK, "low": 0.9, "high": 1.1, **BY_SEQUENCE},
+        ),
+        (
+            losses.filter_off_policy,
+            {
+                **{name: NUMBERS for name in ("logprobs", "logprobs_sampled", "advantages")},
+                **{"mask": MASK, "threshold": 0.1, **BY_SEQUENCE},
+            },
+        ),
+        (losses.filter_stale, {"versions": NUMBERS, "mask": MASK, "current_version": 2, "max_staleness": 9}),
+        (losses.log_ratio, {"logprobs": NUMBERS, "logprobs_old": NUMBERS, "mask": MASK}),
+        (
+            losses.importance_ratio,
+            {"logprobs": NUMBERS, "logprobs_old": NUMBERS, "mask": MASK, "level": "token", **BY_SEQUENCE},
+        ),
+        (
+            losses.policy_loss,
+            {
+                **{name: NUMBERS for name in ("logprobs", "logprobs_old", "advantages", "weights")},
+                **{"mask": MASK, "level": "token", "clip": losses.NoClip(), **BY_SEQUENCE},
+            },
+        ),
+        (
+            losses.kl_loss,
+            {
+                **{name: NUMBERS for name in ("logprobs", "logprobs_old", "logprobs_ref")},
+                **{"mask": MASK, "kind": "k3", "ratio_weighted": True},
+            },
+        ),
+        (losses.approximate_kl, {"logprobs": NUMBERS, "logprobs_old": NUMBERS, "mask": MASK}),
+        (losses.masked_mean, {"values": NUMBERS, "mask": MASK}),
+        (
+            losses.aggregate,
+            {"losses": NUMBERS, "mask": MASK, "how": "token-mean", "denominator": 4.0, **BY_SEQUENCE},
+        ),
+        (losses.token_weights, {"mask": MASK, "how": "token-mean", "denominator": 4.0, **BY_SEQUENCE}),
+        (
+            losses.webrl_squared,
+            {
+                **{"logprobs": NUMBERS, "logprobs_ref": NUMBERS, "mask": MASK},
+                **{"advantages": TURNS_OF_TWO, "beta": 1.0, **BY_SEQUENCE},
+            },
+        ),
+        (
+            losses.webrl_released,
+            {"logprobs": NUMBERS, "logprobs_ref": NUMBERS, "mask": MASK, "targets": TURNS_OF_TWO, **BY_SEQUENCE},
+        ),
+        (values.td_target, {"rewards": NUMBERS, "next_values": NUMBERS, "terminated": MASK, "gamma": 0.9}),
+        (
+            values.double_q_target,
+            {"rewards": NUMBERS, "next_q1": NUMBERS, "next_q2": NUMBERS, "terminated": MASK, "gamma": 0.9},
+        ),
+        (advantages.bootstrap_values, {"values_after": NUMBERS, "terminated": ~MASK, "truncated": MASK}),
+    )
+}
+
+
+@pytest.mark.parametrize("name", sorted(ENTRIES))
+def test_an_entry_stands_for_an_entry_in_every_function_of_tokens(name: str) -> None:
+    """A column, a row, one number or a scalar beside [4] would be spread over all tokens, and look like a result."""
+    function, arguments, flat = ENTRIES[name]
+    function(**arguments)
+    for argument in (*flat, *(["sequence_index"] if "sequence_index" in arguments else [])):
+        sound = arguments[argument]
+        for wrong in (sound[:, None], sound[None], sound[:1], sound[0], sound[:0]):
+            with pytest.raises((ValueError, IndexError), match=r"shape|one length|needs one number per"):
+                function(**arguments | {argument: wrong})
+
+
+@pytest.mark.parametrize("name", ["digirl", "digirl_released", "webrl", "webrl_released"])
+def test_outcomes_and_values_of_turns_are_what_they_are_said_to_be(name: str) -> None:
+    function = getattr(advantages, name)
+    with pytest.raises(ValueError, match="`outcomes` needs one number per trajectory"):
+        function(**STEPS | {"outcomes": f(1, 0)[:, None]})
+    with pytest.raises(ValueError, match=r"`values` are a critic's probabilities, so floats; got torch\.int64"):
+        function(**STEPS | {"values": i(0, 1, 0)})  # decay ** turns would be whole numbers
+    assert not function(**STEPS | {"values": STEPS["values"].clone().requires_grad_()}).requires_grad
+
+
 class Colour(Enum):
     RED = 1
 

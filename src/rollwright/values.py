@@ -200,6 +200,7 @@ def td_target(rewards: Tensor, next_values: Tensor, terminated: Tensor, *, gamma
 
     A truncated step is not terminated: it keeps its bootstrap.
     """
+    require_same_shape(rewards=rewards, next_values=next_values, terminated=terminated)
     following = torch.where(terminated.bool(), torch.zeros_like(next_values), next_values)
     return (rewards + gamma * following).detach()
 
@@ -219,6 +220,7 @@ def double_q_target(rewards: Tensor, next_q1: Tensor, next_q2: Tensor, terminate
 
     Sources: arXiv:1802.09477 (TD3).
     """
+    require_same_shape(rewards=rewards, next_q1=next_q1, next_q2=next_q2, terminated=terminated)
     following = torch.minimum(next_q1, next_q2)
     # A terminal state has no value to read, so the critic's output there may be anything.
     following = torch.where(terminated.bool(), torch.zeros_like(following), following)

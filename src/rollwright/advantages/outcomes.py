@@ -1,8 +1,8 @@
 """Turn-level advantages from an outcome and a state value: DigiRL and WebRL, each as in the paper and as released.
 
 All tensors are flat over turns: `values` [U] before each turn, `trajectory_index` [U], turns in the order played, and
-`outcomes` [S], the reward r_H of each trajectory's end (0 or 1). The paper and the released code of both methods
-differ; results of one form must not be reported under the other's name.
+`outcomes` [S], the reward r_H of each trajectory's end (0 or 1). No gradient flows into a result. The paper and the
+released code of both methods differ; results of one form must not be reported under the other's name.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ def _steps(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """V(s') - V(s), the reward of each turn (the outcome on the last one), and the turns left after each."""
     num = outcomes.numel()
+    require_length("outcomes", outcomes, num, per="trajectory")
+    if not values.is_floating_point():
+        raise ValueError(f"`values` are a critic's probabilities, so floats; got {values.dtype}")
     ends = torch.zeros_like(outcomes) if last_values is None else last_values
     require_length("last_values", ends, num, per="trajectory")
     require_finite(values=values, outcomes=outcomes, last_values=ends)
@@ -49,7 +52,7 @@ def digirl(
     """
     change, rewards, left = _steps(values, trajectory_index, outcomes, last_values)
     weights = decay ** left.to(values.dtype) * outcomes.to(values.dtype)[trajectory_index]
-    return weights + (1 - weights) * (change + rewards)
+    return (weights + (1 - weights) * (change + rewards)).detach()
 
 
 def digirl_released(
@@ -82,7 +85,7 @@ def webrl(
     """
     change, rewards, _ = _steps(values, trajectory_index, outcomes, last_values)
     whole = outcomes.to(values.dtype)[trajectory_index] - values
-    return advantage_lambda * (rewards + change) + (1 - advantage_lambda) * whole
+    return (advantage_lambda * (rewards + change) + (1 - advantage_lambda) * whole).detach()
 
 
 def webrl_released(
@@ -115,7 +118,7 @@ def _released(
 ) -> Tensor:
     change, rewards, left = _steps(values, index, outcomes, last_values)
     to_go = gamma ** left.to(values.dtype) * outcomes.to(values.dtype)[index]
-    return change - offset + rewards + to_go
+    return (change - offset + rewards + to_go).detach()
 
 
 def awr_weights(advantages: Tensor, *, temperature: float, cap: float | None = 100.0) -> Tensor:

@@ -71,7 +71,7 @@ def bootstrap_values(values_after: Tensor, *, terminated: Tensor, truncated: Ten
         ValueError: a sequence is neither, so nobody can say what follows it; a value that is needed is not finite;
             tensors of different lengths.
     """
-    for name, of in (("terminated", terminated), ("truncated", truncated)):
+    for name, of in (("values_after", values_after), ("terminated", terminated), ("truncated", truncated)):
         require_length(name, of, values_after.numel(), per="sequence")
     open_ended = ~(terminated.bool() | truncated.bool())
     if open_ended.any():

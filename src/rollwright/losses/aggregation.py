@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rollwright.choices import require_choice
-from rollwright.segments import check_segments, flatten_padded, padded_sequence_index, segment_count
+from rollwright.segments import check_segments, flatten_padded, padded_sequence_index, require_same_shape, segment_count
 
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant")
@@ -121,9 +121,10 @@ def token_weights(
     Computed before the batch is split, they also allow one sequence to be spread over several micro-batches.
 
     Raises:
-        ValueError: an unknown name, or a denominator that is not positive.
+        ValueError: an unknown name, a denominator that is not positive, or tensors of different shapes.
     """
     require_choice("how", how, Aggregation, what="aggregation")
+    check_segments(mask, sequence_index, num_sequences)
     if not denominator > 0:
         raise ValueError(f"the denominator must be positive, got {denominator}: compute it with `loss_denominator`")
     kept = mask.bool()
@@ -158,7 +159,7 @@ def aggregate(
     Returns:
         Scalar.
     """
-    check_segments(losses, sequence_index, num_sequences)
+    require_same_shape(losses=losses, mask=mask)
     weights = token_weights(
         mask,
         sequence_index,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rollwright.losses.policy import MAX_LOG_RATIO, bounded_exp
-from rollwright.segments import segment_count, segment_sum
+from rollwright.segments import require_same_shape, segment_count, segment_sum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,7 @@ def sampler_log_weights(logprobs_old: Tensor, logprobs_sampled: Tensor, mask: Te
     Raises:
         ValueError: the learner's own log-prob of an unmasked token is not finite.
     """
+    require_same_shape(logprobs_old=logprobs_old, logprobs_sampled=logprobs_sampled, mask=mask)
     kept = mask.bool()
     if not logprobs_old[kept].isfinite().all():
         raise ValueError("the learner's log-probs hold NaN or infinity: the model is broken, no weight can repair that")
@@ -56,6 +57,7 @@ def sampler_log_weights(logprobs_old: Tensor, logprobs_sampled: Tensor, mask: Te
 
 def sequence_log_weights(log_weights: Tensor, mask: Tensor, sequence_index: Tensor, *, num_sequences: int) -> Tensor:
     """Log of the product of each sequence's token weights, clamped to +-20 after the sum. [N] -> [S]."""
+    require_same_shape(log_weights=log_weights, mask=mask)
     kept = torch.where(mask.bool(), log_weights, torch.zeros_like(log_weights))
     return segment_sum(kept, sequence_index, num_sequences).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
@@ -71,6 +73,7 @@ def truncate_tokens(log_weights: Tensor, mask: Tensor, *, cap: float) -> Correct
     Sources: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy training".
     """
     _check_cap(cap)
+    require_same_shape(log_weights=log_weights, mask=mask)
     return Correction(weights=bounded_exp(log_weights).clamp(max=cap), mask=mask.bool())
 
 
@@ -89,6 +92,7 @@ def truncate_sequences(
 def mask_tokens(log_weights: Tensor, mask: Tensor, *, cap: float) -> Correction:
     """Masked importance sampling per token: a weight above the cap drops the token, others are kept as they are."""
     _check_cap(cap)
+    require_same_shape(log_weights=log_weights, mask=mask)
     return _drop_above(bounded_exp(log_weights), mask, cap)
 
 
@@ -118,6 +122,7 @@ def filter_geometric(
     """Drop the sequences whose geometric mean weight lies outside [low, high]; no weight changes."""
     if not 0 < low <= 1 <= high:
         raise ValueError(f"the range must contain 1, got [{low}, {high}]")
+    require_same_shape(log_weights=log_weights, mask=mask)
     kept = torch.where(mask.bool(), log_weights, torch.zeros_like(log_weights))
     counts = segment_count(mask.bool(), sequence_index, num_sequences).clamp(min=1)
     means = bounded_exp(segment_sum(kept, sequence_index, num_sequences) / counts)
@@ -142,6 +147,7 @@ def filter_off_policy(
 
     Sources: arXiv:2512.02556 section 3.1 (DeepSeek-V3.2).
     """
+    require_same_shape(logprobs=logprobs, advantages=advantages)
     drift = -sampler_log_weights(logprobs.detach(), logprobs_sampled, mask)
     counts = segment_count(mask.bool(), sequence_index, num_sequences).clamp(min=1)
     gains = torch.where(mask.bool(), advantages, torch.zeros_like(advantages))
@@ -166,6 +172,7 @@ def filter_stale(versions: Tensor, mask: Tensor, *, current_version: int, max_st
     Raises:
         ValueError: an unmasked token claims to come from the future.
     """
+    require_same_shape(versions=versions, mask=mask)
     age = current_version - versions
     if (age[mask.bool()] < 0).any():
         raise ValueError(f"a token was sampled by version {int(versions[mask.bool()].max())} > {current_version}")

@@ -47,6 +47,7 @@ def webrl_squared(
     if beta <= 0:
         raise ValueError(f"beta must be positive, got {beta}")
     require_length("advantages", advantages, num_sequences, per="turn")
+    require_same_shape(logprobs=logprobs, logprobs_ref=logprobs_ref, mask=mask)
     ratios = torch.where(mask, logprobs - logprobs_ref.detach(), torch.zeros_like(logprobs))
     return (beta * segment_sum(ratios, sequence_index, num_sequences) - advantages.detach()).square()
 
@@ -76,6 +77,7 @@ def webrl_released(
     if isinstance(num_tokens, str):
         require_choice("num_tokens", num_tokens, ("turn",))
     require_length("targets", targets, num_sequences, per="turn")
+    require_same_shape(logprobs=logprobs, logprobs_ref=logprobs_ref, mask=mask)
     zero = torch.zeros_like(logprobs)
     counts = segment_count(mask, sequence_index, num_sequences)
     positive = (targets > 0) & (counts > 0)

@@ -77,6 +77,7 @@ def kl_loss(
     Sources: arXiv:2512.02556 section 3.1 (the weighted form).
     """
     require_choice("kind", kind, KlKind, what="KL estimate")
+    require_same_shape(logprobs=logprobs, logprobs_old=logprobs_old, logprobs_ref=logprobs_ref, mask=mask)
     kept, zeros = mask.bool(), torch.zeros_like(logprobs)
     current = torch.where(kept, logprobs, zeros)
     estimate = kl_estimate(current, torch.where(kept, logprobs_ref, zeros), kind=kind)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from rollwright.losses.kl import k3
+from rollwright.segments import require_same_shape
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> float:
     """Mean over the unmasked entries of any shape; 0 if there are none."""
+    require_same_shape(values=values, mask=mask)
     kept = values.detach()[mask.bool()].double()
     return float(kept.mean()) if kept.numel() else 0.0
 
@@ -23,4 +25,5 @@ def approximate_kl(logprobs: Tensor, logprobs_old: Tensor, mask: Tensor) -> floa
 
     Sources: Schulman 2020, "Approximating KL divergence".
     """
+    require_same_shape(logprobs=logprobs, logprobs_old=logprobs_old)
     return masked_mean(k3((logprobs_old - logprobs).detach()), mask)

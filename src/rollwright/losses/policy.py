@@ -20,7 +20,14 @@ import torch
 from torch import Tensor
 
 from rollwright.choices import require_choice
-from rollwright.segments import check_segments, flatten_padded, padded_sequence_index, segment_count, segment_sum
+from rollwright.segments import (
+    check_segments,
+    flatten_padded,
+    padded_sequence_index,
+    require_same_shape,
+    segment_count,
+    segment_sum,
+)
 
 RatioLevel = Literal["none", "token", "sequence", "sequence_token", "sequence_sum"]
 MAX_LOG_RATIO = 20.0
@@ -93,6 +100,7 @@ class PolicyLoss:
 
 def log_ratio(logprobs: Tensor, logprobs_old: Tensor, mask: Tensor) -> Tensor:
     """log pi - log pi_old, not clamped; exactly 0, and without gradient, where masked. [N] -> [N]."""
+    require_same_shape(logprobs=logprobs, logprobs_old=logprobs_old, mask=mask)
     return torch.where(mask.bool(), logprobs - logprobs_old.detach(), torch.zeros_like(logprobs))
 
 
@@ -118,9 +126,10 @@ def importance_ratio(
     `none` is 1: the ratio of a policy that has not moved.
 
     Raises:
-        ValueError: an unknown level.
+        ValueError: an unknown level, or tensors of different shapes.
     """
     require_choice("level", level, RatioLevel, what="ratio level")
+    check_segments(logprobs, sequence_index, num_sequences)
     logs = log_ratio(logprobs, logprobs_old, mask)
     if level == "none":
         return torch.ones_like(logs)
@@ -198,6 +207,7 @@ def policy_loss(
     else:
         losses = -ratio * gains
     if weights is not None:
+        require_same_shape(weights=weights, logprobs=logprobs)
         losses = losses * torch.where(kept, weights.detach(), zeros)
     return PolicyLoss(
         losses=torch.where(kept, losses, zeros),
