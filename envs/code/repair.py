@@ -75,9 +75,8 @@ class RepairEnvironment:
         self._over = True
 
     def reset(self, task: Task, seed: int) -> Observation:
-        repository = self.world.repository(task)
+        self.files = self.world.broken(task)
         self.task, self.used, self._over = task, 0, False
-        self.files = with_bugs(repository, self.world.bugs_of(task))
         observation = self.world.observe(task, self.files)
         self._shown = observation.text
         return observation
@@ -187,9 +186,8 @@ class Planner:
     """Looks at the failing tests, finds where the bugs are, undoes them, looks again, submits."""
 
     def __init__(self, world: RepairWorld, task: Task) -> None:
-        repository = world.repository(task)
-        broken = with_bugs(repository, world.bugs_of(task))
-        edits = [(bug.path, undo(repository.files[bug.path], broken[bug.path])) for bug in world.bugs_of(task)]
+        right, broken = world.repository(task).files, world.broken(task)
+        edits = [(path, undo(right[path], broken[path])) for path in world.places(task)]
         self._script = ["test"]
         for path, block in edits:
             self._script += [f"read {path}", f"edit {path}\n{block}"]
@@ -288,10 +286,21 @@ class RepairWorld:
             )
         return [bug for bug in found if bug is not None]
 
+    def broken(self, task: Task) -> dict[str, str]:
+        """The files as the policy is given them."""
+        return with_bugs(self.repository(task), self.bugs_of(task))
+
+    def places(self, task: Task) -> list[str]:
+        """The modules with a bug."""
+        return [bug.path for bug in self.bugs_of(task)]
+
+    def failing(self, task: Task) -> list[str]:
+        """The visible tests that fail for the task's bugs."""
+        return sorted({name for bug in self.bugs_of(task) for name in bug.failing})
+
     def observe(self, task: Task, files: Mapping[str, str]) -> Observation:
         """The failing tests as the goal; the tree, or for a patch the modules."""
-        repository = self.repository(task)
-        failing = sorted({name for bug in self.bugs_of(task) for name in bug.failing})
+        repository, failing = self.repository(task), self.failing(task)
         goal = f"{repository.says} These tests fail:\n" + "\n".join(failing[:10])
         if self.style == "tools":
             listed = "\n".join(sorted([*files, *repository.tests]))
@@ -338,6 +347,7 @@ def build(
     tasks_per_repository: int = 40,
     package: str = "",
     package_tests: str = "",
+    task_file: str = "",
     unsafe: bool = False,
 ) -> RepairWorld:
     """Bug repair.
@@ -349,6 +359,7 @@ def build(
         tasks_per_repository: at most so many.
         package: an installed pure-Python package in place of our repositories; its modules are split by name.
         package_tests: the folder with pytest files for `package`: trusted code. Its tests must compare plain data.
+        task_file: real bugs in place of ours: what `rollwright import swe-bench` wrote. Their tests are trusted code.
         unsafe: run programs without a sandbox where this machine has none.
 
     Raises:
@@ -358,6 +369,14 @@ def build(
     check_positive("code.repair", bugs=bugs, max_turns=max_turns, tasks_per_repository=tasks_per_repository)
     if bool(package) != bool(package_tests):
         raise ConfigError("code.repair needs both package and package_tests, or neither")
+    if task_file:
+        if package or bugs != 1 or style != "tools":
+            raise ConfigError(
+                "code.repair: a task_file brings its own bugs; package, bugs and style=patch are not for it"
+            )
+        from rollwright.envs.code.repair_file import FiledRepairs  # which is a RepairWorld
+
+        return FiledRepairs(Path(task_file), max_turns=max_turns, unsafe=unsafe)
     own = None
     if package:
         tests = {file.name: file.read_text(encoding="utf-8") for file in sorted(Path(package_tests).glob("test_*.py"))}

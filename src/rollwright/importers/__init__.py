@@ -13,6 +13,9 @@ from rollwright.importers.records import Format
 FORMATS = {
     "messages": "rollwright.importers.chat:OPENAI",
     "sharegpt": "rollwright.importers.chat:SHAREGPT_FORMAT",
+    "mbpp": "rollwright.importers.code_tasks:MBPP",
+    "humaneval": "rollwright.importers.code_tasks:HUMANEVAL",
+    "swe-bench": "rollwright.importers.repair_tasks:SWE_BENCH",
 }
 """Name of each format -> where its `Format` stands; looked up, so that only the one that is used is loaded."""
 

@@ -7,12 +7,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from rollwright.errors import ConfigError, DataError, RunFolderError
 from rollwright.importers import FORMATS, load_format
-from rollwright.importers.records import LeftOut, Row, RowError
+from rollwright.importers.records import Format, LeftOut, Row, RowError
 
 if TYPE_CHECKING:
     from rollwright.codec import ChatCodec
@@ -30,7 +32,9 @@ def run_import(arguments: argparse.Namespace) -> None:
     target: Path | None = None if arguments.dry_run else arguments.into
     if target is None and not arguments.dry_run:
         raise ConfigError("name the store or file to write with --into, or only read with --dry-run")
-    _check_options(arguments, tasks=form.tasks)
+    _check_options(arguments, form)
+    if arguments.repositories:
+        form = replace(form, convert=partial(form.convert, repositories=arguments.repositories))
     with _left_out_to(arguments.left_out) as left_out:
         if form.tasks:
             report = import_tasks(arguments.file, form, target, left_out=left_out)
@@ -51,10 +55,14 @@ def run_import(arguments: argparse.Namespace) -> None:
     print(f"{what} would be written" if target is None else f"{what}: {target}")
 
 
-def _check_options(arguments: argparse.Namespace, *, tasks: bool) -> None:
-    if tasks and (arguments.model or arguments.demonstrations):
+def _check_options(arguments: argparse.Namespace, form: Format) -> None:
+    if arguments.repositories and not form.takes_repositories:
+        raise ConfigError(f"--repositories is for swe-bench; {arguments.format} reads none")
+    if arguments.repositories and not arguments.repositories.is_dir():
+        raise ConfigError(f"--repositories {arguments.repositories} is no folder")
+    if form.tasks and (arguments.model or arguments.demonstrations):
         raise ConfigError(f"--model and --demonstrations are about episodes; {arguments.format} holds tasks")
-    if not tasks and not arguments.model and not arguments.dry_run:
+    if not form.tasks and not arguments.model and not arguments.dry_run:
         raise ConfigError(
             "a store holds token ids: name the model that will learn from it with --model (a folder, a hub name, or "
             "smollm2)"
@@ -119,6 +127,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help=".jsonl, .json or .parquet, or a folder of `datasets`")
     parser.add_argument("--into", metavar="STORE", type=Path, help="the store; for tasks, the file to write")
     parser.add_argument("--model", metavar="MODEL", help="whose tokenizer and chat template write the ids")
+    parser.add_argument("--repositories", metavar="FOLDER", type=Path, help="swe-bench: where the repositories lie")
     parser.add_argument("--tag", default="import", help="the tag of the episodes in the store (import)")
     parser.add_argument(
         "--demonstrations", action="store_true", help="episodes without a verdict count as successes, for SFT"

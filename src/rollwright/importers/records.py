@@ -75,12 +75,14 @@ class Format:
         convert: the rows of one unit -> its records; raises RowError.
         unit: the unit that a row belongs to, such as its episode; rows of one unit stand together. None: each is one.
         tasks: records are tasks (plain maps for a file of JSON lines), not episodes.
+        takes_repositories: `convert` takes a folder of repositories as well.
     """
 
     says: str
-    convert: Callable[[Sequence[Row], str], Sequence[Any]]
+    convert: Callable[..., Sequence[Any]]
     unit: Callable[[Values], Hashable] | None = None
     tasks: bool = False
+    takes_repositories: bool = False
 
 
 @dataclass
