@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rollwright.batching import PackedBatch
 from rollwright.errors import ConfigError
+from rollwright.model_files import load_whole
 from rollwright.models import resolve_model
 from rollwright.scoring import body_hidden
 from rollwright.weights import copied_body
@@ -114,7 +115,7 @@ def other_body(name_or_path: str | Path, policy_tokenizer: PreTrainedTokenizerBa
         folder = resolve_model(name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(folder, truncation_side="left", **words)
         config = _without_dropout(AutoConfig.from_pretrained(folder, **words))
-        module = AutoModel.from_pretrained(folder, config=config, dtype=torch.float32, use_safetensors=True, **words)
+        module = load_whole(AutoModel, folder, new=("pooler",), spare=True, config=config, dtype=torch.float32)
     except Exception as error:  # broken folders fail in many ways, none of them of our making
         raise ConfigError(f"the critic's model {str(name_or_path)!r} cannot be read: {error}") from error
     if module.config.is_encoder_decoder:

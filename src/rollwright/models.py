@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from rollwright.errors import MissingDependency, ModelNotFound, TemplateError
+from rollwright.model_files import base_of, is_adapter, load_whole, merged_name, write_merged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,19 +59,23 @@ def load_model(
     attention: str = "sdpa_tree",
     device: str | torch.device = "cpu",
 ) -> PreTrainedModel:
-    """The model of a folder, in evaluation mode; see `load_policy`."""
+    """The model of a folder, in evaluation mode; see `load_policy`.
+
+    Raises:
+        ModelNotFound: none is there, or its tensors are not those that its config.json describes.
+    """
     from transformers import AutoModelForCausalLM
 
     import rollwright.tree_attention  # noqa: F401  makes "sdpa_tree" known to transformers
 
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        resolve_model(folder),
-        dtype=getattr(torch, dtype),
-        attn_implementation=attention,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-    )
+    place, words = resolve_model(folder), {"dtype": getattr(torch, dtype)}
+    model: PreTrainedModel
+    try:
+        model = load_whole(AutoModelForCausalLM, place, attn_implementation=attention, **words)
+    except (KeyError, ValueError):  # model files that know no other attention than their own
+        if attention == "eager":
+            raise
+        return load_model(folder, dtype, attention="sdpa" if attention != "sdpa" else "eager", device=device)
     model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to` and loses its signature
     return model
 
@@ -104,12 +109,14 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
 def resolve_model(name_or_path: str | Path) -> Path:
     """The folder of a model, in Hugging Face format, which vLLM and transformers can both open.
 
+    A folder with an adapter stands for the sum of its model and the adapter, which is written into the cache.
+
     Raises:
-        ModelNotFound: it is neither a folder nor a hub name that can be had.
+        ModelNotFound: it is neither a folder nor a hub name that can be had, or an adapter whose model cannot.
     """
     path = Path(name_or_path).expanduser()
     if path.is_dir():
-        return path
+        return _merged(path) if is_adapter(path) else path
     if str(name_or_path) == SMOLLM2:
         return embedded_smollm2()
     if path.is_absolute() or str(name_or_path).count("/") != 1 or str(name_or_path).startswith("."):
@@ -117,7 +124,8 @@ def resolve_model(name_or_path: str | Path) -> Path:
             f"no model folder {str(name_or_path)!r}; expected a folder with config.json, a hub name such as "
             f"'organisation/model', or {SMOLLM2!r}"
         )
-    return _from_hub(str(name_or_path))
+    folder = _from_hub(str(name_or_path))
+    return _merged(folder) if is_adapter(folder) else folder
 
 
 def embedded_smollm2() -> Path:
@@ -186,6 +194,15 @@ def with_lora(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config).eval()  # new modules are born in training mode
+
+
+def _merged(adapter: Path) -> Path:
+    """The folder in the cache where an adapter has been added to its model."""
+    base = resolve_model(base_of(adapter))
+    folder = cache_folder() / merged_name(adapter, base)
+    if not (folder / "config.json").exists():
+        _write_once(folder, lambda target: write_merged(adapter, base, target))
+    return folder
 
 
 def _from_hub(name: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rollwright.codec import ChatCodec
 from rollwright.errors import ConfigError, DataError
+from rollwright.model_files import config_of, positions_of
 from rollwright.outcome_model import prompt_ids
 from rollwright.outcome_settings import JudgeModel
 from rollwright.outcome_text import Evidence, OutcomePrompt, evidence_of
@@ -180,17 +181,9 @@ def starting_model(
 
 def _require_context(folder: Path, max_length: int) -> None:
     """Raises ConfigError where prompts would be longer than what the model can read."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.path: {folder} holds no model in Hugging Face format, whose config.json can be read: {error}"
-        ) from error
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context, why = positions_of(config_of(folder))
     if context and max_length > context:
         raise ConfigError(
-            f"fit.max_length = {max_length}, but the model in {folder} reads {context} tokens: set fit.max_length to "
-            f"{context} or less (longer prompts are cut), or name a model with a longer context"
+            f"fit.max_length = {max_length}, but the model in {folder} reads {context} tokens{why}: set fit.max_length "
+            f"to {context} or less (longer prompts are cut), or name a model with a longer context"
         )

@@ -15,16 +15,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from rollwright.codec import ChatCodec
 from rollwright.errors import ConfigError, DataError, ModelNotFound
+from rollwright.model_files import load_whole
 from rollwright.models import Dtype, load_model, load_tokenizer
 from rollwright.outcome_text import Evidence, OutcomePrompt, evidence_of
-from rollwright.scoring import body_of, causal_lm, check_head, last_hidden_at
+from rollwright.scoring import body_of, check_head, last_hidden_at, next_token_logits
 from rollwright.types import Trajectory
 
 if TYPE_CHECKING:
@@ -239,14 +240,7 @@ def _require_numbers(path: Path, model: nn.Module) -> None:
 def _load_scalar(folder: Path, dtype: Dtype, device: str) -> PreTrainedModel:
     from transformers import AutoModelForSequenceClassification
 
-    model: Any = AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        dtype=getattr(torch, dtype),
-        num_labels=1,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-    )
+    model = load_whole(AutoModelForSequenceClassification, folder, dtype=getattr(torch, dtype), num_labels=1)
     return model.to(torch.device(device))  # type: ignore[no-any-return]
 
 

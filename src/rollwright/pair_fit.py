@@ -72,6 +72,7 @@ def fit_pairs(
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
 
+    from rollwright.model_files import load_whole
     from rollwright.models import load_tokenizer
 
     try:
@@ -81,9 +82,8 @@ def fit_pairs(
 
     torch.manual_seed(seed)  # of the new head
     tokenizer = load_tokenizer(start)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        start, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
-    )
+    words = {"num_labels": 1, "dtype": torch.float32}
+    model = load_whole(AutoModelForSequenceClassification, start, new=("score",), spare=True, **words)
     model.config.pad_token_id = tokenizer.pad_token_id
     trainer = RewardTrainer(
         model=model,

@@ -59,8 +59,8 @@ def _has_reference(config: LoopConfig) -> bool:
 
 
 def parameter_count(folder: Path) -> int | None:
-    """Parameters in a folder's safetensors files, read from their headers; None where there are none."""
-    files = sorted(folder.glob("*.safetensors"))
+    """Parameters in a model folder's safetensors files, read from their headers; None where there are none."""
+    files = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_"))
     if not files:
         return None
     return sum(prod(shape) for file in files for shape in _shapes(file))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +36,10 @@ from rollwright.settings import (
     WorldSettings,
 )
 
+log = logging.getLogger(__name__)
 Section = TypeVar("Section", bound=Config)
 _TINY, _EMBEDDED = "tiny", "smollm2"
+_LONGEST_PATH = 3800  # bytes; systems take 4096, and the files of a run need some for themselves
 _VLLM = "pip install 'rollwright[vllm]' with a GPU, 'rollwright[cpu]' without"
 
 
@@ -54,6 +57,7 @@ def preflight(config: Config) -> None:
         require_stores,
         require_components,
         require_models,
+        require_context,
         require_room,
     ):
         check(config)
@@ -84,11 +88,15 @@ def require_folder(config: Config) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         raise RunFolderError(f"`{key}` is {text!r}, which is no path here: {error}") from error
     if not there.is_dir():
+        what = f"a link to {there.readlink()}, where nothing is" if there.is_symlink() else "a file"
         raise RunFolderError(
-            f"`{key}` is {text!r}, but {there} is a file: name a folder, such as `{key}=runs/mine`; the run makes it."
+            f"`{key}` is {text!r}, but {there} is {what}: name a folder, such as `{key}=runs/mine`; the run makes it."
         )
-    if any(len(os.fsencode(part)) > 255 for part in path.parts):
-        raise RunFolderError(f"`{key}` is {text[:60]!r}..., a name of more than 255 bytes: name a shorter one.")
+    if any(len(os.fsencode(part)) > 255 for part in path.parts) or len(os.fsencode(path.absolute())) > _LONGEST_PATH:
+        raise RunFolderError(
+            f"`{key}` is {text[:60]!r}..., a name of more than 255 bytes, or {_LONGEST_PATH} with its folders: name a "
+            "shorter one."
+        )
     if not os.access(there, os.W_OK | os.X_OK):
         raise RunFolderError(
             f"`{key}` is {text!r}, but {there} cannot be written: name a folder where you may write, such as "
@@ -233,12 +241,15 @@ def require_models(config: Config) -> None:
 
 
 def _require_model(key: str, text: str) -> None:
+    from rollwright.model_files import base_of, is_adapter
     from rollwright.models import require_embedded, resolve_model
 
     if text == _TINY:
         return
     path = Path(text).expanduser()
-    if path.is_dir():
+    if path.is_dir() and is_adapter(path):
+        _require_model(f"{key} (the model of the adapter in {text})", base_of(path))
+    elif path.is_dir():
         _require_model_files(key, path)
     elif text == _EMBEDDED:
         require_embedded()
@@ -276,6 +287,29 @@ def _require_model_files(key: str, path: Path) -> None:
         raise ModelNotFound(f"`{key}` is {str(path)!r}, a folder without weights (*.safetensors)")
 
 
+def require_context(config: Config) -> None:
+    """No engine is asked for longer sequences than the policy has positions. Read from its config.json."""
+    from rollwright.model_files import base_of, is_adapter, require_positions
+    from rollwright.models import embedded_is_there, resolve_model
+
+    if getattr(getattr(config, "collect", None), "by", "policy") != "policy":
+        return  # nobody is asked
+    for _, model in sections(config, ModelSettings):
+        for name, engine in sections(config, EngineSettings):
+            if model.path == _TINY:
+                if engine.max_context > model.tiny_context:
+                    raise ConfigError(
+                        f"`{name}.max_context={engine.max_context}`, but `model.tiny_context={model.tiny_context}` is "
+                        "the longest sequence of the policy: raise the second or lower the first"
+                    )
+                continue
+            path = Path(model.path).expanduser()
+            if path.is_dir() and is_adapter(path):
+                path = Path(base_of(path)).expanduser()
+            if path.is_dir() or (str(path) == _EMBEDDED and embedded_is_there()):
+                require_positions(resolve_model(path), engine.max_context, key=f"{name}.max_context")
+
+
 def require_room(config: Config) -> None:
     """The first prompt of a text world fits into the context, with an action behind it.
 
@@ -311,6 +345,12 @@ def _require_room(
             f"episode would end before its first action. Set at least {shortest + rollout.max_action_tokens}, and more "
             "where later prompts are longer."
         )
+    if lengths and (longest := max(lengths)) + rollout.max_action_tokens > max_context:
+        log.warning(
+            "some first prompts of %s do not fit: one of %d tokens and an action of up to rollout.max_action_tokens=%d "
+            "need more than %s.max_context=%d. Such episodes end before their first action and teach nothing",
+            *(settings.name, longest, rollout.max_action_tokens, key, max_context),
+        )
 
 
 def _first_prompts(config: Config, world: Any, rollout: RolloutSettings) -> Iterator[int]:
@@ -336,6 +376,7 @@ def _codec_of(config: Config, world: Any) -> Any:
     from rollwright.assembly import open_codec
     from rollwright.codec import ChatCodec
     from rollwright.env import SmallLanguage
+    from rollwright.model_files import is_adapter
     from rollwright.models import embedded_is_there, resolve_model
     from rollwright.tiny import tiny_tokenizer
 
@@ -346,7 +387,8 @@ def _codec_of(config: Config, world: Any) -> Any:
                     f"`{name}.path=tiny` needs a world with `texts()`; {world.name} has none: name a model folder"
                 )
             return ChatCodec(tiny_tokenizer(list(world.texts())))
-        if Path(model.path).expanduser().is_dir() or (model.path == _EMBEDDED and embedded_is_there()):
+        path = Path(model.path).expanduser()
+        if (path.is_dir() and not is_adapter(path)) or (model.path == _EMBEDDED and embedded_is_there()):
             return open_codec(resolve_model(model.path))
     return None
 

@@ -44,7 +44,7 @@ class ModelSettings(Config):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the LoRA adapters in updates.")
     tiny_hidden: int = Field(128, ge=32, description="tiny: width.")
     tiny_layers: int = Field(2, ge=1, description="tiny: layers.")
-    tiny_context: int = Field(512, ge=32, description="tiny: longest sequence.")
+    tiny_context: int = Field(1024, ge=32, description="tiny: longest sequence.")
     tiny_seed: int = Field(0, ge=0, description="tiny: initial weights.")
 
     limits: ClassVar[Limits] = {

@@ -59,12 +59,15 @@ def make_engine(
 
     Raises:
         UnknownComponent: no engine has that name.
+        ConfigError: the model has fewer positions than `context_length`.
         MissingDependency: vLLM was asked for by name and is not installed.
     """
+    from rollwright.model_files import require_positions
     from rollwright.models import resolve_model
 
     chosen = choose_engine(name)
     folder = resolve_model(model_path)
+    require_positions(folder, context_length)
     logger.info("engine %s (asked for: %s), %s, %s", chosen, name, folder, dtype)
     if chosen == "vllm":
         from rollwright.generation.vllm_engine import VLLMEngine
