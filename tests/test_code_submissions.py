@@ -169,6 +169,16 @@ def test_maths_problems_are_scored_and_split_by_question() -> None:
     assert reward.name == "maths" and world.tasks("train")[0].params["answer"]
 
 
+def test_every_maths_problem_has_an_answer_that_can_be_handed_in() -> None:
+    """`ab` draws an empty answer now and then, `palindrome_partitioning` one of over 5,000 characters."""
+    world = maths.build(families=["ab", "palindrome_partitioning"], problems_per_family=60, seed=11)
+    tasks = [task for split in SPLITS for task in world.tasks(split)]
+    assert 110 < len(tasks) < 120
+    answers = {t.id: world.teacher(t).act(world.make(), world.observe(t)) for t in tasks}
+    wrong = [t.id for t in tasks if not step_all(world, t, [answers[t.id]])[0].success]
+    assert not wrong
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -1,8 +1,9 @@
 """Write unit tests for a given function; judged by how many wrong versions of it the tests notice.
 
-The tests must pass on the function itself. The reward, part `mutation`, is then the share of mutants on which a test
-fails; success asks for `needed_frac` of them. Function and tests run in different boxes, in an order drawn afresh, and
-the tests can do nothing with the function but call it: to tell a mutant from the original they have to test.
+The tests must pass on the function itself, three times: those that fail at random test nothing. The reward, part
+`mutation`, is then the share of mutants on which a test fails; success asks for `needed_frac` of them. Function and
+tests run in different boxes, in an order drawn afresh, and the tests can do nothing with the function but call it: to
+tell a mutant from the original they have to test.
 
 Task params name the function under test (`focal`), as the reward `static_quality` needs it.
 Sources: arXiv:2310.02368 (RLSQM: generated tests, their quality); mutation score as in the testing literature.
@@ -42,6 +43,9 @@ INSTRUCTIONS = (
 )
 JUDGE_S = 15.0
 """Seconds for all programs together. Honest tests need a hundredth; without it endless tests cost 3 s per mutant."""
+RUNS_ON_F = 3
+"""Times that tests must pass on f itself. Those that fail at random, with a chance q each time, notice mutants without
+testing: that earns (1 - q)^3 q of the part, 0.105 at best, where one run would let it earn 0.25."""
 TEACHERS_CASES = 12
 LONGEST_BITS = 4096
 """Of a mutant's answers: longer ones take seconds to compute, and Python writes out no number beyond 4300 digits."""
@@ -135,7 +139,7 @@ class UnitTestsWorld:
 
     def judge(self, task: Task, text: str) -> Judgement:
         spec, tests = from_params(task.params), extract_code(text)
-        programs = [spec.code(), *mutants(spec, self._num_mutants)]
+        programs = [*[spec.code()] * RUNS_ON_F, *mutants(spec, self._num_mutants)]
         order = list(range(len(programs)))
         random.SystemRandom().shuffle(order)  # the tests must not learn from the order which one is the original
         deadline, verdicts = time.monotonic() + JUDGE_S, dict[int, Verdict]()
@@ -144,10 +148,10 @@ class UnitTestsWorld:
             if left_s <= 0:
                 return Judgement(parts={"mutation": 0.0}, success=False, message="The tests take too long.")
             verdicts[i] = self._run(programs[i], tests, min(LIMITS.wall_s, max(0.1, left_s)))
-        if not verdicts[0].success:
-            why = verdicts[0].message or "there is no test"
-            return Judgement(parts={"mutation": 0.0}, success=False, message=f"The tests fail on f itself. {why}")
-        noticed = sum(not verdicts[i].success for i in range(1, len(programs))) / (len(programs) - 1)
+            if i < RUNS_ON_F and not verdicts[i].success:
+                why = verdicts[i].message or "there is no test"
+                return Judgement(parts={"mutation": 0.0}, success=False, message=f"The tests fail on f itself. {why}")
+        noticed = sum(not verdicts[i].success for i in range(RUNS_ON_F, len(programs))) / (len(programs) - RUNS_ON_F)
         return Judgement(
             parts={"mutation": noticed},
             success=noticed >= self._needed_frac,

@@ -8,6 +8,7 @@ answers are still judged rightly.
 from __future__ import annotations
 
 import ast
+import random
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -538,6 +539,18 @@ def test_tests_that_do_not_test_earn_nothing(tested: unit_tests.UnitTestsWorld, 
     assert tested.judge(NEGATE, TESTS[name]).parts == {"mutation": 0.0}
     honest = tested.judge(NEGATE, HONEST_TESTS)
     assert honest.success and honest.parts["mutation"] == 1.0
+
+
+def test_tests_that_fail_at_random_earn_next_to_nothing(
+    tested: unit_tests.UnitTestsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_random = "import random\ndef test_a():\n f(3)\n assert random.random() < 0.7"
+    earned = [tested.judge(NEGATE, at_random).parts["mutation"] for _ in range(6)]
+    assert sum(earned) / 6 < 0.6
+    coin = random.Random(0)  # the same with a scripted coin in place of the boxes, often enough to tell the mean
+    monkeypatch.setattr(tested, "_run", lambda *_: Verdict(passed=int(coin.random() < 0.7), total=1))
+    earned = [tested.judge(NEGATE, at_random).parts["mutation"] for _ in range(2000)]
+    assert abs(sum(earned) / 2000 - 0.7**3 * 0.3) < 0.02
 
 
 # code.maths: the answer is text that a rule looks at. Nine rules of the library would evaluate it.
