@@ -176,6 +176,27 @@ def test_a_fork_of_this_process_starts_boxes_of_its_own() -> None:
         assert with_cases(box, box).success and box.started == 1
 
 
+def test_a_fork_in_the_middle_of_runs_waits_for_no_turn_of_its_parents() -> None:
+    pool = BoxPool(limits=LIMITS, at_most=1)
+    began = threading.Event()
+
+    def hold() -> None:
+        with pool.box():
+            began.set()
+            time.sleep(1.0)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert began.wait(60)
+    if (pid := os.fork()) == 0:
+        signal.alarm(30)  # ends a child that hangs
+        with pool.box() as box:
+            os._exit(0 if judge_cases(box, "def double(x): return 2 * x", "double", CASES)[0].success else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    thread.join()
+    pool.close()
+
+
 def test_a_cold_box_that_is_killed_is_lost_and_one_that_kills_itself_has_failed() -> None:
     before = set(children(os.getpid()))
 

@@ -6,7 +6,9 @@ programs run out of time. A few dozen boxes that stay up judge the same hundred 
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,17 @@ from rollwright.envs.code.sandbox.warm import WarmBox
 
 AT_MOST = 32
 """Programs at a time: few enough for their wall clocks, enough that some that only sleep hold nobody up for long."""
+
+
+_pools: weakref.WeakSet[BoxPool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in _pools:
+        pool._free_all()  # a fork has none of the threads that hold its parent's turns: nobody would give them back
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class BoxPool:
@@ -48,8 +61,12 @@ class BoxPool:
             "unsafe": unsafe,
         }
         self._idle: list[WarmBox] = []
-        self._lock, self._turns = threading.Lock(), threading.BoundedSemaphore(at_most)
-        self._closed = False
+        self._at_most, self._closed = at_most, False
+        self._free_all()
+        _pools.add(self)
+
+    def _free_all(self) -> None:
+        self._lock, self._turns = threading.Lock(), threading.BoundedSemaphore(self._at_most)
 
     @contextmanager
     def box(self) -> Iterator[WarmBox]:
