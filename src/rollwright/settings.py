@@ -96,10 +96,13 @@ class RewardSettings(Config):
             )
 
 
+EngineName = Literal["auto", "vllm", "vllm_server", "transformers"]
+
+
 class EngineSettings(Config):
     """Who samples. `engine=transformers` is short for `engine.name=transformers`."""
 
-    name: Literal["auto", "vllm", "vllm_server", "transformers"] = Field(
+    name: EngineName = Field(
         "auto", description="auto: vLLM if importable. vllm_server: processes of their own, here or elsewhere."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast.")
@@ -422,9 +425,10 @@ class PolicyLossSettings(Config):
     @model_validator(mode="after")
     def _ratios_are_positive(self) -> PolicyLossSettings:
         if self.clip_low > 1 and self.loss not in ("cispo", "reinforce"):
+            whose = "" if "clip_low" in self.model_fields_set else " (the preset's, set your own)"
             raise ValueError(
-                f"`clip_low={self.clip_low:g}` would clip the ratio below {1 - self.clip_low:g}, where it never is: "
-                "with `loss=cispo` it means no lower cap, else use at most 1"
+                f"`clip_low={self.clip_low:g}`{whose} would clip the ratio below {1 - self.clip_low:g}, where it never "
+                "is: with `loss=cispo` it means no lower cap, else use at most 1"
             )
         return self
 
