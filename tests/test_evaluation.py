@@ -360,3 +360,30 @@ def test_side_by_side_has_a_column_per_evaluation():
     assert lines[0] == ["success", "before", "after"]
     assert lines[1][:2] == ["alpha", "0.500"] and lines[1][-1] == "-"
     assert "1 of 4" in table
+
+
+def test_starts_whose_prompt_leaves_no_room_are_counted_apart_and_in_no_rate() -> None:
+    """The policy never acted there: neither a failure of its nor a fault."""
+    requests = evaluation_requests(
+        TASKS[:2], split="test", seeds_per_task=4, attempts=1, sampling=Sampling(temperature=0)
+    )
+    lost = {"turns": (), "stop_reason": StopReason.MAX_TOKENS, "version": 3}
+    found = record_evaluation(
+        [played(r, success=True) if i % 2 else played(r, success=False, **lost) for i, r in enumerate(requests)],
+        name="x",
+        split="test",
+    )
+    summary, named = summarise(found), metrics(found)
+    assert summary.success is not None and summary.success.point == 1.0
+    assert (summary.num_without_room, summary.num_faults, summary.num_undecided) == (4, 0, 0)
+    assert [(t.num_episodes, t.num_faults, t.mean_return, t.mean_turns) for t in summary.tasks] == [
+        (4, 0, 1.0, 1.0)
+    ] * 2
+    assert (named["eval/no_room_frac"], named["eval/fault_frac"], named["eval/return_mean"]) == (0.5, 0.0, 1.0)
+    assert "no room to act: in 4 of 8 episodes" in format_table(found)
+    # An episode that acted and was then cut by the context is a failure as before.
+    cut = record_evaluation(
+        [played(r, success=False, stop_reason=StopReason.MAX_TOKENS) for r in requests], name="y", split="test"
+    )
+    assert "eval/no_room_frac" not in metrics(cut) and metrics(cut)["eval/success_frac"] == 0.0
+    assert compare(found, cut, name_a="x", name_b="y").num_pairs == 4

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rollwright import recipe_entry
+from rollwright import preflight, recipe_entry
 from rollwright.config import build
+from rollwright.envs.text import bandit
+from rollwright.errors import ConfigError, ContextOverflow
 from rollwright.lessons import Idle, Lessons, reason, taught
 from rollwright.recipes import filtered_bc, grpo, hnpg, ppo
 from rollwright.recipes.archer import ArcherConfig
@@ -207,13 +210,6 @@ ONE_TOKEN = [
         (grpo, [], "the members of each of the 2 groups earned the same"),
         (grpo, ["algorithm.preset=dapo", "algorithm.max_rounds=2"], "earned the same"),
         (grpo, ["algorithm.preset=reinforce++", "algorithm.kl_in_reward=0"], "every advantage is 0"),
-        (grpo, ["engine.max_context=16"], "all 4 episodes were cut before the first action"),
-        (ppo, ["engine.max_context=16"], "all 4 episodes were cut before the first action"),
-        (
-            hnpg,
-            ["engine.max_context=16", "algorithm.offline_weight=0", "algorithm.logged_states=0", "critic.width=8"],
-            "all 4 episodes were cut before the first action",
-        ),
         (grpo, ["rollout.group_size=1"], "rollout.group_size=1 leaves each alone"),
         (grpo, ["algorithm.preset=reinforce++", *ONE_TOKEN], "a single action token"),
         (ppo, ONE_TOKEN, "a single action token"),
@@ -239,3 +235,65 @@ def test_a_run_that_learns_nothing_says_so_at_its_first_step_and_at_its_end(
     assert [row["optim/taught_count"] for row in rows if "optim/taught_count" in row] == [0.0] * 3
     assert untaught(rows) == ["3 of 3 steps taught the policy nothing: see optim/taught_count, and the run's warnings"]
     assert "3 of 3 steps taught the policy nothing" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("at_root")
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (grpo, []),
+        (ppo, []),
+        (hnpg, ["algorithm.offline_weight=0", "algorithm.logged_states=0", "critic.width=8"]),
+    ],
+)
+def test_a_run_whose_prompts_never_leave_room_for_an_action_ends_with_the_reason(
+    recipe: Any, words: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe_entry, "preflight", lambda config: None)  # which refuses a world that answers at once
+    with caplog.at_level(logging.WARNING, logger="rollwright.lessons"), pytest.raises(ContextOverflow) as ended:
+        recipe.main([*SMALL, f"run.folder={tmp_path}", "run.steps=9", "engine.max_context=16", *words])
+    assert "none of the first 3 batches held an action" in str(ended.value)
+    assert "`rollout.max_action_tokens=2` within `engine.max_context=16`" in str(ended.value)
+    assert "all 4 episodes were cut before the first action" in caplog.text
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) >= 2
+
+
+def test_first_prompts_that_do_not_fit_are_warned_of_before_a_run(caplog: pytest.LogCaptureFixture) -> None:
+    """All of them too long is an error; some of them are left to the user."""
+
+    shown = {"short": "go", "long": "go " * 200}
+    names = [Task(id=name, split="train") for name in shown]
+    caplog.set_level(logging.WARNING, logger="rollwright.preflight")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bandit.BanditWorld, "tasks", lambda self, split: names)
+        patch.setattr(bandit.BanditEnvironment, "reset", lambda self, task, seed: shown[task.id])
+        preflight.require_room(config(model={"path": "tiny"}, engine={"max_context": 4000}))
+        assert caplog.text == ""
+        preflight.require_room(config(model={"path": "tiny"}, engine={"max_context": 200}))
+        assert "some first prompts of text.bandit do not fit" in caplog.text
+        with pytest.raises(ConfigError, match="too small"):
+            preflight.require_room(config(model={"path": "tiny"}, engine={"max_context": 32}))
+
+
+def no_room() -> Group:
+    return group(0, 0, turns=(), stop_reason=StopReason.MAX_TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("steps", "batches", "ends"),
+    [
+        (1, [[no_room()]], True),
+        (9, [[no_room()], [no_room()], [no_room()]], True),
+        (9, [[no_room()], [no_room()], [group(0, 1), no_room()], [no_room()], [no_room()], [no_room()]], False),
+        (9, [[group(0, 0, stop_reason=StopReason.MAX_TOKENS)]] * 5, False),  # they acted before the context was full
+        (9, [[group(0, 0, turns=(), stop_reason=StopReason.ENV_ERROR)]] * 5, False),
+        (9, [[]] * 5, False),  # steps that only learn from stores
+    ],
+)
+def test_only_batches_without_any_room_from_the_first_on_end_a_run(
+    steps: int, batches: list[list[Group]], ends: bool
+) -> None:
+    lessons = Lessons(config=config(run={"steps": steps}))
+    with pytest.raises(ContextOverflow) if ends else nullcontext():
+        for step, groups in enumerate(batches):
+            lessons.take(step, groups, {})

@@ -280,6 +280,16 @@ def test_a_prompt_without_room_ends_the_episode_as_max_tokens(tiny) -> None:
     assert all(len(t.prompt_ids) + SAMPLING.max_tokens <= 40 for t in trajectory.turns)
 
 
+def test_an_episode_whose_first_prompt_leaves_no_room_has_no_verdict(tiny) -> None:
+    codec, engine = tiny
+    world = build_guess(max_turns=50)
+    short = AppendOnly(codec=codec, instructions="", context_length=5)
+    made = collector(world, engine, limits=Limits(max_turns=50, engine_call_s=60), new_context=short)
+    [trajectory] = made.play([made.request("long", world.tasks("train")[0], episode_seed("train", 0))])
+    made.close()
+    assert trajectory.had_no_room and trajectory.success is None and not trajectory.learnable
+
+
 def test_each_turn_carries_the_state_it_was_decided_in_and_nothing_is_asked_after_the_end() -> None:
     class Asked(StubEnv):
         asked: list[int]

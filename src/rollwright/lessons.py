@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rollwright.credit import NEEDS_SIBLINGS, can_whiten, members_to_learn_from, policy_return, policy_turns
+from rollwright.errors import ContextOverflow
 from rollwright.rollout.metrics import is_informative
 from rollwright.settings import LoopConfig
 from rollwright.types import Group, StopReason, Trajectory
@@ -20,6 +21,7 @@ from rollwright.types import Group, StopReason, Trajectory
 log = logging.getLogger(__name__)
 
 TAUGHT = "optim/taught_count"
+_PATIENCE = 3  # batches: another draw of tasks may have shorter prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class Lessons:
     reasons: Counter[str] = field(default_factory=Counter)
     texts: dict[str, Idle] = field(default_factory=dict)
     steps: int = 0
+    batches_without_room: int | None = 0
+    """From the first on; None once an episode had room for an action."""
 
     def take(
         self, step: int, groups: Sequence[Group], metrics: Mapping[str, float], *, signal: bool | None = None
@@ -57,8 +61,12 @@ class Lessons:
 
         Returns:
             `optim/taught_count`: 1, or 0 where the policy (or the critic that acts with it) learned nothing.
+
+        Raises:
+            ContextOverflow: no prompt of any batch so far left room for an action, and none is going to.
         """
         self.steps += 1
+        self._require_room(groups)
         if signal and _only_kl(self.config, groups):
             signal = False
         if taught(metrics, self.area, signal):
@@ -70,6 +78,24 @@ class Lessons:
             if self.speaks and not idle.wait:
                 log.warning("step %d taught the policy nothing: %s", step, idle.text)
         return {TAUGHT: 0.0}
+
+    def _require_room(self, groups: Sequence[Group]) -> None:
+        """Nothing that is learned makes a first prompt shorter: a run whose batches all lack room ends."""
+        played = [t for group in groups for t in group.trajectories if not t.stop_reason.is_fault]
+        if not played or self.batches_without_room is None:
+            return
+        if not all(t.had_no_room for t in played):
+            self.batches_without_room = None
+            return
+        self.batches_without_room += 1
+        if self.batches_without_room >= min(_PATIENCE, self.config.run.steps):
+            raise ContextOverflow(
+                f"none of the first {self.batches_without_room} batches held an action: in all {len(played)} episodes "
+                f"of the last one, too, the first prompt left no room for `rollout.max_action_tokens="
+                f"{self.config.rollout.max_action_tokens}` within `engine.max_context="
+                f"{self.config.engine.max_context}`. Raise the second as far as the model's positions allow, lower the "
+                "first, or shorten prompts (`rollout.max_observation_tokens`, `world.options`)"
+            )
 
     @property
     def area(self) -> str:

@@ -267,6 +267,11 @@ class Trajectory:
         undecided = self.score is not None and self.score.value is None
         return not self.stop_reason.is_fault and bool(self.turns) and self.has_actions and not undecided
 
+    @property
+    def had_no_room(self) -> bool:
+        """The first prompt was too long for the context: nobody acted, so nothing is known about the policy."""
+        return self.stop_reason is StopReason.MAX_TOKENS and not self.turns
+
     def returns_to_go(self, gamma: float) -> list[float]:
         """[num_turns] discounted return from each turn on, one step of `gamma` per turn."""
         result: list[float] = []

@@ -101,14 +101,17 @@ def compare(
 
 
 def _pairs(a: Evaluation, b: Evaluation) -> tuple[list[Pair], int]:
-    """The pairs that neither side lost to a fault, and how many were lost."""
+    """The pairs that neither side lost to a fault or for want of room in the context, and how many were lost."""
     of_b = {row.key: row for row in b.rows}
     both = [(row, of_b[row.key]) for row in a.rows if row.key in of_b]
     if not both:
         raise DataError(_why_unpaired(a, b))
-    whole = [pair for pair in both if not pair[0].is_fault and not pair[1].is_fault]
+    whole = [pair for pair in both if not any(row.is_fault or row.had_no_room for row in pair)]
     if not whole:
-        raise DataError(f"all {len(both)} episodes that {a.name} and {b.name} share were lost to faults in one of them")
+        raise DataError(
+            f"all {len(both)} episodes that {a.name} and {b.name} share were lost to faults in one of them, or for "
+            "want of room in the context"
+        )
     return whole, len(both) - len(whole)
 
 

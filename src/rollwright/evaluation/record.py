@@ -16,7 +16,8 @@ from rollwright.types import Split, StopReason, Trajectory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeRow:
-    """One episode. `success` is None where it faulted or where the task gave no verdict; such rows are never scored."""
+    """One episode. `success` is None where it faulted, where its first prompt left no room for an action, or where the
+    task gave no verdict; such rows are never scored."""
 
     task: str
     seed: int
@@ -36,6 +37,11 @@ class EpisodeRow:
     @property
     def is_fault(self) -> bool:
         return self.stop_reason.is_fault
+
+    @property
+    def had_no_room(self) -> bool:
+        """The first prompt did not fit into the context: the policy never acted, so it is no failure of its."""
+        return self.stop_reason is StopReason.MAX_TOKENS and self.num_turns == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +75,8 @@ class Evaluation:
 
     @property
     def scored(self) -> tuple[EpisodeRow, ...]:
-        """The episodes that did not fault."""
-        return tuple(row for row in self.rows if not row.is_fault)
+        """The episodes in which the policy acted and nothing faulted."""
+        return tuple(row for row in self.rows if not (row.is_fault or row.had_no_room))
 
     @property
     def faults(self) -> Counter[StopReason]:
@@ -131,7 +137,7 @@ def _row(trajectory: Trajectory, attempt: int) -> EpisodeRow:
         task=trajectory.task.id,
         seed=trajectory.seed,
         attempt=attempt,
-        success=None if trajectory.stop_reason.is_fault else trajectory.success,
+        success=None if trajectory.stop_reason.is_fault or trajectory.had_no_room else trajectory.success,
         total_return=trajectory.total_reward,
         num_turns=len(trajectory.turns),
         stop_reason=trajectory.stop_reason,

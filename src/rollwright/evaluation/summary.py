@@ -33,7 +33,8 @@ class Summary:
     """One evaluation.
 
     `success` is the mean over tasks of the task's success rate, its interval clustered by task (`over_tasks`: it speaks
-    about tasks like these) or, with one task only, over that task's start states. Faults are in no rate.
+    about tasks like these) or, with one task only, over that task's start states. Faults are in no rate, nor are starts
+    whose prompt left no room for an action.
     """
 
     tasks: tuple[TaskSummary, ...]
@@ -44,6 +45,7 @@ class Summary:
     num_episodes: int
     num_faults: int
     num_undecided: int
+    num_without_room: int = 0
 
     @property
     def fault_frac(self) -> float:
@@ -68,8 +70,9 @@ def summarise(evaluation: Evaluation, *, confidence: float = 0.95, repetitions: 
         pass_at={k: found for k in _attempt_counts(outcomes) if (found := interval(_pass_rates(outcomes, k)))},
         over_tasks=len(outcomes) > 1,
         num_episodes=len(evaluation.rows),
-        num_faults=len(evaluation.rows) - len(rows),
+        num_faults=sum(row.is_fault for row in evaluation.rows),
         num_undecided=len(rows) - len(judged),
+        num_without_room=sum(row.had_no_room for row in evaluation.rows),
     )
 
 
@@ -82,6 +85,8 @@ def metrics(evaluation: Evaluation) -> dict[str, float]:
         found |= {"eval/success_low": summary.success.low, "eval/success_high": summary.success.high}
     found |= {f"eval/pass_at_{k}": value.point for k, value in summary.pass_at.items() if k > 1}
     found |= {"eval/fault_frac": summary.fault_frac, "eval/episodes_count": float(summary.num_episodes)}
+    if summary.num_without_room:
+        found["eval/no_room_frac"] = summary.num_without_room / summary.num_episodes
     per_task = {t.task: t.success for t in summary.tasks if t.success is not None}
     # A metric's name takes letters, digits and a few signs; a task may be called anything.
     return found | {f"eval_task/{metric_part(t)}/success_frac": value.point for t, value in per_task.items()}
@@ -139,7 +144,7 @@ def _mean_over_tasks(values: Mapping[str, Sequence[float]], *, confidence: float
 
 def _task_summary(evaluation: Evaluation, task: str, confidence: float) -> TaskSummary:
     rows = [row for row in evaluation.rows if row.task == task]
-    scored = [row for row in rows if not row.is_fault]
+    scored = [row for row in evaluation.scored if row.task == task]
     judged = [row for row in scored if row.success is not None]
     return TaskSummary(
         task=task,
@@ -147,7 +152,7 @@ def _task_summary(evaluation: Evaluation, task: str, confidence: float) -> TaskS
         mean_return=fmean(row.total_return for row in scored) if scored else None,
         mean_turns=fmean(row.num_turns for row in scored) if scored else None,
         num_episodes=len(rows),
-        num_faults=len(rows) - len(scored),
+        num_faults=sum(row.is_fault for row in rows),
     )
 
 

@@ -107,6 +107,11 @@ def _footer(evaluation: Evaluation, summary: Summary) -> list[str]:
             f"faults: {summary.num_faults} of {summary.num_episodes} episodes ({summary.fault_frac:.1%}): {kinds}; "
             "they are in no rate"
         )
+    if summary.num_without_room:
+        lines.append(
+            f"no room to act: in {summary.num_without_room} of {summary.num_episodes} episodes the first prompt filled "
+            "the context (engine.max_context less rollout.max_action_tokens); they are in no rate"
+        )
     if summary.num_undecided and summary.success is not None:
         lines.append(f"without a verdict: {summary.num_undecided} episodes; they are in no success rate")
     return lines

@@ -242,8 +242,8 @@ class Episode:
     def finish(self, stop_reason: StopReason, fault: str = "") -> Trajectory:
         success = self.success
         cut = self.request.cut and len(self.turns) >= self.max_turns
-        if success is None and stop_reason.is_truncation and not cut:
-            success = False  # the task was not done within its limits; a fault leaves the verdict open
+        if success is None and stop_reason.is_truncation and not cut and self.turns:
+            success = False  # not done within its limits; a fault, or a prompt without room to act, leaves it open
         return Trajectory(
             id=self.request.key,
             task=self.request.task,
