@@ -13,6 +13,11 @@ from rollwright.importers.records import Format
 FORMATS = {
     "messages": "rollwright.importers.chat:OPENAI",
     "sharegpt": "rollwright.importers.chat:SHAREGPT_FORMAT",
+    "lmrl-gym": "rollwright.importers.lmrl_gym:LMRL_GYM",
+    "gymnasium": "rollwright.importers.env_logs:GYMNASIUM",
+    "openenv": "rollwright.importers.env_logs:OPENENV",
+    "aitw": "rollwright.envs.device.logs:AITW",
+    "android-control": "rollwright.envs.device.logs:ANDROID_CONTROL",
     "mbpp": "rollwright.importers.code_tasks:MBPP",
     "humaneval": "rollwright.importers.code_tasks:HUMANEVAL",
     "swe-bench": "rollwright.importers.repair_tasks:SWE_BENCH",

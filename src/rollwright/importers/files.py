@@ -7,17 +7,23 @@ that a row holds is ever evaluated.
 from __future__ import annotations
 
 import gzip
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from rollwright.errors import DataError, MissingDependency
 from rollwright.importers.records import Row, RowError, strict_json
+from rollwright.importers.tfrecord import tfrecord_rows
 from rollwright.types import SPLITS, Split
 
-LINES, WHOLE, PARQUET = (".jsonl", ".ndjson"), (".json",), (".parquet",)
+LINES, WHOLE, PARQUET, RECORDS = (".jsonl", ".ndjson"), (".json",), (".parquet",), (".tfrecord", ".tfrecords")
+LIST = "[]"
+"""The one key of a row that is a list in its file."""
 MAX_LINE = 64 * 2**20
 ROW_KEYS = ("data", "rows", "train", "examples", "episodes")
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
 _SPLIT_WORDS: dict[str, Split] = {**{split: split for split in SPLITS}, "dev": "validation", "valid": "validation"}
 
 
@@ -43,7 +49,9 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def _kind(path: Path) -> str:
     name = path.name.removesuffix(".gz")
-    return next((kind for kind in (*LINES, *WHOLE, *PARQUET) if name.endswith(kind)), "")
+    if _PART.search(name):  # as data sets of TensorFlow are cut up
+        return RECORDS[0]
+    return next((kind for kind in (*LINES, *WHOLE, *PARQUET, *RECORDS) if name.endswith(kind)), "")
 
 
 def _file_rows(path: Path, prefix: str) -> Iterator[Row]:
@@ -53,14 +61,22 @@ def _file_rows(path: Path, prefix: str) -> Iterator[Row]:
     elif kind in LINES:
         with _opened(path) as file:
             yield from _line_rows(file, prefix)
+    elif kind in RECORDS:
+        with _opened(path) as file:
+            yield from tfrecord_rows(file, prefix)
     elif kind in WHOLE:
         yield from _json_rows(path, prefix)
     else:
-        raise DataError(f"{path}: expected a file that ends in {', '.join((*LINES, *WHOLE, *PARQUET))} (or .gz of it)")
+        raise DataError(
+            f"{path}: expected a file that ends in {', '.join((*LINES, *WHOLE, *PARQUET, *RECORDS))} (or .gz)"
+        )
 
 
 def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    """The file, unpacked where it is packed: the published TFRecord files are, without an ending that says so."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
 
 
 def _line_rows(file: IO[bytes], prefix: str) -> Iterator[Row]:
@@ -75,7 +91,7 @@ def _line_rows(file: IO[bytes], prefix: str) -> Iterator[Row]:
                 yield Row(place=place, bad=RowError(f"a line of more than {MAX_LINE} bytes"))
             elif line.strip().removeprefix(b"\xef\xbb\xbf"):  # a byte-order mark, as some editors write it
                 yield _parsed(line.removeprefix(b"\xef\xbb\xbf"), place)
-    except (OSError, EOFError) as error:  # a .gz that is torn: what came before it is read
+    except (OSError, EOFError, zlib.error) as error:  # a .gz that is torn: what came before it is read
         yield Row(place=f"{prefix}line {number + 1}", bad=RowError("the file is damaged from here on", error))
 
 
@@ -89,6 +105,8 @@ def _parsed(line: bytes, place: str) -> Row:
 
 
 def _row(value: Any, place: str, split: Split | None = None) -> Row:
+    if isinstance(value, list):
+        return Row(place=place, value={LIST: value}, split=split)
     if not isinstance(value, Mapping):
         return Row(place=place, bad=RowError("the row is no object", repr(value)[:80]))
     return Row(place=place, value=value, split=split)
@@ -98,7 +116,7 @@ def _json_rows(path: Path, prefix: str) -> Iterator[Row]:
     try:
         with _opened(path) as file:
             found = strict_json(file.read().removeprefix(b"\xef\xbb\xbf").decode())
-    except (OSError, EOFError, ValueError, RecursionError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}. Are these JSON lines? Then name it .jsonl") from error
     if isinstance(found, Mapping):
         found = next((found[key] for key in ROW_KEYS if isinstance(found.get(key), list)), None)

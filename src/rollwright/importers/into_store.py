@@ -148,7 +148,8 @@ def each_unit(
 
 
 def _name_of(rows: Sequence[Row], form: Format) -> str:
-    given = form.unit(rows[0].value) if form.unit else rows[0].value.get("id")
+    given = form.unit(rows[0].value) if form.unit else None
+    given = rows[0].value.get("id") if given is None else given
     if isinstance(given, str | int) and not isinstance(given, bool) and given != "":
         return str(given).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if given not in (None, ""):
@@ -175,7 +176,7 @@ def _units(
         except TypeError:
             drop([row], RowError("an id that is neither text nor a whole number"))
             continue
-        if unit and (form.unit is None or found != key):
+        if unit and (form.alone or found is None or found != key):
             yield unit
             unit = []
         if len(unit) == MAX_UNIT:

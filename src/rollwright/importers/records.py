@@ -73,7 +73,9 @@ class Format:
     Args:
         says: one line for `--help`.
         convert: the rows of one unit -> its records; raises RowError.
-        unit: the unit that a row belongs to, such as its episode; rows of one unit stand together. None: each is one.
+        unit: the unit that a row belongs to, such as its episode; rows of one unit stand together. None: each is one,
+            and so is a row for which it gives None.
+        alone: each row is a unit, and `unit` only names it.
         tasks: records are tasks (plain maps for a file of JSON lines), not episodes.
         takes_repositories: `convert` takes a folder of repositories as well.
     """
@@ -81,6 +83,7 @@ class Format:
     says: str
     convert: Callable[..., Sequence[Any]]
     unit: Callable[[Values], Hashable] | None = None
+    alone: bool = False
     tasks: bool = False
     takes_repositories: bool = False
 
