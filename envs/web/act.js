@@ -3,7 +3,8 @@
   "use strict";
   if (Object.hasOwn(window, "__rw")) return;
   const NO_LIMIT_MS = 1e9;
-  const FOCUSABLE = "a[href],button,input,select,textarea,[tabindex],[contenteditable=true]";
+  const FILES = "files cannot be chosen here";
+  const FOCUSABLE = "a[href],button,input,select,textarea,[tabindex],[contenteditable]";
   const SETTLE_MS = 120;
   const MAX_SETTLES = 200;
 
@@ -132,12 +133,14 @@
   };
   const click = (element) => {
     if (element.disabled) throw new Slip("the element is disabled");
+    if (element.type === "file") throw new Slip(FILES);
     clickAt(aim(element));
   };
-  const check = (element, wanted) => {
+  const check = (given, wanted) => {
+    const element = given.tagName === "LABEL" && given.control || given;
     const on = element.checked ?? (element.getAttribute("aria-checked") === "true");
     if (element.checked === undefined && !element.hasAttribute("aria-checked")) throw new Slip("the element is no checkbox");
-    if (on !== wanted) click(element);
+    if (on !== wanted) click(given);
   };
   const setValue = (element, value) => {
     const proto = element instanceof HTMLTextAreaElement ? HTMLTextAreaElement : HTMLInputElement;
@@ -145,12 +148,31 @@
     element.dispatchEvent(new Event("input", { bubbles: true }));
     element.dispatchEvent(new Event("change", { bubbles: true }));
   };
+  const FORMS = {
+    date: "2024-12-31", time: "23:59", month: "2024-12", week: "2024-W52", "datetime-local": "2024-12-31T23:59", color: "#1a2b3c",
+  };
+  const NUMBER = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
+  // A value that the control would drop is refused with the form that it takes; what was there stays.
+  const checkForm = (element, value) => {
+    const { type, min, max, step } = element;
+    if (value === "" && type !== "color" && type !== "range") return;
+    if (type === "number" && !NUMBER.test(value)) throw new Slip("this field takes a number; its value stays");
+    if (type === "range" || type in FORMS) {
+      const probe = Object.assign(element.cloneNode(), { value });
+      const taken = type === "range" ? NUMBER.test(value) && Number(probe.value) === Number(value)
+        : type === "color" ? /^#[0-9a-f]{6}$/i.test(value) : probe.value !== "";
+      const form = type === "range" ? `a number from ${min || 0} to ${max || 100} in steps of ${step || 1}` : `text such as ${FORMS[type]}`;
+      if (!taken) throw new Slip(`this ${type} field takes ${form}; its value stays`);
+    }
+  };
+  const UNWRITTEN = ["checkbox", "radio", "button", "submit", "reset", "image", "file"].map((type) => `:not([type=${type}])`).join("");
   const fill = (element, value) => {
-    const writable = element.matches("input:not([type=checkbox]):not([type=radio]):not([type=button]):not([type=submit]),textarea") || element.isContentEditable;
-    if (!writable) throw new Slip("the element takes no text");
-    if (element.disabled || element.readOnly) throw new Slip("the element is read-only");
+    if (element.type === "file") throw new Slip(FILES);
+    if (!element.matches(`input${UNWRITTEN},textarea`) && !element.isContentEditable) throw new Slip("the element takes no text");
+    if (element.matches(":disabled") || element.readOnly) throw new Slip("the element is read-only");
+    checkForm(element, value);
     element.focus();
-    if (/^(date|time|month|week|color|range|datetime-local)$/.test(element.type)) { setValue(element, value); return; }
+    if (element.type === "range" || element.type in FORMS) { setValue(element, value); return; }
     if (element.isContentEditable) getSelection().selectAllChildren(element); else element.select();
     // insertText goes through the editor as typing does: trusted events, undo history, max length.
     if (value) document.execCommand("insertText", false, value); else document.execCommand("delete");

@@ -74,6 +74,7 @@ class ForeignPage:
         self._frame = ""
         self._chores: set[asyncio.Future[Any]] = set()
         self._end = float("inf")
+        self._files_told = False
 
     def begin(self) -> None:
         """Begin a step: its time runs from now."""
@@ -185,8 +186,9 @@ class ForeignPage:
         page = self.page.handle
         page.on("domcontentloaded", on_arrival)
         try:
-            reply = await self._ask("action => __rwSites.act(action, false)", dict(action), self._load_s)
+            reply = await (self._press(action) if action["name"] == "press" else self._touch(action))
             self.page.requests_blocked += reply["foreign"]
+            self._files_told = reply["files"]
             if reply["leaving"] or self._network.pending:
                 await self._first_of(arrived, self._network.refused)
             if self._network.pending:
@@ -198,6 +200,18 @@ class ForeignPage:
             return refusal.told
         finally:
             page.remove_listener("domcontentloaded", on_arrival)
+
+    async def _touch(self, action: Mapping[str, Any]) -> dict[str, Any]:
+        """Carry out an action by our own script; what it led to."""
+        return await self._ask("action => __rwSites.act(action, false)", dict(action), self._load_s)
+
+    async def _press(self, action: Mapping[str, Any]) -> dict[str, Any]:
+        """Press a key of the browser's own keyboard, which pages cannot tell from a hand; what it led to."""
+        reply = await self._ask("id => __rwSites.aim(id)", action["id"], self._load_s)
+        if reply["error"]:
+            return {**reply, "leaving": False, "foreign": 0, "files": False}
+        await self._call(self.page.handle.keyboard.press(action["text"]), self._load_s)
+        return await self._ask("() => __rwSites.left()", None, self._load_s)
 
     async def _first_of(self, *events: asyncio.Event) -> None:
         """Wait until one is set, `load_s` at most."""
@@ -322,6 +336,7 @@ class ForeignPage:
     async def _attach(self) -> None:
         page = self.page.handle
         page.on("download", self._on_download)
+        page.on("filechooser", self._on_chooser)
         self._tools = await self.page.context.new_cdp_session(page)
         self._frame = (await self._tools.send("Target.getTargetInfo"))["targetInfo"]["targetId"]
 
@@ -341,6 +356,10 @@ class ForeignPage:
 
     def _on_download(self, download: Any) -> None:
         self._network.refuse(f"{str(download.url)[:200]} is a file to download; files are not opened here")
+
+    def _on_chooser(self, _chooser: Any) -> None:
+        if not self._files_told:
+            self.page.tell("a choice of files was closed: files cannot be chosen here")
 
     def _on_window(self, page: Any) -> None:
         if page is not self.page.handle and not self.page.opening:

@@ -129,8 +129,6 @@ class OpenWebEnv:
                 error = await page.travel(-1 if action.name == "go_back" else 1)
             case "scroll" | "noop":
                 pass
-            case "press" if action.text != "Enter":
-                raise ActionError("only the key Enter is known here")
             case _:
                 error = await page.act(action.payload())
         unread = await self._look()

@@ -306,12 +306,16 @@ class WebPage:
             return
         leaving = dialog.type == "beforeunload"
         message = " ".join(dialog.message.split())[:_MAX_SHOWN]
-        if len(self._dialogs) < _MAX_DIALOGS:
-            self._dialogs.append(f"{dialog.type} {message!r} was {'accepted' if leaving else 'dismissed'}")
-        else:
-            self._more_dialogs += 1
+        self.tell(f"{dialog.type} {message!r} was {'accepted' if leaving else 'dismissed'}")
         with contextlib.suppress(Exception):  # the page may be gone by now
             await (dialog.accept() if leaving else dialog.dismiss())
+
+    def tell(self, what: str) -> None:
+        """Keep a line on what was shown besides the page."""
+        if len(self._dialogs) < _MAX_DIALOGS:
+            self._dialogs.append(what)
+        else:
+            self._more_dialogs += 1
 
     async def _on_popup(self, page: Any) -> None:
         if page is self._page or self.opening:

@@ -6,12 +6,15 @@
   if (!Object.hasOwn(window, "__rwClock")) window.__rwClock = { advance: () => {}, hears: () => false, takeKept: () => 0 };
   const { WAYS, need, Slip } = window.__rw;
   const { walk, elementOf } = window.__rwWalk;
+  const FILES = "this opens a choice of files; files cannot be chosen here";
   const LEAVES = "this link leaves the site; it is not followed";
 
   let leaving = false;
   let foreign = 0;
+  let files = false;
   window.addEventListener("submit", (event) => { if (!event.defaultPrevented) leaving = true; });
   window.addEventListener("click", (event) => {
+    files = files || event.target.type === "file" && !event.defaultPrevented;
     const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
     if (!link || event.defaultPrevented || link.protocol === "javascript:") return;
     if (link.host === location.host) { leaving = !link.hash || link.href.split("#")[0] !== location.href.split("#")[0]; return; }
@@ -30,9 +33,10 @@
     else if (element.matches("input") && element.form) submit(element.form);
     else throw new Slip("Enter does nothing here");
   };
+  const begin = () => { leaving = files = false; foreign = 0; };
+  const left = (error = "") => ({ error: foreign ? LEAVES : files ? FILES : error, leaving, foreign, files });
   const act = (action, reads = true) => {
-    leaving = false;
-    foreign = 0;
+    begin();
     let error = "";
     try {
       if (action.name === "press") enter(need(action.id)); else WAYS[action.name](action);
@@ -40,7 +44,17 @@
       if (!(problem instanceof Slip)) throw problem;
       error = problem.message;
     }
-    return JSON.stringify({ error: foreign ? LEAVES : error, leaving, foreign, items: leaving || !reads ? [] : walk() });
+    return JSON.stringify({ ...left(error), items: leaving || !reads ? [] : walk() });
+  };
+  // A key of the browser's own keyboard goes to this control; afterwards, where that leads.
+  const aim = (id) => {
+    begin();
+    let error = "";
+    try { need(id).focus(); } catch (problem) {
+      if (!(problem instanceof Slip)) throw problem;
+      error = problem.message;
+    }
+    return JSON.stringify({ error });
   };
   const look = (limits = null) => JSON.stringify({ items: walk(limits) });
 
@@ -75,5 +89,5 @@
     if (focused) elementOf(focused).focus();
     return look();
   };
-  window.__rwSites = { act, look, filled, put };
+  window.__rwSites = { act, aim, left: () => JSON.stringify(left()), look, filled, put };
 })();

@@ -5,10 +5,14 @@
   const SKIP_IDS = new Set(["query", "reward-display", "sync-task-cover", "click-canvas", "attention-canvas"]);
   const SKIP_TAGS = new Set(["SCRIPT", "STYLE", "NOSCRIPT", "TEMPLATE", "HEAD", "CANVAS", "desc", "defs", "title"]);
   const FRAME_IDS = new Set(["wrap", "area"]);
-  const NATIVE = "a[href],button,input:not([type=hidden]),select,textarea,summary,[contenteditable=true]";
+  const EDITABLE = '[contenteditable="" i],[contenteditable=true i],[contenteditable=plaintext-only i]';
+  const NATIVE = `a[href],button,input:not([type=hidden]),select,textarea,summary,${EDITABLE}`;
   const ROLES = new Set(["button", "link", "tab", "menuitem", "option", "checkbox", "radio", "switch", "slider", "treeitem"]);
+  const foreign = Object.hasOwn(window, "__rwEars");  // a page of somebody else: see foreign.js
+  if (foreign) for (const role of ["combobox", "menuitemcheckbox", "menuitemradio", "searchbox", "spinbutton", "textbox"]) ROLES.add(role);
   const SHAPES = new Set(["circle", "rect", "polygon", "ellipse", "path", "line"]);
   const TEXT_TYPES = new Set(["text", "password", "search", "email", "url", "tel", "number", "date", "time", "color", ""]);
+  const WRITTEN = new Set([...TEXT_TYPES, "month", "week", "datetime-local"]);
   const MAX_OPTIONS = 40;
   const MAX_NAME = 120;
 
@@ -52,9 +56,8 @@
 
   const MOVABLE = ".ui-sortable-handle,.ui-draggable,.ui-draggable-handle,.ui-slider-handle";
 
-  const foreign = Object.hasOwn(window, "__rwEars");  // the page's own jQuery is out of sight: ears.js is asked
   const delegated = (element) => {
-    if (foreign) return __rwEars(element);
+    if (foreign) return __rwEars(element);  // the page's own jQuery is out of sight: ears.js is asked
     const data = window.jQuery && jQuery._data;
     for (let up = element.parentElement; data && up; up = up.parentElement) {
       const events = jQuery._data(up, "events");
@@ -84,12 +87,17 @@
     const handled = (child) => tick() || ROLES.has(child.getAttribute("role")) || child.matches(MOVABLE) || ownHandler(child) || delegated(child);
     return [...element.querySelectorAll("*")].some((child) => handled(child) && shown(child));
   };
+  // Styled controls hide the real one, and their label stands for it.
+  const hiddenControl = (element) =>
+    foreign && element.tagName === "LABEL" && element.control && !shown(element.control) ? element.control : null;
   const frame = (element) =>
     FRAME_IDS.has(element.id) || element === bodyOf(document) || element.tagName === "svg" || element.tagName === "LABEL";
+  // A whole application hears clicks at its root: a line for each of its parts says more than one for all of it.
+  const wordy = (element) => foreign && !ROLES.has(element.getAttribute("role")) && squeeze(element.textContent).length > MAX_NAME;
   const clickable = (element, style) => {
     tick();
-    if (element.matches(NATIVE)) return true;
-    return !frame(element) && marked(element, style) && !controlsInside(element);
+    if (element.matches(NATIVE) || hiddenControl(element)) return true;
+    return !frame(element) && marked(element, style) && !controlsInside(element) && !wordy(element);
   };
 
   const HUES = [[15, "red"], [45, "orange"], [70, "yellow"], [165, "green"], [195, "cyan"], [255, "blue"], [290, "purple"], [335, "pink"], [360, "red"]];
@@ -108,6 +116,8 @@
   };
 
   const roleOf = (element) => {
+    const control = hiddenControl(element);
+    if (control) return roleOf(control);
     const tag = element.tagName.toLowerCase();
     const tab = element.closest("[role=tab]");
     if (tab && (tab === element || tag === "a")) return "tab";
@@ -130,12 +140,17 @@
   };
 
   let labelled = true;  // whether the page has labels at all: each control would look through all of the page for its own
+  const labelledBy = (element) => {
+    if (!foreign || !element.hasAttribute("aria-labelledby")) return "";
+    const parts = element.getAttribute("aria-labelledby").split(/\s+/).map((id) => element.getRootNode().getElementById(id));
+    return parts.map((part) => (part ? part.textContent : "")).join(" ");
+  };
   const ownName = (element) => {
     const given = element.getAttribute("aria-label") || element.alt || element.title || element.placeholder;
     if (element.matches("input[type=button],input[type=submit],input[type=reset]")) return element.value || given || "";
     if (labelled && element.labels && element.labels.length) return element.labels[0].textContent || given || "";
-    if (element.matches("input,select,textarea")) return given || "";
-    return squeeze(element.textContent) || given || "";
+    if (element.matches("input,select,textarea")) return given || labelledBy(element);
+    return squeeze(element.textContent) || given || labelledBy(element);
   };
   const PALE = new Set(["", "white", "black", "grey"]);
   const sizeOf = (element) => `${Math.round(element.getBoundingClientRect().width)}px`;
@@ -157,17 +172,22 @@
   const states = (element) => {
     const found = [];
     const tab = element.closest("[role=tab]") || element;
-    if (element.checked || element.getAttribute("aria-checked") === "true") found.push("on");
+    if ((hiddenControl(element) || element).checked || element.getAttribute("aria-checked") === "true") found.push("on");
     if (tab.getAttribute("aria-selected") === "true") found.push("selected");
     else if (tab.getAttribute("aria-expanded") === "true") found.push("open");
-    if (element.disabled) found.push("disabled");
+    const told = (name) => foreign && element.getAttribute(`aria-${name}`);
+    if (told("pressed") === "true") found.push("on");
+    if (told("checked") === "mixed") found.push("mixed");
+    if (element.disabled || told("disabled") === "true") found.push("disabled");
     if (element.readOnly) found.push("readonly");
     if (document.activeElement === element) found.push("focused");
     return found;
   };
   const valueOf = (element, role) => {
+    if (foreign && element.isContentEditable) return squeeze(element.innerText ?? element.textContent);
     if (role === "textbox" || role === "textarea") return squeeze(element.isContentEditable ? element.textContent : element.value);
-    if (role === "slider") return String(element.value ?? element.getAttribute("aria-valuenow") ?? "");
+    if (foreign && element.matches("input") && WRITTEN.has(element.type)) return squeeze(element.value);
+    if (role === "slider" || role === "spinbutton") return String(element.value ?? (foreign && element.getAttribute("aria-valuetext") || element.getAttribute("aria-valuenow")) ?? "");
     return null;
   };
 
@@ -218,7 +238,7 @@
       if (!name && !element.matches("input,select,textarea")) [role, name] = spare(element, style, role);
       else if (element instanceof SVGTextElement && looks(element, style) !== "black") name = `${name} ${looks(element, style)} ${sizeOf(element)}`;
       const item = { id: idOf(element), role, name: short(name), value: valueOf(element, role), states: states(element), box: boxOf(element), clickable: true };
-      if (role === "textbox" && element.isContentEditable) item.name = "";
+      if (element.isContentEditable) item.name = foreign ? short(element.getAttribute("aria-label") || labelledBy(element)) : role === "textbox" ? "" : item.name;
       if (element.tagName === "SELECT") {
         item.options = [...element.options].slice(0, MAX_OPTIONS).map((option) => squeeze(option.text));
         item.value = [...element.selectedOptions].map((option) => squeeze(option.text)).join(", ");
