@@ -19,12 +19,13 @@ import time
 from importlib.resources import files
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rollwright.config import Config, dump
 from rollwright.errors import ConfigError, UserError
 from rollwright.evaluation import Evaluation, compare, format_comparison, format_side_by_side, load_evaluation
 from rollwright.recipe_entry import recipe_config, run_recipe
+from rollwright.settings import EngineName
 from rollwright.sft import require_trl
 from rollwright.tracking import RunFolder
 
@@ -34,13 +35,19 @@ class DemoConfig(Config):
 
     folder: str = Field("runs/demo", description="Everything lands here.")
     seed: int = Field(0, ge=0, description="Training seed; the start states that are judged never depend on it.")
-    engine: str = Field("auto", description="auto, vllm, vllm_server or transformers.")
+    engine: EngineName = Field("auto", description="Who samples, as `engine.name` of the other recipes.")
     config_file: str = Field("cpu", description="Name of an accelerate config, or a path.")
     demos_per_task: int = Field(10, ge=1, description="Demonstrations per task.")
     steps: int = Field(24, ge=1, description="GRPO steps.")
     max_minutes: float = Field(18.0, gt=0, description="GRPO stops cleanly after so many minutes.")
     seeds_per_task: int = Field(50, ge=2, description="Held-out start states per task.")
     base_seeds_per_task: int = Field(15, ge=2, description="The same for the untouched model, which is slow to fail.")
+
+    @field_validator("config_file")
+    @classmethod
+    def _is_there(cls, name: str) -> str:
+        config_path(name)
+        return name
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -99,7 +99,15 @@ def test_compare_takes_files_and_named_evaluations(tmp_path: Path, capsys: pytes
         (["compare", "run", "run", "--eval", "fnal"], "run has no evaluation 'fnal'; it has: final"),
         (["compare", "run", "other"], "one is of split 'test', the other of 'validation'"),
         (["compare", "run", "run", "--confidence", "95"], "--confidence is 95.0"),
+        (["compare", "odd.json", "run"], "odd.json is no evaluation"),
+        (["compare", "deep.json", "run"], "deep.json cannot be read as an evaluation"),
         (["report", "nothing"], "there is no run folder nothing"),
+        (["report", "empty"], "empty is no run folder: expected config.yaml"),
+        (["report", "x" * 5000], "File name too long"),
+        (["show", "x" * 5000], "File name too long"),
+        (["score", "run", "--into", "made", "--reward", "env"], "made is a run folder, which keeps a store of its own"),
+        (["check-env", "text.maze", "max_turns=many"], "`max_turns` must be int"),
+        (["check-env", "text.maze", "maze=" + "[" * 100_000], "no maze is called"),
         (["show", "empty"], "empty holds no trajectory store"),
         (["check-env", "text.maize"], "Did you mean `text.maze`"),
         (["check-env", "text.maze", "oops"], "write key=value"),
@@ -114,11 +122,44 @@ def test_what_is_wrong_is_said_in_one_line(
 ):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
+    Path("made/trajectories/trajectories").mkdir(parents=True)
+    Path("odd.json").write_text("[1, 2]")
+    Path("deep.json").write_text("[" * 100_000)
     save(Path("run"), "final", "01")
     save(Path("other"), "final", "01", split="validation")
     assert cli.main(arguments) == 1
     shown = capsys.readouterr()
     assert message in shown.err and shown.err.startswith("rollwright: ") and "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "run", "--limit", "-3"], "'-3' is no whole number of 0 or more"),
+        (["report", "run", "--replays", "-1"], "'-1' is no whole number of 0 or more"),
+        (["check-env", "text.maze", "--tasks", "0"], "'0' is no whole number of 1 or more"),
+        (["check-env", "text.maze", "--seeds", "x"], "'x' is no whole number of 1 or more"),
+        (["check-env", "text.maze", "--max-steps", "-1"], "'-1' is no whole number of 1 or more"),
+        (["check-env", "text.maze", "--call-s", "nan"], "'nan' is no finite number"),
+        (["check-env", "text.maze", "--call-s", "0"], "'0' is no time above 0 seconds"),
+        (["score", "run", "--into", "x", "--reward", "env", "--verdict", "nan"], "'nan' is no finite number"),
+        (["score", "run", "--into", "x", "--reward", "env", "--keep", "inf"], "'inf' is no finite number"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_report_of_damaged_files_is_still_a_report(tmp_path: Path) -> None:
+    save(tmp_path, "final", "01")
+    (tmp_path / "metrics.jsonl").write_bytes(b'\xff\xfe{\n[1]\n3\nnull\n{"a/b": 1}\n{"step": 1, "a/b": 2.0}\n')
+    (tmp_path / "config.yaml").write_bytes(b"\xff: [")
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert "a/b" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_show_filters_and_says_how_many_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

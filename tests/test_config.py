@@ -132,7 +132,9 @@ def test_the_default_file_is_read_only_where_none_is_named(base: Path, tmp_path:
 @given(
     steps=st.integers(-(10**9), 10**9),
     rate=st.floats(allow_nan=False, allow_infinity=False),
-    label=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])).filter(lambda s: "$" not in s),
+    label=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])).filter(
+        lambda s: "$" not in s and s != "???"
+    ),
     name=st.sampled_from(["ppo", "dual_clip", "cispo"]),
     tasks=st.lists(st.sampled_from(["1e-6", "true", "null", "a: b", "- c", "007", "# no comment", ""])),
 )
@@ -268,7 +270,7 @@ def test_a_section_begins_with_the_defaults_of_its_class() -> None:
         ("steps", "is neither a YAML file"),
         ("=3", "is not a dotted key"),
         ("rollout..x=3", "is not a dotted key"),
-        ("tasks=[a", "the value cannot be read"),
+        ("tasks=[a", "`tasks=[a`, line 1, column 3 cannot be read as YAML"),
         ("~steps", "nothing to remove"),
         ("label=${nowhere}", "the reference `${nowhere}` cannot be resolved: no file or word sets `nowhere`"),
     ],

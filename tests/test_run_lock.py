@@ -182,8 +182,9 @@ def test_of_many_that_start_at_once_one_gets_the_folder(tmp_path: Path) -> None:
     assert sorted(said) == ["held\n"] + ["refused\n"] * 5
 
 
-def test_a_lock_that_cannot_be_read_counts_as_held_elsewhere(quick: None, tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text('{"host": "a", "pi')
+@pytest.mark.parametrize("content", ['{"host": "a", "pi', "[" * 100_000, "\0" * 4096, '{"host": ["a"]}', "3"])
+def test_a_lock_that_cannot_be_read_counts_as_held_elsewhere(quick: None, tmp_path: Path, content: str) -> None:
+    (tmp_path / NAME).write_text(content)
     began = time.monotonic()
     with held(tmp_path):
         assert time.monotonic() - began > 0.5, "it was watched until it had been still for long enough"

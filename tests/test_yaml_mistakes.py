@@ -16,7 +16,7 @@ from rollwright.config import build
 from rollwright.errors import EngineFault
 from rollwright.preflight import preflight
 from rollwright.recipe_entry import new_folders, recipe_config, remove_empty_run, run_recipe
-from rollwright.recipes import collect, evaluate, grpo, ilql, sft
+from rollwright.recipes import collect, demo, evaluate, grpo, ilql, sft
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD: dict[str, str] = {
@@ -100,7 +100,14 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "two_documents": (text() + "---\n" + text(), ("single document",)),
     "no_mapping": ("- world\n- model\n", ("must hold `key: value` lines, got a list",)),
     "plain_text": ("hello\n", ("must hold `key: value` lines, got a str",)),
-    "empty": ("", ("missing key `world",)),
+    "empty": ("", ("missing section `world`", "`world.name=...`")),
+    "base_8": (text(run="{steps: 010}"), ("line 4", "reads 010 as a number in base 8", "base 10")),
+    "base_60": (text(run="{max_minutes: 1:30}"), ("line 4", "reads 1:30 as a number in base 60")),
+    "base_60_fraction": (text(world="{name: text.maze, options: {x: 0:0.5}}"), ("line 1", "0:0.5", "base 60")),
+    "extends_dangling": ("extends: dangling.yaml\n" + text(), ("dangling.yaml", "link to nowhere.yaml")),
+    "key_of_elsewhere": (text(run="{learning_rates: 1}"), ("Did you mean `learner.learning_rate`?",)),
+    "folder_is_a_dangling_link": (text(run="{folder: dangling.yaml}"), ("`run.folder`", "a link to nowhere.yaml")),
+    "folder_of_many_parts": (text(run=f"{{folder: {'a/' * 3000}}}"), ("`run.folder`", "shorter")),
     "python_tag": (text(reward="!!python/object/apply:os.system ['touch pwned']"), ("the tag !!python", "not taken")),
     "python_name": (text(world="!!python/name:os.system"), ("the tag !!python", "line 1")),
     "binary_tag": (text(model="{path: !!binary aGVsbG8=}"), ("the tag !!binary",)),
@@ -168,6 +175,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "good.yaml").write_text(text())
     (tmp_path / "README.md").write_text("a file")
     (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "dangling.yaml").symlink_to("nowhere.yaml")
     for name, files in {"policy": {}, "damaged": {"config.json": "{"}, "weightless": {"config.json": "{}"}}.items():
         (tmp_path / "models" / name).mkdir(parents=True)
         for file, content in files.items():
@@ -213,6 +221,13 @@ def test_a_mistake_in_a_file_is_one_paragraph(
         (grpo, ["god.yaml"], ("no file god.yaml", "Did you mean good.yaml?")),
         (grpo, ["good.yaml", "--steps=3"], ("Keys are set without dashes",)),
         (grpo, ["good.yaml", "run.steps"], ("neither a YAML file",)),
+        (grpo, ["good.yaml", "run.steps=010"], ("`run.steps=010`", "base 8")),
+        (grpo, ["good.yaml", "run.max_minutes=1:30"], ("`run.max_minutes=1:30`", "base 60")),
+        (grpo, ["good.yaml", "run.folder=out/a #b"], ("`run.folder=out/a #b`", "comment", "quote")),
+        (grpo, ["good.yaml", "run.folder=#b"], ("`run.folder=#b`", "comment")),
+        (grpo, ["good.yaml", "run={steps: 1, steps: 2}"], ("`steps` stands twice",)),
+        (grpo, ["good.yaml", "reward=!!set {a}"], ("the tag !!set",)),
+        (grpo, ["dangling.yaml"], ("dangling.yaml", "a link to nowhere.yaml")),
         (grpo, ["good.yaml", "run.folder=${oc.env:SECRET_OF_MINE}"], ("environment is not read",)),
         (sft, ["good.yaml"], ("`engine`", "Keys here")),
         (sft, ["world.name=text.maze", "data.stores=[nowhere]"], ("`data.stores`", "'nowhere'", "does not exist")),
@@ -223,6 +238,10 @@ def test_a_mistake_in_a_file_is_one_paragraph(
             ("`replay.stores`", "file"),
         ),
         (evaluate, ["world.name=text.maze", "folder=README.md"], ("`folder`", "is a file")),
+        (evaluate, ["world.name=text.maze", "name=../up"], ("`name`", "'../up'")),
+        (evaluate, ["world.name=text.maze", "name=''"], ("`name`", "''")),
+        (demo, ["engine=vlm"], ("`engine`", "Did you mean `vllm`?")),
+        (demo, ["config_file=nothere"], ("config_file is 'nothere'",)),
         (evaluate, ["world.name=text.maze", "model.path=models/polcy"], ("`model.path`", "models/policy")),
         (collect, ["world.name=text.maize"], ("`world.name`", "Did you mean `text.maze`?")),
         (collect, ["world.name=text.maze", "collect.by=techer"], ("`collect.by`", "Did you mean `teacher`?")),
@@ -259,6 +278,12 @@ def test_what_may_not_be_read_or_written(
     (place / "good.yaml").chmod(0o644)
     (place / "models").chmod(0o555)
     assert "cannot be written" in told(grpo, ["good.yaml", "run.folder=models/run"], monkeypatch, capsys)
+
+
+def test_a_name_that_nothing_is_like_gets_no_hint(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "Did you mean" not in told(grpo, ["good.yaml", "rollout.top_p=0.9", "--plan"], monkeypatch, capsys)
 
 
 def test_a_folder_that_may_not_be_written(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # the reader (`head`, `less`) has seen enough; a closed stdout must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a path that cannot be: too long, a folder in place of a file, not to be read
+        print(f"rollwright: {str(error.filename or '')[:200]}: {error.strerror or error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -52,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compare(add("compare", _compare, "Two evaluations: both tables and the paired difference with its verdict."))
     report = add("report", _report, "Write report.html of a run folder: curves, evaluations, replays.")
     report.add_argument("run", metavar="RUN", type=Path, help="the run folder")
-    report.add_argument("--replays", metavar="N", type=int, default=24, help="episodes shown at most (24)")
+    report.add_argument("--replays", metavar="N", type=_count, default=24, help="episodes shown at most (24)")
     _add_show(add("show", _show, "Print stored episodes turn by turn."))
     add_import(
         add("import", run_import, "Logs or tasks of others into a store or a file; says what is left out, and why.")
@@ -88,7 +93,7 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     outcome = parser.add_mutually_exclusive_group()
     outcome.add_argument("--solved", action="store_true", help="only successes")
     outcome.add_argument("--unsolved", action="store_true", help="only the others, faults included")
-    parser.add_argument("--limit", metavar="N", type=int, default=10, help="episodes printed at most (10)")
+    parser.add_argument("--limit", metavar="N", type=_count, default=10, help="episodes printed at most (10)")
     parser.add_argument("--brief", action="store_true", help="one line per episode")
 
 
@@ -102,8 +107,8 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="such as outcome_model path=runs/outcome/verifier; values as JSON or text",
     )
-    parser.add_argument("--verdict", metavar="T", type=float, help="call what scores T or more a success, the rest not")
-    parser.add_argument("--keep", metavar="T", type=float, help="keep only what scores T or more")
+    parser.add_argument("--verdict", metavar="T", type=_finite, help="call T or more a success, the rest not")
+    parser.add_argument("--keep", metavar="T", type=_finite, help="keep only what scores T or more")
     parser.add_argument("--parallel", metavar="N", type=int, default=1, help="groups scored at once, for a judge (1)")
 
 
@@ -116,10 +121,34 @@ def _add_check_env(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="a well-formed action, to be played in turn; may be given again; a file holds one on each line",
     )
-    parser.add_argument("--tasks", metavar="N", type=int, default=2, help="tasks tried per split (2)")
-    parser.add_argument("--seeds", metavar="N", type=int, default=3, help="episodes per task (3)")
-    parser.add_argument("--max-steps", metavar="N", type=int, default=30, help="actions per episode (30)")
-    parser.add_argument("--call-s", metavar="S", type=float, default=60.0, help="longest single call in seconds (60)")
+    parser.add_argument("--tasks", metavar="N", type=_one_or_more, default=2, help="tasks tried per split (2)")
+    parser.add_argument("--seeds", metavar="N", type=_one_or_more, default=3, help="episodes per task (3)")
+    parser.add_argument("--max-steps", metavar="N", type=_one_or_more, default=30, help="actions per episode (30)")
+    parser.add_argument("--call-s", metavar="S", type=_seconds, default=60.0, help="longest single call, seconds (60)")
+
+
+def _count(text: str, least: int = 0) -> int:
+    with suppress(ValueError):
+        if (number := int(text)) >= least:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+
+
+def _one_or_more(text: str) -> int:
+    return _count(text, least=1)
+
+
+def _finite(text: str) -> float:
+    with suppress(ValueError):
+        if math.isfinite(number := float(text)):
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+
+
+def _seconds(text: str) -> float:
+    if (number := _finite(text)) > 0:
+        return number
+    raise argparse.ArgumentTypeError(f"{text!r} is no time above 0 seconds")
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -164,7 +193,11 @@ def _labels(path_a: Path, a: Evaluation, path_b: Path, b: Evaluation) -> tuple[s
 def _report(arguments: argparse.Namespace) -> None:
     from rollwright.report import write_report
 
-    print(f"written to {write_report(arguments.run, num_replays=arguments.replays)}")
+    run: Path = arguments.run
+    traces = ("config.yaml", "metrics.jsonl", "eval", "trajectories/trajectories")
+    if run.is_dir() and not any((run / trace).exists() for trace in traces):
+        raise DataError(f"{run} is no run folder: expected config.yaml, metrics.jsonl or eval/ in it")
+    print(f"written to {write_report(run, num_replays=arguments.replays)}")
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -205,6 +238,8 @@ def _score(arguments: argparse.Namespace) -> None:
 
     if arguments.parallel < 1:
         raise ConfigError(f"--parallel is {arguments.parallel}; it counts groups scored at once, 1 or more")
+    if _store_folder(arguments.into) != arguments.into or (arguments.into / "config.yaml").exists():
+        raise DataError(f"--into {arguments.into} is a run folder, which keeps a store of its own: name a new folder")
     source = TrajectoryStore(_store_folder(arguments.store), mode="read")
     name, *options = arguments.reward
     reward = open_reward(RewardSettings(name=name, options=_options(options)))
@@ -236,11 +271,13 @@ def _components(arguments: argparse.Namespace) -> None:
 
 
 def _check_env(arguments: argparse.Namespace) -> None:
-    from rollwright.components import create
+    from rollwright.components import create, require
     from rollwright.env_check import check_env
 
     actions = _actions(arguments.actions)
-    world = create("envs", arguments.name, _options(arguments.options))
+    options = _options(arguments.options)
+    require("envs", arguments.name, options)  # their types too, which the world itself may trust
+    world = create("envs", arguments.name, options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what it would warn of is an error below
         played = check_env(
@@ -279,7 +316,7 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"{pair!r} is no option: write key=value")
         try:
             found[key] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[key] = value
     return found
 

@@ -299,7 +299,9 @@ class _Checker:
     def _check_fingerprints(self, record: list[Moment], where: str) -> None:
         if len({m.state for m in record}) == 1 and len({m.text for m in record}) > 1:
             self._player.report(
-                "fingerprint stays the same while the observation changes: hash all that can be seen", where
+                "fingerprint stays the same while the observation changes: hash all that can be seen, or play actions "
+                "that the world understands",
+                where,
             )
 
     async def _check_snapshots(

@@ -69,7 +69,8 @@ class Owner:
         return self.host, self.boot, self.namespace
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} (`{self.command}`)"
+        host, command = ("".join(filter(str.isprintable, text))[:200] for text in (self.host, self.command))
+        return f"process {self.pid} on {host} (`{command}`)"
 
 
 @contextmanager
@@ -181,8 +182,8 @@ def _falls_silent(path: Path) -> bool:
     """
     with contextlib.suppress(FileNotFoundError):
         touched = path.stat().st_mtime
-        while (age_s := _age_s(path)) < STALE_S:
-            log.info("%s was touched %.0f s ago: waiting for a sign of its owner", path, age_s)
+        log.warning("%s is of another machine: waiting for a sign of its owner, %.0f s at most", path, STALE_S)
+        while _age_s(path) < STALE_S:
             time.sleep(min(BEAT_S, 1.0))
             if path.stat().st_mtime != touched:
                 return False
@@ -226,9 +227,12 @@ def _parse(content: bytes) -> Owner | None:
         return None
     try:
         found = json.loads(content)
-        return Owner(**{field.name: found[field.name] for field in fields(Owner)})
-    except (ValueError, TypeError, KeyError):
-        return Owner(host="an unknown host", boot="", namespace="", pid=0, started="", command="unknown")
+        owner = Owner(**{field.name: found[field.name] for field in fields(Owner)})
+        if all(isinstance(getattr(owner, field.name), int if field.name == "pid" else str) for field in fields(Owner)):
+            return owner
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return Owner(host="an unknown host", boot="", namespace="", pid=0, started="", command="unknown")
 
 
 def _age_s(path: Path) -> float:

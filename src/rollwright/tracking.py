@@ -107,7 +107,7 @@ class RunFolder:
         return self.path / "eval"
 
     def _write_config(self, text: str) -> None:
-        if self.config.exists() and self.config.read_text(encoding="utf-8") != text:
+        if self.config.exists() and self.config.read_bytes() != text.encode():
             number = 1
             while (kept := self.path / f"config.{number}.yaml").exists():
                 number += 1
@@ -239,12 +239,16 @@ def metric_part(name: str) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; lines torn by a kill are left out."""
+    """The lines of a metrics file; those that a kill tore, or that are no metrics of a step, are left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        else:
             log.warning("%s: left out a torn line of %d characters", path, len(line))
     return rows
 

@@ -9,13 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from rollwright.config.model import Config, section_of
 from rollwright.config.references import resolve
-from rollwright.config.yaml_file import read_yaml
+from rollwright.config.yaml_file import read_value, read_yaml
 from rollwright.errors import ConfigError
 
 COMMAND_LINE = "command line"
@@ -113,6 +109,8 @@ def _require_file(path: Path, asked_by: Path | None) -> None:
         raise ConfigError(f"{where}is a folder, not a YAML file.")
     if path.exists():
         raise ConfigError(f"{where}is no ordinary file.")
+    if path.is_symlink():
+        raise ConfigError(f"{where}is a link to {path.readlink()}, where nothing is.")
     near = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.glob("*.y*ml")), n=1)
     hint = f" Did you mean {path.parent / near[0]}?" if near else ""
     raise ConfigError(f"{where}does not exist.{hint}" if asked_by else f"no file {path}.{hint}")
@@ -137,15 +135,13 @@ def _require_words_as_keys(cls: type[Config], content: Mapping[Any, Any], path: 
 
 
 def _override(word: str) -> dict[str, Any]:
-    key = word.split("=", 1)[0]
+    key, _, text = word.partition("=")
     if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise ConfigError(f"`{word}`: `{key}` is not a dotted key such as `rollout.group_size`.")
-    try:
-        content = OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"`{word}`: the value cannot be read: {_first_line(error)}") from error
-    assert isinstance(content, dict)
-    return {str(name): value for name, value in content.items()}
+    content = read_value(text, source=f"`{word}`")
+    for name in reversed(key.split(".")):
+        content = {name: content}
+    return dict(content)
 
 
 def _expand_shorthands(cls: type[Config], layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +170,3 @@ def _dotted(layer: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{name}"
         if isinstance(value, Mapping):
             yield from _dotted(value, f"{prefix}{name}.")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -158,7 +158,7 @@ def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str])
     if kind == "extra_forbidden":
         return [source + _unknown(cls, path)]
     if kind == "missing":
-        return [f"missing key `{path}` ({_expected(cls, path)}): set it in the YAML or as `{path}=...`."]
+        return [_missing(cls, path)]
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return [f"{source}`{path}` must be a section of keys, got {_shown(detail['input'])}."]
     if kind == "literal_error":
@@ -181,6 +181,14 @@ def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str])
         return [f"{source}`{path[:-6].rpartition('.')[0]}` takes words as keys, got {_shown(detail['input'])}."]
     hint = _truth_hint(detail["input"])
     return [f"{source}`{path}` must be {_expected(cls, path)}, got {_shown(detail['input'])}.{hint}"]
+
+
+def _missing(cls: type[Config], path: str) -> str:
+    section = _section_at(cls, path)
+    if section is None:
+        return f"missing key `{path}` ({_expected(cls, path)}): set it in the YAML or as `{path}=...`."
+    keys = " ".join(f"`{path}.{name}=...`" for name, field in section.model_fields.items() if field.is_required())
+    return f"missing section `{path}`: set it in the YAML, or by {keys}."
 
 
 def _shown(value: Any) -> str:
@@ -220,9 +228,10 @@ def _unknown(cls: type[Config], path: str) -> str:
         hint = f" Did you mean `{near[0]}`?"
     elif elsewhere:
         hint = " There is " + " and ".join(f"`{known}`" for known in elsewhere) + "."
-    else:
-        close = difflib.get_close_matches(path, [known for known, _ in all_keys(cls)], n=1)
-        hint = f" Did you mean `{close[0]}`?" if close else ""
+    else:  # in another section; only a name that is much alike
+        names = {known.rpartition(".")[2]: known for known, _ in all_keys(cls)}
+        close = difflib.get_close_matches(key, names, n=1, cutoff=0.8)
+        hint = f" Did you mean `{names[close[0]]}`?" if close else ""
     return f"unknown key `{path}`.{hint} Keys here: {', '.join(here)}."
 
 

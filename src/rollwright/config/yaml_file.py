@@ -43,28 +43,50 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     Raises:
         ConfigError: it cannot be read, or is not plain `key: value` data; with the line where it is known.
     """
-    text = _text_of(path)
+    node, content = _parsed(_text_of(path), str(path))
+    if node is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines, got a {type(content).__name__}.")
+    return content
+
+
+def read_value(text: str, source: str) -> Any:
+    """What one value means, read as in a file: of a word `key=value`, say. Of nothing, None.
+
+    Args:
+        source: what the value is called in messages.
+
+    Raises:
+        ConfigError: it cannot be read, or a part of it is a comment, which a word is not meant to have.
+    """
+    node, content = _parsed(text, source)
+    rest = text[node.end_mark.index :] if isinstance(node, ScalarNode) else "" if node else text
+    if rest.lstrip().startswith("#"):
+        raise ConfigError(f"{source}: YAML takes what begins with # for a comment: quote the value, as \"'a #b'\".")
+    return content
+
+
+def _parsed(text: str, source: str) -> tuple[Node | None, Any]:
+    """The node that a text describes, checked, and its content; (None, None) of an empty one."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
-            return {}
-        _check(node, path)
-        content = loader.construct_document(node)  # type: ignore[no-untyped-call]
+            return None, None
+        _check(node, source)
+        return node, loader.construct_document(node)  # type: ignore[no-untyped-call]
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(_said(path, error)) from error
+        raise ConfigError(_said(source, error)) from error
     except yaml.reader.ReaderError as error:
         raise ConfigError(
-            f"{path} holds the character U+{int(error.character):04X} at position {error.position}, which YAML does "
+            f"{source} holds the character U+{int(error.character):04X} at position {error.position}, which YAML does "
             "not allow: is it a text file?"
         ) from error
     except RecursionError as error:
-        raise ConfigError(f"{path} is nested too deeply for a file of settings, which is {_DEEPEST} at most") from error
+        raise ConfigError(f"{source} is nested too deeply for settings, which is {_DEEPEST} at most") from error
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, got a {type(content).__name__}.")
-    return content
+        raise ConfigError(f"{source} cannot be read as YAML: {' '.join(str(error).split())}") from error
 
 
 def _text_of(path: Path) -> str:
@@ -85,43 +107,58 @@ def _text_of(path: Path) -> str:
         ) from error
 
 
-def _said(path: Path, error: yaml.MarkedYAMLError) -> str:
+def _said(source: str, error: yaml.MarkedYAMLError) -> str:
     """The parser's finding in one sentence, without the text around it, which may be a secret."""
     mark = error.problem_mark or error.context_mark
-    where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
+    where = f"{source}, line {mark.line + 1}, column {mark.column + 1}" if mark else source
     problem = " ".join(filter(None, (error.context, error.problem)))
     if "'\\t'" in problem:
         return f"{where}: a tab stands where YAML wants blanks; indent by blanks alone"
     return f"{where} cannot be read as YAML: {problem or 'unknown mistake'}"
 
 
-def _check(root: Node, path: Path) -> None:
+def _check(root: Node, source: str) -> None:
     """Raises ConfigError for what plain settings have no use for: tags, keys written twice, values without end."""
     sizes: dict[int, int] = {}  # of a node that is referred to many times, once
-    _size(root, path, sizes, above=())
+    _size(root, source, sizes, above=())
     if sizes[id(root)] > _MOST_VALUES:
         raise ConfigError(
-            f"{path} holds more than {_MOST_VALUES} values once its aliases (`*name`) are written out: that is no file "
-            "of settings"
+            f"{source} holds more than {_MOST_VALUES} values once its aliases (`*name`) are written out: that is no "
+            "file of settings"
         )
 
 
-def _size(node: Node, path: Path, sizes: dict[int, int], above: tuple[int, ...]) -> int:
+def _size(node: Node, source: str, sizes: dict[int, int], above: tuple[int, ...]) -> int:
     line = node.start_mark.line + 1
     if id(node) in above:
-        raise ConfigError(f"{path}, line {line}: the anchor here contains itself")
+        raise ConfigError(f"{source}, line {line}: the anchor here contains itself")
     if len(above) >= _DEEPEST:
-        raise ConfigError(f"{path}, line {line}: nested too deeply for a file of settings, which is {_DEEPEST} at most")
+        raise ConfigError(
+            f"{source}, line {line}: nested too deeply for a file of settings, which is {_DEEPEST} at most"
+        )
     if id(node) in sizes:
         return sizes[id(node)]
     if node.tag not in _PLAIN:
         tag = node.tag.replace(_PREFIX, "!!")
-        raise ConfigError(f"{path}, line {line}: the tag {tag} is not taken; write plain text, numbers and lists")
+        raise ConfigError(f"{source}, line {line}: the tag {tag} is not taken; write plain text, numbers and lists")
     if isinstance(node, MappingNode):
-        _each_key_once(node, path)
-    size = 1 + sum(_size(child, path, sizes, (*above, id(node))) for child in _children(node))
+        _each_key_once(node, source)
+    _means_what_it_says(node, source)
+    size = 1 + sum(_size(child, source, sizes, (*above, id(node))) for child in _children(node))
     sizes[id(node)] = size
     return size
+
+
+def _means_what_it_says(node: Node, source: str) -> None:
+    """YAML 1.1 reads 010 in base 8 and 1:30 in base 60: another number than the one that stands there."""
+    if node.tag not in (f"{_PREFIX}int", f"{_PREFIX}float"):
+        return
+    base = 60 if ":" in node.value else 8 if re.fullmatch(r"[-+]?0[0-7_]+", node.value) else 10
+    if base != 10:
+        raise ConfigError(
+            f"{source}, line {node.start_mark.line + 1}: YAML reads {node.value} as a number in base {base}; write it "
+            "in base 10, or in quotes where it is a text"
+        )
 
 
 def _children(node: Node) -> Iterator[Node]:
@@ -132,15 +169,15 @@ def _children(node: Node) -> Iterator[Node]:
         yield from node.value
 
 
-def _each_key_once(node: MappingNode, path: Path) -> None:
+def _each_key_once(node: MappingNode, source: str) -> None:
     lines: dict[str, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 1
         if not isinstance(key, ScalarNode):
-            raise ConfigError(f"{path}, line {line}: a key must be a word, not a list or a section")
+            raise ConfigError(f"{source}, line {line}: a key must be a word, not a list or a section")
         if key.value in lines and key.tag != f"{_PREFIX}merge":
             raise ConfigError(
-                f"{path}: the key `{key.value}` stands twice in one section, in lines {lines[key.value]} and {line}; "
+                f"{source}: the key `{key.value}` stands twice in one section, in lines {lines[key.value]} and {line}; "
                 "remove one of them"
             )
         lines[key.value] = line

@@ -51,9 +51,11 @@ def load_evaluation(path: str | Path) -> Evaluation:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"there is no evaluation {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as an evaluation: {error}") from error
-    found = document.get("evaluation_version") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or "evaluation_version" not in document:
+        raise DataError(f"{path} is no evaluation: expected a file eval/*.json that a run or recipes/evaluate.py wrote")
+    found = document["evaluation_version"]
     if found != EVALUATION_VERSION:
         raise DataError(f"{path} has evaluation version {found}; this release reads version {EVALUATION_VERSION}")
     if fault := seal_fault(document):

@@ -80,7 +80,7 @@ def render(run: RunFolder, num_replays: int) -> str:
     environment.filters |= {"visible": visible, "outcome": outcome, "headline": headline}
     return environment.from_string(TEMPLATE).render(
         name=run.path.resolve().name,
-        config=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
+        config=run.config.read_text(encoding="utf-8", errors="replace") if run.config.exists() else "",
         areas=charts(rows),
         ledger=ledger_lines(rows),
         tables=[format_table(evaluation) for evaluation in evaluations],
