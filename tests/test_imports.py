@@ -23,7 +23,7 @@ MAY_IMPORT = {"rewards": "rollwright.envs.code.sandbox"}
 """A service, no environment: what judges foreign text does it in a process of its own."""
 
 LAYERS = (
-    {"errors", "types", "choices"},
+    {"errors", "types", "choices", "action_rule"},
     {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings", "methods"}
     | {
         "outcome_text",
@@ -45,6 +45,7 @@ LAYERS = (
         "records",
         "credit",
         "generation",
+        "model_facts",
         "model_files",
         "models",
         "adapters",
@@ -68,6 +69,7 @@ LAYERS = (
     {
         "rollout",
         "learner",
+        "model_check",
         "critic",
         "optimisation",
         "objective",
@@ -125,7 +127,7 @@ LAYERS = (
         "resumption",
         "step_clock",
     },
-    {"training", "sft", "pair_fit", "preflight", "recipe_entry"},
+    {"training", "sft", "pair_fit", "preflight", "model_plan", "recipe_entry"},
     {"cli"},
 )
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}

@@ -243,8 +243,10 @@ def _whole_sequence_batches(
 def _to_tensors(rows: Sequence[Row], segments: Sequence[Segment], starts: Ids, pad_id: int) -> PackedBatch:
     width = max(map(len, rows))
     shape = (len(rows), width)
-    # Padding continues the count of positions: a jump would read as the start of another packed sequence.
-    ids, depths = np.full(shape, pad_id), np.tile(np.arange(width), (len(rows), 1))
+    # Padding continues the count of positions: a jump would read as the start of another packed sequence. It ends at
+    # the deepest token's, since a row of branches may be longer than the model has positions.
+    deepest = max(int(row.depths.max()) for row in rows)
+    ids, depths = np.full(shape, pad_id), np.tile(np.minimum(np.arange(width), deepest), (len(rows), 1))
     ends = np.full(shape, width)  # padding is a chain of its own at the end of a row
     for index, row in enumerate(rows):
         ids[index, : len(row)], depths[index, : len(row)], ends[index, : len(row)] = row.tokens, row.depths, row.ends

@@ -50,7 +50,7 @@ def open_turn_critic(
         shape,
         OptimiserSettings(learning_rate=fit.learning_rate, max_grad_norm=fit.max_grad_norm),
         polyak=more.get("polyak"),
-        **_packing_of(config),
+        **_packing_of(config, learner),
         name=name,
     )
 
@@ -81,19 +81,19 @@ def open_vocabulary_critic(
     critic = vocabulary_q(learner.policy, shape, depth=settings.depth)
     decay_steps = config.run.steps * settings.updates if settings.decay else 0
     optimiser = OptimiserSettings(learning_rate=settings.learning_rate, decay_steps=decay_steps)
-    more = {"polyak": polyak, **_packing_of(config)}
+    more = {"polyak": polyak, **_packing_of(config, learner)}
     if settings.frozen:
         return FrozenVocabularyLearner(learner.accelerator, CriticBody(critic.body), critic.heads, optimiser, **more)
     return CriticLearner(learner.accelerator, critic, optimiser, **more)
 
 
-def _packing_of(config: LoopConfig) -> dict[str, Any]:
+def _packing_of(config: LoopConfig, learner: Learner) -> dict[str, Any]:
     """How a critic packs and computes: as the policy's learner does."""
     import torch
 
     bfloat16 = resolve_precision(config.learner.precision) == "bfloat16"
     return {
         "token_budget": config.learner.token_budget,
-        "layout": config.learner.layout,
+        "layout": learner.checked.layout,
         "autocast_dtype": torch.bfloat16 if bfloat16 else None,
     }

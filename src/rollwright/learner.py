@@ -18,6 +18,7 @@ from rollwright.adapters import adapter_off
 from rollwright.batching import Layout, PackedBatch, Segment, pack
 from rollwright.critic import CriticSettings, TokenCritic
 from rollwright.errors import ConfigError
+from rollwright.model_check import check_model
 from rollwright.optimisation import (
     Averages,
     Optimisation,
@@ -29,7 +30,7 @@ from rollwright.optimisation import (
 from rollwright.prefix_tree import CostModel
 from rollwright.ranks import Ranks, check_world, share
 from rollwright.records import FilteringObjective, TokenObjective, flatten
-from rollwright.scoring import TokenScorer, causal_lm, check_head
+from rollwright.scoring import TokenScorer, causal_lm
 from rollwright.tree_attention import pays_on
 from rollwright.update_step import UpdateStep
 from rollwright.weights import full_weights
@@ -53,7 +54,8 @@ class Learner:
         warmup_steps: the learning rate rises linearly over as many steps, then stays.
         temperature: the one the sampler used; log-probs are of the tempered distribution.
         token_budget: positions per micro-batch, padding included.
-        layout: how turns are packed (see `batching.pack`); `costs` are for "auto".
+        layout: how turns are packed (see `batching.pack`); `costs` are for "auto". A model that cannot share prefixes
+            is packed "padded" (see `model_check.check_model`; `checked` holds what it found).
         autocast_dtype: bfloat16 computes in it and keeps float32 master weights; None leaves the model's own dtype.
         reference: "copy" keeps a frozen second model, "adapter" switches the adapter off, None has no reference.
         critic: settings of a token critic, None for critic-free methods.
@@ -61,7 +63,7 @@ class Learner:
         seed: of the split into minibatches.
 
     Raises:
-        ConfigError: processes that did not join, a model whose head cannot be run apart, a reference without adapter.
+        ConfigError: processes that did not join, a model whose log-probs would be wrong, a reference without adapter.
     """
 
     def __init__(
@@ -91,9 +93,9 @@ class Learner:
         # What ZeRO-3 shards need not fit on one device before.
         self.policy = policy if self._zero_stage == 3 else policy.to(accelerator.device)
         self.policy.eval()
-        check_head(self.policy)
+        self.checked = check_model(self.policy, layout=layout, token_budget=token_budget)
         self.step = 0
-        self._layout, self._token_budget = layout, token_budget
+        self._layout, self._token_budget = self.checked.layout, token_budget
         self._costs = costs or CostModel(dense=not pays_on(accelerator.device))
         self._autocast_dtype, self._seed, self._dropout = autocast_dtype, seed, dropout
         self._reference, self._reference_scorer = reference, self._make_reference(reference, temperature)

@@ -199,7 +199,7 @@ class OutcomeModel:
         if self.card.kind == "scalar":
             found: Tensor = self._model.get_submodule("score")(last)[:, 0].float()
         else:
-            logits = causal_lm(self._model).get_output_embeddings()(last)[:, list(self.card.answer_ids)].float()
+            logits = next_token_logits(self._model, last)[:, list(self.card.answer_ids)].float()
             found = (logits[:, 0] - logits[:, 1]).sigmoid()
         return [float(value) for value in found]
 

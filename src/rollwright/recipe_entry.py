@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from rollwright.config import Config, load_config, redact
 from rollwright.errors import RollwrightError, UserError
+from rollwright.model_plan import CHECK, check_models
 from rollwright.preflight import folder_of, preflight
 from rollwright.run_lock import NAME as LOCK
 
@@ -34,17 +35,25 @@ def recipe_config(
     """The settings that a recipe was started with, held against this machine; nothing is written and no weight loaded.
 
     Args:
-        argv: the words of the command line; None is this process's own.
+        argv: the words of the command line; None is this process's own. `--check` loads the models and compares what
+            learner and engine would compute with the models' own forward; mostly asked for together with `--plan`.
         plan: what `--plan` prints above them.
 
     Raises:
         UserError: a setting is wrong, or what it names is not here.
         SystemExit: code 0, after `--help` or `--plan` has printed.
     """
-    config = load_config(cls, sys.argv[1:] if argv is None else argv, plan=plan, check=preflight)
+    words = list(sys.argv[1:] if argv is None else argv)
+    check = _checked_deeply if CHECK in words else preflight
+    config = load_config(cls, [word for word in words if word != CHECK], plan=plan, check=check)
     _run_folder[:] = [Path(folder_of(config)[1]).expanduser().absolute()]
     _new_folders[:] = new_folders(_run_folder[0])
     return config
+
+
+def _checked_deeply(config: Config) -> None:
+    preflight(config)
+    check_models(config)
 
 
 def run_recipe(main: Callable[[], None]) -> None:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from rollwright.batching import PackedBatch
 from rollwright.errors import ConfigError
+from rollwright.model_facts import window_of
 from rollwright.tree_attention import TREE_ATTENTION, pays_on, plan_rows
 
 CHUNK = 256
@@ -40,8 +41,25 @@ def body_of(model: nn.Module) -> PreTrainedModel:
     return getattr(inner, inner.base_model_prefix)
 
 
-def body_hidden(body: PreTrainedModel, packed: PackedBatch) -> Tensor:
+def next_token_logits(model: nn.Module, hidden: Tensor) -> Tensor:
+    """[..., H] last hidden states -> [..., V] logits: the vocabulary head, and what some models do to its output."""
+    inner = causal_lm(model)
+    logits: Tensor = inner.get_output_embeddings()(hidden)
+    config = inner.config.get_text_config()
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / divisor
+    if isinstance(factor := getattr(config, "logit_scale", None), float):  # Cohere
+        logits = logits * factor
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def body_hidden(body: PreTrainedModel, packed: PackedBatch, *, blocks: bool = False) -> Tensor:
     """[B, T, H] last hidden states of the transformer body over packed rows.
+
+    Args:
+        blocks: compute attention by blocks even where a dense mask is cheaper, to compare the two.
 
     Raises:
         ConfigError: the attention implementation cannot express a tree.
@@ -51,17 +69,17 @@ def body_hidden(body: PreTrainedModel, packed: PackedBatch) -> Tensor:
         position_ids=packed.position_ids,
         attention_mask=_mask_for(body, packed),
         use_cache=False,
-        **_blocks_for(body, packed),
+        **_blocks_for(body, packed, always=blocks),
     )
     return output.last_hidden_state
 
 
-def _blocks_for(body: PreTrainedModel, packed: PackedBatch) -> dict[str, Any]:
+def _blocks_for(body: PreTrainedModel, packed: PackedBatch, *, always: bool) -> dict[str, Any]:
     """The plan that lets attention skip what no query sees; without it, or where it is not read, the mask does."""
     config = body.config
     if not (packed.branching and config._attn_implementation == TREE_ATTENTION and pays_on(packed.input_ids.device)):
         return {}
-    rows = plan_rows(packed.subtree_ends, width=config.hidden_size)
+    rows = plan_rows(packed.subtree_ends, width=config.get_text_config().hidden_size, always=always)
     return {} if rows is None else {"tree_rows": rows}
 
 
@@ -70,8 +88,8 @@ def _mask_for(body: PreTrainedModel, packed: PackedBatch) -> Tensor | None:
     if mask is None:
         return None
     config = body.config
-    window = getattr(config, "sliding_window", None)
-    if window and getattr(config, "use_sliding_window", True) and packed.input_ids.shape[1] > window:
+    window = window_of(config)
+    if window and packed.input_ids.shape[1] > window:
         raise ConfigError(
             f"rows of {packed.input_ids.shape[1]} tokens exceed the model's sliding window of {window}, which a prefix "
             "tree does not follow: use layout 'padded'"
@@ -101,13 +119,15 @@ class TokenScorer(nn.Module):
         self.temperature = temperature
         self.chunk = chunk
 
-    def forward(self, packed: PackedBatch, with_entropy: bool = False) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Score the action tokens of a micro-batch.
+    def forward(
+        self, packed: PackedBatch, with_entropy: bool = False, blocks: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Score the action tokens of a micro-batch; `blocks` is for `body_hidden`.
 
         Returns:
             logprobs [N], entropy [N] in nats or None, and hidden [U, H] at `packed.gather`.
         """
-        hidden = body_hidden(body_of(self.model), packed)
+        hidden = body_hidden(body_of(self.model), packed, blocks=blocks)
         hidden = hidden.reshape(-1, hidden.shape[-1])[packed.gather]  # [U, H]
         logprobs, entropy = self._score(hidden, packed, with_entropy)
         return logprobs, entropy, hidden
@@ -139,7 +159,7 @@ class TokenScorer(nn.Module):
 
     def _head(self, hidden: Tensor, slots: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
         """[C, H] -> log-prob of `targets` [n] at row `slots` [n], and entropy there ([n], or empty)."""
-        logits = causal_lm(self.model).get_output_embeddings()(hidden)
+        logits = next_token_logits(self.model, hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # [C, V]
         if self.temperature != 1.0:  # a pass over the vocabulary saved
             logits = logits / self.temperature
@@ -159,7 +179,7 @@ def check_head(model: nn.Module) -> None:
     device = next(inner.parameters()).device
     ids = torch.tensor([[1, 2, 3]], device=device) % inner.config.vocab_size
     whole = inner(input_ids=ids, use_cache=False).logits
-    parts = inner.get_output_embeddings()(body_of(inner)(input_ids=ids, use_cache=False).last_hidden_state)
+    parts = next_token_logits(inner, body_of(inner)(input_ids=ids, use_cache=False).last_hidden_state)
     if not torch.allclose(whole, parts, rtol=1e-2, atol=1e-2):
         raise ConfigError(
             f"{type(inner).__name__} changes its logits after the vocabulary head (largest difference "

@@ -50,8 +50,8 @@ class TreeRow:
     blocks: tuple[Block, ...]
 
 
-def plan_rows(subtree_ends: Tensor, *, width: int) -> tuple[TreeRow, ...] | None:
-    """Plan the attention of packed rows; None where one call under a dense mask is cheaper.
+def plan_rows(subtree_ends: Tensor, *, width: int, always: bool = False) -> tuple[TreeRow, ...] | None:
+    """Plan the attention of packed rows; None where one call under a dense mask is cheaper, unless `always`.
 
     Args:
         subtree_ends: [B, T] int64; position i sees position j iff j <= i < subtree_ends[j].
@@ -61,7 +61,7 @@ def plan_rows(subtree_ends: Tensor, *, width: int) -> tuple[TreeRow, ...] | None
     rows = tuple(_plan(row, call_pairs) for row in subtree_ends.unbind(0))
     blocks = [block for row in rows for block in row.blocks]
     cost = sum(block.mask.numel() for block in blocks) + call_pairs * (len(blocks) - 1)
-    return rows if cost < subtree_ends.numel() * subtree_ends.shape[1] else None
+    return rows if always or cost < subtree_ends.numel() * subtree_ends.shape[1] else None
 
 
 def pays_on(device: torch.device) -> bool:
@@ -117,9 +117,15 @@ def tree_attention(
     tree_rows: Sequence[TreeRow] | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """[B, heads, T, D] queries and [B, key heads, T, D] keys and values -> [B, T, heads, D], as transformers asks."""
+    """[B, heads, T, D] queries and [B, key heads, T, D] keys and values -> [B, T, heads, D], as transformers asks.
+
+    softcap: scores are bent to stay below it (Gemma 2), which torch's own attention cannot do.
+    """
+    if softcap is not None:
+        return _capped_attention(query, key, value, attention_mask, softcap, dropout, scaling), None
     if tree_rows is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -127,6 +133,23 @@ def tree_attention(
     rows = zip(tree_rows, query.split(1), key.split(1), value.split(1), strict=True)
     outputs = [_row_attention(row, q, k, v, dropout, scaling) for row, q, k, v in rows]
     return torch.cat(outputs).transpose(1, 2).contiguous(), None
+
+
+def _capped_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, cap: float, dropout: float, scale: float | None
+) -> Tensor:
+    """The same as one product after the other, under a [B, 1, T, K] bool mask or, without one, causally."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = torch.tanh(scores / cap) * cap
+    if mask is None and query.shape[2] > 1:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    shares = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    shares = torch.dropout(shares, dropout, train=dropout > 0)
+    return (shares @ value).transpose(1, 2).contiguous()
 
 
 def _row_attention(

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from rollwright.config.model import Config, section_of
 
-_USAGE = "usage: [file.yaml ...] [key.sub=value ...] [~key ...] [--plan] [--help]\n"
+_USAGE = "usage: [file.yaml ...] [key.sub=value ...] [~key ...] [--plan] [--check] [--help]\n"
 _WIDTH = 110
 
 

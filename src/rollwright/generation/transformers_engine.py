@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rollwright.errors import EngineFault
 from rollwright.generation.base import Perturb
+from rollwright.generation.cache_check import check_cache
 from rollwright.generation.kv import KVRows, gather
 from rollwright.generation.sampler import draw
 from rollwright.generation.threaded import Request, ThreadedEngine
@@ -36,6 +37,9 @@ class TransformersEngine(ThreadedEngine):
             The learner must then be idle while requests run, and puts its model back into training mode itself.
         max_batch: rows that are decoded together.
         seed: of requests that bring none; together with the request's id it fixes their draws.
+
+    Raises:
+        ConfigError: the model's rows cannot be sampled with kept keys and values.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class TransformersEngine(ThreadedEngine):
         seed: int = 0,
         gather_s: float = 0.002,
     ) -> None:
+        check_cache(model.eval())
         length = int(context_length or model.config.max_position_embeddings)
         backend = self._rows = TransformersBackend(
             model, owns_weights=owns_weights, max_batch=max_batch, seed=seed, stop_token_ids=stop_token_ids
