@@ -38,6 +38,15 @@ def test_the_limits(dtype: str, difference: float, passes: bool):
         assert part in message
 
 
+def test_hints_begin_with_what_this_model_is_known_for():
+    parity = measure_parity([action(-1.0)], [[-2.0]])
+    facts = ["attention looks back 16 tokens (sliding_window)", "attn_pdrop=0.1"]
+    with pytest.raises(
+        ParityError, match=r"names .*: attention looks back 16 .*; attn_pdrop=0\.1\. Look at: a skipped"
+    ):
+        check_parity(parity, dtype="float32", facts=facts)
+
+
 def test_one_bad_token_among_many_fails_in_fp32_but_not_on_the_bf16_mean():
     parity = measure_parity([action(*[-1.0] * 100)], [[-1.0] * 99 + [-1.4]])
     check_parity(parity, dtype="bfloat16")

@@ -10,7 +10,9 @@ from rollwright.batching import segment_of
 from rollwright.generation.base import Engine
 from rollwright.generation.parity import Sampled, check_parity, measure_parity
 from rollwright.learner import Learner
+from rollwright.model_facts import facts_of
 from rollwright.precision import resolve_precision
+from rollwright.scoring import causal_lm
 from rollwright.settings import LoopConfig
 from rollwright.types import Group, Turn
 
@@ -38,7 +40,8 @@ def pass_gate(
     plain = [segment_of(t, advantages=(0.0,) * len(t.action_ids), sequence=i) for i, t in enumerate(chosen)]
     logprobs = [row.tolist() for row in learner.logprobs(plain)]
     parity = measure_parity([Sampled.of_turn(turn) for turn in chosen], logprobs)
-    check_parity(parity, dtype=dtype, where=f"at engine version {engine.version}")
+    facts = facts_of(causal_lm(learner.policy).config)
+    check_parity(parity, dtype=dtype, where=f"at engine version {engine.version}", facts=facts)
     log.info("parity gate passed: %s", parity)
     return {"engine/parity_max": parity.max_difference, "engine/parity_mean": parity.mean_difference}
 

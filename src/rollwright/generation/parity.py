@@ -77,12 +77,19 @@ def measure_parity(sampled: Sequence[Sampled], learner_logprobs: Sequence[Sequen
     )
 
 
-def check_parity(parity: Parity, *, dtype: Literal["float32", "bfloat16", "float16"], where: str = "") -> Parity:
+def check_parity(
+    parity: Parity,
+    *,
+    dtype: Literal["float32", "bfloat16", "float16"],
+    where: str = "",
+    facts: Sequence[str] = (),
+) -> Parity:
     """Pass `parity` on if it is within the limits: 1e-3 at most in float32; 0.08 on average where either side is lower.
 
     Args:
         dtype: the lower precision of the two sides.
         where: the moment of the run, for the message.
+        facts: what this model's configuration names that one side may compute otherwise (`model_facts.facts_of`).
 
     Raises:
         ParityError: above the limit, with both numbers and what to look at.
@@ -96,9 +103,18 @@ def check_parity(parity: Parity, *, dtype: Literal["float32", "bfloat16", "float
     raise ParityError(
         f"engine and learner disagree{' ' + where if where else ''}: log-prob difference max "
         f"{parity.max_difference:.3g}, mean {parity.mean_difference:.3g} over {parity.num_tokens} tokens (mean ratio "
-        f"{parity.ratio_mean:.3g}); expected {limit} for {dtype}. Look at: a skipped or partial weight update; an "
-        "output head tied to the embedding that kept its old values; another dtype on one side; another temperature, "
-        "top-p or top-k on one side; dropout left on in the learner"
+        f"{parity.ratio_mean:.3g}); expected {limit} for {dtype}. {_hints(facts)}"
+    )
+
+
+def _hints(facts: Sequence[str]) -> str:
+    """What to look at: this model's own peculiarities first, then what may happen with any."""
+    own = (
+        f"This model's configuration names what the engine may compute otherwise: {'; '.join(facts)}. " if facts else ""
+    )
+    return own + (
+        "Look at: a skipped or partial weight update; an output head tied to the embedding that kept its old values; "
+        "another dtype on one side; another temperature, top-p or top-k on one side; dropout left on in the learner"
     )
 
 
