@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rollwright.advantages import gigpo
 from rollwright.config import build, dump, help_text
 from rollwright.credit import NEEDS_SIBLINGS, GroupEstimator, flatten, group_advantages, with_kl, with_members
 from rollwright.env import StepResult
@@ -341,6 +342,19 @@ def test_the_share_of_anchors_that_are_met_again() -> None:
     other = Group(id="h", task=TASK, seed=1, trajectories=(episode("x", 0.0, states=["s0"]),))
     assert met_again_frac([together, other]) == pytest.approx(5 / 7), "states are compared within their group only"
     assert met_again_frac([]) == 0
+
+
+def test_the_share_of_anchors_counts_the_turns_that_gigpo_compares() -> None:
+    """A guide's turns have states too, but no advantage."""
+    by_a_guide = (Span(start=0, end=1, producer="guide", version=0),)
+    members = [episode(str(i), 0.0, 1.0, states=("s0", f"s{i}")) for i in range(3)]
+    shown = replace(members[0].turns[0], rewards={}, spans=by_a_guide, action_ids=(2,), action_logprobs=(0.0,))
+    guided = replace(members[0], turns=(shown, shown, *members[0].turns))
+    group = Group(id="g", task=TASK, seed=1, trajectories=(guided, *members[1:]))
+    batch = flatten([group])
+    keys = [turn.state_key for turn in batch.turns]
+    found = gigpo(batch.turn_rewards, batch.trajectory_index, keys, batch.group_index, gamma=1.0, scale="none")
+    assert met_again_frac([group]) == pytest.approx(1 - found.lone_frac) == pytest.approx(4 / 6)
 
 
 @pytest.mark.usefixtures("worlds")

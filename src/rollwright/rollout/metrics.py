@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
-from rollwright.credit import members_to_learn_from, policy_return
+from rollwright.credit import members_to_learn_from, policy_return, policy_turns
 from rollwright.types import Group, StopReason, Trajectory
 
 
@@ -42,13 +42,13 @@ def is_informative(group: Group) -> bool:
 
 
 def met_again_frac(groups: Sequence[Group]) -> float:
-    """Share of the turns whose state some other turn of their group was in too: where GiGPO's step part compares.
+    """Share of the policy's turns whose state some other turn of their group was in too: where GiGPO's step part compares.
 
     The first turns of a group always meet: all of its episodes begin in one state.
     """
     met = everywhere = 0
     for group in groups:
-        visits = Counter(turn.state_key for t in group.trajectories if t.learnable for turn in t.turns)
+        visits = Counter(turn.state_key for t in members_to_learn_from(group) for turn, _ in policy_turns(t))
         met += sum(count for count in visits.values() if count > 1)
         everywhere += visits.total()
     return met / max(1, everywhere)
