@@ -121,7 +121,7 @@ def aitw_from_record(record: Mapping[str, Any]) -> tuple[AitwAction, tuple[Box, 
         touch, lift = (_pair(record[f"results/yx_{name}"]) for name in ("touch", "lift"))
         text = _scalar(record.get("results/type_action", ""))
         flat = [float(v) for v in record.get("image/ui_annotations_positions", ())]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(f"this is no AITW record: {type(error).__name__}: {error}") from error
     if len(flat) % 4:
         raise DataError(f"the boxes of an AITW record come in fours, got {len(flat)} numbers")
@@ -308,7 +308,7 @@ def control_episode(record: Mapping[str, Any]) -> list[ControlStep]:
             )
             for action, text, size, found in rows
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"this is no AndroidControl episode: {type(error).__name__}: {error}") from error
 
 

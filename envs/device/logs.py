@@ -82,17 +82,20 @@ def _aitw_step(values: Values) -> tuple[str, DeviceAction]:
     )
     if not width or not height:
         raise RowError("a screen without a size")
+    typed = _text(_plain(values.get("results/type_action") or ""))
     try:
-        action, boxes = aitw_from_record(values)
+        action, boxes = aitw_from_record({**values, "results/type_action": typed})
     except DataError as error:
         raise RowError("a malformed action", error) from error
     if action.type == AitwType.DUAL_POINT and not all(0 <= share <= 1 for share in (*action.touch, *action.lift)):
         raise RowError("a touch outside the screen", f"{action.touch}, {action.lift}")
     if action.type == AitwType.TYPE and not action.text:
         raise RowError("a text that is typed and empty")
-    texts, kinds = ([_text(part) for part in values.get(key) or ()] for key in (_TEXTS, _KINDS))
+    texts, kinds = ([_text(part) for part in listed(values.get(key) or [""], f"`{key}`")] for key in (_TEXTS, _KINDS))
     if not boxes or not len(boxes) == len(texts) == len(kinds):
         raise RowError("a screen without annotations, or with unequal numbers of them")
+    if not all(-1 <= share <= 2 for box in boxes for share in box):
+        raise RowError("a box outside the screen", boxes[0])
     lines = [
         f"{kind or 'TEXT'} {text!r} at {round((left + w / 2) * width)} {round((top + h / 2) * height)}"
         for (top, left, h, w), text, kind in zip(boxes, texts, kinds, strict=True)

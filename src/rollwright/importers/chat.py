@@ -64,7 +64,7 @@ def read_openai(value: Any) -> Said:
     if any(message.get(key) for key in ("refusal", "audio")):
         raise RowError("a message with a refusal or audio in place of text")
     if role in RESULTS:
-        content = _content(message.get("content"))
+        content = _content(message.get("content"), empty=True)  # a tool may have nothing to say
         named = {key: message[key] for key in ("tool_call_id", "name") if isinstance(message.get(key), str)}
         return Said(role="user", text=result_text(content), source={"content": content, **named}, notes=unread)
     if not isinstance(role, str) or role not in ROLES:
@@ -230,7 +230,7 @@ def _with_tools(said: Sequence[Said], values: Values) -> tuple[list[Said], list[
     if system := values.get("system"):
         if messages[0].role == "system":
             raise RowError("both a `system` column and a system message")
-        messages.insert(0, Said(role="system", text=whole_text(system, "`system`")))
+        messages.insert(0, Said(role="system", text=_content(system)))
     given = values.get("tools")
     if isinstance(given, str) and given.strip():
         try:

@@ -9,7 +9,17 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-from rollwright.importers.records import Format, Row, RowError, Values, listed, split_of, whole_number, whole_text
+from rollwright.importers.records import (
+    Format,
+    Row,
+    RowError,
+    Values,
+    listed,
+    split_of,
+    texts,
+    whole_number,
+    whole_text,
+)
 from rollwright.types import Split
 
 PUBLISHED: tuple[tuple[int, int, Split], ...] = ((1, 10, "train"), (11, 510, "test"), (511, 600, "validation"))
@@ -30,7 +40,7 @@ def mbpp_tasks(rows: Sequence[Row], name: str) -> list[dict[str, Any]]:
     says = whole_text(values.get("text") or values.get("prompt"), "`text`")
     solution = whole_text(values.get("code"), "`code`")
     tests = [whole_text(test, "a test") for test in listed(values.get("test_list"), "`test_list`")]
-    tests += [whole_text(test, "a test") for test in values.get("challenge_test_list") or ()]
+    tests += texts(values.get("challenge_test_list"), "`challenge_test_list`")
     setup = _setup(values)
     defined = {
         node.name for node in _parsed(solution, "the solution").body if isinstance(node, ast.FunctionDef | ast.ClassDef)
@@ -55,8 +65,8 @@ def mbpp_tasks(rows: Sequence[Row], name: str) -> list[dict[str, Any]]:
 
 
 def _setup(values: Values) -> str:
-    given = [values.get("test_setup_code") or "", *(values.get("test_imports") or ())]
-    text = "\n".join(whole_text(part, "the tests' setup") for part in given if part)
+    given = [values.get("test_setup_code") or "", *texts(values.get("test_imports"), "`test_imports`")]
+    text = "\n".join(whole_text(part, "the tests' setup") for part in given)
     _parsed(text, "the tests' setup")
     return text
 

@@ -20,6 +20,7 @@ from rollwright.types import Trajectory
 
 SHARD = 256
 MAX_UNIT = 10_000
+UNEXPECTED = "the format did not expect it"
 
 
 def import_episodes(
@@ -68,7 +69,7 @@ def _read(
     stored = frozenset(there)
 
     def take(rows: Sequence[Row], name: str) -> None:
-        episodes: Sequence[Episode] = form.convert(rows, name)
+        episodes: Sequence[Episode] = converted(form, rows, name)
         _require_unique([episode.name for episode in episodes], stored, there)
         if demonstrations:
             episodes = [replace(e, success=True) if e.success is None else e for e in episodes]
@@ -100,7 +101,7 @@ def import_tasks(
     report, lines, names = Report(), list[str](), set[str]()
 
     def take(rows: Sequence[Row], name: str) -> None:
-        tasks: Sequence[dict[str, Any]] = form.convert(rows, name)
+        tasks: Sequence[dict[str, Any]] = converted(form, rows, name)
         _require_unique([task["id"] for task in tasks], frozenset(), names)
         lines.extend([json.dumps(task) for task in tasks])
         names.update(task["id"] for task in tasks)
@@ -116,6 +117,22 @@ def import_tasks(
         except OSError as error:
             raise RunFolderError(f"{target} cannot be written: {error.strerror or error}") from error
     return report
+
+
+def converted(form: Format, rows: Sequence[Row], name: str) -> Sequence[Any]:
+    """The records of a unit.
+
+    Raises:
+        RowError: it has none; also where the format itself fails on it, which is then said in these words.
+    """
+    try:
+        return form.convert(rows, name)
+    except RowError:
+        raise
+    except RecursionError as error:
+        raise RowError("nested too deep") from error
+    except Exception as error:  # a format of the user's own may meet what it did not expect
+        raise RowError(UNEXPECTED, f"{type(error).__name__}: {error}") from error
 
 
 def _require_unique(names: Sequence[str], stored: frozenset[str], there: set[str]) -> None:
@@ -143,8 +160,6 @@ def each_unit(
             report.used += len(rows)
         except RowError as error:
             drop(rows, error)
-        except RecursionError:
-            drop(rows, RowError("nested too deep"))
 
 
 def _name_of(rows: Sequence[Row], form: Format) -> str:

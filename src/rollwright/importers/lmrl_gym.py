@@ -75,9 +75,10 @@ def _dealer(row: Row, name: str) -> Episode:
     said: list[tuple[bool, str]] = []
     for line in listed(row.value.get("lines"), "`lines`"):
         entry = mapping(line, "a line")
-        if entry.get("role") not in ROLES:
+        role = ROLES.get(str(entry.get("role")))
+        if role is None:
             raise RowError("an unknown role", repr(entry.get("role")))
-        said.append((ROLES[str(entry["role"])], whole_text(entry.get("text"), "a line's text")))
+        said.append((role, whole_text(entry.get("text"), "a line's text")))
     output = row.value.get("output")
     earned, bought = (None, None) if output is None else _sale(row.value, mapping(output, "`output`"))
     steps = _alternating([(False, "Beginning of Conversation"), *said])

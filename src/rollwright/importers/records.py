@@ -196,6 +196,11 @@ def listed(value: Any, what: str) -> list[Any]:
     return list(value)
 
 
+def texts(value: Any, what: str) -> list[str]:
+    """A list of texts; empty where there is none. Raises RowError."""
+    return [] if value is None or value == [] else [whole_text(text, what) for text in listed(value, what)]
+
+
 def mapping(value: Any, what: str) -> Values:
     """A map. Raises RowError."""
     if not isinstance(value, Mapping):

@@ -87,7 +87,8 @@ def _files(values: Values, task_id: str, repositories: Path | None) -> dict[str,
     given = values.get("files")
     if given is not None:
         if not isinstance(given, Mapping):  # Parquet has no maps of any key: a list of pairs
-            given = {e["path"]: e["text"] for e in (mapping(e, "`files`") for e in listed(given, "`files`"))}
+            entries = [mapping(entry, "a file") for entry in listed(given, "`files`")]
+            given = {_safe(entry.get("path")): entry.get("text") for entry in entries}
         return {_safe(path): whole_text(text, "a file") for path, text in given.items() if text is not None}
     if repositories is None:
         raise RowError("the row holds no `files`, and no folder of repositories is named (--repositories)")
