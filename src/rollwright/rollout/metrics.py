@@ -42,7 +42,7 @@ def is_informative(group: Group) -> bool:
 
 
 def met_again_frac(groups: Sequence[Group]) -> float:
-    """Share of the policy's turns whose state some other turn of their group was in too: where GiGPO's step part compares.
+    """Share of the policy's turns whose state another turn of their group was in too: where GiGPO's step part compares.
 
     The first turns of a group always meet: all of its episodes begin in one state.
     """
