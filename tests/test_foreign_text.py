@@ -371,6 +371,49 @@ def test_every_family_accepts_its_answer_and_no_hostile_text(tmp_path: Path) -> 
         assert not (tmp_path / "mark").exists(), family
 
 
+@pytest.mark.filterwarnings("ignore:loadtxt")
+def test_no_familys_answer_is_right_for_another_of_its_problems() -> None:
+    gym = pytest.importorskip("reasoning_gym")
+    reading = [family for family, grammar in maths_families.GRAMMARS.items() if grammar is not str]
+    for family in sorted({*reading, "jugs", "knights_knaves", "sokoban", "quantum_lock"}):
+        if family.endswith("integration"):
+            continue
+        dataset = gym.create_dataset(family, size=4, seed=21)
+        answers = [str(entry["answer"]).strip() for entry in dataset]
+        others = [
+            maths_families.score(family, answer, entry, dataset)
+            for entry in dataset
+            for answer in set(answers)
+            if answer and answer != str(entry["answer"]).strip()
+        ]
+        assert sum(score >= 1.0 for score in others) <= len(others) / 4, family
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("6*4*1*1", True),
+        ("4*(6*1)/1", True),
+        ("(6-1-1)*4", False),
+        ("6*4", False),
+        ("6*4*1/1+0", False),
+        ("4*5+4", False),
+        ("8*3*1*1", False),
+        ("24", False),
+        ("6*4/(1-1)", False),
+        ("6**4*1*1", False),
+        ("-(6*4)*(-1)*1", True),
+    ],
+)
+def test_24_is_made_exactly_of_the_numbers_given(answer: str, right: bool) -> None:
+    dataset = pytest.importorskip("reasoning_gym").create_dataset("puzzle24", size=1, seed=5)
+    entry = {"answer": "1*4*6*1", "metadata": {"numbers": [1, 4, 6, 1]}}
+    assert (maths_families.score("puzzle24", answer, entry, dataset) == 1.0) is right
+    assert (
+        maths_families.score("puzzle24", "7*7/2-0", {"answer": "", "metadata": {"numbers": [7, 7, 2, 0]}}, dataset) == 0
+    )
+
+
 @pytest.mark.parametrize(
     ("family", "written"),
     [

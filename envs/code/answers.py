@@ -8,8 +8,10 @@ functions whose value is bounded. Nothing of the policy's own text is ever evalu
 from __future__ import annotations
 
 import ast
+import operator
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from fractions import Fraction
 
 MAX_EXPRESSION = 1_000
 """Characters of an expression."""
@@ -19,6 +21,12 @@ MAX_BITS = 4_096
 _EXPRESSION = re.compile(r"[0-9A-Za-z_+\-*/(). ,]*")
 _NOT_FINITE = re.compile(r"nan|inf", re.IGNORECASE)
 _LONG_EXPONENT = re.compile(r"e\s*[+-]?\s*[\d_]{4,}", re.IGNORECASE)
+_OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 _ERRORS = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, OverflowError)
 
 
@@ -77,6 +85,27 @@ def expression(text: str, *, names: Collection[str] = (), functions: Collection[
         return ast.unparse(tree)
     except _ERRORS as error:
         raise NotAllowed(f"no expression: {error}") from None
+
+
+def exact_value(text: str) -> Fraction:
+    """The exact value of an expression of whole numbers, + - * / and brackets.
+
+    Raises:
+        NotAllowed: it is anything else.
+        ZeroDivisionError: it divides by zero.
+    """
+    return _value(ast.parse(expression(text), mode="eval").body)
+
+
+def _value(node: ast.expr) -> Fraction:
+    match node:
+        case ast.Constant(value=int() as whole):
+            return Fraction(whole)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATIONS:
+            return _OPERATIONS[type(op)](_value(left), _value(right))
+    raise NotAllowed(f"{type(node).__name__} has no exact value here")
 
 
 class _Expression:

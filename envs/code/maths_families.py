@@ -7,11 +7,12 @@ Every rule of version 0.1.25 was read. Most compare texts, or turn the answer in
 from __future__ import annotations
 
 import math
+import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rollwright.envs.code.answers import NotAllowed, expression, literal, number
+from rollwright.envs.code.answers import NotAllowed, exact_value, expression, literal, number
 from rollwright.envs.code.sandbox.rules import rule
 from rollwright.errors import ConfigError, RollwrightError
 
@@ -83,6 +84,8 @@ def score(family: str, answer: str, entry: Mapping[str, Any], dataset: Any) -> f
         shown = answer if answer in _right_texts(entry) else GRAMMARS[family](answer)
         if family in _INTEGRALS:
             return _score_integral(shown, entry)
+        if family == "puzzle24" and not _makes_24(shown, entry["metadata"]["numbers"]):
+            return 0.0
         found = float(dataset.score_answer(shown, entry))
     except NotAllowed:
         return 0.0
@@ -91,6 +94,12 @@ def score(family: str, answer: str, entry: Mapping[str, Any], dataset: Any) -> f
     except Exception:  # rules parse what they are shown with whatever parser they like
         return 0.0
     return min(1.0, max(0.0, found)) if math.isfinite(found) else 0.0
+
+
+def _makes_24(shown: str, given: Sequence[int]) -> bool:
+    """The package's own rule takes any four numbers, and 24.9 for 24: one answer would be right for all problems."""
+    used = sorted(int(digits) for digits in re.findall(r"\d+", shown))
+    return used == sorted(given) and exact_value(shown) == 24
 
 
 def _score_integral(shown: str, entry: Mapping[str, Any]) -> float:
