@@ -185,8 +185,51 @@ ROLES: dict[str, Turns] = {
     "key-escape": [("press {Accept} Escape", ["!Cookies?"]), ("press 1 NoSuchKey", ["Error: unknown key"])],
     "much-elements": [("", ["Top", "1 button b", "more lines"])],
 }
+INNER = [
+    ("fill {City} Rome", ["City = Rome"]),
+    ("click {Send}", ["sent Rome", "Outside", "After"]),
+    ("click {Deeper}", ["Outside", "Arrived", "!Inside the frame"]),
+]
+FRAMES: dict[str, Turns] = {
+    "frame-same": [("", ["Outside\nInside the frame\n", "Out\nAfter"]), *INNER],
+    "frame-nested": [*INNER[:2], ("click {Out}", ["landing.html", "Arrived", "!Outside"])],
+    "frame-srcdoc": [("click {Tell}", ["told the parent"])],
+    "frame-editor": [("", ["textbox = draft"]), ("fill {textbox} Dear Bob", ["textbox = Dear Bob", "wrote Dear Bob"])],
+    "frame-other": [
+        ("", ["Shop", "(a frame of another site, which is not shown: Payment)", "not shown: http", "!Inside"]),
+    ],
+    "frame-removed": [("click {Remove}", ["!Inside the frame"]), ("click 1", ["Error: no element 1 on this page"])],
+    "frame-named": [("click {Show}", ["frame-named.html", "Arrived"])],
+}
+SHADOWS: dict[str, Turns] = {
+    "shadow-open": [
+        ("", ["In the shadow", "!color"]),
+        ("fill {Size} L", ["Size = L"]),
+        ("click {Order}", ["ordered L"]),
+    ],
+    "shadow-slot": [
+        ("", ["button Buy now", "in stock", "button Other unslotted no more", "no note"]),
+        ("click {Buy now}", ["bought"]),
+    ],
+    "shadow-nested": [("check {Deep}", ["Outer", "checkbox Deep (on)"])],
+    "shadow-listener": [("click {Press me}", ["pressed"])],
+    "shadow-host": [("", ["button Save", "!span"]), ("click {Save}", ["saved"])],
+    "shadow-editor": [("fill {textbox} new words", ["textbox = new words"])],
+    "shadow-link": [("click {Go on}", ["landing.html", "Arrived"])],
+    "shadow-closed": [("", ["Before", "(x-box: closed, its inside is not shown)", "!Hidden away"])],
+    "svg-link": [("click {Map}", ["landing.html", "Arrived"])],
+}
 
-ROWS: dict[str, Turns] = {**DIALOGS, **DRAWING, **EDITING, **INPUTS, **LISTENERS, **ROLES}
+ROWS: dict[str, Turns] = {
+    **DIALOGS,
+    **DRAWING,
+    **EDITING,
+    **INPUTS,
+    **LISTENERS,
+    **ROLES,
+    **FRAMES,
+    **SHADOWS,
+}
 
 
 class Quiet(SimpleHTTPRequestHandler):

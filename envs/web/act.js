@@ -84,9 +84,23 @@
     }
     return found;
   };
+  // What lies at a point: inside open shadow trees too.
+  const hitAt = (page, [x, y]) => {
+    let hit = page.elementFromPoint(x, y);
+    for (let shadow; hit && (shadow = __rwWalk.shadowOf(hit));) {
+      const inner = shadow.elementFromPoint(x, y);
+      if (!inner || !shadow.contains(inner)) break;
+      hit = inner;
+    }
+    return hit;
+  };
+  const holds = (element, other) => {
+    for (let up = other; up; up = up.parentNode || up.host) if (up === element) return true;
+    return false;
+  };
   // The point a hand would aim at: on the element itself, where something lies over its centre or a shape is hollow.
   const aim = (element) => {
-    const inside = ([x, y]) => { const hit = document.elementFromPoint(x, y); return hit && (hit === element || element.contains(hit)); };
+    const inside = (at) => { const hit = hitAt(element.ownerDocument, at); return hit && holds(element, hit); };
     const first = spots(element)[0];
     if (!inside(first)) element.scrollIntoView({ block: "nearest", inline: "nearest" });
     const points = spots(element);
@@ -94,12 +108,19 @@
   };
 
   const fire = (target, type, Kind, [x, y], detail) => target.dispatchEvent(new Kind(type, {
-    bubbles: true, cancelable: true, composed: true, view: window, clientX: x, clientY: y, button: 0, detail,
+    bubbles: true, cancelable: true, composed: true, view: target.ownerDocument.defaultView, clientX: x, clientY: y, button: 0, detail,
     buttons: type.endsWith("down") ? 1 : 0, pointerId: 1, pointerType: "mouse", isPrimary: true,
   }));
   // Pressing and releasing the mouse at a point, with all events and the focus change that a hand causes.
-  const clickAt = (point, detail = 1) => {
-    const target = document.elementFromPoint(...point) ?? document.body;
+  // `aimed` is the element that was meant: on foreign pages it gets the press that its frame, host or parent would get.
+  const targetAt = (point, aimed) => {
+    const page = aimed ? aimed.ownerDocument : document;
+    const hit = hitAt(page, point) ?? page.body;
+    return aimed && __rwWalk.foreign && holds(hit, aimed) ? aimed : hit;
+  };
+  const clickAt = (point, detail = 1, aimed = null) => {
+    const target = targetAt(point, aimed);
+    const page = target.ownerDocument;
     fire(target, "pointerover", PointerEvent, point, 0);
     fire(target, "mouseover", MouseEvent, point, 0);
     fire(target, "mousemove", MouseEvent, point, 0);
@@ -108,7 +129,7 @@
     if (!keepFocus) {
       const next = target.closest(FOCUSABLE);
       if (next && !next.disabled) next.focus({ preventScroll: true });
-      else if (document.activeElement) document.activeElement.blur();
+      else if (page.activeElement) page.activeElement.blur();
     }
     fire(target, "pointerup", PointerEvent, point, detail);
     fire(target, "mouseup", MouseEvent, point, detail);
@@ -116,12 +137,12 @@
     return target;
   };
 
-  const dblclickAt = (point) => {
-    clickAt(point, 1);
-    fire(clickAt(point, 2), "dblclick", MouseEvent, point, 2);
+  const dblclickAt = (point, aimed = null) => {
+    clickAt(point, 1, aimed);
+    fire(clickAt(point, 2, aimed), "dblclick", MouseEvent, point, 2);
   };
-  const point = (kinds, at) => {
-    const target = document.elementFromPoint(...at) ?? document.body;
+  const point = (kinds, at, aimed = null) => {
+    const target = targetAt(at, aimed);
     for (const kind of kinds) fire(target, kind, kind.startsWith("pointer") ? PointerEvent : MouseEvent, at, kind.endsWith("down") ? 1 : 0);
   };
   const MOVE = ["pointerover", "mouseover", "pointermove", "mousemove"];
@@ -134,7 +155,7 @@
   const click = (element) => {
     if (element.disabled) throw new Slip("the element is disabled");
     if (element.type === "file") throw new Slip(FILES);
-    clickAt(aim(element));
+    clickAt(aim(element), 1, element);
   };
   const check = (given, wanted) => {
     const element = given.tagName === "LABEL" && given.control || given;
@@ -143,7 +164,7 @@
     if (on !== wanted) click(given);
   };
   const setValue = (element, value) => {
-    const proto = element instanceof HTMLTextAreaElement ? HTMLTextAreaElement : HTMLInputElement;
+    const proto = element.tagName === "TEXTAREA" ? HTMLTextAreaElement : HTMLInputElement;
     Object.getOwnPropertyDescriptor(proto.prototype, "value").set.call(element, value);
     element.dispatchEvent(new Event("input", { bubbles: true }));
     element.dispatchEvent(new Event("change", { bubbles: true }));
@@ -168,14 +189,15 @@
   const UNWRITTEN = ["checkbox", "radio", "button", "submit", "reset", "image", "file"].map((type) => `:not([type=${type}])`).join("");
   const fill = (element, value) => {
     if (element.type === "file") throw new Slip(FILES);
-    if (!element.matches(`input${UNWRITTEN},textarea`) && !element.isContentEditable) throw new Slip("the element takes no text");
+    if (!element.matches(`input${UNWRITTEN},textarea`) && !__rwWalk.editable(element)) throw new Slip("the element takes no text");
     if (element.matches(":disabled") || element.readOnly) throw new Slip("the element is read-only");
     checkForm(element, value);
     element.focus();
     if (element.type === "range" || element.type in FORMS) { setValue(element, value); return; }
-    if (element.isContentEditable) getSelection().selectAllChildren(element); else element.select();
+    const page = element.ownerDocument, root = element.getRootNode();
+    if (__rwWalk.editable(element)) (root.getSelection ? root : page).getSelection().selectAllChildren(element); else element.select();
     // insertText goes through the editor as typing does: trusted events, undo history, max length.
-    if (value) document.execCommand("insertText", false, value); else document.execCommand("delete");
+    if (value) page.execCommand("insertText", false, value); else page.execCommand("delete");
   };
   const selectOption = (element, wanted) => {
     if (element.tagName !== "SELECT") throw new Slip("the element is no list");
@@ -200,8 +222,8 @@
 
   const WAYS = {
     click: (a) => click(need(a.id)),
-    dblclick: (a) => dblclickAt(aim(need(a.id))),
-    hover: (a) => point(MOVE, aim(need(a.id))),
+    dblclick: (a) => dblclickAt(aim(need(a.id)), need(a.id)),
+    hover: (a) => point(MOVE, aim(need(a.id)), need(a.id)),
     mouse_move: (a) => point(MOVE, [a.x, a.y]),
     mouse_down: (a) => point([...MOVE, "pointerdown", "mousedown"], [a.x, a.y]),
     mouse_up: (a) => point([...MOVE, "pointerup", "mouseup"], [a.x, a.y]),

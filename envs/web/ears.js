@@ -40,6 +40,7 @@
     }
     return false;
   };
+  const { composedPath } = Event.prototype;
   const ANSWERS = {
     press: (element) => PRESSES.some((type) => element[`on${type}`]) || heard(element, PRESSES),
     click: (element) => Boolean(element.onclick) || heard(element, ["click"]),
@@ -48,7 +49,7 @@
   for (const [what, answer] of Object.entries(ANSWERS)) {
     window.addEventListener(QUESTION + what, (event) => {
       event.stopImmediatePropagation();
-      if (answer(event.target)) event.preventDefault();
+      if (answer(composedPath.call(event)[0])) event.preventDefault();
     }, true);
   }
 })();

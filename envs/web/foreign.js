@@ -4,7 +4,7 @@
   "use strict";
   if (Object.hasOwn(window, "__rwEars")) return;
   const QUESTION = "__RW_QUESTION__";
-  const asks = (element, what) => !element.dispatchEvent(new Event(QUESTION + what, { cancelable: true }));
+  const asks = (element, what) => !element.dispatchEvent(new Event(QUESTION + what, { cancelable: true, composed: true }));
   window.__rwEars = (element) => asks(element, "delegated");
   const hears = (element, types) => asks(element, types.length > 1 ? "press" : "click");
   window.__rwClock = { advance: () => {}, hears, takeKept: () => 0 };

@@ -178,19 +178,26 @@ class ForeignPage:
 
     async def _act(self, action: Mapping[str, Any]) -> str:
         self._network.forget()
-        arrived = asyncio.Event()
+        arrived, framed = asyncio.Event(), asyncio.Event()
 
         def on_arrival(_page: Any) -> None:
             arrived.set()
 
+        def on_frame(frame: Any) -> None:
+            if frame.parent_frame is not None:
+                framed.set()
+
         page = self.page.handle
         page.on("domcontentloaded", on_arrival)
+        page.on("framenavigated", on_frame)
         try:
             reply = await (self._press(action) if action["name"] == "press" else self._touch(action))
             self.page.requests_blocked += reply["foreign"]
             self._files_told = reply["files"]
             if reply["leaving"] or self._network.pending:
                 await self._first_of(arrived, self._network.refused)
+            elif reply["framing"]:
+                await self._first_of(framed, arrived, self._network.refused)
             if self._network.pending:
                 return await self._give_up()
             return str(reply["error"]) or ("" if arrived.is_set() else self._network.refusal)
@@ -200,6 +207,7 @@ class ForeignPage:
             return refusal.told
         finally:
             page.remove_listener("domcontentloaded", on_arrival)
+            page.remove_listener("framenavigated", on_frame)
 
     async def _touch(self, action: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out an action by our own script; what it led to."""
@@ -209,7 +217,7 @@ class ForeignPage:
         """Press a key of the browser's own keyboard, which pages cannot tell from a hand; what it led to."""
         reply = await self._ask("id => __rwSites.aim(id)", action["id"], self._load_s)
         if reply["error"]:
-            return {**reply, "leaving": False, "foreign": 0, "files": False}
+            return {**reply, "leaving": False, "framing": False, "foreign": 0, "files": False}
         await self._call(self.page.handle.keyboard.press(action["text"]), self._load_s)
         return await self._ask("() => __rwSites.left()", None, self._load_s)
 

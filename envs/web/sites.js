@@ -12,15 +12,38 @@
   let leaving = false;
   let foreign = 0;
   let files = false;
-  window.addEventListener("submit", (event) => { if (!event.defaultPrevented) leaving = true; });
-  window.addEventListener("click", (event) => {
-    files = files || event.target.type === "file" && !event.defaultPrevented;
-    const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
-    if (!link || event.defaultPrevented || link.protocol === "javascript:") return;
-    if (link.host === location.host) { leaving = !link.hash || link.href.split("#")[0] !== location.href.split("#")[0]; return; }
-    event.preventDefault();
-    foreign++;
-  });
+  let framing = false;
+  // Where a link or a form leads: this page goes, a frame in it goes, or another tab opens.
+  const heads = (view, target) => {
+    const name = (target || "_self").toLowerCase();
+    if (name === "_top" || name === "_parent" && view.parent === window) leaving = true;
+    else if (name === "_self" && view === window) leaving = true;
+    else if (name !== "_blank") framing = true;
+  };
+  const addressOf = (link) => { try { return new URL(link.getAttribute("href"), link.baseURI); } catch { return null; } };
+  const listen = (view) => {
+    view.addEventListener("submit", (event) => { if (!event.defaultPrevented) heads(view, event.target.getAttribute("target")); });
+    view.addEventListener("click", (event) => {
+      const path = event.composedPath();
+      files = files || path[0].type === "file" && !event.defaultPrevented;
+      const link = path.find((node) => node.nodeType === Node.ELEMENT_NODE && node.matches("a[href]"));
+      const address = link && !event.defaultPrevented ? addressOf(link) : null;
+      if (!address || address.protocol === "javascript:") return;
+      if (address.host === location.host) {
+        if (!address.hash || address.href.split("#")[0] !== view.location.href.split("#")[0]) heads(view, link.getAttribute("target"));
+        return;
+      }
+      event.preventDefault();
+      foreign++;
+    });
+  };
+  listen(window);
+  const known = new WeakSet();
+  window.__rwWalk.entered = (view) => {
+    if (known.has(view.document)) return;
+    known.add(view.document);
+    listen(view);
+  };
 
   const submit = (form) => {
     const button = form.querySelector("button:not([type=button]),input[type=submit]");
@@ -33,8 +56,8 @@
     else if (element.matches("input") && element.form) submit(element.form);
     else throw new Slip("Enter does nothing here");
   };
-  const begin = () => { leaving = files = false; foreign = 0; };
-  const left = (error = "") => ({ error: foreign ? LEAVES : files ? FILES : error, leaving, foreign, files });
+  const begin = () => { leaving = framing = files = false; foreign = 0; };
+  const left = (error = "") => ({ error: foreign ? LEAVES : files ? FILES : error, leaving, framing, foreign, files });
   const act = (action, reads = true) => {
     begin();
     let error = "";

@@ -20,6 +20,9 @@
   const native = (Kind, name) => Function.prototype.call.bind(Object.getOwnPropertyDescriptor(Kind.prototype, name).get);
   const nodesOf = native(Node, "childNodes");
   const bodyOf = native(Document, "body");
+  const shadowOf = native(Element, "shadowRoot");
+  const insideOf = { IFRAME: native(HTMLIFrameElement, "contentDocument"), FRAME: native(HTMLFrameElement, "contentDocument") };
+  const isSvg = (element) => element.namespaceURI === "http://www.w3.org/2000/svg";  // a frame has classes of its own
 
   // A page without end is read up to a limit.
   class Cut extends Error {}
@@ -36,7 +39,7 @@
   };
   const elementOf = (id) => {
     const element = byId.get(Number(id));
-    return element && element.isConnected ? element : null;
+    return element && element.isConnected && element.ownerDocument.defaultView ? element : null;
   };
 
   const squeeze = (text) => text.replace(/\s+/g, " ").trim();
@@ -78,25 +81,50 @@
     return types.some((type) => (data[type] || []).some((handler) => !handler.selector));
   };
   const pointer = (element, style) =>
-    style.cursor === "pointer" && getComputedStyle(element.parentElement || element).cursor !== "pointer";
+    style.cursor === "pointer" && getComputedStyle(element.parentElement || element.getRootNode().host || element).cursor !== "pointer";
   const marked = (element, style) =>
     ROLES.has(element.getAttribute("role")) || element.matches(MOVABLE) || ownHandler(element) || delegated(element) || pointer(element, style);
 
+  // What is drawn inside an element: its open shadow tree in place of its children, and what is put into a slot.
+  const childrenOf = (element) => {
+    if (!foreign) return nodesOf(element);
+    const given = element.tagName === "SLOT" ? element.assignedNodes({ flatten: true }) : [];
+    return given.length ? given : nodesOf(shadowOf(element) || element);
+  };
+  const everyInside = function* (root) {
+    for (const child of root.querySelectorAll("*")) {
+      yield child;
+      if (shadowOf(child)) yield* everyInside(shadowOf(child));
+    }
+  };
+  const drawnText = (element) => [...childrenOf(element)].map((child) => {
+    if (child.nodeType === Node.TEXT_NODE) return child.data;
+    return child.nodeType !== Node.ELEMENT_NODE || SKIP_TAGS.has(child.tagName) ? "" : drawnText(child);
+  }).join("");
+  const textOf = (element) => {
+    const shady = foreign && (shadowOf(element) || [...element.querySelectorAll("*")].some((child) => child.tagName === "SLOT" || shadowOf(child)));
+    return shady ? drawnText(element) : element.textContent;
+  };
+  const designed = (element) => foreign && element.tagName === "BODY" && element.ownerDocument.designMode === "on";
+  const editable = (element) => element.isContentEditable || designed(element);
+
   const controlsInside = (element) => {
+    if (foreign && shadowOf(element) && [...everyInside(shadowOf(element))].some((child) => clickable(child, getComputedStyle(child)) && shown(child))) return true;
     if ([...element.querySelectorAll(NATIVE)].some(shown)) return true;
     const handled = (child) => tick() || ROLES.has(child.getAttribute("role")) || child.matches(MOVABLE) || ownHandler(child) || delegated(child);
-    return [...element.querySelectorAll("*")].some((child) => handled(child) && shown(child));
+    const all = foreign ? [...everyInside(element)] : [...element.querySelectorAll("*")];
+    return all.some((child) => (handled(child) || foreign && child.tagName in insideOf) && shown(child));
   };
   // Styled controls hide the real one, and their label stands for it.
   const hiddenControl = (element) =>
     foreign && element.tagName === "LABEL" && element.control && !shown(element.control) ? element.control : null;
   const frame = (element) =>
-    FRAME_IDS.has(element.id) || element === bodyOf(document) || element.tagName === "svg" || element.tagName === "LABEL";
+    FRAME_IDS.has(element.id) || element === bodyOf(element.ownerDocument) || element.tagName === "svg" || element.tagName === "LABEL";
   // A whole application hears clicks at its root: a line for each of its parts says more than one for all of it.
-  const wordy = (element) => foreign && !ROLES.has(element.getAttribute("role")) && squeeze(element.textContent).length > MAX_NAME;
+  const wordy = (element) => foreign && !ROLES.has(element.getAttribute("role")) && squeeze(textOf(element)).length > MAX_NAME;
   const clickable = (element, style) => {
     tick();
-    if (element.matches(NATIVE) || hiddenControl(element)) return true;
+    if (element.matches(NATIVE) || hiddenControl(element) || designed(element)) return true;
     return !frame(element) && marked(element, style) && !controlsInside(element) && !wordy(element);
   };
 
@@ -111,7 +139,7 @@
     return HUES.find(([limit]) => hue <= limit)[1];
   };
   const looks = (element, style) => {
-    if (element instanceof SVGElement) return colourName(style.fill) || colourName(style.stroke);
+    if (isSvg(element)) return colourName(style.fill) || colourName(style.stroke);
     return colourName(style.backgroundColor);
   };
 
@@ -129,12 +157,12 @@
       return type === "range" ? "slider" : type;
     }
     if (tag === "a") return "link";
-    if (element.isContentEditable) return "textbox";
+    if (editable(element)) return "textbox";
     if (["button", "select", "textarea"].includes(tag)) return tag;
     if (tag === "img") return "image";
     if (element.classList.contains("ui-slider-handle")) return "slider";
     if (tag === "li") return "item";
-    if (element instanceof SVGElement) return tag;
+    if (isSvg(element)) return tag;
     if (getComputedStyle(element).textDecorationLine.includes("underline")) return "link";
     return ["span", "div", "p", "td", "tr", "b", "i", "small"].includes(tag) || tag.startsWith("h") ? "text" : tag;
   };
@@ -150,7 +178,7 @@
     if (element.matches("input[type=button],input[type=submit],input[type=reset]")) return element.value || given || "";
     if (labelled && element.labels && element.labels.length) return element.labels[0].textContent || given || "";
     if (element.matches("input,select,textarea")) return given || labelledBy(element);
-    return squeeze(element.textContent) || given || labelledBy(element);
+    return squeeze(textOf(element)) || given || labelledBy(element);
   };
   const PALE = new Set(["", "white", "black", "grey"]);
   const sizeOf = (element) => `${Math.round(element.getBoundingClientRect().width)}px`;
@@ -158,7 +186,7 @@
   const spare = (element, style, role) => {
     const given = element.dataset.color;
     const look = given || looks(element, style);
-    if (element instanceof SVGElement) return [role, `${look} ${sizeOf(element)}`];
+    if (isSvg(element)) return [role, `${look} ${sizeOf(element)}`];
     const classes = String(element.className).replace(/\bui-(state|corner|widget|button|icon|draggable|sortable|droppable)\S*|\b(ui|ql)-/g, "");
     const words = [...new Set(classes.split(/[\s-]+/))].filter((word) => word && word !== role).join(" ");
     if (!given && PALE.has(look) && role !== "slider" && (words || element.id)) return [role === "text" ? "icon" : role, words || element.id];
@@ -180,11 +208,11 @@
     if (told("checked") === "mixed") found.push("mixed");
     if (element.disabled || told("disabled") === "true") found.push("disabled");
     if (element.readOnly) found.push("readonly");
-    if (document.activeElement === element) found.push("focused");
+    if (element.getRootNode().activeElement === element) found.push("focused");
     return found;
   };
   const valueOf = (element, role) => {
-    if (foreign && element.isContentEditable) return squeeze(element.innerText ?? element.textContent);
+    if (foreign && editable(element)) return squeeze(element.innerText ?? element.textContent);
     if (role === "textbox" || role === "textarea") return squeeze(element.isContentEditable ? element.textContent : element.value);
     if (foreign && element.matches("input") && WRITTEN.has(element.type)) return squeeze(element.value);
     if (role === "slider" || role === "spinbutton") return String(element.value ?? (foreign && element.getAttribute("aria-valuetext") || element.getAttribute("aria-valuenow")) ?? "");
@@ -238,7 +266,7 @@
       if (!name && !element.matches("input,select,textarea")) [role, name] = spare(element, style, role);
       else if (element instanceof SVGTextElement && looks(element, style) !== "black") name = `${name} ${looks(element, style)} ${sizeOf(element)}`;
       const item = { id: idOf(element), role, name: short(name), value: valueOf(element, role), states: states(element), box: boxOf(element), clickable: true };
-      if (element.isContentEditable) item.name = foreign ? short(element.getAttribute("aria-label") || labelledBy(element)) : role === "textbox" ? "" : item.name;
+      if (editable(element)) item.name = foreign ? short(element.getAttribute("aria-label") || labelledBy(element)) : role === "textbox" ? "" : item.name;
       if (element.tagName === "SELECT") {
         item.options = [...element.options].slice(0, MAX_OPTIONS).map((option) => squeeze(option.text));
         item.value = [...element.selectedOptions].map((option) => squeeze(option.text)).join(", ");
@@ -248,30 +276,55 @@
     };
     const visitText = (node) => {
       if (eaten.has(node)) return;
-      const label = node.parentElement.closest("label");
+      const parent = node.parentElement || node.parentNode.host;
+      const label = parent.closest("label");
       if (label && label.control && shown(label.control)) return;
-      if (!squeeze(words)) speaker = node.parentElement;
+      if (!squeeze(words)) speaker = parent;
       words += node.data;
     };
+    // A tree apart has labels of its own.
+    const apart = (root, run) => {
+      const before = labelled;
+      labelled = root.querySelector("label") !== null;
+      try { run(); } finally { labelled = before; }
+    };
+    const visitFrame = (element) => {
+      if (!shown(element) || !element.clientWidth || !element.clientHeight) return;
+      flush();
+      const inside = insideOf[element.tagName](element);
+      if (inside && inside.defaultView) {
+        if (window.__rwWalk.entered) window.__rwWalk.entered(inside.defaultView);
+        if (bodyOf(inside)) apart(inside, () => visit(bodyOf(inside)));
+        flush();
+      } else add({ role: "", name: `(a frame of another site, which is not shown: ${short(element.title || element.src || "no address")})` });
+    };
+    // Nothing of a closed shadow tree can be read.
+    const closed = (element) =>
+      element.tagName.includes("-") && !shadowOf(element) && !nodesOf(element).length && element.matches(":defined") && hasBox(element);
     const inspect = (element) => {
       if (SKIP_TAGS.has(element.tagName) || SKIP_IDS.has(element.id)) return;
       const style = getComputedStyle(element);
       if (hidden(element, style)) return;
       if (element.tagName === "BR") { flush(); return; }
+      if (foreign && element.tagName in insideOf) { visitFrame(element); return; }
       if (clickable(element, style) && shown(element)) { emit(element, style); return; }
+      if (foreign && closed(element)) { flush(); add({ role: "", name: `(${element.tagName.toLowerCase()}: closed, its inside is not shown)` }); return; }
       if (element.tagName === "IMG" && element.alt) { words += ` ${element.alt} `; return; }
       if (SHAPES.has(element.tagName) && shown(element)) { flush(); add({ role: "", name: `${looks(element, style)} ${element.tagName} ${sizeOf(element)}`, box: boxOf(element) }); return; }
       const cell = style.display === "table-cell";
-      const block = !style.display.startsWith("inline") && !cell;
+      const block = !style.display.startsWith("inline") && !cell && !(foreign && style.display === "contents");
       if (block) flush();
       if (cell && squeeze(words)) words += " | ";
       const outer = owner;
       const owns = !frame(element) && ownHandler(element, ["click"]);
       if (owns) { flush(); owner = element; }
-      for (const child of nodesOf(element)) {
-        if (child.nodeType === Node.TEXT_NODE) { if (style.visibility === "visible") visitText(child); }
-        else if (child.nodeType === Node.ELEMENT_NODE) visit(child);
-      }
+      const inside = () => {
+        for (const child of childrenOf(element)) {
+          if (child.nodeType === Node.TEXT_NODE) { if (style.visibility === "visible") visitText(child); }
+          else if (child.nodeType === Node.ELEMENT_NODE) visit(child);
+        }
+      };
+      if (foreign && shadowOf(element)) apart(shadowOf(element), inside); else inside();
       if (block || owns) flush();
       if (owns) owner = outer;
     };
@@ -291,5 +344,5 @@
     }
     return items;
   };
-  window.__rwWalk = { walk, forget, elementOf, shown };
+  window.__rwWalk = { walk, forget, elementOf, shown, shadowOf, editable, foreign };
 })();
