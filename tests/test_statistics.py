@@ -325,6 +325,21 @@ def test_a_statistic_that_leaves_the_unit_range_has_no_bounds() -> None:
     assert math.isfinite(best.low) and best.low < best.point < best.high
 
 
+def test_what_no_number_can_hold_is_refused_and_never_zero_wide() -> None:
+    huge = {"a": [1e308, 1e308], "b": [-1e308, -1e307]}
+    for fixed in (False, True):
+        with pytest.raises(ValueError, match=r"not finite, or beyond 1e\+100"):
+            clustered_bootstrap(huge, generator=rng(), fixed_tasks=fixed)
+    with pytest.raises(ValueError, match=r"not finite, or beyond 1e\+100"):
+        paired_difference(huge, {"a": [0.0, 1.0], "b": [1.0, 0.0]}, generator=rng(), pair_episodes=True)
+    data = {"a": [1.0, 0.0], "b": [0.0, 0.0]}
+    with pytest.raises(ValueError, match="the statistic of a task is not finite"):
+        clustered_bootstrap(data, generator=rng(), statistic=lambda rows: rows.mean(axis=-1) * math.nan)
+    for thresholds in ([0.5, math.nan], 0.5):
+        with pytest.raises(ValueError, match="thresholds are a flat list of numbers"):
+            performance_profile([[0.0, 1.0], [1.0, 1.0]], thresholds)
+
+
 def test_each_task_weighs_the_same() -> None:
     interval = clustered_bootstrap({"a": [1.0] * 100, "b": [0.0, 0.0]}, generator=rng())
     assert interval.point == 0.5 and interval.low < 0.01 and interval.high > 0.99, "two tasks tell next to nothing"

@@ -31,6 +31,7 @@ from rollwright.statistics.rates import (
     wilson_interval,
 )
 
+_MOST = 1e100  # squares of what is larger would leave the range of floats
 Vector = NDArray[np.float64]
 TaskStatistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """[R, n] episode scores of one task -> [R]; must treat rows independently."""
@@ -110,8 +111,10 @@ def _task_arrays(scores: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     for task, episodes in arrays.items():
         if episodes.ndim != 1 or episodes.size == 0:
             raise ValueError(f"task {task!r} needs a flat, non-empty list of episode scores, got {episodes.shape}")
-        if not np.isfinite(episodes).all():
-            raise ValueError(f"task {task!r} has a score that is not finite: report faulted episodes apart")
+        if not (np.abs(episodes) <= _MOST).all():
+            raise ValueError(
+                f"task {task!r} has a score that is not finite, or beyond {_MOST:g}: report faulted episodes apart"
+            )
     return arrays
 
 
@@ -198,12 +201,14 @@ def clustered_bootstrap(
 
     Raises:
         ValueError: a case that tells nothing about the spread by construction (one task, or fixed tasks with one
-            episode), an empty task, a score that is not finite.
+            episode), an empty task, a score or a statistic that is not finite.
     """
     arrays = _task_arrays(scores)
     sizes = {task: episodes.size for task, episodes in arrays.items()}
     _check_units(sizes, fixed_tasks=fixed_tasks, repetitions=repetitions, confidence=confidence)
     values = np.array([statistic(episodes[None, :])[0] for episodes in arrays.values()])
+    if not np.isfinite(values).all():
+        raise ValueError(f"the statistic of a task is not finite: {dict(zip(arrays, values.tolist(), strict=True))}")
     if fixed_tasks:
         spreads = [
             _variance_of(_draws_of(episodes, repetitions, statistic, generator), episodes.size)

@@ -59,9 +59,15 @@ def optimality_gap(scores: ArrayLike, *, target: float = 1.0) -> float:
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> NDArray[np.float64]:
-    """Share of all scores strictly above each threshold. [N, M], [T] -> [T]."""
-    flat = score_matrix(scores).ravel()
-    return np.asarray((flat[None, :] > np.asarray(thresholds, dtype=np.float64)[:, None]).mean(axis=1))
+    """Share of all scores strictly above each threshold. [N, M], [T] -> [T].
+
+    Raises:
+        ValueError: thresholds that are not flat, or one that is not a number: nothing is above it.
+    """
+    flat, edges = score_matrix(scores).ravel(), np.asarray(thresholds, dtype=np.float64)
+    if edges.ndim != 1 or np.isnan(edges).any():
+        raise ValueError(f"thresholds are a flat list of numbers, got {edges.tolist()}")
+    return np.asarray((flat[None, :] > edges[:, None]).mean(axis=1))
 
 
 def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
