@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -261,3 +262,17 @@ def test_what_the_killed_leave_behind_is_cleared_up_and_nothing_else(
     packages._own(alive)
     packages.clear_up_after_the_dead()
     assert alive.exists() and not left.exists()
+
+
+def test_a_pipe_of_somebody_else_in_tmp_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any user of the machine may make one there, and opening it would wait for a writer for ever."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "rollwright-box-x").mkdir()
+    os.mkfifo(tmp_path / "rollwright-box-x" / "in_use")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "in_use").write_text("")
+    (tmp_path / "rollwright-box-link").symlink_to(tmp_path / "real")
+    thread = threading.Thread(target=packages.clear_up_after_the_dead, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive() and (tmp_path / "real" / "in_use").exists()

@@ -143,7 +143,7 @@ def serve_calls(order: dict[str, Any], inbox: BinaryIO, outbox: BinaryIO) -> int
     namespace: dict[str, Any] = {"__name__": "program", "__builtins__": builtins}
     module = types.ModuleType("program")
     module.__dict__.update(namespace)
-    sys.modules["program"] = module
+    sys.modules["program"] = sys.modules["__main__"] = module  # `doctest.testmod()` and the like ask for the latter
     try:
         _enter(order)
         exec(compile(order.get("code", ""), "<program>", "exec"), module.__dict__)

@@ -73,9 +73,18 @@ def _own(folder: Path) -> None:
 def clear_up_after_the_dead() -> None:
     """Remove the folders of processes that were killed: they could not do it themselves."""
     for mark in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_IN_USE}"):
-        with contextlib.suppress(OSError), mark.open("rb") as file:  # another user's, or somebody still holds it
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(mark.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if not _is_ours(mark):
+                continue
+            with mark.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where somebody still holds it
+                shutil.rmtree(mark.parent, ignore_errors=True)
+
+
+def _is_ours(mark: Path) -> bool:
+    """A plain file in a folder of this user: everybody may write into /tmp, and to open a pipe of theirs has no end."""
+    folder = mark.parent.lstat()
+    return stat.S_ISREG(mark.lstat().st_mode) and stat.S_ISDIR(folder.st_mode) and folder.st_uid == os.getuid()
 
 
 def support_folder(packages: Sequence[str] = (), trusted: Sequence[str] = ()) -> Path:
