@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from rollwright.advantages import gigpo
 from rollwright.config import build, dump, help_text
 from rollwright.credit import NEEDS_SIBLINGS, GroupEstimator, flatten, group_advantages, with_kl, with_members
-from rollwright.env import StepResult
+from rollwright.env import StepResult, episode_seed, fingerprint_kind
 from rollwright.envs.text.bandit import BanditEnvironment, BanditWorld
 from rollwright.errors import ConfigError
 from rollwright.losses import LossCounts, constant_length, loss_denominator
@@ -367,6 +368,33 @@ def test_anchors_that_are_whole_histories_are_said_at_the_start(
         row = run(tmp_path / "hidden", "algorithm.preset=gigpo", "world.name=test_methods:forgetful")
     assert "GiGPO's anchors in forgetful are whole histories" in caplog.text
     assert row["rollout/anchor_met_frac"] == 1.0, "with one turn an episode every turn is a first one"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "maze",
+        "guess_number",
+        "navigation",
+        "household",
+        "combination_lock",
+        "wordle",
+        "twenty_questions",
+        "car_dealer",
+        "guess_city",
+    ],
+)
+def test_a_world_says_that_its_anchors_are_histories_where_a_useless_action_makes_a_new_one(name: str) -> None:
+    """Nothing moves in any of these worlds: in the same state the key is the same, in a history each action counts."""
+    world = importlib.import_module(f"rollwright.envs.text.{name}").build()
+    env = world.make()
+    env.reset(world.tasks("train")[0], episode_seed("train", 0))
+    keys = {env.fingerprint()}
+    for _ in range(3):
+        env.step("zzz")
+        keys.add(env.fingerprint())
+    env.close()
+    assert len(keys) == {"state": 1, "history": 4}[fingerprint_kind(world)]
 
 
 def test_learnable_episodes_are_counted_for_the_denominator() -> None:

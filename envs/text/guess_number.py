@@ -10,7 +10,16 @@ import json
 import random
 import re
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, split_of_seed, state_key
+from rollwright.env import (
+    Environment,
+    Execution,
+    FingerprintKind,
+    Observation,
+    SnapshotKind,
+    StepResult,
+    split_of_seed,
+    state_key,
+)
 from rollwright.errors import ConfigError
 from rollwright.types import Split, Task
 
@@ -97,6 +106,7 @@ class GuessNumberWorld:
     name = "text.guess_number"
     execution: Execution = "inline"
     snapshots: SnapshotKind = "exact"
+    fingerprint_kind: FingerprintKind = "history"
 
     def __init__(self, *, low: int, high: int, max_turns: int) -> None:
         self.low = low
