@@ -66,7 +66,7 @@ class MathsReward:
             why = f"task {group.task.id!r} has no answer in its params" + ("" if answer is None else " that is text")
             return [Score(value=None, verifier=self.name, message=why) for _ in group.trajectories]
         try:
-            found = judged([trajectory.turns[-1].text for trajectory in group.trajectories], str(answer))
+            found = judged([trajectory.turns[-1].action for trajectory in group.trajectories], str(answer))
         except ValueError as error:
             return [Score(value=None, verifier=self.name, message=str(error)) for _ in group.trajectories]
         return [Score(value=float(same), verifier=self.name, message=said) for same, said in found]

@@ -59,7 +59,7 @@ class PatchSimilarityReward:
             said = f"task {task.id!r} has no files and oracle in its params: path -> text"
             return Score(value=None, verifier=self.name, message=said)
         called = rule("rollwright.rewards.patch_rule")(
-            "patch_reward_of", trajectory.turns[-1].text, dict(files), dict(oracle), self._must_be_unique
+            "patch_reward_of", trajectory.turns[-1].action, dict(files), dict(oracle), self._must_be_unique
         )
         if called.how != "value":
             return Score(value=0.0, verifier=self.name, message=f"the patch cannot be compared: {called.message}")

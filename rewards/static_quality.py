@@ -35,7 +35,7 @@ class StaticQualityReward:
         if not isinstance(focal, str):
             said = f"task {task.id!r} names no focal function in its params"
             return Score(value=None, verifier=self.name, message=said)
-        called = rule("rollwright.rewards.static_rule")("properties_of", trajectory.turns[-1].text, focal)
+        called = rule("rollwright.rewards.static_rule")("properties_of", trajectory.turns[-1].action, focal)
         read = called.how == "value"
         found = called.value if read else dict.fromkeys(PROPERTIES, -1)
         share = {name: int(found[name]) / len(self._chosen) for name in self._chosen}

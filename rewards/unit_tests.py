@@ -32,7 +32,7 @@ class UnitTestsReward:
         self._world = world
 
     def score(self, group: Group) -> Sequence[Score]:
-        return [self._score(group.task, trajectory.turns[-1].text) for trajectory in group.trajectories]
+        return [self._score(group.task, trajectory.turns[-1].action) for trajectory in group.trajectories]
 
     def _score(self, task: Task, text: str) -> Score:
         judged = self._world.judge(task, text)

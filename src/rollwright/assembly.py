@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rollwright.action_rule import ActionRule
 from rollwright.components import load
 from rollwright.contexts import AppendOnly, Windowed
 from rollwright.env import SmallLanguage, World
@@ -173,7 +174,7 @@ def context_factory(
     }
     if settings.context == "append":
         return AppendOnly(**common)
-    return Windowed(**common, history=settings.history)
+    return Windowed(**common, history=settings.history, rule=ActionRule(settings.action))
 
 
 def open_collector(
@@ -216,6 +217,7 @@ def open_collector(
         parallel_episodes=settings.parallel_episodes,
         retries=settings.retries,
         refills=settings.refills,
+        rule=ActionRule(settings.action),
     )
 
 

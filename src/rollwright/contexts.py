@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rollwright.action_rule import WHOLE, ActionRule
 from rollwright.codec import ChatCodec
 from rollwright.env import Observation
 from rollwright.errors import ContextOverflow
@@ -52,6 +53,7 @@ class Windowed:
 
     Args:
         max_action_chars: an earlier action is shown up to this length.
+        rule: what of an earlier answer is its action; a thought before it is not shown again.
     """
 
     codec: ChatCodec
@@ -60,6 +62,7 @@ class Windowed:
     history: int = 3
     max_observation_tokens: int | None = None
     max_action_chars: int = 120
+    rule: ActionRule = WHOLE
 
     def __post_init__(self) -> None:
         if self.history < 0:
@@ -140,12 +143,13 @@ class WindowedContext:
         return _fitting(self.spec.codec.encode_start(self.messages()), reserve, self.spec.context_length)
 
     def act(self, generation: Generation) -> str:
-        """Remember the action for the next prompts; returns its text."""
-        action = self.spec.codec.decode_action(generation.token_ids)
+        """Remember the action for the next prompts; returns all that was said."""
+        said = self.spec.codec.decode_action(generation.token_ids)
+        action = self.spec.rule.action_of(said, generation.finish_reason, scripted=generation.scripted)
         line = " ".join(action.split()) or NO_ANSWER
         most = self.spec.max_action_chars
         self.actions.append(line if len(line) <= most else line[:most] + "...")
-        return action
+        return said
 
     def fork(self) -> WindowedContext:
         """A copy that goes its own way from here."""

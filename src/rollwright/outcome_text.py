@@ -37,7 +37,7 @@ def evidence_of(trajectory: Trajectory) -> Evidence | None:
     last = max(place for place, text in enumerate(seen) if text)
     goal, _ = _goal_and_rest(next(text for text in seen if text))
     _, state = _goal_and_rest(seen[last])
-    actions = [_one_line(turn.text) for turn in trajectory.turns] if trajectory.has_actions else []
+    actions = [_one_line(turn.action) for turn in trajectory.turns] if trajectory.has_actions else []
     return Evidence(
         goal=goal,
         actions=tuple(actions),

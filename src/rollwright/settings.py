@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from rollwright.action_rule import ActionRule
 from rollwright.config import Config, Limits, Readers, Unread
 
 
@@ -158,6 +159,11 @@ class RolloutSettings(Config):
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; the learner uses the same.")
     context: Literal["append", "windowed"] = Field("windowed", description="Whole history, or latest state.")
     history: int = Field(4, ge=0, description="windowed: how many past actions the prompt shows.")
+    action: str = Field(
+        "all",
+        description="What of an answer the world is given: all; after_think, what follows `</think>`; or a regular "
+        "expression, the first group of its last match. All of the answer is learned from.",
+    )
     max_observation_tokens: int = Field(0, ge=0, description="Cut longer observations, visibly; 0 = never.")
     parallel_episodes: int = Field(32, ge=1, description="Episodes in flight at once.")
     schedule: Literal["continuous", "rounds"] = Field(
@@ -193,6 +199,14 @@ class RolloutSettings(Config):
                 f"`group_size={self.group_size}` x `groups_per_step={self.groups_per_step}` are {episodes} episodes in "
                 f"one step, which are all held in memory until its update: {most} at most"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _actions_can_be_found(self) -> RolloutSettings:
+        try:
+            ActionRule(self.action)
+        except ValueError as error:
+            raise ValueError(f"`action`: {error}") from error
         return self
 
     @model_validator(mode="after")

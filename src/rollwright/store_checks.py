@@ -12,7 +12,7 @@ from typing import Any
 
 from rollwright.types import FINISHES, ORIGINS, PRODUCERS, ROLES, SPLITS, START_KINDS, StopReason
 
-NULLABLE = frozenset({"success", "score", "env_rewards"})  # every other column has a value in every row
+NULLABLE = frozenset({"success", "score", "env_rewards", "acted"})  # every other column has a value in every row
 MAX_LOGPROB = 1e-3
 """A log-prob is at most 0; an engine that computes in bfloat16 may round it to a little more."""
 STOP_REASONS = tuple(reason.value for reason in StopReason)

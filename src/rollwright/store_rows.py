@@ -72,6 +72,7 @@ TURN_SCHEMA = pa.schema(
         ("action_ids", _IDS),
         ("action_logprobs", _NUMBERS),
         ("text", pa.string()),
+        ("acted", pa.string()),  # null where the same
         ("observed", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
         (
             "spans",
@@ -101,7 +102,7 @@ TURN_SCHEMA = pa.schema(
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
 
-_LATER = frozenset({"env_rewards"})  # a column that shards written before it lack: read as null
+_LATER = frozenset({"env_rewards", "acted"})  # columns that shards written before it lack: read as null
 
 TURNS_PER_BLOCK = 2048
 # Columns that repeat themselves; log-probs do not, and pack best with their bytes transposed.
@@ -323,6 +324,7 @@ def _turn_fields(turn: Turn) -> dict[str, Any]:
         "action_ids": turn.action_ids,
         "action_logprobs": turn.action_logprobs,
         "text": pack_text(turn.text),
+        "acted": None if turn.acted is None else pack_text(turn.acted),
         "observed": [{"role": m.role, "content": pack_text(m.content)} for m in turn.observed],
         "spans": [{"start": s.start, "end": s.end, "version": s.version, "producer": s.producer} for s in turn.spans],
         "finish": turn.finish,
@@ -363,6 +365,7 @@ def _read_turn(row: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Turn:
         action_ids=tuple(row["action_ids"]),
         action_logprobs=tuple(row["action_logprobs"]),
         text=unpack_text(row["text"]),
+        acted=None if row.get("acted") is None else unpack_text(row["acted"]),
         observed=tuple(Message(role=m["role"], content=unpack_text(m["content"])) for m in row["observed"]),
         spans=tuple(Span(**span) for span in row["spans"]),
         finish=row["finish"],

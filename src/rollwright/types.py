@@ -128,6 +128,7 @@ class Turn:
 
     `observed` holds the messages that were new to the policy in this turn; `prompt_ids` everything it was given.
     `state_key` is the environment's fingerprint of the state *before* the action (GiGPO's anchor, loop detection).
+    `text` is all that was said; `acted` what of it the world was given as the action, None where that is the same.
     `values` maps a critic's name to one value per action token. `env_rewards` keep what the environment paid where
     another reward was laid in `rewards`; None where that is the same.
     """
@@ -136,6 +137,7 @@ class Turn:
     action_ids: tuple[int, ...]
     action_logprobs: tuple[float, ...]
     text: str
+    acted: str | None = None
     observed: tuple[Message, ...] = ()
     spans: tuple[Span, ...] = ()
     finish: Finish = "stop"
@@ -157,6 +159,11 @@ class Turn:
             raise ValueError(f"reward parts must be finite, got { ({name: self.rewards[name] for name in bad}) }")
         if self.rewards and any(self.rewards.values()) and self.action_ids and not self.action_mask[-1]:
             raise ValueError("a reward lies on a forced token, which no loss ever sees: it would vanish")
+
+    @property
+    def action(self) -> str:
+        """What the world was given: all that was said, or what came after the thought."""
+        return self.text if self.acted is None else self.acted
 
     @property
     def reward(self) -> float:

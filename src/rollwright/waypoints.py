@@ -41,7 +41,7 @@ def waypoints_of(
 
 def _behind(turn: Turn, shown: Shown) -> Passed:
     return Passed(
-        shown=shown, state_key=turn.state_key, action=turn.text, action_ids=turn.action_ids, finish=turn.finish
+        shown=shown, state_key=turn.state_key, action=turn.action, action_ids=turn.action_ids, finish=turn.finish
     )
 
 

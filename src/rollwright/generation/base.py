@@ -49,6 +49,11 @@ class Generation:
     generate_s: float = 0.0
     extra: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def scripted(self) -> bool:
+        """A script or a data set wrote it, not the policy."""
+        return any(span.producer == "dataset" for span in self.spans)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:

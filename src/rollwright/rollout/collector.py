@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rollwright.action_rule import WHOLE, ActionRule
 from rollwright.env import World
 from rollwright.errors import ContextOverflow, EnvironmentFault, ReplayMismatch, StalledRollout
 from rollwright.generation.base import Sampling
@@ -59,6 +60,7 @@ class Collector:
         faults: where faults are recorded and counted against the budget.
         retries: how often an episode that faulted is played again in a fresh environment.
         refills: how often the members that a group lost for good are replaced by further episodes from its start.
+        rule: what of an answer the world is given as the action.
         stall_s: the run stops when no episode has moved for so long; longer than any single deadline.
     """
 
@@ -75,9 +77,10 @@ class Collector:
         retries: int = 2,
         refills: int = 0,
         stall_s: float | None = None,
+        rule: ActionRule = WHOLE,
     ) -> None:
         self.world, self.actor, self.new_context = world, actor, new_context
-        self.sampling, self.limits, self.faults = sampling, limits, faults
+        self.sampling, self.limits, self.faults, self.rule = sampling, limits, faults, rule
         self.parallel_episodes, self.retries, self.refills = parallel_episodes, retries, refills
         if isinstance(actor, RoundsActor):  # a round also waits for the slowest world, retries included
             world_s = 3.0 * limits.env_call_s * (retries + 1)
@@ -277,7 +280,9 @@ class Collector:
 
     async def _try(self, request: EpisodeRequest, attempt: int) -> Trajectory:
         status = self._statuses[request.key] = Status(request.key, occupancy=self.occupancy)
-        episode = Episode(request, self.host, self.actor, self.new_context, self.limits, status, attempt)
+        episode = Episode(
+            request, self.host, self.actor, self.new_context, self.limits, status, attempt, rule=self.rule
+        )
         status.now("world.make")
         try:
             env = await self.host.acquire(self.limits.env_call_s)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from rollwright.action_rule import WHOLE, ActionRule
 from rollwright.env import Environment, Observation, Snapshots, StepResult, as_observation
 from rollwright.errors import ContextOverflow, EngineFault, EnvironmentFault, ReplayMismatch
 from rollwright.generation.base import Generation, Sampling
@@ -96,6 +97,7 @@ class Episode:
     limits: Limits
     status: Status
     attempt: int = 0
+    rule: ActionRule = WHOLE
     turns: list[Turn] = field(default_factory=list)
     success: bool | None = None
     next_prompt_ids: tuple[int, ...] = ()
@@ -139,12 +141,13 @@ class Episode:
                 generation, wait_s = await self._decide(act, self._decision(prompt, observation, env))
             except ContextOverflow:
                 return StopReason.MAX_TOKENS
-            action = context.act(generation)
+            said = context.act(generation)
+            action = self.rule.action_of(said, generation.finish_reason, scripted=generation.scripted)
             before = time.monotonic()
             answer, next_state = await self._env("env.step", env, env.step, action)
             result = checked(answer)
             timings = Timings(engine_wait_s=wait_s, generate_s=generation.generate_s, env_s=time.monotonic() - before)
-            self.turns.append(make_turn(prompt, generation, action, observed, state, result, timings))
+            self.turns.append(make_turn(prompt, generation, said, action, observed, state, result, timings))
             if stop := self._stopped(result):
                 if stop.is_truncation:
                     self.next_prompt_ids = self._next_prompt(context, as_observation(result.observation))
@@ -269,6 +272,7 @@ def _start_of(start: Waypoint | None) -> Start:
 def make_turn(
     prompt_ids: tuple[int, ...],
     generation: Generation,
+    said: str,
     action: str,
     observed: tuple[Message, ...],
     state: object,
@@ -280,7 +284,8 @@ def make_turn(
         prompt_ids=prompt_ids,
         action_ids=generation.token_ids,
         action_logprobs=generation.logprobs,
-        text=action,
+        text=said,
+        acted=None if action == said else action,
         observed=observed,
         spans=generation.spans,
         finish=generation.finish_reason,

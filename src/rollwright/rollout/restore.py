@@ -18,7 +18,7 @@ from rollwright.errors import EnvironmentFault
 from rollwright.generation.base import Generation
 from rollwright.rollout.answers import checked, checked_observation
 from rollwright.rollout.context import Context
-from rollwright.types import Message, Shown, Waypoint
+from rollwright.types import Message, Passed, Shown, Span, Waypoint
 
 Call = Callable[..., Awaitable[tuple[Any, Any]]]
 """Name and method of an environment, arguments -> what it gave, and the fingerprint of the state it led to."""
@@ -84,10 +84,15 @@ def retrace(context: Context, start: Waypoint) -> tuple[Message, ...]:
             token_ids=passed.action_ids,
             logprobs=(0.0,) * len(passed.action_ids),
             finish_reason=passed.finish,
-            spans=(),
+            spans=_writer(passed),
         )
         context.act(said)
     return context.observe(observation_of(start.shown))
+
+
+def _writer(passed: Passed) -> tuple[Span, ...]:
+    """Who wrote an action that is said again, as far as it tells what of it was the action (`ActionRule`)."""
+    return (Span(start=0, end=len(passed.action_ids), version=-1, producer="dataset"),) if passed.action else ()
 
 
 def check_prompt(start: Waypoint, prompt_ids: Sequence[int]) -> None:
