@@ -7,6 +7,7 @@ that a row holds is ever evaluated.
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -97,9 +98,11 @@ def _line_rows(file: IO[bytes], prefix: str) -> Iterator[Row]:
 
 def _parsed(line: bytes, place: str) -> Row:
     try:
-        return _row(strict_json(line.decode()), place)
+        return _row(strict_json(line.decode().strip()), place)
     except UnicodeDecodeError as error:
         return Row(place=place, bad=RowError("not UTF-8", error))
+    except json.JSONDecodeError as error:
+        return Row(place=place, bad=RowError("not JSON", f"{error.msg}: character {error.pos + 1}"))
     except (ValueError, RecursionError) as error:
         return Row(place=place, bad=RowError("not JSON", error))
 
