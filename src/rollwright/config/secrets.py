@@ -1,4 +1,4 @@
-"""Passwords in URLs: found, hidden in every text that is shown, and refused as settings, which are written down.
+"""Passwords, keys and tokens: found, hidden in all that is shown, refused as settings, which are written down.
 
 A run's settings reach config.yaml, error texts, logs and trackers. A password among them would reach all of these.
 """
@@ -11,17 +11,21 @@ from typing import Any
 
 _USER = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*://)(?P<secret>[^\s/?#@]*(?:@[^\s/?#@]*)*)@")
 _QUERY = re.compile(
-    r"(?P<name>[?&;](?:[A-Za-z0-9_.-]*[_.-])?(?:key|apikey|token|secret|password|passwd|pwd|auth|sig|signature)=)"
+    r"(?P<name>[?&;#](?:[A-Za-z0-9_.-]*[_.-])?(?:key|apikey|token|secret|password|passwd|pwd|auth|sig|signature)=)"
     r"(?P<secret>[^\s&;#'\"]+)",
     re.IGNORECASE,
 )
 
-_NAMES = ("api_key", "apikey", "password", "passwd", "secret", "access_token", "auth_token", "authorization")
+_KEY = re.compile(  # as the services write them that models, trackers and code are fetched from or judged by
+    r"\b(?P<kind>Bearer\s+|sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-|AKIA)(?P<secret>[A-Za-z0-9_.~+/=-]{12,})"
+)
+_NAMES = ("api_key", "apikey", "password", "passwd", "secret", "secret_key", "private_key", "authorization", "cookie")
+_NAMES += ("access_token", "auth_token", "api_token", "hf_token", "bearer_token")
 
 
 def redact(text: str) -> str:
-    """The text with the user and password of every URL, and the keys and tokens of its query, replaced by `***`."""
-    return _QUERY.sub(r"\g<name>***", _USER.sub(r"\g<scheme>***@", text))
+    """The text with `***` for the user and password of every URL, the keys and tokens of its query, and known keys."""
+    return _KEY.sub(r"\g<kind>***", _QUERY.sub(r"\g<name>***", _USER.sub(r"\g<scheme>***@", text)))
 
 
 def credentials(value: Any, path: str = "") -> Iterator[str]:
@@ -30,16 +34,24 @@ def credentials(value: Any, path: str = "") -> Iterator[str]:
     A text is one by its own key's name: `api_key`, `password`; or it stands where the name of a variable is asked for.
     """
     if isinstance(value, str):
-        name = path.rpartition(".")[2]
-        named = name.lower() in _NAMES or not names_variable(name, value)
+        name = re.sub(r"(\.\d+)+$", "", path).rpartition(".")[2]
+        named = _is_secrets(name) or not names_variable(name, value)
         if value and (named or redact(value) != value):
             yield path
     elif isinstance(value, Mapping):
         for name, entry in value.items():
+            if redact(str(name)) != name:
+                yield f"{path}.{redact(str(name))}" if path else redact(str(name))
             yield from credentials(entry, f"{path}.{name}" if path else str(name))
     elif isinstance(value, Sequence):
         for place, entry in enumerate(value):
             yield from credentials(entry, f"{path}.{place}")
+
+
+def _is_secrets(name: str) -> bool:
+    """Whether a key of this name holds a secret: `password`, `X-Api-Key`, `db_password`, `token`."""
+    plain = name.lower().replace("-", "_")
+    return plain == "token" or plain.endswith(_NAMES)
 
 
 def names_variable(key: str, value: str) -> bool:
