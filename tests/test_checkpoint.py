@@ -147,3 +147,13 @@ def test_a_seal_says_what_was_sealed_and_not_how_it_was_written() -> None:
         assert seal_fault(document | change)
     for lost in ("seal", "sealed"):
         assert seal_fault({key: value for key, value in document.items() if key != lost})
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "3", "", "\0"])
+def test_a_state_that_is_no_state_is_passed_over(tmp_path: Path, content: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, lambda folder: None, {"a": 1})
+    newest = checkpoints.save(2, lambda folder: None, {"a": 2})
+    (newest / "state.json").write_text(content)
+    found = checkpoints.latest()
+    assert found is not None and (found.step, found.state["a"]) == (1, 1)

@@ -111,7 +111,7 @@ class Checkpoints:
         for path in sorted(self.root.glob("step_*"), reverse=True):
             try:
                 yield _read(path)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 log.warning("%s is not a complete checkpoint, passing it over: %s", path, error)
 
     def _clear_litter(self) -> None:

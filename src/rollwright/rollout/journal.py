@@ -65,7 +65,7 @@ class Journal:
         try:
             row: dict[str, Any] = json.loads(line)
             fault = seal_fault(row) if isinstance(row, dict) else "it is no record"
-        except ValueError:
+        except (ValueError, RecursionError):
             fault = "it is torn"
         if fault:
             log.warning("%s: line %d is not used and what follows is sampled again: %s", self.path, number, fault)
