@@ -219,6 +219,32 @@ SHADOWS: dict[str, Turns] = {
     "shadow-closed": [("", ["Before", "(x-box: closed, its inside is not shown)", "!Hidden away"])],
     "svg-link": [("click {Map}", ["landing.html", "Arrived"])],
 }
+TABS: dict[str, Turns] = {
+    "tab-link": [
+        ("", ["First", "!Tabs"]),
+        ("click {More}", ["landing.html\nTabs: 1 http", "tab-link.html, 2 http", "landing.html (shown)", "Arrived"]),
+        ("tab_focus 1", ["tab-link.html (shown)", "First", "!Arrived"]),
+        ("tab_focus 3", ["Error: there is no tab 3; there are 2", "First"]),
+        ("tab_focus(2)", ["Arrived"]),
+        ("tab_close", ["First", "!Tabs"]),
+        ("tab_close", ["Error: the only tab cannot be closed"]),
+        ("tab_focus 2", ["Error: there is no tab 2; there is one"]),
+        ("click {More}", ["Arrived"]),
+        ("goto {site}/tab-form.html", ["Find", "Tabs: 1"]),
+    ],
+    "tab-opener": [("click {Sign in}", ["Who are you?"]), ("click {Ann}", ["signed in", "!Tabs", "!Error"])],
+    "tab-script": [
+        ("click {Open}", ["Arrived with ?from=script", "Tabs"]),
+        ("tab_focus 1", ["First"]),
+        ("click {Print}", ["Printed sheet", "3 about:blank (shown)"]),
+    ],
+    "tab-form": [("click {Find}", ["Arrived with ?q=1", "Tabs: 1"])],
+    "tab-refused": [
+        ("click {Away}", ["Error: this link leaves the site", "First", "!Tabs"]),
+        ("click {Far away}", ["Error: http://192.0.2.7/y could not be opened: only these sites", "First", "!Tabs"]),
+    ],
+    "tab-many": [("click {Open twelve}", ["Tabs: 1"]), ("wait", ["8 http", "!9 http"])],
+}
 
 ROWS: dict[str, Turns] = {
     **DIALOGS,
@@ -229,6 +255,7 @@ ROWS: dict[str, Turns] = {
     **ROLES,
     **FRAMES,
     **SHADOWS,
+    **TABS,
 }
 
 
@@ -296,7 +323,7 @@ async def play(world: OpenWebWorld, name: str, turns: Turns) -> list[str]:
         shown = first.text
         for action, texts in turns:
             if action and not (action == "wait" and not unmet(texts, shown)):
-                shown = await observed(env, numbered(action, shown), texts)
+                shown = await observed(env, numbered(action.replace("{site}", world.origins[0]), shown), texts)
             if missed := unmet(texts, shown):
                 return [f"{name}, {action or 'at first'}: {missed} in\n{shown}\n"]
         assert (await env.step("answer done")).success is True

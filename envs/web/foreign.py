@@ -22,6 +22,7 @@ from rollwright.errors import EnvironmentFault
 from .forwarding import Forwarder
 from .page import CLOSE_S, PageLeft, PageRefused, WebPage
 from .questions import Questions
+from .tabs import Tabs
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,7 @@ class ForeignPage:
         self._scripts = "\n".join(
             (_HERE / name).read_text(encoding="utf-8").replace(_QUESTION, question) for name in _SCRIPTS
         )
-        self._tools: Any = None
-        self._frame = ""
+        self.tabs = Tabs(page, self._listen, lambda: self._network.refusal)
         self._chores: set[asyncio.Future[Any]] = set()
         self._end = float("inf")
         self._files_told = False
@@ -87,9 +87,10 @@ class ForeignPage:
             EnvironmentFault: the browser broke.
         """
         self.page.on_question = self.questions.take
+        self.page.follows = True
         self.page.context.on("page", self._on_window)
         await self.page.call(self._network.attach(), "taking over the network")
-        await self.page.call(self._attach(), "attaching to the page")
+        await self.page.call(self.tabs.start(), "attaching to the page")
 
     @property
     def address(self) -> str:
@@ -119,6 +120,12 @@ class ForeignPage:
     async def respond(self, accept: bool, text: str) -> str:
         """Answer the open question; returns what went wrong with what it had interrupted, else nothing."""
         return await self.questions.answer(accept, text)
+
+    async def switch(self, number: int) -> str:
+        """Show the tab of this number; returns what went wrong, else nothing."""
+        wrong = self.tabs.focus(number)
+        self._later(self.page.handle.bring_to_front())
+        return wrong
 
     async def look(self) -> tuple[list[dict[str, Any]], str]:
         """What is on the page, as `walk.js` tells it, and what stood in the way of reading, if anything."""
@@ -161,7 +168,7 @@ class ForeignPage:
         return ""
 
     async def _travel(self, by: int) -> str:
-        history = await self._call(self._tools.send("Page.getNavigationHistory"), self._wait_s)
+        history = await self._call(self.tabs.shown.tools.send("Page.getNavigationHistory"), self._wait_s)
         place = history["currentIndex"] + by
         entries = history["entries"]
         if not 0 <= place < len(entries) or entries[place]["url"] == "about:blank":
@@ -178,6 +185,7 @@ class ForeignPage:
 
     async def _act(self, action: Mapping[str, Any]) -> str:
         self._network.forget()
+        self.tabs.begin()
         arrived, framed = asyncio.Event(), asyncio.Event()
 
         def on_arrival(_page: Any) -> None:
@@ -194,13 +202,20 @@ class ForeignPage:
             reply = await (self._press(action) if action["name"] == "press" else self._touch(action))
             self.page.requests_blocked += reply["foreign"]
             self._files_told = reply["files"]
-            if reply["leaving"] or self._network.pending:
+            if self.tabs.windows:
+                await self._first_of(self.tabs.opened)
+                await self._settle()
+            elif reply["closing"]:
+                await self._first_of(self.tabs.closed)
+            elif reply["leaving"] or self._network.pending:
                 await self._first_of(arrived, self._network.refused)
             elif reply["framing"]:
                 await self._first_of(framed, arrived, self._network.refused)
             if self._network.pending:
                 return await self._give_up()
-            return str(reply["error"]) or ("" if arrived.is_set() else self._network.refusal)
+            return str(reply["error"]) or (
+                "" if arrived.is_set() or self.page.handle is not page else self._network.refusal
+            )
         except PageLeft:
             return self._network.refusal
         except PageRefused as refusal:
@@ -217,7 +232,7 @@ class ForeignPage:
         """Press a key of the browser's own keyboard, which pages cannot tell from a hand; what it led to."""
         reply = await self._ask("id => __rwSites.aim(id)", action["id"], self._load_s)
         if reply["error"]:
-            return {**reply, "leaving": False, "framing": False, "foreign": 0, "files": False}
+            return {**reply, "leaving": False, "framing": False, "closing": False, "foreign": 0, "files": False}
         await self._call(self.page.handle.keyboard.press(action["text"]), self._load_s)
         return await self._ask("() => __rwSites.left()", None, self._load_s)
 
@@ -235,7 +250,7 @@ class ForeignPage:
             TimeoutError: the page itself is silent.
         """
         address = self._network.pending
-        self._later(self._tools.send("Page.stopLoading"))
+        self._later(self.tabs.shown.tools.send("Page.stopLoading"))
         await self._ask("() => '{}'", None, _PAUSE_S)
         return (
             f"{address[:_MAX_ADDRESS]} did not answer in time; the page stays where it was" if address else UNFINISHED
@@ -273,14 +288,15 @@ class ForeignPage:
         return dict(json.loads(reply["result"]["value"]))
 
     async def _evaluated(self, function: str, argument: Any) -> dict[str, Any]:
-        made = await self._tools.send("Page.createIsolatedWorld", {"frameId": self._frame, "worldName": _WORLD})
+        tab = self.tabs.shown
+        made = await tab.tools.send("Page.createIsolatedWorld", {"frameId": tab.frame, "worldName": _WORLD})
         context = made["executionContextId"]
         there = {"contextId": context, "returnByValue": True}
-        known = await self._tools.send(
+        known = await tab.tools.send(
             "Runtime.evaluate", {**there, "expression": "Object.hasOwn(globalThis, '__rwSites')"}
         )
         if not known["result"].get("value"):
-            await self._tools.send("Runtime.evaluate", {**there, "expression": self._scripts})
+            await tab.tools.send("Runtime.evaluate", {**there, "expression": self._scripts})
         call = {
             "functionDeclaration": function,
             "executionContextId": context,
@@ -289,7 +305,7 @@ class ForeignPage:
             "returnByValue": True,
             "userGesture": True,
         }
-        return dict(await self._tools.send("Runtime.callFunctionOn", call))
+        return dict(await tab.tools.send("Runtime.callFunctionOn", call))
 
     async def _call(self, call: Any, wait_s: float) -> Any:
         """As `WebPage.call`; what silence means is decided here.
@@ -317,23 +333,28 @@ class ForeignPage:
         Raises:
             EnvironmentFault: there is no other page to be had.
         """
+        began = self.page.handle
         try:
             return str(await work)
         except PageRefused as refusal:
             return refusal.told
         except (EnvironmentFault, PageLeft, TimeoutError) as trouble:
+            if self.tabs.left(began):
+                return ""
             log.warning("page %d is replaced: %s", self.page.number, trouble or type(trouble).__name__)
         await self._renew()
         return LOST
 
     async def _renew(self) -> None:
         self.questions.forget()
-        self._later(self._tools.send("Page.crash"))  # ends a script without end; a page that hangs never answers it
+        self._later(
+            self.tabs.shown.tools.send("Page.crash")
+        )  # ends a script without end; a page that hangs never answers it
         left_s = 0.0 if self._end == float("inf") else self._end - asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(max(0.0, left_s) + _RENEW_S):
                 await self.page.replace()
-                await self._attach()
+                await self.tabs.start()
             for other in self.page.context.pages:
                 if other is not self.page.handle:
                     self._later(other.close())
@@ -341,12 +362,9 @@ class ForeignPage:
             raise EnvironmentFault(f"the browser gives no new page: {type(error).__name__}: {error}") from error
         self._network.forget()
 
-    async def _attach(self) -> None:
-        page = self.page.handle
+    def _listen(self, page: Any) -> None:
         page.on("download", self._on_download)
         page.on("filechooser", self._on_chooser)
-        self._tools = await self.page.context.new_cdp_session(page)
-        self._frame = (await self._tools.send("Target.getTargetInfo"))["targetInfo"]["targetId"]
 
     def _later(self, call: Any) -> None:
         async def quietly() -> None:
@@ -360,7 +378,7 @@ class ForeignPage:
     def _on_flood(self) -> None:
         log.warning("page %d asks for too much at once; it is ended", self.page.number)
         self.page.crashed = True
-        self._later(self._tools.send("Page.crash"))
+        self._later(self.tabs.shown.tools.send("Page.crash"))
 
     def _on_download(self, download: Any) -> None:
         self._network.refuse(f"{str(download.url)[:200]} is a file to download; files are not opened here")
@@ -371,4 +389,4 @@ class ForeignPage:
 
     def _on_window(self, page: Any) -> None:
         if page is not self.page.handle and not self.page.opening:
-            self._network.refuse("this opens another window, which is not followed")
+            self._later(self.tabs.adopt(page))

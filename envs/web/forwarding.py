@@ -144,11 +144,14 @@ class Forwarder:
             raise Refusal(f"only these sites can be opened: {', '.join(self._origins)}")
 
     def _is_journey(self, request: Any) -> bool:
-        """Whether the page's own window wants to go somewhere."""
+        """Whether the page's own window wants to go somewhere, or a new one."""
+        travels = False
         try:
-            return bool(request.is_navigation_request() and request.frame == self._page.handle.main_frame)
+            travels = bool(request.is_navigation_request())
+            frame = request.frame if travels else None
         except Exception:  # a window that the page opens has no frame yet
-            return False
+            return travels
+        return frame is not None and frame.parent_frame is None and frame.page is self._page.handle
 
     def _note(self, what: str) -> None:
         self._logged += 1

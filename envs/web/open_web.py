@@ -33,7 +33,13 @@ INSTRUCTIONS = (
     "select_option N option, check N, uncheck N, press N Enter, goto url, go_back, answer text. "
     "End with: answer text"
 )
-ACTIONS: dict[str, tuple[Kind, ...]] = {**GRAMMAR, "accept_dialog": ("text",), "dismiss_dialog": ()}
+ACTIONS: dict[str, tuple[Kind, ...]] = {
+    **GRAMMAR,
+    "accept_dialog": ("text",),
+    "dismiss_dialog": (),
+    "tab_focus": ("id",),
+    "tab_close": (),
+}
 """Those of the small sites, and what only other people's pages need: the observation names them where they apply."""
 
 _LOAD_S = 5.0
@@ -127,6 +133,10 @@ class OpenWebEnv:
                 error = await page.goto(action.text)
             case "go_back" | "go_forward":
                 error = await page.travel(-1 if action.name == "go_back" else 1)
+            case "tab_focus":
+                error = await page.switch(action.ids[0])
+            case "tab_close":
+                error = await page.tabs.close()
             case "scroll" | "noop":
                 pass
             case _:
@@ -140,7 +150,8 @@ class OpenWebEnv:
         items, trouble = await self._page.look() if not self._page.questions.line else ([], "")
         self.elements = read_elements(items)
         shown = self._page.questions.line or render(self.elements, max_chars=self._world.max_chars)
-        self._text = _whole(f"At {self._page.address}\n{shown}")
+        tabs = f"{self._page.tabs.line}\n" if self._page.tabs.line else ""
+        self._text = _whole(f"At {self._page.address}\n{tabs}{shown}")
         return trouble
 
     def _dialogs(self) -> list[str]:

@@ -92,6 +92,7 @@ class WebPage:
         self.crashed = False
         self._limits = limits
         self.opening = False
+        self.follows = False
         self.on_question: Callable[[Any], bool] | None = None
         self._dialogs: list[str] = []
         self._more_dialogs = 0
@@ -121,12 +122,20 @@ class WebPage:
             page = await self._context.new_page()
         finally:
             self.opening = False
+        self.adopt(page)
         self._page, self.crashed, self.address = page, False, ""
+
+    def adopt(self, page: Any) -> None:
+        """Listen to a page of the context."""
         page.on("crash", self._on_crash)
         page.on("dialog", self._on_dialog)
         if self._limits.errors:
             page.on("pageerror", lambda error: self.page_errors.append(str(error)[:_MAX_SHOWN]))
         page.on("websocket", self._on_socket)
+
+    def show(self, page: Any) -> None:
+        """Go on with another page of the context."""
+        self._page = page
 
     @property
     def context(self) -> Any:
@@ -318,7 +327,7 @@ class WebPage:
             self._more_dialogs += 1
 
     async def _on_popup(self, page: Any) -> None:
-        if page is self._page or self.opening:
+        if page is self._page or self.opening or self.follows:
             return
         self.requests_blocked += 1
         with contextlib.suppress(Exception):

@@ -57,7 +57,7 @@
     else throw new Slip("Enter does nothing here");
   };
   const begin = () => { leaving = framing = files = false; foreign = 0; };
-  const left = (error = "") => ({ error: foreign ? LEAVES : files ? FILES : error, leaving, framing, foreign, files });
+  const left = (error = "") => ({ error: foreign ? LEAVES : files ? FILES : error, leaving, framing, closing: window.closed, foreign, files });
   const act = (action, reads = true) => {
     begin();
     let error = "";
