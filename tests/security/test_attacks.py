@@ -196,6 +196,12 @@ POISONS = {
     "many_names": "for i in range(1900): open(f'/tmp/{i}', 'w')",
     "too_many_names": "for i in range(2500): open(f'/tmp/{i}', 'w')",
     "closed_tmp": "import os; os.chmod('/tmp', 0)",
+    "read_only_tmp": "import os; os.chmod('/tmp', 0o555)",
+    "group_of_tmp": "import os; os.chmod('/tmp', 0o2777)",
+    "rights_in_tmp": "import os, struct\nrights = struct.pack('<I', 2) + b''.join(struct.pack('<HHI', kind, 0, 0xffffffff) for kind in (1, 4, 32))\nos.setxattr('/tmp', 'system.posix_acl_default', rights)",
+    "note_on_tmp": "import os; os.setxattr('/tmp', 'user.note', b'seen')",
+    "closed_terminals": "import os; os.chmod('/dev/pts', 0)",
+    "signals_to_init": "import os\nfor n in range(1, 65):\n try: os.kill(1, n)\n except OSError: pass",
     "sticky_tmp": "import os; os.chmod('/tmp', 0o1777); os.mkdir('/tmp/a', 0o000)",
     "fifo": "import os; os.mkfifo('/tmp/json.py')",
     "link_loop": "import os; os.symlink('/tmp/a', '/tmp/b'); os.symlink('/tmp/b', '/tmp/a')",
@@ -249,6 +255,7 @@ def secret() -> Iterator[Path]:
 def fits(box: WarmBox) -> bool:
     """The box still judges honest work rightly; it may take its time, the machine may be busy."""
     code, cases = "import json, traceback, os\ndef f(x): return x + 1", [Case(args=(1,), expected=2)]
+    code += "\nassert os.stat('/dev/pts').st_mode & 0o777 and os.stat('/tmp').st_mode == 0o40755 and not os.listxattr('/tmp')"
     code += "\nassert os.listdir('/tmp') == [] and open('/tmp/a', 'w').write('b') and os.getcwd() == '/tmp'"
     right = judge_cases(box, code, "f", cases, limits=HONEST)[0].success
     return right and not judge_cases(box, "def f(x): return x", "f", cases, limits=HONEST)[0].success

@@ -30,6 +30,8 @@ from typing import Any, NoReturn
 
 PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 4, 22, 38, 2
 STOP = b"stop"
+THEIRS = ("/tmp", "/dev/pts", "/dev/pts/ptmx")
+"""What belongs to the box's user on a file system that can be written: a program may lock the next one out of it."""
 MANY_FILES = 2000
 """Above this many names in /tmp a new box is cheaper than tidying."""
 
@@ -59,9 +61,12 @@ def main(control_fd: int, filter_path: str, modules: list[str], trusted: list[st
     gc.freeze()  # a child that collects must not copy every page of the parent
     control = socket.socket(fileno=control_fd)
     control.send(b'{"ready":true}')
+    untouched = _rights()
     while order := _receive(control):
         message, fds = order
-        control.send(json.dumps(_serve(message, fds, control, libc, code, guest)).encode())
+        report = _serve(message, fds, control, libc, code, guest)
+        report["tidy"] = not boxed or (_tidy() and _rights() == untouched)
+        control.send(json.dumps(report).encode())
 
 
 def _handle_no_signal() -> None:
@@ -112,7 +117,6 @@ def _serve(
         "timeout": timed_out,
         "wall_s": time.monotonic() - started,
         "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "tidy": _tidy() if boxed else True,
     }
 
 
@@ -152,6 +156,18 @@ def _kill_all(child: int, boxed: bool) -> int:
 def _kill_quietly(target: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(target, signal.SIGKILL)
+
+
+def _rights() -> list[tuple[int, list[str]]]:
+    """Mode and extended attributes (lists of access rights among them) of what is the box's user's."""
+    found = []
+    for path in filter(os.path.exists, THEIRS):
+        try:
+            attributes = sorted(os.listxattr(path))
+        except OSError:  # a file system that has none
+            attributes = []
+        found.append((os.stat(path).st_mode, attributes))
+    return found
 
 
 def _tidy() -> bool:
