@@ -12,7 +12,8 @@ import pytest
 
 from rollwright.cli import main
 from rollwright.codec import ChatCodec
-from rollwright.importers import load_format
+from rollwright.errors import RunFolderError
+from rollwright.importers import into_store, load_format
 from rollwright.importers.into_store import import_episodes
 from rollwright.importers.messages_out import message_lines
 from rollwright.importers.records import Report
@@ -226,6 +227,28 @@ def test_the_same_import_again_adds_nothing_and_a_dry_run_writes_nothing(codec: 
     assert report.left_out == {"the store holds it already": 2} and len(found) == 2
 
 
+def test_an_import_that_was_stopped_goes_on_where_it_was(
+    codec: ChatCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = lines(tmp_path / "a.jsonl", [{"messages": [USER, ANSWER | {"content": str(n)}]} for n in range(7)])
+    monkeypatch.setattr(into_store, "SHARD", 2)
+    whole, append = TrajectoryStore.append, iter(range(3))
+
+    def fails_the_third_time(self: TrajectoryStore, batch: Any, *, tag: str = "") -> Any:
+        assert (self.folder / "run.lock").exists(), "held against other processes"
+        if next(append) == 2:
+            raise RunFolderError("the disk is full")
+        return whole(self, batch, tag=tag)
+
+    with monkeypatch.context() as full, pytest.raises(RunFolderError):
+        full.setattr(TrajectoryStore, "append", fails_the_third_time)
+        take(codec, path, tmp_path / "s")
+    assert not (tmp_path / "s" / "run.lock").exists()
+    report, found = take(codec, path, tmp_path / "s")
+    assert report.left_out == {into_store.ALREADY: 4} and report.used == 3
+    assert [t.turns[0].text for t in found] == [str(n) for n in range(7)] and len({t.id for t in found}) == 7
+
+
 def test_played_episodes_are_exported_faults_marked(codec: ChatCodec, tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -247,6 +270,7 @@ def test_the_commands_import_train_and_export(
     assert main([*words, "--left-out", str(tmp_path / "left.jsonl")]) == 0
     said = capsys.readouterr().out
     assert "3 rows read, 2 used, 1 left out" in said and "left out: not JSON, such as" in said and "line 3" in said
+    assert main(words) == 0 and "0 used, 3 left out" in capsys.readouterr().out
     assert json.loads((tmp_path / "left.jsonl").read_text())["place"] == "line 3"
     data = [f"data.stores=[{store}]", f"model.path={model}", "sft.max_steps=2", "sft.precision=float32"]
     run_recipe("sft.py", "text/maze.yaml", *data, f"run.folder={tmp_path / 'run'}")
@@ -265,6 +289,11 @@ def test_what_a_command_lacks_is_said_and_nothing_is_made(
     for words, expected in [
         (["messages", path, "--into", into], "--model"),
         (["messages", path], "--into"),
+        (["messages", bad, "--into", into, "--model", model], "none of the 1 rows"),
+        (["messages", tmp_path / "none.jsonl", "--into", into, "--model", model], "there is no file"),
+        (["mbpp", bad, "--into", into], "none of the 1 rows"),
+        (["mbpp", path, "--dry-run", "--model", model], "are about episodes"),
+        (["messages", path, "--dry-run", "--repositories", tmp_path], "is for swe-bench"),
         (["massages", path, "--dry-run"], "known are messages, sharegpt"),
         (["messages", tmp_path / "none.jsonl", "--dry-run"], "there is no file"),
         (["messages", tmp_path, "--dry-run", "--model", tmp_path / "none"], "no model folder"),

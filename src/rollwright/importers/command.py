@@ -26,7 +26,7 @@ def run_import(arguments: argparse.Namespace) -> None:
     Raises:
         DataError: no row could be used. ConfigError: an option is missing or has no use here.
     """
-    from rollwright.importers.into_store import import_episodes, import_tasks
+    from rollwright.importers.into_store import ALREADY, import_episodes, import_tasks
 
     form = load_format(arguments.format)
     target: Path | None = None if arguments.dry_run else arguments.into
@@ -49,7 +49,7 @@ def run_import(arguments: argparse.Namespace) -> None:
                 left_out=left_out,
             )
     print(report)
-    if not report.used:
+    if not report.used and ALREADY not in report.left_out:
         raise DataError(f"none of the {report.read} rows of {arguments.file} could be used: is it {arguments.format}?")
     what = f"{report.records} tasks" if form.tasks else f"{report.records} episodes of {report.turns} turns"
     print(f"{what} would be written" if target is None else f"{what}: {target}")

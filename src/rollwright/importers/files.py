@@ -158,9 +158,13 @@ def _dataset_rows(path: Path) -> Iterator[Row]:
     parts = {"": found} if isinstance(found, Dataset) else dict(found)
     for name, part in parts.items():
         split = _SPLIT_WORDS.get(name)
-        for number, value in enumerate(part, start=1):
-            place = f"{name} row {number}".strip()
-            if name and split is None:
-                yield Row(place=place, bad=RowError("a part of the data set that is no known split", name))
-            else:
-                yield _row(value, place, split)
+        if name and split is None:
+            bad = RowError("a part of the data set that is no known split", name)
+            yield from (Row(place=f"{name} row {number}", bad=bad) for number in range(1, len(part) + 1))
+            continue
+        for number in range(len(part)):
+            place = f"{name} row {number + 1}".strip()
+            try:
+                yield _row(part[number], place, split)
+            except Exception as error:  # a picture that cannot be decoded, say
+                yield Row(place=place, bad=RowError("the row cannot be read", error))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rollwright.codec import ChatCodec
 from rollwright.errors import DataError, RunFolderError
@@ -14,12 +15,13 @@ from rollwright.importers.encode import encode
 from rollwright.importers.files import read_rows
 from rollwright.importers.records import Episode, Format, LeftOut, Report, Row, RowError
 from rollwright.run_lock import held
-from rollwright.store import TrajectoryStore
+from rollwright.store import TABLES, TrajectoryStore
 from rollwright.store_rows import unpack_text
 from rollwright.types import Trajectory
 
 SHARD = 256
 MAX_UNIT = 10_000
+ALREADY = "the store holds it already"
 UNEXPECTED = "the format did not expect it"
 
 
@@ -45,15 +47,42 @@ def import_episodes(
         DataError: the file cannot be read, or a store is named and no codec.
         RunFolderError: the store cannot be written; what was written before stays, and the same import goes on.
     """
-    if folder is None:
-        return _read(path, form, codec, lambda batch: None, set(), demonstrations, left_out)
-    if codec is None:
+    if folder is not None and codec is None:
         raise DataError("a store holds token ids: name the model that will learn from it (--model)")
-    store = TrajectoryStore(folder)
-    with held(store.folder):
-        store.rescan()
-        there = {unpack_text(row["id"]) for _, row in store.headers()}
-        return _read(path, form, codec, lambda batch: store.append(batch, tag=tag), there, demonstrations, left_out)
+    with ExitStack() as stack:
+        target = Target(folder, tag, stack)
+        return _read(path, form, codec, target.write, target.names(), demonstrations, left_out)
+
+
+class Target:
+    """The store that is appended to, and held against other processes. A new one is made when there is something to
+    keep, so that a mistaken command leaves no folder behind.
+
+    Args:
+        folder: None keeps nothing.
+        stack: holds the store's lock.
+    """
+
+    def __init__(self, folder: Path | None, tag: str, stack: ExitStack) -> None:
+        self._folder, self._tag, self._stack = folder, tag, stack
+        self._store: TrajectoryStore | None = None
+        if folder is not None and (folder / TABLES[0]).is_dir():
+            self._open(folder)
+
+    def _open(self, folder: Path) -> TrajectoryStore:
+        self._stack.enter_context(held(folder))
+        self._store = TrajectoryStore(folder)
+        return self._store
+
+    def names(self) -> set[str]:
+        """The episodes that are there already."""
+        return {unpack_text(row["id"]) for _, row in self._store.headers()} if self._store else set()
+
+    def write(self, batch: Sequence[Trajectory]) -> None:
+        """Append; whole on the disk when this returns."""
+        if self._folder is not None and batch:
+            store = self._store if self._store is not None else self._open(self._folder)
+            store.append(batch, tag=self._tag)
 
 
 def _read(
@@ -98,25 +127,46 @@ def import_tasks(
     """
     if target is not None and target.exists():
         raise RunFolderError(f"{target} is there already: name another file, or delete it")
-    report, lines, names = Report(), list[str](), set[str]()
+    report, names = Report(), set[str]()
 
     def take(rows: Sequence[Row], name: str) -> None:
         tasks: Sequence[dict[str, Any]] = converted(form, rows, name)
         _require_unique([task["id"] for task in tasks], frozenset(), names)
-        lines.extend([json.dumps(task) for task in tasks])
+        write([json.dumps(task) for task in tasks])
         names.update(task["id"] for task in tasks)
         report.records += len(tasks)
 
-    each_unit(path, form, take, report, left_out)
-    if target is not None and lines:
-        beside = target.with_name(f".{target.name}.writing")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            beside.replace(target)
-        except OSError as error:
-            raise RunFolderError(f"{target} cannot be written: {error.strerror or error}") from error
+    with _new_file(target) as write:
+        each_unit(path, form, take, report, left_out)
     return report
+
+
+@contextmanager
+def _new_file(target: Path | None) -> Iterator[Callable[[Sequence[str]], None]]:
+    """Writes lines beside the target, which is there at the end: whole, and only where there was a line."""
+    if target is None:
+        yield lambda lines: None
+        return
+    beside = target.with_name(f".{target.name}.writing")
+    opened: list[IO[str]] = []
+
+    def write(lines: Sequence[str]) -> None:
+        if not opened:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            opened.append(beside.open("w", encoding="utf-8"))
+        opened[0].writelines(f"{line}\n" for line in lines)
+
+    try:
+        yield write
+        if opened:
+            opened[0].close()
+            beside.replace(target)
+    except OSError as error:
+        raise RunFolderError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        for file in opened:
+            file.close()
+        beside.unlink(missing_ok=True)
 
 
 def converted(form: Format, rows: Sequence[Row], name: str) -> Sequence[Any]:
@@ -138,7 +188,7 @@ def converted(form: Format, rows: Sequence[Row], name: str) -> Sequence[Any]:
 def _require_unique(names: Sequence[str], stored: frozenset[str], there: set[str]) -> None:
     for at, name in enumerate(names):
         if name in stored:
-            raise RowError("the store holds it already", repr(name))
+            raise RowError(ALREADY, repr(name))
         if name in there or name in names[:at]:
             raise RowError("its id was there before", repr(name))
 
