@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -351,3 +353,13 @@ async def play_all(world: OpenWebWorld, rows: dict[str, Turns]) -> list[str]:
 async def test_every_pattern_is_seen_and_operated_or_told(site: str, tmp_path: Path) -> None:
     wrong = await play_all(world_of(tmp_path, site, list(ROWS)), ROWS)
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.browser
+def test_the_page_on_bringing_pages_runs(tmp_path: Path) -> None:
+    text = (PAGES.parent.parent / "docs" / "bring_your_pages.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "pages.py").write_text(code, encoding="utf-8")
+    ran = subprocess.run([sys.executable, "pages.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert "Error: this field takes a number" in ran.stdout and "solved: True" in ran.stdout
