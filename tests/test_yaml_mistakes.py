@@ -360,6 +360,23 @@ def test_a_fault_under_way_is_one_paragraph_and_its_traceback_lies_in_the_run_fo
     assert "EngineFault" in kept.read_text() and "hunter2" not in kept.read_text()
 
 
+def test_an_interrupt_is_one_line_and_leaves_no_empty_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        recipe_config(grpo.GrpoConfig)
+        (place / "out/run/trajectories").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    before = sorted(Path().rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["recipe.py", "good.yaml"])
+    with pytest.raises(SystemExit) as stop:
+        run_recipe(main)
+    said = capsys.readouterr().err
+    assert stop.value.code == 130 and said.startswith("rollwright: interrupted") and said.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+
+
 @pytest.mark.parametrize("how", ["-v", "--verbose", "ROLLWRIGHT_DEBUG"])
 def test_whoever_asks_gets_the_traceback(how: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["god.yaml"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, or 1 where something was wrong, said on standard error."""
+    """Run one command; -> the exit status: 0, 1 where something was wrong (on standard error), 130 after Ctrl-C."""
     arguments = build_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], None] = arguments.command
     try:
@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # the reader (`head`, `less`) has seen enough; a closed stdout must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("rollwright: interrupted", file=sys.stderr)
+        return 130
     except OSError as error:  # a path that cannot be: too long, a folder in place of a file, not to be read
         print(f"rollwright: {str(error.filename or '')[:200]}: {error.strerror or error}", file=sys.stderr)
         return 1

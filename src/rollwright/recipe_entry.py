@@ -22,6 +22,8 @@ from rollwright.run_lock import NAME as LOCK
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 DEBUG = "ROLLWRIGHT_DEBUG"
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
 _ENDED, _TOGETHER_S = "rollwright/ended", 15.0
 _new_folders: list[Path] = []
 """What the start of this process will have made; it is a recipe's whole life."""
@@ -62,7 +64,7 @@ def run_recipe(main: Callable[[], None]) -> None:
     `-v`, `--verbose` or ROLLWRIGHT_DEBUG=1 show the traceback instead.
 
     Raises:
-        SystemExit: code 2 where the user has to change something, 1 where something broke under way.
+        SystemExit: code 2 where the user has to change something, 1 where something broke under way, 130 after Ctrl-C.
     """
     if _asked_for_more():
         main()
@@ -78,6 +80,14 @@ def run_recipe(main: Callable[[], None]) -> None:
             _say(error, kept)
         _end_together()
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt as interrupt:
+        sys.last_value = interrupt
+        if os.environ.get("RANK", "0") == "0":
+            remove_empty_run(_new_folders)
+            sys.stderr.write(
+                "rollwright: interrupted. The same command goes on from the last checkpoint or stage that is complete\n"
+            )
+        raise SystemExit(INTERRUPTED) from None
 
 
 def new_folders(path: Path) -> list[Path]:
