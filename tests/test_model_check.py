@@ -134,6 +134,11 @@ def test_a_head_that_does_something_else_is_refused(monkeypatch: pytest.MonkeyPa
         Learner(Accelerator(cpu=True), model, learning_rate=1e-3)
 
 
+def test_the_rounding_of_a_deep_model_is_no_difference() -> None:
+    checked = check_model(tiny_llama(VOCAB, hidden=64, layers=30))
+    assert checked.layout == "auto" and max(checked.differences.values()) < 1e-3
+
+
 def test_a_model_that_does_not_run_is_refused() -> None:
     model = tiny_llama(VOCAB, hidden=32)
     model.model.layers[0].mlp.up_proj = torch.nn.Linear(8, 96)
