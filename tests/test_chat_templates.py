@@ -201,3 +201,14 @@ def test_the_tiny_model_keeps_its_prompts(tmp_path: Path):
         "<|im_start|>system\nAct.<|im_end|>\n<|im_start|>user\npage<|im_end|>\n<|im_start|>assistant\n"
     )
     assert codec.tells_day is None
+
+
+def test_the_example_of_the_page_shows_what_a_policy_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    page = (Path(__file__).parents[1] / "docs" / "bring_your_model.md").read_text(encoding="utf-8")
+    example = page.split("```python\n")[1].split("```")[0]
+    FAMILIES["smolvlm"].tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    exec(compile(example.replace('"smollm2"', repr(str(tmp_path))), "bring_your_model.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert "System: Answer with one action." in shown and "A page. < |im_end|>" in shown
+    assert "a turn ends with <end_of_utterance>\nrollout.context=append or windowed" in shown
