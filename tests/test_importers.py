@@ -17,6 +17,9 @@ from rollwright.importers import into_store, load_format
 from rollwright.importers.into_store import import_episodes
 from rollwright.importers.messages_out import message_lines
 from rollwright.importers.records import Report
+from rollwright.outcome_data import read_cases
+from rollwright.pair_fit import pairs_of
+from rollwright.replay import TurnTable
 from rollwright.store import TrajectoryStore
 from rollwright.tiny import make_tiny_model, tiny_tokenizer
 from rollwright.types import StopReason, Trajectory
@@ -216,6 +219,53 @@ def test_a_preference_becomes_a_success_and_a_failure_of_one_task(codec: ChatCod
         assert better.task.id == worse.task.id and (better.success, worse.success) == (True, False)
         assert (better.total_reward, worse.total_reward) == (1.0, 0.0) and len(better.turns) == 1
         assert better.turns[0].prompt_ids == worse.turns[0].prompt_ids
+
+
+def test_preferences_and_rewards_reach_those_who_learn_from_them(codec: ChatCodec, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": "Say a.", "chosen": "a", "rejected": "b"}]
+    rows += [{"messages": TALK, "rewards": [0.5, -1.0], "success": False}]
+    take(codec, lines(tmp_path / "a.jsonl", rows), tmp_path / "s")
+    cases = read_cases([str(tmp_path / "s")])
+    assert pairs_of(cases, per_case=1, seed=0) == [(0, 1)]
+    table = TurnTable(str(tmp_path / "s"))
+    assert len(table) == 4 and table.trajectories["total_reward"].tolist() == [1.0, 0.0, -0.5]
+    assert table.trajectories["learnable"].all() and table.trajectories["train"].all()
+
+
+REFUSES = (
+    "{%- for m in messages -%}{%- if loop.index0 > 0 and m.role == messages[loop.index0 - 1].role -%}"
+    "{{ raise_exception('roles must alternate') }}{%- endif -%}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{%- endfor -%}{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
+)
+FORGETS = (
+    "{%- for m in messages -%}<|im_start|>{{ m.role }}\n"
+    "{{ m.content if m.role != 'assistant' or loop.last else m.content.split('</think>')[-1] }}<|im_end|>\n"
+    "{%- endfor -%}{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
+)
+
+
+def codec_with(template: str) -> ChatCodec:
+    tokenizer = tiny_tokenizer(TEXTS, kind="bpe", vocab_size=400)
+    tokenizer.chat_template = template
+    return ChatCodec(tokenizer)
+
+
+def test_a_conversation_that_the_template_refuses_is_left_out_with_its_words(tmp_path: Path) -> None:
+    rows = [{"messages": [USER, USER, ANSWER]}, {"messages": [USER, ANSWER]}, {"messages": [USER, ANSWER, ANSWER]}]
+    report, found = take(codec_with(REFUSES), lines(tmp_path / "a.jsonl", rows), tmp_path / "s")
+    assert report.left_out == {"the model's chat template refuses the conversation": 2} and len(found) == 1
+    assert "roles must alternate" in str(report)
+
+
+def test_a_template_that_rewrites_history_shows_each_turn_what_it_would_show(tmp_path: Path) -> None:
+    codec = codec_with(FORGETS)
+    assert not codec.is_prefix_preserving()
+    talk = [USER, ANSWER | {"content": "<think>\nhm\n</think>\n\nfirst"}, USER, ANSWER]
+    _, (found,) = take(codec, lines(tmp_path / "a.jsonl", [{"messages": talk}]), tmp_path / "s")
+    shown = codec.tokenizer.apply_chat_template(talk[:3], tokenize=False, add_generation_prompt=True)
+    assert codec.tokenizer.decode(found.turns[1].prompt_ids) == shown and "hm" not in shown
+    assert "hm" in found.turns[0].text, "the thought is learned where it was written"
+    assert message_lines(found)[0]["messages"] == talk
 
 
 def test_the_same_import_again_adds_nothing_and_a_dry_run_writes_nothing(codec: ChatCodec, tmp_path: Path) -> None:

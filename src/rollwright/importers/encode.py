@@ -46,6 +46,8 @@ def encode(episode: Episode, codec: ChatCodec, *, name: str) -> Trajectory:
 
 
 def _prompt(codec: ChatCodec, history: list[Message], step: Step, before: Turn | None) -> tuple[int, ...]:
+    if not step.observed:  # two answers in a row: only the whole shows whether the template takes them
+        codec.encode_start([*history, Message(role="assistant", content=step.action)])
     if before is None or not codec.is_prefix_preserving():
         return codec.encode_start(history)
     return before.prompt_ids + before.action_ids + codec.encode_continuation("stop", step.observed)
