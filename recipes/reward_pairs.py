@@ -105,13 +105,15 @@ def learn(
     """Train on the one part, judge on the other, put the model in its place."""
     seed = config.run.seed
     start = starting_model(config.model, train, prompt, folder.path, max_length=config.fit.max_length, seed=seed)
-    prompts, held_out = prompts_apart(train, held_out, open_codec(start), prompt, max_length=config.fit.max_length)
+    codec = open_codec(start, folder.path)
+    prompts, held_out = prompts_apart(train, held_out, codec, prompt, max_length=config.fit.max_length)
     pairs_of(held_out, per_case=1, seed=seed)  # of what is left of it
     rows = pair_rows(train, prompts, config)
 
     target = folder.path / "pair_model"
     beside = writing_folder(target)  # a kill or a training that diverges leaves an earlier model whole
     fit_pairs(rows, start, folder.path, config.fit, centre=config.fit.centre, seed=seed, name=beside.name)
+    codec.keep_day(beside)
     model = with_threshold(beside, train, prompt, max_length=config.fit.max_length)
     report(model, held_out, num_pairs=len(rows), config=config, folder=folder.path)
     print(f"pair model saved to {publish(beside, target)}")

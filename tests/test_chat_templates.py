@@ -119,6 +119,17 @@ def test_the_day_goes_with_the_policy_that_was_trained_on_it(tmp_path: Path, mon
     assert "30 Nov 2026" in prompt_on(monkeypatch, LATER, FAMILIES["llama31"], tmp_path, None)
 
 
+@pytest.mark.parametrize("name", ["llama31", "chatml"])
+def test_a_judge_is_asked_with_the_day_that_it_was_trained_with(name: str, tmp_path: Path):
+    """Its tokenizer was written by somebody who knows of no day."""
+    FAMILIES[name].tokenizer().save_pretrained(tmp_path)
+    before = (tmp_path / "tokenizer_config.json").read_bytes()
+    ChatCodec(FAMILIES[name].tokenizer(), today=DAY).keep_day(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert open_codec(tmp_path).tells_day == (DAY if name == "llama31" else None)
+    assert name == "llama31" or (tmp_path / "tokenizer_config.json").read_bytes() == before
+
+
 def test_the_first_of_several_processes_names_the_day(tmp_path: Path):
     assert [keep_day(tmp_path, day) for day in (DAY, LATER)] == [DAY, DAY]
     assert [file.name for file in tmp_path.iterdir()] == ["template_day.txt"]

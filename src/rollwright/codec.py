@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rollwright.chat_template import PROBE, ChatTemplate
@@ -165,6 +166,11 @@ class ChatCodec:
     def tells_day(self) -> date | None:
         """The day that the template writes into prompts, None where it writes none."""
         return self._template.today if self._template.tells_day else None
+
+    def keep_day(self, folder: Path) -> None:
+        """Write the day beside a model that learned from this codec's prompts, so that it is asked with it."""
+        if self.tells_day:
+            self.tokenizer.save_pretrained(folder)
 
     def _render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         if not self.has_system_role:
