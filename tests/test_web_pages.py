@@ -23,6 +23,7 @@ import pytest
 
 from rollwright.env import Observation, StepResult, episode_seed
 from rollwright.envs.web.open_web import OpenWebEnv, OpenWebWorld, build
+from rollwright.errors import ConfigError
 
 PAGES = Path(__file__).parent / "pages"
 AT_ONCE = 4
@@ -261,6 +262,23 @@ ROWS: dict[str, Turns] = {
 }
 
 
+ARIA: dict[str, Turns] = {
+    "frame-same": [
+        ("", ['- button "Send" [', "paragraph [", "Inside the frame", "!ref="]),
+        ("fill {textbox} Rome", ["Rome"]),
+        ("click {Send}", ["sent Rome"]),
+        ("click {Deeper}", ["Arrived", "!Inside the frame"]),
+        ("click 99999", ["Error: no element 99999 on this page"]),
+    ],
+    "shadow-slot": [("click {Buy now}", ["bought"])],
+    "key-enter": [("fill {Search} shoes", []), ("press {Search} Enter", ["found shoes"])],
+    "dialog-confirm": [("click {Delete}", ["is open"]), ("accept_dialog", ["deleted"])],
+    "tab-link": [("click {More}", ["Arrived", "Tabs: 1"]), ("tab_focus 1", ["First"]), ("click {More}", ["Tabs: 1"])],
+    "label-for-hidden": [("check {checkbox}", ["agreed true"])],
+    "much-elements": [("", ["in lines instead", "1 button b", "more lines"]), ("click 1", ["!Error"])],
+}
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
@@ -291,8 +309,8 @@ def world_of(folder: Path, site: str, pages: list[str], **options: Any) -> OpenW
 
 def numbered(action: str, text: str) -> str:
     def number(found: re.Match[str]) -> str:
-        lines = [line for line in text.splitlines() if re.match(r"\d+ ", line) and found[1] in line]
-        return lines[0].split()[0] if lines else f"<no line with {found[1]}>"
+        marks = [re.search(r"^(\d+) |\[(\d+)\]", line) for line in text.splitlines() if found[1] in line]
+        return next((mark[1] or mark[2] for mark in marks if mark), "") or f"<no line with {found[1]}>"
 
     return re.sub(r"\{(.+?)\}", number, action)
 
@@ -353,6 +371,14 @@ async def play_all(world: OpenWebWorld, rows: dict[str, Turns]) -> list[str]:
 async def test_every_pattern_is_seen_and_operated_or_told(site: str, tmp_path: Path) -> None:
     wrong = await play_all(world_of(tmp_path, site, list(ROWS)), ROWS)
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.browser
+async def test_an_aria_snapshot_is_operated_by_its_numbers(site: str, tmp_path: Path) -> None:
+    wrong = await play_all(world_of(tmp_path, site, list(ARIA), observation="aria"), ARIA)
+    assert not wrong, "\n".join(wrong)
+    with pytest.raises(ConfigError, match="observation must be lines or aria, got 'pixels'"):
+        world_of(tmp_path, site, ["landing"], observation="pixels")
 
 
 @pytest.mark.browser

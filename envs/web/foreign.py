@@ -19,6 +19,7 @@ from typing import Any
 
 from rollwright.errors import EnvironmentFault
 
+from .aria import MAX_ELEMENTS, Numbers
 from .forwarding import Forwarder
 from .page import CLOSE_S, PageLeft, PageRefused, WebPage
 from .questions import Questions
@@ -32,6 +33,7 @@ _QUESTION = "__RW_QUESTION__"
 _READ_TRIES = 5
 _RENEW_S = 6.0
 _PAUSE_S = 3.0
+_MARK_S = 2.0
 _READ_LIMITS = {"items": 5000, "chars": 200_000}
 _READ_S = 6.0
 _MAX_ADDRESS = 2000
@@ -75,6 +77,8 @@ class ForeignPage:
         self._chores: set[asyncio.Future[Any]] = set()
         self._end = float("inf")
         self._files_told = False
+        self.numbers = Numbers()
+        self._mark = new_question()
 
     def begin(self) -> None:
         """Begin a step: its time runs from now."""
@@ -138,6 +142,21 @@ class ForeignPage:
 
         return found, await self.questions.until_asked(self._surviving(read()))
 
+    async def snapshot(self, max_chars: int) -> tuple[str, str]:
+        """Playwright's aria snapshot with numbers, empty for a page of too many elements; and what stood in the way."""
+        found: list[str] = []
+        limit_s = min(_READ_S, self._wait_s / 2)
+
+        async def read() -> str:
+            if (await self._read("() => __rwSites.size()", None))["elements"] <= MAX_ELEMENTS:
+                made = self.page.handle.aria_snapshot(mode="ai", timeout=1000 * limit_s)
+                found.append(self.numbers.rewritten(await self._call(made, limit_s + 1), max_chars))
+            return ""
+
+        self.numbers.put_away()
+        trouble = await self.questions.until_asked(self._surviving(read()))
+        return (found[0] if found else ""), trouble
+
     async def evaluate(self, expression: str) -> str:
         """What a JavaScript expression gives on the page, as text; empty where it raises or the page is lost."""
         found: list[str] = []
@@ -199,6 +218,12 @@ class ForeignPage:
         page.on("domcontentloaded", on_arrival)
         page.on("framenavigated", on_frame)
         try:
+            if self.numbers.in_use:
+                if unknown := [
+                    action[key] for key in ("id", "to") if action[key] and not self.numbers.reference(action[key])
+                ]:
+                    return f"no element {unknown[0]} on this page"
+                action = {**action, **{key: await self._own_number(action[key]) for key in ("id", "to")}}
             reply = await (self._press(action) if action["name"] == "press" else self._touch(action))
             self.page.requests_blocked += reply["foreign"]
             self._files_told = reply["files"]
@@ -223,6 +248,20 @@ class ForeignPage:
         finally:
             page.remove_listener("domcontentloaded", on_arrival)
             page.remove_listener("framenavigated", on_frame)
+
+    async def _own_number(self, number: int) -> int:
+        """Our number of what the last aria snapshot shows with this one; 0, which nothing has, where it is gone."""
+        if not (reference := self.numbers.reference(number)):
+            return 0
+        await self._ask("name => __rwSites.mark(name)", self._mark, self._load_s)
+        sent = self.page.handle.locator(f"aria-ref={reference}").evaluate(
+            "(element, name) => { element.dispatchEvent(new Event(name, { composed: true })); }",
+            self._mark,
+            timeout=1000 * _MARK_S,
+        )
+        with contextlib.suppress(PageRefused):
+            await self._call(sent, _MARK_S + 1)
+        return int((await self._ask("() => __rwSites.marked()", None, self._load_s))["id"])
 
     async def _touch(self, action: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out an action by our own script; what it led to."""

@@ -20,6 +20,7 @@ from rollwright.errors import ConfigError, EnvironmentFault
 from rollwright.types import SPLITS, Split, Task
 
 from .actions import Action, ActionError, Kind, parse_action
+from .aria import TOO_MANY
 from .browser import BrowserPool
 from .evaluators import content_match, string_match, total, url_match
 from .foreign import UNFINISHED, ForeignPage, ears, new_question
@@ -42,6 +43,7 @@ ACTIONS: dict[str, tuple[Kind, ...]] = {
 }
 """Those of the small sites, and what only other people's pages need: the observation names them where they apply."""
 
+OBSERVATIONS = ("lines", "aria")
 _LOAD_S = 5.0
 
 
@@ -147,9 +149,15 @@ class OpenWebEnv:
     async def _look(self) -> str:
         """Read the page; returns what stood in the way, if anything."""
         assert self._page is not None
-        items, trouble = await self._page.look() if not self._page.questions.line else ([], "")
-        self.elements = read_elements(items)
-        shown = self._page.questions.line or render(self.elements, max_chars=self._world.max_chars)
+        shown, trouble, self.elements = "", "", ()
+        if self._world.observation == "aria" and not self._page.questions.line:
+            shown, trouble = await self._page.snapshot(self._world.max_chars)
+        if not shown and not trouble and not self._page.questions.line:
+            items, trouble = await self._page.look()
+            self.elements = read_elements(items)
+            note = f"{TOO_MANY}\n" if self._world.observation == "aria" else ""
+            shown = note + render(self.elements, max_chars=self._world.max_chars)
+        shown = self._page.questions.line or shown
         tabs = f"{self._page.tabs.line}\n" if self._page.tabs.line else ""
         self._text = _whole(f"At {self._page.address}\n{tabs}{shown}")
         return trouble
@@ -234,9 +242,11 @@ class OpenWebWorld:
         deadline_s: float,
         load_s: float,
         instructions: str,
+        observation: str = "lines",
         refused: Sequence[str] = (),
     ) -> None:
         self.instructions = instructions
+        self.observation = observation
         self.max_turns = max_turns
         self.max_chars = max_chars
         self.deadline_s = deadline_s
@@ -312,6 +322,7 @@ def build(
     deadline_s: float = 12.0,
     load_s: float = _LOAD_S,
     instructions: str = INSTRUCTIONS,
+    observation: str = "lines",
 ) -> OpenWebWorld:
     """A world of given sites.
 
@@ -327,10 +338,13 @@ def build(
             it must stay below the run's `rollout.env_call_s`, or a page that never answers becomes a fault.
         load_s: how long to wait for the page that a click leads to.
         instructions: the system prompt.
+        observation: `lines`, or `aria` for Playwright's aria snapshot, whose numbers in brackets the actions take.
 
     Raises:
-        ConfigError: the file cannot be read, or no task in it can be played.
+        ConfigError: the observation is another one, the file cannot be read, or no task in it can be played.
     """
+    if observation not in OBSERVATIONS:
+        raise ConfigError(f"web.open_web: observation must be {' or '.join(OBSERVATIONS)}, got {observation!r}")
     read = read_task_file(tasks, sites=sites or {}, origins=origins, ignore_logins=ignore_logins)
     by_split: dict[Split, list[Task]] = {split: [t for t in read.tasks if t.split == split] for split in SPLITS}
     question = new_question()
@@ -345,5 +359,6 @@ def build(
         deadline_s=deadline_s,
         load_s=load_s,
         instructions=instructions,
+        observation=observation,
         refused=read.refused,
     )

@@ -5,7 +5,7 @@
   // Pages of the sites have no script of their own: no clock to stop, no listener to ask about.
   if (!Object.hasOwn(window, "__rwClock")) window.__rwClock = { advance: () => {}, hears: () => false, takeKept: () => 0 };
   const { WAYS, need, Slip } = window.__rw;
-  const { walk, elementOf } = window.__rwWalk;
+  const { walk, elementOf, shown } = window.__rwWalk;
   const FILES = "this opens a choice of files; files cannot be chosen here";
   const LEAVES = "this link leaves the site; it is not followed";
 
@@ -79,6 +79,24 @@
     }
     return JSON.stringify({ error });
   };
+  // An element that Playwright knows by a reference of its own: it sends an event from there, and we see from where.
+  let marked = 0;
+  const attentive = new WeakSet();
+  const attend = (view, name) => {
+    if (!attentive.has(view.document)) {
+      attentive.add(view.document);
+      if (view !== window) window.__rwWalk.entered(view);
+      view.addEventListener(name, (event) => {
+        event.stopImmediatePropagation();
+        const [element] = event.composedPath();
+        const label = shown(element) ? null : [...element.labels || []].find(shown);  // it stands for a hidden control
+        marked = window.__rwWalk.idOf(label || element);
+      }, true);
+    }
+    for (const frame of view.document.querySelectorAll("iframe,frame")) if (frame.contentDocument) attend(frame.contentDocument.defaultView, name);
+  };
+  const mark = (name) => { marked = 0; attend(window, name); return "{}"; };
+  const size = () => JSON.stringify({ elements: document.querySelectorAll("*").length });
   const look = (limits = null) => JSON.stringify({ items: walk(limits) });
 
   // What a visitor has changed, by control number; and the same put into another copy of the page.
@@ -112,5 +130,5 @@
     if (focused) elementOf(focused).focus();
     return look();
   };
-  window.__rwSites = { act, aim, left: () => JSON.stringify(left()), look, filled, put };
+  window.__rwSites = { act, aim, left: () => JSON.stringify(left()), mark, marked: () => JSON.stringify({ id: marked }), size, look, filled, put };
 })();

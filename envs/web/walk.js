@@ -344,5 +344,5 @@
     }
     return items;
   };
-  window.__rwWalk = { walk, forget, elementOf, shown, shadowOf, editable, foreign };
+  window.__rwWalk = { walk, forget, elementOf, idOf, shown, shadowOf, editable, foreign };
 })();
