@@ -150,6 +150,11 @@ MISTAKES: dict[str, list[tuple[list[Any], str]]] = {
         ([talk(USER, answer(tool_calls="f()"))], "`tool_calls` is no list"),
         ([talk(USER, answer(tool_calls=["f"]))], "a tool call is no object"),
         ([talk(USER, call("{torn"))], "the arguments of a tool call are not JSON"),
+        ([talk(USER, call({"a": 1, "b": None}))], "an object of arguments with null in it: write it as JSON text"),
+        (
+            [talk(USER, ANSWER, tools=[{"name": "f", "a": {"b": None}}])],
+            "an object of tools with null in it: write it as JSON text",
+        ),
         ([talk(USER, call("[1]"))], "the arguments of a tool call is no object"),
         ([talk(USER, call(None))], "the arguments of a tool call is no object"),
         ([talk(USER, call("{}", name=None))], "a tool call without a name"),

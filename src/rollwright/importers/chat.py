@@ -27,7 +27,15 @@ from rollwright.importers.records import (
     whole_json,
     whole_text,
 )
-from rollwright.importers.tool_text import Call, call_text, read_call, read_calls, result_text, tools_text
+from rollwright.importers.tool_text import (
+    Call,
+    call_text,
+    read_call,
+    read_calls,
+    require_no_nulls,
+    result_text,
+    tools_text,
+)
 from rollwright.types import Message, Role, Task
 
 ROW_KEYS = {"messages", "conversations", "id", "task_id", "split", "success", "reward", "rewards", "tools", "system"}
@@ -237,6 +245,8 @@ def _with_tools(said: Sequence[Said], values: Values) -> tuple[list[Said], list[
             given = strict_json(given)
         except (ValueError, RecursionError) as error:
             raise RowError("`tools` is not JSON", error) from error
+    elif given:
+        require_no_nulls(given, "an object of tools")
     if not given:
         return messages, []
     tools = [dict(mapping(whole_json(tool), "a tool")) for tool in listed(given, "`tools`")]

@@ -37,7 +37,17 @@ def read_call(value: Any) -> Call:
     return {"id": call["id"], **found} if isinstance(call.get("id"), str) else found
 
 
+def require_no_nulls(value: Any, what: str) -> None:
+    """Raises RowError: Arrow gives every object the keys of all others, as null; what was meant cannot be told."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for entry in inner:
+        if entry is None:
+            raise RowError(f"{what} with null in it: write it as JSON text")
+        require_no_nulls(entry, what)
+
+
 def _arguments(value: Any) -> dict[str, Any]:
+    require_no_nulls(value, "an object of arguments")
     if isinstance(value, str):
         try:
             value = strict_json(value)
