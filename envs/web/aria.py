@@ -34,6 +34,10 @@ class Numbers:
         """The page is shown in other words, with numbers of its own."""
         self._shown, self.in_use = {}, False
 
+    def unknown(self, *numbers: int) -> int | None:
+        """The first of these numbers that the last snapshot does not show; 0 stands for none."""
+        return next((number for number in numbers if number and number not in self._shown), None)
+
     def reference(self, number: int) -> str:
         """What a number of the last snapshot stands for; empty where it is none."""
         return self._shown.get(number, "")

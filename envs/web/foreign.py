@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rollwright.errors import EnvironmentFault
 
 from .aria import MAX_ELEMENTS, Numbers
 from .forwarding import Forwarder
+from .isolated import IsolatedWorld
 from .page import CLOSE_S, PageLeft, PageRefused, WebPage
 from .questions import Questions
 from .tabs import Tabs
 
 log = logging.getLogger(__name__)
 
-_WORLD = "rollwright"
-_SCRIPTS = ("foreign.js", "walk.js", "act.js", "sites.js")
-_QUESTION = "__RW_QUESTION__"
 _READ_TRIES = 5
 _RENEW_S = 6.0
 _PAUSE_S = 3.0
@@ -37,14 +33,8 @@ _MARK_S = 2.0
 _READ_LIMITS = {"items": 5000, "chars": 200_000}
 _READ_S = 6.0
 _MAX_ADDRESS = 2000
-_HERE = Path(__file__).parent
 LOST = "the page stopped answering and was closed; open another one with goto"
 UNFINISHED = "the page has not finished loading"
-
-
-def ears(question: str) -> str:
-    """The script for the page's own world."""
-    return (_HERE / "ears.js").read_text(encoding="utf-8").replace(_QUESTION, question)
 
 
 def new_question() -> str:
@@ -70,19 +60,16 @@ class ForeignPage:
         self._load_s = load_s
         self._wait_s = wait_s
         self._network = Forwarder(page, origins, wait_s, self._on_flood)
-        self._scripts = "\n".join(
-            (_HERE / name).read_text(encoding="utf-8").replace(_QUESTION, question) for name in _SCRIPTS
-        )
         self.tabs = Tabs(page, self._listen, lambda: self._network.refusal)
+        self._world = IsolatedWorld(page, self.tabs, self.questions, question)
         self._chores: set[asyncio.Future[Any]] = set()
-        self._end = float("inf")
         self._files_told = False
         self.numbers = Numbers()
         self._mark = new_question()
 
     def begin(self) -> None:
         """Begin a step: its time runs from now."""
-        self._end = asyncio.get_running_loop().time() + self._wait_s + self._load_s + _PAUSE_S
+        self._world.begin(self._wait_s + self._load_s + _PAUSE_S)
 
     async def open(self) -> None:
         """Take over the page's requests, and listen to what it does besides.
@@ -150,7 +137,7 @@ class ForeignPage:
         async def read() -> str:
             if (await self._read("() => __rwSites.size()", None))["elements"] <= MAX_ELEMENTS:
                 made = self.page.handle.aria_snapshot(mode="ai", timeout=1000 * limit_s)
-                found.append(self.numbers.rewritten(await self._call(made, limit_s + 1), max_chars))
+                found.append(self.numbers.rewritten(await self._world.call(made, limit_s + 1), max_chars))
             return ""
 
         self.numbers.put_away()
@@ -174,7 +161,7 @@ class ForeignPage:
     async def _goto(self, address: str) -> str:
         self._network.forget()
         try:
-            await self._call(self.page.handle.goto(address, wait_until="load", timeout=0), self._wait_s)
+            await self._world.call(self.page.handle.goto(address, wait_until="load", timeout=0), self._wait_s)
         except PageLeft:
             return ""
         except PageRefused as refusal:
@@ -187,7 +174,7 @@ class ForeignPage:
         return ""
 
     async def _travel(self, by: int) -> str:
-        history = await self._call(self.tabs.shown.tools.send("Page.getNavigationHistory"), self._wait_s)
+        history = await self._world.call(self.tabs.shown.tools.send("Page.getNavigationHistory"), self._wait_s)
         place = history["currentIndex"] + by
         entries = history["entries"]
         if not 0 <= place < len(entries) or entries[place]["url"] == "about:blank":
@@ -195,7 +182,7 @@ class ForeignPage:
         self._network.forget()
         method = self.page.handle.go_back if by < 0 else self.page.handle.go_forward
         try:
-            await self._call(method(wait_until="domcontentloaded", timeout=0), self._wait_s)
+            await self._world.call(method(wait_until="domcontentloaded", timeout=0), self._wait_s)
         except (PageLeft, PageRefused):
             return self._network.refusal
         except TimeoutError:
@@ -219,10 +206,8 @@ class ForeignPage:
         page.on("framenavigated", on_frame)
         try:
             if self.numbers.in_use:
-                if unknown := [
-                    action[key] for key in ("id", "to") if action[key] and not self.numbers.reference(action[key])
-                ]:
-                    return f"no element {unknown[0]} on this page"
+                if (unknown := self.numbers.unknown(action["id"], action["to"])) is not None:
+                    return f"no element {unknown} on this page"
                 action = {**action, **{key: await self._own_number(action[key]) for key in ("id", "to")}}
             reply = await (self._press(action) if action["name"] == "press" else self._touch(action))
             self.page.requests_blocked += reply["foreign"]
@@ -253,32 +238,34 @@ class ForeignPage:
         """Our number of what the last aria snapshot shows with this one; 0, which nothing has, where it is gone."""
         if not (reference := self.numbers.reference(number)):
             return 0
-        await self._ask("name => __rwSites.mark(name)", self._mark, self._load_s)
+        await self._world.ask("name => __rwSites.mark(name)", self._mark, self._load_s)
         sent = self.page.handle.locator(f"aria-ref={reference}").evaluate(
             "(element, name) => { element.dispatchEvent(new Event(name, { composed: true })); }",
             self._mark,
             timeout=1000 * _MARK_S,
         )
         with contextlib.suppress(PageRefused):
-            await self._call(sent, _MARK_S + 1)
-        return int((await self._ask("() => __rwSites.marked()", None, self._load_s))["id"])
+            await self._world.call(sent, _MARK_S + 1)
+        return int((await self._world.ask("() => __rwSites.marked()", None, self._load_s))["id"])
 
     async def _touch(self, action: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out an action by our own script; what it led to."""
-        return await self._ask("action => __rwSites.act(action, false)", dict(action), self._load_s)
+        return await self._world.ask("action => __rwSites.act(action, false)", dict(action), self._load_s)
 
     async def _press(self, action: Mapping[str, Any]) -> dict[str, Any]:
         """Press a key of the browser's own keyboard, which pages cannot tell from a hand; what it led to."""
-        reply = await self._ask("id => __rwSites.aim(id)", action["id"], self._load_s)
+        reply = await self._world.ask("id => __rwSites.aim(id)", action["id"], self._load_s)
         if reply["error"]:
             return {**reply, "leaving": False, "framing": False, "closing": False, "foreign": 0, "files": False}
-        await self._call(self.page.handle.keyboard.press(action["text"]), self._load_s)
-        return await self._ask("() => __rwSites.left()", None, self._load_s)
+        await self._world.call(self.page.handle.keyboard.press(action["text"]), self._load_s)
+        return await self._world.ask("() => __rwSites.left()", None, self._load_s)
 
     async def _first_of(self, *events: asyncio.Event) -> None:
         """Wait until one is set, `load_s` at most."""
         waits = [asyncio.ensure_future(event.wait()) for event in events]
-        await asyncio.wait(waits, timeout=self._load_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            waits, timeout=max(0.5, min(self._load_s, self._world.left_s)), return_when=asyncio.FIRST_COMPLETED
+        )
         for wait in waits:
             wait.cancel()
 
@@ -290,7 +277,7 @@ class ForeignPage:
         """
         address = self._network.pending
         self._later(self.tabs.shown.tools.send("Page.stopLoading"))
-        await self._ask("() => '{}'", None, _PAUSE_S)
+        await self._world.ask("() => '{}'", None, _PAUSE_S)
         return (
             f"{address[:_MAX_ADDRESS]} did not answer in time; the page stays where it was" if address else UNFINISHED
         )
@@ -303,66 +290,14 @@ class ForeignPage:
         """
         for _ in range(_READ_TRIES):
             try:
-                return await self._ask(function, argument, self._wait_s)
+                return await self._world.ask(function, argument, self._wait_s)
             except PageLeft:
                 await self._settle()
         raise PageRefused("reading the page", "it leads on to another page without end")
 
     async def _settle(self) -> None:
         with contextlib.suppress(PageLeft, PageRefused, TimeoutError):
-            await self._call(self.page.handle.wait_for_load_state("domcontentloaded"), self._load_s)
-
-    # Our own world in the page
-
-    async def _ask(self, function: str, argument: Any, wait_s: float) -> dict[str, Any]:
-        """Call a function in our own world that returns JSON. Text goes there as a value, never as source.
-
-        Raises:
-            TimeoutError: no answer in time.
-        """
-        reply = await self._call(self._evaluated(function, argument), wait_s)
-        if "exceptionDetails" in reply:
-            raised = reply["exceptionDetails"].get("exception", {}).get("description", "the script raised")
-            raise PageRefused("a script of ours in the page", str(raised).split("\n", 1)[0][:200])
-        return dict(json.loads(reply["result"]["value"]))
-
-    async def _evaluated(self, function: str, argument: Any) -> dict[str, Any]:
-        tab = self.tabs.shown
-        made = await tab.tools.send("Page.createIsolatedWorld", {"frameId": tab.frame, "worldName": _WORLD})
-        context = made["executionContextId"]
-        there = {"contextId": context, "returnByValue": True}
-        known = await tab.tools.send(
-            "Runtime.evaluate", {**there, "expression": "Object.hasOwn(globalThis, '__rwSites')"}
-        )
-        if not known["result"].get("value"):
-            await tab.tools.send("Runtime.evaluate", {**there, "expression": self._scripts})
-        call = {
-            "functionDeclaration": function,
-            "executionContextId": context,
-            "arguments": [{"value": argument}],
-            "awaitPromise": True,
-            "returnByValue": True,
-            "userGesture": True,
-        }
-        return dict(await tab.tools.send("Runtime.callFunctionOn", call))
-
-    async def _call(self, call: Any, wait_s: float) -> Any:
-        """As `WebPage.call`; what silence means is decided here.
-
-        Raises:
-            TimeoutError: no answer in time.
-        """
-        answer = asyncio.ensure_future(self.page.answer(call, "a foreign page"))
-        try:
-            while True:
-                left_s = self._end - asyncio.get_running_loop().time()
-                if (await asyncio.wait({answer}, timeout=max(0.5, min(wait_s, left_s))))[0]:
-                    return answer.result()
-                if not self.questions.line:
-                    raise TimeoutError
-                await self.questions.idle()  # the policy's time does not count
-        finally:
-            answer.cancel()
+            await self._world.call(self.page.handle.wait_for_load_state("domcontentloaded"), self._load_s)
 
     # A page that is lost
 
@@ -389,7 +324,7 @@ class ForeignPage:
         self._later(
             self.tabs.shown.tools.send("Page.crash")
         )  # ends a script without end; a page that hangs never answers it
-        left_s = 0.0 if self._end == float("inf") else self._end - asyncio.get_running_loop().time()
+        left_s = 0.0 if self._world.left_s == float("inf") else self._world.left_s
         try:
             async with asyncio.timeout(max(0.0, left_s) + _RENEW_S):
                 await self.page.replace()

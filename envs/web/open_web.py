@@ -23,7 +23,8 @@ from .actions import Action, ActionError, Kind, parse_action
 from .aria import TOO_MANY
 from .browser import BrowserPool
 from .evaluators import content_match, string_match, total, url_match
-from .foreign import UNFINISHED, ForeignPage, ears, new_question
+from .foreign import UNFINISHED, ForeignPage, new_question
+from .isolated import ears
 from .observe import Element, read_elements, render
 from .page import PageLeft, PageLimits
 from .sites.episode import GRAMMAR
