@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, LlamaConfig, Phi3Config, RobertaConfig, RobertaForMaskedLM
 
 from rollwright import models
+from rollwright.assembly import open_codec, open_engine
 from rollwright.critic_body import other_body
 from rollwright.errors import ConfigError, ModelNotFound
 from rollwright.generation.select import make_engine
@@ -113,6 +114,18 @@ def test_the_plan_finds_a_context_beyond_the_positions(folder: Path, words: list
     argv = [word.format(folder=folder) for word in words]
     with pytest.raises(ConfigError, match=told):
         recipe_config(EvaluateConfig, ["world.name=text.maze", "engine.name=transformers", *argv, "--plan"])
+
+
+def test_a_context_that_nobody_wrote_down_gives_way_to_the_model(folder: Path) -> None:
+    words = ["world.name=text.maze", "engine.name=transformers", f"model.path={folder}"]
+    engine_settings = recipe_config(EvaluateConfig, words).engine
+    assert engine_settings.max_context == 1024
+    engine = open_engine(engine_settings, folder, open_codec(folder))
+    assert engine.context_length == 64
+    engine.close()
+    require_context(recipe_config(EvaluateConfig, ["world.name=text.maze", "model.path=tiny"]))
+    with pytest.raises(ConfigError, match="takes 64 tokens"):  # written down, even as the default has it
+        recipe_config(EvaluateConfig, [*words, "engine.max_context=1024"])
 
 
 def test_positions_are_counted_as_the_model_uses_them() -> None:

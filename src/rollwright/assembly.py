@@ -281,15 +281,18 @@ def open_engine(
         run_folder: servers write their logs below it.
     """
     from rollwright.generation.select import make_engine
+    from rollwright.model_files import context_within
 
+    written_down = "max_context" in settings.model_fields_set  # what nobody wrote down gives way to the model
+    context_length = settings.max_context if written_down else context_within(model_folder, settings.max_context)
     if not plays:
         swaps = settings.name == "vllm_server" and settings.lora_sync == "adapter"
-        return AbsentEngine(context_length=settings.max_context, takes_adapters=swaps)
+        return AbsentEngine(context_length=context_length, takes_adapters=swaps)
     return make_engine(
         settings.name,
         model_path=model_folder,
         dtype=resolve_precision(settings.dtype),
-        context_length=settings.max_context,
+        context_length=context_length,
         stop_token_ids=tuple(codec.stop_token_ids),
         max_batch=settings.max_batch,
         seed=seed,

@@ -86,6 +86,12 @@ def require_positions(folder: str | Path, context_length: int, *, key: str = "en
         )
 
 
+def context_within(folder: str | Path, context_length: int) -> int:
+    """`context_length`, or what the model takes where that is less."""
+    longest, _ = positions_of(config_of(folder))
+    return context_length if longest is None else min(context_length, longest)
+
+
 def config_of(folder: str | Path) -> Any:
     """The configuration of a model folder.
 

@@ -27,6 +27,7 @@ from rollwright.errors import (
 from rollwright.outcome_settings import JudgeModel
 from rollwright.settings import (
     EngineSettings,
+    LearnerSettings,
     ModelSettings,
     ReplaySettings,
     RewardSettings,
@@ -38,6 +39,8 @@ from rollwright.settings import (
 
 log = logging.getLogger(__name__)
 Section = TypeVar("Section", bound=Config)
+_NOT_SYNCED = ("gpt2",)
+"""Kinds of models whose log-probs in vLLM were wrong after an update of their weights (scripts/write_models.py)."""
 _TINY, _EMBEDDED = "tiny", "smollm2"
 _LONGEST_PATH = 3800  # bytes; systems take 4096, and the files of a run need some for themselves
 _VLLM = "pip install 'rollwright[vllm]' with a GPU, 'rollwright[cpu]' without"
@@ -296,6 +299,8 @@ def require_context(config: Config) -> None:
         return  # nobody is asked
     for _, model in sections(config, ModelSettings):
         for name, engine in sections(config, EngineSettings):
+            if "max_context" not in engine.model_fields_set:
+                continue  # the default gives way to the model
             if model.path == _TINY:
                 if engine.max_context > model.tiny_context:
                     raise ConfigError(
@@ -307,7 +312,23 @@ def require_context(config: Config) -> None:
             if path.is_dir() and is_adapter(path):
                 path = Path(base_of(path)).expanduser()
             if path.is_dir() or (str(path) == _EMBEDDED and embedded_is_there()):
-                require_positions(resolve_model(path), engine.max_context, key=f"{name}.max_context")
+                folder = resolve_model(path)
+                require_positions(folder, engine.max_context, key=f"{name}.max_context")
+                if any(sections(config, LearnerSettings)):
+                    _require_sync(name, engine, folder)
+
+
+def _require_sync(name: str, engine: EngineSettings, folder: Path) -> None:
+    """vLLM takes new weights of this model (docs/models.md); it samples from all that it opens."""
+    from rollwright.generation.select import choose_engine
+    from rollwright.model_files import config_of
+
+    kind = config_of(folder).model_type
+    if kind in _NOT_SYNCED and choose_engine(engine.name) != "transformers":
+        raise ConfigError(
+            f"`{name}.name={engine.name}` is vLLM, which does not take over new weights of models of the kind {kind} "
+            f"(log-probs are off after the first update): use `{name}.name=transformers`"
+        )
 
 
 def require_room(config: Config) -> None:

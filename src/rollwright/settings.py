@@ -108,7 +108,9 @@ class EngineSettings(Config):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast.")
     max_batch: int = Field(64, ge=1, description="Requests decoded together, by each server.")
-    max_context: int = Field(1024, ge=16, description="Prompt plus action, in tokens.")
+    max_context: int = Field(
+        1024, ge=16, description="Prompt plus action, in tokens; where it is not set, less if the model takes less."
+    )
     replicas: int = Field(1, ge=1, description="Servers to start.")
     urls: list[str] = Field([], description="Running servers, such as http://10.0.0.2:8000; none is started then.")
     devices: list[str] = Field([], description="CUDA devices of each server: ['1','2'], or ['2,3'] to split a model.")
