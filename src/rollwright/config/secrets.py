@@ -19,8 +19,10 @@ _QUERY = re.compile(
 _KEY = re.compile(  # as the services write them that models, trackers and code are fetched from or judged by
     r"\b(?P<kind>Bearer\s+|sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-|AKIA)(?P<secret>[A-Za-z0-9_.~+/=-]{12,})"
 )
-_NAMES: tuple[str, ...] = ("api_key", "apikey", "password", "passwd", "secret", "secret_key", "private_key", "authorization", "cookie")
-_NAMES += ("access_token", "auth_token", "api_token", "hf_token", "bearer_token")
+_NAMES: tuple[str, ...] = (
+    *("api_key", "apikey", "password", "passwd", "secret", "secret_key", "private_key", "authorization", "cookie"),
+    *("access_token", "auth_token", "api_token", "hf_token", "bearer_token"),
+)
 
 
 def redact(text: str) -> str:
