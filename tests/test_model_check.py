@@ -9,21 +9,26 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 
 from rollwright.batching import Segment
+from rollwright.config import load_config
 from rollwright.critic import CriticSettings
 from rollwright.errors import ConfigError
 from rollwright.generation.cache_check import check_cache
 from rollwright.generation.transformers_engine import TransformersEngine
+from rollwright.generation.vllm_engine import complete, weight_names
 from rollwright.learner import Learner
 from rollwright.model_check import check_model
 from rollwright.model_facts import facts_of, window_of
 from rollwright.models import load_model, with_lora
 from rollwright.objective import PolicyObjective
 from rollwright.outcome_model import next_token_logits
+from rollwright.preflight import require_context
 from rollwright.recipe_entry import recipe_config
 from rollwright.recipes.grpo import GrpoConfig
 from rollwright.tiny import make_tiny_model, tiny_llama
+from rollwright.weights import checkpoint_weights
 from tests.model_families import FAMILIES, VOCAB, WINDOW, Family, build
 
 CASES = [pytest.param(family, id=name) for name, family in FAMILIES.items()]
@@ -211,6 +216,23 @@ def test_facts_name_what_is_peculiar_and_nothing_of_a_plain_model() -> None:
 def test_files_that_know_only_their_own_attention_are_loaded(tmp_path: Path) -> None:
     build(FAMILIES["BLOOM"]).save_pretrained(tmp_path)
     assert load_model(tmp_path).config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("name", ["Qwen3-MoE", "Mixtral", "Qwen2-MoE", "Llama"])
+def test_weights_go_to_vllm_under_the_names_of_the_models_folder(name: str, tmp_path: Path) -> None:
+    model = build(FAMILIES[name])
+    model.save_pretrained(tmp_path)
+    sent = dict(complete(checkpoint_weights(model), weight_names(tmp_path)))
+    for file in tmp_path.glob("*.safetensors"):
+        for key, value in load_file(file).items():
+            torch.testing.assert_close(sent[key], value, rtol=0, atol=0)
+
+
+def test_a_run_whose_weights_an_engine_would_take_over_wrongly_is_refused(tmp_path: Path) -> None:
+    build(FAMILIES["GPT-2"]).save_pretrained(tmp_path)
+    words = ["world.name=web.miniwob", f"model.path={tmp_path}", "engine.name=vllm_server", "engine.max_context=128"]
+    with pytest.raises(ConfigError, match=r"kind gpt2 .*engine\.name=transformers"):
+        require_context(load_config(GrpoConfig, words))
 
 
 def test_a_plan_with_a_check_compares_the_model_and_writes_nothing(

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, revert_weight_conversion
 
 from rollwright.adapters import adapter_of, is_adapted, merged, merged_parameters
 from rollwright.errors import ConfigError
@@ -33,6 +35,22 @@ def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in causal_lm(model).named_parameters():
         with gathered([parameter]):
             yield name, parameter.detach()
+
+
+def checkpoint_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The same under the names of checkpoints, by which vLLM loads: experts that are computed together come one by one.
+
+    As for `full_weights`, every rank iterates to the end.
+    """
+    inner = causal_lm(model)
+    known = getattr(inner, "_weight_conversions", None)
+    if known is None:
+        known = get_model_conversion_mapping(inner, add_legacy=False)
+    if not any(isinstance(entry, WeightConverter) for entry in known):
+        yield from full_weights(model)
+        return
+    for name, tensor in full_weights(model):
+        yield from revert_weight_conversion(inner, {name: tensor}).items()
 
 
 def copied_body(model: nn.Module) -> PreTrainedModel:
@@ -67,7 +85,8 @@ def hand_over(model: nn.Module, engine: Engine, *, version: int) -> None:
     if isinstance(engine, AdapterEngine) and engine.takes_adapters:
         engine.load_adapter(adapter_of(model, gathered), version=version)
     else:
-        engine.load_weights(full_weights(model), version=version)
+        weights = full_weights(model) if engine.name == "transformers" else checkpoint_weights(model)
+        engine.load_weights(weights, version=version)
 
 
 def gathered(parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:

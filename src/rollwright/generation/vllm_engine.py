@@ -253,7 +253,11 @@ def repack_tied_head(model: Any) -> None:
     """
     if not (model.config.tie_word_embeddings and hasattr(model, "lm_head")):
         return
-    head, embedding = model.lm_head, model.model.embed_tokens
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+
+    head = model.lm_head
+    tables = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
+    embedding = next((table for table in tables if not isinstance(table, ParallelLMHead)), head)
     head.weight = embedding.weight
     head.quant_method.process_weights_after_loading(head)
 
