@@ -171,8 +171,12 @@ ODD = [
     (of_turn("spans", [SPAN]), "row 7", "a span reaches beyond the action"),
     (of_turn("spans", [SPAN | {"end": 2, "producer": None}]), "row 7", "no value in the column spans"),
     (lambda _, turns: turns[7].update(prompt_shared=0, prompt_new=[]), "row 7", "an empty prompt"),
-    (of_turn("action_logprobs", [-1.0, math.nan]), "row 7", "a log-prob above 0 or not a number"),
-    (of_turn("action_logprobs", [0.5, -1.0]), "row 7", "a log-prob above 0 or not a number"),
+    (of_turn("action_logprobs", [-1.0, math.nan]), "row 7", "a log-prob above 0 or not a finite number"),
+    (of_turn("action_logprobs", [-1.0, -math.inf]), "row 7", "a log-prob above 0 or not a finite number"),
+    (of_turn("action_logprobs", [-1e300, -1.0]), "row 7", "a log-prob above 0 or not a finite number"),
+    (of_turn("spans", [SPAN | {"end": 2, "producer": "forced"}]), "row 7", "a reward on a forced token"),
+    (of_turn("spans", [SPAN | {"end": 1}]), "row 7", "a reward on a forced token"),
+    (of_turn("action_logprobs", [0.5, -1.0]), "row 7", "a log-prob above 0 or not a finite number"),
     (of_turn("action_ids", [2, -9]), "row 7", "a negative token id"),
     (of_turn("prompt_new", [-1, 5]), "row 7", "a negative token id"),
     (of_trajectory("next_prompt_ids", [4, -4]), "row 3", "a negative token id"),
@@ -182,7 +186,11 @@ ODD = [
     (of_turn("trajectory_id", "4"), "row 7", "a turn of another trajectory"),
     (of_trajectory("total_reward", 7.0), "row 3", "total_reward is not what its turns earned"),
 ]
+SCORE = {"value": 1.0, "verifier": "v", "parts": [], "turn_parts": None, "message": ""}
 STORE_ONLY = [  # of columns that the index does not hold
+    (of_trajectory("score", SCORE | {"parts": [{"name": "a", "value": math.nan}]}), "score.parts holds nan"),
+    (of_turn("values", [{"name": "v", "values": [1.0]}] * 2), "values holds a name twice: v, v"),
+    (of_turn("env_rewards", [{"name": "e", "value": 1.0}] * 2), "env_rewards holds a name twice: e, e"),
     (of_turn("observed", [{"role": "oracle", "content": "x"}]), "role is 'oracle'; known are system, user, assistant"),
     (of_turn("values", [{"name": "v", "values": [math.nan]}]), "values holds nan"),
     (of_turn("env_rewards", [{"name": "env", "value": math.inf}]), "env_rewards holds inf"),
@@ -226,6 +234,28 @@ def test_what_no_index_holds_is_refused_where_it_is_read(
     rewrite(folder, change)
     with pytest.raises(DataError, match=reason):
         TrajectoryStore(folder, mode="read").read(Ref(0, 3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda trajectories, turns: (trajectories.clear(), turns.clear()),
+        lambda trajectories, turns: (trajectories.pop(), turns.pop(), turns.pop()),
+        lambda trajectories, turns: (trajectories.append(dict(trajectories[0])), turns.append(dict(turns[0]))),
+    ],
+    ids=["emptied", "cut", "repeated"],
+)
+def test_rows_that_a_tool_added_or_took_out_are_missed(folder: Path, change: Callable[[Rows, Rows], None]) -> None:
+    """Under sound checksums, and whole trajectories at that: the mark of the shard names how many there were."""
+    paths = [folder / table / "000000.parquet" for table in TABLES]
+    tables = [pq.read_table(path, partitioning=None) for path in paths]
+    rows = [table.to_pylist() for table in tables]
+    change(*rows)
+    for path, table, changed in zip(paths, tables, rows, strict=True):
+        pq.write_table(pa.Table.from_pylist(changed, schema=table.schema), path)
+    store = TrajectoryStore(folder, mode="read")
+    assert {t.seed for t in store.iter_trajectories()} == set(range(8, 16)) == contents(TurnTable(store)).keys()
+    assert len(store.warnings) == 1 and "rows were added or taken out" in store.warnings[0]
 
 
 def test_turns_that_change_places_are_never_read_as_another_episode(folder: Path) -> None:

@@ -52,7 +52,7 @@ json_values = st.recursive(
 @st.composite
 def turn_records(draw: st.DrawFn, seen: tuple[int, ...] = ()) -> Turn:
     action = draw(ids)
-    logprobs = draw(st.lists(st.floats(max_value=0.0, allow_nan=False), min_size=len(action), max_size=len(action)))
+    logprobs = draw(st.lists(st.floats(min_value=-1e29, max_value=0.0), min_size=len(action), max_size=len(action)))
     producer = draw(st.sampled_from(["policy", "guide", "dataset"]))
     spans = (Span(start=0, end=len(action), version=draw(small), producer=producer),) if action else ()
     digest = st.just("0f" * 32)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
@@ -30,7 +29,9 @@ from rollwright.store_checks import require_header
 from rollwright.store_files import (
     Shard,
     check_columns,
+    check_rows,
     check_version,
+    new_mark,
     pair_mark,
     read_block,
     reason_of,
@@ -143,7 +144,8 @@ class TrajectoryStore:
         if not trajectories:
             return None
         number = self.position
-        contents = dict(zip(TABLES, encode_shard(trajectories, tag, uuid.uuid4().hex), strict=True))
+        mark = new_mark((len(trajectories), sum(len(trajectory.turns) for trajectory in trajectories)))
+        contents = dict(zip(TABLES, encode_shard(trajectories, tag, mark), strict=True))
         try:
             write_pair({self._path(table, number): content for table, content in contents.items()})
         except OSError as error:
@@ -317,6 +319,7 @@ class TrajectoryStore:
         if counts[0] != counts[1]:
             raise pa.ArrowInvalid(f"{counts[0]} blocks of trajectories but {counts[1]} of turns")
         mark = pair_mark(*(meta.metadata or {} for meta in metadata))
+        check_rows(mark, [meta.num_rows for meta in metadata])
         sizes = [metadata[0].row_group(block).num_rows for block in range(counts[0])]
         first_rows = tuple(accumulate(sizes, initial=0))
         return Shard(

@@ -15,6 +15,8 @@ from rollwright.types import FINISHES, ORIGINS, PRODUCERS, ROLES, SPLITS, START_
 NULLABLE = frozenset({"success", "score", "env_rewards", "acted"})  # every other column has a value in every row
 MAX_LOGPROB = 1e-3
 """A log-prob is at most 0; an engine that computes in bfloat16 may round it to a little more."""
+MIN_LOGPROB = -1e30
+"""No sampled token has the probability 0, and what float32 cannot hold would become that."""
 STOP_REASONS = tuple(reason.value for reason in StopReason)
 
 Row = Mapping[str, Any]
@@ -37,6 +39,8 @@ def require_header(row: Row) -> None:
     _require_finite("total_reward", [row["total_reward"]])
     _require_finite("temperature", [row["temperature"]])
     _require_ids("next_prompt_ids", row["next_prompt_ids"])
+    if row["score"] is not None:
+        _require_parts("score.parts", row["score"]["parts"])
 
 
 def require_turn(row: Row, owner: str) -> None:
@@ -57,7 +61,8 @@ def require_turn(row: Row, owner: str) -> None:
     for span in row["spans"]:
         _require_span(span, len(row["action_ids"]))
     for column in ("rewards", "env_rewards"):
-        _require_finite(column, [part["value"] for part in row.get(column) or ()])
+        _require_parts(column, row.get(column) or ())
+    _require_once("values", row["values"])
     for critic in row["values"]:
         _require_finite("values", critic["values"])
 
@@ -79,15 +84,26 @@ def _require_finite(column: str, values: Sequence[float]) -> None:
         raise ValueError(f"{column} holds {odd[0]}; expected finite numbers")
 
 
+def _require_parts(column: str, parts: Sequence[Row]) -> None:
+    _require_finite(column, [part["value"] for part in parts])
+    _require_once(column, parts)
+
+
+def _require_once(column: str, named: Sequence[Row]) -> None:
+    names = [entry["name"] for entry in named]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{column} holds a name twice: {', '.join(names)}")
+
+
 def _require_ids(column: str, ids: Sequence[int]) -> None:
     if ids and min(ids) < 0:
         raise ValueError(f"{column} holds the token id {min(ids)}; ids are 0 or more")
 
 
 def _require_logprobs(logprobs: Sequence[float]) -> None:
-    odd = [value for value in logprobs if not value <= MAX_LOGPROB]  # NaN too
+    odd = [value for value in logprobs if not MIN_LOGPROB <= value <= MAX_LOGPROB]  # NaN too
     if odd:
-        raise ValueError(f"action_logprobs holds {odd[0]}; the logarithm of a probability is at most 0")
+        raise ValueError(f"action_logprobs holds {odd[0]}; the logarithm of a probability is finite and at most 0")
 
 
 def _require_span(span: Row, length: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -76,6 +77,21 @@ def pair_mark(trajectories: Mapping[bytes, bytes], turns: Mapping[bytes, bytes])
             "them was swapped or copied from another shard"
         )
     return one
+
+
+def new_mark(rows: Sequence[int]) -> str:
+    """A mark that no other shard has; it names the rows of both files, so that one that was taken out is missed."""
+    return "-".join((uuid.uuid4().hex, *map(str, rows)))
+
+
+def check_rows(mark: str, rows: Sequence[int]) -> None:
+    """Raises pa.ArrowInvalid where the files hold other numbers of rows than their mark names, if it names any."""
+    _, *named = mark.split("-")
+    if named and named != [str(count) for count in rows]:
+        raise pa.ArrowInvalid(
+            f"it was written with {' trajectories and '.join(named)} turns and holds {rows[0]} and {rows[1]}: rows "
+            "were added or taken out"
+        )
 
 
 def check_columns(path: Path, metadata: pq.FileMetaData, schema: pa.Schema) -> None:

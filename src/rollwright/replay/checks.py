@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rollwright.replay.columns import flat, reward_sums
-from rollwright.store_checks import MAX_LOGPROB, NULLABLE, STOP_REASONS
+from rollwright.store_checks import MAX_LOGPROB, MIN_LOGPROB, NULLABLE, STOP_REASONS
 from rollwright.types import FINISHES, ORIGINS, PRODUCERS, SPLITS
 
 Array = NDArray[Any]
@@ -111,11 +111,14 @@ def _odd_turns(headers: pa.Table, turns: pa.Table, owners: Array) -> Checks:
     yield "an empty prompt", (shared == 0) & (new == 0)
     for column in ("prompt_new", "action_ids"):
         yield "a negative token id", _with_entries(turns[column], lambda ids: ids < 0)
-    yield "a log-prob above 0 or not a number", _with_entries(turns["action_logprobs"], lambda p: ~(p <= MAX_LOGPROB))
+    possible = "a log-prob above 0 or not a finite number"
+    yield possible, _with_entries(turns["action_logprobs"], lambda p: ~((p >= MIN_LOGPROB) & (p <= MAX_LOGPROB)))
     yield "more or fewer log-probs than action ids", _lengths(turns["action_logprobs"]) != written
     yield "a reward is not finite", ~np.isfinite(reward_sums(turns["rewards"]))
     yield "a span reaches beyond the action", _odd_spans(turns["spans"].combine_chunks(), written)
     yield "an unknown producer", _odd_producers(turns["spans"].combine_chunks())
+    earned = (reward_sums(turns["rewards"]) != 0) & (written > 0)
+    yield "a reward on a forced token", earned & _ends_forced(turns["spans"].combine_chunks(), written)
 
 
 def _odd_spans(array: pa.Array, lengths: Array) -> Array:
@@ -126,6 +129,18 @@ def _odd_spans(array: pa.Array, lengths: Array) -> Array:
     wrong = np.zeros(len(array), np.bool_)
     wrong[rows[~((start >= 0) & (start <= end) & (end <= lengths[rows]))]] = True
     return wrong
+
+
+def _ends_forced(array: pa.Array, lengths: Array) -> Array:
+    """[rows] where spans are given and none of somebody who chose the token holds the action's last one."""
+    offsets = array.offsets.to_numpy()
+    rows = np.repeat(np.arange(len(array)), np.diff(offsets))
+    spans = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+    start, end = (spans.field(name).to_numpy(zero_copy_only=False) for name in ("start", "end"))
+    chosen = ~np.array(pc.fill_null(pc.equal(spans.field("producer"), "forced"), False), bool)
+    forced = np.diff(offsets) > 0
+    forced[rows[chosen & (start < lengths[rows]) & (end >= lengths[rows])]] = False
+    return forced
 
 
 def _odd_producers(array: pa.Array) -> Array:

@@ -24,7 +24,7 @@ from rollwright.store import TABLES, TrajectoryStore
 
 log = logging.getLogger(__name__)
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 _DTYPES = {"turns": TURN, "trajectories": TRAJECTORY, "next_ids": np.dtype(np.int32)} | IDS
 
 
