@@ -83,7 +83,7 @@ def test_bad_input_ends_the_command_with_a_clear_error(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["algorithm.gamma=0.9"], "gamma"),
-        (["model.path=/nowhere/at/all"], "there is no such folder"),
+        (["model.path=/nowhere/at/all"], "no model folder is there"),
         (["world.options.maze=labyrinth", "model.path=tiny"], "no maze is called"),
         (["world.name=text.mase"], r"text\.maze"),
     ],
