@@ -42,6 +42,16 @@ def test_an_unwritable_folder_is_refused(place: str, tmp_path: Path, monkeypatch
         RunFolder.create(place, config_yaml="")
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "faults.jsonl", "trajectories", "eval"])
+def test_a_part_of_the_wrong_kind_is_refused(name: str, tmp_path: Path) -> None:
+    if "." in name:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("a file")
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        RunFolder.create(tmp_path, config_yaml="run: {}\n")
+
+
 def test_each_step_is_one_line(folder: RunFolder) -> None:
     tracker = Tracker(folder)
     tracker.log(1, {"optim/grad_norm": 2.5})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -54,6 +55,9 @@ class RunFolder:
         try:
             for part in (folder.path, folder.trajectories, folder.checkpoints, folder.evaluations):
                 part.mkdir(parents=True, exist_ok=True)
+            for file in (folder.config, folder.metrics, folder.faults):
+                if file.exists() and not file.is_file():
+                    raise IsADirectoryError(errno.EISDIR, f"{file.name} is no file there")
             with tempfile.NamedTemporaryFile(dir=folder.path, prefix=".probe-") as probe:
                 probe.write(b"\0" * 4096)
                 probe.flush()
