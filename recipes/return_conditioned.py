@@ -57,6 +57,7 @@ from rollwright.sft import SftSettings, fit, require_trl  # noqa: E402
 from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
 from rollwright.types import Trajectory  # noqa: E402
+from rollwright.vocabulary import rows_of, unknown_ids  # noqa: E402
 
 
 class AlgorithmSettings(Config):
@@ -143,9 +144,9 @@ def read(config: ReturnConfig) -> list[Trajectory]:
 
 def train(config: ReturnConfig, trajectories: list[Trajectory], levels: ReturnLevels, folder: RunFolder) -> Path:
     """Imitate every turn under its own return-to-go; the levels are written beside the policy."""
-    start, codec, new_context = open_context(config.world, config.model, config.rollout, folder.path)
+    start, _, new_context = open_context(config.world, config.model, config.rollout, folder.path)
     shown = [conditioned(trajectory, new_context, levels) for trajectory in trajectories]
-    rows = sft_rows(shown, vocab_size=len(codec.tokenizer), max_length=config.sft.max_length)
+    rows = sft_rows(shown, vocab_size=rows_of(start), unknown_ids=unknown_ids(start), max_length=config.sft.max_length)
     policy = fit(rows, start, folder.path, config.sft, seed=config.run.seed)
     (policy / "return_levels.json").write_text(json.dumps(asdict(levels), indent=1) + "\n", encoding="utf-8")
     print(f"policy saved to {policy}: {len(rows)} rows, {levels.count} levels, edges {list(levels.edges)}")

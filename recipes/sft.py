@@ -35,6 +35,7 @@ from rollwright.store import TrajectoryStore  # noqa: E402
 from rollwright.store_rows import unpack_text  # noqa: E402
 from rollwright.tracking import RunFolder  # noqa: E402
 from rollwright.types import Trajectory  # noqa: E402
+from rollwright.vocabulary import rows_of, unknown_ids  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ def train(config: SftConfig, folder: RunFolder) -> None:
     trajectories = read(config.data.stores) if config.data.stores else teach(config, world, start, folder)
     rows = sft_rows(
         imitable(trajectories, only_success=config.data.only_success),
-        vocab_size=len(open_codec(start).tokenizer),
+        vocab_size=rows_of(start),
+        unknown_ids=unknown_ids(start),
         max_length=config.sft.max_length,
     )
     fit(rows, start, folder.path, config.sft, seed=config.run.seed)

@@ -47,6 +47,7 @@ LAYERS = (
         "generation",
         "model_facts",
         "model_files",
+        "vocabulary",
         "models",
         "adapters",
         "tiny",

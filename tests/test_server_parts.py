@@ -122,6 +122,7 @@ def test_weights_that_nobody_updated_are_version_0():
 
 def test_the_request_carries_the_seed_and_only_our_stop_tokens():
     body = request_body((1, 2), Sampling(seed=9, max_tokens=5, stop_token_ids=(2,)), request_id="r", model="policy")
+    assert "logit_bias" not in body["sampling_params"]
     assert body["token_ids"] == [1, 2] and body["model"] == "policy"
     sent = body["sampling_params"]
     assert (sent["seed"], sent["max_tokens"], sent["stop_token_ids"], sent["ignore_eos"]) == (9, 5, [2], True)

@@ -16,6 +16,7 @@ from rollwright.replay import TurnTable
 from rollwright.scoring import causal_lm
 from rollwright.store import TrajectoryStore
 from rollwright.types import Turn
+from rollwright.vocabulary import marked, padding_text
 
 Array = NDArray[Any]
 
@@ -33,8 +34,9 @@ def require_stores(offline_steps: int, stores: Sequence[str]) -> None:
 def require_own_tokens(stores: Sequence[str], table: TurnTable, codec: ChatCodec, policy: nn.Module) -> None:
     """The stored ids must be those that this model's tokenizer writes.
 
-    Every id is held against the vocabulary. Of each store some actions are decoded: they must read as they did to the
-    world. A few may differ (a tokenizer that was updated); where most do, it was another tokenizer.
+    Every id is held against the model's rows, and against those of them that no token stands for. Of each store some
+    actions are decoded: they must read as they did to the world. A few may differ (a tokenizer that was updated); where
+    most do, it was another tokenizer.
 
     Args:
         table: of these stores, and maybe of others.
@@ -49,6 +51,9 @@ def require_own_tokens(stores: Sequence[str], table: TurnTable, codec: ChatCodec
             f"the trajectories hold token id {highest}, the model's vocabulary has {size}: they were collected with "
             "another tokenizer; collect them again with this model"
         )
+    never = marked(causal_lm(policy))
+    if never is not None and (found := table.first_of(never.cpu().numpy())) >= 0:
+        raise DataError(padding_text(found, size))
     for store in stores:
         turns = list(islice(_written(store), 64))
         unlike = [turn for turn in turns if codec.decode_action(turn.action_ids).strip() != turn.text.strip()]

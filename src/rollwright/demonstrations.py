@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from rollwright.env import distinct, episode_seed
 from rollwright.errors import DataError
 from rollwright.rollout import Collector
 from rollwright.types import Task, Trajectory
+from rollwright.vocabulary import padding_text
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
@@ -52,11 +53,17 @@ def imitable(trajectories: Iterable[Trajectory], *, only_success: bool = True) -
     return kept
 
 
-def sft_rows(trajectories: Sequence[Trajectory], *, vocab_size: int, max_length: int) -> list[dict[str, Any]]:
+def sft_rows(
+    trajectories: Sequence[Trajectory], *, vocab_size: int, max_length: int, unknown_ids: Collection[int] = ()
+) -> list[dict[str, Any]]:
     """One row per turn: `input_ids` = prompt + action, `labels` = the action's ids, `IGNORED` elsewhere.
 
     In an append-only episode, where each prompt continues the one before, the turns become one row of the whole episode
     with a label on every action.
+
+    Args:
+        vocab_size: ids that the model has a row for (`vocabulary.rows_of`).
+        unknown_ids: those of them that its tokenizer does not know (`vocabulary.unknown_ids`).
 
     Raises:
         DataError: ids outside the vocabulary: the data were written with another tokenizer.
@@ -68,6 +75,9 @@ def sft_rows(trajectories: Sequence[Trajectory], *, vocab_size: int, max_length:
             f"the trajectories hold token id {highest}, the model's vocabulary has {vocab_size}: they were collected "
             "with another tokenizer; collect them again with this model"
         )
+    never = set(unknown_ids)
+    if never and (found := never.intersection(index for row in rows for index in row["input_ids"])):
+        raise DataError(padding_text(min(found), vocab_size))
     # A turn without an action (a doubtful label was left out) has nothing to learn from.
     rows = [row for row in rows if any(label != IGNORED for label in row["labels"])]
     fitting = [row for row in rows if len(row["input_ids"]) <= max_length]

@@ -16,6 +16,7 @@ from rollwright.batching import Segment
 from rollwright.errors import ConfigError
 from rollwright.learner import Learner
 from rollwright.scoring import TokenScorer, causal_lm
+from rollwright.vocabulary import mark, marked
 from rollwright.weights import full_weights
 from rollwright.zero import shard_frozen, zero_stage
 
@@ -89,4 +90,5 @@ def _plain_copy(policy: torch.nn.Module) -> PreTrainedModel:
     made: PreTrainedModel = AutoModelForCausalLM.from_config(
         config, dtype=inner.dtype, attn_implementation=inner.config._attn_implementation
     )
+    mark(made, marked(inner))
     return made

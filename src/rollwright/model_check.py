@@ -21,6 +21,7 @@ from rollwright.batching import Layout, PackedBatch, Segment, pack
 from rollwright.errors import ConfigError
 from rollwright.model_facts import facts_of, recurrent_layers, window_of
 from rollwright.scoring import TokenScorer, causal_lm
+from rollwright.vocabulary import marked, without_unknown
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def check_model(policy: nn.Module, *, layout: Layout = "auto", token_budget: int
         ConfigError: there is none; the message says what the model's configuration names.
     """
     inner = causal_lm(policy)
-    probes = _probes(int(inner.config.get_text_config().vocab_size))
+    probes = _probes(_may_say(inner))
     differences: dict[str, float] = {"padded": 0.0} | ({} if layout == "padded" else {"tree": 0.0})
     reasons: dict[str, str] = {}
     precise = next(inner.parameters()).dtype in (torch.float32, torch.float64)
@@ -119,12 +120,19 @@ def _told(difference: float, reason: str) -> str:
     return reason or f"off by {difference:.3g} nats"
 
 
-def _probes(vocab_size: int) -> list[Segment]:
+def _may_say(inner: PreTrainedModel) -> Sequence[int]:
+    """The ids of a model, without those that it never says."""
+    rows = range(int(inner.config.get_text_config().vocab_size))
+    never = marked(inner)
+    return rows if never is None else sorted(set(rows) - set(never.tolist()))
+
+
+def _probes(known: Sequence[int]) -> list[Segment]:
     """Turns that share a prefix of a prefix, one that shares nothing, and lengths that differ."""
 
     def ids(start: int, count: int) -> tuple[int, ...]:
-        first = min(5, vocab_size - 1)  # the lowest ids are special tokens
-        return tuple(first + (start + 7 * k + k * k) % (vocab_size - first) for k in range(count))
+        first = min(5, len(known) - 1)  # the lowest ids are special tokens
+        return tuple(known[first + (start + 7 * k + k * k) % (len(known) - first)] for k in range(count))
 
     root, left, right = ids(0, 9), ids(40, 4), ids(90, 6)
     turns = [
@@ -154,7 +162,7 @@ def _own_logprobs(inner: PreTrainedModel, probes: Sequence[Segment]) -> Tensor:
     with _eager(inner):
         for probe in probes:
             ids = torch.as_tensor(probe.forward_ids, device=device)[None]
-            logits = _own_logits(inner, ids)[0, -len(probe.action_ids) :].float()
+            logits = without_unknown(inner, _own_logits(inner, ids)[0, -len(probe.action_ids) :].float())
             targets = torch.tensor(probe.action_ids, device=device)[:, None]
             rows.append(logits.log_softmax(-1).gather(-1, targets)[:, 0])
     return torch.cat(rows)

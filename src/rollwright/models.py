@@ -17,6 +17,7 @@ import torch
 
 from rollwright.errors import MissingDependency, ModelNotFound, TemplateError
 from rollwright.model_files import base_of, is_adapter, load_whole, merged_name, write_merged
+from rollwright.vocabulary import leave_out_unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,6 +46,7 @@ def load_policy(
     Raises:
         ModelNotFound: no such folder and no such hub name.
         TemplateError: the folder has no tokenizer or no chat template.
+        ConfigError: the tokenizer knows ids that the model has no row for.
         MissingDependency: the embedded model's packages are not installed.
     """
     folder = resolve_model(name_or_path)
@@ -59,10 +61,11 @@ def load_model(
     attention: str = "sdpa_tree",
     device: str | torch.device = "cpu",
 ) -> PreTrainedModel:
-    """The model of a folder, in evaluation mode; see `load_policy`.
+    """The model of a folder, in evaluation mode; see `load_policy`. It never says an id that its tokenizer lacks.
 
     Raises:
         ModelNotFound: none is there, or its tensors are not those that its config.json describes.
+        ConfigError: the folder's tokenizer knows ids that the model has no row for.
     """
     from transformers import AutoModelForCausalLM
 
@@ -76,6 +79,7 @@ def load_model(
         if attention == "eager":
             raise
         return load_model(folder, dtype, attention="sdpa" if attention != "sdpa" else "eager", device=device)
+    leave_out_unknown(model, place)
     model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to` and loses its signature
     return model
 

@@ -291,9 +291,10 @@ def _require_model_files(key: str, path: Path) -> None:
 
 
 def require_context(config: Config) -> None:
-    """No engine is asked for longer sequences than the policy has positions. Read from its config.json."""
+    """No engine is asked for longer sequences than the policy has positions, or for ids that it has no row for."""
     from rollwright.model_files import base_of, is_adapter, require_positions
     from rollwright.models import embedded_is_there, resolve_model
+    from rollwright.vocabulary import unknown_ids
 
     if getattr(getattr(config, "collect", None), "by", "policy") != "policy":
         return  # nobody is asked
@@ -314,6 +315,7 @@ def require_context(config: Config) -> None:
             if path.is_dir() or (str(path) == _EMBEDDED and embedded_is_there()):
                 folder = resolve_model(path)
                 require_positions(folder, engine.max_context, key=f"{name}.max_context")
+                unknown_ids(folder)
                 if any(sections(config, LearnerSettings)):
                     _require_sync(name, engine, folder)
 

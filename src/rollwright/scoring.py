@@ -18,6 +18,7 @@ from rollwright.batching import PackedBatch
 from rollwright.errors import ConfigError
 from rollwright.model_facts import window_of
 from rollwright.tree_attention import TREE_ATTENTION, pays_on, plan_rows
+from rollwright.vocabulary import marked, without_unknown
 
 CHUNK = 256
 """Positions per chunk of the vocabulary head: 256 x 49,152 float32 logits are 50 MB."""
@@ -159,12 +160,16 @@ class TokenScorer(nn.Module):
 
     def _head(self, hidden: Tensor, slots: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
         """[C, H] -> log-prob of `targets` [n] at row `slots` [n], and entropy there ([n], or empty)."""
-        logits = next_token_logits(self.model, hidden)
+        inner = causal_lm(self.model)
+        logits = without_unknown(inner, next_token_logits(self.model, hidden))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # [C, V]
         if self.temperature != 1.0:  # a pass over the vocabulary saved
             logits = logits / self.temperature
         logprobs = logits.log_softmax(dim=-1)
-        entropy = -(logprobs.exp() * logprobs).sum(dim=-1)[slots] if with_entropy else logprobs.new_empty(0)
+        never, terms = marked(inner), logprobs
+        if with_entropy and never is not None:
+            terms = logprobs.index_fill(-1, never, 0.0)  # adds 0 to the entropy, where -inf would make it NaN
+        entropy = -(terms.exp() * terms).sum(dim=-1)[slots] if with_entropy else logprobs.new_empty(0)
         return logprobs[slots, targets], entropy
 
 

@@ -18,6 +18,7 @@ from rollwright.critic_body import cut_to, policy_body
 from rollwright.frozen_critic import FrozenCriticLearner
 from rollwright.generation.kv import KVRows
 from rollwright.scoring import body_hidden, causal_lm
+from rollwright.vocabulary import mark, marked, without_unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +33,13 @@ class VocabularyQSettings:
 class VocabularyHeads(nn.Module):
     """Q heads over the vocabulary and one V head.
 
-    The last layers are zero, so that acting with a new critic is acting with the policy.
+    The last layers are zero, so that acting with a new critic is acting with the policy. Ids that the policy `never`
+    says [K] are no actions: the conservative term leaves them out.
     """
 
-    def __init__(self, width: int, vocabulary: int, settings: VocabularyQSettings) -> None:
+    def __init__(self, width: int, vocabulary: int, settings: VocabularyQSettings, never: Tensor | None = None) -> None:
         super().__init__()
+        mark(self, never)
         shape = settings.width, vocabulary, settings.bias
         self.q = nn.ModuleList(_head(width, *shape) for _ in range(settings.q_heads))
         self.v = _head(width, settings.width, 1, settings.bias)
@@ -50,7 +53,7 @@ class VocabularyHeads(nn.Module):
             tables = torch.stack([head(hidden) for head in self.q])  # [heads, U, V]
             q = tables[:, slots, tokens]
             # The loss's sum over the vocabulary is made once per position: many tokens share one.
-            cql = tables.logsumexp(dim=-1)[:, slots] - q
+            cql = without_unknown(self, tables).logsumexp(dim=-1)[:, slots] - q
             return {"q": q, "cql": cql, "v": self.v(hidden)[slots, 0][None]}
 
     def smallest_q(self, hidden: Tensor) -> Tensor:
@@ -91,9 +94,10 @@ class VocabularyQ(nn.Module):
 
 def vocabulary_q(policy: nn.Module, settings: VocabularyQSettings, *, depth: float = 1.0) -> VocabularyQ:
     """A new critic that begins with a copy of the policy's own layers, the lower `depth` of them."""
-    config = causal_lm(policy).config.get_text_config()
+    inner = causal_lm(policy)
+    size = inner.config.get_text_config().vocab_size
     body = cut_to(policy_body(policy), depth)
-    return VocabularyQ(body.module, VocabularyHeads(body.width, config.vocab_size, settings))
+    return VocabularyQ(body.module, VocabularyHeads(body.width, size, settings, marked(inner)))
 
 
 class FrozenVocabularyLearner(FrozenCriticLearner):

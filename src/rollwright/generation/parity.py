@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rollwright.errors import ParityError
 from rollwright.generation.base import Engine, Generation, Sampling
+from rollwright.vocabulary import without_unknown
 
 if TYPE_CHECKING:
     from rollwright.types import Turn
@@ -131,6 +132,7 @@ def model_logprobs(model: Any, sampled: Sequence[Sampled], *, temperature: float
             ids = torch.tensor([action.prompt_ids + action.action_ids], device=model.device)  # [1, T]
             count = len(action.action_ids)
             logits = model(input_ids=ids, logits_to_keep=count + 1).logits[0, :-1].float()  # [count, V]
+            logits = without_unknown(model, logits)
             logprobs = (logits / (temperature or 1.0)).log_softmax(-1)
             rows.append(logprobs.gather(-1, ids[0, -count:, None]).squeeze(-1).tolist())
     return rows

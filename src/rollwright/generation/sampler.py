@@ -35,6 +35,8 @@ def draw(logits: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float
     # float32 sums over a large vocabulary are off by more than the rare tokens' own probability.
     cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
     draws = torch.tensor(uniforms, dtype=torch.float64, device=rows.device)[:, None] * cumulative[:, -1:]
+    # A product that is rounded up to the sum would lie behind the last token that has a probability.
+    draws = draws.minimum(torch.nextafter(cumulative[:, -1:], torch.zeros_like(draws)))
     ids = torch.searchsorted(cumulative, draws, right=True).squeeze(-1).clamp_(max=rows.shape[-1] - 1)
     if any(s.temperature == 0 for s in samplings):
         greedy = torch.tensor([s.temperature == 0 for s in samplings], device=rows.device)

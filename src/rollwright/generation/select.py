@@ -59,7 +59,7 @@ def make_engine(
 
     Raises:
         UnknownComponent: no engine has that name.
-        ConfigError: the model has fewer positions than `context_length`.
+        ConfigError: the model has fewer positions than `context_length`, or fewer rows than its tokenizer has ids.
         MissingDependency: vLLM was asked for by name and is not installed.
     """
     from rollwright.model_files import require_positions

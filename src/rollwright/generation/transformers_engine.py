@@ -20,6 +20,7 @@ from rollwright.generation.cache_check import check_cache
 from rollwright.generation.kv import KVRows, gather
 from rollwright.generation.sampler import draw
 from rollwright.generation.threaded import Request, ThreadedEngine
+from rollwright.vocabulary import without_unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -227,6 +228,7 @@ class TransformersBackend:
             raise FloatingPointError("the model's logits are not finite: check the last update")
         if self.perturb is not None:
             logits = self.perturb([row.ids for row in rows], logits)
+        logits = without_unknown(self.model, logits)
         ids, logprobs = draw(logits, [row.request.sampling for row in rows], [row.stream.random() for row in rows])
         finished = []
         for row, token, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):

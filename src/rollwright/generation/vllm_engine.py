@@ -20,6 +20,7 @@ from rollwright.generation.base import Perturb, Sampling
 from rollwright.generation.launch_env import prepare_environment
 from rollwright.generation.threaded import Request, ThreadedEngine
 from rollwright.generation.vllm_logits import LogitsHook, can_attach, processor_class
+from rollwright.vocabulary import biases_against, unknown_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,8 @@ class VLLMEngine(ThreadedEngine):
 
     Raises:
         MissingDependency: vLLM is not installed.
+        ConfigError: the tokenizer has ids without rows in the model, or the model more rows without ids than vLLM can
+            leave out.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class VLLMBackend:
     def __init__(
         self, folder: Path, settings: dict[str, Any], *, stop_token_ids: tuple[int, ...], cpu_kv_cache_bytes: int
     ) -> None:
+        self.biases = biases_against(unknown_ids(folder), folder)
         prepare_environment()
         with _preload_unchanged():
             import torch
@@ -228,6 +232,7 @@ class VLLMBackend:
             seed=sampling.seed,
             stop_token_ids=list(sampling.stop_token_ids or self.stop_token_ids),
             ignore_eos=True,  # only the tokens named above end an action
+            logit_bias=self.biases,  # ids that nobody can decode
             logprobs=0,  # of the sampled token alone
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,

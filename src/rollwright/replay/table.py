@@ -136,6 +136,12 @@ class TurnTable:
         ids = [part for shard in self._order for part in (shard.ids, shard.next_ids) if len(part)]
         return max((int(part.max()) for part in ids), default=-1)
 
+    def first_of(self, wanted: Array) -> int:
+        """The lowest of these token ids that some prompt or action holds; -1 where none does."""
+        ids = [part for shard in self._order for part in (shard.ids, shard.next_ids) if len(part)]
+        found = [part[np.isin(part, wanted)] for part in ids]
+        return min((int(part.min()) for part in found if len(part)), default=-1)
+
     def owners(self) -> Array:
         """[U] int64, the trajectory of every turn."""
         return np.repeat(np.arange(len(self.trajectories)), self.trajectories["num_turns"])

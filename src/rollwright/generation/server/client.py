@@ -39,15 +39,25 @@ class ServerClient:
         self._session = session
 
     async def generate(
-        self, prompt_ids: tuple[int, ...], sampling: Sampling, *, request_id: str, model: str, session_id: str
+        self,
+        prompt_ids: tuple[int, ...],
+        sampling: Sampling,
+        *,
+        request_id: str,
+        model: str,
+        session_id: str,
+        biases: Mapping[int, float] | None = None,
     ) -> Generation:
         """One action; see `Engine.generate`. A cancelled call closes the connection, and the server drops the request.
+
+        Args:
+            biases: added to the logits of these ids (`vocabulary.biases_against`).
 
         Raises:
             ServerLost, ServerFailed: another server may be asked.
             EngineFault: the request is refused, or the answer cannot be read.
         """
-        body = request_body(prompt_ids, sampling, request_id=request_id, model=model)
+        body = request_body(prompt_ids, sampling, request_id=request_id, model=model, biases=biases)
         before = asyncio.get_running_loop().time()
         answer = await self.post(GENERATE, body, headers={"X-Session-ID": session_id})
         return generation_of(answer, seconds=asyncio.get_running_loop().time() - before, url=self.url)
@@ -137,7 +147,14 @@ def open_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, trust_env=False)
 
 
-def request_body(prompt_ids: tuple[int, ...], sampling: Sampling, *, request_id: str, model: str) -> dict[str, Any]:
+def request_body(
+    prompt_ids: tuple[int, ...],
+    sampling: Sampling,
+    *,
+    request_id: str,
+    model: str,
+    biases: Mapping[int, float] | None = None,
+) -> dict[str, Any]:
     """The request as the token-in/token-out endpoint reads it."""
     return {
         "request_id": request_id,
@@ -154,6 +171,7 @@ def request_body(prompt_ids: tuple[int, ...], sampling: Sampling, *, request_id:
             "ignore_eos": True,  # only the tokens named above end an action
             "logprobs": 0,  # of the sampled token alone
             "detokenize": False,
+            **({"logit_bias": dict(biases)} if biases else {}),
         },
     }
 

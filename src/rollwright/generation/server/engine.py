@@ -41,6 +41,7 @@ class Options:
 
     Args:
         served_name: the model's name at the servers.
+        biases: added to the logits of ids that nobody can decode.
         request_s: limit of one action, retries and restarts included.
         update_mode: requests under way at a weight update go on afterwards under the new weights with their keys and
             values computed anew ("keep"), or are finished first ("wait").
@@ -49,6 +50,7 @@ class Options:
     served_name: str
     context_length: int
     vocab_size: int
+    biases: dict[int, float] | None = None
     stop_token_ids: tuple[int, ...] = ()
     request_s: float = 170.0
     update_mode: UpdateMode = "keep"
@@ -269,6 +271,7 @@ class VLLMServerEngine:
                 request_id=request_id,
                 model=replica.model,
                 session_id=session_of(request_id.rpartition("#")[0]),
+                biases=self.options.biases,
             )
         )
         try:

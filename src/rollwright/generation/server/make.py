@@ -20,6 +20,7 @@ from rollwright.generation.server.process import ServerProcess
 from rollwright.generation.server.replica import Supervision, UpdateMode
 from rollwright.generation.server.transport import AdapterTransport, FileTransport, Transport, shared_folder
 from rollwright.generation.vllm_engine import vllm_importable
+from rollwright.vocabulary import biases_against, unknown_ids
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def open_servers(
 
     Raises:
         MissingDependency: vLLM is not installed and no URL is given.
-        ConfigError: settings that exclude each other.
+        ConfigError: settings that exclude each other, or a tokenizer whose ids are not the model's.
         EngineFault: a server does not come up, or serves something else.
     """
     if not setup.urls and not vllm_importable():
@@ -98,6 +99,7 @@ def open_servers(
         served_name=setup.served_name,
         context_length=context_length,
         vocab_size=vocab_size_of(model_folder, context_length=context_length),
+        biases=biases_against(unknown_ids(model_folder), model_folder),
         stop_token_ids=stop_token_ids,
         request_s=setup.request_s,
         update_mode=setup.update_mode,
