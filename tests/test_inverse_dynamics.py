@@ -254,8 +254,8 @@ def test_labels_read_off_walks_teach_a_policy_the_way(tmp_path: Path, monkeypatc
     with pytest.raises(ConfigError, match="labelled episodes already"):
         inverse_dynamics.main(["recipes/text/maze_inverse.yaml", *UMAZE, *words, *more])
 
-    # Best by return means nearest at the start: a narrow filter would leave the far starts without a single walk. 0.75 is
-    # what the quantile rule kept at 0.6 with its ties, before the share was exact.
+    # Best by return means nearest at the start: a narrow filter would leave the far starts without a single walk.
+    # 0.6 was enough while all that tied with the quantile were kept.
     steps = ["run.steps=5", "algorithm.offline_steps=5", "evaluation.max_turns=30", "algorithm.top_frac=0.75"]
     taught = [f"run.folder={run}", f"replay.stores=[{labels / 'trajectories'}]", "learner.learning_rate=3e-3"]
     filtered_bc.main(["recipes/text/maze_filtered.yaml", *UMAZE, *steps, *taught])
