@@ -19,6 +19,7 @@ from rollwright.codec import ChatCodec
 from rollwright.data_checks import require_own_tokens
 from rollwright.demonstrations import sft_rows
 from rollwright.errors import ConfigError, DataError
+from rollwright.fixed_policy import FixedPolicy
 from rollwright.generation.base import Engine, Generation, Sampling
 from rollwright.generation.parity import Sampled, check_parity, measure_parity, model_logprobs
 from rollwright.generation.sampler import draw
@@ -124,8 +125,9 @@ async def test_the_learner_scores_what_the_engine_sampled(padded: Path, layout: 
             parity = check_parity(measure_parity(actions, logprobs), dtype="float32")
             assert parity.max_difference < 1e-5
             if version == 1:
-                frozen = [row.tolist() for row in learner.reference_logprobs(segments)]
-                assert measure_parity(actions, frozen).max_difference < 1e-5
+                for still in (learner.reference_logprobs, FixedPolicy(learner).logprobs):
+                    frozen = [row.tolist() for row in still(segments)]
+                    assert measure_parity(actions, frozen).max_difference < 1e-5
                 assert measure_parity(actions, model_logprobs(load_model(padded), actions)).max_difference < 1e-5
             metrics = learner.update(segments, PolicyObjective(loss_name="ppo", correction="none", entropy_coef=0.1))
             assert all(torch.isfinite(torch.tensor(value)) for value in metrics.values())
