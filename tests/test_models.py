@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from rollwright import models
-from rollwright.errors import MissingDependency, TemplateError
+from rollwright.adapters import adapter_of
+from rollwright.errors import ConfigError, MissingDependency, TemplateError
 from rollwright.models import load_policy, resolve_model, with_lora
 from rollwright.tiny import make_tiny_model, tiny_llama, tiny_tokenizer
 from rollwright.weights import full_weights
@@ -108,6 +111,28 @@ def test_a_cache_folder_appears_whole_or_not_at_all(tmp_path: Path):
     models._write_once(target, lambda folder: (folder / "config.json").write_text("second"))  # another process's copy
     assert (target / "config.json").read_text() == "first"
     assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_lora_on_the_experts_of_a_mixture_reaches_the_weights_that_are_handed_over():
+    config = Qwen3MoeConfig(
+        **{"vocab_size": 200, "hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 16},
+        **{"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16},
+        **{"num_experts": 4, "num_experts_per_tok": 2, "max_position_embeddings": 64},
+    )
+    torch.manual_seed(0)
+    adapted = with_lora(Qwen3MoeForCausalLM(config), rank=4)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3)
+    assert any("experts" in name for name, parameter in adapted.named_parameters() if parameter.requires_grad)
+    plain = Qwen3MoeForCausalLM(config).eval()
+    plain.load_state_dict({name: tensor.clone() for name, tensor in full_weights(adapted)})  # strict: no name is left
+    ids = torch.arange(30)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(plain(input_ids=ids).logits, adapted(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="lora_sync=merge"):
+        adapter_of(adapted, lambda parameters: nullcontext())
 
 
 def test_lora_starts_as_the_base_model_and_merges_exactly(folder: Path):

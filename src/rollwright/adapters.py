@@ -45,12 +45,22 @@ def merged_parameters(model: Any) -> Iterator[tuple[str, nn.Parameter, Any | Non
             place = parts.index("modules_to_save")
             yield ".".join(parts[:place] + parts[place + 2 :]), parameter, None
         elif "base_layer" in parts:
-            layer = base.get_submodule(".".join(parts[: parts.index("base_layer")]))
-            _check_mergeable(layer, name)
-            parts.remove("base_layer")
-            yield ".".join(parts), parameter, layer if parts[-1] == "weight" else None
+            layer = _layer_of(base.get_submodule(".".join(parts[: parts.index("base_layer")])), parts[-1])
+            if layer is not None:
+                _check_mergeable(layer, name)
+            yield ".".join(part for part in parts if part != "base_layer"), parameter, layer
         else:
             yield name, parameter, None
+
+
+def _layer_of(outermost: Any, parameter: str) -> Any | None:
+    """The LoRA layer that changes `parameter`, None where none does: experts are wrapped once for each of theirs."""
+    layer = outermost
+    while layer is not None and hasattr(layer, "get_delta_weight"):
+        if getattr(layer, "parameter_name", "weight") == parameter:
+            return layer
+        layer = getattr(layer, "base_layer", None)
+    return None
 
 
 def _check_mergeable(layer: Any, name: str) -> None:
@@ -94,6 +104,12 @@ def adapter_of(model: Any, whole: Callable[[list[nn.Parameter]], AbstractContext
     if config.modules_to_save or getattr(config, "use_dora", False):
         raise ConfigError(
             "an engine takes plain LoRA adapters only, this one has modules_to_save or DoRA: use lora_sync=merge"
+        )
+
+    if any(hasattr(module, "parameter_name") for module in model.modules()):
+        raise ConfigError(
+            "this adapter changes the experts of a mixture, all of them in one factor, and engines take an adapter "
+            "expert by expert: use lora_sync=merge"
         )
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
