@@ -58,7 +58,7 @@ class Labelling:
         self.words = [
             "recipes/text/maze_inverse.yaml",
             *("model.path=tiny", "model.tiny_hidden=32", "model.tiny_layers=1"),
-            *("world.options.maze=umaze", f"world.options.teacher_optimal_frac={optimal_frac}", "rollout.max_turns=3"),
+            *("world.options.maze=umaze", f"world.options.teacher_optimal_frac={optimal_frac}"),
             *("data.hide_frac=0.5", "data.held_out_frac=0.4", f"data.stores=[{tmp_path / 'data'}]"),
         ]
         config = load_config(inverse_dynamics.InverseConfig, self.words)
