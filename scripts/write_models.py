@@ -46,6 +46,8 @@ TAIL = """
 
 Dropout is off in updates, for policies, references and critics, whatever the configuration says (`learner.dropout=true`
 leaves it on); `model.lora_dropout` is the dropout of LoRA adapters.
+SFT and the training of reward models go through TRL, which leaves the model's own dropout on: it is a regulariser
+there, and no ratio of probabilities is computed.
 
 A folder with a LoRA adapter (`adapter_config.json`, `adapter_model.safetensors`) is a model too: adapter and base are
 added up, once, in the cache, and the sum is trained and sampled from; `model.lora_rank` puts a new adapter on it.
