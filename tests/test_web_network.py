@@ -189,16 +189,23 @@ async def test_no_way_out_of_a_foreign_page(
         first = await env.reset(world.tasks("train")[0], episode_seed("train", 0))
         assert "Here" in first.text
         assert env._page is not None
-        told = await tried(env._page.page.handle)
+        told = await tried(await of_the_site(env._page.page.handle, hostile))
         assert len(told) > 20 and told["fetch"] != "tried", "the page did try"
         assert {told["rtc"], told["frame_rtc"]} == {"tried"}, "with a WebRTC that is really there"
-        result = await env.step("noop")
-        assert "Here\n1 link x" in result.observation.text, "it is still there"  # type: ignore[union-attr]
+        result = await env.step("tab_focus 1")  # its blank window is shown
+        assert "\nHere\n" in result.observation.text and "1 link x" in result.observation.text, "it is still there"  # type: ignore[union-attr]
         assert env._page.page.requests_blocked >= 10, "what the browser would have asked for is counted"
         await env.close()
     finally:
         await world.close()
     assert ears.heard == []
+
+
+async def of_the_site(page: Any, address: str) -> Any:
+    """The page that tries: a window that it opens is followed, so that another one may be in front."""
+    found = [other for other in page.context.pages if other.url.startswith(address)]
+    assert len(found) == 1, [other.url for other in page.context.pages]
+    return found[0]
 
 
 async def tried(page: Any) -> dict[str, str]:

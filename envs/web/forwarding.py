@@ -92,33 +92,34 @@ class Forwarder:
             self._running -= 1
 
     async def _forward(self, route: Any) -> None:
-        journey = self._is_journey(route.request)
+        window, journey = self._is_of_a_window(route.request), self._is_journey(route.request)
         if journey:
             self.pending = route.request.url
         try:
-            options = await self._answer(route, journey)
+            options = await self._answer(route, window)
             if journey:
                 self.pending = ""
             await route.fulfill(**options)
         except Refusal as refusal:
-            await self._turn_away(route, str(refusal), journey)
+            await self._turn_away(route, str(refusal), window, journey)
         except Exception as error:  # the site is down, is silent, talks nonsense; or the page is gone
             self._note(f"{route.request.url[:_MAX_SHOWN]}: {first_line(error)}")
             silent = "Timeout" in type(error).__name__
-            await self._turn_away(route, f"it does not answer {'in time' if silent else 'as a site does'}", journey)
+            why = f"it does not answer {'in time' if silent else 'as a site does'}"
+            await self._turn_away(route, why, window, journey)
 
-    async def _turn_away(self, route: Any, why: str, journey: bool) -> None:
+    async def _turn_away(self, route: Any, why: str, window: bool, journey: bool) -> None:
         if journey:
             self.refuse(f"{route.request.url[:_MAX_SHOWN]} could not be opened: {why}")
         with contextlib.suppress(Exception):  # the page may be gone by now
-            await route.abort("aborted" if journey else "failed")
+            await route.abort("aborted" if window else "failed")  # a window whose journey is aborted stays where it was
 
-    async def _answer(self, route: Any, journey: bool) -> dict[str, Any]:
+    async def _answer(self, route: Any, window: bool) -> dict[str, Any]:
         self._check_allowed(route.request.url)
-        async with contextlib.nullcontext() if journey else self._lines:
+        async with contextlib.nullcontext() if window else self._lines:
             reply, address = await self._fetched(route)
         body = await reply.body()
-        if journey:
+        if window:
             _check_shown(reply.status, reply.headers)
             if reply.status >= 400 and not body:  # the browser would put a page of its own there
                 return {"status": reply.status, "content_type": "text/plain", "body": f"{reply.status}"}
@@ -144,14 +145,20 @@ class Forwarder:
             raise Refusal(f"only these sites can be opened: {', '.join(self._origins)}")
 
     def _is_journey(self, request: Any) -> bool:
-        """Whether the page's own window wants to go somewhere, or a new one."""
+        """Whether the window that is shown wants to go somewhere, or a new one."""
+        try:
+            return self._is_of_a_window(request) and request.frame.page is self._page.handle
+        except Exception:  # a window that the page opens has no frame yet
+            return True
+
+    def _is_of_a_window(self, request: Any) -> bool:
+        """Whether any window wants to go somewhere: the one that is shown, another tab, or a new one."""
         travels = False
         try:
             travels = bool(request.is_navigation_request())
-            frame = request.frame if travels else None
-        except Exception:  # a window that the page opens has no frame yet
+            return travels and request.frame.parent_frame is None
+        except Exception:  # as above
             return travels
-        return frame is not None and frame.parent_frame is None and frame.page is self._page.handle
 
     def _note(self, what: str) -> None:
         self._logged += 1
