@@ -258,7 +258,9 @@ def test_tests_without_end_are_bounded_together(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(world, "_run", counted)
     endless = "import time\ndef test_f():\n    time.sleep(60)"
     judged = world.judge(world.tasks("train")[0], endless)
-    assert judged.parts == {"mutation": 0.0} and not judged.success and "too long" in judged.message
+    assert judged.parts == {"mutation": 0.0} and not judged.success
+    # The order of the programs is drawn anew each time: f itself may be among the first that do not end.
+    assert "too long" in judged.message or "out of time" in judged.message
     assert 1 <= len(runs) < 6 and sum(runs) < 2 * unit_tests.JUDGE_S  # of 13 programs
     world.close()
 
