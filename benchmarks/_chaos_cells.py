@@ -15,9 +15,9 @@ from typing import Any
 import _chaos_world as chaos
 from _chaos_hands import SharedServer, hands
 
+from rollwright.contracts import Trajectory
 from rollwright.recipes import grpo
 from rollwright.rollout import faults as rollout_faults
-from rollwright.types import Trajectory
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 STEPS = 5

@@ -15,10 +15,10 @@ from typing import Any
 
 import _chaos_world as chaos
 
-from rollwright import run_assembly, training
-from rollwright.generation.base import Engine
-from rollwright.generation.threaded import ThreadedEngine
-from rollwright.tracking import read_metrics
+from rollwright.generation import Engine, ThreadedEngine
+from rollwright.run_io import read_metrics
+from rollwright.training import loop as training
+from rollwright.training import run_assembly
 
 _NEW_NS, _NEW_USER, _PRIVATE, _DETACH = 0x00020000, 0x10000000, 1 << 18 | 1 << 14, 2
 

@@ -11,9 +11,9 @@ from typing import Any
 import _chaos_world as chaos
 from _chaos_cells import STEPS, Cell
 
+from rollwright.contracts import Trajectory
+from rollwright.run_io import read_metrics
 from rollwright.store import TrajectoryStore
-from rollwright.tracking import read_metrics
-from rollwright.types import Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rollwright.env import Environment, Execution, SnapshotKind, StepResult
+from rollwright.contracts import Environment, EnvReward, Execution, Group, Score, SnapshotKind, Split, StepResult, Task
 from rollwright.envs.text import maze
-from rollwright.reward import EnvReward
-from rollwright.types import Group, Score, Split, Task
 
 NORMAL_STEP_S = 0.02
 MARKS = "injected.jsonl"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rollwright.env import Execution, SnapshotKind, StepResult, state_key
-from rollwright.types import Split, Task
+from rollwright.contracts import Execution, SnapshotKind, Split, StepResult, Task, state_key
 
 NAMES = (
     "north", "south", "east", "west", "up", "down", "left", "right", "open", "close", "take",

@@ -64,9 +64,9 @@ def tell(iteration: Iteration | None) -> None:
 
 def ours(engine: str, folder: Path, shape: Shape, scratch: Path) -> None:
     """The loop of `recipes/grpo.py`, with a clock between its lines. Every group is kept, as TRL keeps it."""
+    from rollwright.batching import flatten, group_advantages, to_segments
     from rollwright.config import load_config
-    from rollwright.credit import flatten, group_advantages, to_segments
-    from rollwright.objective import PolicyObjective
+    from rollwright.learner import PolicyObjective
     from rollwright.recipes.grpo import GrpoConfig
     from rollwright.training import Training
 
@@ -226,7 +226,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from rollwright.generation.launch_env import prepare_environment
+    from rollwright.config import prepare_environment
 
     prepare_environment()  # before torch is imported; the same threads on both sides
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")

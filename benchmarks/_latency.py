@@ -7,9 +7,17 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, split_of_seed
+from rollwright.contracts import (
+    Environment,
+    Execution,
+    Observation,
+    SnapshotKind,
+    Split,
+    StepResult,
+    Task,
+    split_of_seed,
+)
 from rollwright.envs.text.maze import build as build_maze
-from rollwright.types import Split, Task
 
 TAIL, SHORTEST_S, LONGEST_S = 0.8, 0.01, 2.0
 

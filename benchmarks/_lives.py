@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollwright import resumption
-from rollwright.training import Training
+from rollwright.training import Training, resumption
 
 PHASES = (
     "starting",

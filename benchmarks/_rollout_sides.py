@@ -12,14 +12,10 @@ from typing import Any, Literal
 
 from _trl import grpo_trainer
 
-from rollwright.codec import ChatCodec
-from rollwright.contexts import AppendOnly
-from rollwright.env import StepResult
-from rollwright.generation.base import Engine
-from rollwright.generation.scripted import ScriptedEngine
-from rollwright.models import load_tokenizer
-from rollwright.rollout import Collector, EngineActor, FaultLog, Limits
-from rollwright.types import Task
+from rollwright.contracts import StepResult, Task
+from rollwright.generation import Engine, ScriptedEngine
+from rollwright.models import ChatCodec, load_tokenizer
+from rollwright.rollout import AppendOnly, Collector, EngineActor, FaultLog, Limits
 
 Kind = Literal["blocking", "async"]
 ANSWER, ACTION, RULES = "Go on.", "wait", "Wait until you are told to stop."
@@ -167,7 +163,7 @@ class Ours:
 
 
 def _sampling(codec: ChatCodec) -> Any:
-    from rollwright.generation.base import Sampling
+    from rollwright.generation import Sampling
 
     return Sampling(max_tokens=ACTION_TOKENS, stop_token_ids=tuple(codec.stop_token_ids))
 

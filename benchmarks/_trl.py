@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-# The dialogue of `rollwright.tiny`, and besides it tool calls and tool answers, which TRL asks of a template. An answer
-# of the environment is rendered as a user's message, as ours is: both sides give the policy the same text.
+# The dialogue of `rollwright.models.tiny_model`, and besides it tool calls and tool answers, which TRL asks of a
+# template. An answer of the environment is rendered as a user's message, as ours is: both sides give the policy the
+# same text.
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ 'user' if message['role'] == 'tool' else message['role'] }}\n"
     "{% if message['tool_calls'] %}{% for call in message['tool_calls'] %}{{ call['function']['name'] }} "
@@ -80,7 +81,7 @@ def repair_vllm_on_cpu() -> None:
     import vllm
     from trl.generation import vllm_generation
 
-    from rollwright.generation.vllm_engine import rank_without_compiling, repack_tied_head
+    from rollwright.generation import rank_without_compiling, repack_tied_head
 
     def eager(*args: Any, **kwargs: Any) -> Any:
         return vllm.LLM(*args, **kwargs, enforce_eager=True, dtype="float32", block_size=32)

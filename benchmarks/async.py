@@ -10,26 +10,26 @@ table goes to benchmarks/results/async.md; `--json` prints one object as the las
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import argparse  # noqa: E402
-import tempfile  # noqa: E402
-from collections.abc import Mapping, Sequence  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from pathlib import Path  # noqa: E402
-from statistics import fmean  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-import numpy as np  # noqa: E402
-from _common import command, machine, publish, spread, table  # noqa: E402
+import numpy as np
+from _common import command, machine, publish, spread, table
 
-from rollwright.evaluation import load_evaluation  # noqa: E402
-from rollwright.ledger import shares  # noqa: E402
-from rollwright.recipes import grpo, sft  # noqa: E402
-from rollwright.statistics import Interval, clustered_bootstrap  # noqa: E402
-from rollwright.tracking import read_metrics  # noqa: E402
+from rollwright.evaluation import load_evaluation
+from rollwright.maths.statistics import Interval, clustered_bootstrap
+from rollwright.recipes import grpo, sft
+from rollwright.rollout import shares
+from rollwright.run_io import read_metrics
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = (

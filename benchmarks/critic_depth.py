@@ -10,28 +10,24 @@ nothing. Several cuts of the episodes, the same for every depth. The table goes 
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported
 
-import argparse  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from _common import RESULTS, command, machine, table  # noqa: E402
-from torch import Tensor  # noqa: E402
+import numpy as np
+import torch
+from _common import RESULTS, command, machine, table
+from torch import Tensor
 
-from rollwright.critic_body import cut_to, policy_body  # noqa: E402
-from rollwright.frozen_critic import FrozenValueLearner  # noqa: E402
-from rollwright.models import load_model  # noqa: E402
-from rollwright.optimisation import OptimiserSettings  # noqa: E402
-from rollwright.ranks import open_accelerator  # noqa: E402
-from rollwright.store import TrajectoryStore  # noqa: E402
-from rollwright.turn_critic import TurnCriticSettings  # noqa: E402
-from rollwright.value_learner import Readings  # noqa: E402
-from rollwright.values import outcome_loss  # noqa: E402
+from rollwright.critics import FrozenValueLearner, Readings, TurnCriticSettings, cut_to, policy_body
+from rollwright.learner import OptimiserSettings, open_accelerator
+from rollwright.maths import outcome_loss
+from rollwright.models import load_model
+from rollwright.store import TrajectoryStore
 
 UPDATES, BATCH = 150, 64
 

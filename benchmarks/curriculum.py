@@ -17,9 +17,9 @@ from typing import Any, get_args
 import numpy as np
 from _common import command, machine, publish, table
 
-from rollwright.alp_gmm import AlpGmmCurriculum, Progress
-from rollwright.statistics import mean_score, stratified_bootstrap
-from rollwright.types import Task
+from rollwright.contracts import Task
+from rollwright.curriculum import AlpGmmCurriculum, Progress
+from rollwright.maths.statistics import mean_score, stratified_bootstrap
 
 Array = np.ndarray[Any, Any]
 REACH, GROWTH = 0.1, 0.001

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from rollwright.evaluation import compare, format_comparison, format_side_by_side, load_evaluation, summarise
-from rollwright.tracking import read_metrics
+from rollwright.run_io import read_metrics
 
 ROOT = Path(__file__).parents[1]
 

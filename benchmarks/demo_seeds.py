@@ -20,7 +20,7 @@ from statistics import fmean
 from _common import RESULTS, machine, table
 
 from rollwright.evaluation import Evaluation, compare, load_evaluation, summarise
-from rollwright.tracking import read_metrics
+from rollwright.run_io import read_metrics
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 
 from _common import RESULTS, machine
 
-from rollwright.env import Observation, episode_seed
+from rollwright.contracts import Observation, Task, episode_seed
 from rollwright.envs.device.backend import Backend
 from rollwright.envs.device.phone import build
 from rollwright.envs.device.world import PhoneEnv, PhoneTeacher, PhoneWorld
-from rollwright.types import Task
 
 STRAY_ONE_IN = 3
 

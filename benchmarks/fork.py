@@ -23,9 +23,8 @@ from typing import Any
 
 from _common import command, machine, publish, table
 
-from rollwright.components import available, create
-from rollwright.env import Snapshots, Taught, World, as_observation, episode_seed
-from rollwright.errors import RollwrightError
+from rollwright.config import available, create
+from rollwright.contracts import RollwrightError, Snapshots, Taught, World, as_observation, episode_seed
 
 WARM_UP_ACTIONS = 2
 FAMILIES = ("text", "device", "code", "web")

@@ -227,7 +227,7 @@ def small_model(folder: Path, words: list[str], *, context: int, layers: int) ->
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from rollwright.tiny import tiny_tokenizer
+    from rollwright.models import tiny_tokenizer
 
     tokenizer = tiny_tokenizer(words)
     torch.manual_seed(0)

@@ -30,14 +30,14 @@ from _common import RESULTS, command, machine, table
 from _learning_worlds import WORLDS, Method, World
 
 from rollwright.evaluation import load_evaluation
-from rollwright.statistics import (
+from rollwright.maths.statistics import (
     Interval,
     interquartile_mean,
     probability_of_improvement,
     stratified_bootstrap,
     stratified_bootstrap_pair,
 )
-from rollwright.tracking import read_metrics
+from rollwright.run_io import read_metrics
 
 ROOT = Path(__file__).parents[1]
 

@@ -26,9 +26,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rollwright.batching import Layout, PackedBatch, Segment, pack
-from rollwright.scoring import TokenScorer, body_hidden, body_of
-from rollwright.tree_attention import TREE_ATTENTION
+from rollwright.batching import TREE_ATTENTION, Layout, PackedBatch, Segment, pack
+from rollwright.models import TokenScorer, body_hidden, body_of
 
 RESULTS = Path(__file__).parent / "results" / "packing.md"
 LAYOUTS: tuple[Layout, ...] = ("tree", "auto", "padded")

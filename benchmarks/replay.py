@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from _common import command, machine, publish, table
 
-from rollwright.replay import ReplaySampler, TurnTable, valid_turns
+from rollwright.contracts import StopReason, Task, Trajectory, Turn
 from rollwright.store import Ref, TrajectoryStore
-from rollwright.types import StopReason, Task, Trajectory, Turn
+from rollwright.store.replay import ReplaySampler, TurnTable, valid_turns
 
 TURNS_PER_EPISODE = 10
 EPISODES_PER_SHARD = 5_000

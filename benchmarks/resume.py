@@ -32,11 +32,10 @@ import torch
 from _common import command, machine, publish, table
 from _lives import Aim, Life, live
 
-from rollwright.checkpoint import Checkpoints
+from rollwright.contracts import Trajectory
 from rollwright.recipes import grpo, sft
+from rollwright.run_io import Checkpoints, read_metrics
 from rollwright.store import TrajectoryStore
-from rollwright.tracking import read_metrics
-from rollwright.types import Trajectory
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 CHECKPOINT_EVERY = 3
@@ -136,7 +135,7 @@ def warm_start(world: str, folder: Path) -> Path:
 
 def empty_model(folder: Path) -> None:
     """A random model whose words are those of the two tasks; what it has no word for it spells in bytes."""
-    from rollwright.tiny import make_tiny_model
+    from rollwright.models import make_tiny_model
 
     said = ["Reply: click N or fill N text", "Task: Click button ONE. Click the button.", "1 button ONE\n2 button TWO"]
     said += ["Click Me!", "Did: click 1; click 2", "click 1 click 2 click 3 click 4", "Error: there is no element"]

@@ -17,22 +17,22 @@ slept for the seconds of the peer's turn takes milliseconds longer. That time is
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported
 
-import argparse  # noqa: E402
-import random  # noqa: E402
-import tempfile  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from _common import command, machine, publish, spread, table  # noqa: E402
-from _rollout_sides import ACTION, ANSWER, RULES, Case, Ours, Peer, question  # noqa: E402
+from _common import command, machine, publish, spread, table
+from _rollout_sides import ACTION, ANSWER, RULES, Case, Ours, Peer, question
 
-from rollwright.generation.select import make_engine  # noqa: E402
-from rollwright.tiny import make_tiny_model  # noqa: E402
+from rollwright.generation import make_engine
+from rollwright.models import make_tiny_model
 
 
 def heavy_tailed(seed: int, *, episodes: int = 64, turns: int = 4) -> tuple[tuple[float, ...], ...]:

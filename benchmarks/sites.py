@@ -17,11 +17,10 @@ from typing import Any
 
 from _common import command, machine, publish, table
 
-from rollwright.env import Observation, episode_seed
+from rollwright.contracts import SPLITS, Observation, Task, episode_seed
 from rollwright.envs.web.sites import build
 from rollwright.envs.web.sites.envs import BareEnv, BrowserEnv
 from rollwright.envs.web.sites.world import SitesWorld
-from rollwright.types import SPLITS, Task
 
 
 def tasks_of(world: SitesWorld) -> list[Task]:

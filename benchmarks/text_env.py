@@ -1,8 +1,8 @@
 """Steps, resets and forks per second of the text worlds, one environment in one thread, actions of the teacher.
 
-A step is one `step` call with the teacher's time left out; a fork is `rollwright.fork.fork` of an environment in the
-middle of an episode, per copy, `make` and `restore` included. Chess is played against random moves, so that the number
-is the world's and not the engine's.
+A step is one `step` call with the teacher's time left out; a fork is `rollwright.contracts.fork` of an environment in
+the middle of an episode, per copy, `make` and `restore` included. Chess is played against random moves, so that the
+number is the world's and not the engine's.
 
     python benchmarks/text_env.py             table; also written to benchmarks/results/text_env.md
     python benchmarks/text_env.py --json      one final JSON line: steps/s, resets/s and fork ms by world
@@ -18,7 +18,7 @@ from typing import Any
 
 from _common import command, machine, publish, table
 
-from rollwright.env import as_observation, episode_seed
+from rollwright.contracts import as_observation, episode_seed, fork
 from rollwright.envs.text import (
     car_dealer,
     chess_game,
@@ -29,7 +29,6 @@ from rollwright.envs.text import (
     twenty_questions,
     wordle,
 )
-from rollwright.fork import fork
 
 WORLDS: dict[str, Callable[[], Any]] = {
     "maze": maze.build,

@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rollwright.env import episode_seed
+from rollwright.contracts import episode_seed
 from rollwright.envs.web.episode import MiniWobEnv
 from rollwright.envs.web.miniwob import MiniWobWorld, build
 from rollwright.envs.web.processes import find_browser

@@ -22,8 +22,8 @@ from pathlib import Path
 from _common import command, machine, publish, table
 
 from rollwright.evaluation import load_evaluation
-from rollwright.statistics import Interval, wilson_interval
-from rollwright.tracking import read_metrics
+from rollwright.maths.statistics import Interval, wilson_interval
+from rollwright.run_io import read_metrics
 
 STEPS = 5
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,36 +19,43 @@ arXiv:2402.19446 and its two released repositories, arXiv:2302.08560; docs/metho
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-from collections.abc import Iterator, Sequence  # noqa: E402
-from typing import ClassVar, Literal  # noqa: E402
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from pydantic import Field, model_validator  # noqa: E402
-from torch import Tensor  # noqa: E402
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
 
-from rollwright import data_checks, offpolicy  # noqa: E402
-from rollwright.advantages import awr_weights  # noqa: E402
-from rollwright.config import Config, Readers, Unread  # noqa: E402
-from rollwright.critic_assembly import open_turn_critic  # noqa: E402
-from rollwright.phases import Phases  # noqa: E402
-from rollwright.plan import plan_text  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
-from rollwright.settings import OWN_UPDATES, LoopConfig, OnlineReplaySettings, TokenCriticFit, TurnCriticFit  # noqa: E402
-from rollwright.token_baseline import baseline_critic, residual_ratio, with_token_baseline  # noqa: E402
-from rollwright.training import Training  # noqa: E402
-from rollwright.value_learner import ReadingLoss, Readings  # noqa: E402
-from rollwright.values import (  # noqa: E402
-    Divergence,
-    dual_value_loss,
-    dual_weights,
-    expectile_loss,
+from rollwright.config import (
+    OWN_UPDATES,
+    Config,
+    LoopConfig,
+    OnlineReplaySettings,
+    Readers,
+    TokenCriticFit,
+    TurnCriticFit,
+    Unread,
+    plan_text,
 )
+from rollwright.critics import (
+    ReadingLoss,
+    Readings,
+    baseline_critic,
+    offpolicy,
+    open_turn_critic,
+    residual_ratio,
+    with_token_baseline,
+)
+from rollwright.maths import Divergence, dual_value_loss, dual_weights, expectile_loss
+from rollwright.maths.advantages import awr_weights
+from rollwright.store import data_checks
+from rollwright.store.replay import Transition, TurnTable, valid_turns
+from rollwright.training import Phases, Training, recipe_config, run_recipe
 
 DIVERGENCES: dict[str, Divergence] = {"fdvl_tv": "tv", "fdvl_chi2": "chi2"}
 """Critics whose value loss is f-DVL's."""

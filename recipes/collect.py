@@ -13,20 +13,57 @@ that was damaged. An episode that the reward cannot score is kept, undecided, an
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import logging  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import ClassVar, Literal  # noqa: E402
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Literal
 
-from pydantic import Field  # noqa: E402
+from pydantic import Field
 
-from rollwright.assembly import (  # noqa: E402
+from rollwright.config import (
+    NO_GROUPS,
+    Config,
+    EngineSettings,
+    ModelSettings,
+    Readers,
+    RewardSettings,
+    RolloutSettings,
+    Unread,
+    WorldSettings,
+    dump,
+)
+from rollwright.contracts import (
+    FaultBudgetExceeded,
+    Group,
+    Reward,
+    Score,
+    Task,
+    Trajectory,
+    World,
+    episode_seed,
+    tasks_of,
+)
+from rollwright.generation import Engine
+from rollwright.models import ChatCodec
+from rollwright.rollout import (
+    Actor,
+    Collector,
+    EngineActor,
+    EpisodeRequest,
+    FaultLog,
+    RandomActor,
+    TeacherActor,
+    score_or_note,
+)
+from rollwright.run_io import Progress, RunFolder
+from rollwright.store import TrajectoryStore, unpack_text
+from rollwright.training import (
     close_play,
     open_codec,
     open_collector,
@@ -34,30 +71,9 @@ from rollwright.assembly import (  # noqa: E402
     open_reward,
     open_world,
     policy_folder,
+    recipe_config,
+    run_recipe,
 )
-from rollwright.codec import ChatCodec  # noqa: E402
-from rollwright.config import Config, Readers, Unread, dump  # noqa: E402
-from rollwright.env import World, episode_seed, tasks_of  # noqa: E402
-from rollwright.errors import FaultBudgetExceeded  # noqa: E402
-from rollwright.generation.base import Engine  # noqa: E402
-from rollwright.progress import Progress  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.reward import Reward  # noqa: E402
-from rollwright.rollout import (  # noqa: E402
-    Actor,
-    Collector,
-    EngineActor,
-    FaultLog,
-    RandomActor,
-    TeacherActor,
-    score_or_note,
-)
-from rollwright.rollout.episode import EpisodeRequest  # noqa: E402
-from rollwright.settings import NO_GROUPS, EngineSettings, ModelSettings, RewardSettings, RolloutSettings, WorldSettings  # noqa: E402
-from rollwright.store import TrajectoryStore  # noqa: E402
-from rollwright.store_rows import unpack_text  # noqa: E402
-from rollwright.tracking import RunFolder  # noqa: E402
-from rollwright.types import Group, Score, Task, Trajectory  # noqa: E402
 
 log = logging.getLogger(__name__)
 

@@ -21,13 +21,12 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from rollwright.config import Config, dump
-from rollwright.errors import ConfigError, UserError
+from rollwright.config import Config, EngineName, dump
+from rollwright.contracts import ConfigError, UserError
 from rollwright.evaluation import Evaluation, compare, format_comparison, format_side_by_side, load_evaluation
-from rollwright.recipe_entry import recipe_config, run_recipe
-from rollwright.settings import EngineName
-from rollwright.sft import require_trl
-from rollwright.tracking import RunFolder
+from rollwright.learner import require_trl
+from rollwright.run_io import RunFolder
+from rollwright.training import recipe_config, run_recipe
 
 
 class DemoConfig(Config):

@@ -17,26 +17,31 @@ place of the filters (eq. 4.1). Sources: arXiv:2406.11896 and its released code;
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-from typing import ClassVar, Literal  # noqa: E402
+from typing import ClassVar, Literal
 
-import numpy as np  # noqa: E402
-from pydantic import Field, model_validator  # noqa: E402
+import numpy as np
+from pydantic import Field, model_validator
 
-from rollwright import data_checks, offpolicy  # noqa: E402
-from rollwright.advantages import awr_weights, digirl, digirl_released  # noqa: E402
-from rollwright.config import Config, Readers, Unread  # noqa: E402
-from rollwright.critic_assembly import open_turn_critic  # noqa: E402
-from rollwright.errors import ConfigError  # noqa: E402
-from rollwright.phases import Phases  # noqa: E402
-from rollwright.plan import plan_text  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns  # noqa: E402
-from rollwright.settings import OWN_UPDATES, LoopConfig, OnlineReplaySettings, TurnCriticFit  # noqa: E402
-from rollwright.training import Training  # noqa: E402
+from rollwright.config import (
+    OWN_UPDATES,
+    Config,
+    LoopConfig,
+    OnlineReplaySettings,
+    Readers,
+    TurnCriticFit,
+    Unread,
+    plan_text,
+)
+from rollwright.contracts import ConfigError
+from rollwright.critics import offpolicy, open_turn_critic
+from rollwright.maths.advantages import awr_weights, digirl, digirl_released
+from rollwright.store import data_checks
+from rollwright.store.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns
+from rollwright.training import Phases, Training, recipe_config, run_recipe
 
 
 class AlgorithmSettings(Config):

@@ -10,40 +10,43 @@
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import logging  # noqa: E402
-from typing import ClassVar  # noqa: E402
+import logging
+from typing import ClassVar
 
-from pydantic import Field  # noqa: E402
+from pydantic import Field
 
-from rollwright.assembly import (  # noqa: E402
+from rollwright.config import (
+    NO_GROUPS,
+    ONE_EVALUATION,
+    Config,
+    EngineSettings,
+    EvaluationSettings,
+    ModelSettings,
+    RolloutSettings,
+    Unread,
+    WorldSettings,
+    dump,
+)
+from rollwright.contracts import tasks_of
+from rollwright.evaluation import format_table, save_evaluation
+from rollwright.learner import go_on_alone
+from rollwright.rollout import EngineActor, FaultLog
+from rollwright.run_io import RunFolder
+from rollwright.store import TrajectoryStore
+from rollwright.training import (
     judge,
     open_codec,
     open_collector,
     open_engine,
     open_world,
     policy_folder,
+    recipe_config,
+    run_recipe,
 )
-from rollwright.config import Config, Unread, dump  # noqa: E402
-from rollwright.env import tasks_of  # noqa: E402
-from rollwright.evaluation import format_table  # noqa: E402
-from rollwright.ranks import go_on_alone  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
-from rollwright.settings import (  # noqa: E402
-    NO_GROUPS,
-    ONE_EVALUATION,
-    EngineSettings,
-    EvaluationSettings,
-    ModelSettings,
-    RolloutSettings,
-    WorldSettings,
-)
-from rollwright.store import TrajectoryStore  # noqa: E402
-from rollwright.tracking import RunFolder  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
         engine.close()
     if (folder.evaluations / f"{config.name}.json").exists():
         log.warning("the evaluation %r of an earlier start is replaced: another `name` keeps both", config.name)
-    path = result.save(folder.path)
+    path = save_evaluation(result, folder.path)
     TrajectoryStore(folder.trajectories).replace(played, tag=f"eval_{config.name}")
     print(format_table(result))
     print(f"written to {path}")

@@ -14,23 +14,21 @@ beat. Sources: arXiv:2311.18232 (%BC and online %BC of LMRL-Gym); docs/methods/f
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-from typing import ClassVar, Literal  # noqa: E402
+from typing import ClassVar, Literal
 
-import numpy as np  # noqa: E402
-from pydantic import Field, model_validator  # noqa: E402
+import numpy as np
+from pydantic import Field, model_validator
 
-from rollwright import data_checks, offpolicy  # noqa: E402
-from rollwright.config import Config, Readers, Unread  # noqa: E402
-from rollwright.errors import DataError  # noqa: E402
-from rollwright.plan import plan_text  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.replay import TurnTable, keep_trajectories, top_trajectories, valid_turns  # noqa: E402
-from rollwright.settings import OWN_UPDATES, LoopConfig, ReplaySettings  # noqa: E402
-from rollwright.training import Training  # noqa: E402
+from rollwright.config import OWN_UPDATES, Config, LoopConfig, Readers, ReplaySettings, Unread, plan_text
+from rollwright.contracts import DataError
+from rollwright.critics import offpolicy
+from rollwright.store import data_checks
+from rollwright.store.replay import TurnTable, keep_trajectories, top_trajectories, valid_turns
+from rollwright.training import Training, recipe_config, run_recipe
 
 
 class AlgorithmSettings(Config):

@@ -19,19 +19,18 @@ arXiv:2503.14476 (DAPO), arXiv:2507.18071 (GSPO), arXiv:2506.13585 (CISPO), arXi
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import logging  # noqa: E402
-from collections.abc import Mapping, Sequence  # noqa: E402
-from typing import ClassVar, Literal  # noqa: E402
+import logging
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
-from pydantic import Field  # noqa: E402
-from torch import Tensor  # noqa: E402
+from pydantic import Field
+from torch import Tensor
 
-from rollwright.config import Presets, Readers, keys_without_effect  # noqa: E402
-from rollwright.credit import (  # noqa: E402
+from rollwright.batching import (
     NEEDS_SIBLINGS,
     FlatBatch,
     GroupEstimator,
@@ -44,15 +43,21 @@ from rollwright.credit import (  # noqa: E402
     with_kl,
     with_members,
 )
-from rollwright.env import World, fingerprint_kind  # noqa: E402
-from rollwright.methods import METHODS, MethodChoice, method_name  # noqa: E402
-from rollwright.objective import PolicyObjective  # noqa: E402
-from rollwright.plan import plan_text  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.rollout.metrics import is_informative, met_again_frac  # noqa: E402
-from rollwright.settings import PolicyLoopConfig, PolicyLossSettings  # noqa: E402
-from rollwright.training import Training  # noqa: E402
-from rollwright.types import Group  # noqa: E402
+from rollwright.config import (
+    METHODS,
+    MethodChoice,
+    PolicyLoopConfig,
+    PolicyLossSettings,
+    Presets,
+    Readers,
+    keys_without_effect,
+    method_name,
+    plan_text,
+)
+from rollwright.contracts import Group, World, fingerprint_kind
+from rollwright.learner import PolicyObjective
+from rollwright.rollout import is_informative, met_again_frac
+from rollwright.training import Training, recipe_config, run_recipe
 
 log = logging.getLogger(__name__)
 

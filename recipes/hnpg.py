@@ -15,35 +15,29 @@ it is a policy gradient with a Monte-Carlo critic. Source: arXiv:2311.08384; doc
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-from collections.abc import Sequence  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from typing import ClassVar  # noqa: E402
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from pydantic import Field  # noqa: E402
-from torch import Tensor  # noqa: E402
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
 
-from rollwright import data_checks, offpolicy  # noqa: E402
-from rollwright.advantages import gae, whiten  # noqa: E402
-from rollwright.batching import Segment  # noqa: E402
-from rollwright.config import Readers  # noqa: E402
-from rollwright.credit import FlatBatch, can_whiten, flatten, to_segments  # noqa: E402
-from rollwright.critic_assembly import open_turn_critic  # noqa: E402
-from rollwright.errors import ConfigError  # noqa: E402
-from rollwright.objective import PolicyObjective  # noqa: E402
-from rollwright.plan import plan_text  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.replay import Transition, TurnTable, valid_turns  # noqa: E402
-from rollwright.settings import PolicyLoopConfig, PolicyLossSettings, ReplaySettings, TurnCriticFit  # noqa: E402
-from rollwright.training import Training  # noqa: E402
-from rollwright.types import Group  # noqa: E402
-from rollwright.value_learner import ReadingLoss, Readings  # noqa: E402
-from rollwright.values import hybrid_weights, lambda_returns  # noqa: E402
+from rollwright.batching import FlatBatch, Segment, can_whiten, flatten, to_segments
+from rollwright.config import PolicyLoopConfig, PolicyLossSettings, Readers, ReplaySettings, TurnCriticFit, plan_text
+from rollwright.contracts import ConfigError, Group
+from rollwright.critics import ReadingLoss, Readings, offpolicy, open_turn_critic
+from rollwright.learner import PolicyObjective
+from rollwright.maths import hybrid_weights, lambda_returns
+from rollwright.maths.advantages import gae, whiten
+from rollwright.store import data_checks
+from rollwright.store.replay import Transition, TurnTable, valid_turns
+from rollwright.training import Training, recipe_config, run_recipe
 
 Ids = tuple[int, ...]
 

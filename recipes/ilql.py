@@ -15,26 +15,25 @@ Sources: arXiv:2206.11871 (ILQL), arXiv:2311.18232 (LMRL-Gym, whose losses these
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 
-import numpy as np  # noqa: E402
-from pydantic import Field  # noqa: E402
+import numpy as np
+from pydantic import Field
 
-from rollwright.critic_assembly import open_vocabulary_critic  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.token_q import (  # noqa: E402
+from rollwright.critics import (
     StoredChains,
     TokenQConfig,
     TokenQSettings,
     decode_with,
     implicit_loss,
     implicit_targets,
+    open_vocabulary_critic,
     plan_text,
 )
-from rollwright.training import Training  # noqa: E402
+from rollwright.training import Training, recipe_config, run_recipe
 
 
 class AlgorithmSettings(TokenQSettings):

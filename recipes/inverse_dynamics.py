@@ -15,29 +15,37 @@ protocol of the paper. Source: arXiv:2210.06518 (SS-ORL); docs/methods/inverse_d
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import json  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from dataclasses import asdict  # noqa: E402
-from typing import ClassVar  # noqa: E402
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import ClassVar
 
-from pydantic import Field  # noqa: E402
+from pydantic import Field
 
-from rollwright.assembly import open_engine  # noqa: E402
-from rollwright.codec import ChatCodec  # noqa: E402
-from rollwright.config import Config, Unread, dump  # noqa: E402
-from rollwright.demonstrations import imitable  # noqa: E402
-from rollwright.errors import ConfigError, DataError  # noqa: E402
-from rollwright.generation.base import Engine  # noqa: E402
-from rollwright.inverse_dynamics import (  # noqa: E402
+from rollwright.config import (
+    NO_GROUPS,
+    Config,
+    EngineSettings,
+    ModelSettings,
+    RolloutSettings,
+    Unread,
+    WorldSettings,
+    dump,
+)
+from rollwright.contracts import ConfigError, DataError, Trajectory
+from rollwright.generation import Engine
+from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
+from rollwright.methods import (
     TAG,
     InversePrompt,
     LabelReport,
     ModelLabeller,
     held_out,
+    imitable,
     inverse_rows,
     judge_labels,
     label,
@@ -45,15 +53,11 @@ from rollwright.inverse_dynamics import (  # noqa: E402
     require_logs,
     without_actions,
 )
-from rollwright.offline_assembly import open_context  # noqa: E402
-from rollwright.ranks import go_on_alone  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.rerender import NewContext, require_same_prompts  # noqa: E402
-from rollwright.settings import NO_GROUPS, EngineSettings, ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
-from rollwright.sft import SftSettings, fit, require_trl  # noqa: E402
-from rollwright.store import TrajectoryStore  # noqa: E402
-from rollwright.tracking import RunFolder  # noqa: E402
-from rollwright.types import Trajectory  # noqa: E402
+from rollwright.models import ChatCodec
+from rollwright.rollout import NewContext, require_same_prompts
+from rollwright.run_io import RunFolder
+from rollwright.store import TrajectoryStore
+from rollwright.training import open_context, open_engine, recipe_config, run_recipe
 
 _WORDS = InversePrompt()
 _OF_PLAYING = (

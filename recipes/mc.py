@@ -15,17 +15,15 @@ which ILQL (recipes/ilql.py) can. The policy itself is not trained; give it a BC
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from rollwright.critic_assembly import open_vocabulary_critic  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.token_q import StoredChains, TokenQConfig, decode_with, plan_text, token_q_loss  # noqa: E402
-from rollwright.training import Training  # noqa: E402
+from rollwright.critics import StoredChains, TokenQConfig, decode_with, open_vocabulary_critic, plan_text, token_q_loss
+from rollwright.training import Training, recipe_config, run_recipe
 
 
 class McConfig(TokenQConfig):

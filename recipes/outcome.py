@@ -13,45 +13,42 @@ P(YES) / (P(YES) + P(NO)). Source: the outcome reward model of WebRL, arXiv:2411
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-from collections.abc import Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from pydantic import Field  # noqa: E402
+from pydantic import Field
 
-from rollwright.assembly import open_codec  # noqa: E402
-from rollwright.config import Config, dump  # noqa: E402
-from rollwright.demonstrations import IGNORED  # noqa: E402
-from rollwright.errors import DataError  # noqa: E402
-from rollwright.evaluation.calibration import calibrate, format_calibration, save_calibration  # noqa: E402
-from rollwright.outcome_data import (  # noqa: E402
+from rollwright.config import Config, ReplaySettings, dump
+from rollwright.contracts import DataError
+from rollwright.evaluation import calibrate, format_calibration, save_calibration
+from rollwright.learner import fit, go_on_alone, require_trl
+from rollwright.methods import (
+    IGNORED,
     Case,
+    JudgedData,
+    JudgeFit,
+    JudgeModel,
+    OutcomeCard,
+    OutcomeModel,
+    OutcomePrompt,
+    answer_ids,
     prompts_apart,
+    publish,
     read_cases,
     require_both,
     require_scores,
     split_cases,
     starting_model,
-)
-from rollwright.outcome_model import (  # noqa: E402
-    OutcomeCard,
-    OutcomeModel,
-    answer_ids,
-    publish,
     tokenizer_mark,
     writing_folder,
 )
-from rollwright.outcome_settings import JudgedData, JudgeFit, JudgeModel  # noqa: E402
-from rollwright.outcome_text import OutcomePrompt  # noqa: E402
-from rollwright.ranks import go_on_alone  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.settings import ReplaySettings  # noqa: E402
-from rollwright.sft import fit, require_trl  # noqa: E402
-from rollwright.tracking import RunFolder  # noqa: E402
+from rollwright.run_io import RunFolder
+from rollwright.training import open_codec, recipe_config, run_recipe
 
 
 class OutcomeRun(Config):

@@ -17,22 +17,20 @@ Sources: arXiv:1707.06347 (PPO), arXiv:1506.02438 (GAE).
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-from collections.abc import Sequence  # noqa: E402
-from typing import ClassVar  # noqa: E402
+from collections.abc import Sequence
+from typing import ClassVar
 
-import torch  # noqa: E402
-from pydantic import Field  # noqa: E402
-from torch import Tensor  # noqa: E402
+import torch
+from pydantic import Field
+from torch import Tensor
 
-from rollwright.advantages import whiten  # noqa: E402
-from rollwright.batching import Segment  # noqa: E402
-from rollwright.config import Readers  # noqa: E402
-from rollwright.credit import (  # noqa: E402
+from rollwright.batching import (
     FlatBatch,
+    Segment,
     ValueEstimator,
     can_whiten,
     flat_tokens,
@@ -43,14 +41,11 @@ from rollwright.credit import (  # noqa: E402
     with_kl,
     with_members,
 )
-from rollwright.critic import CriticSettings  # noqa: E402
-from rollwright.learner import Learner  # noqa: E402
-from rollwright.objective import PolicyObjective  # noqa: E402
-from rollwright.plan import plan_text  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.settings import PolicyLoopConfig, PolicyLossSettings, TokenCriticFit  # noqa: E402
-from rollwright.training import Training  # noqa: E402
-from rollwright.turn_critic import reading  # noqa: E402
+from rollwright.config import PolicyLoopConfig, PolicyLossSettings, Readers, TokenCriticFit, plan_text
+from rollwright.critics import reading
+from rollwright.learner import CriticSettings, Learner, PolicyObjective
+from rollwright.maths.advantages import whiten
+from rollwright.training import Training, recipe_config, run_recipe
 
 
 class AlgorithmSettings(PolicyLossSettings):

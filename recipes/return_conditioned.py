@@ -14,50 +14,50 @@ Sources: arXiv:2106.01345, arXiv:2310.19308; docs/methods/return_conditioned.md.
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import json  # noqa: E402
-from dataclasses import asdict  # noqa: E402
-from functools import partial  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import ClassVar, Literal  # noqa: E402
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
 
-from pydantic import Field  # noqa: E402
+from pydantic import Field
 
-from rollwright.assembly import (  # noqa: E402
-    judge,
-    open_codec,
-    open_collector,
-    open_engine,
-    open_world,
-)
-from rollwright.conditioning import ReturnLevels, ReturnTargets, conditioned  # noqa: E402
-from rollwright.config import Config, Unread, dump  # noqa: E402
-from rollwright.demonstrations import imitable, sft_rows  # noqa: E402
-from rollwright.errors import DataError  # noqa: E402
-from rollwright.evaluation import Evaluation, format_table  # noqa: E402
-from rollwright.generation.base import Engine  # noqa: E402
-from rollwright.offline_assembly import open_context  # noqa: E402
-from rollwright.ranks import go_on_alone  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.rollout import EngineActor, FaultLog  # noqa: E402
-from rollwright.settings import (  # noqa: E402
+from rollwright.config import (
     NO_GROUPS,
     ONE_EVALUATION,
+    Config,
     EngineSettings,
     EvaluationSettings,
     ModelSettings,
     ReplaySettings,
     RolloutSettings,
+    Unread,
     WorldSettings,
+    dump,
 )
-from rollwright.sft import SftSettings, fit, require_trl  # noqa: E402
-from rollwright.store import TrajectoryStore  # noqa: E402
-from rollwright.tracking import RunFolder  # noqa: E402
-from rollwright.types import Trajectory  # noqa: E402
-from rollwright.vocabulary import rows_of, unknown_ids  # noqa: E402
+from rollwright.contracts import DataError, Trajectory
+from rollwright.evaluation import Evaluation, format_table, save_evaluation
+from rollwright.generation import Engine
+from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
+from rollwright.methods import ReturnLevels, ReturnTargets, conditioned, imitable, sft_rows
+from rollwright.models import rows_of, unknown_ids
+from rollwright.rollout import EngineActor, FaultLog
+from rollwright.run_io import RunFolder
+from rollwright.store import TrajectoryStore
+from rollwright.training import (
+    judge,
+    open_codec,
+    open_collector,
+    open_context,
+    open_engine,
+    open_world,
+    recipe_config,
+    run_recipe,
+)
 
 
 class AlgorithmSettings(Config):
@@ -172,7 +172,7 @@ def play(
         result, played = judge(collector, tasks, config.evaluation, name=f"return_{target:g}")
     finally:
         collector.close()
-    result.save(folder.path)
+    save_evaluation(result, folder.path)
     TrajectoryStore(folder.trajectories).replace(played, tag=f"eval_return_{target:g}")
     return result
 

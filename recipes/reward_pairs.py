@@ -14,46 +14,43 @@ unit, so `value: verdict` (1 from the threshold on) is the usual reward, `value:
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import json  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from dataclasses import asdict, replace  # noqa: E402
-from pathlib import Path  # noqa: E402
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
-from pydantic import Field  # noqa: E402
+from pydantic import Field
 
-from rollwright.assembly import open_codec  # noqa: E402
-from rollwright.config import Config, dump  # noqa: E402
-from rollwright.errors import DataError  # noqa: E402
-from rollwright.outcome_data import (  # noqa: E402
+from rollwright.config import Config, ReplaySettings, dump
+from rollwright.contracts import DataError
+from rollwright.learner import go_on_alone, require_trl
+from rollwright.maths.statistics import area_under_curve, best_threshold, confusion, wilson_interval
+from rollwright.methods import (
     Case,
+    JudgedData,
+    JudgeFit,
+    JudgeModel,
+    OutcomeCard,
+    OutcomeModel,
+    OutcomePrompt,
+    answer_ids,
+    fit_pairs,
+    pairs_of,
     prompts_apart,
+    publish,
     read_cases,
     require_scores,
     split_cases,
     starting_model,
-)
-from rollwright.outcome_model import (  # noqa: E402
-    OutcomeCard,
-    OutcomeModel,
-    answer_ids,
-    publish,
     tokenizer_mark,
     writing_folder,
 )
-from rollwright.outcome_settings import JudgedData, JudgeFit, JudgeModel  # noqa: E402
-from rollwright.outcome_text import OutcomePrompt  # noqa: E402
-from rollwright.pair_fit import fit_pairs, pairs_of  # noqa: E402
-from rollwright.ranks import go_on_alone  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.settings import ReplaySettings  # noqa: E402
-from rollwright.sft import require_trl  # noqa: E402
-from rollwright.statistics import wilson_interval  # noqa: E402
-from rollwright.statistics.calibration import area_under_curve, best_threshold, confusion  # noqa: E402
-from rollwright.tracking import RunFolder  # noqa: E402
+from rollwright.run_io import RunFolder
+from rollwright.training import open_codec, recipe_config, run_recipe
 
 
 class PairData(JudgedData):

@@ -10,32 +10,26 @@ accelerate launch --config_file accelerate_configs/cpu.yaml recipes/sft.py recip
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import logging  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import ClassVar  # noqa: E402
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
 
-from pydantic import Field  # noqa: E402
+from pydantic import Field
 
-from rollwright.assembly import open_codec, open_collector, open_world, policy_folder  # noqa: E402
-from rollwright.config import Config, Unread, dump  # noqa: E402
-from rollwright.demonstrations import DEMONSTRATION, demonstrate, imitable, sft_rows  # noqa: E402
-from rollwright.env import World  # noqa: E402
-from rollwright.errors import RunFolderError  # noqa: E402
-from rollwright.ranks import go_on_alone  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.rollout import FaultLog, TeacherActor  # noqa: E402
-from rollwright.settings import NO_GROUPS, ModelSettings, RolloutSettings, WorldSettings  # noqa: E402
-from rollwright.sft import SftSettings, fit, require_trl  # noqa: E402
-from rollwright.store import TrajectoryStore  # noqa: E402
-from rollwright.store_rows import unpack_text  # noqa: E402
-from rollwright.tracking import RunFolder  # noqa: E402
-from rollwright.types import Trajectory  # noqa: E402
-from rollwright.vocabulary import rows_of, unknown_ids  # noqa: E402
+from rollwright.config import NO_GROUPS, Config, ModelSettings, RolloutSettings, Unread, WorldSettings, dump
+from rollwright.contracts import RunFolderError, Trajectory, World
+from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
+from rollwright.methods import DEMONSTRATION, demonstrate, imitable, sft_rows
+from rollwright.models import rows_of, unknown_ids
+from rollwright.rollout import FaultLog, TeacherActor
+from rollwright.run_io import RunFolder
+from rollwright.store import TrajectoryStore, unpack_text
+from rollwright.training import open_codec, open_collector, open_world, policy_folder, recipe_config, run_recipe
 
 log = logging.getLogger(__name__)
 

@@ -20,25 +20,24 @@ one collection and one pass over it, as printed. Sources: arXiv:2411.02337 and i
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-from typing import ClassVar, Literal  # noqa: E402
+from typing import ClassVar, Literal
 
-import numpy as np  # noqa: E402
-from pydantic import Field, model_validator  # noqa: E402
+import numpy as np
+from pydantic import Field, model_validator
 
-from rollwright import data_checks, offpolicy, replay  # noqa: E402
-from rollwright.advantages import webrl, webrl_released  # noqa: E402
-from rollwright.config import Config, Readers, Unread  # noqa: E402
-from rollwright.critic_assembly import open_turn_critic  # noqa: E402
-from rollwright.fixed_policy import FixedPolicy  # noqa: E402
-from rollwright.phase_replay import PhaseReplay, PhaseReplaySettings  # noqa: E402
-from rollwright.plan import plan_text  # noqa: E402
-from rollwright.recipe_entry import recipe_config, run_recipe  # noqa: E402
-from rollwright.settings import OWN_UPDATES, LoopConfig, TurnCriticFit  # noqa: E402
-from rollwright.training import Training  # noqa: E402
+from rollwright.config import OWN_UPDATES, Config, LoopConfig, Readers, TurnCriticFit, Unread, plan_text
+from rollwright.critics import PhaseReplay, PhaseReplaySettings, offpolicy, open_turn_critic
+from rollwright.learner import FixedPolicy
+from rollwright.maths.advantages import webrl, webrl_released
+from rollwright.store import (
+    data_checks,
+    replay,
+)
+from rollwright.training import Training, recipe_config, run_recipe
 
 
 class AlgorithmSettings(Config):

@@ -7,11 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollwright.components import create
-from rollwright.errors import ConfigError
-from rollwright.reward import EnvReward, Reward, StatefulReward, scores_of
+from rollwright.config import create
+from rollwright.contracts import ConfigError, EnvReward, Group, Reward, Score, StatefulReward, Trajectory, scores_of
 from rollwright.rewards.success import SuccessReward
-from rollwright.types import Group, Score, Trajectory
 
 
 class CombinedReward:

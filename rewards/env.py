@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rollwright.reward import EnvReward
+from rollwright.contracts import EnvReward
 
 
 def build() -> EnvReward:

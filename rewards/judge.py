@@ -13,11 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from rollwright.answer_cache import AnswerCache
-from rollwright.chat_api import ChatClient, ChatFailure
-from rollwright.errors import ConfigError
-from rollwright.outcome_text import Evidence, OutcomePrompt, evidence_of
-from rollwright.types import Group, Message, Score, Trajectory
+from rollwright.contracts import ConfigError, Group, Message, Score, Trajectory
+from rollwright.generation import AnswerCache, ChatClient, ChatFailure
+from rollwright.methods import Evidence, OutcomePrompt, evidence_of
 
 Value = Literal["verdict", "share"]
 SYSTEM = (

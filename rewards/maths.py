@@ -9,9 +9,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 
+from rollwright.contracts import Group, MissingDependency, Score
 from rollwright.envs.code.sandbox.rules import rule
-from rollwright.errors import MissingDependency
-from rollwright.types import Group, Score
 
 MAX_ANSWER = 10_000
 """Characters, from the end: the answer stands there."""

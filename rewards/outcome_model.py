@@ -10,11 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from rollwright.errors import ConfigError
-from rollwright.types import Group, Score
+from rollwright.contracts import ConfigError, Group, Score
 
 if TYPE_CHECKING:
-    from rollwright.outcome_model import OutcomeModel
+    from rollwright.methods import OutcomeModel
 
 Value = Literal["verdict", "score"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -70,7 +69,7 @@ def build(
         FileNotFoundError: no such folder.
         DataError: no outcome model in it, or another tokenizer than it was trained with.
     """
-    from rollwright.outcome_model import OutcomeModel
+    from rollwright.methods import OutcomeModel
 
     for key, given, known in (("value", value, get_args(Value)), ("dtype", dtype, get_args(Dtype))):
         if given not in known:

@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from rollwright.errors import ConfigError
-from rollwright.reward import EnvReward, Reward, StatefulReward, scores_of
-from rollwright.types import Group, Score, Trajectory
+from rollwright.contracts import ConfigError, EnvReward, Group, Reward, Score, StatefulReward, Trajectory, scores_of
 
 
 def overlong_penalty(num_tokens: int, *, max_tokens: int, buffer_tokens: int) -> float:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
+from rollwright.contracts import ConfigError, Group, Score, Task, Trajectory
 from rollwright.envs.code.sandbox.rules import rule
-from rollwright.errors import ConfigError
 from rollwright.rewards.patch_rule import (
     FORMAT_PENALTY,
     FormatError,
@@ -26,7 +26,6 @@ from rollwright.rewards.patch_rule import (
     patch_reward,
     similarity,
 )
-from rollwright.types import Group, Score, Task, Trajectory
 
 __all__ = [
     "FORMAT_PENALTY",

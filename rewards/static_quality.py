@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rollwright.contracts import ConfigError, Group, Score, Task, Trajectory
 from rollwright.envs.code.sandbox.rules import rule
-from rollwright.errors import ConfigError
 from rollwright.rewards.static_rule import PROPERTIES, properties
-from rollwright.types import Group, Score, Task, Trajectory
 
 __all__ = ["DEFAULT", "PROPERTIES", "StaticQualityReward", "build", "properties"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rollwright.types import Group, Score
+from rollwright.contracts import Group, Score
 
 
 class SuccessReward:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from rollwright.components import create
-from rollwright.errors import ConfigError
-from rollwright.types import Group, Score, Task
+from rollwright.config import create
+from rollwright.contracts import ConfigError, Group, Score, Task
 
 
 class _Judged(Protocol):

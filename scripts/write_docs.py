@@ -6,8 +6,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from rollwright.config import Config, help_text
-from rollwright.config.model import section_of
+from rollwright.config import Config, help_text, section_of
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 

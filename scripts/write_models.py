@@ -56,8 +56,7 @@ added up, once, in the cache, and the sum is trained and sampled from; `model.lo
 
 def sampled_gap(engine: Any, model: Any, name: str) -> float:
     """The largest difference between an engine's log-probs and the model's own, over a few sampled actions."""
-    from rollwright.generation.base import Sampling
-    from rollwright.generation.parity import Sampled, measure_parity, model_logprobs
+    from rollwright.generation import Sampled, Sampling, measure_parity, model_logprobs
 
     async def play() -> list[Sampled]:
         sampling = Sampling(temperature=1.0, max_tokens=12, seed=3)
@@ -80,8 +79,8 @@ def engine_cell(kind: str, name: str) -> dict[str, Any]:
     """What one engine makes of a family: differences at the start and after an update, or why it is refused."""
     import torch
 
-    from rollwright.generation.select import make_engine
-    from rollwright.weights import hand_over
+    from rollwright.generation import make_engine
+    from rollwright.learner import hand_over
     from tests.model_families import FAMILIES, build
 
     with tempfile.TemporaryDirectory() as folder:
@@ -107,8 +106,8 @@ def engine_cell(kind: str, name: str) -> dict[str, Any]:
 
 def learner_cell(name: str) -> dict[str, Any]:
     """What the learner's check finds."""
-    from rollwright.errors import ConfigError
-    from rollwright.model_check import check_model
+    from rollwright.contracts import ConfigError
+    from rollwright.models import check_model
     from tests.model_families import FAMILIES, build
 
     model = build(FAMILIES[name])

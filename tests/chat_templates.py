@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import AddedToken, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from rollwright.tiny import tiny_tokenizer
+from rollwright.models.tiny_model import tiny_tokenizer
 
 FOLDER = Path(__file__).parent / "templates"
 

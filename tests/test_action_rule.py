@@ -10,23 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwright.action_rule import ActionRule
-from rollwright.codec import ChatCodec
 from rollwright.config import build
-from rollwright.contexts import AppendOnly, Windowed
-from rollwright.env import Observation, StepResult
-from rollwright.errors import ConfigError
-from rollwright.generation.base import Generation, Sampling
-from rollwright.generation.scripted import ScriptedEngine
-from rollwright.outcome_text import evidence_of
+from rollwright.config.settings import RolloutSettings
+from rollwright.contracts.action_rule import ActionRule
+from rollwright.contracts.environment import Observation, StepResult
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Passed, Shown, Span, Task, Waypoint
+from rollwright.curriculum.waypoints import waypoints_of
+from rollwright.generation.engine import Generation, Sampling
+from rollwright.generation.scripted_engine import ScriptedEngine
+from rollwright.methods.outcome_text import evidence_of
+from rollwright.models.codec import ChatCodec
+from rollwright.models.tiny_model import tiny_tokenizer
 from rollwright.recipes.grpo import GrpoConfig
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
-from rollwright.rollout.restore import retrace
-from rollwright.settings import RolloutSettings
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import tiny_tokenizer
-from rollwright.types import Passed, Shown, Span, Task, Waypoint
-from rollwright.waypoints import waypoints_of
+from rollwright.rollout.contexts import AppendOnly, Windowed
+from rollwright.rollout.restoring import retrace
+from rollwright.store.trajectory_store import TrajectoryStore
 
 CODEC = ChatCodec(tiny_tokenizer(["click 1 2 3 think I could or and so Action : page"]))
 THOUGHT = "<think>I could click 1 or click 2</think>\n\nclick 3"

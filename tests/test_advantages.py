@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollwright.advantages import (
+from rollwright.maths.advantages import (
     bilevel_gae_v1,
     bilevel_gae_v2,
     bootstrap_values,
@@ -33,7 +33,7 @@ from rollwright.advantages import (
     turn_gae,
     whiten,
 )
-from rollwright.segments import flatten_padded, padded_sequence_index, unflatten_padded
+from rollwright.maths.sequences import flatten_padded, padded_sequence_index, unflatten_padded
 
 
 def f(*numbers: float) -> Tensor:

@@ -13,29 +13,29 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from rollwright.batching import segment_of
-from rollwright.codec import ChatCodec
-from rollwright.contexts import Windowed
-from rollwright.credit import flatten, to_segments
-from rollwright.curriculum import UniformCurriculum
-from rollwright.env import episode_seed
+from rollwright.batching.credit import flatten, to_segments
+from rollwright.batching.packing import segment_of
+from rollwright.config.settings import RolloutSettings
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.errors import StalledRollout
+from rollwright.contracts.record import Group, Span
+from rollwright.curriculum.samplers import UniformCurriculum
 from rollwright.envs.text.guess_number import build as build_guess
-from rollwright.errors import StalledRollout
-from rollwright.generation.base import Generation, Sampling
+from rollwright.generation.engine import Generation, Sampling
 from rollwright.generation.transformers_engine import TransformersEngine
-from rollwright.learner import Learner
-from rollwright.models import load_policy
-from rollwright.objective import PolicyObjective
-from rollwright.pipeline import Pipeline
+from rollwright.learner.learner import Learner
+from rollwright.learner.objective import PolicyObjective
+from rollwright.models.codec import ChatCodec
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes import grpo
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
-from rollwright.rollout.ahead import finished
-from rollwright.settings import RolloutSettings
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model
-from rollwright.tracking import read_metrics
-from rollwright.training import Training
-from rollwright.types import Group, Span
+from rollwright.rollout.contexts import Windowed
+from rollwright.rollout.run_ahead import finished
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.loop import Training
+from rollwright.training.pipeline import Pipeline
 
 TEXTS = ["Guess a number from 1 to 16.", *map(str, range(17)), "Higher.", "Lower.", "Correct.", "Answer with one whole"]
 STEPS, GROUPS, MEMBERS, SEED = 3, 2, 4, 11

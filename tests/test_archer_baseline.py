@@ -13,17 +13,17 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rollwright.batching import Segment
-from rollwright.critic import CriticSettings
-from rollwright.errors import ConfigError
-from rollwright.learner import Learner
-from rollwright.losses import aggregate, value_loss, weighted_nll
-from rollwright.offpolicy import WeightedLikelihood
+from rollwright.batching.packing import Segment
+from rollwright.config.settings import TokenCriticFit
+from rollwright.contracts.errors import ConfigError
+from rollwright.critics.offpolicy import WeightedLikelihood
+from rollwright.critics.token_baseline import baseline_critic, residual_ratio, with_token_baseline
+from rollwright.learner.learner import Learner
+from rollwright.learner.token_critic import CriticSettings
+from rollwright.maths.losses import aggregate, value_loss, weighted_nll
+from rollwright.models.tiny_model import tiny_llama
 from rollwright.recipes import archer as recipe
-from rollwright.settings import TokenCriticFit
-from rollwright.tiny import tiny_llama
-from rollwright.token_baseline import baseline_critic, residual_ratio, with_token_baseline
-from rollwright.tracking import read_metrics
+from rollwright.run_io.tracking import read_metrics
 
 VOCAB = 32
 pytestmark = pytest.mark.usefixtures("at_root")

@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollwright import tree_attention
-from rollwright.batching import Layout, PackedBatch, Segment, pack, segment_of
-from rollwright.prefix_tree import CostModel, build_rows, join_always, shared_prefix
-from rollwright.records import TokenRecord, flatten
-from rollwright.scoring import TokenScorer
-from rollwright.tiny import tiny_llama
-from rollwright.types import Span, Turn
+from rollwright.batching import tree_attention
+from rollwright.batching.packing import Layout, PackedBatch, Segment, pack, segment_of
+from rollwright.batching.prefix_tree import CostModel, build_rows, join_always, shared_prefix
+from rollwright.batching.token_record import TokenRecord, token_columns
+from rollwright.contracts.record import Span, Turn
+from rollwright.models.scoring import TokenScorer
+from rollwright.models.tiny_model import tiny_llama
 
 VOCAB = 32
 LAYOUTS: tuple[Layout, ...] = ("tree", "padded", "auto")
@@ -74,7 +74,7 @@ def loss_of(logprobs: torch.Tensor, record: TokenRecord) -> torch.Tensor:
 def naive(model: torch.nn.Module, segments: list[Segment]) -> tuple[torch.Tensor, float, list[torch.Tensor]]:
     model.zero_grad()
     logprobs = torch.cat([naive_logprobs(model, one) for one in segments])
-    loss = loss_of(logprobs, flatten(segments).record)
+    loss = loss_of(logprobs, token_columns(segments).record)
     loss.backward()
     return logprobs.detach(), float(loss.detach()), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
@@ -83,7 +83,7 @@ def packed(
     model: torch.nn.Module, segments: list[Segment], batches: list[PackedBatch]
 ) -> tuple[torch.Tensor, float, list[torch.Tensor]]:
     model.zero_grad()
-    scorer, flat = TokenScorer(model, chunk=5), flatten(segments)
+    scorer, flat = TokenScorer(model, chunk=5), token_columns(segments)
     logprobs = torch.full((sum(flat.lengths),), torch.nan, dtype=torch.float64)
     total = 0.0
     for batch in batches:
@@ -176,7 +176,7 @@ def test_two_turn_trajectory_token_by_token(model: torch.nn.Module) -> None:
         segment_of(second, advantages=(-1.5, -1.5), sequence="t"),
     ]
     (batch,) = pack(segments, token_budget=64, layout="tree")
-    record = flatten(segments).select(batch.entries)
+    record = token_columns(segments).select(batch.entries)
 
     assert batch.input_ids.tolist() == [[10, 11, 12, 20, 21, 22, 13, 14, 23]]  # one chain, the last token not needed
     assert batch.attention_mask() is None
@@ -254,6 +254,6 @@ def test_segments_that_cannot_be_trained_on_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown layout"):
         pack([segment([1], [2])], token_budget=8, layout="tall")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one segment"):
-        flatten([])
+        token_columns([])
     with pytest.raises(ValueError, match="returns is given for 1 of 2"):
-        flatten([segment([1], [2], returns=[0.0]), segment([1], [2])])
+        token_columns([segment([1], [2], returns=[0.0]), segment([1], [2])])

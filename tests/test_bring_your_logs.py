@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.cli import main
-from rollwright.importers import FORMATS
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model
+from rollwright.cli.commands import main
+from rollwright.contracts import FORMATS
+from rollwright.models.tiny_model import make_tiny_model
+from rollwright.store.trajectory_store import TrajectoryStore
 
 PAGE = (Path(__file__).parent.parent / "docs" / "bring_your_logs.md").read_text(encoding="utf-8")
 

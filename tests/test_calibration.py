@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rollwright.evaluation.calibration import calibrate, format_calibration, save_calibration
-from rollwright.statistics.calibration import (
+from rollwright.evaluation.value_calibration import calibrate, format_calibration, save_calibration
+from rollwright.maths.statistics.reliability import (
     area_under_curve,
     best_threshold,
     brier_score,

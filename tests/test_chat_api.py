@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rollwright.chat_api import ChatClient, ChatFailure
-from rollwright.errors import ConfigError
+from rollwright.contracts.errors import ConfigError
+from rollwright.generation.chat_api import ChatClient, ChatFailure
 
 DRIPS, EVERY_S = 300, 0.1
 DRIP_S = DRIPS * EVERY_S
@@ -110,7 +110,7 @@ def test_the_addresses_of_a_host_share_the_time(monkeypatch: pytest.MonkeyPatch)
         now[0] += timeout
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr("rollwright.chat_api.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("rollwright.generation.chat_api.time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
     monkeypatch.setattr(socket, "create_connection", silent)
     with pytest.raises(ChatFailure, match="timed out"):

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from rollwright import chat_template
-from rollwright.assembly import open_codec
-from rollwright.chat_template import day_of_run, keep_day
-from rollwright.codec import ChatCodec
-from rollwright.contexts import AppendOnly, Windowed
-from rollwright.env import Observation
-from rollwright.errors import RunFolderError, TemplateError
-from rollwright.tiny import make_tiny_model
-from rollwright.types import Message
+from rollwright.contracts.environment import Observation
+from rollwright.contracts.errors import RunFolderError, TemplateError
+from rollwright.contracts.record import Message
+from rollwright.models import chat_template
+from rollwright.models.chat_template import day_of_run, keep_day
+from rollwright.models.codec import ChatCodec
+from rollwright.models.tiny_model import make_tiny_model
+from rollwright.rollout.contexts import AppendOnly, Windowed
+from rollwright.training.assembly import open_codec
 from tests.chat_templates import FAMILIES, NORMALISERS, Family
 
 CODECS = {name: ChatCodec(family.tokenizer()) for name, family in FAMILIES.items()}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.checkpoint import Checkpoints
-from rollwright.errors import RunFolderError
-from rollwright.seals import seal_fault, sealed
+from rollwright.contracts.errors import RunFolderError
+from rollwright.run_io.checkpoint import Checkpoints
+from rollwright.run_io.seals import seal_fault, sealed
 
 
 def writer(text: str):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rollwright import __version__, cli
-from rollwright.env import episode_seed
+from rollwright import __version__
+from rollwright.cli import commands as cli
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
 from rollwright.evaluation import EpisodeRow, Evaluation, save_evaluation
-from rollwright.store import TrajectoryStore
-from rollwright.types import StopReason, Task, Trajectory, Turn
+from rollwright.store.trajectory_store import TrajectoryStore
 
 COMMANDS = ("compare", "report", "show", "components", "check-env", "version")
 
@@ -204,8 +205,8 @@ def test_check_env_proves_a_world(capsys: pytest.CaptureFixture[str]):
 SHY = """
 import itertools, math, random
 
-from rollwright.env import StepResult
-from rollwright.types import Task
+from rollwright.contracts.environment import StepResult
+from rollwright.contracts.record import Task
 
 
 class Shy:
@@ -271,7 +272,7 @@ def test_components_says_which_package_an_engine_lacks(
     """Every engine, and the package that it needs: its own name is none."""
     from importlib import util
 
-    from rollwright import components
+    from rollwright.config import components
 
     real = util.find_spec
     known = {"vllm": installed or None, "transformers": installed or None}

@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from rollwright.components import create
-from rollwright.env import episode_seed
+from rollwright.config.components import create
+from rollwright.contracts.environment import episode_seed
 from rollwright.envs.code.sandbox import unavailable_reason
 
 pytestmark = [

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.env import episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import SPLITS
 from rollwright.envs.code import bugs, repair, repositories
 from rollwright.envs.code.mutation import mutations
 from rollwright.envs.code.sandbox import BoxPool, pytest_packages, unavailable_reason
 from rollwright.envs.code.tools import EditError, apply_edit, find_code, find_definitions, parse_action, show_file
-from rollwright.errors import ConfigError
-from rollwright.types import SPLITS
 
 boxed = [
     pytest.mark.sandbox,

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwright.components import create
-from rollwright.errors import ConfigError
-from rollwright.reward_check import check_reward
+from rollwright.checks.reward_check import check_reward
+from rollwright.config.components import create
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
 from rollwright.rewards import patch_similarity as ps
 from rollwright.rewards import static_quality as sq
-from rollwright.types import Group, StopReason, Task, Trajectory, Turn
 
 
 def block(path: str, search: str, replacement: str) -> str:

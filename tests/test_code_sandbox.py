@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollwright.contracts.errors import EnvironmentUnavailable
 from rollwright.envs.code.judging import same
 from rollwright.envs.code.sandbox import BoxPool, ColdBox, Limits, NotPlain, WarmBox, box, packages, unavailable_reason
 from rollwright.envs.code.sandbox.plain import decode, encode, split_frames, to_frame
 from rollwright.envs.code.sandbox.seccomp import AARCH64, X86_64, seccomp_filter
-from rollwright.errors import EnvironmentUnavailable
 
 boxed = [
     pytest.mark.sandbox,

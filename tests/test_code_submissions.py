@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from rollwright.components import create
-from rollwright.env import StepResult, episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.config.components import create
+from rollwright.contracts.environment import StepResult, episode_seed
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import SPLITS, Task
 from rollwright.envs.code import correction, humaneval, maths, unit_tests
 from rollwright.envs.code.sandbox import unavailable_reason
 from rollwright.envs.code.specifications import from_params
-from rollwright.errors import ConfigError
-from rollwright.types import SPLITS, Task
 
 pytestmark = [
     pytest.mark.sandbox,

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from rollwright.env import World, episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.contracts.environment import World, episode_seed
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import SPLITS, Task
 from rollwright.envs.code import synthesis
 from rollwright.envs.code.judging import Case, judge_cases
 from rollwright.envs.code.sandbox import WarmBox, unavailable_reason
 from rollwright.envs.code.specifications import FAMILIES, behaviour, from_params, specifications
-from rollwright.errors import ConfigError
-from rollwright.types import SPLITS, Task
 
 pytestmark = [
     pytest.mark.sandbox,

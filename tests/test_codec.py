@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from rollwright.codec import ChatCodec, merge_system
-from rollwright.contexts import AppendOnly, Windowed
-from rollwright.env import Observation
-from rollwright.errors import ContextOverflow, TemplateError
-from rollwright.generation.base import Generation
-from rollwright.tiny import CHATML, SPECIAL, tiny_tokenizer
-from rollwright.types import Message, Span
+from rollwright.contracts.environment import Observation
+from rollwright.contracts.errors import ContextOverflow, TemplateError
+from rollwright.contracts.record import Message, Span
+from rollwright.generation.engine import Generation
+from rollwright.models.codec import ChatCodec, merge_system
+from rollwright.models.tiny_model import CHATML, SPECIAL, tiny_tokenizer
+from rollwright.rollout.contexts import AppendOnly, Windowed
 
 LLAMA2 = (
     "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set rules = '<<SYS>>\n' + "

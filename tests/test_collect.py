@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from rollwright.errors import FaultBudgetExceeded
+from rollwright.contracts.errors import FaultBudgetExceeded
+from rollwright.contracts.record import Group, Score, StopReason, Trajectory
+from rollwright.contracts.reward import EnvReward
 from rollwright.recipes import collect
-from rollwright.reward import EnvReward
-from rollwright.store import TrajectoryStore
-from rollwright.types import Group, Score, StopReason, Trajectory
+from rollwright.store.trajectory_store import TrajectoryStore
 
 SMALL = ["model.path=tiny", "model.tiny_hidden=32", "model.tiny_layers=1", "world.options.maze=umaze"]
 SHORT = ["collect.by=random", "world.options.max_turns=3", "collect.per_task=3", "collect.shard=4"]

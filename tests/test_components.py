@@ -9,8 +9,8 @@ from typing import get_args
 
 import pytest
 
-from rollwright.components import Kind, available, create, load
-from rollwright.errors import ConfigError, UnknownComponent
+from rollwright.config.components import Kind, available, create, load
+from rollwright.contracts.errors import ConfigError, UnknownComponent
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_listing_imports_no_component() -> None:
     import subprocess
 
     code = (
-        "import sys; from rollwright.components import available; available('envs'); "
+        "import sys; from rollwright.config.components import available; available('envs'); "
         "print([m for m in sys.modules if m.startswith('rollwright.envs.')])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

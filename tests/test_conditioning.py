@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.codec import ChatCodec
-from rollwright.conditioning import ReturnLevels, ReturnTargets, conditioned
-from rollwright.contexts import AppendOnly, Windowed
-from rollwright.env import Observation, StepResult, episode_seed
+from rollwright.contracts.environment import Observation, StepResult, episode_seed
+from rollwright.contracts.errors import DataError
+from rollwright.contracts.record import Message, StopReason, Task, Trajectory, Turn
 from rollwright.envs.text.maze import build
-from rollwright.errors import DataError
 from rollwright.evaluation import load_evaluation
-from rollwright.generation.base import Sampling
+from rollwright.generation.engine import Sampling
+from rollwright.methods.conditioning import ReturnLevels, ReturnTargets, conditioned
+from rollwright.models.codec import ChatCodec
+from rollwright.models.tiny_model import tiny_tokenizer
 from rollwright.recipes import collect, return_conditioned
-from rollwright.rerender import require_same_prompts, rerender, shown_texts
 from rollwright.rollout import Collector, FaultLog, Limits, TeacherActor
 from rollwright.rollout.context import Context
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import tiny_tokenizer
-from rollwright.types import Message, StopReason, Task, Trajectory, Turn
+from rollwright.rollout.contexts import AppendOnly, Windowed
+from rollwright.rollout.rerendering import require_same_prompts, rerender, shown_texts
+from rollwright.store.trajectory_store import TrajectoryStore
 
 
 def codec_of(wording: str) -> ChatCodec:

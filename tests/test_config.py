@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from rollwright.config import Config, Readers, Unread, build, dump, help_text, load_config, same_settings
-from rollwright.config.model import all_keys
-from rollwright.errors import ConfigError
+from rollwright.config.schema import all_keys
+from rollwright.contracts.errors import ConfigError
 
 
 class Loss(Config):

@@ -11,10 +11,10 @@ from functools import cache
 
 import pytest
 
-from rollwright.codec import ChatCodec
-from rollwright.contexts import AppendOnly, Windowed
-from rollwright.env import Observation
-from rollwright.generation.base import Generation
+from rollwright.contracts.environment import Observation
+from rollwright.generation.engine import Generation
+from rollwright.models.codec import ChatCodec
+from rollwright.rollout.contexts import AppendOnly, Windowed
 from tests.chat_templates import FAMILIES, NORMALISERS
 
 CONVERSATIONS = 10_000

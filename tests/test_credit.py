@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rollwright.credit import (
+from rollwright.batching.credit import (
     FlatBatch,
     GroupEstimator,
     ValueEstimator,
@@ -20,8 +20,8 @@ from rollwright.credit import (
     to_segments,
     value_advantages,
 )
-from rollwright.segments import is_segment_start, segment_sum
-from rollwright.types import Group, Score, Span, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, Score, Span, StopReason, Task, Trajectory, Turn
+from rollwright.maths.sequences import is_segment_start, segment_sum
 
 TASK = Task(id="t", split="train")
 

@@ -11,16 +11,16 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel, T5Config, T5Model
 
-from rollwright.batching import PackedBatch
-from rollwright.critic_body import CriticBody, cut_to, other_body, policy_body
-from rollwright.errors import ConfigError, NonFiniteUpdate
-from rollwright.frozen_critic import FrozenValueLearner
-from rollwright.models import load_policy
-from rollwright.optimisation import OptimiserSettings
+from rollwright.batching.packing import PackedBatch
+from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
+from rollwright.critics.critic_body import CriticBody, cut_to, other_body, policy_body
+from rollwright.critics.frozen_critic import FrozenValueLearner
+from rollwright.critics.turn_critic import TurnCriticSettings, readings
+from rollwright.critics.value_learner import Readings, ValueLearner
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes import digirl
-from rollwright.tiny import make_tiny_model
-from rollwright.turn_critic import TurnCriticSettings, readings
-from rollwright.value_learner import Readings, ValueLearner
 
 TEXTS = ("open the red door", "open the blue door and wait", "close it")
 SETTINGS = OptimiserSettings(learning_rate=3e-3)
@@ -111,7 +111,7 @@ def test_a_resumed_frozen_critic_goes_on_bit_for_bit(folder: Path, states: Any, 
 
 
 def test_the_oldest_states_are_forgotten(folder: Path, states: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rollwright.frozen_critic._MOST_BYTES", 2 * 4 * 32)
+    monkeypatch.setattr("rollwright.critics.frozen_critic._MOST_BYTES", 2 * 4 * 32)
     critic = learner(Counted, plain(folder))
     values = critic.read(states)["v"]
     assert len(critic._hidden) == 2

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollwright.alp_gmm import AlpGmmCurriculum, absolute_progress, in_proportion
-from rollwright.curricula import make_curriculum
-from rollwright.curriculum import Curriculum
-from rollwright.env import Parametrised
+from rollwright.config.settings import CurriculumSettings
+from rollwright.contracts.environment import Parametrised
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.curriculum.alp_gmm import AlpGmmCurriculum, absolute_progress, in_proportion
+from rollwright.curriculum.learnability import LearnabilityCurriculum
+from rollwright.curriculum.level_replay import LevelReplayCurriculum, rank_shares
+from rollwright.curriculum.samplers import Curriculum
+from rollwright.curriculum.select_curriculum import make_curriculum
+from rollwright.curriculum.task_space import BoxSpace, ListSpace
 from rollwright.envs.text import combination_lock
-from rollwright.errors import ConfigError
-from rollwright.learnability import LearnabilityCurriculum
-from rollwright.level_replay import LevelReplayCurriculum, rank_shares
-from rollwright.mixtures import Mixture, best_mixture, fit_mixture
-from rollwright.settings import CurriculumSettings
-from rollwright.task_space import BoxSpace, ListSpace
-from rollwright.types import Group, StopReason, Task, Trajectory, Turn
+from rollwright.maths.mixtures import Mixture, best_mixture, fit_mixture
 
 TASKS = [Task(id=f"t{k}", split="train") for k in range(8)]
 

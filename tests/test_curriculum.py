@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from rollwright.curricula import make_curriculum
-from rollwright.curriculum import BandCurriculum, Curriculum
-from rollwright.errors import ConfigError
-from rollwright.settings import CurriculumSettings
-from rollwright.types import Group, StopReason, Task, Trajectory, Turn
+from rollwright.config.settings import CurriculumSettings
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.curriculum.samplers import BandCurriculum, Curriculum
+from rollwright.curriculum.select_curriculum import make_curriculum
 
 NAMES = ["uniform", "band", "learnability", "level_replay", "alp_gmm"]
 TASKS = [Task(id=name, split="train") for name in ("easy", "middling", "hard", "new")]

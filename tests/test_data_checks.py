@@ -10,17 +10,17 @@ from typing import Any, Literal
 import pytest
 from torch import nn
 
-from rollwright.codec import ChatCodec
 from rollwright.config import load_config
-from rollwright.data_checks import require_outcomes, require_own_tokens, require_turns
-from rollwright.errors import ConfigError, DataError
-from rollwright.models import load_policy
-from rollwright.offpolicy import outcomes
+from rollwright.contracts.errors import ConfigError, DataError
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.offpolicy import outcomes
+from rollwright.models.codec import ChatCodec
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes import archer, digirl, filtered_bc, hnpg, ilql, mc, webrl
-from rollwright.replay import TurnTable, valid_turns
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model
-from rollwright.types import StopReason, Task, Trajectory, Turn
+from rollwright.store.data_checks import require_outcomes, require_own_tokens, require_turns
+from rollwright.store.replay import TurnTable, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
 
 Ids = tuple[int, ...]
 

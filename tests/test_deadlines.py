@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from rollwright.deadlines import EXIT_STALLED, deadline
-from rollwright.errors import StageTimeout
+from rollwright.contracts.errors import StageTimeout
+from rollwright.run_io.deadlines import EXIT_STALLED, deadline
 
 
 def test_a_stage_in_time_is_left_alone() -> None:
@@ -67,7 +67,7 @@ def test_zero_is_no_limit_and_other_threads_have_none() -> None:
 def test_what_does_not_react_is_ended_with_its_process() -> None:
     code = """
 import time
-from rollwright.deadlines import deadline
+from rollwright.run_io.deadlines import deadline
 with deadline("the weight sync", 0.2, setting="run.sync_s", grace_s=0.3):
     until = time.monotonic() + 60
     while time.monotonic() < until:
@@ -87,8 +87,8 @@ def test_a_run_in_the_background_is_interrupted_too() -> None:
     code = """
 import signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from rollwright.deadlines import deadline
-from rollwright.errors import StageTimeout
+from rollwright.run_io.deadlines import deadline
+from rollwright.contracts.errors import StageTimeout
 try:
     with deadline("the weight sync", 0.2, setting="run.sync_s"):
         time.sleep(30)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rollwright.config import build, dump
-from rollwright.errors import ConfigError
+from rollwright.contracts.errors import ConfigError
 from rollwright.recipes import demo
 
 

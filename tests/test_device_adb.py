@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.errors import ConfigError, EnvironmentFault, EnvironmentUnavailable, MissingDependency
 from rollwright.envs.device.actions import ActionError, DeviceAction, carry_out
 from rollwright.envs.device.adb_backend import AdbBackend, parse_rows, simulated_phone
 from rollwright.envs.device.adb_client import Answer, DirectLink, ServerLink
@@ -29,7 +30,6 @@ from rollwright.envs.device.backend import Backend, InProcess
 from rollwright.envs.device.phone import Phone, Setup, build
 from rollwright.envs.device.tree import to_xml
 from rollwright.envs.device.world import PhoneEnv
-from rollwright.errors import ConfigError, EnvironmentFault, EnvironmentUnavailable, MissingDependency
 
 SETUP = Setup(
     rows={"content://contacts/people": [{"name": "Ann, name=x", "phone": "55 50"}, {"name": "O'Hara\nB"}]},

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollwright.contracts.errors import DataError
 from rollwright.envs.device.actions import ActionError, DeviceAction
 from rollwright.envs.device.datasets import (
     AitwAction,
@@ -25,7 +26,6 @@ from rollwright.envs.device.datasets import (
     enlarge,
     score_steps,
 )
-from rollwright.errors import DataError
 
 SIZE = (1080, 2400)
 unit = st.floats(0, 1, allow_nan=False)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.env import episode_seed
-from rollwright.env_check import MALFORMED_ACTIONS, check_env
+from rollwright.checks.env_check import MALFORMED_ACTIONS, check_env
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Task
 from rollwright.envs.device import data
 from rollwright.envs.device.actions import ActionError, DeviceAction, carry_out, parse_action
 from rollwright.envs.device.backend import InProcess
@@ -23,8 +25,6 @@ from rollwright.envs.device.phone import Setup, build
 from rollwright.envs.device.task import GiveUp, Hands, instance_seed, same_answer
 from rollwright.envs.device.tree import elements
 from rollwright.envs.device.world import PhoneEnv, PhoneWorld
-from rollwright.errors import ConfigError
-from rollwright.types import Task
 
 WORDS = re.compile(r" ?\w+| ?[^\w\s]|\s")
 EVERYWHERE = build(splits="seed")
@@ -293,7 +293,7 @@ def test_slips_are_said_and_cost_a_turn_but_no_time() -> None:
 
 SCRIPT = """
 import hashlib, random, sys
-from rollwright.env import episode_seed
+from rollwright.contracts.environment import episode_seed
 from rollwright.envs.device.phone import build
 world = build(splits="seed", distractors="many")
 env, digest, rng = world.make(), hashlib.sha256(), random.Random(5)

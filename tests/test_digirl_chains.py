@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rollwright.advantages import digirl
-from rollwright.replay import best_trajectories
+from rollwright.maths.advantages import digirl
+from rollwright.store.replay import best_trajectories
 
 Array = NDArray[Any]
 TASKS, STATES, MOVES, HORIZON = 8, 4, 4, 10

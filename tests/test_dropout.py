@@ -11,18 +11,18 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
-from rollwright.batching import Segment
+from rollwright.batching.packing import Segment
 from rollwright.config import build
-from rollwright.critic import CriticSettings
-from rollwright.critic_body import policy_body
-from rollwright.errors import ConfigError
-from rollwright.learner import Learner
-from rollwright.models import with_lora
-from rollwright.objective import PolicyObjective
-from rollwright.optimisation import OptimiserSettings
-from rollwright.settings import ModelSettings
-from rollwright.turn_critic import TurnCriticSettings
-from rollwright.value_learner import ValueLearner
+from rollwright.config.settings import ModelSettings
+from rollwright.contracts.errors import ConfigError
+from rollwright.critics.critic_body import policy_body
+from rollwright.critics.turn_critic import TurnCriticSettings
+from rollwright.critics.value_learner import ValueLearner
+from rollwright.learner.learner import Learner
+from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.learner.token_critic import CriticSettings
+from rollwright.models.loading import with_lora
 
 VOCAB = 32
 PPO = PolicyObjective(loss_name="ppo", correction="none", kl_coef=0.1)

@@ -13,13 +13,13 @@ from typing import Any, cast
 import pytest
 import torch
 
-from rollwright.errors import ConfigError
-from rollwright.offpolicy import followed, one_step_targets
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Span, StopReason, Task, Trajectory, Turn
+from rollwright.critics.offpolicy import followed, one_step_targets
+from rollwright.critics.token_steps import StoredSteps, TokenSteps, token_steps
 from rollwright.recipes import archer, digirl
-from rollwright.replay import TurnTable, valid_turns
-from rollwright.store import TrajectoryStore
-from rollwright.token_steps import StoredSteps, TokenSteps, token_steps
-from rollwright.types import Span, StopReason, Task, Trajectory, Turn
+from rollwright.store.replay import TurnTable, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
 
 ENDS = {
     "terminated": (StopReason.TERMINATED, ()),

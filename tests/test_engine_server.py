@@ -20,17 +20,17 @@ from typing import Any
 import pytest
 import torch
 
-from rollwright.adapters import adapter_of
-from rollwright.errors import ContextOverflow, EngineFault, ParityError
-from rollwright.generation.base import Generation, Sampling
+from rollwright.contracts.errors import ContextOverflow, EngineFault, ParityError
+from rollwright.generation.engine import Generation, Sampling
 from rollwright.generation.parity import Sampled, measure_parity, model_logprobs, parity_gate
-from rollwright.generation.server.engine import VLLMServerEngine
-from rollwright.generation.server.guard import has_living
-from rollwright.generation.server.make import ServerSetup, open_servers
-from rollwright.models import load_model, with_lora
+from rollwright.generation.server.make_servers import ServerSetup, open_servers
+from rollwright.generation.server.parent_guard import has_living
+from rollwright.generation.server.server_engine import VLLMServerEngine
+from rollwright.learner.weights import full_weights, gathered, hand_over
+from rollwright.models.adapters import adapter_of
+from rollwright.models.loading import load_model, with_lora
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.rollout import FaultLog
-from rollwright.tiny import make_tiny_model
-from rollwright.weights import full_weights, gathered, hand_over
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -158,7 +158,7 @@ def test_a_killed_run_leaves_no_server_behind(tiny: Path, tmp_path: Path):
     script = textwrap.dedent(
         f"""
         from pathlib import Path
-        from rollwright.generation.server.make import ServerSetup, open_servers
+        from rollwright.generation.server.make_servers import ServerSetup, open_servers
         setup = ServerSetup(kv_cache_gib=0.25, log_folder=Path({str(tmp_path)!r}))
         open_servers(Path({str(tiny)!r}), setup, dtype="float32", context_length={CONTEXT})
         """

@@ -11,20 +11,21 @@ from typing import Any
 import pytest
 import torch
 
-from rollwright.codec import ChatCodec
-from rollwright.errors import ContextOverflow, EngineFault, MissingDependency, ParityError, UnknownComponent
-from rollwright.generation import launch_env, select
-from rollwright.generation.base import Generation, Sampling
-from rollwright.generation.kv import KVRows
+from rollwright.config import launch_env
+from rollwright.contracts.errors import ContextOverflow, EngineFault, MissingDependency, ParityError, UnknownComponent
+from rollwright.contracts.record import Span
+from rollwright.generation import select_engine as select
+from rollwright.generation.engine import Generation, Sampling
+from rollwright.generation.kv_cache import KVRows
 from rollwright.generation.parity import Sampled, measure_parity, model_logprobs, parity_gate
-from rollwright.generation.sampler import draw, restrict
-from rollwright.generation.scripted import ScriptedEngine
-from rollwright.generation.threaded import version_spans
+from rollwright.generation.scripted_engine import ScriptedEngine
+from rollwright.generation.threaded_engine import version_spans
+from rollwright.generation.token_sampler import draw, restrict
 from rollwright.generation.transformers_engine import TransformersEngine
-from rollwright.models import load_model, load_policy
-from rollwright.tiny import make_tiny_model, tiny_llama, tiny_tokenizer
-from rollwright.types import Span
-from rollwright.weights import full_weights
+from rollwright.learner.weights import full_weights
+from rollwright.models.codec import ChatCodec
+from rollwright.models.loading import load_model, load_policy
+from rollwright.models.tiny_model import make_tiny_model, tiny_llama, tiny_tokenizer
 
 V = 97
 STOP = (2,)

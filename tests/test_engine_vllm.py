@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from rollwright.errors import ContextOverflow, EngineFault, ParityError
-from rollwright.generation.base import Generation, Sampling
+from rollwright.contracts.errors import ContextOverflow, EngineFault, ParityError
+from rollwright.generation.engine import Generation, Sampling
 from rollwright.generation.parity import Sampled, measure_parity, model_logprobs, parity_gate
 from rollwright.generation.vllm_engine import VLLMEngine, complete, repack_tied_head
-from rollwright.models import load_model
-from rollwright.tiny import make_tiny_model
-from rollwright.weights import full_weights
+from rollwright.learner.weights import full_weights
+from rollwright.models.loading import load_model
+from rollwright.models.tiny_model import make_tiny_model
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 

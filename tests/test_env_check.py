@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, state_key
-from rollwright.env_check import async_check_env, check_env
+from rollwright.checks.env_check import async_check_env, check_env
+from rollwright.contracts.environment import Environment, Execution, Observation, SnapshotKind, StepResult, state_key
+from rollwright.contracts.errors import ContractViolation, RollwrightError
+from rollwright.contracts.record import Split, Task
 from rollwright.envs.text import bandit, guess_number, maze
-from rollwright.errors import ContractViolation, RollwrightError
-from rollwright.types import Split, Task
 
 
 class Dice:

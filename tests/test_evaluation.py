@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import episode_seed, split_of_seed
-from rollwright.errors import ConfigError, DataError, RunFolderError
+from rollwright.contracts.environment import episode_seed, split_of_seed
+from rollwright.contracts.errors import ConfigError, DataError, RunFolderError
+from rollwright.contracts.record import Span, StopReason, Task, Trajectory, Turn
 from rollwright.evaluation import (
     EpisodeRow,
     Evaluation,
@@ -28,10 +29,9 @@ from rollwright.evaluation import (
     save_evaluation,
     summarise,
 )
-from rollwright.generation.base import Sampling
+from rollwright.generation.engine import Sampling
+from rollwright.maths.statistics import wilson_interval
 from rollwright.rollout.episode import EpisodeRequest
-from rollwright.statistics import wilson_interval
-from rollwright.types import Span, StopReason, Task, Trajectory, Turn
 
 TASKS = [Task(id=name, split="train") for name in ("alpha", "beta", "gamma")]
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from rollwright import cli
-from rollwright.codec import ChatCodec
-from rollwright.contexts import AppendOnly
+from rollwright.cli import commands as cli
+from rollwright.contracts.record import Group, Trajectory
 from rollwright.envs.text.guess_number import build as build_guess
-from rollwright.evaluation import Evaluation, compare, evaluate, summarise
-from rollwright.generation.base import Sampling
+from rollwright.evaluation import Evaluation, compare, evaluate, save_evaluation, summarise
+from rollwright.generation.engine import Sampling
 from rollwright.generation.transformers_engine import TransformersEngine
-from rollwright.models import load_policy
-from rollwright.report import write_report, write_transcripts
+from rollwright.models.codec import ChatCodec
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.rollout import Collector, EngineActor, FaultLog, Limits, TeacherActor
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model
-from rollwright.types import Group, Trajectory
+from rollwright.rollout.contexts import AppendOnly
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.view import write_report, write_transcripts
 
 TEXTS = ["Guess a number from 1 to 16.", *map(str, range(17)), "Higher.", "Lower.", "Correct.", "Answer with one whole"]
 
@@ -79,7 +79,7 @@ def test_a_run_from_episodes_to_verdict_and_report(
 
     one = Group(id="g", task=shown[0].task, seed=shown[0].seed, trajectories=(shown[0],))
     assert "reward" in write_transcripts([one], tmp_path / "transcripts" / "step_0.txt").read_text()
-    files = [str(found.save(tmp_path)) for found in (policy, teacher)]
+    files = [str(save_evaluation(found, tmp_path)) for found in (policy, teacher)]
     assert cli.main(["compare", *files]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("teacher is better than policy")
     assert "Guess" in write_report(tmp_path).read_text()

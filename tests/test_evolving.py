@@ -11,22 +11,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from rollwright.answer_cache import AnswerCache
-from rollwright.chat_api import ChatClient
-from rollwright.codec import ChatCodec
-from rollwright.contexts import Windowed
-from rollwright.env import Proposes, TakesInstructions
-from rollwright.envs.text.maze import build as build_maze
-from rollwright.envs.text.maze_layouts import shortest_paths
-from rollwright.errors import ConfigError
-from rollwright.evolving import Candidate, EvolvingCurriculum, Growth, in_value_band
-from rollwright.generation.base import Sampling
-from rollwright.generation.scripted import ScriptedEngine
-from rollwright.models import load_tokenizer
-from rollwright.phase_replay import PhaseReplaySettings
-from rollwright.rollout import Collector, EngineActor, FaultLog, Limits
-from rollwright.settings import CurriculumSettings
-from rollwright.task_generators import (
+from rollwright.config.settings import CurriculumSettings
+from rollwright.contracts.environment import Proposes, TakesInstructions
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.critics.phase_replay import PhaseReplaySettings
+from rollwright.curriculum.evolving import Candidate, EvolvingCurriculum, Growth, in_value_band
+from rollwright.curriculum.task_generators import (
     WorldGenerator,
     WrittenGenerator,
     endpoint_writer,
@@ -34,8 +25,17 @@ from rollwright.task_generators import (
     instructions_in,
     open_generator,
 )
-from rollwright.tiny import make_tiny_model
-from rollwright.types import Group, StopReason, Task, Trajectory, Turn
+from rollwright.envs.text.maze import build as build_maze
+from rollwright.envs.text.maze_layouts import shortest_paths
+from rollwright.generation.answer_cache import AnswerCache
+from rollwright.generation.chat_api import ChatClient
+from rollwright.generation.engine import Sampling
+from rollwright.generation.scripted_engine import ScriptedEngine
+from rollwright.models.codec import ChatCodec
+from rollwright.models.loading import load_tokenizer
+from rollwright.models.tiny_model import make_tiny_model
+from rollwright.rollout import Collector, EngineActor, FaultLog, Limits
+from rollwright.rollout.contexts import Windowed
 
 NEAR, FAR = (
     Task(id=name, split="train", params={"start": start}) for name, start in (("near", [7, 6]), ("far", [1, 5]))
@@ -378,7 +378,7 @@ def test_the_open_web_takes_instructions_and_judges_none_of_them(tmp_path: Path)
 
 
 def test_a_world_that_cannot_do_it_is_named(tmp_path: Path) -> None:
-    from rollwright.settings import CurriculumSettings
+    from rollwright.config.settings import CurriculumSettings
 
     class Mute:
         name = "text.mute"

@@ -17,21 +17,21 @@ import numpy
 import pytest
 import torch
 
-from rollwright.checkpoint import Checkpoints
-from rollwright.codec import ChatCodec
-from rollwright.contexts import Windowed
-from rollwright.env import Observation, episode_seed
+from rollwright.contracts.environment import Observation, episode_seed
+from rollwright.contracts.errors import ConfigError, EngineFault, ReplayMismatch, RunFolderError
+from rollwright.contracts.record import Span
 from rollwright.envs.text.maze import build as build_maze
-from rollwright.errors import ConfigError, EngineFault, ReplayMismatch, RunFolderError
-from rollwright.generation.base import Ask, Generation, Sampling
+from rollwright.generation.engine import Ask, Generation, Sampling
 from rollwright.generation.transformers_engine import TransformersEngine
-from rollwright.models import load_policy
-from rollwright.resumption import random_state, refuse_changes, set_random_state
+from rollwright.models.codec import ChatCodec
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.rollout import Collector, FaultLog, GroupRequest, Journal, Limits, RoundsActor
 from rollwright.rollout.actors import Decision
-from rollwright.tiny import make_tiny_model
-from rollwright.tracking import RunFolder, Tracker
-from rollwright.types import Span
+from rollwright.rollout.contexts import Windowed
+from rollwright.run_io.checkpoint import Checkpoints
+from rollwright.run_io.tracking import RunFolder, Tracker
+from rollwright.training.resumption import random_state, refuse_changes, set_random_state
 
 ROOT = Path(__file__).parents[1]
 MAZE = {"wording": "compact", "maze": "umaze"}
@@ -256,7 +256,7 @@ def test_metrics_are_rewound_to_the_byte_and_kept_aside(tmp_path: Path) -> None:
 
 
 def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
-    from rollwright.settings import LoopConfig
+    from rollwright.config.settings import LoopConfig
 
     config = LoopConfig.model_validate({"world": {"name": "text.maze"}})
     saved = {"config": config.model_dump(mode="json"), "world_size": 2}

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from rollwright.components import create
+from rollwright.config.components import create
+from rollwright.contracts.errors import ConfigError, DataError, RewardFault
+from rollwright.contracts.record import SPLITS, StopReason, Task, Trajectory, Turn
 from rollwright.envs.code import correction, maths, repair, synthesis, unit_tests
 from rollwright.envs.code.sandbox import unavailable_reason
 from rollwright.envs.code.specifications import FAMILIES, MAX_STEPS, from_params, specifications
-from rollwright.errors import ConfigError, DataError, RewardFault
-from rollwright.rescoring import score_store
-from rollwright.store import TrajectoryStore
-from rollwright.types import SPLITS, StopReason, Task, Trajectory, Turn
+from rollwright.store.rescoring import score_store
+from rollwright.store.trajectory_store import TrajectoryStore
 
 needs_sandbox = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "sandbox")
 CODE = "(__import__('os').system('touch {mark}') or 0)"

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from rollwright.components import create
+from rollwright.config.components import create
+from rollwright.contracts.errors import EnvironmentFault
+from rollwright.contracts.record import Group, Score, StopReason, Task, Trajectory, Turn
 from rollwright.envs.code import maths_families, repair, tools, unit_tests
 from rollwright.envs.code.judging import Case, judge_cases
 from rollwright.envs.code.sandbox import Called, WarmBox, box, plain, rules, unavailable_reason
-from rollwright.errors import EnvironmentFault
 from rollwright.rewards import combine, maths, overlong, patch_rule, patch_similarity, static_quality
 from rollwright.rewards.judge import parse_verdict
-from rollwright.types import Group, Score, StopReason, Task, Trajectory, Turn
 from tests.hostile_answers import HEAVY, LONG, running
 
 needs_sandbox = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "sandbox")

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from rollwright.batching import Segment
-from rollwright.credit import flatten
-from rollwright.errors import ConfigError, DataError
+from rollwright.batching.credit import flatten
+from rollwright.batching.packing import Segment
+from rollwright.contracts.errors import ConfigError, DataError
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
 from rollwright.evaluation import load_evaluation
 from rollwright.recipes import collect, hnpg
 from rollwright.recipes.hnpg import AlgorithmSettings, Hnpg, whitened
-from rollwright.replay import Transition
-from rollwright.store import TrajectoryStore
-from rollwright.tracking import read_metrics
-from rollwright.types import Group, StopReason, Task, Trajectory, Turn
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.replay import Transition
+from rollwright.store.trajectory_store import TrajectoryStore
 
 TASK = Task(id="t", split="train")
 

@@ -24,17 +24,17 @@ from typing import Any
 
 import pytest
 
-from rollwright.components import available, create
-from rollwright.conditioning import ReturnLevels, ReturnTargets
-from rollwright.env import Observation, StepResult, Taught, as_observation, episode_seed
+from rollwright.config.components import available, create
+from rollwright.contracts.environment import Observation, StepResult, Taught, as_observation, episode_seed
+from rollwright.contracts.errors import EnvironmentFault
+from rollwright.contracts.record import Split
 from rollwright.envs.code.sandbox import unavailable_reason
 from rollwright.envs.text import from_gymnasium, navigation, openenv, to_openenv, to_trl
 from rollwright.envs.text.to_gymnasium import to_gymnasium
-from rollwright.errors import EnvironmentFault
+from rollwright.methods.conditioning import ReturnLevels, ReturnTargets
+from rollwright.models.tiny_model import tiny_tokenizer
 from rollwright.rollout.answers import checked, checked_observation
-from rollwright.rollout.host import EnvHost
-from rollwright.tiny import tiny_tokenizer
-from rollwright.types import Split
+from rollwright.rollout.world_host import EnvHost
 
 _TEXT = runpy.run_path(str(Path(__file__).with_name("hostile_text.py")))  # tests are no package
 ODD_VALUES, hostile, hostile_code = (_TEXT[name] for name in ("ODD_VALUES", "hostile", "hostile_code"))

@@ -14,18 +14,18 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.token_q import implicit_loss, implicit_targets, token_q_loss
+from rollwright.critics.token_steps import StoredSteps, TokenSteps, token_steps
+from rollwright.critics.value_learner import CriticLearner
+from rollwright.critics.vocabulary_critic import VocabularyQ, VocabularyQSettings, vocabulary_q
 from rollwright.evaluation import load_evaluation
-from rollwright.models import load_policy
-from rollwright.optimisation import OptimiserSettings
-from rollwright.replay import TurnTable, valid_turns
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model
-from rollwright.token_q import implicit_loss, implicit_targets, token_q_loss
-from rollwright.token_steps import StoredSteps, TokenSteps, token_steps
-from rollwright.types import StopReason, Task, Trajectory, Turn
-from rollwright.value_learner import CriticLearner
-from rollwright.values import conservative_loss
-from rollwright.vocabulary_critic import VocabularyQ, VocabularyQSettings, vocabulary_q
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.maths.value_targets import conservative_loss
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
+from rollwright.store.replay import TurnTable, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
 
 Run = Callable[..., None]
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from rollwright.cli import main
-from rollwright.codec import ChatCodec
-from rollwright.errors import RunFolderError
-from rollwright.importers import into_store, load_format
-from rollwright.importers.into_store import import_episodes
-from rollwright.importers.messages_out import message_lines
-from rollwright.importers.records import Report
-from rollwright.outcome_data import read_cases
-from rollwright.pair_fit import pairs_of
-from rollwright.replay import TurnTable
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model, tiny_tokenizer
-from rollwright.types import StopReason, Trajectory
+from rollwright.cli.commands import main
+from rollwright.contracts.errors import RunFolderError
+from rollwright.contracts.record import StopReason, Trajectory
+from rollwright.methods.outcome_data import read_cases
+from rollwright.methods.pair_fit import pairs_of
+from rollwright.models.codec import ChatCodec
+from rollwright.models.tiny_model import make_tiny_model, tiny_tokenizer
+from rollwright.store.importers import into_store, load_format
+from rollwright.store.importers.into_store import import_episodes
+from rollwright.store.importers.log_records import Report
+from rollwright.store.importers.messages_out import message_lines
+from rollwright.store.replay import TurnTable
+from rollwright.store.trajectory_store import TrajectoryStore
 
 TEXTS = ["hello world, what is 2 + 2? It is 4. You are terse. <tool_call> <tool_response> weather in Paris"]
 TALK = [

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from rollwright.cli import main
-from rollwright.codec import ChatCodec
+from rollwright.cli.commands import main
+from rollwright.contracts import FORMATS
+from rollwright.contracts.record import StopReason, Trajectory
 from rollwright.envs.device.actions import parse_action
-from rollwright.importers import FORMATS, load_format
-from rollwright.importers.into_store import import_episodes
-from rollwright.importers.records import Report
-from rollwright.importers.tfrecord import example
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import tiny_tokenizer
-from rollwright.types import StopReason, Trajectory
+from rollwright.models.codec import ChatCodec
+from rollwright.models.tiny_model import tiny_tokenizer
+from rollwright.store.importers import load_format
+from rollwright.store.importers.into_store import import_episodes
+from rollwright.store.importers.log_records import Report
+from rollwright.store.importers.tfrecord import example
+from rollwright.store.trajectory_store import TrajectoryStore
 
 TURN = StopReason.MAX_TURNS
 END = StopReason.TERMINATED

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from rollwright.codec import ChatCodec
-from rollwright.importers import FORMATS, load_format
-from rollwright.importers.into_store import UNEXPECTED, import_episodes, import_tasks
-from rollwright.importers.records import Report
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import tiny_tokenizer
+from rollwright.contracts import FORMATS
+from rollwright.models.codec import ChatCodec
+from rollwright.models.tiny_model import tiny_tokenizer
+from rollwright.store.importers import load_format
+from rollwright.store.importers.into_store import UNEXPECTED, import_episodes, import_tasks
+from rollwright.store.importers.log_records import Report
+from rollwright.store.trajectory_store import TrajectoryStore
 
 _LOGS, _TASKS, _CHAT = (
     runpy.run_path(str(Path(__file__).with_name(f"test_importers{name}.py"))) for name in ("_logs", "_tasks", "")

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from rollwright.cli import main
-from rollwright.components import create
-from rollwright.errors import ConfigError, DataError
-from rollwright.importers.patches import apply_diff, split_lines
-from rollwright.importers.records import RowError
-from rollwright.types import Task
+from rollwright.cli.commands import main
+from rollwright.config.components import create
+from rollwright.contracts.errors import ConfigError, DataError
+from rollwright.contracts.record import Task
+from rollwright.store.importers.log_records import RowError
+from rollwright.store.importers.patches import apply_diff, split_lines
 
 MBPP = {
     "task_id": 602,

@@ -1,10 +1,11 @@
-"""Imports run one way: plug-ins know the core, the core knows no plug-in, a layer knows only what lies below it."""
+"""The house: rooms in the order of their imports, no circles, doors; plug-ins know the core, it knows no plug-in."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -12,6 +13,28 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "src" / "rollwright"
+
+ROOMS = (
+    "contracts",
+    "config",
+    "maths",
+    "run_io",
+    "batching",
+    "models",
+    "generation",
+    "store",
+    "learner",
+    "critics",
+    "rollout",
+    "curriculum",
+    "methods",
+    "checks",
+    "evaluation",
+    "view",
+    "training",
+    "cli",
+)
+"""Every folder of the core; a folder imports only from folders above it. Everything below is derived from this."""
 
 MAY_NOT_IMPORT = {
     "src/rollwright": ("rollwright.envs", "rollwright.rewards", "rollwright.recipes"),
@@ -22,148 +45,105 @@ MAY_NOT_IMPORT = {
 MAY_IMPORT = {"rewards": "rollwright.envs.code.sandbox"}
 """A service, no environment: what judges foreign text does it in a process of its own."""
 
-LAYERS = (
-    {"errors", "types", "choices", "action_rule"},
-    {"env", "env_check", "env_player", "fork", "reward", "reward_check", "config", "plan", "settings", "methods"}
-    | {
-        "outcome_text",
-        "outcome_settings",
-        "components",
-        "tracking",
-        "progress",
-        "workers",
-        "deadlines",
-        "ray_world",
-        "loopback",
-    }
-    | {"seals", "run_lock", "answer_cache", "chat_api"},
-    {"segments", "advantages", "losses", "values", "statistics", "mixtures"},
-    {
-        "batching",
-        "prefix_tree",
-        "scoring",
-        "records",
-        "credit",
-        "generation",
-        "model_facts",
-        "model_files",
-        "vocabulary",
-        "models",
-        "adapters",
-        "tiny",
-        "weights",
-    }
-    | {
-        "tree_attention",
-        "chat_template",
-        "codec",
-        "contexts",
-        "control_tokens",
-        "precision",
-        "ranks",
-        "replay",
-        "store",
-        "store_checks",
-        "store_files",
-        "store_rows",
-    },
-    {
-        "rollout",
-        "learner",
-        "model_check",
-        "critic",
-        "optimisation",
-        "objective",
-        "conditioning",
-        "curriculum",
-        "rerender",
-        "phases",
-        "starts",
-        "waypoints",
-        "curricula",
-        "alp_gmm",
-        "learnability",
-        "level_replay",
-        "task_space",
-        "demonstrations",
-        "evolving",
-        "critic_body",
-        "fixed_policy",
-        "frozen_critic",
-        "inverse_dynamics",
-        "task_generators",
-        "data_checks",
-        "offpolicy",
-        "outcome_data",
-        "outcome_model",
-        "packed_reader",
-        "phase_replay",
-        "rescoring",
-        "token_baseline",
-        "token_q",
-        "token_steps",
-        "turn_critic",
-        "update_step",
-        "value_learner",
-        "vocabulary_critic",
-        "zero",
-    },
-    {
-        "evaluation",
-        "checkpoint",
-        "report",
-        "assembly",
-        "critic_assembly",
-        "offline_assembly",
-        "run_assembly",
-        "start_assembly",
-        "group_scores",
-        "importers",
-        "inputs",
-        "inventory",
-        "ledger",
-        "lessons",
-        "parity_gate",
-        "pipeline",
-        "resumption",
-        "step_clock",
-    },
-    {"training", "sft", "pair_fit", "preflight", "model_plan", "recipe_entry"},
-    {"cli"},
-)
-LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
+MOST_FILES = 20
 
 
-def imported_names(source: str) -> set[str]:
-    """Every dotted name that a file imports absolutely, `from a import b` as both `a` and `a.b`."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+def dotted(file: Path) -> str:
+    """src/rollwright/store/replay/__init__.py -> rollwright.store.replay"""
+    parts = ("rollwright", *file.relative_to(CORE).with_suffix("").parts)
+    return ".".join(parts).removesuffix(".__init__")
+
+
+FILES = {dotted(file): file for file in sorted(CORE.rglob("*.py"))}
+PACKAGES = {name for name, file in FILES.items() if file.name == "__init__.py"}
+
+
+def imports_of(file: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, module, name) of every import of a file, inside functions too; the name is empty for `import module`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            yield from ((node.lineno, alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+            yield from ((node.lineno, node.module, alias.name) for alias in node.names)
 
 
-def core_modules() -> dict[str, list[Path]]:
-    """Module or package of the core -> its files."""
-    modules: dict[str, list[Path]] = {}
-    for file in sorted(CORE.rglob("*.py")):
-        head = file.relative_to(CORE).parts[0].removesuffix(".py")
-        if head != "__init__":
-            modules.setdefault(head, []).append(file)
-    return modules
+def target_of(module: str, name: str) -> str:
+    """The file that an import reaches: `from package import module` reaches the module."""
+    return f"{module}.{name}" if f"{module}.{name}" in FILES else module
 
 
-def core_imports() -> dict[str, set[str]]:
-    """Module of the core -> the other modules of the core that it imports, inside functions too."""
-    modules = core_modules()
-    graph: dict[str, set[str]] = {}
-    for module, files in modules.items():
-        names = {name for file in files for name in imported_names(file.read_text(encoding="utf-8"))}
-        heads = {name.split(".")[1] for name in names if name.startswith("rollwright.")}
-        graph[module] = (heads & modules.keys()) - {module}
-    return graph
+def room_of(module: str) -> str:
+    """rollwright.store.replay.replay_table -> store; nothing for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def where(file: Path, line: int) -> str:
+    return f"{file.relative_to(ROOT)}:{line}"
+
+
+def test_every_folder_of_the_core_is_a_room_with_a_door_plate() -> None:
+    entries = {entry.name for entry in CORE.iterdir() if entry.name != "__pycache__"}
+    assert entries == {*ROOMS, "__init__.py", "py.typed"}
+    for package in sorted(PACKAGES):
+        assert ast.get_docstring(ast.parse(FILES[package].read_text(encoding="utf-8"))), f"{package}: no docstring"
+    for room in ROOMS:
+        text = ast.get_docstring(ast.parse((CORE / room / "__init__.py").read_text(encoding="utf-8"))) or ""
+        assert "Lives here:" in text and "May import:" in text, f"{room}: say what lives there and what it may import"
+
+
+def test_no_folder_holds_more_files_than_a_reader_takes_in() -> None:
+    counts = {p: len([f for f in FILES[p].parent.glob("*.py") if f.name != "__init__.py"]) for p in PACKAGES}
+    assert not {package: n for package, n in counts.items() if n > MOST_FILES}
+
+
+def test_a_room_imports_only_from_rooms_above_it() -> None:
+    wrong = [
+        f"{where(file, line)}: {room_of(name)} imports {room_of(module)}"
+        for name, file in FILES.items()
+        for line, module, _ in imports_of(file)
+        if room_of(name) and module.startswith("rollwright.") and room_of(module) in ROOMS
+        if ROOMS.index(room_of(module)) > ROOMS.index(room_of(name))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_circle_of_imports_inside_the_core() -> None:
+    """Functions' own imports and those for type checkers count. A door re-exports its room, so doors are left out."""
+    graph = {
+        name: {target_of(m, n) for _, m, n in imports_of(file)} & (FILES.keys() - PACKAGES)
+        for name, file in FILES.items()
+        if name not in PACKAGES
+    }
+    try:
+        circle: list[str] = []
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        circle = error.args[1]
+    assert not circle, f"import circle: {' -> '.join(circle)}"
+
+
+def doors() -> dict[str, set[str]]:
+    """Package -> what its `__all__` names."""
+    found: dict[str, set[str]] = {}
+    for package in PACKAGES:
+        for node in ast.parse(FILES[package].read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+                found[package] = set(ast.literal_eval(node.value))
+    return found
+
+
+def test_other_rooms_and_plug_ins_come_in_by_the_door() -> None:
+    """What a room gives to others is what its `__init__` exports, or one of its modules used as a namespace."""
+    exported, wrong = doors(), []
+    outside = [file for folder in ("envs", "rewards", "recipes") for file in sorted((ROOT / folder).rglob("*.py"))]
+    for file in [*FILES.values(), *outside]:
+        own = room_of(dotted(file)) if file.is_relative_to(CORE) else ""
+        for line, module, name in imports_of(file):
+            if room_of(module) not in ROOMS or room_of(module) == own or not module.startswith("rollwright."):
+                continue
+            if module not in PACKAGES or (name not in exported.get(module, ()) and f"{module}.{name}" not in FILES):
+                wrong.append(f"{where(file, line)}: {module} does not give {name or 'itself'} by its door")
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("folder", MAY_NOT_IMPORT)
@@ -171,51 +151,27 @@ def test_imports_run_one_way(folder: str) -> None:
     files = sorted((ROOT / folder).rglob("*.py"))
     assert files
     wrong = [
-        f"{file.relative_to(ROOT)} imports {name}"
+        f"{where(file, line)} imports {name}"
         for file in files
-        for name in sorted(imported_names(file.read_text(encoding="utf-8")))
+        for line, module, imported in imports_of(file)
+        for name in {module, f"{module}.{imported}"}
         if name.startswith(MAY_NOT_IMPORT[folder]) and not name.startswith(MAY_IMPORT.get(folder, name + "."))
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_core_module_has_a_layer() -> None:
-    unplaced = sorted(core_modules().keys() - LAYER_OF.keys())
-    assert not unplaced, f"name the layer of {unplaced} in LAYERS"
-
-
-def test_no_core_module_imports_from_a_higher_layer() -> None:
-    wrong = [
-        f"{module} (layer {LAYER_OF[module]}) imports {other} (layer {LAYER_OF[other]})"
-        for module, others in core_imports().items()
-        for other in sorted(others)
-        if module in LAYER_OF and LAYER_OF.get(other, 0) > LAYER_OF[module]
-    ]
-    assert not wrong, "\n".join(wrong)
-
-
-def test_modules_of_one_layer_import_each_other_without_circles() -> None:
-    try:
-        circle: list[str] = []
-        list(TopologicalSorter(core_imports()).static_order())
-    except CycleError as error:
-        circle = error.args[1]
-    assert not circle, f"import circle: {' -> '.join(circle)}"
-
-
 def test_relative_imports_are_left_to_the_plug_in_folders() -> None:
-    """The table above reads absolute imports only, so the core must not use the other kind."""
+    """The checks above read absolute imports only, so the core must not use the other kind."""
     wrong = [
-        f"{file.relative_to(ROOT)}:{node.lineno}"
-        for files in core_modules().values()
-        for file in files
+        where(file, node.lineno)
+        for file in FILES.values()
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and node.level > 0
     ]
     assert not wrong, wrong
 
 
-@pytest.mark.parametrize("module", ["rollwright", "rollwright.types", "rollwright.config", "rollwright.env"])
+@pytest.mark.parametrize("module", ["rollwright", "rollwright.contracts", "rollwright.config", "rollwright.run_io"])
 def test_the_record_and_the_contracts_import_no_torch(module: str) -> None:
     heavy = "{'torch', 'transformers', 'datasets', 'accelerate', 'vllm'}"
     code = f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))"

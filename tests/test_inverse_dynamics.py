@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.codec import ChatCodec
-from rollwright.contexts import AppendOnly, Windowed
-from rollwright.demonstrations import IGNORED, imitable, sft_rows
-from rollwright.env import episode_seed
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.errors import ConfigError, DataError
+from rollwright.contracts.record import Message, StopReason, Task, Trajectory, Turn
 from rollwright.envs.text.maze import build
-from rollwright.errors import ConfigError, DataError
 from rollwright.evaluation import load_evaluation
-from rollwright.generation.base import Sampling
-from rollwright.inverse_dynamics import (
+from rollwright.generation.engine import Sampling
+from rollwright.methods.demonstrations import IGNORED, imitable, sft_rows
+from rollwright.methods.inverse_dynamics import (
     CONFIDENCE,
     InversePrompt,
     Label,
@@ -33,13 +32,14 @@ from rollwright.inverse_dynamics import (
     require_logs,
     without_actions,
 )
+from rollwright.models.codec import ChatCodec
+from rollwright.models.tiny_model import tiny_tokenizer
 from rollwright.recipes import collect, filtered_bc, inverse_dynamics
-from rollwright.replay import TurnTable, valid_turns
 from rollwright.rollout import Collector, FaultLog, Limits, TeacherActor
 from rollwright.rollout.context import Context
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import tiny_tokenizer
-from rollwright.types import Message, StopReason, Task, Trajectory, Turn
+from rollwright.rollout.contexts import AppendOnly, Windowed
+from rollwright.store.replay import TurnTable, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
 
 TASK = Task(id="t", split="train")
 PROMPT = InversePrompt(system="")

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from rollwright.answer_cache import AnswerCache
-from rollwright.chat_api import ChatClient, ChatFailure
-from rollwright.errors import ConfigError
-from rollwright.reward import score_group
-from rollwright.reward_check import check_reward
+from rollwright.checks.reward_check import check_reward
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Group, Message, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.reward import score_group
+from rollwright.generation.answer_cache import AnswerCache
+from rollwright.generation.chat_api import ChatClient, ChatFailure
 from rollwright.rewards import combine, judge
-from rollwright.types import Group, Message, StopReason, Task, Trajectory, Turn
 
 Answer = tuple[int, bytes] | str
 TASK = Task(id="t", split="train", params={"secret": "the solution is 42"})
@@ -217,7 +217,7 @@ def test_nobody_there_cannot_tell():
 
 def test_the_wait_follows_the_endpoints_word(server: ChatServer, monkeypatch: pytest.MonkeyPatch):
     waits: list[float] = []
-    monkeypatch.setattr("rollwright.chat_api.time.sleep", waits.append)
+    monkeypatch.setattr("rollwright.generation.chat_api.time.sleep", waits.append)
     client = ChatClient(url=server.url, model="m", retries=2, backoff_s=1.0)
     server.say = lambda _: (503, b"")
     with pytest.raises(ChatFailure):
@@ -276,7 +276,7 @@ def test_votes_without_seeds_are_kept_apart(server: ChatServer, tmp_path: Path):
 
 WRITER = """
 import sys
-from rollwright.answer_cache import AnswerCache
+from rollwright.generation.answer_cache import AnswerCache
 cache, rounds = AnswerCache(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 for n in range(rounds):

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from rollwright.config import Config, all_keys, build
-from rollwright.config.model import section_of
-from rollwright.errors import ConfigError
-from rollwright.settings import NO_GROUPS, ONE_EVALUATION
+from rollwright.config.schema import section_of
+from rollwright.config.settings import NO_GROUPS, ONE_EVALUATION
+from rollwright.contracts.errors import ConfigError
 
 TINY = [
     "world.name=text.maze",

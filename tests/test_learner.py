@@ -14,17 +14,17 @@ import torch
 from accelerate import Accelerator
 from transformers import LlamaForCausalLM
 
-from rollwright.batching import Segment
-from rollwright.critic import CriticSettings
-from rollwright.errors import ConfigError, NonFiniteUpdate
-from rollwright.learner import Learner
-from rollwright.losses import AGGREGATIONS, Aggregation
-from rollwright.models import with_lora
-from rollwright.objective import PolicyObjective
-from rollwright.optimisation import OptimiserSettings, split_minibatches
-from rollwright.ranks import check_world
-from rollwright.records import TokenLoss, TokenRecord
-from rollwright.tiny import tiny_llama
+from rollwright.batching.packing import Segment
+from rollwright.batching.token_record import TokenLoss, TokenRecord
+from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
+from rollwright.learner.learner import Learner
+from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.optimisation import OptimiserSettings, split_minibatches
+from rollwright.learner.ranks import check_world
+from rollwright.learner.token_critic import CriticSettings
+from rollwright.maths.losses import AGGREGATIONS, Aggregation
+from rollwright.models.loading import with_lora
+from rollwright.models.tiny_model import tiny_llama
 
 VOCAB = 32
 REINFORCE = PolicyObjective(loss_name="reinforce", correction="none")

@@ -14,10 +14,10 @@ SCRIPT = """
 import sys
 import torch
 from accelerate import Accelerator
-from rollwright.batching import Segment
-from rollwright.learner import Learner
-from rollwright.objective import PolicyObjective
-from rollwright.tiny import tiny_llama
+from rollwright.batching.packing import Segment
+from rollwright.learner.learner import Learner
+from rollwright.learner.objective import PolicyObjective
+from rollwright.models.tiny_model import tiny_llama
 
 def turn(k):
     action = tuple(range(5, 6 + k))

@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rollwright.errors import ConfigError, RollwrightError
+from rollwright.contracts.errors import ConfigError, RollwrightError
 from rollwright.evaluation import load_evaluation
-from rollwright.models import load_policy
+from rollwright.models.loading import load_policy
 from rollwright.recipes import grpo
-from rollwright.tracking import read_metrics
+from rollwright.run_io.tracking import read_metrics
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow

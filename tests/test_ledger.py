@@ -7,16 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.env import Observation, StepResult
-from rollwright.generation.base import Generation, Sampling, TimedEngine
+from rollwright.contracts.environment import Observation, StepResult
+from rollwright.contracts.record import Span, Task
+from rollwright.generation.engine import Generation, Sampling, TimedEngine
 from rollwright.generation.transformers_engine import TransformersEngine
-from rollwright.ledger import GENERATOR_PARTS, LEARNER_PARTS, Ledger, Reading, generator_lane, learner_lane, shares
-from rollwright.models import load_policy
-from rollwright.report.page import ledger_lines
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
+from rollwright.rollout.ledger import (
+    GENERATOR_PARTS,
+    LEARNER_PARTS,
+    Ledger,
+    Reading,
+    generator_lane,
+    learner_lane,
+    shares,
+)
 from rollwright.rollout.occupancy import Occupancy
-from rollwright.tiny import make_tiny_model
-from rollwright.types import Span, Task
+from rollwright.view.report_page import ledger_lines
 
 
 class Clock:

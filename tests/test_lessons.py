@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from rollwright import preflight, recipe_entry
 from rollwright.config import build
+from rollwright.config.settings import LoopConfig
+from rollwright.contracts.errors import ConfigError, ContextOverflow
+from rollwright.contracts.record import Group, Score, Span, StopReason, Task, Trajectory, Turn
 from rollwright.envs.text import bandit
-from rollwright.errors import ConfigError, ContextOverflow
-from rollwright.lessons import Idle, Lessons, reason, taught
 from rollwright.recipes import filtered_bc, grpo, hnpg, ppo
 from rollwright.recipes.archer import ArcherConfig
 from rollwright.recipes.digirl import DigirlConfig
@@ -24,10 +24,10 @@ from rollwright.recipes.grpo import GrpoConfig
 from rollwright.recipes.ilql import IlqlConfig
 from rollwright.recipes.ppo import PpoConfig
 from rollwright.recipes.webrl import WebrlConfig
-from rollwright.report.page import untaught
-from rollwright.settings import LoopConfig
-from rollwright.tracking import read_metrics
-from rollwright.types import Group, Score, Span, StopReason, Task, Trajectory, Turn
+from rollwright.run_io.tracking import read_metrics
+from rollwright.training import preflight, recipe_entry
+from rollwright.training.lessons import Idle, Lessons, reason, taught
+from rollwright.view.report_page import untaught
 
 TASK = Task(id="t", split="train")
 
@@ -226,9 +226,9 @@ def test_a_run_that_learns_nothing_says_so_at_its_first_step_and_at_its_end(
 ) -> None:
     # Some of these are refused beforehand where all that is needed to know it is at hand; it not always is.
     monkeypatch.setattr(recipe_entry, "preflight", lambda config: None)
-    with caplog.at_level(logging.WARNING, logger="rollwright.lessons"):
+    with caplog.at_level(logging.WARNING, logger="rollwright.training.lessons"):
         recipe.main([*SMALL, f"run.folder={tmp_path}", *words])
-    first, last = (r.getMessage() for r in caplog.records if r.name == "rollwright.lessons")
+    first, last = (r.getMessage() for r in caplog.records if r.name == "rollwright.training.lessons")
     assert first.startswith("step 0 taught the policy nothing: ") and cause in first
     assert last.startswith("nothing was learned in all 3 steps, the policy is the one they began with: 3 x ")
     rows = read_metrics(tmp_path / "metrics.jsonl")
@@ -250,7 +250,10 @@ def test_a_run_whose_prompts_never_leave_room_for_an_action_ends_with_the_reason
     recipe: Any, words: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe_entry, "preflight", lambda config: None)  # which refuses a world that answers at once
-    with caplog.at_level(logging.WARNING, logger="rollwright.lessons"), pytest.raises(ContextOverflow) as ended:
+    with (
+        caplog.at_level(logging.WARNING, logger="rollwright.training.lessons"),
+        pytest.raises(ContextOverflow) as ended,
+    ):
         recipe.main([*SMALL, f"run.folder={tmp_path}", "run.steps=9", "engine.max_context=16", *words])
     assert "none of the first 3 batches held an action" in str(ended.value)
     assert "`rollout.max_action_tokens=2` within `engine.max_context=16`" in str(ended.value)
@@ -263,7 +266,7 @@ def test_first_prompts_that_do_not_fit_are_warned_of_before_a_run(caplog: pytest
 
     shown = {"short": "go", "long": "go " * 200}
     names = [Task(id=name, split="train") for name in shown]
-    caplog.set_level(logging.WARNING, logger="rollwright.preflight")
+    caplog.set_level(logging.WARNING, logger="rollwright.training.preflight")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bandit.BanditWorld, "tasks", lambda self, split: names)
         patch.setattr(bandit.BanditEnvironment, "reset", lambda self, task, seed: shown[task.id])

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.loopback import own_interface
+from rollwright.config.loopback import own_interface
 
 ROOT = Path(__file__).resolve().parent.parent
 
 RANK = '''
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config.launch_env import prepare_environment
 
 prepare_environment()
 import json, os, sys
 from pathlib import Path
 
 import torch
-from rollwright.ranks import open_accelerator
+from rollwright.learner.ranks import open_accelerator
 
 
 def listeners(pid):

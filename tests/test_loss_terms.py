@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.losses import (
+from rollwright.maths.losses import (
     AdaptiveKl,
     Correction,
     approximate_kl,

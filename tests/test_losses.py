@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollwright.losses import (
+from rollwright.maths.losses import (
     AGGREGATIONS,
     CispoClip,
     Clip,
@@ -28,7 +28,7 @@ from rollwright.losses import (
     policy_loss_padded,
     token_weights,
 )
-from rollwright.segments import flatten_padded, padded_sequence_index
+from rollwright.maths.sequences import flatten_padded, padded_sequence_index
 
 PPO = PpoClip(low=0.2, high=0.2)
 CAPPED = CispoClip.absolute(cap=1.28)

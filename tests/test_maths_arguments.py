@@ -20,12 +20,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright import advantages, credit, losses, objective, segments, statistics, values
-from rollwright.choices import require_choice
-from rollwright.offpolicy import WebRLObjective, outcomes
-from rollwright.replay import above, in_perplexity_band
-from rollwright.statistics import calibration
-from rollwright.types import Group, StopReason, Task, Trajectory, Turn
+from rollwright.batching import credit
+from rollwright.contracts.choices import require_choice
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.critics.offpolicy import WebRLObjective, outcomes
+from rollwright.learner import objective
+from rollwright.maths import advantages, losses, statistics
+from rollwright.maths import sequences as segments
+from rollwright.maths import value_targets as values
+from rollwright.maths.statistics import reliability as calibration
+from rollwright.store.replay import above, in_perplexity_band
 
 
 def f(*numbers: float) -> Tensor:
@@ -64,7 +68,7 @@ ENDS = {"last_values": f(0, 1)}
 
 def named(function: Callable[..., Any]) -> str:
     """Such as advantages.gae: two modules may use one name."""
-    return f"{function.__module__.split('.')[1]}.{function.__name__}"
+    return f"{function.__module__.split('.')[2]}.{function.__name__}"
 
 
 @dataclass(frozen=True)
@@ -274,7 +278,7 @@ def test_the_nearest_word_is_named() -> None:
     with pytest.raises(ValueError, match=r"unknown advantage estimator 'gea'.*did you mean 'gae'"):
         CALLS["credit.value_advantages"](how="gea")
     with pytest.raises(ValueError, match="unknown divergence 'chi-square': `divergence` is one of tv, chi2"):
-        CALLS["values.dual_weights"](divergence="chi-square")
+        CALLS["value_targets.dual_weights"](divergence="chi-square")
     with pytest.raises(ValueError, match="unknown scale 'mean_std_norm': `scale` is one of none, std"):
         CALLS["advantages.gigpo"](scale="mean_std_norm")
     require_choice("mode", 1, (1, 2))
@@ -314,10 +318,10 @@ PAIRS = {
     "losses.weighted_nll": losses.weighted_nll,
     **{f"losses.kl_estimate, {k}": partial(losses.kl_estimate, kind=k) for k in ("k1", "k2", "k3", "abs", "k3+")},
     "losses.kl_shaped_rewards": (lambda a, b: losses.kl_shaped_rewards(b, a, a, kl_coef=1.0)),
-    "values.expectile_loss": partial(values.expectile_loss, expectile=0.7),
-    "values.total_variation_loss": partial(values.total_variation_loss, alpha=0.7),
-    "values.chi_square_loss": partial(values.chi_square_loss, alpha=0.7),
-    "values.reverse_kl_loss": partial(values.reverse_kl_loss, beta=1.0),
+    "value_targets.expectile_loss": partial(values.expectile_loss, expectile=0.7),
+    "value_targets.total_variation_loss": partial(values.total_variation_loss, alpha=0.7),
+    "value_targets.chi_square_loss": partial(values.chi_square_loss, alpha=0.7),
+    "value_targets.reverse_kl_loss": partial(values.reverse_kl_loss, beta=1.0),
     "advantages.remax": advantages.remax,
 }
 

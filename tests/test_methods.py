@@ -14,21 +14,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rollwright.advantages import gigpo
+from rollwright.batching.credit import NEEDS_SIBLINGS, GroupEstimator, flatten, group_advantages, with_kl, with_members
 from rollwright.config import build, dump, help_text
-from rollwright.credit import NEEDS_SIBLINGS, GroupEstimator, flatten, group_advantages, with_kl, with_members
-from rollwright.env import StepResult, episode_seed, fingerprint_kind
+from rollwright.config.plan import plan_text
+from rollwright.config.presets import METHODS, method_name
+from rollwright.contracts.environment import StepResult, episode_seed, fingerprint_kind
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Group, Span, StopReason, Task, Trajectory, Turn
 from rollwright.envs.text.bandit import BanditEnvironment, BanditWorld
-from rollwright.errors import ConfigError
-from rollwright.losses import LossCounts, constant_length, loss_denominator
-from rollwright.methods import METHODS, method_name
-from rollwright.plan import plan_text
+from rollwright.maths.advantages import gigpo
+from rollwright.maths.losses import LossCounts, constant_length, loss_denominator
 from rollwright.recipes import grpo
 from rollwright.recipes.grpo import AlgorithmSettings, GrpoConfig, advantages, num_episodes, those_that_teach
-from rollwright.resumption import changed_keys
-from rollwright.rollout.metrics import is_informative, met_again_frac
-from rollwright.tracking import read_metrics
-from rollwright.types import Group, Span, StopReason, Task, Trajectory, Turn
+from rollwright.rollout.rollout_metrics import is_informative, met_again_frac
+from rollwright.run_io.tracking import read_metrics
+from rollwright.training.resumption import changed_keys
 
 TASK = Task(id="t", split="train")
 

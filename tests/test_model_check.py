@@ -11,24 +11,24 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from rollwright.batching import Segment
+from rollwright.batching.packing import Segment
 from rollwright.config import load_config
-from rollwright.critic import CriticSettings
-from rollwright.errors import ConfigError
+from rollwright.contracts.errors import ConfigError
 from rollwright.generation.cache_check import check_cache
 from rollwright.generation.transformers_engine import TransformersEngine
 from rollwright.generation.vllm_engine import complete, weight_names
-from rollwright.learner import Learner
-from rollwright.model_check import check_model
-from rollwright.model_facts import facts_of, window_of
-from rollwright.models import load_model, with_lora
-from rollwright.objective import PolicyObjective
-from rollwright.outcome_model import next_token_logits
-from rollwright.preflight import require_context
-from rollwright.recipe_entry import recipe_config
+from rollwright.learner.learner import Learner
+from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.token_critic import CriticSettings
+from rollwright.learner.weights import checkpoint_weights
+from rollwright.methods.outcome_model import next_token_logits
+from rollwright.models.loading import load_model, with_lora
+from rollwright.models.model_check import check_model
+from rollwright.models.model_facts import facts_of, window_of
+from rollwright.models.tiny_model import make_tiny_model, tiny_llama
 from rollwright.recipes.grpo import GrpoConfig
-from rollwright.tiny import make_tiny_model, tiny_llama
-from rollwright.weights import checkpoint_weights
+from rollwright.training.preflight import require_context
+from rollwright.training.recipe_entry import recipe_config
 from tests.model_families import FAMILIES, VOCAB, WINDOW, Family, build
 
 CASES = [pytest.param(family, id=name) for name, family in FAMILIES.items()]

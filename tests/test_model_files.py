@@ -14,18 +14,18 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, LlamaConfig, Phi3Config, RobertaConfig, RobertaForMaskedLM
 
-from rollwright import models
-from rollwright.assembly import open_codec, open_engine
-from rollwright.critic_body import other_body
-from rollwright.errors import ConfigError, ModelNotFound
-from rollwright.generation.select import make_engine
-from rollwright.model_files import positions_of
-from rollwright.models import load_model, load_policy, load_tokenizer, with_lora
-from rollwright.outcome_model import _load_scalar
-from rollwright.preflight import require_context, require_models
-from rollwright.recipe_entry import recipe_config
+from rollwright.contracts.errors import ConfigError, ModelNotFound
+from rollwright.critics.critic_body import other_body
+from rollwright.generation.select_engine import make_engine
+from rollwright.methods.outcome_model import _load_scalar
+from rollwright.models import loading as models
+from rollwright.models.loading import load_model, load_policy, load_tokenizer, with_lora
+from rollwright.models.model_files import positions_of
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes.evaluate import EvaluateConfig
-from rollwright.tiny import make_tiny_model
+from rollwright.training.assembly import open_codec, open_engine
+from rollwright.training.preflight import require_context, require_models
+from rollwright.training.recipe_entry import recipe_config
 
 TEXTS = ["move up", "move down"]
 FIRST = "model.layers.0.mlp.up_proj.weight"

@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from rollwright import models
-from rollwright.adapters import adapter_of
-from rollwright.errors import ConfigError, MissingDependency, TemplateError
-from rollwright.models import load_policy, resolve_model, with_lora
-from rollwright.tiny import make_tiny_model, tiny_llama, tiny_tokenizer
-from rollwright.weights import full_weights
+from rollwright.contracts.errors import ConfigError, MissingDependency, TemplateError
+from rollwright.learner.weights import full_weights
+from rollwright.models import loading as models
+from rollwright.models.adapters import adapter_of
+from rollwright.models.loading import load_policy, resolve_model, with_lora
+from rollwright.models.tiny_model import make_tiny_model, tiny_llama, tiny_tokenizer
 
 TEXTS = ["move up", "move down", "move left", "move right", "The goal is at position 8, 6. You are at 5, 1."]
 

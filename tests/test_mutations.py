@@ -20,14 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rollwright.checkpoint import Checkpoints
-from rollwright.errors import ConfigError, DataError
+from rollwright.contracts.errors import ConfigError, DataError
+from rollwright.contracts.record import Trajectory
 from rollwright.evaluation import load_evaluation
-from rollwright.replay import TurnTable
 from rollwright.rollout import Journal
-from rollwright.store import TABLES, TrajectoryStore
-from rollwright.tracking import read_metrics
-from rollwright.types import Trajectory
+from rollwright.run_io.checkpoint import Checkpoints
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.replay import TurnTable
+from rollwright.store.trajectory_store import TABLES, TrajectoryStore
 
 MAZE = ["world.options.maze=umaze", "model.tiny_hidden=32", "model.tiny_layers=1"]
 SMALL = ["engine=transformers", "engine.dtype=float32", "learner.precision=float32", "rollout.schedule=rounds"]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from rollwright.batching.token_record import TokenRecord
 from rollwright.config import build
-from rollwright.errors import ConfigError
-from rollwright.objective import PolicyObjective
-from rollwright.records import TokenRecord
-from rollwright.settings import PolicyLossSettings
+from rollwright.config.settings import PolicyLossSettings
+from rollwright.contracts.errors import ConfigError
+from rollwright.learner.objective import PolicyObjective
 
 
 def record(logprobs: torch.Tensor, **changes: Any) -> TokenRecord:

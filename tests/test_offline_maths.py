@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.advantages import awr_weights, digirl, digirl_released, webrl, webrl_released
-from rollwright.losses import webrl_released as webrl_released_loss
-from rollwright.losses import webrl_squared, weighted_nll
-from rollwright.values import (
+from rollwright.maths.advantages import awr_weights, digirl, digirl_released, webrl, webrl_released
+from rollwright.maths.losses import webrl_released as webrl_released_loss
+from rollwright.maths.losses import webrl_squared, weighted_nll
+from rollwright.maths.value_targets import (
     chi_square_loss,
     conservative_loss,
     expectile_loss,

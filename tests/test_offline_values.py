@@ -13,15 +13,12 @@ from accelerate import Accelerator
 from pydantic import ValidationError
 from torch import Tensor
 
-from rollwright.advantages import awr_weights
-from rollwright.critic_body import policy_body
-from rollwright.models import load_policy
-from rollwright.optimisation import OptimiserSettings
-from rollwright.recipes.archer import AlgorithmSettings, Archer, actor_weights, value_losses
-from rollwright.tiny import make_tiny_model
-from rollwright.turn_critic import TurnCriticSettings
-from rollwright.value_learner import ValueLearner
-from rollwright.values import (
+from rollwright.critics.critic_body import policy_body
+from rollwright.critics.turn_critic import TurnCriticSettings
+from rollwright.critics.value_learner import ValueLearner
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.maths.advantages import awr_weights
+from rollwright.maths.value_targets import (
     chi_square_loss,
     dual_value_loss,
     dual_weights,
@@ -31,6 +28,9 @@ from rollwright.values import (
     td_target,
     total_variation_loss,
 )
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
+from rollwright.recipes.archer import AlgorithmSettings, Archer, actor_weights, value_losses
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 GAMMA = 0.95

@@ -9,19 +9,19 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from rollwright.learner import Learner
-from rollwright.models import load_policy
-from rollwright.offpolicy import (
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.offpolicy import (
     WebRLObjective,
     WeightedLikelihood,
     imitate,
     outcomes,
     to_segments,
 )
-from rollwright.replay import TurnTable, valid_turns
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model
-from rollwright.types import StopReason, Task, Trajectory, Turn
+from rollwright.learner.learner import Learner
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
+from rollwright.store.replay import TurnTable, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
 
 
 def episode(name: str, *turns: tuple[tuple[int, ...], tuple[int, ...]], reward: float, success: bool) -> Trajectory:

@@ -18,19 +18,19 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rollwright.generation.base import Generation, Sampling
-from rollwright.learner import Learner
-from rollwright.models import load_policy
-from rollwright.offpolicy import WeightedLikelihood, to_segments
+from rollwright.contracts.record import Span, StopReason, Task, Trajectory, Turn
+from rollwright.critics.offpolicy import WeightedLikelihood, to_segments
+from rollwright.critics.value_learner import ReadingLoss
+from rollwright.generation.engine import Generation, Sampling
+from rollwright.learner.learner import Learner
+from rollwright.maths.value_targets import polyak_update
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import tiny_llama
 from rollwright.recipes import archer as recipe
-from rollwright.replay import Transition
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import tiny_llama
-from rollwright.tracking import read_metrics
-from rollwright.training import Training
-from rollwright.types import Span, StopReason, Task, Trajectory, Turn
-from rollwright.value_learner import ReadingLoss
-from rollwright.values import polyak_update
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.replay import Transition
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.loop import Training
 
 pytestmark = pytest.mark.usefixtures("at_root")
 Ids = tuple[int, ...]

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.codec import ChatCodec
-from rollwright.conditioning import ReturnLevels, ReturnTargets, conditioned
-from rollwright.contexts import Windowed
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, World
-from rollwright.generation.base import Sampling
-from rollwright.generation.scripted import ScriptedEngine
+from rollwright.contracts.environment import Environment, Execution, Observation, SnapshotKind, StepResult, World
+from rollwright.contracts.record import Split, Task, Trajectory
+from rollwright.generation.engine import Sampling
+from rollwright.generation.scripted_engine import ScriptedEngine
+from rollwright.methods.conditioning import ReturnLevels, ReturnTargets, conditioned
+from rollwright.models.codec import ChatCodec
+from rollwright.models.tiny_model import tiny_tokenizer
 from rollwright.rollout import Collector, EngineActor, FaultLog, Limits, RandomActor
-from rollwright.tiny import tiny_tokenizer
-from rollwright.types import Split, Task, Trajectory
+from rollwright.rollout.contexts import Windowed
 
 Rule = Callable[[str, str, random.Random], tuple[str | None, float]]
 """(state, action, this episode's draws) -> (the next state, None where the task is over; reward)."""

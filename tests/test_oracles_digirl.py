@@ -19,15 +19,15 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rollwright.learner import Learner
-from rollwright.offpolicy import WeightedLikelihood, imitate, outcome_steps, outcomes
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.offpolicy import WeightedLikelihood, imitate, outcome_steps, outcomes
+from rollwright.critics.value_learner import ReadingLoss
+from rollwright.learner.learner import Learner
+from rollwright.models.tiny_model import tiny_llama
 from rollwright.recipes import digirl, filtered_bc
-from rollwright.replay import valid_turns
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import tiny_llama
-from rollwright.training import Training
-from rollwright.types import StopReason, Task, Trajectory, Turn
-from rollwright.value_learner import ReadingLoss
+from rollwright.store.replay import valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.loop import Training
 
 Numbers = NDArray[Any]
 Digirl = Callable[..., digirl.DigirlLearner]

@@ -17,21 +17,21 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rollwright.advantages import whiten
-from rollwright.batching import Segment
-from rollwright.credit import flatten, to_segments, value_advantages
-from rollwright.critic_body import policy_body
-from rollwright.generation.base import Generation
-from rollwright.learner import Learner
-from rollwright.models import load_policy
-from rollwright.objective import PolicyObjective
-from rollwright.optimisation import OptimiserSettings
+from rollwright.batching.credit import flatten, to_segments, value_advantages
+from rollwright.batching.packing import Segment
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.critics.critic_body import policy_body
+from rollwright.critics.turn_critic import TurnCriticSettings
+from rollwright.critics.value_learner import ReadingLoss, ValueLearner
+from rollwright.generation.engine import Generation
+from rollwright.learner.learner import Learner
+from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.maths.advantages import whiten
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes import hnpg
-from rollwright.replay import Transition
-from rollwright.tiny import make_tiny_model
-from rollwright.turn_critic import TurnCriticSettings
-from rollwright.types import Group, StopReason, Task, Trajectory, Turn
-from rollwright.value_learner import ReadingLoss, ValueLearner
+from rollwright.store.replay import Transition
 
 TASK = Task(id="t", split="train")
 LOGGED = Transition(

@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from rollwright.assembly import open_world
-from rollwright.codec import ChatCodec
 from rollwright.config import load_config
-from rollwright.generation.base import Generation, Sampling
-from rollwright.generation.scripted import ScriptedEngine
-from rollwright.inverse_dynamics import InversePrompt, LabelReport, inverse_rows, judge_labels, passages
-from rollwright.offline_assembly import open_context
+from rollwright.contracts.record import Trajectory
+from rollwright.generation.engine import Generation, Sampling
+from rollwright.generation.scripted_engine import ScriptedEngine
+from rollwright.methods.inverse_dynamics import InversePrompt, LabelReport, inverse_rows, judge_labels, passages
+from rollwright.models.codec import ChatCodec
 from rollwright.recipes import inverse_dynamics
-from rollwright.replay import Transition, TurnTable, valid_turns
-from rollwright.rerender import NewContext
 from rollwright.rollout import Collector, FaultLog, Limits, TeacherActor
-from rollwright.store import TrajectoryStore
-from rollwright.types import Trajectory
+from rollwright.rollout.rerendering import NewContext
+from rollwright.store.replay import Transition, TurnTable, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.assembly import open_world
+from rollwright.training.offline_assembly import open_context
 
 
 class Reader(ScriptedEngine):

@@ -18,14 +18,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.batching import Segment
-from rollwright.env import as_observation, episode_seed
+from rollwright.batching.packing import Segment
+from rollwright.contracts.environment import as_observation, episode_seed
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
 from rollwright.envs.text import maze
-from rollwright.losses import kl_shaped_rewards
+from rollwright.maths.losses import kl_shaped_rewards
 from rollwright.recipes import filtered_bc, ppo
-from rollwright.replay import TurnTable
-from rollwright.store import TrajectoryStore
-from rollwright.types import Group, StopReason, Task, Trajectory, Turn
+from rollwright.store.replay import TurnTable
+from rollwright.store.trajectory_store import TrajectoryStore
 
 TASK = Task(id="t", split="train")
 FIRST = 5  # the id that says state 0

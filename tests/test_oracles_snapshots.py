@@ -15,20 +15,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.env import Observation, episode_seed
+from rollwright.config.settings import StartSettings
+from rollwright.contracts.environment import Observation, episode_seed
+from rollwright.contracts.record import Group, Message, Span, StopReason, Trajectory, Waypoint
+from rollwright.curriculum.starts import StartPool, Visited
+from rollwright.curriculum.waypoints import waypoints_of
 from rollwright.envs.text import combination_lock
-from rollwright.generation.base import Generation, Sampling
+from rollwright.generation.engine import Generation, Sampling
+from rollwright.models.tiny_model import tiny_llama
 from rollwright.recipes import archer, ppo
-from rollwright.replay import valid_turns
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
-from rollwright.settings import StartSettings
-from rollwright.starts import StartPool, Visited
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import tiny_llama
-from rollwright.tracking import read_metrics
-from rollwright.training import Training
-from rollwright.types import Group, Message, Span, StopReason, Trajectory, Waypoint
-from rollwright.waypoints import waypoints_of
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.replay import valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.loop import Training
 
 pytestmark = pytest.mark.usefixtures("at_root")
 

@@ -13,15 +13,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rollwright.generation.base import Sampling
+from rollwright.critics.offpolicy import sample_actions
+from rollwright.critics.token_q import decode_with
+from rollwright.critics.value_learner import CriticLearner
+from rollwright.critics.vocabulary_critic import Perturbation, VocabularyQ, VocabularyQSettings, vocabulary_q
+from rollwright.generation.engine import Sampling
 from rollwright.generation.transformers_engine import TransformersEngine
-from rollwright.models import load_policy
-from rollwright.offpolicy import sample_actions
-from rollwright.optimisation import OptimiserSettings
-from rollwright.tiny import make_tiny_model
-from rollwright.token_q import decode_with
-from rollwright.value_learner import CriticLearner
-from rollwright.vocabulary_critic import Perturbation, VocabularyQ, VocabularyQSettings, vocabulary_q
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
 
 HIDDEN = 32
 PROMPTS = [(5, 6), (7,), (9, 8, 4), (6, 6, 6, 2)]

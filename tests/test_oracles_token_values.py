@@ -17,18 +17,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rollwright.batching import Segment
-from rollwright.models import load_policy
-from rollwright.optimisation import OptimiserSettings
-from rollwright.replay import TurnTable, valid_turns
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model
-from rollwright.token_q import implicit_loss, implicit_targets, token_q_loss
-from rollwright.token_steps import StoredSteps, TokenSteps, token_steps
-from rollwright.types import StopReason, Task, Trajectory, Turn
-from rollwright.value_learner import CriticLearner, ReadingLoss
-from rollwright.values import conservative_loss
-from rollwright.vocabulary_critic import VocabularyQSettings, vocabulary_q
+from rollwright.batching.packing import Segment
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.token_q import implicit_loss, implicit_targets, token_q_loss
+from rollwright.critics.token_steps import StoredSteps, TokenSteps, token_steps
+from rollwright.critics.value_learner import CriticLearner, ReadingLoss
+from rollwright.critics.vocabulary_critic import VocabularyQSettings, vocabulary_q
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.maths.value_targets import conservative_loss
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
+from rollwright.store.replay import TurnTable, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
 
 TASK = Task(id="t", split="train")
 VOCABULARY = 12

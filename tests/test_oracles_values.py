@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.losses import weighted_nll
+from rollwright.critics.value_learner import ReadingLoss
+from rollwright.maths.losses import weighted_nll
+from rollwright.maths.value_targets import expectile_loss, reverse_kl_loss, td_target
 from rollwright.recipes import archer
-from rollwright.replay import Transition
-from rollwright.value_learner import ReadingLoss
-from rollwright.values import expectile_loss, reverse_kl_loss, td_target
+from rollwright.store.replay import Transition
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

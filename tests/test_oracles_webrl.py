@@ -17,22 +17,22 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rollwright.assembly import open_codec
-from rollwright.batching import Segment
-from rollwright.learner import Learner
-from rollwright.models import load_model
-from rollwright.offpolicy import WebRLObjective, outcomes
-from rollwright.outcome_model import OutcomeCard, answer_ids
-from rollwright.outcome_text import Evidence, OutcomePrompt
+from rollwright.batching.packing import Segment
+from rollwright.batching.token_record import TokenRecord
+from rollwright.contracts.record import Group, Message, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.reward import score_group
+from rollwright.critics.offpolicy import WebRLObjective, outcomes
+from rollwright.learner.learner import Learner
+from rollwright.methods.outcome_model import OutcomeCard, answer_ids
+from rollwright.methods.outcome_text import Evidence, OutcomePrompt
+from rollwright.models.loading import load_model
+from rollwright.models.tiny_model import make_tiny_model, tiny_llama
 from rollwright.recipes import webrl
-from rollwright.records import TokenRecord
-from rollwright.replay import TurnTable, valid_turns
-from rollwright.reward import score_group
 from rollwright.rewards import outcome_model
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model, tiny_llama
-from rollwright.training import Training
-from rollwright.types import Group, Message, StopReason, Task, Trajectory, Turn
+from rollwright.store.replay import TurnTable, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.assembly import open_codec
+from rollwright.training.loop import Training
 
 # the loss
 

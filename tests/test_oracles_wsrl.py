@@ -15,17 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright import offpolicy
-from rollwright.phases import Phases
+from rollwright.config.settings import OnlineReplaySettings
+from rollwright.contracts.record import Trajectory
+from rollwright.critics import offpolicy
+from rollwright.critics.value_learner import ValueLearner
+from rollwright.maths.value_targets import double_q_target, subset_min, td_target
 from rollwright.recipes import archer
-from rollwright.replay import Transition, TurnTable, valid_turns
-from rollwright.settings import OnlineReplaySettings
-from rollwright.store import TrajectoryStore
-from rollwright.tracking import read_metrics
-from rollwright.training import Training
-from rollwright.types import Trajectory
-from rollwright.value_learner import ValueLearner
-from rollwright.values import double_q_target, subset_min, td_target
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.replay import Transition, TurnTable, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.loop import Training
+from rollwright.training.phases import Phases
 
 pytestmark = pytest.mark.usefixtures("at_root")
 

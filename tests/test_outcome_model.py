@@ -11,24 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from rollwright import cli
-from rollwright.assembly import open_reward
-from rollwright.codec import ChatCodec
-from rollwright.errors import ConfigError, DataError
-from rollwright.outcome_data import Case, prompts_apart, read_cases, split_cases
-from rollwright.outcome_model import CARD, OutcomeCard, OutcomeModel, answer_ids, prompt_ids, tokenizer_mark
-from rollwright.outcome_text import Evidence, OutcomePrompt, evidence_of
-from rollwright.pair_fit import pairs_of
+from rollwright.checks.reward_check import check_reward
+from rollwright.cli import commands as cli
+from rollwright.config.settings import RewardSettings
+from rollwright.contracts.errors import ConfigError, DataError
+from rollwright.contracts.record import Group, Message, Score, Split, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.reward import score_group
+from rollwright.maths.statistics.reliability import area_under_curve
+from rollwright.methods.outcome_data import Case, prompts_apart, read_cases, split_cases
+from rollwright.methods.outcome_model import CARD, OutcomeCard, OutcomeModel, answer_ids, prompt_ids, tokenizer_mark
+from rollwright.methods.outcome_text import Evidence, OutcomePrompt, evidence_of
+from rollwright.methods.pair_fit import pairs_of
+from rollwright.models.codec import ChatCodec
+from rollwright.models.tiny_model import make_tiny_model, tiny_tokenizer
 from rollwright.recipes import collect, outcome, reward_pairs
-from rollwright.rescoring import score_store
-from rollwright.reward import score_group
-from rollwright.reward_check import check_reward
 from rollwright.rewards import combine, outcome_model
-from rollwright.settings import RewardSettings
-from rollwright.statistics.calibration import area_under_curve
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model, tiny_tokenizer
-from rollwright.types import Group, Message, Score, Split, StopReason, Task, Trajectory, Turn
+from rollwright.store.rescoring import score_store
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.assembly import open_reward
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -144,7 +144,7 @@ def test_stores_that_teach_nothing_are_refused(tmp_path: Path):
 
 def test_a_store_of_another_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     TrajectoryStore(tmp_path).append([said(("p", "a"), success=True)])
-    monkeypatch.setattr("rollwright.store_files.SCHEMA_VERSION", 99)
+    monkeypatch.setattr("rollwright.store.store_files.SCHEMA_VERSION", 99)
     with pytest.raises(DataError, match="this release reads version 99"):
         read_cases([tmp_path])
 

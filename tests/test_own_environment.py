@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from rollwright.components import create
-from rollwright.env import StepResult
-from rollwright.env_check import check_env
-from rollwright.errors import ContractViolation
+from rollwright.checks.env_check import check_env
+from rollwright.config.components import create
+from rollwright.contracts.environment import StepResult
+from rollwright.contracts.errors import ContractViolation
 
 PAGE = (Path(__file__).parent.parent / "docs" / "own_environment.md").read_text(encoding="utf-8")
 ENVIRONMENT, REWARD, CHECKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -85,7 +85,7 @@ def test_the_wheel_installs_one_name_and_misses_no_file(wheel: Path) -> None:
 def test_the_installed_wheel_finds_its_plug_ins_and_launch_configs(installed: dict[str, str], tmp_path: Path) -> None:
     code = (
         "import rollwright, rollwright.envs as e, importlib.resources as r;"
-        "from rollwright.components import available;"
+        "from rollwright.config.components import available;"
         "print(rollwright.__file__); print(e.__file__); print(available('envs'));"
         "print((r.files('rollwright.accelerate_configs') / 'cpu.yaml').is_file())"
     )

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from rollwright.errors import ParityError
+from rollwright.contracts.errors import ParityError
+from rollwright.contracts.record import Turn
 from rollwright.generation.parity import Sampled, check_parity, measure_parity
-from rollwright.types import Turn
 
 
 def action(*logprobs: float) -> Sampled:

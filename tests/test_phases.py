@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rollwright.errors import ConfigError
-from rollwright.phases import Phases, is_warm
+from rollwright.config.settings import OnlineReplaySettings
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
 from rollwright.recipes import archer, digirl
-from rollwright.replay import valid_turns
-from rollwright.settings import OnlineReplaySettings
-from rollwright.store import TrajectoryStore
-from rollwright.tracking import read_metrics
-from rollwright.types import StopReason, Task, Trajectory, Turn
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.replay import valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.phases import Phases, is_warm
 
 RECIPES = {"digirl": digirl, "archer": archer}
 TASK = Task(id="train/t", split="train")

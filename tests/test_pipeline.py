@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
+from rollwright.batching.credit import flatten
 from rollwright.config import build
-from rollwright.credit import flatten
-from rollwright.curriculum import BandCurriculum, Curriculum, UniformCurriculum
-from rollwright.errors import ConfigError, FaultBudgetExceeded
-from rollwright.pipeline import Pipeline, fill_with_informative, open_pipeline
+from rollwright.config.settings import RolloutSettings
+from rollwright.contracts.errors import ConfigError, FaultBudgetExceeded
+from rollwright.contracts.record import Group, Span, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.reward import EnvReward, score_group
+from rollwright.curriculum.samplers import BandCurriculum, Curriculum, UniformCurriculum
 from rollwright.recipes.grpo import GrpoConfig
-from rollwright.reward import EnvReward, score_group
 from rollwright.rollout import GroupRequest
-from rollwright.rollout.ahead import Ahead, StaleCount, finished, length_bucket, oldest_version, staleness
-from rollwright.rollout.metrics import is_informative
-from rollwright.settings import RolloutSettings
-from rollwright.types import Group, Span, StopReason, Task, Trajectory, Turn
+from rollwright.rollout.rollout_metrics import is_informative
+from rollwright.rollout.run_ahead import Ahead, StaleCount, finished, length_bucket, oldest_version, staleness
+from rollwright.training.pipeline import Pipeline, fill_with_informative, open_pipeline
 
 TASKS = [Task(id=name, split="train") for name in ("easy", "hard", "mixed")]
 

@@ -9,8 +9,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from rollwright.plan import parameter_count, plan_text
-from rollwright.settings import LearnerSettings, LoopConfig, ModelSettings, RolloutSettings, RunSettings, WorldSettings
+from rollwright.config.plan import parameter_count, plan_text
+from rollwright.config.settings import (
+    LearnerSettings,
+    LoopConfig,
+    ModelSettings,
+    RolloutSettings,
+    RunSettings,
+    WorldSettings,
+)
 
 
 def test_the_arithmetic(tmp_path: Path) -> None:

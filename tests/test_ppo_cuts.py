@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.advantages import ValueAdvantages
-from rollwright.batching import Segment
-from rollwright.credit import FlatBatch, value_advantages
-from rollwright.critic import TokenCritic
-from rollwright.learner import Learner
+from rollwright.batching.credit import FlatBatch, value_advantages
+from rollwright.batching.packing import Segment
+from rollwright.learner.learner import Learner
+from rollwright.learner.token_critic import TokenCritic
+from rollwright.maths.advantages import ValueAdvantages
 from rollwright.recipes import ppo
-from rollwright.tracking import read_metrics
+from rollwright.run_io.tracking import read_metrics
 
 pytestmark = pytest.mark.usefixtures("at_root")
 

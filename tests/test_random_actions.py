@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import ActsAtRandom, Environment, Observation, as_observation, episode_seed
+from rollwright.contracts.environment import ActsAtRandom, Environment, Observation, as_observation, episode_seed
+from rollwright.contracts.errors import ConfigError, DataError
+from rollwright.contracts.record import Task, Trajectory
 from rollwright.envs.device import phone
 from rollwright.envs.text import (
     bandit,
@@ -32,13 +34,11 @@ from rollwright.envs.web import miniwob, sites
 from rollwright.envs.web.episode import MiniWobEnv, MiniWobOptions
 from rollwright.envs.web.observe import Element
 from rollwright.envs.web.sites.bare import LEAVES
-from rollwright.errors import ConfigError, DataError
-from rollwright.generation.base import Sampling
+from rollwright.generation.engine import Sampling
 from rollwright.recipes import collect
 from rollwright.rollout import RandomActor, TeacherActor
 from rollwright.rollout.actors import Decision
-from rollwright.store import TrajectoryStore
-from rollwright.types import Task, Trajectory
+from rollwright.store.trajectory_store import TrajectoryStore
 
 STEPS = 40
 NOT_UNDERSTOOD = "and what does it cost?"  # the car buyer's answer to words without a meaning

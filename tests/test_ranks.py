@@ -17,11 +17,11 @@ from accelerate.utils import DistributedType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwright.batching import Segment
-from rollwright.errors import ConfigError
-from rollwright.ranks import Ranks, go_on_alone, open_accelerator, share
-from rollwright.rollout.spread import SpreadCollector
-from rollwright.zero import check_checkpoint
+from rollwright.batching.packing import Segment
+from rollwright.contracts.errors import ConfigError
+from rollwright.learner.ranks import Ranks, go_on_alone, open_accelerator, share
+from rollwright.learner.zero import check_checkpoint
+from rollwright.rollout.rank_spread import SpreadCollector
 
 CONFIGS = Path(__file__).resolve().parent.parent / "accelerate_configs"
 
@@ -117,7 +117,7 @@ def test_of_several_processes_one_goes_on_alone(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_launch_config_that_keeps_deepspeed_out_is_named() -> None:
     """In a process of its own: accelerate's state is global."""
-    program = "from rollwright.ranks import open_accelerator; open_accelerator()"
+    program = "from rollwright.learner.ranks import open_accelerator; open_accelerator()"
     words = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **words}, capture_output=True, text=True)
     assert done.returncode and "left it out because of ACCELERATE_USE_CPU=true" in done.stderr

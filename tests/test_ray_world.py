@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import Observation, StepResult
+from rollwright.config.settings import WorldSettings
+from rollwright.contracts.environment import Observation, StepResult
+from rollwright.contracts.errors import MissingDependency
+from rollwright.contracts.record import Group, Span, Split, Task, Trajectory
 from rollwright.envs.text.maze import MazeEnvironment
 from rollwright.envs.text.maze import build as build_maze
-from rollwright.errors import MissingDependency
-from rollwright.generation.base import Generation, Sampling
+from rollwright.generation.engine import Generation, Sampling
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
-from rollwright.settings import WorldSettings
-from rollwright.types import Group, Span, Split, Task, Trajectory
 
 PATIENT = Limits(max_turns=5, episode_s=900.0, env_call_s=300.0, engine_call_s=300.0)
 MOVES = ("move right", "move down", "sing", "move up", "move left")
@@ -114,7 +114,7 @@ def settings(address: str = "", **more: Any) -> WorldSettings:
 
 
 def opened(settings: WorldSettings) -> Any:
-    from rollwright.assembly import open_world  # here, for the actors import this file, and this brings torch
+    from rollwright.training.assembly import open_world  # here, for the actors import this file, and this brings torch
 
     return open_world(settings)
 

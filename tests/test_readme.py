@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.env_check import check_env
-from rollwright.reward_check import check_reward
-from rollwright.types import Group, StopReason, Task, Trajectory, Turn
+from rollwright.checks.env_check import check_env
+from rollwright.checks.reward_check import check_reward
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from rollwright.config import Config, Presets, Readers, build, dump
-from rollwright.config.model import all_keys, section_of
-from rollwright.errors import ConfigError
-from rollwright.preflight import require_components, require_siblings, require_trackers
+from rollwright.config.schema import all_keys, section_of
+from rollwright.contracts.errors import ConfigError
+from rollwright.training.preflight import require_components, require_siblings, require_trackers
 
 ROOT = Path(__file__).resolve().parent.parent
 YAMLS = sorted((ROOT / "recipes").rglob("*.yaml"))

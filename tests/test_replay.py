@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from rollwright.batching import Segment
-from rollwright.errors import DataError
-from rollwright.offpolicy import mean_logprobs
-from rollwright.replay import (
+from rollwright.batching.packing import Segment
+from rollwright.contracts.errors import DataError
+from rollwright.contracts.record import Score, Span, Split, StopReason, Task, Trajectory, Turn
+from rollwright.critics.offpolicy import mean_logprobs
+from rollwright.store.replay import (
     Mixture,
     ReplaySampler,
     TurnTable,
@@ -26,16 +27,15 @@ from rollwright.replay import (
     best_trajectories,
     cap_relative,
     in_perplexity_band,
-    index,
     keep_trajectories,
+    replay_index,
     returns_to_go,
     split_by_trajectory,
     states_only,
     top_trajectories,
     valid_turns,
 )
-from rollwright.store import TrajectoryStore
-from rollwright.types import Score, Span, Split, StopReason, Task, Trajectory, Turn
+from rollwright.store.trajectory_store import TrajectoryStore
 
 
 def turn(prompt: tuple[int, ...], action: tuple[int, ...], reward: float = 0.0, **more: object) -> Turn:
@@ -300,14 +300,14 @@ def test_several_ranks_open_the_same_new_store_at_once(tmp_path: Path, monkeypat
     )
     TrajectoryStore(tmp_path).append([episode])
     built: list[Path] = []
-    read = index.read_shard
+    read = replay_index.read_shard
 
     def slowly(paths: Mapping[str, Path]) -> object:
         built.append(paths["turns"])
         time.sleep(0.3)
         return read(paths)
 
-    monkeypatch.setattr(index, "read_shard", slowly)
+    monkeypatch.setattr(replay_index, "read_shard", slowly)
     with ThreadPoolExecutor(3) as ranks:
         tables = list(ranks.map(lambda _: TurnTable(tmp_path), range(3)))
     assert [len(table.trajectories) for table in tables] == [1, 1, 1] and len(built) == 1

@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rollwright import store_rows
-from rollwright.errors import DataError, RunFolderError
-from rollwright.replay import TurnTable, index
-from rollwright.store import TABLES, Ref, TrajectoryStore
-from rollwright.types import Span, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.errors import DataError, RunFolderError
+from rollwright.contracts.record import Span, StopReason, Task, Trajectory, Turn
+from rollwright.store import store_rows
+from rollwright.store.replay import TurnTable
+from rollwright.store.replay import replay_index as index
+from rollwright.store.trajectory_store import TABLES, Ref, TrajectoryStore
 
 Rows = list[dict[str, Any]]
 

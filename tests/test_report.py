@@ -10,14 +10,21 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import episode_seed
-from rollwright.errors import DataError, EngineFault, ReplayMismatch, RewardFault, RunFolderError, StageTimeout
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.errors import (
+    DataError,
+    EngineFault,
+    ReplayMismatch,
+    RewardFault,
+    RunFolderError,
+    StageTimeout,
+)
+from rollwright.contracts.record import Attachment, Group, Message, Score, StopReason, Task, Trajectory, Turn
 from rollwright.evaluation import EpisodeRow, Evaluation, save_evaluation
-from rollwright.report import format_trajectory, write_report, write_transcripts
-from rollwright.report.charts import MAX_POINTS, line_chart, thin
 from rollwright.rollout import FaultLog
-from rollwright.store import TrajectoryStore
-from rollwright.types import Attachment, Group, Message, Score, StopReason, Task, Trajectory, Turn
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.view import format_trajectory, write_report, write_transcripts
+from rollwright.view.charts import MAX_POINTS, line_chart, thin
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[31mred"
 VOID = ("meta", "img", "path", "circle", "polyline", "br")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from rollwright.errors import ConfigError, ContractViolation, RewardFault
-from rollwright.reward import EnvReward, Reward, StatefulReward, score_group
-from rollwright.reward_check import check_reward
+from rollwright.checks.reward_check import check_reward
+from rollwright.contracts.errors import ConfigError, ContractViolation, RewardFault
+from rollwright.contracts.record import Group, Score, Span, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.reward import EnvReward, Reward, StatefulReward, score_group
 from rollwright.rewards import combine, env, overlong, success
 from rollwright.rollout import FaultLog, score_or_note
-from rollwright.types import Group, Score, Span, StopReason, Task, Trajectory, Turn
 
 TASK = Task(id="t", split="train")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rollwright.cli import build_parser
-from rollwright.components import available, load
-from rollwright.errors import MissingDependency
-from rollwright.settings import RewardSettings
+from rollwright.cli.commands import build_parser
+from rollwright.config.components import available, load
+from rollwright.config.settings import RewardSettings
+from rollwright.contracts.errors import MissingDependency
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "rewards.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

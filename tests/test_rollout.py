@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.codec import ChatCodec
-from rollwright.contexts import AppendOnly, Windowed
-from rollwright.env import Observation, StepResult, episode_seed
+from rollwright.contracts.environment import Observation, StepResult, episode_seed
+from rollwright.contracts.errors import EngineFault, FaultBudgetExceeded, StalledRollout
+from rollwright.contracts.record import Span, StopReason, Task
 from rollwright.envs.text.guess_number import build as build_guess
-from rollwright.errors import EngineFault, FaultBudgetExceeded, StalledRollout
-from rollwright.generation.base import Generation, Sampling
+from rollwright.generation.engine import Generation, Sampling
 from rollwright.generation.transformers_engine import TransformersEngine
-from rollwright.models import load_policy
+from rollwright.models.codec import ChatCodec
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.rollout import (
     Collector,
     EngineActor,
@@ -29,8 +30,7 @@ from rollwright.rollout import (
     rollout_metrics,
     score_or_note,
 )
-from rollwright.tiny import make_tiny_model
-from rollwright.types import Span, StopReason, Task
+from rollwright.rollout.contexts import AppendOnly, Windowed
 
 TEXTS = ["Guess a number from 1 to 16.", *map(str, range(17)), "Higher.", "Lower.", "Correct.", "Answer with one whole"]
 SAMPLING = Sampling(max_tokens=4)
@@ -380,7 +380,7 @@ def test_an_inline_world_that_hangs_stops_the_run_and_shows_where() -> None:
 
 
 def test_a_coroutine_that_ignores_its_cancellation_is_left_behind() -> None:
-    from rollwright.workers import bounded
+    from rollwright.run_io.workers import bounded
 
     async def stubborn() -> None:
         for _ in range(30):

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from rollwright import run_lock
-from rollwright.errors import RunFolderError
-from rollwright.run_lock import NAME, Owner, RunLock, held
-from rollwright.tracking import RunFolder
+from rollwright.contracts.errors import RunFolderError
+from rollwright.run_io import run_lock
+from rollwright.run_io.run_lock import NAME, Owner, RunLock, held
+from rollwright.run_io.tracking import RunFolder
 
 HOLDER = """
     import sys, time
-    from rollwright.run_lock import held
+    from rollwright.run_io.run_lock import held
     with held(sys.argv[1]):
         print("held", flush=True)
         time.sleep(600)
@@ -159,8 +159,8 @@ def test_one_process_may_open_a_folder_twice_and_its_forks_give_nothing_back(tmp
 def test_of_many_that_start_at_once_one_gets_the_folder(tmp_path: Path) -> None:
     script = """
         import sys, time
-        from rollwright.errors import RunFolderError
-        from rollwright.run_lock import held
+        from rollwright.contracts.errors import RunFolderError
+        from rollwright.run_io.run_lock import held
         sys.stdin.readline()
         try:
             with held(sys.argv[1]):

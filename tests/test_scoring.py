@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rollwright.batching import PackedBatch, Segment, pack
-from rollwright.errors import ConfigError
-from rollwright.scoring import TokenScorer, check_head, last_hidden_at
-from rollwright.tiny import tiny_llama
+from rollwright.batching.packing import PackedBatch, Segment, pack
+from rollwright.contracts.errors import ConfigError
+from rollwright.models.scoring import TokenScorer, check_head, last_hidden_at
+from rollwright.models.tiny_model import tiny_llama
 
 VOCAB = 48
 

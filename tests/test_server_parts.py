@@ -21,11 +21,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwright.assembly import server_setup
 from rollwright.config import build
-from rollwright.errors import ConfigError, EngineFault
-from rollwright.generation.base import Sampling
-from rollwright.generation.server.client import (
+from rollwright.config.settings import EngineSettings
+from rollwright.contracts.errors import ConfigError, EngineFault
+from rollwright.generation.engine import Sampling
+from rollwright.generation.server.file_transfer import WeightFiles, sweep
+from rollwright.generation.server.make_servers import ServerSetup, vocab_size_of
+from rollwright.generation.server.parent_guard import has_living
+from rollwright.generation.server.replica import Supervision
+from rollwright.generation.server.request_routing import Router, session_of
+from rollwright.generation.server.server_client import (
     ForeignVersion,
     ServerFailed,
     ServerLost,
@@ -34,16 +39,11 @@ from rollwright.generation.server.client import (
     request_body,
     spans_of,
 )
-from rollwright.generation.server.engine import Options, VLLMServerEngine
-from rollwright.generation.server.file_transfer import WeightFiles, sweep
-from rollwright.generation.server.guard import has_living
-from rollwright.generation.server.launch import Launch, served_rank, server_command, server_environment
-from rollwright.generation.server.make import ServerSetup, vocab_size_of
-from rollwright.generation.server.process import ServerProcess
-from rollwright.generation.server.replica import Supervision
-from rollwright.generation.server.routing import Router, session_of
-from rollwright.generation.server.transport import FileTransport
-from rollwright.settings import EngineSettings
+from rollwright.generation.server.server_engine import Options, VLLMServerEngine
+from rollwright.generation.server.server_launch import Launch, served_rank, server_command, server_environment
+from rollwright.generation.server.server_process import ServerProcess
+from rollwright.generation.server.weight_transport import FileTransport
+from rollwright.training.assembly import server_setup
 
 LAUNCH = Launch(model_folder=Path("/models/m"), served_name="policy", dtype="float32", context_length=512, max_batch=8)
 
@@ -240,7 +240,7 @@ def test_servers_of_a_killed_run_are_ended(tmp_path: Path):
     script = f"""
 import os, time
 from pathlib import Path
-from rollwright.generation.server.process import ServerProcess
+from rollwright.generation.server.server_process import ServerProcess
 import sys
 ServerProcess([sys.executable, "-c", {_FAMILY!r}], dict(os.environ), Path({str(tmp_path / "s.log")!r}))
 if os.fork() == 0:

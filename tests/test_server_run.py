@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.store import TrajectoryStore
-from rollwright.tracking import read_metrics
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.trajectory_store import TrajectoryStore
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 3

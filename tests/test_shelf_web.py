@@ -30,8 +30,8 @@ from rollwright.recipes import (
     return_conditioned,
     webrl,
 )
-from rollwright.store import TrajectoryStore
-from rollwright.tracking import read_metrics
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.trajectory_store import TrajectoryStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.usefixtures("at_root")]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from rollwright import inputs
-from rollwright.errors import ConfigError, DataError, MissingDependency, RunFolderError
-from rollwright.inputs import fingerprints, weights_digest
-from rollwright.store import TrajectoryStore
+from rollwright.contracts.errors import ConfigError, DataError, MissingDependency, RunFolderError
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training import inputs
+from rollwright.training.inputs import fingerprints, weights_digest
 
 TINY = ["model.path=tiny", "model.tiny_hidden=32", "model.tiny_layers=1", "world.options.maze=umaze"]
 RUN = ["engine=transformers", "engine.dtype=float32", "learner.precision=float32", "rollout.schedule=rounds"]

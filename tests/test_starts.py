@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollwright.env import episode_seed
+from rollwright.config.settings import StartSettings
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.record import Group, Message, Span, Start, StopReason, Waypoint
+from rollwright.curriculum.starts import StartPool, Visited, cluster_values, scaled_within
+from rollwright.curriculum.waypoints import from_row, to_row, waypoints_of
 from rollwright.envs.text import combination_lock
-from rollwright.generation.base import Generation, Sampling
+from rollwright.generation.engine import Generation, Sampling
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
-from rollwright.settings import StartSettings
-from rollwright.starts import StartPool, Visited, cluster_values, scaled_within
-from rollwright.types import Group, Message, Span, Start, StopReason, Waypoint
-from rollwright.waypoints import from_row, to_row, waypoints_of
 
 ROOT = Path(__file__).parents[1]
 LOCK = combination_lock.combination(6, 2)
@@ -156,7 +156,7 @@ def test_an_episode_at_a_waypoint_of_the_initial_state_is_the_plain_episode(worl
 
 
 def waypoints_digest(group: Group) -> str:
-    from rollwright.rollout.restore import prompt_digest
+    from rollwright.rollout.restoring import prompt_digest
 
     return prompt_digest(group.trajectories[0].turns[0].prompt_ids)
 

@@ -16,20 +16,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rollwright.curriculum import UniformCurriculum
-from rollwright.env import episode_seed
+from rollwright.config.settings import LoopConfig, RolloutSettings
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Group, Message, Span, Start, Timings
+from rollwright.curriculum.samplers import UniformCurriculum
+from rollwright.curriculum.starts import StartPool
 from rollwright.envs.text import combination_lock
-from rollwright.errors import ConfigError
-from rollwright.generation.base import Generation, Sampling
-from rollwright.pipeline import Pipeline
+from rollwright.generation.engine import Generation, Sampling
 from rollwright.rollout import Collector, EngineActor, FaultLog, Limits
-from rollwright.rollout.ahead import finished
-from rollwright.settings import LoopConfig, RolloutSettings
-from rollwright.start_assembly import open_starts, taught_groups
-from rollwright.starts import StartPool
-from rollwright.store import TrajectoryStore
-from rollwright.tracking import read_metrics
-from rollwright.types import Group, Message, Span, Start, Timings
+from rollwright.rollout.run_ahead import finished
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.pipeline import Pipeline
+from rollwright.training.start_assembly import open_starts, taught_groups
 
 ROOT = Path(__file__).parents[1]
 LOCK = combination_lock.combination(6, 2)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rollwright.statistics import (
+from rollwright.maths.statistics import (
     clustered_bootstrap,
     interquartile_mean,
     mean_score,
@@ -22,7 +22,7 @@ from rollwright.statistics import (
     stratified_bootstrap_pair,
     wilson_interval,
 )
-from rollwright.statistics.rates import student_quantile
+from rollwright.maths.statistics.rates import student_quantile
 
 X = [[1, 2], [2, 2], [1, 1], [2, 1]]
 Y = [[1, 1], [2, 2], [3, 3]]

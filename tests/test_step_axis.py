@@ -11,12 +11,12 @@ import pytest
 import yaml
 from accelerate import Accelerator
 
-from rollwright.assembly import open_tracker
 from rollwright.config import all_keys, build
 from rollwright.recipes import grpo, ppo
 from rollwright.recipes.grpo import GrpoConfig
-from rollwright.report.page import charts
-from rollwright.tracking import RunFolder, hyperparameters, read_metrics
+from rollwright.run_io.tracking import RunFolder, hyperparameters, read_metrics
+from rollwright.training.assembly import open_tracker
+from rollwright.view.report_page import charts
 
 STEPS = 3
 SMALL = [

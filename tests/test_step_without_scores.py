@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rollwright.types import Group, Score
+from rollwright.contracts.record import Group, Score
 
 TINY = ["model.path=tiny", "model.tiny_hidden=32", "model.tiny_layers=1", "world.options.maze=umaze"]
 RUN = ["engine=transformers", "engine.dtype=float32", "learner.precision=float32", "run.steps=2"]

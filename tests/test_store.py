@@ -18,10 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rollwright import store_rows
-from rollwright.errors import DataError, RunFolderError
-from rollwright.store import Ref, TrajectoryStore
-from rollwright.types import (
+from rollwright.contracts.errors import DataError, RunFolderError
+from rollwright.contracts.record import (
     SPLITS,
     Attachment,
     Message,
@@ -34,6 +32,8 @@ from rollwright.types import (
     Trajectory,
     Turn,
 )
+from rollwright.store import store_rows
+from rollwright.store.trajectory_store import Ref, TrajectoryStore
 
 # Every code point, lone surrogates too: page text is not always valid Unicode.
 texts = st.text(st.characters(), max_size=12)
@@ -361,9 +361,9 @@ def test_an_unwritable_folder_is_named(tmp_path: Path):
 FULL_DISK = """
     import json, resource, sys
     from pathlib import Path
-    from rollwright.errors import RunFolderError
-    from rollwright.store import TrajectoryStore
-    from rollwright.types import StopReason, Task, Trajectory, Turn
+    from rollwright.contracts.errors import RunFolderError
+    from rollwright.store.trajectory_store import TrajectoryStore
+    from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
     import random
 
     def episode(name, length):

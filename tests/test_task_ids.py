@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from rollwright.curriculum import UniformCurriculum
-from rollwright.demonstrations import demonstrate
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import Split, Task
+from rollwright.curriculum.samplers import UniformCurriculum
+from rollwright.curriculum.task_space import ListSpace
 from rollwright.envs.text import bandit
-from rollwright.errors import ConfigError
-from rollwright.evaluation.play import evaluation_requests
-from rollwright.generation.base import Sampling
+from rollwright.evaluation.evaluation_play import evaluation_requests
+from rollwright.generation.engine import Sampling
+from rollwright.methods.demonstrations import demonstrate
 from rollwright.recipes import collect, evaluate, grpo
-from rollwright.task_space import ListSpace
-from rollwright.types import Split, Task
 
 
 def three(split: Split) -> list[Task]:

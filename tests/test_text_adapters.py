@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollwright import cli
-from rollwright.conditioning import ReturnLevels, ReturnTargets
-from rollwright.env import ActsAtRandom, SmallLanguage, episode_seed, fingerprint_kind
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.cli import commands as cli
+from rollwright.contracts.environment import ActsAtRandom, SmallLanguage, episode_seed, fingerprint_kind
+from rollwright.contracts.errors import ConfigError, EnvironmentFault, TemplateError
+from rollwright.contracts.record import Task
 from rollwright.envs.code import synthesis
 from rollwright.envs.text import car_dealer, from_gymnasium, household, maze, navigation, twenty_questions
 from rollwright.envs.text.blocking import BlockingEnvironment
 from rollwright.envs.text.to_gymnasium import to_gymnasium
 from rollwright.envs.text.to_trl import BROKEN, OVER, environment_factory, prompt_rows, tool_tokenizer
-from rollwright.errors import ConfigError, EnvironmentFault, TemplateError
-from rollwright.types import Task
+from rollwright.methods.conditioning import ReturnLevels, ReturnTargets
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -318,7 +318,7 @@ def test_trl_leaves_an_episode_out_whose_environment_broke_and_goes_on_in_a_fres
 def test_a_template_without_tools_is_replaced_and_others_are_kept(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from rollwright.tiny import make_tiny_model
+    from rollwright.models.tiny_model import make_tiny_model
 
     folder = make_tiny_model(tmp_path / "tiny", texts=["look"], hidden=32, layers=1)
     plain, tools = AutoTokenizer.from_pretrained(folder), tool_tokenizer(folder)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import as_observation, episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.contracts.environment import as_observation, episode_seed
+from rollwright.contracts.errors import ConfigError, EnvironmentFault, MissingDependency
 from rollwright.envs.text import chess_engine, chess_game
 from rollwright.envs.text.game import Episode
-from rollwright.errors import ConfigError, EnvironmentFault, MissingDependency
 
 chess = pytest.importorskip("chess")
 try:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import World, as_observation, episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.contracts.environment import World, as_observation, episode_seed
+from rollwright.contracts.errors import ConfigError, EnvironmentFault
+from rollwright.contracts.record import SPLITS, Message
 from rollwright.envs.text import car_dealer, car_rules, guess_city, guessing, twenty_questions
 from rollwright.envs.text.knowledge import answer, best_question, guessed
 from rollwright.envs.text.partner import SILENCE, EnginePartner
-from rollwright.errors import ConfigError, EnvironmentFault
-from rollwright.types import SPLITS, Message
 
 QUESTIONS = twenty_questions.build()
 CITIES = guess_city.build()

@@ -12,8 +12,8 @@ import yaml
 
 from rollwright.envs.text import from_gymnasium
 from rollwright.envs.text.to_trl import environment_factory, prompt_rows, tool_tokenizer
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes import grpo
-from rollwright.tiny import make_tiny_model
 
 gymnasium = pytest.importorskip("gymnasium")
 trl = pytest.importorskip("trl")

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import Environment, StepResult, World, as_observation, episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.contracts.environment import Environment, StepResult, World, as_observation, episode_seed
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.forking import fork
+from rollwright.contracts.record import Task
 from rollwright.envs.text import navigation, wordle
-from rollwright.errors import ConfigError
-from rollwright.fork import fork
-from rollwright.types import Task
 
 
 def total(results: Sequence[StepResult]) -> float:

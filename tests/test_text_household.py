@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import World, as_observation, episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.contracts.environment import World, as_observation, episode_seed
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import SPLITS
 from rollwright.envs.text import household
 from rollwright.envs.text.household_data import LAMP, ROOMS, TASK_TYPES, THINGS, Size, kind_of, layouts
 from rollwright.envs.text.household_rules import Goal, House, admissible, execute, is_met
 from rollwright.envs.text.household_teachers import next_command
 from rollwright.envs.text.household_words import joined, parted, situation
-from rollwright.errors import ConfigError
-from rollwright.tiny import tiny_tokenizer
-from rollwright.types import SPLITS
+from rollwright.models.tiny_model import tiny_tokenizer
 
 KITCHEN = House(
     room="kitchen",

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import Observation, StepResult, as_observation, episode_seed
+from rollwright.contracts.environment import Observation, StepResult, as_observation, episode_seed
+from rollwright.contracts.forking import fork
+from rollwright.contracts.record import SPLITS
 from rollwright.envs.text import (
     car_dealer,
     chess_game,
@@ -28,8 +30,6 @@ from rollwright.envs.text import (
     twenty_questions,
     wordle,
 )
-from rollwright.fork import fork
-from rollwright.types import SPLITS
 
 EPISODES = int(os.environ.get("ROLLWRIGHT_TEXT_EPISODES", "20"))
 ACTIONS = int(os.environ.get("ROLLWRIGHT_TEXT_ACTIONS", "300"))

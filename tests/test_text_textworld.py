@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.errors import MissingDependency
 from rollwright.envs.text import textworld_game
-from rollwright.errors import MissingDependency
 
 INSTALLED = importlib.util.find_spec("textworld") is not None
 

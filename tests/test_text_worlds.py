@@ -8,10 +8,18 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from rollwright.env import Observation, SmallLanguage, StepResult, Taught, World, as_observation, episode_seed
+from rollwright.contracts.environment import (
+    Observation,
+    SmallLanguage,
+    StepResult,
+    Taught,
+    World,
+    as_observation,
+    episode_seed,
+)
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import SPLITS, Task
 from rollwright.envs.text import bandit, guess_number, maze, maze_layouts
-from rollwright.errors import ConfigError
-from rollwright.types import SPLITS, Task
 
 
 def play(world: maze.MazeWorld, task: Task, actions: Sequence[str]) -> tuple[maze.MazeEnvironment, list[StepResult]]:

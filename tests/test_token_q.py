@@ -14,15 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.batching import Segment
-from rollwright.env import as_observation
+from rollwright.batching.packing import Segment
+from rollwright.contracts.environment import as_observation
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.token_q import implicit_loss, implicit_targets, token_q_loss
+from rollwright.critics.token_steps import TokenSteps, token_steps
+from rollwright.critics.value_learner import ReadingLoss
 from rollwright.envs.text import maze
-from rollwright.replay import TurnTable, valid_turns
-from rollwright.store import TrajectoryStore
-from rollwright.token_q import implicit_loss, implicit_targets, token_q_loss
-from rollwright.token_steps import TokenSteps, token_steps
-from rollwright.types import StopReason, Task, Trajectory, Turn
-from rollwright.value_learner import ReadingLoss
+from rollwright.store.replay import TurnTable, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
 
 MOVE, STOP, FIRST_CELL = 0, 5, 10  # ids: "move", four directions, the stop token, then the cells
 MOVES = list(maze.MOVES)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.errors import RunFolderError
-from rollwright.progress import Progress, track
-from rollwright.tracking import RunFolder, Tracker, append_line, read_metrics
+from rollwright.contracts.errors import RunFolderError
+from rollwright.run_io.progress import Progress, track
+from rollwright.run_io.tracking import RunFolder, Tracker, append_line, read_metrics
 
 
 @pytest.fixture
@@ -118,8 +118,8 @@ def test_a_full_disk_is_a_clear_error_and_earlier_lines_stay_whole(folder: RunFo
     code = f"""
 import resource
 from pathlib import Path
-from rollwright.errors import RunFolderError
-from rollwright.tracking import RunFolder, Tracker
+from rollwright.contracts.errors import RunFolderError
+from rollwright.run_io.tracking import RunFolder, Tracker
 tracker = Tracker(RunFolder(Path({str(folder.path)!r})))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:

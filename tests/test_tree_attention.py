@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import rollwright.tree_attention as tree
-from rollwright.batching import PackedBatch
-from rollwright.models import load_model
-from rollwright.scoring import TokenScorer
-from rollwright.tiny import make_tiny_model
-from rollwright.tree_attention import TREE_ATTENTION, plan_rows
+import rollwright.batching.tree_attention as tree
+from rollwright.batching.packing import PackedBatch
+from rollwright.batching.tree_attention import TREE_ATTENTION, plan_rows
+from rollwright.models.loading import load_model
+from rollwright.models.scoring import TokenScorer
+from rollwright.models.tiny_model import make_tiny_model
 
 VOCAB = 32
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.losses import (
+from rollwright.maths.losses import (
     CispoClip,
     Clip,
     PpoClip,
@@ -25,7 +25,7 @@ from rollwright.losses import (
     loss_denominator,
     policy_loss,
 )
-from rollwright.segments import flatten_padded, padded_sequence_index
+from rollwright.maths.sequences import flatten_padded, padded_sequence_index
 
 trl = pytest.importorskip("trl")
 transformers = pytest.importorskip("transformers")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollwright.env import (
+from rollwright.contracts.environment import (
     SEEDS_PER_SPLIT,
     Observation,
     StepResult,
@@ -19,9 +19,9 @@ from rollwright.env import (
     split_of_seed,
     state_key,
 )
-from rollwright.errors import RewardFault
-from rollwright.reward import EnvReward, place_score, score_group
-from rollwright.types import SPLITS, Group, Producer, Score, Span, Split, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.errors import RewardFault
+from rollwright.contracts.record import SPLITS, Group, Producer, Score, Span, Split, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.reward import EnvReward, place_score, score_group
 
 TASK = Task(id="t", split="train")
 

@@ -9,15 +9,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rollwright.critic_body import policy_body
-from rollwright.errors import ConfigError, NonFiniteUpdate
-from rollwright.models import load_policy
-from rollwright.optimisation import OptimiserSettings
-from rollwright.scoring import body_of
-from rollwright.tiny import make_tiny_model
-from rollwright.turn_critic import TurnCritic, TurnCriticSettings
-from rollwright.value_learner import Readings, ValueLearner
-from rollwright.values import td_target
+from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
+from rollwright.critics.critic_body import policy_body
+from rollwright.critics.turn_critic import TurnCritic, TurnCriticSettings
+from rollwright.critics.value_learner import Readings, ValueLearner
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.maths.value_targets import td_target
+from rollwright.models.loading import load_policy
+from rollwright.models.scoring import body_of
+from rollwright.models.tiny_model import make_tiny_model
 
 STATES = ((5, 6, 7), (5, 6, 8, 9), (11,))
 ACTION = (12, 13)

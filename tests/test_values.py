@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollwright.advantages import gae, returns_to_go
-from rollwright.values import double_q_target, expectile_loss, lambda_returns, polyak_update
+from rollwright.maths.advantages import gae, returns_to_go
+from rollwright.maths.value_targets import double_q_target, expectile_loss, lambda_returns, polyak_update
 
 
 def test_lambda_returns_by_hand() -> None:

@@ -16,21 +16,21 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from rollwright.batching import Segment
-from rollwright.errors import ConfigError
+from rollwright.batching.packing import Segment
+from rollwright.contracts.errors import ConfigError
+from rollwright.critics.token_q import decode_with
+from rollwright.critics.value_learner import CriticLearner, Readings
+from rollwright.critics.vocabulary_critic import VocabularyQSettings, vocabulary_q
 from rollwright.generation import vllm_logits
-from rollwright.generation.base import Generation, Sampling
+from rollwright.generation.engine import Generation, Sampling
 from rollwright.generation.parity import Sampled, measure_parity, model_logprobs
 from rollwright.generation.transformers_engine import TransformersEngine
 from rollwright.generation.vllm_engine import VLLMEngine
 from rollwright.generation.vllm_logits import LogitsHook, can_attach, processor_class
-from rollwright.models import load_model
-from rollwright.optimisation import OptimiserSettings
-from rollwright.tiny import make_tiny_model
-from rollwright.token_q import decode_with
-from rollwright.value_learner import CriticLearner, Readings
-from rollwright.vocabulary_critic import VocabularyQSettings, vocabulary_q
-from rollwright.weights import full_weights
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.learner.weights import full_weights
+from rollwright.models.loading import load_model
+from rollwright.models.tiny_model import make_tiny_model
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 

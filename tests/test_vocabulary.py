@@ -14,28 +14,28 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from rollwright.batching import Segment, pack
-from rollwright.codec import ChatCodec
-from rollwright.data_checks import require_own_tokens
-from rollwright.demonstrations import sft_rows
-from rollwright.errors import ConfigError, DataError
-from rollwright.fixed_policy import FixedPolicy
-from rollwright.generation.base import Engine, Generation, Sampling
+from rollwright.batching.packing import Segment, pack
+from rollwright.contracts.errors import ConfigError, DataError
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.vocabulary_critic import VocabularyQSettings, vocabulary_q
+from rollwright.generation.engine import Engine, Generation, Sampling
 from rollwright.generation.parity import Sampled, check_parity, measure_parity, model_logprobs
-from rollwright.generation.sampler import draw
-from rollwright.generation.select import make_engine
-from rollwright.generation.server.client import request_body
+from rollwright.generation.select_engine import make_engine
+from rollwright.generation.server.server_client import request_body
+from rollwright.generation.token_sampler import draw
 from rollwright.generation.transformers_engine import TransformersEngine
-from rollwright.learner import Learner
-from rollwright.models import load_model, load_policy, load_tokenizer, with_lora
-from rollwright.objective import PolicyObjective
-from rollwright.replay import TurnTable
-from rollwright.scoring import TokenScorer
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model, tiny_llama
-from rollwright.types import StopReason, Task, Trajectory, Turn
-from rollwright.vocabulary import MAX_BIASES, biases_against, marked, rows_of, tokens_of, unknown_ids
-from rollwright.vocabulary_critic import VocabularyQSettings, vocabulary_q
+from rollwright.learner.fixed_policy import FixedPolicy
+from rollwright.learner.learner import Learner
+from rollwright.learner.objective import PolicyObjective
+from rollwright.methods.demonstrations import sft_rows
+from rollwright.models.codec import ChatCodec
+from rollwright.models.loading import load_model, load_policy, load_tokenizer, with_lora
+from rollwright.models.scoring import TokenScorer
+from rollwright.models.tiny_model import make_tiny_model, tiny_llama
+from rollwright.models.vocabulary import MAX_BIASES, biases_against, marked, rows_of, tokens_of, unknown_ids
+from rollwright.store.data_checks import require_own_tokens
+from rollwright.store.replay import TurnTable
+from rollwright.store.trajectory_store import TrajectoryStore
 
 PADDING, CONTEXT = 64, 128
 PROMPTS = [(5, 6, 7), (5, 6, 7, 8, 9), (11, 12)]

@@ -12,30 +12,30 @@ import torch
 from accelerate import Accelerator
 
 from rollwright.config import load_config
-from rollwright.critic_body import CriticBody
-from rollwright.errors import ConfigError
-from rollwright.generation.base import Sampling
-from rollwright.generation.scripted import ScriptedEngine
-from rollwright.generation.transformers_engine import TransformersEngine
-from rollwright.models import load_policy
-from rollwright.offpolicy import to_segments
-from rollwright.optimisation import OptimiserSettings
-from rollwright.recipes.ilql import IlqlConfig
-from rollwright.recipes.mc import McConfig
-from rollwright.replay import TurnTable
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model
-from rollwright.token_q import TokenQConfig, decode_with
-from rollwright.token_steps import token_steps
-from rollwright.types import StopReason, Task, Trajectory, Turn
-from rollwright.value_learner import CriticLearner, ReadingLoss, Readings
-from rollwright.vocabulary_critic import (
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.critic_body import CriticBody
+from rollwright.critics.offpolicy import to_segments
+from rollwright.critics.token_q import TokenQConfig, decode_with
+from rollwright.critics.token_steps import token_steps
+from rollwright.critics.value_learner import CriticLearner, ReadingLoss, Readings
+from rollwright.critics.vocabulary_critic import (
     FrozenVocabularyLearner,
     Perturbation,
     VocabularyQ,
     VocabularyQSettings,
     vocabulary_q,
 )
+from rollwright.generation.engine import Sampling
+from rollwright.generation.scripted_engine import ScriptedEngine
+from rollwright.generation.transformers_engine import TransformersEngine
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.models.loading import load_policy
+from rollwright.models.tiny_model import make_tiny_model
+from rollwright.recipes.ilql import IlqlConfig
+from rollwright.recipes.mc import McConfig
+from rollwright.store.replay import TurnTable
+from rollwright.store.trajectory_store import TrajectoryStore
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.env import Observation, StepResult, episode_seed
+from rollwright.contracts.environment import Observation, StepResult, episode_seed
+from rollwright.contracts.errors import EnvironmentFault, MissingDependency
 from rollwright.envs.web.episode import MiniWobEnv
 from rollwright.envs.web.miniwob import MiniWobWorld, build
 from rollwright.envs.web.page import PageHung
 from rollwright.envs.web.watchdog import ONE, marked_processes
-from rollwright.errors import EnvironmentFault, MissingDependency
 
 pytestmark = pytest.mark.browser
 
@@ -273,7 +273,7 @@ async def test_a_browser_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPa
 
 _VICTIM = """
 import asyncio
-from rollwright.env import episode_seed
+from rollwright.contracts.environment import episode_seed
 from rollwright.envs.web.miniwob import build
 
 async def main():

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.env import Observation, StepResult, episode_seed
+from rollwright.contracts.environment import Observation, StepResult, episode_seed
+from rollwright.contracts.errors import EnvironmentFault
 from rollwright.envs.web.open_web import OpenWebEnv, OpenWebWorld, build
-from rollwright.errors import EnvironmentFault
 
 pytestmark = pytest.mark.browser
 

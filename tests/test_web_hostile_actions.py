@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import World, as_observation, episode_seed
+from rollwright.contracts.environment import World, as_observation, episode_seed
 from rollwright.envs.web.actions import SIGNATURES
 from rollwright.envs.web.browsergym import build as build_browsergym
 from rollwright.envs.web.miniwob import build as build_miniwob

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import Observation, StepResult, episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.contracts.environment import Observation, StepResult, episode_seed
+from rollwright.contracts.errors import EnvironmentFault
+from rollwright.contracts.record import Task
 from rollwright.envs.web.episode import MiniWobEnv
 from rollwright.envs.web.miniwob import MiniWobWorld, build
 from rollwright.envs.web.scripts import SCRIPTS
 from rollwright.envs.web.splits import ALL_TASKS
-from rollwright.errors import EnvironmentFault
-from rollwright.types import Task
 
 pytestmark = pytest.mark.browser
 
@@ -146,7 +146,7 @@ def test_same_task_and_seed_give_the_same_episode_and_another_seed_another(home:
 
 _ELSEWHERE = """
 import asyncio, json, sys
-from rollwright.env import episode_seed
+from rollwright.contracts.environment import episode_seed
 from rollwright.envs.web.miniwob import build
 
 async def main():

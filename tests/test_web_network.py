@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import episode_seed
+from rollwright.contracts.environment import episode_seed
 from rollwright.envs.web import browser, open_web, processes
 from rollwright.envs.web.miniwob import build as build_miniwob
 from rollwright.envs.web.processes import network_cut, starter

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.env import episode_seed
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.errors import ConfigError
 from rollwright.envs.web.evaluators import content_match, string_match, total, url_match
 from rollwright.envs.web.open_web import build
 from rollwright.envs.web.sites.catalogue import SITES, TEMPLATES
 from rollwright.envs.web.sites.engine import connect
 from rollwright.envs.web.sites.http import LoopbackSite
 from rollwright.envs.web.sites.world import draw_start
-from rollwright.errors import ConfigError
 
 
 def test_string_match_by_hand() -> None:

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import Observation, StepResult, episode_seed
+from rollwright.contracts.environment import Observation, StepResult, episode_seed
+from rollwright.contracts.errors import ConfigError
 from rollwright.envs.web.open_web import OpenWebEnv, OpenWebWorld, build
-from rollwright.errors import ConfigError
 
 PAGES = Path(__file__).parent / "pages"
 AT_ONCE = 4

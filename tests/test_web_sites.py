@@ -11,14 +11,14 @@ import sys
 
 import pytest
 
-from rollwright.env import Observation, episode_seed
-from rollwright.env_check import check_env
+from rollwright.checks.env_check import check_env
+from rollwright.contracts.environment import Observation, episode_seed
+from rollwright.contracts.errors import EnvironmentFault
+from rollwright.contracts.record import SPLITS, Task
 from rollwright.envs.web.sites import build
 from rollwright.envs.web.sites.catalogue import SITES
 from rollwright.envs.web.sites.envs import BareEnv, BrowserEnv
 from rollwright.envs.web.sites.world import SitesWorld
-from rollwright.errors import EnvironmentFault
-from rollwright.types import SPLITS, Task
 
 
 def all_tasks(world: SitesWorld) -> list[Task]:
@@ -123,9 +123,9 @@ def test_every_teacher_solves_its_template() -> None:
 
 _ELSEWHERE = """
 import json, random, sys
-from rollwright.env import episode_seed
+from rollwright.contracts.environment import episode_seed
 from rollwright.envs.web.sites import build
-from rollwright.types import SPLITS
+from rollwright.contracts.record import SPLITS
 
 world, seen = build(), []
 for split in SPLITS:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from rollwright.env import Observation, StepResult, episode_seed
+from rollwright.contracts.environment import Observation, StepResult, episode_seed
+from rollwright.contracts.errors import ConfigError
+from rollwright.contracts.record import SPLITS
 from rollwright.envs.web.sites import build
 from rollwright.envs.web.sites.aims import Start, matches
 from rollwright.envs.web.sites.catalogue import SITES, TEMPLATES
@@ -25,8 +27,6 @@ from rollwright.envs.web.sites.reward import (
 )
 from rollwright.envs.web.sites.words import GOODS
 from rollwright.envs.web.sites.world import draw_start
-from rollwright.errors import ConfigError
-from rollwright.types import SPLITS
 
 GOAL = PurchaseGoal(
     query="office",

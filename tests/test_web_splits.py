@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.env import Taught, episode_seed, split_of_seed
+from rollwright.contracts.environment import Taught, episode_seed, split_of_seed
+from rollwright.contracts.errors import ConfigError
 from rollwright.envs.web.miniwob import build
 from rollwright.envs.web.scripts import SCRIPTS
 from rollwright.envs.web.splits import (
@@ -20,7 +21,6 @@ from rollwright.envs.web.splits import (
     WEBGUM_56,
     task_names,
 )
-from rollwright.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("miniwob") is None, reason="needs miniwob: pip install .[web]")
 

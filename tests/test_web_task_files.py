@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from rollwright.env import Observation, episode_seed
+from rollwright.contracts.environment import Observation, episode_seed
+from rollwright.contracts.errors import ConfigError
 from rollwright.envs.web.evaluators import content_match, string_match, url_match
 from rollwright.envs.web.open_web import OpenWebWorld, build
-from rollwright.errors import ConfigError
 
 HERE = "http://127.0.0.1:7770"
 ANSWER = {"eval_types": ["string_match"], "reference_answers": {"exact_match": "seven"}}

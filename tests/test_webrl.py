@@ -12,24 +12,24 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from rollwright.batching import Segment
-from rollwright.codec import ChatCodec
-from rollwright.contexts import Windowed
-from rollwright.data_checks import require_success_is_seen
+from rollwright.batching.packing import Segment
+from rollwright.contracts.errors import ConfigError, DataError
+from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.offpolicy import WeightedLikelihood, outcomes, to_segments
 from rollwright.envs.text.maze import MOVES
 from rollwright.envs.text.maze import build as build_maze
-from rollwright.errors import ConfigError, DataError
-from rollwright.fixed_policy import FixedPolicy
-from rollwright.learner import Learner
-from rollwright.losses import webrl_released, webrl_squared
-from rollwright.models import load_policy, load_tokenizer, with_lora
-from rollwright.offpolicy import WeightedLikelihood, outcomes, to_segments
+from rollwright.learner.fixed_policy import FixedPolicy
+from rollwright.learner.learner import Learner
+from rollwright.maths.losses import webrl_released, webrl_squared
+from rollwright.models.codec import ChatCodec
+from rollwright.models.loading import load_policy, load_tokenizer, with_lora
+from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes import webrl as recipe
-from rollwright.replay import TurnTable, latest_per_task, valid_turns
-from rollwright.store import TrajectoryStore
-from rollwright.tiny import make_tiny_model
-from rollwright.tracking import read_metrics
-from rollwright.types import StopReason, Task, Trajectory, Turn
+from rollwright.rollout.contexts import Windowed
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.data_checks import require_success_is_seen
+from rollwright.store.replay import TurnTable, latest_per_task, valid_turns
+from rollwright.store.trajectory_store import TrajectoryStore
 
 pytestmark = pytest.mark.usefixtures("at_root")
 

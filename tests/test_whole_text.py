@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from rollwright.codec import ChatCodec
-from rollwright.contexts import AppendOnly, Windowed
-from rollwright.env import Observation, StepResult, as_observation, episode_seed
+from rollwright.contracts.environment import Observation, StepResult, as_observation, episode_seed
+from rollwright.contracts.record import Message, Task, whole
+from rollwright.models.codec import ChatCodec
+from rollwright.models.tiny_model import tiny_tokenizer
 from rollwright.rollout.answers import checked, checked_observation
-from rollwright.tiny import tiny_tokenizer
-from rollwright.types import Message, Task, whole
+from rollwright.rollout.contexts import AppendOnly, Windowed
 
 HALF, JOINED = "a\ud83d b\ude00", "a\ud83d\ude00b"
 CODEC = ChatCodec(tiny_tokenizer(["a b"]))

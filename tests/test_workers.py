@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rollwright.workers import Workers
+from rollwright.run_io.workers import Workers
 
 
 def threads(name: str) -> list[threading.Thread]:

@@ -13,7 +13,7 @@ import pytest
 
 from rollwright.envs.code.sandbox import unavailable_reason
 from rollwright.evaluation import load_evaluation
-from rollwright.statistics import Interval, wilson_interval
+from rollwright.maths.statistics import Interval, wilson_interval
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from rollwright.config import build
-from rollwright.errors import EngineFault
-from rollwright.preflight import preflight
-from rollwright.recipe_entry import new_folders, recipe_config, remove_empty_run, run_recipe
+from rollwright.contracts.errors import EngineFault
 from rollwright.recipes import collect, demo, evaluate, grpo, ilql, sft
+from rollwright.training.preflight import preflight
+from rollwright.training.recipe_entry import new_folders, recipe_config, remove_empty_run, run_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD: dict[str, str] = {
@@ -263,7 +263,8 @@ def test_a_mistake_in_the_words_is_one_paragraph(
 def test_an_engine_that_is_not_installed(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rollwright.generation.vllm_engine.vllm_importable", lambda: False)
+    for place_of_use in ("rollwright.generation", "rollwright.generation.vllm_engine"):
+        monkeypatch.setattr(f"{place_of_use}.vllm_importable", lambda: False)
     for name in ("vllm", "vllm_server"):
         said = told(grpo, ["good.yaml", "~engine.dtype", f"engine.name={name}", "--plan"], monkeypatch, capsys)
         assert f"`engine.name={name}`" in said and "pip install 'rollwright[vllm]'" in said
@@ -444,8 +445,8 @@ def test_ranks_that_are_launched_end_together_and_one_speaks(tmp_path: Path) -> 
     pytest.importorskip("deepspeed")
     (tmp_path / "wrong.py").write_text(
         "import os, time\n"
-        "from rollwright.errors import ConfigError\n"
-        "from rollwright.recipe_entry import new_folders, recipe_config, remove_empty_run, run_recipe\n\n\n"
+        "from rollwright.contracts.errors import ConfigError\n"
+        "from rollwright.training.recipe_entry import new_folders, recipe_config, remove_empty_run, run_recipe\n\n\n"
         "def main():\n"
         "    time.sleep(2.0 if os.environ['RANK'] == '0' else 0.0)\n"
         "    raise ConfigError('this is wrong')\n\n\n"

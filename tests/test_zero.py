@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rollwright.errors import ConfigError
-from rollwright.store import TrajectoryStore
-from rollwright.tracking import read_metrics
+from rollwright.contracts.errors import ConfigError
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.trajectory_store import TrajectoryStore
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 2e-6

@@ -5,32 +5,32 @@ python tests/zero_critics_script.py FOLDER
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config.launch_env import prepare_environment
 
 prepare_environment()
 
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import sys
+from pathlib import Path
+from typing import Any
 
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-from transformers import BertConfig, BertModel  # noqa: E402
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertModel
 
-from rollwright.batching import Segment  # noqa: E402
-from rollwright.critic_body import CriticBody, policy_body  # noqa: E402
-from rollwright.errors import ConfigError  # noqa: E402
-from rollwright.frozen_critic import FrozenValueLearner  # noqa: E402
-from rollwright.learner import Learner  # noqa: E402
-from rollwright.models import with_lora  # noqa: E402
-from rollwright.objective import PolicyObjective  # noqa: E402
-from rollwright.offpolicy import fit_outcomes, success_probability  # noqa: E402
-from rollwright.optimisation import OptimiserSettings  # noqa: E402
-from rollwright.ranks import open_accelerator, under_deepspeed  # noqa: E402
-from rollwright.tiny import tiny_llama  # noqa: E402
-from rollwright.turn_critic import TurnCriticSettings  # noqa: E402
-from rollwright.value_learner import Readings, ValueLearner  # noqa: E402
-from rollwright.weights import gathered  # noqa: E402
+from rollwright.batching.packing import Segment
+from rollwright.contracts.errors import ConfigError
+from rollwright.critics.critic_body import CriticBody, policy_body
+from rollwright.critics.frozen_critic import FrozenValueLearner
+from rollwright.critics.offpolicy import fit_outcomes, success_probability
+from rollwright.critics.turn_critic import TurnCriticSettings
+from rollwright.critics.value_learner import Readings, ValueLearner
+from rollwright.learner.learner import Learner
+from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.learner.ranks import open_accelerator, under_deepspeed
+from rollwright.learner.weights import gathered
+from rollwright.models.loading import with_lora
+from rollwright.models.tiny_model import tiny_llama
 
 VOCAB, STEPS = 32, 5
 STATES = [tuple((5 + 3 * k + i) % VOCAB for i in range(2 + k % 5)) for k in range(7)]

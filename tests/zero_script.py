@@ -7,31 +7,31 @@
 
 from __future__ import annotations
 
-from rollwright.generation.launch_env import prepare_environment
+from rollwright.config.launch_env import prepare_environment
 
 prepare_environment()
 
-import atexit  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import shutil  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from pathlib import Path  # noqa: E402
+import atexit
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
-import torch  # noqa: E402
+import torch
 
-from rollwright.batching import Segment  # noqa: E402
-from rollwright.critic import CriticSettings  # noqa: E402
-from rollwright.errors import ConfigError, NonFiniteUpdate  # noqa: E402
-from rollwright.learner import Learner  # noqa: E402
-from rollwright.objective import PolicyObjective  # noqa: E402
-from rollwright.ranks import Ranks, open_accelerator, under_deepspeed  # noqa: E402
-from rollwright.recipes import grpo, ppo  # noqa: E402
-from rollwright.reward import EnvReward  # noqa: E402
-from rollwright.tiny import tiny_llama  # noqa: E402
-from rollwright.types import Group, Score  # noqa: E402
+from rollwright.batching.packing import Segment
+from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
+from rollwright.contracts.record import Group, Score
+from rollwright.contracts.reward import EnvReward
+from rollwright.learner.learner import Learner
+from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.ranks import Ranks, open_accelerator, under_deepspeed
+from rollwright.learner.token_critic import CriticSettings
+from rollwright.models.tiny_model import tiny_llama
+from rollwright.recipes import grpo, ppo
 
 VOCAB = 32
 

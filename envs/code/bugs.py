@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from rollwright.contracts import DataError
 from rollwright.envs.code import repositories
 from rollwright.envs.code.mutation import Mutation, mutations
 from rollwright.envs.code.repositories import Repository
 from rollwright.envs.code.sandbox import BoxPool, pytest_packages
-from rollwright.errors import DataError
 
 FILE = Path(__file__).with_name("bugs.json")
 

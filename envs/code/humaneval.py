@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from rollwright.env import Observation
+from rollwright.contracts import MissingDependency, Observation, Split, Task
 from rollwright.envs.code.judging import judge_tests
 from rollwright.envs.code.sandbox import BoxPool, Limits
 from rollwright.envs.code.submission import (
@@ -23,8 +23,6 @@ from rollwright.envs.code.submission import (
     SubmissionEnvironment,
     extract_code,
 )
-from rollwright.errors import MissingDependency
-from rollwright.types import Split, Task
 
 LIMITS = Limits(wall_s=5.0, cpu_s=5, memory_mib=512, file_mib=1, output_kib=32, answers_kib=1024, disk_mib=1)
 INSTRUCTIONS = "Complete the Python function. Answer with the whole function, alone or in one fenced block."

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from rollwright.env import Observation
+from rollwright.contracts import ConfigError, DataError, MissingDependency, Observation, Split, Task
 from rollwright.envs.code import maths_families
 from rollwright.envs.code.submission import (
     EXECUTION,
@@ -26,8 +26,6 @@ from rollwright.envs.code.submission import (
     SubmissionEnvironment,
     check_positive,
 )
-from rollwright.errors import ConfigError, DataError, MissingDependency
-from rollwright.types import Split, Task
 
 FAMILIES = ("basic_arithmetic", "chain_sum", "gcd", "lcm", "leg_counting", "simple_equations", "spell_backward")
 INSTRUCTIONS = "Solve the problem. Give the final answer, and nothing else, between <answer> and </answer>."

@@ -12,9 +12,9 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rollwright.contracts import ConfigError, RollwrightError
 from rollwright.envs.code.answers import NotAllowed, exact_value, expression, literal, number
 from rollwright.envs.code.sandbox.rules import rule
-from rollwright.errors import ConfigError, RollwrightError
 
 _TEXT = """ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation caesar_cipher circuit_logic
 codeio color_cube_rotation count_bits count_primes course_schedule dice emoji_mystery family_relationships figlet_font

@@ -18,7 +18,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, state_key
+from rollwright.contracts import (
+    SPLITS,
+    ConfigError,
+    DataError,
+    Environment,
+    Execution,
+    Observation,
+    SnapshotKind,
+    Split,
+    StepResult,
+    Task,
+    state_key,
+)
 from rollwright.envs.code import repositories
 from rollwright.envs.code.bugs import Bug, find, known, with_bugs
 from rollwright.envs.code.judging import clean_text
@@ -26,8 +38,6 @@ from rollwright.envs.code.repositories import Repository
 from rollwright.envs.code.sandbox import BoxPool, pytest_packages
 from rollwright.envs.code.submission import check_choices, check_positive
 from rollwright.envs.code.tools import EditError, apply_edit, find_code, find_definitions, parse_action, show_file
-from rollwright.errors import ConfigError, DataError
-from rollwright.types import SPLITS, Split, Task
 
 Style = Literal["tools", "patch"]
 

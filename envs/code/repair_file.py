@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rollwright.contracts import SPLITS, ConfigError, DataError, Split, Task
 from rollwright.envs.code import repositories
 from rollwright.envs.code.repair import RepairWorld
 from rollwright.envs.code.repositories import Repository
-from rollwright.errors import ConfigError, DataError
-from rollwright.types import SPLITS, Split, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from rollwright.contracts import ConfigError, Split
 from rollwright.envs.code.judging import Verdict, judge_tests
 from rollwright.envs.code.sandbox import BoxPool, Limits
-from rollwright.errors import ConfigError
-from rollwright.types import Split
 
 # A repository belongs to one split: no bug of a held-out one is ever in a module that was trained on.
 SPLIT_OF: dict[str, Split] = {

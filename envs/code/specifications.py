@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from rollwright.contracts import DataError, Split
 from rollwright.envs.code.judging import Case
 from rollwright.envs.code.sandbox.plain import encode
-from rollwright.errors import DataError
-from rollwright.types import Split
 
 PROBES, HIDDEN_CASES, EXAMPLES = 24, 12, 3
 MAX_STEPS, MAX_GROWTH = 64, 100_000

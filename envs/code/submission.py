@@ -11,10 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, state_key
+from rollwright.contracts import (
+    ConfigError,
+    Environment,
+    Execution,
+    Observation,
+    SnapshotKind,
+    StepResult,
+    Task,
+    state_key,
+)
 from rollwright.envs.code.judging import clean_text
-from rollwright.errors import ConfigError
-from rollwright.types import Task
 
 Feedback = Literal["none", "failure"]
 MAX_SUBMISSION = 20_000

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, TypeVar
 
-from rollwright.env import FingerprintKind, Observation
+from rollwright.contracts import ConfigError, FingerprintKind, Observation, Split, Task
 from rollwright.envs.code.judging import judge_cases
 from rollwright.envs.code.sandbox import BoxPool, Limits
 from rollwright.envs.code.specifications import (
@@ -35,8 +35,6 @@ from rollwright.envs.code.submission import (
     check_positive,
     extract_code,
 )
-from rollwright.errors import ConfigError
-from rollwright.types import Split, Task
 
 Wording = Literal["full", "compact"]
 RewardKind = Literal["all", "fraction"]

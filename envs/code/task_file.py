@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rollwright.env import FingerprintKind, Observation
+from rollwright.contracts import SPLITS, ConfigError, DataError, FingerprintKind, Observation, Split, Task
 from rollwright.envs.code.judging import judge_tests
 from rollwright.envs.code.sandbox import BoxPool, Limits
 from rollwright.envs.code.submission import (
@@ -25,8 +25,6 @@ from rollwright.envs.code.submission import (
     check_positive,
     extract_code,
 )
-from rollwright.errors import ConfigError, DataError
-from rollwright.types import SPLITS, Split, Task
 
 LIMITS = Limits(wall_s=5.0, cpu_s=5, memory_mib=512, file_mib=1, output_kib=32, answers_kib=1024, disk_mib=1)
 INSTRUCTIONS = "Answer with Python code, alone or in one fenced block. It is judged by tests; no files, no network."

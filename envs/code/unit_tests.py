@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
-from rollwright.env import Observation
+from rollwright.contracts import ConfigError, Observation, Split, Task
 from rollwright.envs.code.judging import Case, Verdict, judge_tests, same
 from rollwright.envs.code.mutation import mutations
 from rollwright.envs.code.sandbox import BoxPool, Limits
@@ -33,8 +33,6 @@ from rollwright.envs.code.submission import (
     extract_code,
 )
 from rollwright.envs.code.synthesis import neighbours
-from rollwright.errors import ConfigError
-from rollwright.types import Split, Task
 
 LIMITS = Limits(wall_s=3.0, cpu_s=2, memory_mib=256, file_mib=1, output_kib=16, answers_kib=256, disk_mib=1)
 INSTRUCTIONS = (

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from rollwright.errors import EnvironmentFault, EnvironmentUnavailable, MissingDependency
+from rollwright.contracts import EnvironmentFault, EnvironmentUnavailable, MissingDependency
 
 from .adb_client import Answer, DirectLink, Link, ServerLink
 from .adb_files import SCRATCH

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from rollwright.errors import EnvironmentFault, EnvironmentUnavailable, MissingDependency
+from rollwright.contracts import EnvironmentFault, EnvironmentUnavailable, MissingDependency
 
 from . import adb_wire as wire
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rollwright.errors import EnvironmentUnavailable
+from rollwright.contracts import EnvironmentUnavailable
 
 from . import adb_wire as wire
 from .adb_commands import Handset

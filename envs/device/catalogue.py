@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from rollwright.errors import ConfigError
+from rollwright.contracts import ConfigError
 
 from . import (
     templates_calls,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
 
-from rollwright.errors import DataError
+from rollwright.contracts import DataError
 
 from .actions import ActionError, DeviceAction, Direction, from_json
 

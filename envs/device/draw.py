@@ -6,7 +6,7 @@ import io
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from rollwright.errors import MissingDependency
+from rollwright.contracts import MissingDependency
 
 from . import widgets as w
 

@@ -13,8 +13,8 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from rollwright.errors import DataError
-from rollwright.importers.records import (
+from rollwright.contracts import DataError, Message, Task
+from rollwright.store.importers import (
     Episode,
     Format,
     Row,
@@ -26,7 +26,6 @@ from rollwright.importers.records import (
     whole_number,
     whole_text,
 )
-from rollwright.types import Message, Task
 
 from .actions import ActionError, DeviceAction
 from .datasets import AitwType, aitw_from_record, aitw_to_device, control_episode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from rollwright.errors import ConfigError
+from rollwright.contracts import ConfigError
 
 from .handset import STEP_MS, Phone
 from .setup import START_MS, Distractors, Setup

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
-from rollwright.types import Split
+from rollwright.contracts import Split
 
 from .apps import installed
 from .backend import DeviceState

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from rollwright.types import Split
+from rollwright.contracts import Split
 
 from .apps.settings import (
     BRIGHTNESS_STEPS,

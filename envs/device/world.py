@@ -13,19 +13,22 @@ from itertools import islice
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-from rollwright.env import (
+from rollwright.contracts import (
+    SPLITS,
+    Attachment,
+    ConfigError,
     Environment,
     Execution,
     Observation,
     SnapshotKind,
+    Split,
     StepResult,
+    Task,
     episode_seed,
     keep_picture,
     split_of_seed,
     state_key,
 )
-from rollwright.errors import ConfigError
-from rollwright.types import SPLITS, Attachment, Split, Task
 
 from .actions import GRAMMAR, ActionError, carry_out, parse_action
 from .apps import installed

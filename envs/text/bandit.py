@@ -10,9 +10,18 @@ import json
 import random
 from collections.abc import Sequence
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, split_of_seed, state_key
-from rollwright.errors import ConfigError
-from rollwright.types import Split, Task
+from rollwright.contracts import (
+    ConfigError,
+    Environment,
+    Execution,
+    Observation,
+    SnapshotKind,
+    Split,
+    StepResult,
+    Task,
+    split_of_seed,
+    state_key,
+)
 
 PAYS, PAYS_NOT, NO_WORD = "It pays.", "It does not pay.", "That is none of the words."
 

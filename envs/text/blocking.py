@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from rollwright.env import Environment, Observation, StepResult, World, as_observation, whole
-from rollwright.types import Task
+from rollwright.contracts import Environment, Observation, StepResult, Task, World, as_observation, whole
 
 
 class BlockingEnvironment:

@@ -15,7 +15,18 @@ import random
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from rollwright.env import Environment, Execution, FingerprintKind, Observation, SnapshotKind, StepResult
+from rollwright.contracts import (
+    ConfigError,
+    Environment,
+    Execution,
+    FingerprintKind,
+    Message,
+    Observation,
+    SnapshotKind,
+    Split,
+    StepResult,
+    Task,
+)
 from rollwright.envs.text.car_rules import (
     BRANDS,
     FEATURES,
@@ -33,8 +44,6 @@ from rollwright.envs.text.car_rules import (
 )
 from rollwright.envs.text.game import AsyncGameEnvironment, GameEnvironment, check_seed, draw, plain, state_in
 from rollwright.envs.text.partner import Partner, ask, execution_with, load_partner
-from rollwright.errors import ConfigError
-from rollwright.types import Message, Split, Task
 
 Scale = Literal["revenue", "fancy"]
 MAX_TURNS = 25

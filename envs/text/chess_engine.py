@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollwright.errors import EnvironmentFault, MissingDependency
+from rollwright.contracts import EnvironmentFault, MissingDependency
 
 if TYPE_CHECKING:
     import chess

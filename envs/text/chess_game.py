@@ -22,11 +22,9 @@ import random
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
+from rollwright.contracts import ConfigError, Environment, Execution, Observation, SnapshotKind, Split, StepResult, Task
 from rollwright.envs.text.chess_engine import EnginePool, chess_package, find_stockfish
 from rollwright.envs.text.game import GameEnvironment, check_seed, draw, state_in
-from rollwright.errors import ConfigError
-from rollwright.types import Split, Task
 
 Start = Literal["full", "endgames", "fixed"]
 Opponent = Literal["stockfish", "random"]

@@ -16,9 +16,18 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, split_of_seed, state_key
-from rollwright.errors import ConfigError
-from rollwright.types import Split, Task
+from rollwright.contracts import (
+    ConfigError,
+    Environment,
+    Execution,
+    Observation,
+    SnapshotKind,
+    Split,
+    StepResult,
+    Task,
+    split_of_seed,
+    state_key,
+)
 
 Slip = Literal["back", "over"]
 Wording = Literal["full", "compact"]

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rollwright.env import whole
+from rollwright.contracts import ConfigError, whole
 from rollwright.envs.text.game import plain
-from rollwright.errors import ConfigError
 
 log = logging.getLogger(__name__)
 MAX_ACTION = 100_000

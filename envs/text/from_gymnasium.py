@@ -14,20 +14,23 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
-from rollwright.env import (
+from rollwright.contracts import (
+    ConfigError,
     Environment,
+    EnvironmentFault,
     Execution,
     FingerprintKind,
+    MissingDependency,
     Observation,
     SnapshotKind,
+    Split,
     StepResult,
+    Task,
     split_of_seed,
     state_key,
     whole,
 )
 from rollwright.envs.text.foreign import SLIP, Declined, may_decline, named_function, sendable, warn_of_raising
-from rollwright.errors import ConfigError, EnvironmentFault, MissingDependency
-from rollwright.types import Split, Task
 
 
 class GymnasiumEnvironment:

@@ -15,8 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
-from rollwright.env import Environment, Observation, StepResult, split_of_seed, state_key
-from rollwright.types import Task
+from rollwright.contracts import Environment, Observation, StepResult, Task, split_of_seed, state_key
 
 S = TypeVar("S")
 

@@ -10,18 +10,19 @@ import json
 import random
 import re
 
-from rollwright.env import (
+from rollwright.contracts import (
+    ConfigError,
     Environment,
     Execution,
     FingerprintKind,
     Observation,
     SnapshotKind,
+    Split,
     StepResult,
+    Task,
     split_of_seed,
     state_key,
 )
-from rollwright.errors import ConfigError
-from rollwright.types import Split, Task
 
 HIGHER, LOWER, CORRECT, SLIP = "Higher.", "Lower.", "Correct.", "Answer with one whole number."
 _GUESS = re.compile(r"-?[0-9]{1,9}")  # plain digits only: `int` would also take other scripts' digits and underscores

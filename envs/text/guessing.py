@@ -10,12 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rollwright.env import Environment, Execution, FingerprintKind, Observation, SnapshotKind, StepResult
+from rollwright.contracts import (
+    ConfigError,
+    Environment,
+    Execution,
+    FingerprintKind,
+    Message,
+    Observation,
+    SnapshotKind,
+    Split,
+    StepResult,
+    Task,
+)
 from rollwright.envs.text.game import AsyncGameEnvironment, GameEnvironment, check_seed, draw, plain
 from rollwright.envs.text.knowledge import Answer, Catalogue, answer, best_question
 from rollwright.envs.text.partner import Partner, ask, execution_with
-from rollwright.errors import ConfigError
-from rollwright.types import Message, Split, Task
 
 Hidden = Literal["seed", "held_out"]
 MIN_RETURN = -20.0

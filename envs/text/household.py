@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Literal, get_args
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
+from rollwright.contracts import ConfigError, Environment, Execution, Observation, SnapshotKind, Split, StepResult, Task
 from rollwright.envs.text.game import GameEnvironment, check_seed, draw, state_in
 from rollwright.envs.text.household_data import (
     LAMP,
@@ -48,8 +48,6 @@ from rollwright.envs.text.household_rules import (
 )
 from rollwright.envs.text.household_teachers import Householder, Knowledge
 from rollwright.envs.text.household_words import joined, parted, situation
-from rollwright.errors import ConfigError
-from rollwright.types import Split, Task
 
 Wording = Literal["plain", "state", "compact"]
 SPLIT_SIZES: dict[Split, int] = {"train": 3553, "validation": 140, "test": 134}

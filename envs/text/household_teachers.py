@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from rollwright.env import Environment, Observation
+from rollwright.contracts import Environment, Observation
 from rollwright.envs.text.game import GameEnvironment
 from rollwright.envs.text.household_data import APPLIANCE, LAMP, THINGS, kind_of
 from rollwright.envs.text.household_rules import House, counts

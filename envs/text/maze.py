@@ -27,9 +27,17 @@ import random
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult, state_key
-from rollwright.errors import ConfigError
-from rollwright.types import Split, Task
+from rollwright.contracts import (
+    ConfigError,
+    Environment,
+    Execution,
+    Observation,
+    SnapshotKind,
+    Split,
+    StepResult,
+    Task,
+    state_key,
+)
 
 from .maze_layouts import MOVES, Cell, Layout, layout_of, shortest_paths
 

@@ -9,8 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import cache
 
-from rollwright.errors import ConfigError
-from rollwright.types import Split
+from rollwright.contracts import ConfigError, Split
 
 Cell = tuple[int, int]  # row, column, counted from the top left corner
 

@@ -21,10 +21,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, StepResult
+from rollwright.contracts import ConfigError, Environment, Execution, Observation, SnapshotKind, Split, StepResult, Task
 from rollwright.envs.text.game import GameEnvironment, state_in
-from rollwright.errors import ConfigError
-from rollwright.types import Split, Task
 
 Variant = Literal["fo", "po"]
 Starts = Literal["held_out", "all"]

@@ -12,21 +12,24 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from rollwright.config.secrets import redact
-from rollwright.env import (
+from rollwright.config import redact
+from rollwright.contracts import (
+    ConfigError,
+    EnvironmentFault,
     Execution,
     FingerprintKind,
+    MissingDependency,
     Observation,
     SnapshotKind,
+    Split,
     StepResult,
+    Task,
     split_of_seed,
     state_key,
     whole,
 )
 from rollwright.envs.text.foreign import Declined, sendable, warn_of_raising
 from rollwright.envs.text.openenv_sessions import Session, Sessions, answer_to_action
-from rollwright.errors import ConfigError, EnvironmentFault, MissingDependency
-from rollwright.types import Split, Task
 
 
 class OpenEnvEnvironment:

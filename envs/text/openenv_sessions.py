@@ -16,9 +16,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rollwright.config.secrets import redact
+from rollwright.config import redact
+from rollwright.contracts import EnvironmentFault, MissingDependency
 from rollwright.envs.text.foreign import SLIP, Declined, told
-from rollwright.errors import EnvironmentFault, MissingDependency
 
 _MAX_ANSWER = 1 << 24
 _RETRY_S = 0.2

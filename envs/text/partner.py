@@ -12,10 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from rollwright.env import Execution
+from rollwright.contracts import ConfigError, EnvironmentFault, Execution, Message
 from rollwright.envs.text.game import plain
-from rollwright.errors import ConfigError, EnvironmentFault
-from rollwright.types import Message
 
 log = logging.getLogger(__name__)
 LONGEST_REPLY = 600

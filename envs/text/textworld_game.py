@@ -19,9 +19,20 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from rollwright.env import Environment, Execution, FingerprintKind, Observation, SnapshotKind, StepResult, state_key
-from rollwright.errors import ConfigError, EnvironmentFault, MissingDependency
-from rollwright.types import Split, Task
+from rollwright.contracts import (
+    ConfigError,
+    Environment,
+    EnvironmentFault,
+    Execution,
+    FingerprintKind,
+    MissingDependency,
+    Observation,
+    SnapshotKind,
+    Split,
+    StepResult,
+    Task,
+    state_key,
+)
 
 _FIRST_GAME: dict[Split, int] = {"train": 1, "validation": 100_001, "test": 200_001}
 SLIP = "That is a command to the interpreter, not to the game."

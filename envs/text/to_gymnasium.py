@@ -5,10 +5,8 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING, Any
 
-from rollwright.env import World, as_observation, episode_seed
+from rollwright.contracts import ConfigError, MissingDependency, Split, Task, World, as_observation, episode_seed
 from rollwright.envs.text.blocking import BlockingEnvironment
-from rollwright.errors import ConfigError, MissingDependency
-from rollwright.types import Split, Task
 
 if TYPE_CHECKING:
     import gymnasium

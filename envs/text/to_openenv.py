@@ -13,10 +13,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rollwright.env import Observation, StepResult, World, as_observation, episode_seed
+from rollwright.contracts import (
+    EnvironmentFault,
+    MissingDependency,
+    Observation,
+    Split,
+    StepResult,
+    World,
+    as_observation,
+    episode_seed,
+)
 from rollwright.envs.text.blocking import BlockingEnvironment
-from rollwright.errors import EnvironmentFault, MissingDependency
-from rollwright.types import Split
 
 
 def serve(world: World, *, host: str = "127.0.0.1", port: int = 8000, split: Split = "train") -> Any:

@@ -17,10 +17,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from rollwright.env import Observation, World, as_observation, episode_seed
+from rollwright.contracts import SPLITS, Observation, Task, World, as_observation, episode_seed
 from rollwright.envs.text.blocking import BlockingEnvironment
 from rollwright.envs.text.tool_template import tool_tokenizer
-from rollwright.types import SPLITS, Task
 
 __all__ = ["BROKEN", "OVER", "environment_factory", "prompt_rows", "tool_tokenizer"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollwright.errors import TemplateError
+from rollwright.contracts import TemplateError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

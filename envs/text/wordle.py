@@ -27,10 +27,18 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 
-from rollwright.env import Environment, Execution, FingerprintKind, Observation, SnapshotKind, StepResult
+from rollwright.contracts import (
+    ConfigError,
+    Environment,
+    Execution,
+    FingerprintKind,
+    Observation,
+    SnapshotKind,
+    Split,
+    StepResult,
+    Task,
+)
 from rollwright.envs.text.game import GameEnvironment, check_seed, draw, plain
-from rollwright.errors import ConfigError
-from rollwright.types import Split, Task
 
 Marks = str  # one letter per place: g is right, y is elsewhere in the word, b is not (or not again) in it
 SOLVED: Marks = "ggggg"

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Awaitable
 from typing import Any
 
-from rollwright.errors import EnvironmentFault, MissingDependency
+from rollwright.contracts import EnvironmentFault, MissingDependency
 
 from .page import CLOSE_S, PageLimits, WebPage, first_line
 from .processes import FLAGS, UNDRAWN, Watchdog, find_browser, starter

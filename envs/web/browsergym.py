@@ -19,9 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from rollwright.env import Observation, StepResult, state_key
-from rollwright.errors import ConfigError, EnvironmentFault
-from rollwright.types import SPLITS, Split, Task
+from rollwright.contracts import SPLITS, ConfigError, EnvironmentFault, Observation, Split, StepResult, Task, state_key
 
 from . import bridge
 from .actions import ActionError

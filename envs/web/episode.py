@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rollwright.env import Observation, StepResult, keep_picture, split_of_seed, state_key
-from rollwright.errors import ConfigError, EnvironmentFault
-from rollwright.types import Attachment, Split, Task
+from rollwright.contracts import (
+    Attachment,
+    ConfigError,
+    EnvironmentFault,
+    Observation,
+    Split,
+    StepResult,
+    Task,
+    keep_picture,
+    split_of_seed,
+    state_key,
+)
 
 from .actions import IN_PAGE, POINTER, Action, ActionError, parse_action
 from .browser import BrowserPool

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from rollwright.errors import ConfigError
+from rollwright.contracts import ConfigError
 
 KINDS = ("string_match", "url_match", "program_html")
 _MATCHES = ("exact_match", "must_include")

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollwright.errors import EnvironmentFault
+from rollwright.contracts import EnvironmentFault
 
 from .aria import MAX_ELEMENTS, Numbers
 from .forwarding import Forwarder

@@ -16,9 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rollwright.env import Environment, Observation, Teacher
-from rollwright.errors import ConfigError, MissingDependency
-from rollwright.types import Split, Task
+from rollwright.contracts import ConfigError, Environment, MissingDependency, Observation, Split, Task, Teacher
 
 from .browser import BrowserPool
 from .chance import page_action

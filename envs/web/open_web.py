@@ -15,9 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rollwright.env import Observation, StepResult, state_key
-from rollwright.errors import ConfigError, EnvironmentFault
-from rollwright.types import SPLITS, Split, Task
+from rollwright.contracts import SPLITS, ConfigError, EnvironmentFault, Observation, Split, StepResult, Task, state_key
 
 from .actions import Action, ActionError, Kind, parse_action
 from .aria import TOO_MANY

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollwright.errors import EnvironmentFault
+from rollwright.contracts import EnvironmentFault
 
 if TYPE_CHECKING:
     from .browser import Browser

@@ -21,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rollwright.errors import MissingDependency
+from rollwright.contracts import MissingDependency
 
 from . import watchdog
 

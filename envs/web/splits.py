@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from rollwright.errors import ConfigError
+from rollwright.contracts import ConfigError
 
 
 def _names(table: str) -> tuple[str, ...]:

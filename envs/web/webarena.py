@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rollwright.errors import ConfigError
-from rollwright.types import SPLITS, Task
+from rollwright.contracts import SPLITS, ConfigError, Task
 
 from .evaluators import alternatives, check_evaluation, references
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.env import episode_seed
+from rollwright.contracts.environment import episode_seed
+from rollwright.contracts.record import Task
 from rollwright.envs.code import bugs, correction, humaneval, maths, repositories, synthesis, unit_tests
 from rollwright.envs.code.judging import Verdict, judge_tests
 from rollwright.envs.code.mutation import Mutation
 from rollwright.envs.code.sandbox import BoxPool, WarmBox, pytest_packages, unavailable_reason
-from rollwright.types import Task
 
 pytestmark = [
     pytest.mark.sandbox,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rollwright.contracts.errors import ConfigError, MissingDependency
 from rollwright.envs.code.sandbox import BoxPool, ColdBox, Limits, WarmBox, call_trusted, unavailable_reason
 from rollwright.envs.code.sandbox.library import interpreter, library
-from rollwright.errors import ConfigError, MissingDependency
 
 pytestmark = [
     pytest.mark.sandbox,

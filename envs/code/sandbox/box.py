@@ -11,10 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rollwright.contracts import EnvironmentUnavailable, MissingDependency
 from rollwright.envs.code.sandbox.library import interpreter, mounts
 from rollwright.envs.code.sandbox.limits import Limits
 from rollwright.envs.code.sandbox.seccomp import seccomp_filter
-from rollwright.errors import EnvironmentUnavailable, MissingDependency
 
 log = logging.getLogger(__name__)
 

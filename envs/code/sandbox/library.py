@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollwright.errors import EnvironmentUnavailable
+from rollwright.contracts import EnvironmentUnavailable
 
 _INSTALLED = ("site-packages", "dist-packages")
 _TOOLS = ("/usr/bin", "/usr/sbin", "/usr/lib64", "/etc/alternatives")

@@ -22,9 +22,9 @@ from collections.abc import Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+from rollwright.contracts import ConfigError, EnvironmentUnavailable, MissingDependency
 from rollwright.envs.code.sandbox.library import interpreter, library
 from rollwright.envs.code.sandbox.seccomp import seccomp_filter
-from rollwright.errors import ConfigError, EnvironmentUnavailable, MissingDependency
 
 _HERE = "rollwright.envs.code.sandbox."
 _GUESTS = tuple(_HERE + name for name in ("zygote", "guest", "plain", "remote"))

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from rollwright.contracts import EnvironmentFault
 from rollwright.envs.code.sandbox.limits import Limits
 from rollwright.envs.code.sandbox.pool import BoxPool
 from rollwright.envs.code.sandbox.trusted import Called
-from rollwright.errors import EnvironmentFault
 
 LIMITS = Limits(wall_s=20.0, cpu_s=1, memory_mib=256, open_files=16, file_mib=0, disk_mib=1, output_kib=64)
 """One second of the processor decides, not the clock: a verdict must not depend on what else the machine does. The

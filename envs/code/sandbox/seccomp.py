@@ -16,7 +16,7 @@ import platform
 import struct
 from dataclasses import dataclass
 
-from rollwright.errors import EnvironmentUnavailable
+from rollwright.contracts import EnvironmentUnavailable
 
 # Instruction codes of classic BPF: load a word of the call's data; jump if equal, if any bit is set, if at least;
 # return.

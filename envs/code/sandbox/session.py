@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 
+from rollwright.contracts import EnvironmentFault
 from rollwright.envs.code.sandbox import plain
 from rollwright.envs.code.sandbox.limits import Limits, Outcome
 from rollwright.envs.code.sandbox.zygote import STOP
-from rollwright.errors import EnvironmentFault
 
 GRACE_S = 10.0
 """Seconds beyond a run's own limit before its box counts as lost."""

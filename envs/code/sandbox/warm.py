@@ -20,13 +20,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+from rollwright.contracts import EnvironmentFault
 from rollwright.envs.code.sandbox import box
 from rollwright.envs.code.sandbox.library import interpreter
 from rollwright.envs.code.sandbox.limits import Limits
 from rollwright.envs.code.sandbox.packages import support_folder
 from rollwright.envs.code.sandbox.session import BoxLost, Ended, Session
 from rollwright.envs.code.sandbox.starter import popen
-from rollwright.errors import EnvironmentFault
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

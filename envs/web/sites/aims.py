@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rollwright.types import Split
+from rollwright.contracts import Split
 
 from ..scene import Scene
 from .engine import Site, connect, state_of

@@ -7,9 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from rollwright.env import Observation, StepResult, split_of_seed
-from rollwright.errors import EnvironmentFault
-from rollwright.types import Task
+from rollwright.contracts import EnvironmentFault, Observation, StepResult, Task, split_of_seed
 
 from ..actions import ActionError
 from ..browser import BrowserPool

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rollwright.env import Observation, StepResult, state_key
-from rollwright.errors import ConfigError
-from rollwright.types import Task
+from rollwright.contracts import ConfigError, Observation, StepResult, Task, state_key
 
 from ..actions import SIGNATURES, Action, ActionError, Kind, parse_action
 from ..observe import Element, render

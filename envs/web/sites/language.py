@@ -6,8 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rollwright.env import as_observation, episode_seed
-from rollwright.types import SPLITS
+from rollwright.contracts import SPLITS, as_observation, episode_seed
 
 if TYPE_CHECKING:
     from .world import SitesWorld

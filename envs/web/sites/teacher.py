@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rollwright.env import Environment, Observation
+from rollwright.contracts import Environment, Observation
 
 from ..scene import Scene, read_lines
 from .aims import Step

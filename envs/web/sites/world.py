@@ -9,9 +9,17 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from rollwright.env import Environment, Execution, Observation, SnapshotKind, Teacher
-from rollwright.errors import ConfigError
-from rollwright.types import SPLITS, Split, Task
+from rollwright.contracts import (
+    SPLITS,
+    ConfigError,
+    Environment,
+    Execution,
+    Observation,
+    SnapshotKind,
+    Split,
+    Task,
+    Teacher,
+)
 
 from ..browser import BrowserPool
 from ..chance import page_action, random_words

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from rollwright.config.model import Config, section_of
+from rollwright.config.schema import Config, section_of
 
 _USAGE = "usage: [file.yaml ...] [key.sub=value ...] [~key ...] [--plan] [--check] [--help]\n"
 _WIDTH = 110

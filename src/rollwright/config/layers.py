@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rollwright.config.model import Config, section_of
 from rollwright.config.references import resolve
+from rollwright.config.schema import Config, section_of
 from rollwright.config.yaml_file import read_value, read_yaml
-from rollwright.errors import ConfigError
+from rollwright.contracts import ConfigError
 
 COMMAND_LINE = "command line"
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rollwright.errors import ConfigError
+from rollwright.contracts import ConfigError
 
 _REFERENCE = re.compile(r"(?<!\\)\$\{([^{}]*)\}")
 _KEY = re.compile(r"[\w-]+(\.[\w-]+)*")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from rollwright.errors import ConfigError
+from rollwright.contracts import ConfigError
 
 _MOST_BYTES = 256 << 10
 _MOST_VALUES = 20_000

@@ -1,11 +1,17 @@
-"""Evaluation: held-out episodes (`play`), their record, its figures with intervals, comparisons, tables."""
+"""Held-out episodes, their record, figures with intervals, and comparisons of two runs.
+
+Lives here: the episodes (`evaluation_play`), their record and files (`evaluation_record`, `evaluation_files`), figures
+(`evaluation_summary`, `value_calibration`), comparisons and tables (`comparison`, `comparison_tables`).
+May import: checks and what stands above it.
+"""
 
 from rollwright.evaluation.comparison import Comparison, compare
-from rollwright.evaluation.files import load_evaluation, save_evaluation
-from rollwright.evaluation.play import evaluate, evaluation_requests, held_out_seeds
-from rollwright.evaluation.record import EpisodeRow, Evaluation, record_evaluation
-from rollwright.evaluation.summary import Summary, TaskSummary, metrics, summarise
-from rollwright.evaluation.tables import format_comparison, format_side_by_side, format_table
+from rollwright.evaluation.comparison_tables import format_comparison, format_side_by_side, format_table
+from rollwright.evaluation.evaluation_files import load_evaluation, save_evaluation
+from rollwright.evaluation.evaluation_play import evaluate, evaluation_requests, held_out_seeds
+from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation, record_evaluation
+from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, metrics, summarise
+from rollwright.evaluation.value_calibration import calibrate, format_calibration, save_calibration
 
 __all__ = [
     "Comparison",
@@ -13,9 +19,11 @@ __all__ = [
     "Evaluation",
     "Summary",
     "TaskSummary",
+    "calibrate",
     "compare",
     "evaluate",
     "evaluation_requests",
+    "format_calibration",
     "format_comparison",
     "format_side_by_side",
     "format_table",
@@ -23,6 +31,7 @@ __all__ = [
     "load_evaluation",
     "metrics",
     "record_evaluation",
+    "save_calibration",
     "save_evaluation",
     "summarise",
 ]

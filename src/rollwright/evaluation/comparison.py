@@ -8,9 +8,9 @@ from statistics import fmean
 
 import numpy as np
 
-from rollwright.errors import DataError
-from rollwright.evaluation.record import EpisodeRow, Evaluation
-from rollwright.statistics import PairedDifference, paired_difference
+from rollwright.contracts import DataError
+from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation
+from rollwright.maths.statistics import PairedDifference, paired_difference
 
 Pair = tuple[EpisodeRow, EpisodeRow]
 

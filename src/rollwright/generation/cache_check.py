@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rollwright.errors import ConfigError
-from rollwright.generation.kv import KVRows
-from rollwright.model_facts import facts_of
+from rollwright.contracts import ConfigError
+from rollwright.generation.kv_cache import KVRows
+from rollwright.models import facts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

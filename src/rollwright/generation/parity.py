@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from rollwright.errors import ParityError
-from rollwright.generation.base import Engine, Generation, Sampling
-from rollwright.vocabulary import without_unknown
+from rollwright.contracts import ParityError
+from rollwright.generation.engine import Engine, Generation, Sampling
+from rollwright.models import without_unknown
 
 if TYPE_CHECKING:
-    from rollwright.types import Turn
+    from rollwright.contracts import Turn
 
 MAX_DIFFERENCE_FP32 = 1e-3
 MEAN_DIFFERENCE_LOW = 0.08

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rollwright.errors import EngineFault
-from rollwright.generation.base import Perturb
+from rollwright.contracts import EngineFault
 from rollwright.generation.cache_check import check_cache
-from rollwright.generation.kv import KVRows, gather
-from rollwright.generation.sampler import draw
-from rollwright.generation.threaded import Request, ThreadedEngine
-from rollwright.vocabulary import without_unknown
+from rollwright.generation.engine import Perturb
+from rollwright.generation.kv_cache import KVRows, gather
+from rollwright.generation.threaded_engine import Request, ThreadedEngine
+from rollwright.generation.token_sampler import draw
+from rollwright.models import without_unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rollwright.errors import ConfigError, MissingDependency
-from rollwright.generation.base import Perturb, Sampling
-from rollwright.generation.launch_env import prepare_environment
-from rollwright.generation.threaded import Request, ThreadedEngine
+from rollwright.config import prepare_environment
+from rollwright.contracts import ConfigError, MissingDependency
+from rollwright.generation.engine import Perturb, Sampling
+from rollwright.generation.threaded_engine import Request, ThreadedEngine
 from rollwright.generation.vllm_logits import LogitsHook, can_attach, processor_class
-from rollwright.vocabulary import biases_against, unknown_ids
+from rollwright.models import biases_against, unknown_ids
 
 if TYPE_CHECKING:
     from torch import Tensor

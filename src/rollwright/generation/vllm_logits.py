@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rollwright.generation.base import Perturb
+    from rollwright.generation.engine import Perturb
 
 
 @dataclass(eq=False, slots=True)

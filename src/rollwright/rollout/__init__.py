@@ -1,16 +1,30 @@
-"""Rollouts: asynchronous episodes (`episode`), many at once (`collector`), faults as data (`faults`)."""
+"""Episodes: one, many at once, and what goes wrong in them.
+
+Lives here: one episode (`episode`, `answers`, `restoring`), many at once (`collector`, `rounds`, `run_ahead`,
+`rank_spread`), who acts (`actors`), what a policy is shown (`context`, `contexts`, `rerendering`), faults as data
+(`faults`, `journal`), and what it cost (`rollout_metrics`, `ledger`, `occupancy`).
+May import: critics and what stands above it.
+"""
 
 from rollwright.rollout.actors import Actor, EngineActor, RandomActor, TeacherActor
 from rollwright.rollout.collector import Collector, GroupRequest
 from rollwright.rollout.context import Context
+from rollwright.rollout.contexts import AppendOnly, Windowed
 from rollwright.rollout.episode import EpisodeRequest, Limits
 from rollwright.rollout.faults import FaultLog, score_or_note
 from rollwright.rollout.journal import Journal
-from rollwright.rollout.metrics import rollout_metrics
+from rollwright.rollout.ledger import Ledger, shares
+from rollwright.rollout.rank_spread import Players, SpreadCollector
+from rollwright.rollout.rerendering import NewContext, require_same_prompts, rerender, shown_texts
+from rollwright.rollout.restoring import prompt_digest
+from rollwright.rollout.rollout_metrics import is_informative, met_again_frac, rollout_metrics
 from rollwright.rollout.rounds import JournalledActor, RoundsActor
+from rollwright.rollout.run_ahead import Ahead, StaleCount, Start, finished, set_aside
 
 __all__ = [
     "Actor",
+    "Ahead",
+    "AppendOnly",
     "Collector",
     "Context",
     "EngineActor",
@@ -19,10 +33,26 @@ __all__ = [
     "GroupRequest",
     "Journal",
     "JournalledActor",
+    "Ledger",
     "Limits",
+    "NewContext",
+    "Players",
     "RandomActor",
     "RoundsActor",
+    "SpreadCollector",
+    "StaleCount",
+    "Start",
     "TeacherActor",
+    "Windowed",
+    "finished",
+    "is_informative",
+    "met_again_frac",
+    "prompt_digest",
+    "require_same_prompts",
+    "rerender",
     "rollout_metrics",
     "score_or_note",
+    "set_aside",
+    "shares",
+    "shown_texts",
 ]

@@ -10,10 +10,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from rollwright.env import ActsAtRandom, Environment, Observation, Taught, World
-from rollwright.errors import DataError, EnvironmentFault
-from rollwright.generation.base import Engine, Generation, Sampling
-from rollwright.types import Origin, Span, Task
+from rollwright.contracts import (
+    ActsAtRandom,
+    DataError,
+    Environment,
+    EnvironmentFault,
+    Observation,
+    Origin,
+    Span,
+    Task,
+    Taught,
+    World,
+)
+from rollwright.generation import Engine, Generation, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from rollwright.env import Observation, StepResult, as_observation, whole
-from rollwright.errors import EnvironmentFault
-from rollwright.types import MAX_REWARD
+from rollwright.contracts import MAX_REWARD, EnvironmentFault, Observation, StepResult, as_observation, whole
 
 
 def checked(answer: object) -> StepResult:

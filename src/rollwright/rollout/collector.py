@@ -12,20 +12,31 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rollwright.action_rule import WHOLE, ActionRule
-from rollwright.env import World
-from rollwright.errors import ContextOverflow, EnvironmentFault, ReplayMismatch, StalledRollout
-from rollwright.generation.base import Sampling
+from rollwright.contracts import (
+    WHOLE,
+    ActionRule,
+    ContextOverflow,
+    EnvironmentFault,
+    Group,
+    ReplayMismatch,
+    StalledRollout,
+    StopReason,
+    Task,
+    Trajectory,
+    Way,
+    Waypoint,
+    World,
+)
+from rollwright.generation import Sampling
 from rollwright.rollout.actors import Actor
 from rollwright.rollout.answers import checked_observation
 from rollwright.rollout.context import Context
 from rollwright.rollout.episode import Episode, EpisodeRequest, Limits, Status
+from rollwright.rollout.event_loop import LoopThread
 from rollwright.rollout.faults import FaultLog
-from rollwright.rollout.host import EnvHost
-from rollwright.rollout.loop import LoopThread
 from rollwright.rollout.occupancy import Occupancy
 from rollwright.rollout.rounds import RoundsActor
-from rollwright.types import Group, StopReason, Task, Trajectory, Way, Waypoint
+from rollwright.rollout.world_host import EnvHost
 
 log = logging.getLogger(__name__)
 Progress = Callable[[Trajectory], None]

@@ -1,12 +1,11 @@
-"""What an episode asks of its context; `rollwright.contexts` has the append-only and the windowed kind."""
+"""What an episode asks of its context; `rollwright.rollout.contexts` has the append-only and the windowed kind."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from rollwright.env import Observation
-from rollwright.generation.base import Generation
-from rollwright.types import Message
+from rollwright.contracts import Message, Observation
+from rollwright.generation import Generation
 
 
 class Context(Protocol):

@@ -9,20 +9,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from rollwright.action_rule import WHOLE, ActionRule
-from rollwright.env import Environment, Observation, Snapshots, StepResult, as_observation
-from rollwright.errors import ContextOverflow, EngineFault, EnvironmentFault, ReplayMismatch
-from rollwright.generation.base import Generation, Sampling
-from rollwright.rollout.actors import Act, Actor, Decision
-from rollwright.rollout.answers import checked, checked_observation
-from rollwright.rollout.context import Context
-from rollwright.rollout.host import EnvHost
-from rollwright.rollout.occupancy import Occupancy, Place
-from rollwright.rollout.restore import bring_to, check_prompt, observation_of, retrace, shown_of
-from rollwright.types import (
+from rollwright.contracts import (
+    WHOLE,
+    ActionRule,
+    ContextOverflow,
+    EngineFault,
+    Environment,
+    EnvironmentFault,
     Message,
+    Observation,
+    ReplayMismatch,
     Shown,
+    Snapshots,
     Start,
+    StepResult,
     StopReason,
     Task,
     Timings,
@@ -30,7 +30,15 @@ from rollwright.types import (
     Turn,
     Way,
     Waypoint,
+    as_observation,
 )
+from rollwright.generation import Generation, Sampling
+from rollwright.rollout.actors import Act, Actor, Decision
+from rollwright.rollout.answers import checked, checked_observation
+from rollwright.rollout.context import Context
+from rollwright.rollout.occupancy import Occupancy, Place
+from rollwright.rollout.restoring import bring_to, check_prompt, observation_of, retrace, shown_of
+from rollwright.rollout.world_host import EnvHost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rollwright.errors import FaultBudgetExceeded, FaultKind, RewardFault, fault_kind
-from rollwright.generation.base import ReportingEngine
-from rollwright.reward import Reward, name_of, score_group
-from rollwright.tracking import append_line
-from rollwright.types import Group, Score, StopReason, Trajectory
+from rollwright.contracts import (
+    FaultBudgetExceeded,
+    FaultKind,
+    Group,
+    Reward,
+    RewardFault,
+    Score,
+    StopReason,
+    Trajectory,
+    fault_kind,
+    name_of,
+    score_group,
+)
+from rollwright.generation import ReportingEngine
+from rollwright.run_io import append_line
 
 KIND_OF_STOP: dict[StopReason, FaultKind] = {
     StopReason.ENV_ERROR: "environment",

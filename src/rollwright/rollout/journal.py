@@ -16,12 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rollwright.errors import ReplayMismatch, RunFolderError
-from rollwright.generation.base import Generation
+from rollwright.contracts import ReplayMismatch, RunFolderError, Span
+from rollwright.generation import Generation
 from rollwright.rollout.actors import Decision
-from rollwright.seals import seal_fault, sealed
-from rollwright.tracking import append_line
-from rollwright.types import Span
+from rollwright.run_io import append_line, seal_fault, sealed
 
 log = logging.getLogger(__name__)
 

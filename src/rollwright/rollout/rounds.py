@@ -11,11 +11,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from rollwright.errors import EngineFault, ReplayMismatch, RollwrightError
-from rollwright.generation.base import Ask, BatchEngine, Engine, Generation
+from rollwright.contracts import EngineFault, ReplayMismatch, RollwrightError, Task
+from rollwright.generation import Ask, BatchEngine, Engine, Generation
 from rollwright.rollout.actors import Act, Decision, EngineActor
 from rollwright.rollout.journal import Journal
-from rollwright.types import Task
 
 
 class JournalledActor(EngineActor):

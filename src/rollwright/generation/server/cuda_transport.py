@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from rollwright.errors import ConfigError, EngineFault
-from rollwright.generation.server.client import ServerClient
-from rollwright.generation.server.process import free_port
-from rollwright.generation.server.transport import FRESH, UPDATE_S, Staged, name_version
+from rollwright.contracts import ConfigError, EngineFault
+from rollwright.generation.server.server_client import ServerClient
+from rollwright.generation.server.server_process import free_port
+from rollwright.generation.server.weight_transport import FRESH, UPDATE_S, Staged, name_version
 from rollwright.generation.vllm_engine import complete, weight_names
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from rollwright.errors import EngineFault
-from rollwright.generation.server.client import ForeignVersion, ServerClient, ServerFailed, ServerLost
-from rollwright.generation.server.process import ServerProcess, free_port, signal_name
+from rollwright.contracts import EngineFault
+from rollwright.generation.server.server_client import ForeignVersion, ServerClient, ServerFailed, ServerLost
+from rollwright.generation.server.server_process import ServerProcess, free_port, signal_name
 
 logger = logging.getLogger(__name__)
 UpdateMode = Literal["keep", "wait"]

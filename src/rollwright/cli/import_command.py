@@ -1,0 +1,142 @@
+"""`rollwright import` and `rollwright export`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from rollwright.contracts import FORMATS, ConfigError, DataError, RunFolderError
+
+if TYPE_CHECKING:
+    from rollwright.models import ChatCodec
+    from rollwright.store.importers import Format, LeftOut, Row, RowError
+
+
+def run_import(arguments: argparse.Namespace) -> None:
+    """Import a file and print the counts.
+
+    Raises:
+        DataError: no row could be used. ConfigError: an option is missing or has no use here.
+    """
+    from rollwright.store.importers import ALREADY, import_episodes, import_tasks, load_format
+
+    form = load_format(arguments.format)
+    target: Path | None = None if arguments.dry_run else arguments.into
+    if target is None and not arguments.dry_run:
+        raise ConfigError("name the store or file to write with --into, or only read with --dry-run")
+    _check_options(arguments, form)
+    if arguments.repositories:
+        form = replace(form, convert=partial(form.convert, repositories=arguments.repositories))
+    with _left_out_to(arguments.left_out) as left_out:
+        if form.tasks:
+            report = import_tasks(arguments.file, form, target, left_out=left_out)
+        else:
+            report = import_episodes(
+                arguments.file,
+                form,
+                _codec(arguments.model),
+                target,
+                tag=arguments.tag,
+                demonstrations=arguments.demonstrations,
+                left_out=left_out,
+            )
+    print(report)
+    if not report.used and ALREADY not in report.left_out:
+        raise DataError(f"none of the {report.read} rows of {arguments.file} could be used: is it {arguments.format}?")
+    what = f"{report.records} tasks" if form.tasks else f"{report.records} episodes of {report.turns} turns"
+    print(f"{what} would be written" if target is None else f"{what}: {target}")
+
+
+def _check_options(arguments: argparse.Namespace, form: Format) -> None:
+    if arguments.repositories and not form.takes_repositories:
+        raise ConfigError(f"--repositories is for swe-bench; {arguments.format} reads none")
+    if arguments.repositories and not arguments.repositories.is_dir():
+        raise ConfigError(f"--repositories {arguments.repositories} is no folder")
+    if form.tasks and (arguments.model or arguments.demonstrations):
+        raise ConfigError(f"--model and --demonstrations are about episodes; {arguments.format} holds tasks")
+    if not form.tasks and not arguments.model and not arguments.dry_run:
+        raise ConfigError(
+            "a store holds token ids: name the model that will learn from it with --model (a folder, a hub name, or "
+            "smollm2)"
+        )
+
+
+def _codec(model: str | None) -> ChatCodec | None:
+    if not model:
+        return None
+    from rollwright.models import resolve_model
+    from rollwright.training import open_codec
+
+    return open_codec(resolve_model(model))
+
+
+@contextmanager
+def _left_out_to(path: Path | None) -> Iterator[LeftOut]:
+    """Writes a JSON line for each row left out."""
+    if path is None:
+        yield lambda row, error: None
+        return
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            yield lambda row, error: _write(file, row, error)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _write(file: IO[str], row: Row, error: RowError) -> None:
+    file.write(json.dumps({"place": row.place, "reason": error.kind, "detail": error.detail}) + "\n")
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    """Write a store as messages, to a file or standard output."""
+    from rollwright.store import TrajectoryStore
+    from rollwright.store.importers import export_messages
+
+    inner = arguments.store / "trajectories"
+    store = TrajectoryStore(inner if (inner / "trajectories").is_dir() else arguments.store, mode="read")
+    count = 0
+    if arguments.out is None:
+        for line in export_messages(store):
+            print(line)
+    else:
+        try:
+            with arguments.out.open("x", encoding="utf-8") as file:
+                for count, line in enumerate(export_messages(store), start=1):  # noqa: B007
+                    file.write(line + "\n")
+        except FileExistsError:
+            raise RunFolderError(f"{arguments.out} is there already: name another file, or delete it") from None
+        except OSError as error:
+            raise RunFolderError(f"{arguments.out} cannot be written: {error.strerror or error}") from error
+        print(f"{count} conversations: {arguments.out}")
+    for warning in store.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """The options of `rollwright import`."""
+    names = ", ".join(FORMATS)
+    parser.add_argument("format", metavar="FORMAT", help=f"{names}, or package.module:Attribute of your own")
+    parser.add_argument("file", metavar="FILE", type=Path, help=".jsonl, .json or .parquet, or a folder of `datasets`")
+    parser.add_argument("--into", metavar="STORE", type=Path, help="the store; for tasks, the file to write")
+    parser.add_argument("--model", metavar="MODEL", help="whose tokenizer and chat template write the ids")
+    parser.add_argument("--repositories", metavar="FOLDER", type=Path, help="swe-bench: where the repositories lie")
+    parser.add_argument("--tag", default="import", help="the tag of the episodes in the store (import)")
+    parser.add_argument(
+        "--demonstrations", action="store_true", help="episodes without a verdict count as successes, for SFT"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="read and count, write nothing")
+    parser.add_argument("--left-out", metavar="FILE", type=Path, help="write each row left out, with the reason")
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """The options of `rollwright export`."""
+    parser.add_argument("store", metavar="STORE", type=Path, help="a trajectory store or a run folder")
+    parser.add_argument("--as", dest="form", choices=("messages",), default="messages", help="OpenAI messages (JSONL)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="the file to write (standard output)")

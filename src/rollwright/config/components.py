@@ -1,0 +1,189 @@
+"""From a name in the configuration to the function that builds the thing. The folder is the registry.
+
+`web.miniwob` of kind `envs` is the function `build` of the module `rollwright.envs.web.miniwob`; somebody else's
+package is named `package.module:Attribute`. Nothing is registered by being imported, so nothing can be overwritten.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+from rollwright.config.help import annotation_text
+from rollwright.config.limits import counts_truth
+from rollwright.contracts import ConfigError, RollwrightError, UnknownComponent
+
+Kind = Literal["envs", "rewards"]
+_SINGULAR: dict[Kind, str] = {"envs": "environment", "rewards": "reward"}
+_ENGINE_PACKAGE = {"vllm": "vllm", "vllm_server": "vllm", "transformers": "transformers"}
+_DEFINES_BUILD = re.compile(r"^(def build\b|build\b\s*[:=])", re.MULTILINE)
+
+
+def available(kind: Kind) -> list[str]:
+    """The names of all components that ship with the package, such as `web.miniwob`, sorted.
+
+    Modules are looked at, not imported: a component whose optional packages are missing is listed all the same.
+    """
+    package = importlib.import_module(f"rollwright.{kind}")
+    return sorted(_names(package.__path__, depth=2))
+
+
+def engine_note(name: str) -> str:
+    """What a machine lacks for an engine: "" where nothing, or where the name leaves the choice to the machine."""
+    package = _ENGINE_PACKAGE.get(name)
+    if package is None or importlib.util.find_spec(package) is not None:
+        return ""
+    # Servers that run elsewhere are spoken to by HTTP: only starting one needs the package here.
+    return f"{package} is not installed" + (": only with engine.urls" if name == "vllm_server" else "")
+
+
+def load(kind: Kind, name: str) -> Callable[..., Any]:
+    """The function (or class) that builds the named component.
+
+    Raises:
+        UnknownComponent: no such module or attribute; the message lists what there is.
+        MissingDependency: from the module itself, where an optional package is not installed.
+    """
+    if ":" in name:
+        return _foreign(kind, name)
+    if name not in available(kind):
+        raise UnknownComponent(_no_such(kind, name))
+    build: Callable[..., Any] = importlib.import_module(f"rollwright.{kind}.{name}").build
+    return build
+
+
+def require(kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+    """The builder of the named component, which takes these options; nothing is built.
+
+    Raises:
+        UnknownComponent, MissingDependency: as `load`.
+        ConfigError: an option is unknown, missing, or not of the kind that the builder's signature declares; or the
+            module of somebody else's component cannot be imported.
+    """
+    try:
+        build = load(kind, name)
+    except RollwrightError:
+        raise
+    except Exception as error:  # a module of the user's own may fail in any way while it is imported
+        raise ConfigError(
+            f"{_SINGULAR[kind]} `{name}` cannot be imported: {type(error).__name__}: {error}. Its module says so, not "
+            "the settings; ROLLWRIGHT_DEBUG=1 shows where."
+        ) from error
+    options = dict(options or {})
+    _check_options(f"{_SINGULAR[kind]} `{name}`", build, options)
+    _check_types(f"{_SINGULAR[kind]} `{name}`", build, options)
+    return build
+
+
+def create(kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> Any:
+    """Build the named component with `options` as its keyword arguments.
+
+    Raises:
+        UnknownComponent: as `load`.
+        ConfigError: an option that the builder does not take, or one that it needs and was not given.
+    """
+    build = load(kind, name)
+    options = dict(options or {})
+    _check_options(f"{_SINGULAR[kind]} `{name}`", build, options)
+    return build(**options)
+
+
+def _names(path: Any, depth: int, prefix: str = "") -> Iterator[str]:
+    for module in pkgutil.iter_modules(path):
+        if module.name.startswith("_"):
+            continue
+        spec = module.module_finder.find_spec(module.name, None)
+        if spec is None or spec.origin is None:
+            continue
+        if _DEFINES_BUILD.search(Path(spec.origin).read_text(encoding="utf-8")):
+            yield f"{prefix}{module.name}"
+        if module.ispkg and depth > 1:
+            yield from _names(spec.submodule_search_locations, depth - 1, f"{prefix}{module.name}.")
+
+
+def _no_such(kind: Kind, name: str) -> str:
+    names = available(kind)
+    # The last part counts too: `miniwob` should find `web.miniwob`.
+    by_last = {known.rpartition(".")[2]: known for known in names}
+    near = difflib.get_close_matches(name, names, n=1) or [
+        by_last[last] for last in difflib.get_close_matches(name.rpartition(".")[2], list(by_last), n=1)
+    ]
+    hint = f" Did you mean `{near[0]}`?" if near else ""
+    return (
+        f"no {_SINGULAR[kind]} named `{name}`.{hint} Available: {', '.join(names) or 'none'}; "
+        "your own is named `package.module:Attribute`."
+    )
+
+
+def _foreign(kind: Kind, name: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise  # the module was found; what it imports was not
+        raise UnknownComponent(
+            f"{_SINGULAR[kind]} `{name}`: there is no module `{error.name}` on the import path. "
+            "Install its package, or start with PYTHONPATH=. if it lies in the current folder."
+        ) from error
+    except ValueError as error:
+        raise UnknownComponent(f"{_SINGULAR[kind]} `{name}` must read `package.module:Attribute`.") from error
+    found = vars(module).get(attribute)
+    if not callable(found):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        near = difflib.get_close_matches(attribute, public, n=1)
+        hint = f" Did you mean `{module_name}:{near[0]}`?" if near else ""
+        raise UnknownComponent(
+            f"{_SINGULAR[kind]} `{name}`: module `{module_name}` has no callable `{attribute}`.{hint}"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _check_options(what: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Compare `options` with the builder's signature, so that a misspelt one is named before anything starts."""
+    parameters = inspect.signature(build).parameters
+    takes = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in options:
+        if name not in takes and not takes_any:
+            near = difflib.get_close_matches(name, takes, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else ""
+            raise ConfigError(f"{what} takes no option `{name}`.{hint} Options: {', '.join(takes) or 'none'}.")
+    missing = [name for name in takes if parameters[name].default is inspect.Parameter.empty and name not in options]
+    if missing:
+        raise ConfigError(f"{what} needs the option{'s' if len(missing) > 1 else ''} {', '.join(missing)}.")
+
+
+def _check_types(what: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Hold each option against its annotation, where that is one of plain data."""
+    try:
+        hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)  # type: ignore[misc]
+    except Exception:  # names that only a type checker can look up
+        return
+    for name, value in options.items():
+        try:
+            adapter = TypeAdapter(hints[name]) if name in hints else None
+        except PydanticUserError:
+            continue  # a type of the builder's own
+        if adapter is not None and (counts_truth(value, hints[name]) or not _fits(adapter, value)):
+            expected = annotation_text(hints[name])
+            near = difflib.get_close_matches(str(value), expected.split(" | "), n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else ""
+            raise ConfigError(f"{what}: the option `{name}` must be {expected}, got {value!r}.{hint}")
+
+
+def _fits(adapter: TypeAdapter[Any], value: Any) -> bool:
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        return False
+    return True

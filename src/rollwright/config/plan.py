@@ -1,0 +1,74 @@
+"""What `--plan` prints: the arithmetic of a step and a bound on memory, without loading a weight."""
+
+from __future__ import annotations
+
+import json
+import struct
+from math import prod
+from pathlib import Path
+
+from rollwright.config.settings import LoopConfig
+
+_GIB = 2**30
+
+
+def plan_text(config: LoopConfig) -> str:
+    """Batch arithmetic and memory of a run, a few lines."""
+    rollout, learner = config.rollout, config.learner
+    episodes = rollout.groups_per_step * rollout.group_size
+    turns = f"{rollout.max_turns}" if rollout.max_turns else "the world's limit of"
+    offline = int(getattr(getattr(config, "algorithm", None), "offline_steps", 0))
+    played = max(0, config.run.steps - offline)
+    lines = [
+        f"each step: {rollout.groups_per_step} groups x {rollout.group_size} = {episodes} episodes of at most {turns} "
+        f"turns, {rollout.max_action_tokens} tokens an action; {rollout.parallel_episodes} episodes at once",
+        f"the run: {config.run.steps} steps, {f'the first {offline} without episodes, ' if offline else ''}"
+        f"{played * episodes} episodes",
+        memory_text(config),
+    ]
+    if method := method_of(config):
+        lines.insert(0, f"method: {method}")
+    if "learner.epochs" not in type(config).unread:
+        passes = f"each step: {learner.epochs} epoch(s) x {learner.minibatches} minibatch(es)"
+        lines.insert(-2, f"{passes} = {learner.epochs * learner.minibatches} optimiser step(s)")
+    return "\n".join(lines)
+
+
+def method_of(config: LoopConfig) -> str:
+    """The name of the run's method where its recipe has several, or "own mix" and what differs; else empty."""
+    return str(getattr(getattr(config, "algorithm", None), "method", ""))
+
+
+def memory_text(config: LoopConfig) -> str:
+    """What learner and engine will hold, in one line."""
+    folder = Path(config.model.path).expanduser()
+    count = parameter_count(folder)
+    if count is None:
+        return f"memory: not known before model {config.model.path!r} is opened"
+    trained = 16 if config.model.lora_rank == 0 else 4  # fp32 weights; gradient and Adam's two moments besides
+    if config.model.lora_rank == 0 and _has_reference(config):
+        trained += 4
+    gib = (trained + 4) * count / _GIB  # the engine's own copy, in fp32 at most
+    return f"memory: {count / 1e6:.0f}M parameters, about {gib:.1f} GiB for learner and engine, activations apart"
+
+
+def _has_reference(config: LoopConfig) -> bool:
+    """Whether a frozen copy of the starting policy is kept for a KL."""
+    algorithm = getattr(config, "algorithm", None)
+    return any(getattr(algorithm, key, 0) > 0 for key in ("kl_coef", "kl_in_reward"))
+
+
+def parameter_count(folder: Path) -> int | None:
+    """Parameters in a model folder's safetensors files, read from their headers; None where there are none."""
+    files = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_"))
+    if not files:
+        return None
+    return sum(prod(shape) for file in files for shape in _shapes(file))
+
+
+def _shapes(file: Path) -> list[list[int]]:
+    """The shapes in a safetensors header: 8 bytes of length, then JSON."""
+    with file.open("rb") as handle:
+        (length,) = struct.unpack("<Q", handle.read(8))
+        header = json.loads(handle.read(length))
+    return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]

@@ -1,0 +1,265 @@
+"""Build a configuration, or say exactly what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rollwright.config.help import help_text, type_text
+from rollwright.config.layers import Layers, add_file, read_words
+from rollwright.config.schema import Config, all_keys, field_at, keys_without_effect, section_of
+from rollwright.config.secrets import credentials, redact
+from rollwright.contracts import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def load_config(
+    cls: type[ConfigT],
+    argv: Sequence[str],
+    *,
+    default: Path | None = None,
+    plan: Callable[[ConfigT], str] | None = None,
+    check: Callable[[ConfigT], None] | None = None,
+) -> ConfigT:
+    """The configuration that a command line asks for. Later words win over earlier ones.
+
+    Args:
+        argv: YAML files, `key.sub=value`, `~key` (forget what an earlier file set), `--help`, `--plan`.
+        default: YAML file to start from where `argv` names none.
+        plan: what `--plan` prints above the resolved configuration, such as the batch arithmetic.
+        check: called with the finished configuration, before `--plan` prints; raises where it cannot work.
+
+    Raises:
+        ConfigError: with every problem found, each with its dotted key, the value, and what would be right.
+        SystemExit: code 0, after `--help` or `--plan` has printed.
+    """
+    words = [word for word in argv if word not in ("-h", "--help", "--plan")]
+    if len(set(argv) & {"-h", "--help"}) > 0:
+        _print_once(help_text(cls))
+        raise SystemExit(0)
+    if default is not None and not any(Path(word).suffix in (".yaml", ".yml") and "=" not in word for word in words):
+        words.insert(0, str(default))
+    layers = read_words(cls, words)
+    config = _validate(cls, layers.resolved(), layers.set_by)
+    if check is not None:
+        check(config)
+    if "--plan" in argv:
+        _print_once("\n".join(filter(None, (plan(config) if plan else "", dump(config)))))
+        raise SystemExit(0)
+    return config
+
+
+def build(cls: type[ConfigT], values: Mapping[str, Any] | Path) -> ConfigT:
+    """The configuration that a mapping or one YAML file describes.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    layers = Layers(cls=cls)
+    if isinstance(values, Path):
+        add_file(layers, values)
+    else:
+        layers.add(values, "")
+    return _validate(cls, layers.resolved(), layers.set_by)
+
+
+def dump(config: Config) -> str:
+    """The whole configuration as YAML, defaults included; `build` reads it back to an equal one.
+
+    Keys that the chosen method does not read are left out: written down, they would be an error.
+    """
+    return OmegaConf.to_yaml(OmegaConf.create(_effective(config)))
+
+
+def same_settings(config: Config, file: Path) -> bool:
+    """Whether a YAML file asks for these settings.
+
+    Keys that an earlier version did not write have their defaults; those that it wrote though nothing ever read them do
+    not count.
+    """
+    cls, layers = type(config), Layers(cls=type(config))
+    try:
+        add_file(layers, file)
+        values = layers.resolved()
+        for path in cls.unread:
+            _forget(values, path)
+        return dump(_validate(cls, values, layers.set_by)) == dump(config)
+    except ConfigError:
+        return False
+
+
+def _forget(values: dict[str, Any], path: str) -> None:
+    head, _, rest = path.partition(".")
+    if not rest:
+        values.pop(head, None)
+    elif isinstance(values.get(head), dict):
+        _forget(values[head], rest)
+
+
+def _effective(config: Config, idle: frozenset[str] = frozenset()) -> dict[str, Any]:
+    idle |= {key for key, *_ in keys_without_effect(config)}
+    plain = config.model_dump(mode="json")
+    kept: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            below = frozenset(path.removeprefix(f"{name}.") for path in idle if path.startswith(f"{name}."))
+            kept[name] = _effective(value, below)
+        elif name not in idle:
+            kept[name] = plain[name]
+    return {name: value for name, value in kept.items() if name not in idle}
+
+
+def _validate(cls: type[ConfigT], values: dict[str, Any], set_by: Mapping[str, str]) -> ConfigT:
+    try:
+        config = cls.model_validate(values)
+        _refuse(_credentials_told(config, set_by))
+        return config
+    except ValidationError as error:
+        problems = [line for detail in error.errors() for line in _explain(cls, detail, set_by)]
+    _refuse(problems)
+    raise AssertionError("pydantic found a mistake and named none")
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    """Raises ConfigError where there are any; passwords in URLs are not repeated."""
+    if problems:
+        text = problems[0] if len(problems) == 1 else "\n".join((f"{len(problems)} problems:", *problems))
+        raise ConfigError(redact(text))
+
+
+def _credentials_told(config: Config, set_by: Mapping[str, str]) -> list[str]:
+    return [
+        f"{_from(set_by, path)}`{path}` holds a password, key or token. Settings are written into "
+        "config.yaml, logs and trackers, so none may be in them: give the name of an environment variable where "
+        "there is a key for it (`key_variable`, `key_env`); else name the URL without it, and reach the server through "
+        "a tunnel or a local proxy that adds it."
+        for path in credentials(config.model_dump())
+    ]
+
+
+def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str]) -> list[str]:
+    """One finding of pydantic, in the words of the user's own keys."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    path = ".".join(str(part) for part in detail["loc"])
+    if kind == "no_effect":
+        prefix = f"{path}." if path else ""
+        return [_from(set_by, prefix + entry[0]) + _idle(prefix, *entry) for entry in context["idle"]]
+    source = _from(set_by, path)
+    if kind == "extra_forbidden":
+        return [source + _unknown(cls, path)]
+    if kind == "missing":
+        return [_missing(cls, path)]
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return [f"{source}`{path}` must be a section of keys, got {_shown(detail['input'])}."]
+    if kind == "literal_error":
+        return [source + _wrong_choice(cls, path, detail["input"])]
+    if kind == "value_error":
+        where = f"`{path}`: " if path else ""
+        return [f"{source}{where}{context.get('error', detail['msg'])}"]
+    if kind == "beyond_reason":
+        return [
+            f"{source}`{path}` must be {context['most']:.17g} at most, got {_shown(detail['input'])}: {context['why']}."
+        ]
+    if kind == "nul_character":
+        return [f"{source}`{path}` holds a NUL character, which no name and no path can."]
+    if kind == "no_variable":
+        return [
+            f"{source}`{path}` must be the NAME of an environment variable, such as MY_KEY. What it was given is not "
+            "one, and is not repeated here: settings are written down, a key must not be among them."
+        ]
+    if path.endswith(".[key]"):
+        return [f"{source}`{path[:-6].rpartition('.')[0]}` takes words as keys, got {_shown(detail['input'])}."]
+    hint = _truth_hint(detail["input"])
+    return [f"{source}`{path}` must be {_expected(cls, path)}, got {_shown(detail['input'])}.{hint}"]
+
+
+def _missing(cls: type[Config], path: str) -> str:
+    section = _section_at(cls, path)
+    if section is None:
+        return f"missing key `{path}` ({_expected(cls, path)}): set it in the YAML or as `{path}=...`."
+    keys = " ".join(f"`{path}.{name}=...`" for name, field in section.model_fields.items() if field.is_required())
+    return f"missing section `{path}`: set it in the YAML, or by {keys}."
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
+
+
+def _truth_hint(value: Any) -> str:
+    return " YAML reads a bare yes, no, on and off as truth values: quote text." if isinstance(value, bool) else ""
+
+
+def _from(set_by: Mapping[str, str], path: str) -> str:
+    """Who set the key, or the section or list that holds it."""
+    while path and path not in set_by:
+        path = path.rpartition(".")[0]
+    source = set_by.get(path, "")
+    return f"{source}: " if source else ""
+
+
+def _idle(prefix: str, key: str, chooser: str, value: Any, readers: tuple[Any, ...]) -> str:
+    if not chooser:
+        return f"`{prefix}{key}` is not read here: {value}. Remove it (`~{prefix}{key}` on the command line)."
+    wanted = ", ".join(str(reader) for reader in readers)
+    return (
+        f"`{prefix}{key}` has no effect with `{prefix}{chooser}={value}`; it is read only with {wanted}. "
+        f"Remove it (`~{prefix}{key}` on the command line) or choose one of those."
+    )
+
+
+def _unknown(cls: type[Config], path: str) -> str:
+    parent, _, key = path.rpartition(".")
+    section = _section_at(cls, parent)
+    here = list(section.model_fields) if section else []
+    elsewhere = [known for known, _ in all_keys(cls) if known.rpartition(".")[2] == key]
+    near = difflib.get_close_matches(key, here, n=1)
+    if near:
+        hint = f" Did you mean `{near[0]}`?"
+    elif elsewhere:
+        hint = " There is " + " and ".join(f"`{known}`" for known in elsewhere) + "."
+    else:  # in another section; only a name that is much alike
+        names = {known.rpartition(".")[2]: known for known, _ in all_keys(cls)}
+        close = difflib.get_close_matches(key, names, n=1, cutoff=0.8)
+        hint = f" Did you mean `{names[close[0]]}`?" if close else ""
+    return f"unknown key `{path}`.{hint} Keys here: {', '.join(here)}."
+
+
+def _section_at(cls: type[Config], path: str) -> type[Config] | None:
+    if not path:
+        return cls
+    field = field_at(cls, path)
+    return section_of(field.annotation) if field else None
+
+
+def _wrong_choice(cls: type[Config], path: str, value: Any) -> str:
+    expected = _expected(cls, path)
+    near = difflib.get_close_matches(str(value), expected.split(" | "), n=1)
+    hint = f" Did you mean `{near[0]}`?" if near else ""
+    return f"`{path}` must be {expected}, got {_shown(value)}.{hint or _truth_hint(value)}"
+
+
+def _expected(cls: type[Config], path: str) -> str:
+    """The type of a key as help prints it; of a list's element, that of the list."""
+    while path:
+        field = field_at(cls, path)
+        if field is not None:
+            return type_text(field)
+        path = path.rpartition(".")[0]
+    return "valid"
+
+
+def _print_once(text: str) -> None:
+    # Under a launcher every rank reads the same command line; one of them speaks.
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(text.rstrip("\n") + "\n")

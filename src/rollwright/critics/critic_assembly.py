@@ -1,0 +1,99 @@
+"""From a recipe's settings to its critics: whole turns and tokens, packed and computed as the policy's learner does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rollwright.config import LoopConfig, TurnCriticFit
+from rollwright.models import resolve_precision
+
+if TYPE_CHECKING:
+    from rollwright.critics.critic_body import CriticBody
+    from rollwright.critics.token_q import TokenQSettings
+    from rollwright.critics.value_learner import TokenValues, TurnValues
+    from rollwright.learner import Learner
+    from rollwright.models import ChatCodec
+
+
+def open_turn_critic(
+    config: LoopConfig,
+    learner: Learner,
+    codec: ChatCodec,
+    fit: TurnCriticFit,
+    heads: Mapping[str, int],
+    *,
+    name: str,
+    **more: Any,
+) -> TurnValues:
+    """A critic of whole turns, in the learner's precision; its body starts from the policy's, unless told otherwise.
+
+    Args:
+        heads: name -> how many.
+        more: `bias` of the heads; `polyak` for a slow copy.
+    """
+    import torch
+
+    from rollwright.critics.critic_body import cut_to
+    from rollwright.critics.frozen_critic import FrozenValueLearner
+    from rollwright.critics.turn_critic import TurnCriticSettings
+    from rollwright.critics.value_learner import ValueLearner
+    from rollwright.learner import OptimiserSettings
+
+    body = cut_to(_body_of(fit, learner, codec), fit.depth)
+    torch.manual_seed(config.run.seed)
+    shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=more.get("bias", 0.0))
+    kind = FrozenValueLearner if fit.frozen else ValueLearner
+    return kind(
+        learner.accelerator,
+        body,
+        shape,
+        OptimiserSettings(learning_rate=fit.learning_rate, max_grad_norm=fit.max_grad_norm),
+        polyak=more.get("polyak"),
+        **_packing_of(config, learner),
+        name=name,
+    )
+
+
+def _body_of(fit: TurnCriticFit, learner: Learner, codec: ChatCodec) -> CriticBody:
+    from rollwright.critics.critic_body import other_body, policy_body
+    from rollwright.models import load_model
+
+    if fit.model:
+        return other_body(fit.model, codec.tokenizer)
+    # A frozen body is in no checkpoint, and the policy of a run that goes on is not the one that it began with.
+    return policy_body(load_model(codec.tokenizer.name_or_path) if fit.frozen else learner.policy)
+
+
+def open_vocabulary_critic(
+    config: LoopConfig, learner: Learner, settings: TokenQSettings, *, q_heads: int, polyak: float | None
+) -> TokenValues:
+    """A token-level Q over the vocabulary that reads with the policy's own layers, in the learner's precision."""
+    import torch
+
+    from rollwright.critics.critic_body import CriticBody
+    from rollwright.critics.value_learner import CriticLearner
+    from rollwright.critics.vocabulary_critic import FrozenVocabularyLearner, VocabularyQSettings, vocabulary_q
+    from rollwright.learner import OptimiserSettings
+
+    torch.manual_seed(config.run.seed)
+    shape = VocabularyQSettings(q_heads=q_heads, width=settings.width, bias=settings.bias)
+    critic = vocabulary_q(learner.policy, shape, depth=settings.depth)
+    decay_steps = config.run.steps * settings.updates if settings.decay else 0
+    optimiser = OptimiserSettings(learning_rate=settings.learning_rate, decay_steps=decay_steps)
+    more = {"polyak": polyak, **_packing_of(config, learner)}
+    if settings.frozen:
+        return FrozenVocabularyLearner(learner.accelerator, CriticBody(critic.body), critic.heads, optimiser, **more)
+    return CriticLearner(learner.accelerator, critic, optimiser, **more)
+
+
+def _packing_of(config: LoopConfig, learner: Learner) -> dict[str, Any]:
+    """How a critic packs and computes: as the policy's learner does."""
+    import torch
+
+    bfloat16 = resolve_precision(config.learner.precision) == "bfloat16"
+    return {
+        "token_budget": config.learner.token_budget,
+        "layout": learner.checked.layout,
+        "autocast_dtype": torch.bfloat16 if bfloat16 else None,
+    }

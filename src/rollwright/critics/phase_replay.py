@@ -1,0 +1,96 @@
+"""What a phase of training may learn from again: stored successes, told apart by the policy that the phase began with.
+
+While its reference stands still, a phase replays the same turns: those of successes stored before it began whose
+actions the reference finds neither certain nor surprising. Sources: arXiv:2411.02337.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from rollwright.config import ReplaySettings
+from rollwright.critics import offpolicy
+from rollwright.learner import FixedPolicy
+from rollwright.store import replay
+
+
+class PhaseReplaySettings(ReplaySettings):
+    """Which old successes are learned from again."""
+
+    low: float = Field(0.5, ge=0, le=1, description="Mean token probability under the reference: above this ...")
+    high: float = Field(0.95, ge=0, le=1, description="... and at most this.")
+    ratio: float = Field(2.0, ge=0, description="At most so many replayed turns for one new turn; 0 = no replay.")
+    one_per_task: bool = Field(False, description="Only the latest success of each task.")
+
+    @model_validator(mode="after")
+    def _the_band_holds_something(self) -> PhaseReplaySettings:
+        if self.ratio and self.low >= self.high:
+            raise ValueError(
+                f"no turn lies above `replay.low={self.low}` and at most at `replay.high={self.high}`; without replay, "
+                "set `replay.ratio=0`"
+            )
+        return self
+
+
+class PhaseReplay:
+    """The turns that the phase of now may replay; a part of checkpoints.
+
+    Args:
+        table: the run's own episodes and further stores.
+        reference: renewed when a phase begins, and itself a part of checkpoints.
+        name: of its file in a checkpoint.
+    """
+
+    def __init__(
+        self, table: replay.TurnTable, reference: FixedPolicy, settings: PhaseReplaySettings, *, name: str = "phase"
+    ) -> None:
+        self.table, self.reference, self.settings, self.name = table, reference, settings, name
+        self._eligible: np.ndarray | None = None
+        self._stored = 0  # trajectories before the phase
+
+    def begin(self) -> None:
+        """A phase begins: the policy of now becomes the reference, what is stored by now may be replayed."""
+        self.table.refresh()
+        self._stored, self._eligible = len(self.table.trajectories), None
+        self.reference.renew()
+
+    def draw(
+        self, valid: np.ndarray, labels: np.ndarray, *, num_current: int, draws: np.random.Generator
+    ) -> np.ndarray:
+        """Turns to replay beside `num_current` new ones.
+
+        Args:
+            valid: [n] all turns that may be learned from.
+            labels: [S] 0/1 outcome of every trajectory of the table.
+        """
+        if self._eligible is None:
+            self._eligible = self._in_band(valid, labels)
+        return replay.cap_relative(self._eligible, num_current=num_current, ratio=self.settings.ratio, rng=draws)
+
+    @property
+    def num_eligible(self) -> int:
+        """Turns that may be replayed; 0 before the first `draw` of a phase."""
+        return 0 if self._eligible is None else len(self._eligible)
+
+    def _in_band(self, valid: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        old = np.flatnonzero(labels[: self._stored] == 1)
+        if self.settings.one_per_task:
+            old = replay.latest_per_task(self.table, among=old)
+        turns = replay.keep_trajectories(self.table, old, among=valid)
+        if not len(turns) or not self.settings.ratio:
+            return turns[:0]
+        mean = offpolicy.mean_logprobs(self.reference, self.table, turns)
+        return replay.in_perplexity_band(turns, mean, low=self.settings.low, high=self.settings.high)
+
+    def save_state(self, folder: Path) -> None:
+        """Where the phase began."""
+        if self.reference.learner.ranks.first:
+            (folder / f"{self.name}.json").write_text(json.dumps({"first": self._stored}), encoding="utf-8")
+
+    def load_state(self, folder: Path) -> None:
+        """The replayed turns are found again: by the same reference, among the same trajectories."""
+        self._stored = int(json.loads((folder / f"{self.name}.json").read_text(encoding="utf-8"))["first"])

@@ -1,0 +1,190 @@
+"""What ILQL and Monte-Carlo Q-learning share: chains out of stores, the targets and loss of a token, acting with Q.
+
+The losses are LMRL-Gym's: means over action tokens, squares halved. Sources: arXiv:2206.11871, arXiv:2311.18232.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from rollwright.batching import Segment
+from rollwright.config import Config, LoopConfig, ReplaySettings, Unread, memory_text
+from rollwright.contracts import ConfigError
+from rollwright.critics.token_steps import StoredSteps, TokenSteps
+from rollwright.critics.value_learner import ReadingLoss, Readings
+from rollwright.generation import Engine, PerturbedEngine
+from rollwright.maths import expectile_loss, td_target
+from rollwright.models import ChatCodec
+from rollwright.store import data_checks
+from rollwright.store.replay import TurnTable, keep_trajectories, valid_turns
+
+
+class TokenQSettings(Config):
+    """What both methods set: discount, conservatism, fitting, decoding."""
+
+    gamma: float = Field(0.99, ge=0, le=1, description="Discount per action token.")
+    cql_weight: float = Field(0.5, ge=0, description="Weight of the conservative term.")
+    beta: float = Field(16.0, ge=0, description="What Q weighs beside the policy's logits; 0 acts as the policy.")
+    updates: int = Field(50, ge=1, description="Optimiser steps for one step of the run.")
+    trajectories: int = Field(8, ge=1, description="Trajectories of one optimiser step.")
+    learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate for the critic.")
+    decay: bool = Field(False, description="The learning rate falls linearly to 0 over the run.")
+    width: int = Field(256, ge=1, description="Hidden layer of the heads.")
+    frozen: bool = Field(False, description="Only the heads learn, on the policy's layers; a turn is read once.")
+    depth: float = Field(1.0, gt=0, le=1, description="Share of those layers that is kept, from the bottom.")
+    bias: float = Field(0.0, description="Where all values start; near the mean return spares a long way.")
+
+
+_ENGINES = (
+    "decoding with Q changes the logits inside the engine, with the weights of a critic in this process: use "
+    "engine.name=vllm or transformers, not {}"
+)
+
+
+class TokenQConfig(LoopConfig):
+    """Everything a run of either method reads."""
+
+    algorithm: TokenQSettings = TokenQSettings()
+    replay: ReplaySettings = ReplaySettings()
+
+    unread: ClassVar[Unread] = {
+        "reward": "the stored rewards count",
+        "curriculum": "no task is trained on but what replay.stores hold",
+        "starts": "no episode is trained on but what replay.stores hold",
+        **dict.fromkeys(
+            ("rollout.group_size", "rollout.groups_per_step", "rollout.max_staleness"),
+            "no episode is trained on but what replay.stores hold",
+        ),
+        **dict.fromkeys(
+            [f"learner.{key}" for key in ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm")]
+            + ["learner.minibatches", "learner.epochs"],
+            "the policy stands still; the critic has algorithm.learning_rate and algorithm.updates",
+        ),
+    }
+
+    @model_validator(mode="after")
+    def _the_engine_is_here(self) -> TokenQConfig:
+        if self.engine.name == "vllm_server":
+            raise ValueError(_ENGINES.format("vllm_server"))
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredChains:
+    """Whole trajectories of some stores, drawn as chains of action tokens. Made by `open`."""
+
+    stored: StoredSteps
+    turns: NDArray[Any]
+    owners: NDArray[Any]
+
+    @classmethod
+    def open(
+        cls, stores: Sequence[str], codec: ChatCodec, policy: nn.Module, *, truncated_end: bool = False
+    ) -> StoredChains:
+        """All trajectories that may be learned from. Reads them once.
+
+        Args:
+            truncated_end: a limit is the task's own end, so that nothing comes after a cut episode.
+
+        Raises:
+            ConfigError: no store is named.
+            DataError: nothing tells good episodes from bad ones, or the ids are another tokenizer's.
+        """
+        if not stores:
+            raise ConfigError("a token-level Q learns from stored trajectories: name some in replay.stores")
+        table = TurnTable(*stores)
+        turns = valid_turns(table)
+        data_checks.require_outcomes(table, turns)
+        data_checks.require_own_tokens(stores, table, codec, policy)
+        owners = np.unique(table.owners()[turns])
+        return cls(stored=StoredSteps.scan(table, turns, truncated_end=truncated_end), turns=turns, owners=owners)
+
+    def draw(self, draws: np.random.Generator, count: int) -> TokenSteps:
+        """So many trajectories, uniformly; one that is drawn twice counts once."""
+        chosen = draws.choice(self.owners, count)
+        return self.stored.steps(keep_trajectories(self.stored.table, chosen, among=self.turns))
+
+
+def plan_text(config: TokenQConfig) -> str:
+    """What `--plan` prints."""
+    algorithm, steps = config.algorithm, config.run.steps
+    return "\n".join(
+        [
+            f"each step: {algorithm.updates} optimiser steps of the critic, each on {algorithm.trajectories} stored "
+            "trajectories; episodes are played for evaluation only",
+            f"the run: {steps} steps, {steps * algorithm.updates} optimiser steps",
+            memory_text(config),
+        ]
+    )
+
+
+class Reads(Protocol):
+    """A critic with a slow copy, as far as targets need it."""
+
+    def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]: ...
+
+
+def implicit_targets(
+    critic: Reads, steps: TokenSteps, *, gamma: float, highest: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """What Q is regressed on, r + gamma V(next action state), and V, the smaller slow Q of the token. [n] each.
+
+    One pair per entry, Q's the mean over its steps. After the last token of an ended trajectory comes nothing, after a
+    cut one the value of the prompt that would have come next, or of the state behind its last action.
+
+    Args:
+        highest: what no return exceeds (0 where all rewards are costs); a larger target is cut to it. None = no bound,
+            as in the papers.
+    """
+    readings = steps.readings
+    after = steps.next_values(critic.read_tokens(readings)["v"][0])
+    wanted_q = td_target(steps.rewards, after, torch.zeros_like(steps.rewards).bool(), gamma=gamma)
+    wanted_q = wanted_q if highest is None else wanted_q.clamp(max=highest)
+    slow = critic.read_tokens(steps.segments, slow=True)["q"]
+    return steps.per_entry(wanted_q), slow.min(dim=0).values
+
+
+def token_q_loss(targets: Tensor, weights: Tensor, *, cql_weight: float) -> ReadingLoss:
+    """0.5 (Q_j(s, a) - y)^2 + w_cql CE(Q_j(s, .), a), added over the heads, per entry and times its weight."""
+
+    def loss(values: Readings, places: Tensor) -> Tensor:
+        wanted, counts = (column.to(places.device)[places] for column in (targets, weights))
+        return counts * (0.5 * (values["q"] - wanted).square() + cql_weight * values["cql"]).sum(dim=0)
+
+    return loss
+
+
+def implicit_loss(
+    targets: Tensor, wanted_v: Tensor, weights: Tensor, *, cql_weight: float, expectile: float
+) -> ReadingLoss:
+    """`token_q_loss`, and half the expectile regression of V."""
+    q_loss = token_q_loss(targets, weights, cql_weight=cql_weight)
+
+    def loss(values: Readings, places: Tensor) -> Tensor:
+        wanted, counts = (column.to(places.device)[places] for column in (wanted_v, weights))
+        return q_loss(values, places) + 0.5 * counts * expectile_loss(values["v"][0], wanted, expectile=expectile)
+
+    return loss
+
+
+def decode_with(engine: Engine, critic: nn.Module, *, beta: float) -> None:
+    """From here on the engine samples from softmax(logits + beta * Q), by the critic's weights of that moment.
+
+    Raises:
+        ConfigError: the engine cannot change its logits, or the critic is not whole on this rank (ZeRO-3).
+    """
+    from rollwright.critics.vocabulary_critic import Perturbation
+
+    if not isinstance(engine, PerturbedEngine):
+        raise ConfigError(_ENGINES.format(engine.name))
+    if not all(parameter.numel() for parameter in critic.parameters()):
+        raise ConfigError("decoding with Q needs the critic whole on each rank: use ZeRO-1 or ZeRO-2")
+    engine.perturb(Perturbation(critic=critic, beta=beta))  # type: ignore[arg-type]

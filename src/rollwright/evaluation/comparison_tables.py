@@ -1,0 +1,117 @@
+"""Evaluations as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rollwright.evaluation.comparison import Comparison
+from rollwright.evaluation.evaluation_record import Evaluation
+from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, summarise
+from rollwright.maths.statistics import Interval
+
+
+def format_table(evaluation: Evaluation, *, title: str = "") -> str:
+    """One line per task, then the mean over tasks, pass@k and the faults."""
+    summary = summarise(evaluation)
+    rows = [["task", "success", "95% interval", "return", "turns", "episodes", "faults"]]
+    rows += [_task_cells(task) for task in summary.tasks]
+    rows.append(_overall_cells(summary))
+    return "\n".join(
+        [f"{title or evaluation.name}: {describe(evaluation)}", *align(rows), *_footer(evaluation, summary)]
+    )
+
+
+def format_side_by_side(evaluations: Mapping[str, Evaluation]) -> str:
+    """Success per task with its interval, one column per evaluation; the keys are the headings."""
+    summaries = {name: summarise(evaluation) for name, evaluation in evaluations.items()}
+    tasks = dict.fromkeys(task for evaluation in evaluations.values() for task in evaluation.tasks)
+    by_task = {name: {task.task: task.success for task in s.tasks} for name, s in summaries.items()}
+    rows = [["success", *evaluations]]
+    rows += [[task, *(_with_interval(found.get(task)) for found in by_task.values())] for task in tasks]
+    rows.append([f"all {len(tasks)} tasks", *(_with_interval(s.success) for s in summaries.values())])
+    if any(s.num_faults for s in summaries.values()):
+        rows.append(["faults", *(f"{s.num_faults} of {s.num_episodes}" for s in summaries.values())])
+    return "\n".join(align(rows))
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """The difference per task, over all tasks, and the verdict."""
+    rows = [["task", comparison.name_a, comparison.name_b, "difference"]]
+    rows += [[task, f"{a:.3f}", f"{b:.3f}", f"{b - a:+.3f}"] for task, (a, b) in comparison.per_task.items()]
+    lines = align(rows)
+    for what, difference in (("success", comparison.success), ("return", comparison.returns)):
+        if difference is not None:
+            i = difference.interval
+            scope = "these tasks" if difference.fixed_tasks else "clustered by task"
+            lines.append(f"{what} difference: {i.point:+.3f} [{i.low:.3f}, {i.high:.3f}] ({i.confidence:.0%}, {scope})")
+    lines.append(f"paired episodes: {comparison.num_pairs}")
+    unpaired = comparison.num_only_a + comparison.num_only_b
+    if unpaired:
+        lines[-1] += f"; only in {comparison.name_a}: {comparison.num_only_a}, only in {comparison.name_b}: "
+        lines[-1] += f"{comparison.num_only_b}"
+    if comparison.num_lost_to_faults:
+        lines[-1] += f"; lost to faults: {comparison.num_lost_to_faults}"
+    lines += [f"warning: {warning}" for warning in comparison.warnings]
+    return "\n".join([*lines, comparison.verdict()])
+
+
+def describe(evaluation: Evaluation) -> str:
+    """What was evaluated and how, in one line."""
+    how = "greedy" if evaluation.greedy else f"temperature {evaluation.temperature:g}"
+    who = evaluation.policy or "policy"
+    version = "" if evaluation.version < 0 else f" version {evaluation.version}"
+    seeds = {(row.task, row.seed) for row in evaluation.rows}
+    starts = f"{len(evaluation.tasks)} tasks, {len(seeds)} starts x {evaluation.num_attempts} attempts"
+    return f"{who}{version}, {how}, split {evaluation.split}, {starts}"
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width; the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        rest = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        lines.append("  ".join([row[0].ljust(widths[0]), *rest]).rstrip())
+    return lines
+
+
+def _task_cells(task: TaskSummary) -> list[str]:
+    counts = [str(task.num_episodes), str(task.num_faults)]
+    return [task.task, *_success_cells(task.success), _number(task.mean_return), _number(task.mean_turns, 1), *counts]
+
+
+def _overall_cells(summary: Summary) -> list[str]:
+    returns = None if summary.mean_return is None else summary.mean_return.point
+    name = f"all {len(summary.tasks)} tasks"
+    counts = [str(summary.num_episodes), str(summary.num_faults)]
+    return [name, *_success_cells(summary.success), _number(returns), "", *counts]
+
+
+def _success_cells(interval: Interval | None) -> list[str]:
+    return ["-", "-"] if interval is None else [f"{interval.point:.3f}", f"[{interval.low:.3f}, {interval.high:.3f}]"]
+
+
+def _with_interval(interval: Interval | None) -> str:
+    return " ".join(_success_cells(interval)) if interval is not None else "-"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _footer(evaluation: Evaluation, summary: Summary) -> list[str]:
+    lines = [f"pass@{k}: {interval}" for k, interval in summary.pass_at.items() if k > 1]
+    if summary.num_faults:
+        kinds = ", ".join(f"{count} {reason.value}" for reason, count in sorted(evaluation.faults.items()))
+        lines.append(
+            f"faults: {summary.num_faults} of {summary.num_episodes} episodes ({summary.fault_frac:.1%}): {kinds}; "
+            "they are in no rate"
+        )
+    if summary.num_without_room:
+        lines.append(
+            f"no room to act: in {summary.num_without_room} of {summary.num_episodes} episodes the first prompt filled "
+            "the context (engine.max_context less rollout.max_action_tokens); they are in no rate"
+        )
+    if summary.num_undecided and summary.success is not None:
+        lines.append(f"without a verdict: {summary.num_undecided} episodes; they are in no success rate")
+    return lines

@@ -1,0 +1,164 @@
+"""What one evaluation found: a row per episode, so that any two evaluations can be paired later."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rollwright.contracts import DataError, Split, StopReason, Trajectory, split_of_seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRow:
+    """One episode. `success` is None where it faulted, where its first prompt left no room for an action, or where the
+    task gave no verdict; such rows are never scored."""
+
+    task: str
+    seed: int
+    attempt: int
+    success: bool | None
+    total_return: float
+    num_turns: int
+    stop_reason: StopReason
+    trajectory: str = ""
+    fault: str = ""
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What pairs it with the same episode of another evaluation."""
+        return self.task, self.seed, self.attempt
+
+    @property
+    def is_fault(self) -> bool:
+        return self.stop_reason.is_fault
+
+    @property
+    def had_no_room(self) -> bool:
+        """The first prompt did not fit into the context: the policy never acted, so it is no failure of its."""
+        return self.stop_reason is StopReason.MAX_TOKENS and self.num_turns == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """All episodes of one policy version, under one way of sampling, on one split.
+
+    `temperature` 0 is greedy. `version` -1 means that the policy has no weight versions (a script, a teacher).
+    """
+
+    name: str
+    split: Split
+    policy: str
+    version: int
+    temperature: float
+    rows: tuple[EpisodeRow, ...]
+    sampling: Mapping[str, Any]
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """In the order they were first played."""
+        return tuple(dict.fromkeys(row.task for row in self.rows))
+
+    @property
+    def num_attempts(self) -> int:
+        """Episodes per start state, at most."""
+        return max((row.attempt for row in self.rows), default=-1) + 1
+
+    @property
+    def scored(self) -> tuple[EpisodeRow, ...]:
+        """The episodes in which the policy acted and nothing faulted."""
+        return tuple(row for row in self.rows if not (row.is_fault or row.had_no_room))
+
+    @property
+    def faults(self) -> Counter[StopReason]:
+        """How many episodes each kind of fault took."""
+        return Counter(row.stop_reason for row in self.rows if row.is_fault)
+
+    @property
+    def fault_frac(self) -> float:
+        return sum(self.faults.values()) / max(1, len(self.rows))
+
+
+def record_evaluation(
+    trajectories: Sequence[Trajectory], *, name: str, split: Split, sampling: Mapping[str, Any] | None = None
+) -> Evaluation:
+    """Turn played episodes into an evaluation. Repeats of a task and seed are numbered as attempts, in order.
+
+    Args:
+        name: file name of the record, such as `test-step-000040`.
+        split: "validation" to tune by, "test" for the number that is reported.
+        sampling: further sampling parameters worth keeping (top-p, action length).
+
+    Raises:
+        DataError: no episode; a seed of another split; more than one policy, weight version or temperature.
+    """
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise DataError(f"{name!r} cannot name an evaluation: use letters, digits, dot, dash and underscore")
+    if not trajectories:
+        raise DataError(f"evaluation {name!r} has no episode: give at least one task and one seed")
+    _check_split(trajectories, split)
+    attempts: Counter[tuple[str, int]] = Counter()
+    rows = []
+    for trajectory in trajectories:
+        start = (trajectory.task.id, trajectory.seed)
+        rows.append(_row(trajectory, attempts[start]))
+        attempts[start] += 1
+    played = [t for t in trajectories if not t.stop_reason.is_fault] or trajectories
+    return Evaluation(
+        name=name,
+        split=split,
+        policy=_only("policies", (t.policy for t in played), name),
+        version=_pinned_version(played, name),
+        temperature=_only("temperatures", (t.temperature for t in played), name),
+        rows=tuple(rows),
+        sampling=dict(sampling or {}),
+    )
+
+
+def _row(trajectory: Trajectory, attempt: int) -> EpisodeRow:
+    return EpisodeRow(
+        task=trajectory.task.id,
+        seed=trajectory.seed,
+        attempt=attempt,
+        success=None if trajectory.stop_reason.is_fault or trajectory.had_no_room else trajectory.success,
+        total_return=trajectory.total_reward,
+        num_turns=len(trajectory.turns),
+        stop_reason=trajectory.stop_reason,
+        trajectory=trajectory.id,
+        fault=trajectory.fault,
+    )
+
+
+def _check_split(trajectories: Sequence[Trajectory], split: Split) -> None:
+    for trajectory in trajectories:
+        found = split_of_seed(trajectory.seed)
+        if found != split:
+            raise DataError(
+                f"seed {trajectory.seed} of task {trajectory.task.id!r} belongs to split {found!r}, but this "
+                f"evaluation is of {split!r}: draw its seeds with `held_out_seeds`"
+            )
+
+
+def _pinned_version(trajectories: Iterable[Trajectory], name: str) -> int:
+    """The one weight version every token was sampled from."""
+    seen: set[int] = set()
+    for trajectory in trajectories:
+        spans = [span for turn in trajectory.turns for span in turn.spans if span.producer == "policy"]
+        seen |= {span.version for span in spans} or {trajectory.version}
+    return _only("weight versions", seen, name)
+
+
+def _only(what: str, values: Iterable[Any], name: str) -> Any:
+    found = sorted(set(values))
+    if len(found) > 1:
+        raise DataError(
+            f"evaluation {name!r} mixes {what} {', '.join(map(repr, found))}: its score would belong to none of them. "
+            "Hold the weights still while evaluating, or evaluate each apart"
+        )
+    return found[0]

@@ -1,0 +1,220 @@
+"""The loss a recipe hands to the learner: policy loss + KL + entropy, composed from pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rollwright.batching import TokenLoss, TokenRecord
+from rollwright.contracts import require_choice
+from rollwright.maths.losses import (
+    Aggregation,
+    CispoClip,
+    Clip,
+    Correction,
+    KlKind,
+    NoClip,
+    PpoClip,
+    RatioLevel,
+    approximate_kl,
+    clip_frac,
+    filter_geometric,
+    filter_off_policy,
+    kl_loss,
+    mask_sequences,
+    mask_tokens,
+    policy_loss,
+    sampler_log_weights,
+    truncate_sequences,
+    truncate_tokens,
+)
+
+LossName = Literal["reinforce", "ppo", "gspo", "gspo_token", "cispo", "rloo_sequence"]
+CorrectionName = Literal["none", "token_tis", "sequence_tis", "token_mask", "sequence_mask"]
+FilterName = Literal["none", "geometric", "off_policy"]
+_LEVELS: dict[LossName, RatioLevel] = {
+    "reinforce": "none",
+    "ppo": "token",
+    "gspo": "sequence",
+    "gspo_token": "sequence_token",
+    "cispo": "token",
+    "rloo_sequence": "sequence_sum",
+}
+
+
+_CHOICES = {
+    "loss_name": LossName,
+    "aggregation": Aggregation,
+    "correction": CorrectionName,
+    "sequence_filter": FilterName,
+    "kl_kind": KlKind,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyObjective:
+    """Per-token loss of a policy-gradient method.
+
+    `loss_name` fixes ratio level and clip; `correction` the detached weight that repairs the difference between the
+    engine's and the learner's policy, `sequence_filter` which sequences are left out because of it; `kl_coef` > 0 adds
+    the KL to the reference as a loss term (GRPO's form). A critic has its own loss and optimiser in the learner.
+
+    What a mask or the geometric filter drops also leaves the denominator, so the learner asks `keep` before it counts.
+    Off-policy sequence masking multiplies the loss instead, as in its paper: it follows the policy within the update.
+    """
+
+    loss_name: LossName = "ppo"
+    aggregation: Aggregation = "token-mean"
+    max_length: float | None = None
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = None
+    correction: CorrectionName = "token_tis"
+    correction_cap: float = 2.0
+    sequence_filter: FilterName = "none"
+    filter_low: float = 0.999
+    filter_high: float = 1.001
+    filter_threshold: float = 0.1
+    kl_coef: float = 0.0
+    kl_kind: KlKind = "k3"
+    entropy_coef: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, words in _CHOICES.items():
+            require_choice(name, getattr(self, name), words)
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl_coef > 0
+
+    @property
+    def with_entropy(self) -> bool:
+        return self.entropy_coef != 0
+
+    @property
+    def whole_sequences(self) -> bool:
+        """Sequence ratios and sequence weights need all turns of a sequence in one micro-batch."""
+        by_sequence = self.correction in ("sequence_tis", "sequence_mask") or self.sequence_filter == "off_policy"
+        return _LEVELS[self.loss_name].startswith("sequence") or by_sequence
+
+    @property
+    def filters(self) -> bool:
+        """Whether `keep` may drop a token; the learner then needs the old log-probs before the step."""
+        return self.correction in ("token_mask", "sequence_mask") or self.sequence_filter == "geometric"
+
+    def keep(self, tokens: TokenRecord) -> Tensor:
+        """[N] bool: the tokens of one optimiser step that take part in loss and denominator."""
+        old = _required(tokens.logprobs_old, "logprobs_old")
+        mask = self._correction(tokens, old).mask
+        if self.sequence_filter == "geometric":
+            mask = mask & self._geometric(tokens, old)
+        return mask
+
+    def _geometric(self, tokens: TokenRecord, old: Tensor) -> Tensor:
+        return filter_geometric(
+            self._log_weights(tokens, old),
+            tokens.mask,
+            tokens.sequence_index,
+            num_sequences=tokens.num_sequences,
+            low=self.filter_low,
+            high=self.filter_high,
+        ).mask
+
+    def __call__(self, tokens: TokenRecord) -> TokenLoss:
+        """Per-token losses [N], and metrics as (sum, count)."""
+        logprobs, old = _required(tokens.logprobs, "logprobs"), _required(tokens.logprobs_old, "logprobs_old")
+        weights = self._weights(tokens, logprobs, old)
+        policy = policy_loss(
+            logprobs,
+            old,
+            tokens.advantages,
+            tokens.mask,
+            tokens.sequence_index,
+            num_sequences=tokens.num_sequences,
+            level=_LEVELS[self.loss_name],
+            clip=self._clip(),
+            weights=weights,
+        )
+        count = float(tokens.mask.sum())
+        metrics = {
+            "policy/loss_mean": (float(policy.losses.detach().sum()), count),
+            "policy/ratio_clipped_frac": (clip_frac(policy.clipped, tokens.mask) * count, count),
+            "policy/kl_old_mean": (approximate_kl(logprobs, old, tokens.mask) * count, count),
+            "policy/sampler_gap_mean": (float(self._log_weights(tokens, old).abs()[tokens.mask].sum()), count),
+        }
+        if weights is not None:
+            used = weights[tokens.mask]
+            metrics["policy/weight_mean"] = (float(used.sum()), count)
+            metrics["policy/weight_capped_frac"] = (float((used >= self.correction_cap).sum()), count)
+        return TokenLoss(losses=policy.losses + self._extra(tokens, logprobs, metrics, count), metrics=metrics)
+
+    def _clip(self) -> Clip:
+        if self.loss_name == "reinforce":
+            return NoClip()
+        if self.loss_name == "cispo":
+            return CispoClip.relative(low=self.clip_low, high=self.clip_high)
+        return PpoClip(low=self.clip_low, high=self.clip_high, dual=self.dual_clip)
+
+    def _log_weights(self, tokens: TokenRecord, old: Tensor) -> Tensor:
+        """log of the learner's starting policy over the engine's: the mismatch of the two implementations."""
+        return sampler_log_weights(old, tokens.logprobs_sampled, tokens.mask)
+
+    def _correction(self, tokens: TokenRecord, old: Tensor) -> Correction:
+        """The named correction at the policy that the update starts from."""
+        logs, mask, cap = self._log_weights(tokens, old), tokens.mask, self.correction_cap
+        index, count = tokens.sequence_index, tokens.num_sequences
+        if self.correction == "token_tis":
+            return truncate_tokens(logs, mask, cap=cap)
+        if self.correction == "token_mask":
+            return mask_tokens(logs, mask, cap=cap)
+        if self.correction == "sequence_tis":
+            return truncate_sequences(logs, mask, index, num_sequences=count, cap=cap)
+        if self.correction == "sequence_mask":
+            return mask_sequences(logs, mask, index, num_sequences=count, cap=cap)
+        return Correction(weights=torch.ones_like(logs), mask=mask)
+
+    def _weights(self, tokens: TokenRecord, logprobs: Tensor, old: Tensor) -> Tensor | None:
+        """[N] detached factors of the policy loss; None where nothing is corrected."""
+        if self.correction == "none" and self.sequence_filter != "off_policy":
+            return None
+        weights = self._correction(tokens, old).weights
+        if self.sequence_filter != "off_policy":
+            return weights
+        return (
+            weights
+            * filter_off_policy(
+                logprobs,
+                tokens.logprobs_sampled,
+                tokens.advantages,
+                tokens.mask,
+                tokens.sequence_index,
+                num_sequences=tokens.num_sequences,
+                threshold=self.filter_threshold,
+            ).mask
+        )
+
+    def _extra(
+        self, tokens: TokenRecord, logprobs: Tensor, metrics: dict[str, tuple[float, float]], count: float
+    ) -> Tensor:
+        """KL and entropy terms, each with its metric."""
+        nothing = torch.zeros_like(logprobs)
+        extra = nothing
+        if self.kl_coef > 0:
+            reference = _required(tokens.logprobs_ref, "logprobs_ref")
+            kl = kl_loss(logprobs, logprobs, reference, tokens.mask, kind=self.kl_kind, ratio_weighted=False)
+            metrics["policy/kl_ref_mean"] = (float(kl.detach().sum()), count)
+            extra = extra + self.kl_coef * kl
+        if self.entropy_coef:
+            entropy = torch.where(tokens.mask, _required(tokens.entropy, "entropy"), nothing)
+            metrics["policy/entropy_mean"] = (float(entropy.detach().sum()), count)
+            extra = extra - self.entropy_coef * entropy
+        return extra
+
+
+def _required(column: Tensor | None, name: str) -> Tensor:
+    if column is None:
+        raise ValueError(f"this loss needs `{name}` of every token; the segments or the learner did not give them")
+    return column

@@ -1,0 +1,256 @@
+"""The processes of one run: how they join, how they share work, and how a batch is cut for them.
+
+Every rank runs the same recipe and holds the same groups and the same batch; they part where the time goes: each plays
+its share of the episodes with an engine of its own, and takes its share of every optimiser step. Only the first rank
+writes. With one process all of this is the identity.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import itertools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list, gather_object
+
+from rollwright.batching import Segment
+from rollwright.contracts import ConfigError
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def open_accelerator(*, timeout_s: float = 1800.0, log_with: Sequence[str] = (), project_dir: str = "") -> Accelerator:
+    """Join the processes that `accelerate launch` or torchrun started; with one process there is nothing to join.
+
+    Args:
+        timeout_s: how long a rank waits for the others in a collective call before it gives up. It must be longer than
+            the difference between the fastest and the slowest rank's episodes of one step.
+
+    Raises:
+        ConfigError: the processes did not join.
+    """
+    launched, on_cpu = "LOCAL_RANK" in os.environ, not torch.cuda.is_available()
+    # Without a named backend accelerate starts DeepSpeed on a CPU as N processes that do not know of each other; and
+    # without `cpu` it joins the processes of torchrun but leaves their gradients apart.
+    backend = "gloo" if launched and on_cpu else None
+    # The learner casts by `learner.precision` alone. A precision of the launcher's, or one that an earlier trainer of
+    # this process left behind (TRL's SFT does), would be laid over it.
+    AcceleratorState._reset_state()
+    if under_deepspeed() and on_cpu:
+        _spare_the_compiler()
+    accelerator = Accelerator(
+        mixed_precision="no",
+        cpu=on_cpu and not under_deepspeed(),
+        log_with=list(log_with) or None,
+        project_dir=project_dir or None,
+        kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=timedelta(seconds=timeout_s))],
+    )
+    check_world(accelerator)
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+    if under_deepspeed():
+        if accelerator.state.deepspeed_plugin is None:
+            raise ConfigError(
+                "DeepSpeed was asked for (ACCELERATE_USE_DEEPSPEED=true), but accelerate left it out because of "
+                "ACCELERATE_USE_CPU=true in the environment: unset it, and leave `use_cpu: false` in the launch config"
+            )
+        # DeepSpeed calls torch by old names, several times in each layer; a user can do nothing about it.
+        warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+        # As long as this object lives transformers shards every model it loads under ZeRO-3, the engine's included.
+        # Here models are loaded whole, and the learner shards what it trains.
+        accelerator.state.deepspeed_plugin.dschf = None
+    return accelerator
+
+
+def _leave() -> None:
+    """Part from the other processes while Python still stands.
+
+    Gloo's threads may hold the tensors of their last call; one that lets go of them while the interpreter is taken down
+    aborts the process, and the launcher takes a run that is done for one that failed. After an error the launcher ends
+    all ranks anyway, and parting could wait for one that is gone.
+    """
+    if torch.distributed.is_initialized() and getattr(sys, "last_value", None) is None:
+        torch.distributed.destroy_process_group()
+
+
+def _spare_the_compiler() -> None:
+    """On a CPU the first start of DeepSpeed compiles, for minutes, an all-reduce that only its inference uses."""
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__ = {}  # name of an extension: whether it can be built here
+
+
+def under_deepspeed() -> bool:
+    """Whether `accelerate launch` was given a DeepSpeed configuration."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def go_on_alone(what: str) -> bool:
+    """For a recipe that runs in one process: of several that were started the first goes on, as if started alone.
+
+    Must be called before anything has joined the processes. The launcher takes the early end of the others as success.
+
+    Returns:
+        Whether this process is the one that goes on.
+    """
+    started, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if started == 1:
+        return True
+    if rank > 0:
+        return False
+    log.warning("%s runs in one process: %d were started, the first goes on and the others end", what, started)
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "ACCELERATE_USE_DEEPSPEED"):
+        os.environ.pop(name, None)
+    return True
+
+
+def check_world(accelerator: Accelerator) -> None:
+    """Every started process must take part.
+
+    Without a communication backend accelerate falls back to one process on each rank, silently, and all train alone.
+
+    Raises:
+        ConfigError: accelerate sees another number of processes than were started, or will not share gradients.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise ConfigError(
+            f"{started} processes were started but accelerate joined {accelerator.num_processes}: on CPU under "
+            'DeepSpeed pass kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] to the Accelerator, or make it '
+            "with rollwright.learner.ranks.open_accelerator"
+        )
+    if started > 1 and accelerator.distributed_type == DistributedType.NO:
+        raise ConfigError(
+            f"{started} processes were started and joined, but accelerate would not average their gradients: make the "
+            "Accelerator with cpu=True, or with rollwright.learner.ranks.open_accelerator"
+        )
+
+
+class Ranks:
+    """The processes of a run, seen from one of them. Made by the learner."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self.index: int = accelerator.process_index
+        self.count: int = accelerator.num_processes
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes and speaks."""
+        return self.index == 0
+
+    def own(self, path: Path) -> Path:
+        """The file of that name which this rank alone writes: `faults.jsonl`, `faults_rank1.jsonl`, ..."""
+        return path if self.first else path.with_stem(f"{path.stem}_rank{self.index}")
+
+    def wait(self) -> None:
+        """Return when all ranks have come here."""
+        self._accelerator.wait_for_everyone()
+
+    @contextmanager
+    def first_goes_ahead(self) -> Iterator[None]:
+        """The first rank runs the body alone; the others run it when it is done, and find what it wrote."""
+        with self._accelerator.main_process_first():
+            yield
+
+    def gather(self, value: Item) -> list[Item]:
+        """`value` of every rank, by rank, on every rank."""
+        return [value] if self.count == 1 else list(gather_object([value]))
+
+    def of_first(self, value: Item) -> Item:
+        """The first rank's `value`, on every rank."""
+        if self.count == 1:
+            return value
+        box: list[Any] = [value]
+        broadcast_object_list(box)
+        return box[0]  # type: ignore[no-any-return]
+
+    def spread(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result]:
+        """One result per item, in order, on every rank; each rank works on every `count`-th of them."""
+        if self.count == 1:
+            return list(work(items))
+        mine = list(work(items[self.index :: self.count]))
+        results: list[Any] = [None] * len(items)
+        for rank, part in enumerate(self.gather(mine)):
+            results[rank :: self.count] = part
+        return results
+
+    def require_same(self, segments: Sequence[Segment]) -> None:
+        """All ranks must have been given the same batch: each takes its own share of it.
+
+        Raises:
+            ConfigError: they were not.
+        """
+        if self.count == 1:
+            return
+        digests = self.gather(_digest(segments))
+        if len(set(digests)) > 1:
+            raise ConfigError(
+                f"the ranks were given different batches (digests {', '.join(digests)}): give every rank the whole "
+                "batch, in the same order; the learner cuts it by itself"
+            )
+
+
+def _digest(segments: Sequence[Segment]) -> str:
+    """A short name of a batch: ids, advantages and returns of every segment, in order."""
+    sums = hashlib.sha256()
+    for segment in segments:
+        parts = (*segment.prompt_ids, *segment.action_ids, *segment.advantages, *(segment.returns or ()))
+        sums.update(repr(parts).encode())
+    return sums.hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What one rank does of a batch. `indices` into the batch; `segments` to run, a masked stand-in if it has none."""
+
+    indices: list[int]
+    segments: list[Segment]
+
+
+def share(segments: Sequence[Segment], *, rank: int, count: int) -> Share:
+    """The part of rank `rank` of `count`: whole sequences, neighbours together, about the same number of tokens each.
+
+    Neighbours share their prompts, which are forwarded once. Every sequence lies in exactly one share. A rank for which
+    nothing is left gets one masked segment: it has to take part in each collective call.
+    """
+    if count == 1:
+        return Share(indices=list(range(len(segments))), segments=list(segments))
+    owners = _owners(segments, count)
+    indices = [i for i, segment in enumerate(segments) if owners[segment.sequence] == rank]
+    chosen = [segments[i] for i in indices]
+    return Share(indices=indices, segments=chosen or [_stand_in(segments)])
+
+
+def _owners(segments: Sequence[Segment], count: int) -> dict[Hashable, int]:
+    """Sequence -> rank: the token count is cut into `count` equal parts, a sequence goes where its middle lies."""
+    sizes: dict[Hashable, int] = {}
+    for segment in segments:
+        size = len(segment.prompt_ids) + len(segment.action_ids)
+        sizes[segment.sequence] = sizes.get(segment.sequence, 0) + size
+    ends = list(itertools.accumulate(sizes.values()))
+    total = ends[-1] if ends else 1
+    middles = (end - size / 2 for end, size in zip(ends, sizes.values(), strict=True))
+    return {name: int(count * middle / total) for name, middle in zip(sizes, middles, strict=True)}
+
+
+def _stand_in(segments: Sequence[Segment]) -> Segment:
+    if not segments:
+        raise ValueError("an update needs at least one segment; every trajectory was dropped or filtered away")
+    shortest = min(segments, key=lambda segment: len(segment.prompt_ids) + len(segment.action_ids))
+    return replace(shortest, action_mask=(False,) * len(shortest.action_ids))

@@ -1,0 +1,144 @@
+"""Supervised fine-tuning by TRL's SFTTrainer on rows that are already token ids: nothing is encoded a second time."""
+
+from __future__ import annotations
+
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from rollwright.config import Config
+from rollwright.contracts import MissingDependency
+from rollwright.models import Precision, resolve_precision
+
+
+class SftSettings(Config):
+    """The optimiser of supervised fine-tuning."""
+
+    learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate.")
+    batch_size: int = Field(16, ge=1, description="Rows per optimiser step.")
+    epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
+    max_steps: int = Field(-1, description="Optimiser steps in place of epochs; -1 = by epochs.")
+    max_minutes: float = Field(0.0, ge=0, description="Stop after so many minutes of training; 0 = no limit.")
+    max_length: int = Field(1024, ge=16, description="Longer rows are left out.")
+    precision: Precision = Field("auto", description="Compute type; weights stay fp32.")
+
+
+class FitSettings(Protocol):
+    """What `fit` reads of a recipe's settings; see `SftSettings` for their meaning."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def epochs(self) -> float: ...
+    @property
+    def max_steps(self) -> int: ...
+    @property
+    def max_minutes(self) -> float: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def precision(self) -> Precision: ...
+
+
+def require_trl(what: str) -> None:
+    """Before anything is played or read: TRL, which `fit` trains with, must be there.
+
+    Args:
+        what: is trained, for the message.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    missing = [name for name in ("trl", "datasets") if find_spec(name) is None]
+    if missing:
+        raise MissingDependency(f"{what} uses TRL ({', '.join(missing)} missing): pip install 'rollwright[trl]'")
+
+
+def fit(
+    rows: list[dict[str, Any]], start: Path, folder: Path, settings: FitSettings, *, seed: int, name: str = "policy"
+) -> Path:
+    """Train the model in `start` on `rows` and save it to `folder/<name>`.
+
+    Args:
+        rows: `input_ids` and `labels`, -100 where no loss is wanted.
+
+    Returns:
+        The folder of the trained model.
+
+    Raises:
+        MissingDependency: TRL is not installed.
+    """
+    from datasets import Dataset
+
+    from rollwright.models import load_policy
+
+    try:
+        from trl import SFTConfig, SFTTrainer
+    except ImportError as error:
+        raise MissingDependency("supervised fine-tuning uses TRL: pip install 'rollwright[trl]'") from error
+
+    model, tokenizer = load_policy(start, "float32")
+    arguments = SFTConfig(
+        output_dir=str(folder / "sft"),
+        **trainer_arguments(settings, seed=seed),
+        train_sampling_strategy="group_by_length",
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[stop_after(settings.max_minutes)] if settings.max_minutes else None,
+    )
+    trainer.train()
+    target = folder / name
+    trainer.save_model(str(target))
+    tokenizer.save_pretrained(target)
+    return target
+
+
+def trainer_arguments(settings: FitSettings, *, seed: int) -> dict[str, Any]:
+    """What every TRL trainer of ours is told alike."""
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    return {
+        "per_device_train_batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 2,
+        "bf16": resolve_precision(settings.precision) == "bfloat16",
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "gradient_checkpointing": False,
+        "logging_steps": 5,
+        "save_strategy": "no",
+        "report_to": [],
+        "seed": seed,
+        "max_length": settings.max_length,
+    }
+
+
+def stop_after(minutes: float) -> Any:
+    """A trainer callback that ends training after so many minutes of wall clock."""
+    from transformers import TrainerCallback
+
+    class StopAfter(TrainerCallback):
+        """Looks at the clock after every step."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.end = time.monotonic() + 60 * minutes
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_training_stop = control.should_training_stop or time.monotonic() > self.end
+
+    return StopAfter()

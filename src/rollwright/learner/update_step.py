@@ -1,0 +1,168 @@
+"""One optimiser step over a packed batch: forward, loss, backward per micro-batch; check, clip, move once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from rollwright.batching import FilteringObjective, FlatTokens, PackedBatch, TokenObjective, TokenRecord
+from rollwright.learner.optimisation import Averages, Optimisation, require_finite
+from rollwright.maths.losses import (
+    Aggregation,
+    LossCounts,
+    count_loss_units,
+    loss_denominator,
+    token_weights,
+    value_loss,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateStep:
+    """Runs optimiser step number `step`. Made by the learner for each step; `autocast` opens its precision context."""
+
+    accelerator: Accelerator
+    policy: Optimisation
+    critic: Optimisation | None
+    value_clip_eps: float | None
+    autocast: Callable[[], AbstractContextManager[object]]
+    step: int
+    averages: Averages
+
+    def run(self, packs: Sequence[PackedBatch], flat: FlatTokens, objective: TokenObjective) -> bool:
+        """Move policy and critic once, from the gradient of the whole batch.
+
+        Returns:
+            False where the loss's own filter left no token on any rank: then nothing has moved.
+
+        Raises:
+            NonFiniteUpdate: before anything has moved.
+            ValueError: no unmasked token, or a critic without targets.
+        """
+        kept = self._filtered(flat, objective)
+        if kept is None:
+            return False
+        weights = global_token_weights(self.accelerator, kept.record, objective.aggregation, objective.max_length)
+        weights = weights * flat.record.weights
+        value_weights = global_token_weights(self.accelerator, flat.record, "token-mean", None)
+        self._begin()
+        # Ranks with fewer micro-batches repeat one with weight 0: the others would wait for them for ever.
+        mine = torch.tensor([len(packs)], device=self.accelerator.device)
+        rounds = int(self.accelerator.gather(mine).max())
+        try:
+            for index in range(rounds):
+                packed, live = packs[index % len(packs)], index < len(packs)
+                last = index == rounds - 1
+                hidden = self._policy_pass(packed, kept, objective, weights * live, live=live, last=last)
+                if self.critic:
+                    self._critic_pass(self.critic, packed, flat, hidden, value_weights * live, last=last)
+            self._move()
+        except BaseException:
+            for module in self._modules:
+                module.drop()
+            raise
+        return True
+
+    def _filtered(self, flat: FlatTokens, objective: TokenObjective) -> FlatTokens | None:
+        """The tokens that the policy loss keeps (the critic learns from all of them); None where there are none."""
+        if not (isinstance(objective, FilteringObjective) and objective.filters):
+            return flat
+        before, mask = flat.record.mask, objective.keep(flat.record) & flat.record.mask
+        self.averages.add({"policy/filtered_frac": (float((before & ~mask).sum()), float(before.sum()))})
+        left = self.accelerator.reduce(mask.sum(), reduction="sum")
+        return flat.keeping(mask) if int(left) else None
+
+    @property
+    def _modules(self) -> list[Optimisation]:
+        return [self.policy] + ([self.critic] if self.critic else [])
+
+    def _area(self, module: Optimisation) -> str:
+        """Where its metrics belong."""
+        return "optim" if module is self.policy else module.name
+
+    def _begin(self) -> None:
+        for module in self._modules:
+            area = self._area(module)
+            self.averages.add({f"{area}/learning_rate": (module.begin(self.step), 1), f"{area}/loss": (0.0, 1)})
+
+    def _move(self) -> None:
+        """All norms are checked before the first optimiser moves: policy and critic step together or not at all.
+
+        DeepSpeed alone learns its norm inside its step: there a critic with a bad norm stops the run one step late.
+        """
+        for module in self._modules:
+            module.clip(self.step)
+        for module in self._modules:
+            self.averages.add({f"{self._area(module)}/grad_norm": (module.move(self.step), 1)})
+
+    def _policy_pass(
+        self,
+        packed: PackedBatch,
+        flat: FlatTokens,
+        objective: TokenObjective,
+        weights: Tensor,
+        *,
+        live: bool,
+        last: bool,
+    ) -> Tensor:
+        """Backward of one micro-batch's share; returns the hidden states [U, H], detached."""
+        with self.policy.accumulating(last):
+            with self.autocast():
+                logprobs, entropy, hidden = self.policy.prepared(packed, objective.with_entropy)
+            tokens = flat.select(packed.entries, logprobs=logprobs, entropy=entropy)
+            if tokens.logprobs_old is None:
+                # The only step on this batch: the policy before it is the one that was just run.
+                tokens = flat.select(packed.entries, logprobs=logprobs, entropy=entropy, logprobs_old=logprobs.detach())
+            result = objective(tokens)
+            self._backward(self.policy, result.losses, tokens, weights[packed.entries])
+        if live:
+            self.averages.add(result.metrics)
+        return hidden.detach()
+
+    def _critic_pass(
+        self,
+        critic: Optimisation,
+        packed: PackedBatch,
+        flat: FlatTokens,
+        hidden: Tensor,
+        weights: Tensor,
+        *,
+        last: bool,
+    ) -> None:
+        tokens = flat.select(packed.entries)
+        if tokens.returns is None:
+            raise ValueError("the critic has no targets: give every segment its `returns`, or train without a critic")
+        with critic.accumulating(last):
+            with self.autocast():
+                values = critic.prepared(packed, hidden)
+            old = values.detach() if tokens.values_old is None else tokens.values_old
+            clip_eps = self.value_clip_eps
+            anchor = None if clip_eps is None else old
+            losses = value_loss(values, tokens.returns, values_old=anchor, clip_eps=clip_eps)
+            self._backward(critic, losses, tokens, weights[packed.entries])
+
+    def _backward(self, module: Optimisation, losses: Tensor, tokens: TokenRecord, weights: Tensor) -> None:
+        zeros = torch.zeros_like(losses)
+        share = (torch.where(tokens.mask, losses, zeros) * weights.to(losses.dtype)).sum()
+        require_finite(share, what=f"{module.name} loss", step=self.step, accelerator=self.accelerator)
+        module.backward(share)
+        self.averages.add({f"{self._area(module)}/loss": (share.detach(), 0.0)})
+
+
+def global_token_weights(
+    accelerator: Accelerator, record: TokenRecord, how: Aggregation, max_length: float | None
+) -> Tensor:
+    """[N] factor of every token: its part in the mean over all ranks, times the ranks the gradient is averaged over."""
+    counts = count_loss_units(record.mask, record.sequence_index, num_sequences=record.num_sequences)
+    local = torch.tensor([counts.num_tokens, counts.num_sequences, counts.num_rows], device=record.mask.device)
+    tokens, sequences, rows = accelerator.reduce(local, reduction="sum").tolist()
+    total = LossCounts(num_tokens=tokens, num_sequences=sequences, num_rows=rows)
+    denominator = loss_denominator([total], how, max_length=max_length) / accelerator.num_processes
+    return token_weights(
+        record.mask, record.sequence_index, num_sequences=record.num_sequences, how=how, denominator=denominator
+    )

@@ -1,0 +1,48 @@
+"""The mathematics: pure functions on tensors and numbers, with the paper named in each.
+
+Lives here: sums and scans over the sequences of a flat batch (`sequences`), targets of critics (`value_targets`),
+mixtures of Gaussians (`mixtures`), and three folders: `advantages`, `losses`, `statistics`.
+May import: contracts and config. A function here takes values and gives values; it reads no configuration.
+"""
+
+from rollwright.maths.mixtures import Criterion, Mixture, best_mixture
+from rollwright.maths.sequences import (
+    next_in_segment,
+    require_length,
+    reverse_discounted_sum,
+    segment_count,
+    segment_mean,
+    segment_sum,
+)
+from rollwright.maths.value_targets import (
+    Divergence,
+    dual_value_loss,
+    dual_weights,
+    expectile_loss,
+    hybrid_weights,
+    lambda_returns,
+    outcome_loss,
+    polyak_update,
+    td_target,
+)
+
+__all__ = [
+    "Criterion",
+    "Divergence",
+    "Mixture",
+    "best_mixture",
+    "dual_value_loss",
+    "dual_weights",
+    "expectile_loss",
+    "hybrid_weights",
+    "lambda_returns",
+    "next_in_segment",
+    "outcome_loss",
+    "polyak_update",
+    "require_length",
+    "reverse_discounted_sum",
+    "segment_count",
+    "segment_mean",
+    "segment_sum",
+    "td_target",
+]

@@ -1,0 +1,222 @@
+"""Advantages on the clock of tokens: returns-to-go, REINFORCE, REINFORCE++, generalised advantage estimation.
+
+Every function takes flat action tokens (see `maths.sequences`), so the walk goes from one token the policy sampled
+to the next and never touches an observation. Nothing here carries a gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rollwright.maths.advantages.groups import group_mean
+from rollwright.maths.advantages.whitening import whiten
+from rollwright.maths.sequences import (
+    flatten_padded,
+    next_in_segment,
+    padded_sequence_index,
+    require_finite,
+    require_length,
+    reverse_discounted_sum,
+    segment_sum,
+    unflatten_padded,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueAdvantages:
+    """What an actor and its critic are trained on; both tensors have the shape of the rewards they came from."""
+
+    advantages: Tensor
+    """Not whitened."""
+    returns: Tensor
+    """advantages + values: the critic's regression target, taken before any whitening."""
+
+
+def check_rewards(rewards: Tensor, mask: Tensor) -> None:
+    """Raise if a reward stands on a token that the policy did not write, or is not finite.
+
+    Such a reward would vanish silently from every estimator below, since they walk over action tokens only.
+
+    Args:
+        rewards: [B, T] or [T] float.
+        mask: same shape, true on the tokens that the policy sampled.
+
+    Raises:
+        ValueError: shapes differ, a reward on a masked token, or a reward that is not finite.
+    """
+    if rewards.shape != mask.shape:
+        raise ValueError(f"rewards {tuple(rewards.shape)} and mask {tuple(mask.shape)} must have the same shape")
+    lost = (rewards != 0) & ~mask.bool()
+    if lost.any():
+        raise ValueError(
+            f"{int(lost.sum())} reward(s) stand on masked tokens, first at {lost.nonzero()[0].tolist()}: "
+            "put each reward on the last token of the action that earned it"
+        )
+    if not rewards.isfinite().all():
+        raise ValueError("rewards must be finite: check the reward function of this batch")
+
+
+def bootstrap_values(values_after: Tensor, *, terminated: Tensor, truncated: Tensor) -> Tensor:
+    """What follows each sequence: the critic's value where a limit cut it, 0 where the task itself ended it.
+
+    Args:
+        values_after: [S] float, the critic's value of the state after the last action.
+        terminated: [S] bool, the task ended. Wins over `truncated` where both are true.
+        truncated: [S] bool, a limit (turns, tokens, time) cut the episode.
+
+    Raises:
+        ValueError: a sequence is neither, so nobody can say what follows it; a value that is needed is not finite;
+            tensors of different lengths.
+    """
+    for name, of in (("values_after", values_after), ("terminated", terminated), ("truncated", truncated)):
+        require_length(name, of, values_after.numel(), per="sequence")
+    open_ended = ~(terminated.bool() | truncated.bool())
+    if open_ended.any():
+        raise ValueError(
+            f"sequences {open_ended.nonzero()[:, 0].tolist()} are neither terminated nor truncated: "
+            "an unfinished episode has no return yet"
+        )
+    cut = truncated.bool() & ~terminated.bool()
+    require_finite(values_after=torch.where(cut, values_after, torch.zeros_like(values_after)))
+    return torch.where(cut, values_after, torch.zeros_like(values_after))
+
+
+def returns_to_go(rewards: Tensor, sequence_index: Tensor, *, num_sequences: int, gamma: float) -> Tensor:
+    """Discounted sum of this and all later rewards of the same sequence, one `gamma` per action token. [N] -> [N].
+
+    Raises:
+        ValueError: a reward that is not finite.
+    """
+    require_finite(rewards=rewards)
+    return reverse_discounted_sum(rewards, sequence_index, num_sequences, gamma).detach()
+
+
+def reinforce(rewards: Tensor, sequence_index: Tensor, *, num_sequences: int, gamma: float) -> Tensor:
+    """Plain REINFORCE: the advantage of a token is its return-to-go, without any baseline. [N] -> [N].
+
+    Sources: Williams 1992.
+    """
+    return returns_to_go(rewards, sequence_index, num_sequences=num_sequences, gamma=gamma)
+
+
+def reinforce_plus_plus(rewards: Tensor, sequence_index: Tensor, *, num_sequences: int, gamma: float) -> Tensor:
+    """REINFORCE++: returns-to-go, whitened over all tokens of the batch. [N] -> [N].
+
+    Args:
+        rewards: [N] float, the per-token KL penalty already inside.
+        sequence_index: [N] int, the trajectory of each token: later turns reach back to earlier ones.
+        num_sequences: S.
+        gamma: discount per action token.
+
+    Raises:
+        ValueError: fewer than two tokens, or a reward that is not finite.
+
+    Sources: arXiv:2501.03262.
+    """
+    return whiten(returns_to_go(rewards, sequence_index, num_sequences=num_sequences, gamma=gamma))
+
+
+def reinforce_plus_plus_baseline(
+    rewards: Tensor, sequence_index: Tensor, group_index: Tensor, *, num_sequences: int
+) -> Tensor:
+    """REINFORCE++ with the group's mean score as baseline, broadcast to tokens and whitened over the batch.
+
+    Args:
+        rewards: [N] float per token; a sequence's score is their sum.
+        sequence_index: [N] int, the trajectory of each token.
+        group_index: [S] int, the group of each trajectory.
+        num_sequences: S.
+
+    Returns:
+        [N] float.
+
+    Sources: arXiv:2501.03262.
+    """
+    scores = segment_sum(rewards, sequence_index, num_sequences)
+    return whiten((scores - group_mean(scores, group_index))[sequence_index])
+
+
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    sequence_index: Tensor,
+    *,
+    num_sequences: int,
+    gamma: float,
+    gae_lambda: float,
+    last_values: Tensor | None = None,
+) -> ValueAdvantages:
+    """Generalised advantage estimation over consecutive entries of each sequence: tokens, or turns.
+
+    Args:
+        rewards: [N] float.
+        values: [N] float, the critic's value *before* the entry was chosen (read one position before a token).
+        sequence_index: [N] int, the trajectory of each entry.
+        num_sequences: S.
+        gamma: discount per entry.
+        gae_lambda: 0 trusts the critic after one step, 1 is the return minus the value.
+        last_values: [S] float, what follows each trajectory (see `bootstrap_values`); None = all terminated.
+
+    Returns:
+        Advantages and critic targets, [N] each.
+
+    Raises:
+        ValueError: tensors of other lengths than these, or numbers that are not finite.
+
+    Sources: arXiv:1506.02438.
+    """
+    ends = values.new_zeros(num_sequences) if last_values is None else last_values
+    require_length("rewards", rewards, sequence_index.numel(), per="entry")
+    require_length("values", values, sequence_index.numel(), per="entry")
+    require_length("last_values", ends, num_sequences, per="sequence")
+    require_finite(rewards=rewards, values=values, last_values=ends)
+    deltas = rewards + gamma * next_in_segment(values, sequence_index, ends) - values
+    advantages = reverse_discounted_sum(deltas, sequence_index, num_sequences, gamma * gae_lambda).detach()
+    return ValueAdvantages(advantages=advantages, returns=advantages + values.detach())
+
+
+def gae_padded(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+    last_values: Tensor | None = None,
+) -> ValueAdvantages:
+    """`gae` for the padded layout: [B, T] (or [T] for one sequence) with a mask; masked places return 0.
+
+    Raises:
+        ValueError: a reward stands on a masked token.
+    """
+    check_rewards(rewards, mask)
+    rows = mask.reshape(-1, mask.shape[-1])
+    flat = gae(
+        flatten_padded(rewards, mask),
+        flatten_padded(values, mask),
+        padded_sequence_index(rows),
+        num_sequences=rows.shape[0],
+        gamma=gamma,
+        gae_lambda=gae_lambda,
+        last_values=last_values,
+    )
+    return ValueAdvantages(
+        advantages=unflatten_padded(flat.advantages, mask), returns=unflatten_padded(flat.returns, mask)
+    )
+
+
+def returns_to_go_padded(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
+    """`returns_to_go` for the padded layout: [B, T] (or [T]) with a mask; masked places return 0.
+
+    Raises:
+        ValueError: a reward stands on a masked token.
+    """
+    check_rewards(rewards, mask)
+    rows = mask.reshape(-1, mask.shape[-1])
+    flat = returns_to_go(
+        flatten_padded(rewards, mask), padded_sequence_index(rows), num_sequences=rows.shape[0], gamma=gamma
+    )
+    return unflatten_padded(flat, mask)

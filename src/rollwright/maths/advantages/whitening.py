@@ -1,0 +1,67 @@
+"""Whitening with the statistics of the global batch, however it is spread over ranks and micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rollwright.maths.sequences import require_finite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """Count, mean and sum of squared deviations of a set of numbers; what a rank sends to the others."""
+
+    count: int
+    mean: float
+    squares: float
+
+    @property
+    def variance(self) -> float:
+        """Unbiased variance.
+
+        Raises:
+            ValueError: fewer than two numbers.
+        """
+        if self.count < 2:
+            raise ValueError(f"whitening needs 2 action tokens or more in the global batch, got {self.count}")
+        return self.squares / (self.count - 1)
+
+
+def moments_of(values: Tensor) -> Moments:
+    """Moments of all entries of a tensor of any shape; an empty tensor gives count 0."""
+    if values.numel() == 0:
+        return Moments(count=0, mean=0.0, squares=0.0)
+    exact = values.detach().double()
+    mean = exact.mean()
+    return Moments(count=values.numel(), mean=float(mean), squares=float((exact - mean).square().sum()))
+
+
+def combine_moments(parts: Sequence[Moments]) -> Moments:
+    """Moments of the union of disjoint sets, from the moments of each (Chan's parallel form)."""
+    count = sum(part.count for part in parts)
+    if count == 0:
+        return Moments(count=0, mean=0.0, squares=0.0)
+    mean = sum(part.mean * part.count for part in parts) / count
+    squares = sum(part.squares + part.count * (part.mean - mean) ** 2 for part in parts)
+    return Moments(count=count, mean=mean, squares=squares)
+
+
+def whiten(values: Tensor, *, moments: Moments | None = None, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) with the unbiased variance.
+
+    Args:
+        values: float tensor of action tokens only: masked entries must have been left out.
+        moments: of the global batch; None when `values` is the global batch.
+        shift_mean: False keeps the mean and only scales.
+        eps: added to the variance, in squared units of `values`.
+
+    Raises:
+        ValueError: the global batch has fewer than two entries, or an entry is not finite.
+    """
+    require_finite(values=values)
+    whole = moments_of(values) if moments is None else moments
+    centred = (values - whole.mean) * (whole.variance + eps) ** -0.5
+    return (centred if shift_mean else centred + whole.mean).detach()

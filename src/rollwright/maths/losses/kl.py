@@ -1,0 +1,143 @@
+"""Estimates of the KL divergence to a reference policy from sampled tokens, and the controller of its coefficient."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rollwright.contracts import require_choice
+from rollwright.maths.losses.policy import bounded_exp, log_ratio
+from rollwright.maths.sequences import require_same_shape
+
+KlKind = Literal["k1", "k2", "k3", "abs", "k3+"]
+
+
+def k3(x: Tensor) -> Tensor:
+    """e^-x + x - 1: unbiased and never negative. Any shape -> the same shape.
+
+    Bounded only where floats end: from x = -87.7 down (float32) e^-x would soon be infinite, so value and gradient stay
+    there as they are at that place.
+    """
+    lowest = 1.0 - math.log(torch.finfo(x.dtype).max)
+    x = x + (x.clamp(min=lowest) - x).detach()  # a plain clamp would let a token beyond go without a gradient
+    return torch.expm1(-x) + x
+
+
+def kl_estimate(logprobs: Tensor, logprobs_ref: Tensor, *, kind: KlKind) -> Tensor:
+    """Per-token estimate of KL(pi || pi_ref), for tokens sampled from pi. Any shape -> the same shape.
+
+    With x = log pi - log pi_ref: k1 = x, abs = |x|, k2 = x^2 / 2, k3 = e^-x + x - 1.
+    In a *loss*, k1 has zero expected gradient (use it in the reward only), and the gradient of k3 is not that of the
+    KL; "k3+" has the value of k3 and the gradient of k2, which is.
+
+    Raises:
+        ValueError: an unknown kind, or tensors of different shapes.
+
+    Sources: Schulman 2020, "Approximating KL divergence".
+    """
+    require_choice("kind", kind, KlKind, what="KL estimate")
+    require_same_shape(logprobs=logprobs, logprobs_ref=logprobs_ref)
+    x = logprobs - logprobs_ref.detach()
+    if kind == "k1":
+        return x
+    if kind == "abs":
+        return x.abs()
+    if kind == "k2":
+        return 0.5 * x.square()
+    if kind == "k3":
+        return k3(x)
+    k2 = 0.5 * x.square()
+    return k3(x).detach() + k2 - k2.detach()
+
+
+def kl_loss(
+    logprobs: Tensor,
+    logprobs_old: Tensor,
+    logprobs_ref: Tensor,
+    mask: Tensor,
+    *,
+    kind: KlKind,
+    ratio_weighted: bool,
+) -> Tensor:
+    """The KL term of a loss, per token; multiply it by its coefficient and add it to the policy's losses. [N] -> [N].
+
+    Args:
+        logprobs: [N] float with gradient.
+        logprobs_old: [N] float, of the policy that sampled; used only if `ratio_weighted`.
+        logprobs_ref: [N] float, of the frozen reference.
+        mask: [N] bool; masked tokens give 0, whatever they hold.
+        kind: see `kl_estimate`. Unweighted, "k2" and "k3+" have the gradient of the KL, as long as the data is fresh.
+        ratio_weighted: multiply by pi / pi_old, gradient included: then k1 and k3 have the right expected gradient, on
+            data of an older policy too.
+
+    Sources: arXiv:2512.02556 section 3.1 (the weighted form).
+    """
+    require_choice("kind", kind, KlKind, what="KL estimate")
+    require_same_shape(logprobs=logprobs, logprobs_old=logprobs_old, logprobs_ref=logprobs_ref, mask=mask)
+    kept, zeros = mask.bool(), torch.zeros_like(logprobs)
+    current = torch.where(kept, logprobs, zeros)
+    estimate = kl_estimate(current, torch.where(kept, logprobs_ref, zeros), kind=kind)
+    if ratio_weighted:
+        estimate = estimate * bounded_exp(log_ratio(logprobs, logprobs_old, mask))
+    return torch.where(kept, estimate, zeros)
+
+
+def kl_shaped_rewards(
+    rewards: Tensor, logprobs: Tensor, logprobs_ref: Tensor, *, kl_coef: float, kind: KlKind = "k1"
+) -> Tensor:
+    """Rewards per action token minus `kl_coef` times the KL estimate of that token, without gradient. [N] -> [N].
+
+    Sources: arXiv:1909.08593.
+    """
+    require_same_shape(rewards=rewards, logprobs=logprobs)
+    return (rewards - kl_coef * kl_estimate(logprobs, logprobs_ref, kind=kind)).detach()
+
+
+@dataclass(kw_only=True)
+class AdaptiveKl:
+    """A KL coefficient that is steered towards a target KL; its state is saved in checkpoints.
+
+    Sources: arXiv:1909.08593 section 2.2.
+    """
+
+    coef: float = 0.001
+    target: float = 0.1
+    """Desired mean KL, in nats, in the unit of what `update` is given."""
+    horizon: int = 10_000
+    """Samples over which the coefficient may change by 20 % at most."""
+
+    def __post_init__(self) -> None:
+        if not (self.coef > 0 and self.target > 0 and self.horizon > 0):
+            raise ValueError(
+                f"coef, target and horizon must be positive, got {self.coef}, {self.target}, {self.horizon}"
+            )
+
+    def update(self, kl: float, *, num_samples: int) -> float:
+        """Move the coefficient after a batch of `num_samples` with mean KL `kl`, and return it.
+
+        Raises:
+            ValueError: the KL is not finite; the coefficient stays as it was.
+        """
+        if not math.isfinite(kl):
+            raise ValueError(f"the KL of the batch is {kl}: look for a non-finite log-prob before adapting to it")
+        error = min(max(kl / self.target - 1.0, -0.2), 0.2)
+        self.coef *= 1.0 + error * num_samples / self.horizon
+        return self.coef
+
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint must hold; target and horizon are configuration."""
+        return {"coef": self.coef}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: the keys are not those of `state_dict`.
+        """
+        if set(state) != {"coef"}:
+            raise ValueError(f"the state of a KL controller has the key 'coef', got {sorted(state)}")
+        self.coef = float(state["coef"])

@@ -1,0 +1,61 @@
+"""Statistics of evaluations: intervals, aggregates over runs and tasks, paired verdicts. numpy, no torch."""
+
+from rollwright.maths.statistics.clusters import (
+    PairedDifference,
+    clustered_bootstrap,
+    mean_of_episodes,
+    paired_difference,
+)
+from rollwright.maths.statistics.matrices import (
+    interquartile_mean,
+    mean_score,
+    median_score,
+    optimality_gap,
+    percentile_interval,
+    performance_profile,
+    probability_of_improvement,
+    profile_band,
+    score_matrix,
+    stratified_bootstrap,
+    stratified_bootstrap_pair,
+)
+from rollwright.maths.statistics.rates import Interval, pass_at_k, wilson_interval
+from rollwright.maths.statistics.reliability import (
+    Bin,
+    Confusion,
+    area_under_curve,
+    best_threshold,
+    brier_score,
+    calibration_bins,
+    confusion,
+    expected_calibration_error,
+)
+
+__all__ = [
+    "Bin",
+    "Confusion",
+    "Interval",
+    "PairedDifference",
+    "area_under_curve",
+    "best_threshold",
+    "brier_score",
+    "calibration_bins",
+    "clustered_bootstrap",
+    "confusion",
+    "expected_calibration_error",
+    "interquartile_mean",
+    "mean_of_episodes",
+    "mean_score",
+    "median_score",
+    "optimality_gap",
+    "paired_difference",
+    "pass_at_k",
+    "percentile_interval",
+    "performance_profile",
+    "probability_of_improvement",
+    "profile_band",
+    "score_matrix",
+    "stratified_bootstrap",
+    "stratified_bootstrap_pair",
+    "wilson_interval",
+]

@@ -1,0 +1,98 @@
+"""Demonstrations: successful episodes of a teacher (or from a store) as rows for supervised fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from rollwright.contracts import DataError, Task, Trajectory, distinct, episode_seed
+from rollwright.models import padding_text
+from rollwright.rollout import Collector
+
+IGNORED = -100
+"""The label that cross-entropy leaves out."""
+DEMONSTRATION = "demo/"
+"""What the names of demonstrations begin with."""
+
+
+def demonstrate(collector: Collector, tasks: Sequence[Task], *, per_task: int, seed: int) -> list[Trajectory]:
+    """`per_task` episodes of every training task by the collector's actor, start states of the train split."""
+    requests = [
+        collector.request(
+            f"{DEMONSTRATION}{seed}/{task.id}/{i}", task, episode_seed(task.split, "demo", seed, task.id, i)
+        )
+        for task in distinct(tasks)
+        for i in range(per_task)
+    ]
+    return collector.play(requests)
+
+
+def imitable(trajectories: Iterable[Trajectory], *, only_success: bool = True) -> list[Trajectory]:
+    """Those worth imitating: no faults, training split only, and successful unless told otherwise.
+
+    Raises:
+        DataError: nothing is left, or an episode of a held-out split is among them.
+    """
+    seen, kept = list(trajectories), []
+    for trajectory in seen:
+        if trajectory.task.split != "train":
+            raise DataError(
+                f"trajectory {trajectory.id} is of split {trajectory.task.split!r}: training on it would spoil the "
+                "evaluation; give trajectories of the train split only"
+            )
+        if trajectory.learnable and (trajectory.success or not only_success):
+            kept.append(trajectory)
+    if not kept:
+        wanted = "free of faults and successful" if only_success else "free of faults"
+        raise DataError(
+            f"no trajectory to imitate: of {len(seen)} that could be read none is {wanted}; collect some "
+            "(recipes/collect.py)"
+        )
+    return kept
+
+
+def sft_rows(
+    trajectories: Sequence[Trajectory], *, vocab_size: int, max_length: int, unknown_ids: Collection[int] = ()
+) -> list[dict[str, Any]]:
+    """One row per turn: `input_ids` = prompt + action, `labels` = the action's ids, `IGNORED` elsewhere.
+
+    In an append-only episode, where each prompt continues the one before, the turns become one row of the whole episode
+    with a label on every action.
+
+    Args:
+        vocab_size: ids that the model has a row for (`vocabulary.rows_of`).
+        unknown_ids: those of them that its tokenizer does not know (`vocabulary.unknown_ids`).
+
+    Raises:
+        DataError: ids outside the vocabulary: the data were written with another tokenizer.
+    """
+    rows = [row for trajectory in trajectories for row in _rows_of(trajectory)]
+    highest = max(max(row["input_ids"]) for row in rows)
+    if highest >= vocab_size:
+        raise DataError(
+            f"the trajectories hold token id {highest}, the model's vocabulary has {vocab_size}: they were collected "
+            "with another tokenizer; collect them again with this model"
+        )
+    never = set(unknown_ids)
+    if never and (found := never.intersection(index for row in rows for index in row["input_ids"])):
+        raise DataError(padding_text(min(found), vocab_size))
+    # A turn without an action (a doubtful label was left out) has nothing to learn from.
+    rows = [row for row in rows if any(label != IGNORED for label in row["labels"])]
+    fitting = [row for row in rows if len(row["input_ids"]) <= max_length]
+    if not fitting:
+        raise DataError(f"every row is longer than learner.max_length = {max_length} tokens")
+    return fitting
+
+
+def _rows_of(trajectory: Trajectory) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for turn in trajectory.turns:
+        ids = [*turn.prompt_ids, *turn.action_ids]
+        action = [t if keep else IGNORED for t, keep in zip(turn.action_ids, turn.action_mask, strict=True)]
+        before = rows[-1] if rows else None
+        if before is not None and list(turn.prompt_ids[: len(before["input_ids"])]) == before["input_ids"]:
+            gap = len(turn.prompt_ids) - len(before["input_ids"])
+            rows[-1] = {"input_ids": ids, "labels": [*before["labels"], *[IGNORED] * gap, *action]}
+        else:
+            rows.append({"input_ids": ids, "labels": [IGNORED] * len(turn.prompt_ids) + action})
+    return rows

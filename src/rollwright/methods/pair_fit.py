@@ -1,0 +1,102 @@
+"""A scalar reward model from pairs: of two episodes of one task the better one must score higher. By TRL's trainer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rollwright.contracts import DataError, MissingDependency
+from rollwright.learner import FitSettings, stop_after, trainer_arguments
+from rollwright.methods.outcome_data import Case
+
+Pair = tuple[int, int]
+
+
+def pairs_of(cases: Sequence[Case], *, per_case: int, seed: int) -> list[Pair]:
+    """Numbers of cases as (success, failure) of one task.
+
+    Every success meets `per_case` failures of its task, drawn without replacement; one of the same start state, where
+    there is any, comes before the others: such a pair differs in what was done alone.
+
+    Raises:
+        DataError: no task has both.
+    """
+    draws = np.random.default_rng(seed)
+    lost: dict[str, list[int]] = defaultdict(list)
+    for number, case in enumerate(cases):
+        if not case.success:
+            lost[case.task].append(number)
+    pairs = []
+    for number, case in enumerate(cases):
+        if case.success and lost[case.task]:
+            shuffled = draws.permutation(lost[case.task]).tolist()
+            nearest = sorted(shuffled, key=lambda other: cases[other].seed != case.seed)  # stable: the rest stays drawn
+            pairs += [(number, other) for other in nearest[:per_case]]
+    if not pairs:
+        raise DataError(
+            f"none of {len({case.task for case in cases})} tasks has both a success and a failure among {len(cases)} "
+            "episodes, so there is no pair to learn from: collect several episodes of each task"
+        )
+    return pairs
+
+
+def fit_pairs(
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]],
+    start: Path,
+    folder: Path,
+    settings: FitSettings,
+    *,
+    centre: float,
+    seed: int,
+    name: str = "pair_model",
+) -> Path:
+    """Train a scalar head and the model under it: -log sigmoid(r_better - r_worse) (+ centre * (sum of both)^2).
+
+    Args:
+        rows: prompts as ids, the better episode's first.
+        start: a causal language model; the scalar head is new.
+        centre: weight of the term that keeps the mean score near 0.
+
+    Returns:
+        The folder of the trained model, `folder/<name>`.
+
+    Raises:
+        MissingDependency: TRL is not installed.
+
+    Sources: Bradley and Terry 1952; arXiv:2312.09244 for the centring term.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification
+
+    from rollwright.models import load_tokenizer, load_whole
+
+    try:
+        from trl import RewardConfig, RewardTrainer
+    except ImportError as error:
+        raise MissingDependency("a reward model from pairs uses TRL: pip install 'rollwright[trl]'") from error
+
+    torch.manual_seed(seed)  # of the new head
+    tokenizer = load_tokenizer(start)
+    words = {"num_labels": 1, "dtype": torch.float32}
+    model = load_whole(AutoModelForSequenceClassification, start, new=("score",), spare=True, **words)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    trainer = RewardTrainer(
+        model=model,
+        args=RewardConfig(
+            output_dir=str(folder / "pairs"),
+            **trainer_arguments(settings, seed=seed),
+            center_rewards_coefficient=centre or None,
+        ),
+        train_dataset=Dataset.from_list([{"chosen_ids": list(a), "rejected_ids": list(b)} for a, b in rows]),
+        processing_class=tokenizer,
+        callbacks=[stop_after(settings.max_minutes)] if settings.max_minutes else None,
+    )
+    trainer.train()
+    target = folder / name
+    trainer.save_model(str(target))
+    tokenizer.save_pretrained(target)
+    return target

@@ -1,0 +1,101 @@
+"""The speed ledger: where an iteration's wall time went, in two lanes that each add up to it.
+
+Generator lane: the engine's prefill and decode, what else episodes waited for at the engine, the environment (no
+episode waits for the engine, some wait for the world), and the queue (nothing is in flight: it waits for the learner).
+Learner lane: waiting for episodes, scoring, learning, handing over weights, and the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rollwright.generation import Engine, TimedEngine
+from rollwright.rollout.occupancy import Occupancy, State
+
+LEARNER_LANE = {
+    "wait": ("time/collect_s", "time/greedy_s"),
+    "score": ("time/score_s",),
+    "learn": ("time/update_s",),
+    "sync": ("time/sync_s",),
+}
+"""Part of the learner's lane -> the timings of a step that belong to it."""
+GENERATOR_PARTS = ("prefill", "decode", "engine", "environment", "queue")
+LEARNER_PARTS = (*LEARNER_LANE, "other")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Clocks at one moment, in seconds. `work` is None where the engine does not tell prefill from decode."""
+
+    lane: Mapping[State, float]
+    work: tuple[float, float] | None
+
+    @property
+    def at(self) -> float:
+        """The time itself: one state or another has held at every moment."""
+        return sum(self.lane.values())
+
+
+class Ledger:
+    """Reads the clocks at the beginning and the end of an iteration. Made by `Training`, lives for the run."""
+
+    def __init__(self, occupancy: Occupancy, engine: Engine) -> None:
+        self._occupancy, self._engine = occupancy, engine
+        self._begun = self._read()
+
+    def begin(self) -> None:
+        """An iteration begins."""
+        self._begun = self._read()
+
+    def end(self, timings: Mapping[str, float]) -> dict[str, float]:
+        """The entries of the iteration that ends now, in seconds.
+
+        Args:
+            timings: of its stages, by metric name (see `LEARNER_LANE`).
+        """
+        now = self._read()
+        return generator_lane(self._begun, now) | learner_lane(timings, wall_s=now.at - self._begun.at)
+
+    def _read(self) -> Reading:
+        work = self._engine.work_seconds() if isinstance(self._engine, TimedEngine) else None
+        return Reading(lane=self._occupancy.seconds(), work=work)
+
+
+def generator_lane(before: Reading, after: Reading) -> dict[str, float]:
+    """What the generator did between two readings."""
+    seconds = {state: after.lane[state] - before.lane[state] for state in after.lane}
+    entries = {
+        "ledger/generator_engine_s": seconds["engine"],
+        "ledger/generator_environment_s": seconds["environment"],
+        "ledger/generator_queue_s": seconds["queue"],
+    }
+    if before.work is None or after.work is None:
+        return entries
+    prefill, decode = (late - early for early, late in zip(before.work, after.work, strict=True))
+    # The engine ends a step a moment after the last episode has its answer.
+    rest = max(0.0, seconds["engine"] - prefill - decode)
+    return entries | {
+        "ledger/generator_prefill_s": prefill,
+        "ledger/generator_decode_s": decode,
+        "ledger/generator_engine_s": rest,
+    }
+
+
+def learner_lane(timings: Mapping[str, float], *, wall_s: float) -> dict[str, float]:
+    """What the learner did in an iteration of `wall_s` seconds."""
+    parts = {part: sum(timings.get(name, 0.0) for name in names) for part, names in LEARNER_LANE.items()}
+    parts["other"] = max(0.0, wall_s - sum(parts.values()))
+    return {f"ledger/learner_{part}_s": seconds for part, seconds in parts.items()}
+
+
+def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Lane -> part -> its share of the lane's time, over all rows of a metrics file; no lane where none is noted."""
+    lanes = {"generator": GENERATOR_PARTS, "learner": LEARNER_PARTS}
+    found: dict[str, dict[str, float]] = {}
+    for lane, parts in lanes.items():
+        totals = {part: sum(float(row.get(f"ledger/{lane}_{part}_s") or 0.0) for row in rows) for part in parts}
+        if (whole := sum(totals.values())) > 0:
+            found[lane] = {part: seconds / whole for part, seconds in totals.items()}
+    return found

@@ -1,0 +1,118 @@
+"""Begin an episode where an earlier one passed by: the world is brought there, and the context is given the way.
+
+A world with exact snapshots is restored; one that can only replay does the recorded actions again, and every state and
+every observation on the way must be the recorded one. The turns of the way are context: they are no turns of the new
+episode, so there is no loss, no KL and no reward on them.
+
+Sources: arXiv:2403.00673 (snapshot starts; restoring must give the very state that was saved).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from rollwright.contracts import (
+    Environment,
+    EnvironmentFault,
+    Message,
+    Observation,
+    Passed,
+    Shown,
+    Snapshots,
+    Span,
+    Waypoint,
+    as_observation,
+)
+from rollwright.generation import Generation
+from rollwright.rollout.answers import checked, checked_observation
+from rollwright.rollout.context import Context
+
+Call = Callable[..., Awaitable[tuple[Any, Any]]]
+"""Name and method of an environment, arguments -> what it gave, and the fingerprint of the state it led to."""
+
+
+def shown_of(observation: Observation) -> Shown:
+    return Shown(text=observation.text, goal=observation.goal, attachments=observation.attachments)
+
+
+def observation_of(shown: Shown) -> Observation:
+    return Observation(text=shown.text, goal=shown.goal, attachments=shown.attachments)
+
+
+def prompt_digest(prompt_ids: Sequence[int]) -> str:
+    """A short name of a prompt."""
+    return hashlib.sha256(",".join(map(str, prompt_ids)).encode()).hexdigest()[:16]
+
+
+async def bring_to(start: Waypoint, env: Environment, call: Call) -> None:
+    """Put the environment into the waypoint's state.
+
+    Raises:
+        EnvironmentFault: the state is another than the recorded one, or the world failed on the way.
+    """
+    if start.snapshot is None:
+        await _replay(start, env, call)
+        return
+    if not isinstance(env, Snapshots):
+        raise EnvironmentFault(f"a snapshot of {start.source} was kept, but the environment has no restore()")
+    _, state = await call("env.restore", env.restore, start.snapshot)
+    _require(start, len(start.passed), "state", state, start.state_key)
+
+
+async def _replay(start: Waypoint, env: Environment, call: Call) -> None:
+    path = [*((p.shown, p.state_key) for p in start.passed), (start.shown, start.state_key)]
+    answer, state = await call("env.reset", env.reset, start.task, start.seed)
+    observation = checked_observation(answer)
+    for turn, (shown, state_key) in enumerate(path):
+        _require(start, turn, "observation", shown_of(observation), shown)
+        _require(start, turn, "state", state, state_key)
+        if turn == len(start.passed):
+            return
+        answer, state = await call("env.step", env.step, start.passed[turn].action)
+        result = checked(answer)
+        _require(start, turn + 1, "end of the episode", result.terminated or result.truncated, False)
+        observation = as_observation(result.observation)
+
+
+def _require(start: Waypoint, turn: int, what: str, found: object, recorded: object) -> None:
+    if found != recorded:
+        raise EnvironmentFault(
+            f"the way of {start.source} leads elsewhere now: the {what} before turn {turn} is {_short(found)}, it was "
+            f"{_short(recorded)}. A world whose snapshots are not repeatable must declare `snapshots = 'none'` "
+            "(rollwright check-env)"
+        )
+
+
+def retrace(context: Context, start: Waypoint) -> tuple[Message, ...]:
+    """Give a fresh context all that was shown and said on the way; returns the messages that are new at its end."""
+    for passed in start.passed:
+        context.observe(observation_of(passed.shown))
+        said = Generation(
+            token_ids=passed.action_ids,
+            logprobs=(0.0,) * len(passed.action_ids),
+            finish_reason=passed.finish,
+            spans=_writer(passed),
+        )
+        context.act(said)
+    return context.observe(observation_of(start.shown))
+
+
+def _writer(passed: Passed) -> tuple[Span, ...]:
+    """Who wrote an action that is said again, as far as it tells what of it was the action (`ActionRule`)."""
+    return (Span(start=0, end=len(passed.action_ids), version=-1, producer="dataset"),) if passed.action else ()
+
+
+def check_prompt(start: Waypoint, prompt_ids: Sequence[int]) -> None:
+    """The first prompt of a restored episode must be, id by id, the one that stood there before.
+
+    Raises:
+        EnvironmentFault: it is not.
+    """
+    _require(start, len(start.passed), "prompt", prompt_digest(prompt_ids), start.prompt_digest)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:90]}..."

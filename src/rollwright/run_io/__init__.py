@@ -1,0 +1,37 @@
+"""What a run writes down, and how long it waits: metrics, progress, checkpoints, locks, deadlines.
+
+Lives here: metric files and trackers (`tracking`), progress bars (`progress`), checkpoints on disk (`checkpoint`), the
+lock of a folder (`run_lock`), seals that tell a file from a changed one (`seals`), deadlines (`deadlines`), threads and
+Ray processes that run worlds (`workers`, `ray_world`).
+May import: contracts and config. No torch: Ray's workers load this folder.
+"""
+
+from rollwright.run_io.checkpoint import Checkpoint, Checkpoints
+from rollwright.run_io.deadlines import deadline
+from rollwright.run_io.progress import Progress
+from rollwright.run_io.ray_world import RayWorld
+from rollwright.run_io.run_lock import NAME, RunLock, held
+from rollwright.run_io.seals import seal_fault, sealed
+from rollwright.run_io.tracking import RunFolder, Tracker, append_line, hyperparameters, metric_part, read_metrics
+from rollwright.run_io.workers import Workers, bounded
+
+__all__ = [
+    "NAME",
+    "Checkpoint",
+    "Checkpoints",
+    "Progress",
+    "RayWorld",
+    "RunFolder",
+    "RunLock",
+    "Tracker",
+    "Workers",
+    "append_line",
+    "bounded",
+    "deadline",
+    "held",
+    "hyperparameters",
+    "metric_part",
+    "read_metrics",
+    "seal_fault",
+    "sealed",
+]

@@ -1,0 +1,37 @@
+"""Replay: random access to the turns of a trajectory store, views over them, and samplers whose state is saved.
+
+The store stays the only truth. `TurnTable` lays an index of plain arrays beside it, which is memory-mapped and can be
+deleted at any time; a view is an array of turn numbers; a sampler draws from views.
+"""
+
+from rollwright.store.replay.replay_sampler import Mixture, ReplaySampler, split_by_trajectory
+from rollwright.store.replay.replay_table import Transition, TurnTable, returns_to_go
+from rollwright.store.replay.replay_views import (
+    above,
+    best_trajectories,
+    cap_relative,
+    in_perplexity_band,
+    keep_trajectories,
+    latest_per_task,
+    states_only,
+    top_trajectories,
+    valid_turns,
+)
+
+__all__ = [
+    "Mixture",
+    "ReplaySampler",
+    "Transition",
+    "TurnTable",
+    "above",
+    "best_trajectories",
+    "cap_relative",
+    "in_perplexity_band",
+    "keep_trajectories",
+    "latest_per_task",
+    "returns_to_go",
+    "split_by_trajectory",
+    "states_only",
+    "top_trajectories",
+    "valid_turns",
+]

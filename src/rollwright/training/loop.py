@@ -1,0 +1,266 @@
+"""What the loops share, as verbs: collect, score, update, sync, finish; with evaluation and checkpoints when due.
+
+A recipe opens `Training.start(config)` and writes the algorithm; everything here is the same for all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from rollwright.batching import Segment
+from rollwright.config import LoopConfig, method_of
+from rollwright.contracts import Group, RollwrightError, Trajectory, episode_seed
+from rollwright.curriculum import EvolvingCurriculum
+from rollwright.evaluation import Evaluation, save_evaluation
+from rollwright.evaluation import metrics as evaluation_metrics
+from rollwright.learner import CriticSettings, PolicyObjective, hand_over
+from rollwright.maths.losses import constant_length
+from rollwright.rollout import rollout_metrics
+from rollwright.run_io import Progress, deadline
+from rollwright.training import resumption
+from rollwright.training.assembly import judge
+from rollwright.training.group_scores import greedy_requests, greedy_returns, score_once
+from rollwright.training.lessons import Lessons
+from rollwright.training.parity_gate import lower_precision, pass_gate
+from rollwright.training.pipeline import fill_with_informative
+from rollwright.training.run_assembly import RunParts, open_run
+from rollwright.view import write_report, write_transcripts
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Training(RunParts):
+    """One run from its first step to its report. Made by `start`, closed by leaving the `with`."""
+
+    _stored_step: int = -1
+    _parity: dict[str, float] = field(default_factory=dict)
+    _signal: bool | None = None
+    lessons: Lessons = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lessons = Lessons(config=self.config, speaks=self.learner.ranks.first)
+
+    @classmethod
+    @contextmanager
+    def start(
+        cls, config: LoopConfig, *, reference: bool = False, critic: CriticSettings | None = None
+    ) -> Iterator[Training]:
+        """Open everything a run needs, cheap and refusable things first; close all of it at the end.
+
+        Args:
+            reference: keep a frozen copy of the starting policy (KL terms).
+            critic: train a token critic beside the policy.
+        """
+        with open_run(cls, config, reference=reference, critic=critic) as run, run._nothing_lost():
+            if (method := method_of(config)) and run.learner.ranks.first:
+                print(f"method: {method}", flush=True)
+            yield run
+            run._end()
+
+    def steps(self) -> Iterator[int]:
+        """The step numbers still to do; ends early when `run.max_minutes` are over."""
+        if self.config.evaluation.at_start and self.next_step == 0:
+            self.evaluate("start")
+        for step in range(self.next_step, self.config.run.steps):
+            limit = self.config.run.max_minutes
+            if limit and self.learner.ranks.of_first(time.monotonic() - self.started > 60 * limit):
+                log.warning("stopping before step %d: run.max_minutes = %g is over", step, limit)
+                return
+            self.clock.begin()
+            self._parity, self._signal = {}, None
+            self._grow(step)
+            yield step
+
+    def _grow(self, step: int) -> None:
+        """New tasks, where the curriculum makes some and a round of it is due."""
+        curriculum, ranks = self.curriculum, self.learner.ranks
+        if not isinstance(curriculum, EvolvingCurriculum) or not curriculum.due(step):
+            return
+        with self.clock.timed("time/evolve_s"):
+            seed = episode_seed("train", self.config.run.seed, "first look", step)
+            look = partial(self.collector.look, seed=seed)
+            # An endpoint may answer each rank otherwise.
+            found = ranks.of_first(curriculum.candidates(step, look) if ranks.first else [])
+            read = self.start_values
+            curriculum.take(found, read([c.prompt for c in found]) if read and found else None)
+
+    def collect(self, step: int, *, max_rounds: int = 1) -> list[Group]:
+        """One batch of groups: tasks by the curriculum, start states and draws fixed by run seed and step.
+
+        Args:
+            max_rounds: above 1, groups whose members all earned the same are replaced in so many rounds at most. All
+                that were played come back, scored.
+        """
+        wanted = self.config.rollout.groups_per_step
+        groups = self._play(f"step {step}: episodes", wanted, lambda: self.pipeline.take(step))
+        self._parity_gate(groups)
+        if max_rounds == 1:
+            return groups
+        return fill_with_informative(groups, wanted=wanted, max_rounds=max_rounds, score=self.score, more=self._more)
+
+    def _more(self, count: int) -> list[Group]:
+        return self._play("episodes in place of equal groups", count, lambda: self.pipeline.more(count))
+
+    def _play(self, what: str, groups: int, take: Callable[[], list[Group]]) -> list[Group]:
+        rollout = self.config.rollout  # running ahead, episodes of later steps end here too: no total is known
+        total = None if rollout.max_staleness else self.collector.played_here(groups) * rollout.group_size
+        bar = Progress(what, total=total)
+        with self.clock.timed("time/collect_s"), bar, self.pipeline.ahead.watched(lambda _: bar.advance()):
+            return take()
+
+    def _parity_gate(self, groups: Sequence[Group]) -> None:
+        """By default before the first update and after the first sync."""
+        limit = self.config.run.parity_checks
+        if not limit or self.parity_checks < limit:
+            self._parity = pass_gate(groups, self.engine, self.learner, dtype=lower_precision(self.config))
+            self.parity_checks += bool(self._parity)
+
+    def score(self, groups: Sequence[Group]) -> list[Group]:
+        """Lay the reward on the turns and tell the curriculum; what was scored before stays as it is."""
+        with self.clock.timed("time/score_s"), self._limited("scoring", "score_s"):
+            scored, fresh = score_once(groups, self.reward, self.collector.faults, self.learner.ranks)
+        # How a task goes from its middle says little about it.
+        self.curriculum.update([group for group in fresh if group.start is None])
+        if self.starts is not None:
+            self.starts.learn(fresh)
+        return scored
+
+    def greedy_scores(self, groups: Sequence[Group]) -> dict[str, float]:
+        """The return of one greedy episode per group, from the group's own start: ReMax's baseline. By group id.
+
+        A group whose greedy episode faulted for good, or got no score, has none.
+        """
+        requests = greedy_requests(groups, self.collector, self.starts)
+        with self.clock.timed("time/greedy_s"):
+            played = self.collector.play(requests)
+        return greedy_returns(groups, played, self.reward, self.collector.faults, self.learner.ranks)
+
+    def learning(self) -> AbstractContextManager[None]:
+        """Around what the learner computes before its update, such as values: it counts as `time/update_s`."""
+        return self.clock.timed("time/update_s")
+
+    def update(
+        self, segments: Sequence[Segment], objective: PolicyObjective, *, collected: int | None = None
+    ) -> dict[str, float]:
+        """The optimiser steps of one batch.
+
+        Args:
+            collected: sequences that could have been learned from, where those that say nothing were left out of the
+                segments: the denominator of the "constant" aggregation counts them. None = the segments' own.
+        """
+        settings = self.config.learner
+        self._signal = any(any(segment.advantages) for segment in segments)
+        sized = self._sized(objective, segments, collected)
+        with self.clock.timed("time/update_s"):
+            return self.learner.update(segments, sized, minibatches=settings.minibatches, epochs=settings.epochs)
+
+    def _sized(self, objective: PolicyObjective, segments: Sequence[Segment], collected: int | None) -> PolicyObjective:
+        """The objective with the length that "constant" divides by; without one set, the longest an episode can be."""
+        if objective.aggregation != "constant":
+            return objective
+        longest = self.config.rollout.max_action_tokens * self.collector.limits.max_turns
+        kept = len({segment.sequence for segment in segments})
+        length = constant_length(objective.max_length or longest, collected=max(collected or 0, kept), kept=kept)
+        return replace(objective, max_length=length)
+
+    def sync(self) -> None:
+        """Give the engine the learner's weights; from here on its tokens carry the new version."""
+        with self.clock.timed("time/sync_s"), self._limited("the weight sync", "sync_s"):
+            hand_over(self.learner.policy, self.engine, version=self.engine.version + 1)
+
+    def remember(self, step: int, groups: Sequence[Group]) -> None:
+        """Put the step's episodes into the store now, for an update that replays them; else `finish` does it."""
+        self._keep([t for group in groups for t in group.trajectories], tag=f"step_{step}")
+        self._keep(self.pipeline.dropped(), tag=f"dropped_{step}")
+        self.learner.ranks.wait()  # every rank reads what the first has written
+        self._stored_step = step
+
+    def finish(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
+        """Log, keep, evaluate and checkpoint after one step."""
+        if self._stored_step != step:
+            self.remember(step, groups)
+        every = self.config.run.transcripts_every
+        if every and step % every == 0 and self.learner.ranks.first:
+            write_transcripts(groups[:4], self.folder.path / "transcripts" / f"step_{step:05d}.txt")
+        timings = self.clock.metrics()
+        played = rollout_metrics(groups) | self.pipeline.metrics()
+        if self.starts is not None:
+            played |= self.starts.metrics(groups)
+        taught = self.lessons.take(step, groups, metrics, signal=self._signal)
+        everything = played | self.curriculum.metrics() | dict(metrics) | taught | timings | self._parity
+        self.tracker.log(step, everything)
+        self.next_step = step + 1
+        if self._due(step, self.config.evaluation.every):
+            self.evaluate(f"step_{step + 1:05d}")
+        if self._due(step, self.config.run.checkpoint_every):
+            resumption.save(self)
+
+    def _due(self, step: int, every: int) -> bool:
+        return bool(every) and (step + 1) % every == 0 and step + 1 < self.config.run.steps
+
+    def evaluate(self, name: str) -> Evaluation:
+        """Judge the current policy on held-out start states and write `eval/<name>.json`.
+
+        Logged at the number of the next step: what is judged is what that step will play with.
+        """
+        settings = self.config.evaluation
+        began = time.monotonic()
+        result, played = judge(self.collector, self.tasks[settings.split], settings, name=name)
+        took = {"time/evaluate_s": time.monotonic() - began}
+        if self.learner.ranks.first:
+            save_evaluation(result, self.folder.path)
+        self._keep(played, tag=f"eval_{name}")
+        self.tracker.log(self.next_step, evaluation_metrics(result) | took)
+        return result
+
+    def _keep(self, played: Sequence[Trajectory], *, tag: str) -> None:
+        if self.lock is not None:
+            self.lock.require()
+        if self.learner.ranks.first:
+            self.store.append(played, tag=tag)
+
+    def _end(self) -> None:
+        """The last checkpoint, the final evaluation, the policy as a plain folder, the report."""
+        self.pipeline.close()
+        resumption.save(self)
+        self._end_pipeline()  # after the checkpoint: a longer run plays these anew, and sets the old ones aside
+        self._export(self.folder.path / "policy")
+        self.evaluate("final")
+        self.lessons.end()
+        if self.learner.ranks.first:
+            write_report(self.folder.path)
+        self.learner.ranks.wait()
+
+    def _export(self, folder: Path) -> None:
+        """The policy with its tokenizer: a folder that any program opens, and the next recipe as `model.path`."""
+        self.learner.save_pretrained(folder)
+        if self.learner.ranks.first:
+            self.codec.tokenizer.save_pretrained(folder)
+
+    @contextmanager
+    def _nothing_lost(self) -> Iterator[None]:
+        """A run that stops on an error stores what is finished, as far as it still can."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self._end_pipeline()
+            except RollwrightError as error:
+                log.warning("finished episodes could not be stored while the run stopped: %s", error)
+            raise
+
+    def _end_pipeline(self) -> None:
+        """Give up what is in flight; episodes that are finished and that no update will use are stored, marked."""
+        self.pipeline.close()
+        self._keep(self.pipeline.dropped(), tag="unused")
+
+    def _limited(self, stage: str, key: str) -> AbstractContextManager[None]:
+        report = partial(self.collector.faults.note, subject=stage)
+        return deadline(stage, getattr(self.config.run, key), setting=f"run.{key}", report=report)

@@ -1,0 +1,109 @@
+"""Offline, warm-up, online: what a step of an off-policy recipe collects, learns from, and may change (WSRL).
+
+    offline    steps 0 to offline_steps - 1: nothing is collected, the stores are learned from
+    warm-up    the policy as it stands collects into the run's own buffer, and nothing is updated,
+               until more than max(warmup_turns, batch size) turns lie there besides the newest
+    online     collect and update; with `retain: false` the buffer holds the warm-up's and the online turns alone
+
+Learner, critics and optimisers live through all three, moments included. What offline data buys after the switch is
+mainly protection from targets that are wrong where the policy now goes; turns of the policy's own buy the same.
+
+Sources: arXiv:2412.07762 (WSRL), arXiv:2302.02948 (RLPD: half of each batch from the stores).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollwright.config import OnlineReplaySettings
+from rollwright.contracts import ConfigError
+from rollwright.store import TrajectoryStore
+from rollwright.store.replay import TurnTable, valid_turns
+
+Array = NDArray[Any]
+
+
+class Phases:
+    """The phases of one run, read off its store: a resumed run stands in the phase it was in.
+
+    Args:
+        store: the run's own, which grows.
+        batch_size: turns of one critic step; the warm-up is at least as long where there is one.
+
+    Attributes:
+        own: the turns that this run collected.
+
+    Raises:
+        ConfigError: stores are named that no step would learn from.
+    """
+
+    def __init__(
+        self, settings: OnlineReplaySettings, store: TrajectoryStore, *, offline_steps: int, batch_size: int
+    ) -> None:
+        if settings.stores and not settings.retain and not offline_steps:
+            raise ConfigError(
+                "replay.retain=false forgets replay.stores after the offline steps, and there are none: set "
+                "algorithm.offline_steps, or leave replay.stores empty"
+            )
+        self.settings, self.offline_steps, self.batch_size = settings, offline_steps, batch_size
+        self.own = TurnTable(store, may_be_empty=True)
+        everything = TurnTable(*settings.stores, store, may_be_empty=True) if settings.stores else self.own
+        self._everything: TurnTable | None = everything
+        self._step = 0
+
+    @property
+    def table(self) -> TurnTable:
+        """What the current step learns from."""
+        return self.own if self._everything is None else self._everything
+
+    def begin(self, step: int) -> bool:
+        """Enter a step; whether it collects. Offline data is let go of where the first online step begins."""
+        self._step = step
+        if step >= self.offline_steps and not self.settings.retain:
+            self._everything = None
+        return step >= self.offline_steps
+
+    def may_update(self) -> bool:
+        """Take in what was collected; whether this step may change anything."""
+        self.own.refresh()
+        self.table.refresh()
+        if self._step < self.offline_steps:
+            return True
+        return is_warm(len(valid_turns(self.own)), self.settings.warmup_turns, self.batch_size)
+
+    def draw(self, draws: np.random.Generator, turns: Array, size: int, *, offline_frac: float | None = None) -> Array:
+        """[size] of these turns of the table, with replacement.
+
+        Args:
+            offline_frac: share that comes from the stores (RLPD has a half), rounded down, as long as both kinds are
+                among the turns; None = whatever their numbers make of it.
+        """
+        if offline_frac is None or self._everything is None:
+            return draws.choice(turns, size)
+        own = self.table.sources[self.table.owners()[turns]] == len(self.table.stores) - 1
+        if own.all() or not own.any():
+            return draws.choice(turns, size)
+        stored = int(size * offline_frac)
+        parts = draws.choice(turns[~own], stored), draws.choice(turns[own], size - stored)
+        return draws.permutation(np.concatenate(parts))
+
+    def metrics(self) -> dict[str, float]:
+        """What the buffer holds."""
+        turns = len(valid_turns(self.table))
+        own = len(valid_turns(self.own))
+        return {
+            "replay/turns_count": float(turns),
+            "replay/offline_frac": (turns - own) / max(1, turns),
+            "replay/warmup_frac": min(1.0, own / self.settings.warmup_turns) if self.settings.warmup_turns else 1.0,
+        }
+
+
+def is_warm(num_turns: int, warmup_turns: int, batch_size: int) -> bool:
+    """Whether updates may begin with so many turns collected: the newest comes after more than max(K, batch) others.
+
+    Always true without a warm-up.
+    """
+    return warmup_turns == 0 or num_turns - 1 > max(warmup_turns, batch_size)

@@ -1,0 +1,172 @@
+"""How every recipe begins and ends: settings are checked before anything is done, an error is one paragraph."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from rollwright.config import Config, load_config, redact
+from rollwright.contracts import RollwrightError, UserError
+from rollwright.run_io import NAME as LOCK
+from rollwright.training.model_plan import CHECK, check_models
+from rollwright.training.preflight import folder_of, preflight
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+DEBUG = "ROLLWRIGHT_DEBUG"
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
+_ENDED, _TOGETHER_S = "rollwright/ended", 15.0
+_new_folders: list[Path] = []
+"""What the start of this process will have made; it is a recipe's whole life."""
+_run_folder: list[Path] = []
+"""The run folder of this process, once its settings are known."""
+
+
+def recipe_config(
+    cls: type[ConfigT], argv: Sequence[str] | None = None, *, plan: Callable[[ConfigT], str] | None = None
+) -> ConfigT:
+    """The settings that a recipe was started with, held against this machine; nothing is written and no weight loaded.
+
+    Args:
+        argv: the words of the command line; None is this process's own. `--check` loads the models and compares what
+            learner and engine would compute with the models' own forward; mostly asked for together with `--plan`.
+        plan: what `--plan` prints above them.
+
+    Raises:
+        UserError: a setting is wrong, or what it names is not here.
+        SystemExit: code 0, after `--help` or `--plan` has printed.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    check = _checked_deeply if CHECK in words else preflight
+    config = load_config(cls, [word for word in words if word != CHECK], plan=plan, check=check)
+    _run_folder[:] = [Path(folder_of(config)[1]).expanduser().absolute()]
+    _new_folders[:] = new_folders(_run_folder[0])
+    return config
+
+
+def _checked_deeply(config: Config) -> None:
+    preflight(config)
+    check_models(config)
+
+
+def run_recipe(main: Callable[[], None]) -> None:
+    """Run a recipe's `main` on this process's command line; an error that we raise on purpose ends it in a paragraph.
+
+    `-v`, `--verbose` or ROLLWRIGHT_DEBUG=1 show the traceback instead.
+
+    Raises:
+        SystemExit: code 2 where the user has to change something, 1 where something broke under way, 130 after Ctrl-C.
+    """
+    if _asked_for_more():
+        main()
+        return
+    try:
+        main()
+    except RollwrightError as error:
+        sys.last_value = error  # as Python itself does at an error: ranks then end without waiting for one another
+        kept = keep_traceback() if error.exit_code == 1 else ""
+        if error.exit_code == UserError.exit_code and os.environ.get("RANK", "0") == "0":
+            remove_empty_run(_new_folders)
+        if _speaks():
+            _say(error, kept)
+        _end_together()
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt as interrupt:
+        sys.last_value = interrupt
+        if os.environ.get("RANK", "0") == "0":
+            remove_empty_run(_new_folders)
+            sys.stderr.write(
+                "rollwright: interrupted. The same command goes on from the last checkpoint or stage that is complete\n"
+            )
+        raise SystemExit(INTERRUPTED) from None
+
+
+def new_folders(path: Path) -> list[Path]:
+    """The run folder and those of its parents that are not there yet, the run folder first."""
+    return [place for place in (path, *path.parents) if not os.path.lexists(place)]
+
+
+def remove_empty_run(folders: Sequence[Path]) -> None:
+    """Take away a run folder that this start has made and that holds nothing yet but what any start puts there.
+
+    Args:
+        folders: as `new_folders` found them before the start.
+    """
+    run = folders[0] if folders else None
+    if run is None or not run.is_dir() or not all(_is_of_any_start(file, run) for file in run.rglob("*")):
+        return
+    shutil.rmtree(run, ignore_errors=True)
+    for parent in folders[1:]:
+        with contextlib.suppress(OSError):  # somebody else uses it by now
+            parent.rmdir()
+
+
+def _is_of_any_start(file: Path, run: Path) -> bool:
+    """Not a lock: another process that came in between holds it, for its own is released by now."""
+    within = file.relative_to(run)
+    if file.is_dir() or within.parts[0] in ("config.yaml", "tiny_model", ".tiny_model.writing"):
+        return True
+    return within.name != LOCK and not file.stat().st_size
+
+
+def _asked_for_more() -> bool:
+    wanted = {"-v", "--verbose"} & set(sys.argv[1:])
+    sys.argv[1:] = [word for word in sys.argv[1:] if word not in wanted]
+    if wanted:
+        os.environ[DEBUG] = "1"
+    return os.environ.get(DEBUG, "") not in ("", "0")
+
+
+def _speaks() -> bool:
+    """Before the ranks of a run join, all of one machine find the same mistake; after it, each has its own."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return True
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and bool(distributed.is_initialized())
+
+
+def keep_traceback() -> str:
+    """Write the traceback of what broke under way into the run folder; where it lies, in words for the console."""
+    name = "traceback.txt" if (rank := os.environ.get("RANK", "0")) == "0" else f"traceback_rank{rank}.txt"
+    for folder in _run_folder:
+        with contextlib.suppress(OSError):
+            (folder / name).write_text(redact(traceback.format_exc()), encoding="utf-8")
+            return f" (the traceback is in {folder / name})"
+    return " (-v shows the traceback)"
+
+
+def _say(error: RollwrightError, kept: str) -> None:
+    rank = os.environ.get("RANK", "0")
+    who = "rollwright" if rank == "0" else f"rollwright, rank {rank}"
+    lines = (line.rstrip() for line in redact(str(error)).splitlines())
+    sys.stderr.write(f"{who}: " + "\n".join(line for line in lines if line) + f"{kept}\n")
+    sys.stderr.flush()
+
+
+def _end_together() -> None:
+    """Wait for the ranks that end for the same reason: the launcher ends all others when it sees the first one go.
+
+    Else the rank that speaks might be ended before it has spoken, and the others not by a code of their own.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process ends by itself within seconds, with its own code
+    with contextlib.suppress(Exception):  # the meeting point is gone with the launcher: nobody is left to wait for
+        from torch.distributed import TCPStore
+
+        where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*where, is_master=False, timeout=timedelta(seconds=_TOGETHER_S), wait_for_workers=False)
+        store.add(_ENDED, 1)
+        until = time.monotonic() + _TOGETHER_S
+        while store.add(_ENDED, 0) < count and time.monotonic() < until:
+            time.sleep(0.02)

@@ -1,0 +1,250 @@
+"""From a run's settings to the run: all of its parts opened in order, put back to its checkpoint, closed at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rollwright.config import LoopConfig, dump
+from rollwright.contracts import SPLITS, Reward, Task, World, tasks_of
+from rollwright.curriculum import Curriculum, EvolvingCurriculum, StartPool, open_curriculum, open_generator
+from rollwright.generation import Engine
+from rollwright.learner import CriticSettings, Learner, Ranks
+from rollwright.models import ChatCodec
+from rollwright.rollout import Collector, FaultLog, Journal, Ledger
+from rollwright.run_io import Checkpoint, Checkpoints, RunFolder, RunLock, Tracker, held
+from rollwright.store import TrajectoryStore
+from rollwright.training import inputs, resumption
+from rollwright.training.assembly import (
+    close_play,
+    close_world,
+    join_ranks,
+    open_actor,
+    open_codec,
+    open_collector,
+    open_engine,
+    open_learner,
+    open_reward,
+    open_tracker,
+    open_world,
+    players_of,
+    policy_folder,
+)
+from rollwright.training.pipeline import Pipeline, open_pipeline
+from rollwright.training.start_assembly import open_starts, taught_groups
+from rollwright.training.step_clock import StepClock
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(kw_only=True)
+class RunParts:
+    """What a run is made of, and where it stands."""
+
+    config: LoopConfig
+    folder: RunFolder
+    tracker: Tracker
+    tasks: Mapping[str, Sequence[Task]]
+    curriculum: Curriculum
+    reward: Reward
+    learner: Learner
+    engine: Engine
+    codec: ChatCodec
+    collector: Collector
+    store: TrajectoryStore
+    checkpoints: Checkpoints
+    journal: Journal
+    pipeline: Pipeline
+    clock: StepClock
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints of what the settings name by a path (`inputs.fingerprints`)."""
+    lock: RunLock | None = None
+    """The run folder's, on the rank that writes there."""
+    starts: StartPool | None = None
+    next_step: int = 0
+    parity_checks: int = 0
+    parts: list[resumption.Part] = field(default_factory=list)
+    resumed: Checkpoint | None = None
+    start_values: Callable[[Sequence[tuple[int, ...]]], Sequence[Sequence[float]]] | None = None
+    """By a recipe with a critic: [heads, prompts] chance of success at first prompts, for the band of new tasks."""
+    started: float = field(default_factory=time.monotonic)
+
+    def attach(self, part: resumption.Part) -> None:
+        """Make a further critic or sampler of the recipe a part of checkpoints; in a resumed run it is put back now."""
+        self.parts.append(part)
+        if self.resumed is not None:
+            part.load_state(self.resumed.path)
+
+
+Run = TypeVar("Run", bound=RunParts)
+
+
+@contextmanager
+def open_run(
+    kind: type[Run], config: LoopConfig, *, reference: bool = False, critic: CriticSettings | None = None
+) -> Iterator[Run]:
+    """Open everything a run needs, cheap and refusable things first; close all of it at the end.
+
+    Args:
+        kind: what the parts are handed over as.
+        reference: keep a frozen copy of the starting policy (KL terms).
+        critic: train a token critic beside the policy.
+    """
+    world = open_world(config.world)
+    with ExitStack() as stack:
+        with _closed_on_error(world):  # nothing is written before all that needs no weights is there
+            tasks: dict[str, Sequence[Task]] = {split: tasks_of(world, split) for split in SPLITS}
+            curriculum = open_curriculum(config.curriculum, tasks["train"], seed=config.run.seed, world=world)
+            accelerator = join_ranks(config)
+            ranks = Ranks(accelerator)
+            scene = _Scene(
+                world=world,
+                tasks=tasks,
+                curriculum=curriculum,
+                reward=open_reward(config.reward),
+                starts=open_starts(config, world, ranks),
+            )
+            with ranks.first_goes_ahead():
+                lock = stack.enter_context(held(config.run.folder)) if ranks.first else None
+                folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+        parts = _open_parts(kind, config, scene, folder, lock, accelerator, reference=reference, critic=critic)
+        yield stack.enter_context(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scene:
+    """What a run is played in and judged by: all that needs neither weights nor a folder."""
+
+    world: World
+    tasks: Mapping[str, Sequence[Task]]
+    curriculum: Curriculum
+    reward: Reward
+    starts: StartPool | None
+
+
+@contextmanager
+def _closed_on_error(world: World) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        close_world(world)
+        raise
+
+
+@contextmanager
+def _open_parts(
+    kind: type[Run],
+    config: LoopConfig,
+    scene: _Scene,
+    folder: RunFolder,
+    lock: RunLock | None,
+    accelerator: Accelerator,
+    *,
+    reference: bool,
+    critic: CriticSettings | None,
+) -> Iterator[Run]:
+    """The same in a folder that is there, by processes that have joined."""
+    ranks, world, curriculum = Ranks(accelerator), scene.world, scene.curriculum
+    collector = engine = None
+    try:
+        with ranks.first_goes_ahead():
+            model_folder = policy_folder(config.model, world, folder.path)
+        read = ranks.of_first(_fingerprints(config, model_folder) if ranks.first else {})
+        learner = open_learner(config, model_folder, reference=reference, critic=critic, accelerator=accelerator)
+        tracker = open_tracker(folder, config, learner)
+        codec = open_codec(model_folder, folder.path)
+        engine = _run_engine(config, model_folder, codec, ranks, folder)
+        if isinstance(curriculum, EvolvingCurriculum):
+            seed = config.run.seed
+            curriculum.generator = open_generator(config.curriculum, world, engine, codec, folder.path, seed=seed)
+        journal = Journal(ranks.own(folder.path / "journal.jsonl"), run=resumption.run_name(config))
+        collector = _run_collector(config, world, engine, journal, codec, ranks, folder)
+        run = kind(
+            config=config,
+            folder=folder,
+            tracker=tracker,
+            tasks=scene.tasks,
+            curriculum=curriculum,
+            reward=scene.reward,
+            learner=learner,
+            engine=engine,
+            codec=codec,
+            collector=collector,
+            store=TrajectoryStore(folder.trajectories),
+            checkpoints=_run_checkpoints(config, learner, folder),
+            journal=journal,
+            pipeline=open_pipeline(config, collector, curriculum, engine, scene.starts),
+            clock=StepClock(Ledger(collector.occupancy, engine)),
+            inputs=read,
+            lock=lock,
+            starts=scene.starts,
+        )
+        resumption.resume(run)
+        _begin_starts(run, codec)
+        yield run
+    finally:
+        close_play(world, collector, engine)
+
+
+def _fingerprints(config: LoopConfig, model_folder: Path) -> dict[str, str]:
+    """Of what the settings name by a path; the folders through which servers get weights change all the time."""
+    skip = (*resumption.FREE_KEYS, "engine.")
+    return inputs.fingerprints(config.model_dump(mode="json"), model_folder, skip=skip)
+
+
+def _run_engine(config: LoopConfig, model_folder: Path, codec: ChatCodec, ranks: Ranks, folder: RunFolder) -> Engine:
+    return open_engine(
+        config.engine,
+        model_folder,
+        codec,
+        seed=config.run.seed,
+        lora_rank=config.model.lora_rank,
+        run_folder=folder.path,
+        plays=ranks.first or players_of(config.engine) == "each",
+    )
+
+
+def _run_collector(
+    config: LoopConfig,
+    world: World,
+    engine: Engine,
+    journal: Journal,
+    codec: ChatCodec,
+    ranks: Ranks,
+    folder: RunFolder,
+) -> Collector:
+    faults = FaultLog(ranks.own(folder.faults), max_frac=config.rollout.max_fault_frac)
+    faults.watch(engine)
+    return open_collector(
+        config.rollout,
+        world,
+        open_actor(config.rollout, engine, journal),
+        codec,
+        context_length=engine.context_length,
+        faults=faults,
+        ranks=ranks,
+        players=players_of(config.engine),
+    )
+
+
+def _run_checkpoints(config: LoopConfig, learner: Learner, folder: RunFolder) -> Checkpoints:
+    return Checkpoints(
+        folder.checkpoints,
+        keep=config.run.keep_checkpoints,
+        is_main=learner.accelerator.is_main_process,
+        wait=learner.accelerator.wait_for_everyone,
+    )
+
+
+def _begin_starts(run: RunParts, codec: ChatCodec) -> None:
+    """Start states, where there are some: back from the checkpoint, or from a teacher at the run's beginning."""
+    if run.starts is None:
+        return
+    run.attach(run.starts)
+    if run.config.starts.source == "teacher" and run.resumed is None:
+        run.starts.learn(taught_groups(run.config, run.collector, codec, run.tasks["train"]))

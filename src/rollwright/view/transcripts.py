@@ -1,0 +1,90 @@
+"""Episodes as plain text: what the policy read, what it did, what it earned."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rollwright.contracts import Group, RunFolderError, Trajectory, Turn
+
+_INDENT = "    "
+
+
+def write_transcripts(groups: Sequence[Group], path: str | Path) -> Path:
+    """Write groups of episodes as one text file.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_suffix(f".tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text("\n\n".join(map(format_group, groups)) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise RunFolderError(f"the transcripts {path} cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def format_group(group: Group) -> str:
+    """The group's task and returns, then each of its episodes."""
+    returns = ", ".join(f"{value:g}" for value in group.returns)
+    head = f"=== group {visible(group.id)}: task {visible(group.task.id)}, seed {group.seed}, returns {returns}"
+    return "\n\n".join([head, *map(format_trajectory, group.trajectories)])
+
+
+def format_trajectory(trajectory: Trajectory) -> str:
+    """One episode, turn by turn."""
+    parts = [headline(trajectory)]
+    parts += [_format_turn(index, turn) for index, turn in enumerate(trajectory.turns)]
+    if trajectory.fault:
+        parts.append(f"fault: {visible(trajectory.fault)}")
+    if trajectory.score is not None and trajectory.score.message:
+        parts.append(f"{visible(trajectory.score.verifier)} says: {visible(trajectory.score.message)}")
+    return "\n".join(parts)
+
+
+def headline(trajectory: Trajectory) -> str:
+    """How the episode ended, in one line."""
+    verdict = {True: "success", False: "no success", None: "no verdict"}[trajectory.success]
+    version = "" if trajectory.version < 0 else f" version {trajectory.version}"
+    return (
+        f"--- {visible(trajectory.id)}: task {visible(trajectory.task.id)}, seed {trajectory.seed}, "
+        f"by {visible(trajectory.policy or trajectory.origin)}{version}: {trajectory.stop_reason.value}, {verdict}, "
+        f"return {trajectory.total_reward:g}, {len(trajectory.turns)} turns"
+    )
+
+
+def outcome(turn: Turn) -> str:
+    """What one action earned and whether it ended the episode."""
+    parts = [_rewards(turn.rewards)] if turn.rewards else []
+    parts += [name for name in ("terminated", "truncated") if getattr(turn, name)]
+    if turn.finish == "length":
+        parts.append("action cut at its token limit")
+    return ", ".join(parts)
+
+
+def visible(text: str) -> str:
+    """Text that is safe to print: page text may hold terminal commands, and halves of characters."""
+    return "".join(char if _printable(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def _printable(char: str) -> bool:
+    return char in "\n\t" or (char.isprintable() and not "\ud800" <= char <= "\udfff") or char == "\u00a0"
+
+
+def _rewards(rewards: Mapping[str, float]) -> str:
+    return "reward " + ", ".join(f"{visible(name)} {value:+g}" for name, value in rewards.items())
+
+
+def _format_turn(index: int, turn: Turn) -> str:
+    lines = [f"turn {index}"]
+    for message in turn.observed:
+        lines += [f"  {message.role}:", textwrap.indent(visible(message.content), _INDENT)]
+    lines.append("  action:")
+    lines.append(textwrap.indent(visible(turn.text) or "(empty)", _INDENT))
+    ended = outcome(turn)
+    return "\n".join([*lines, f"  -> {ended}"] if ended else lines)
