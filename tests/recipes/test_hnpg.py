@@ -1,0 +1,171 @@
+"""HNPG's recipe: targets and loss of the hybrid critic by number, both sets of states in the actor, whole runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rollwright.batching.credit import flatten
+from rollwright.batching.packing import Segment
+from rollwright.contracts.errors import ConfigError, DataError
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.evaluation import load_evaluation
+from rollwright.recipes import collect, hnpg
+from rollwright.recipes.hnpg import AlgorithmSettings, Hnpg, whitened
+from rollwright.run_io.tracking import read_metrics
+from rollwright.store.replay import Transition
+from rollwright.store.trajectory_store import TrajectoryStore
+
+TASK = Task(id="t", split="train")
+
+
+def turn(reward: float) -> Turn:
+    return Turn(prompt_ids=(5, 6), action_ids=(7,), action_logprobs=(-1.0,), text="", rewards={"env": reward})
+
+
+def group(*rewards: float, stop: StopReason = StopReason.TERMINATED, follows: tuple[int, ...] = ()) -> Group:
+    trajectory = Trajectory(
+        id="e",
+        task=TASK,
+        seed=0,
+        turns=tuple(turn(r) for r in rewards),
+        stop_reason=stop,
+        next_prompt_ids=follows,
+    )
+    return Group(id="g", task=TASK, seed=0, trajectories=(trajectory,))
+
+
+def hybrid(value: float = 4.0, **settings: Any) -> Any:
+    """The recipe's object without run and model: every fresh action is worth `value`."""
+    made = SimpleNamespace(
+        algorithm=AlgorithmSettings(**settings),
+        config=SimpleNamespace(run=SimpleNamespace(seed=0)),
+        values=lambda prompts, **_: torch.full((len(prompts),), value),
+        fresh=SimpleNamespace(begin=lambda step: None),
+    )
+    made.end_values = lambda: Hnpg.end_values(made)  # type: ignore[arg-type]
+    return made
+
+
+def logged(reward: float, *, follows: tuple[int, ...] = (), truncated: bool = False) -> Transition:
+    return Transition(
+        prompt_ids=(5,),
+        action_ids=(7,),
+        action_mask=(True,),
+        logprobs=(0.0,),
+        reward=reward,
+        next_prompt_ids=follows,
+        terminated=not follows,
+        truncated=truncated,
+        return_to_go=0.0,
+        trajectory_return=0.0,
+        success=None,
+        task="t",
+        turn=0,
+        turns_left=0,
+        trajectory=0,
+        index=0,
+    )
+
+
+def test_own_turns_are_worth_what_was_still_earned() -> None:
+    made = hybrid(gamma=0.5)
+    Hnpg.take_in(made, 0, [group(1.0, 2.0, 4.0)])
+    assert made.returns.tolist() == [3.0, 4.0, 4.0] and made.own.turns == flatten([group(1.0, 2.0, 4.0)]).turns
+    Hnpg.take_in(made, 0, [group(1.0, 2.0, stop=StopReason.MAX_TURNS, follows=(9,))])
+    assert made.returns.tolist() == [3.0, 4.0], "a limit is no end: 2 + 0.5 * 4 follow"
+    ends = hybrid(gamma=0.5, truncated_end=True)
+    Hnpg.take_in(ends, 0, [group(1.0, 2.0, stop=StopReason.MAX_TURNS, follows=(9,))])
+    assert ends.returns.tolist() == [2.0, 2.0]
+
+
+def test_logged_turns_look_one_step_ahead() -> None:
+    batch = [logged(1.0, follows=(5, 6)), logged(1.0), logged(1.0, follows=(9,), truncated=True)]
+    assert Hnpg.logged_targets(hybrid(gamma=0.5), batch).tolist() == [3.0, 1.0, 3.0]
+    assert Hnpg.logged_targets(hybrid(gamma=0.5, truncated_end=True), batch).tolist() == [3.0, 1.0, 1.0]
+    assert Hnpg.logged_targets(hybrid(), []).tolist() == []
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, 1.0), (1.0, 1.0 + 4.0), (0.5, 1.0 + 2.0)])
+def test_the_loss_is_the_two_means(weight: float, expected: float) -> None:
+    """Own errors 1 and 1, logged ones 2, 2, 2, whatever the micro-batches are."""
+    loss = Hnpg.loss(hybrid(offline_weight=weight), torch.tensor([1.0, -1.0, 2.0, -2.0, 2.0]), 2)
+    parts = [torch.tensor([4, 0]), torch.tensor([1, 2, 3])]
+    total = sum(float(loss({"q": torch.zeros(1, len(places))}, places).sum()) for places in parts)
+    assert total / 5 == pytest.approx(expected)
+
+
+def test_whitening_leaves_out_tokens_that_nobody_chose() -> None:
+    """(1, 3) has the mean 2 and the unbiased variance 2; a forced token between them is not a third number."""
+    segment = Segment(
+        prompt_ids=(5,),
+        action_ids=(7, 8, 9),
+        action_mask=(True, False, True),
+        logprobs_sampled=(0.0,) * 3,
+        advantages=(1.0, 0.0, 3.0),
+        sequence=0,
+    )
+    (found,) = whitened([segment])
+    assert found.advantages == pytest.approx((-(2**-0.5), 0.0, 2**-0.5))
+
+
+def test_both_sets_share_one_scale() -> None:
+    def segment(owner: object, *advantages: float) -> Segment:
+        count = len(advantages)
+        return Segment(
+            prompt_ids=(1,),
+            action_ids=(2,) * count,
+            action_mask=(True,) * count,
+            logprobs_sampled=(0.0,) * count,
+            advantages=advantages,
+            sequence=owner,
+        )
+
+    own, far = whitened([segment(0, 1.0, 1.0), segment(("logged", 0), 4.0)])
+    flat = np.array([*own.advantages, *far.advantages])
+    assert flat.mean() == pytest.approx(0, abs=1e-6) and flat.std(ddof=1) == pytest.approx(1, abs=1e-4)
+    assert own.advantages[0] == own.advantages[1] < 0 < far.advantages[0] and far.sequence == ("logged", 0)
+
+
+SMALL = [
+    "recipes/text/maze_hnpg.yaml",
+    "model.path=tiny",
+    "model.tiny_hidden=32",
+    "model.tiny_layers=1",
+    "world.options.maze=umaze",
+    "run.steps=2",
+    "rollout.groups_per_step=3",
+    "rollout.max_turns=6",
+    "algorithm.samples=2",
+    "algorithm.logged_states=5",
+    "critic.updates=2",
+    "critic.batch_size=6",
+    "evaluation.seeds_per_task=1",
+    "evaluation.max_turns=6",
+]
+
+
+@pytest.mark.slow
+def test_runs_with_and_without_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    data, words = tmp_path / "data", ["model.path=tiny", "world.options.maze=umaze", "collect.per_task=4"]
+    small = ["model.tiny_hidden=32", "model.tiny_layers=1", "world.options.teacher_stays=false"]
+    collect.main(["recipes/text/maze_collect.yaml", *words, *small, f"run.folder={data}"])
+    hnpg.main([*SMALL, f"run.folder={tmp_path / 'both'}", f"replay.stores=[{data / 'trajectories'}]"])
+    none = ["replay.stores=[]", "algorithm.offline_weight=0", "algorithm.logged_states=0"]
+    hnpg.main([*SMALL, f"run.folder={tmp_path / 'own'}", *none])
+    for name in ("both", "own"):
+        rows = [row for row in read_metrics(tmp_path / name / "metrics.jsonl") if "critic/loss" in row]
+        assert len(rows) == 2 and all(row["critic/target_mean"] < 0 for row in rows)
+        assert load_evaluation(tmp_path / name / "eval" / "final.json").rows
+    with pytest.raises(ConfigError, match="name a store, or set both to 0"):
+        hnpg.main([*SMALL, f"run.folder={tmp_path / 'x'}", "replay.stores=[]"])
+    flat = TrajectoryStore(tmp_path / "flat")
+    flat.append([group(0.0, 0.0).trajectories[0]])
+    with pytest.raises(DataError, match="no reward at all"):
+        hnpg.main([*SMALL, f"run.folder={tmp_path / 'y'}", f"replay.stores=[{tmp_path / 'flat'}]"])

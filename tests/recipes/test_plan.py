@@ -1,0 +1,43 @@
+"""`--plan`: right arithmetic, parameters counted from headers, nothing loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from rollwright.config.plan import parameter_count, plan_text
+from rollwright.config.settings import (
+    LearnerSettings,
+    LoopConfig,
+    ModelSettings,
+    RolloutSettings,
+    RunSettings,
+    WorldSettings,
+)
+
+
+def test_the_arithmetic(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1000, 500), "b": torch.zeros(7)}, tmp_path / "model.safetensors")
+    config = LoopConfig(
+        run=RunSettings(steps=10),
+        model=ModelSettings(path=str(tmp_path)),
+        world=WorldSettings(name="text.maze"),
+        rollout=RolloutSettings(groups_per_step=3, group_size=4),
+        learner=LearnerSettings(minibatches=2, epochs=3),
+    )
+    text = plan_text(config)
+    assert "3 groups x 4 = 12 episodes" in text and "= 6 optimiser step(s)" in text and "120 episodes" in text
+    assert parameter_count(tmp_path) == 500_007 and parameter_count(tmp_path / "absent") is None
+
+
+def test_the_command_prints_it_and_ends(tmp_path: Path) -> None:
+    recipe = [sys.executable, "recipes/grpo.py", "recipes/text/maze_grpo.yaml"]
+    command = [*recipe, f"run.folder={tmp_path}/run", "model.path=tiny", "--plan"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert "8 groups x 8 = 64 episodes" in done.stdout and "learning_rate" in done.stdout
+    assert not (tmp_path / "run").exists()
