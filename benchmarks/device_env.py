@@ -23,7 +23,7 @@ from _common import RESULTS, machine
 from rollwright.contracts import Observation, Task, episode_seed
 from rollwright.envs.device.backend import Backend
 from rollwright.envs.device.phone import build
-from rollwright.envs.device.world import PhoneEnv, PhoneTeacher, PhoneWorld
+from rollwright.envs.device.phone_world import PhoneEnv, PhoneTeacher, PhoneWorld
 
 STRAY_ONE_IN = 3
 
@@ -113,10 +113,10 @@ def screenshot_ms(env: PhoneEnv, repeats: int) -> float:
 
 def over_adb(phones: int, rounds: int, steps: int) -> dict[str, float]:
     """The same over ADB: each step is an `input` and a dump by the direct client; phones in a process of their own."""
-    from rollwright.envs.device.adb_backend import AdbBackend
-    from rollwright.envs.device.adb_client import DirectLink
+    from rollwright.envs.device.adb.client import DirectLink
+    from rollwright.envs.device.adb.remote_phones import AdbBackend
 
-    command = [sys.executable, "-m", "rollwright.envs.device.adb_server", "--port", "0", "--phones", str(phones)]
+    command = [sys.executable, "-m", "rollwright.envs.device.adb.server", "--port", "0", "--phones", str(phones)]
     served = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert served.stdout is not None

@@ -17,8 +17,9 @@ from functools import partial
 
 from _common import command, machine, publish, table
 
-from rollwright.envs.code import humaneval, repositories
+from rollwright.envs.code import humaneval
 from rollwright.envs.code.judging import Case, judge_cases
+from rollwright.envs.code.repairs import repositories
 from rollwright.envs.code.sandbox import BoxPool, ColdBox, WarmBox, pytest_packages
 
 

@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from rollwright.contracts import episode_seed
-from rollwright.envs.web.episode import MiniWobEnv
+from rollwright.envs.web.chromium.processes import find_browser
 from rollwright.envs.web.miniwob import MiniWobWorld, build
-from rollwright.envs.web.processes import find_browser
+from rollwright.envs.web.miniwob_tasks.miniwob_episode import MiniWobEnv
 
 RESULTS = Path(__file__).parent / "results" / "web_env.md"
 TASK = "click-test-2"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rollwright.envs.code.specifications import FAMILIES
+from rollwright.envs.code.problems.specifications import FAMILIES
 from rollwright.envs.code.submission import Judgement, SubmissionEnvironment
 from rollwright.envs.code.synthesis import SynthesisWorld, Wording, make_world
 

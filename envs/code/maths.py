@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from rollwright.contracts import ConfigError, DataError, MissingDependency, Observation, Split, Task
-from rollwright.envs.code import maths_families
+from rollwright.envs.code.problems import maths_families
 from rollwright.envs.code.submission import (
     EXECUTION,
     SNAPSHOTS,

@@ -31,13 +31,20 @@ from rollwright.contracts import (
     Task,
     state_key,
 )
-from rollwright.envs.code import repositories
-from rollwright.envs.code.bugs import Bug, find, known, with_bugs
 from rollwright.envs.code.judging import clean_text
-from rollwright.envs.code.repositories import Repository
+from rollwright.envs.code.repairs import repositories
+from rollwright.envs.code.repairs.bugs import Bug, find, known, with_bugs
+from rollwright.envs.code.repairs.repositories import Repository
+from rollwright.envs.code.repairs.repository_tools import (
+    EditError,
+    apply_edit,
+    find_code,
+    find_definitions,
+    parse_action,
+    show_file,
+)
 from rollwright.envs.code.sandbox import BoxPool, pytest_packages
 from rollwright.envs.code.submission import check_choices, check_positive
-from rollwright.envs.code.tools import EditError, apply_edit, find_code, find_definitions, parse_action, show_file
 
 Style = Literal["tools", "patch"]
 
@@ -384,7 +391,7 @@ def build(
             raise ConfigError(
                 "code.repair: a task_file brings its own bugs; package, bugs and style=patch are not for it"
             )
-        from rollwright.envs.code.repair_file import FiledRepairs  # which is a RepairWorld
+        from rollwright.envs.code.repairs.filed_bugs import FiledRepairs  # which is a RepairWorld
 
         return FiledRepairs(Path(task_file), max_turns=max_turns, unsafe=unsafe)
     own = None

@@ -3,7 +3,7 @@
 The program runs in the sandbox and sees only its inputs; what it returns is compared outside. Reward, part `tests`: 1
 for a function that passes every hidden case, else 0 (`reward="fraction"`: the share of cases passed).
 
-Tasks are procedural (`rollwright.envs.code.specifications`), the splits apart by behaviour.
+Tasks are procedural (`rollwright.envs.code.problems.specifications`), the splits apart by behaviour.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Literal, TypeVar
 
 from rollwright.contracts import ConfigError, FingerprintKind, Observation, Split, Task
 from rollwright.envs.code.judging import judge_cases
-from rollwright.envs.code.sandbox import BoxPool, Limits
-from rollwright.envs.code.specifications import (
+from rollwright.envs.code.problems.specifications import (
     EXAMPLES,
     FAMILIES,
     HIDDEN_CASES,
@@ -24,6 +23,7 @@ from rollwright.envs.code.specifications import (
     from_params,
     specifications,
 )
+from rollwright.envs.code.sandbox import BoxPool, Limits
 from rollwright.envs.code.submission import (
     EXECUTION,
     SNAPSHOTS,

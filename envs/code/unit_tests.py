@@ -19,9 +19,9 @@ from functools import cache
 
 from rollwright.contracts import ConfigError, Observation, Split, Task
 from rollwright.envs.code.judging import Case, Verdict, judge_tests, same
-from rollwright.envs.code.mutation import mutations
+from rollwright.envs.code.problems.specifications import FAMILIES, MAX_STEPS, Specification, from_params, specifications
+from rollwright.envs.code.repairs.mutation import mutations
 from rollwright.envs.code.sandbox import BoxPool, Limits
-from rollwright.envs.code.specifications import FAMILIES, MAX_STEPS, Specification, from_params, specifications
 from rollwright.envs.code.submission import (
     EXECUTION,
     SNAPSHOTS,

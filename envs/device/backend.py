@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from .handset import Phone
-from .setup import Setup
-from .storage import Row, Value
-from .widgets import Widget
+from .apps.storage import Row, Value
+from .handset.setup import Setup
+from .handset.simulated_phone import Phone
+from .screen.widgets import Widget
 
 DELETE = "KEYCODE_DEL"
 
@@ -141,7 +141,7 @@ class InProcess:
 
     def screenshot(self, scale: float = 0.5) -> bytes:
         """Raises MissingDependency where Pillow is not installed."""
-        from .draw import to_png
+        from .screen.drawing import to_png
 
         return to_png(self.phone.screenshot(scale))
 

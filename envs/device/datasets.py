@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from rollwright.contracts import DataError
 
-from .actions import ActionError, DeviceAction, Direction, from_json
+from .phone_actions import ActionError, DeviceAction, Direction, from_json
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]

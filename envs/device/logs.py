@@ -27,8 +27,8 @@ from rollwright.store.importers import (
     whole_text,
 )
 
-from .actions import ActionError, DeviceAction
 from .datasets import AitwType, aitw_from_record, aitw_to_device, control_episode
+from .phone_actions import ActionError, DeviceAction
 
 _TEXTS, _KINDS = "image/ui_annotations_text", "image/ui_annotations_ui_types"
 

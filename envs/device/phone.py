@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from rollwright.contracts import ConfigError
 
-from .handset import STEP_MS, Phone
-from .setup import START_MS, Distractors, Setup
+from .handset.setup import START_MS, Distractors, Setup
+from .handset.simulated_phone import STEP_MS, Phone
 
 if TYPE_CHECKING:
-    from .world import PhoneWorld
+    from .phone_world import PhoneWorld
 
 __all__ = ["START_MS", "STEP_MS", "Distractors", "Phone", "Setup", "build"]
 
@@ -55,8 +55,8 @@ def build(
     Raises:
         ConfigError: an option has no such value, or no template is left.
     """
-    from . import world
-    from .catalogue import chosen_templates
+    from . import phone_world as world
+    from .templates.all_templates import chosen_templates
 
     world.check_choice("splits", splits, ("template", "seed"))
     world.check_choice("rendering", rendering, ("html", "lines", "xml"))
@@ -84,7 +84,7 @@ def build(
         optimal_frac=teacher_optimal_frac,
     )
     if backend == "adb":
-        from .adb_backend import AdbPhones
+        from .adb.remote_phones import AdbPhones
 
         made.play_over(AdbPhones(serial, fill=fill), snapshots="exact" if serial is None else "none")
     return made

@@ -3,7 +3,7 @@
 The reward comes at the end, on the benchmark's scales: "revenue" is the price in thousands of dollars if bought, else
 0; "fancy" is the price over the mean of budget and list price if bought, else -(budget - MSRP) / MSRP. A talk has at
 most 50 lines, the seller's and the buyer's: 25 turns. The benchmark's buyer is a fine-tuned model; ours follows rules
-(`rollwright.envs.text.car_rules`), and a model may word its lines (`partner`): what it decides stays with the rules, so
+(`rollwright.envs.text.conversations.car_rules`), and a model may word its lines (`partner`): what it decides stays with the rules, so
 that no fine words change a return.
 
 Source: arXiv:2311.18232 (rules, rewards, limit). Cars, buyers and numbers are our own.
@@ -27,7 +27,7 @@ from rollwright.contracts import (
     StepResult,
     Task,
 )
-from rollwright.envs.text.car_rules import (
+from rollwright.envs.text.conversations.car_rules import (
     BRANDS,
     FEATURES,
     LOT,
@@ -42,8 +42,8 @@ from rollwright.envs.text.car_rules import (
     respond,
     revenue,
 )
+from rollwright.envs.text.conversations.partner import Partner, ask, execution_with, load_partner
 from rollwright.envs.text.game import AsyncGameEnvironment, GameEnvironment, check_seed, draw, plain, state_in
-from rollwright.envs.text.partner import Partner, ask, execution_with, load_partner
 
 Scale = Literal["revenue", "fancy"]
 MAX_TURNS = 25
@@ -178,7 +178,7 @@ def build(
 
     Args:
         scale: which of the benchmark's two rewards.
-        partner: who words the buyer's lines: a callable (`rollwright.envs.text.partner.Partner`), or the name
+        partner: who words the buyer's lines: a callable (`rollwright.envs.text.conversations.partner.Partner`), or the name
             `package.module:make` of a function that makes one.
         partner_deadline_s: seconds the partner may take for a line; beyond it is a fault.
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from rollwright.contracts import ConfigError, Environment, Execution, Observation, SnapshotKind, Split, StepResult, Task
-from rollwright.envs.text.chess_engine import EnginePool, chess_package, find_stockfish
+from rollwright.envs.text.boards.chess_engine import EnginePool, chess_package, find_stockfish
 from rollwright.envs.text.game import GameEnvironment, check_seed, draw, state_in
 
 Start = Literal["full", "endgames", "fixed"]

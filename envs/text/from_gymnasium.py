@@ -30,7 +30,7 @@ from rollwright.contracts import (
     state_key,
     whole,
 )
-from rollwright.envs.text.foreign import SLIP, Declined, may_decline, named_function, sendable, warn_of_raising
+from rollwright.envs.text.adapters.foreign import SLIP, Declined, may_decline, named_function, sendable, warn_of_raising
 
 
 class GymnasiumEnvironment:

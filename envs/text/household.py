@@ -21,7 +21,7 @@ from typing import Literal, get_args
 
 from rollwright.contracts import ConfigError, Environment, Execution, Observation, SnapshotKind, Split, StepResult, Task
 from rollwright.envs.text.game import GameEnvironment, check_seed, draw, state_in
-from rollwright.envs.text.household_data import (
+from rollwright.envs.text.house.household_data import (
     LAMP,
     ROOMS,
     TASK_TYPES,
@@ -35,7 +35,7 @@ from rollwright.envs.text.household_data import (
     layouts,
     things_of,
 )
-from rollwright.envs.text.household_rules import (
+from rollwright.envs.text.house.household_rules import (
     HAND,
     NOTHING,
     Goal,
@@ -46,8 +46,8 @@ from rollwright.envs.text.household_rules import (
     is_met,
     overview,
 )
-from rollwright.envs.text.household_teachers import Householder, Knowledge
-from rollwright.envs.text.household_words import joined, parted, situation
+from rollwright.envs.text.house.household_teachers import Householder, Knowledge
+from rollwright.envs.text.house.household_words import joined, parted, situation
 
 Wording = Literal["plain", "state", "compact"]
 SPLIT_SIZES: dict[Split, int] = {"train": 3553, "validation": 140, "test": 134}

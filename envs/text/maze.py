@@ -39,7 +39,7 @@ from rollwright.contracts import (
     state_key,
 )
 
-from .maze_layouts import MOVES, Cell, Layout, layout_of, shortest_paths
+from .boards.maze_layouts import MOVES, Cell, Layout, layout_of, shortest_paths
 
 Variant = Literal["fo", "po"]
 Wording = Literal["lmrl", "compact"]

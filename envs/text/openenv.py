@@ -28,8 +28,8 @@ from rollwright.contracts import (
     state_key,
     whole,
 )
-from rollwright.envs.text.foreign import Declined, sendable, warn_of_raising
-from rollwright.envs.text.openenv_sessions import Session, Sessions, answer_to_action
+from rollwright.envs.text.adapters.foreign import Declined, sendable, warn_of_raising
+from rollwright.envs.text.adapters.openenv_sessions import Session, Sessions, answer_to_action
 
 
 class OpenEnvEnvironment:

@@ -6,7 +6,7 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from rollwright.contracts import ConfigError, MissingDependency, Split, Task, World, as_observation, episode_seed
-from rollwright.envs.text.blocking import BlockingEnvironment
+from rollwright.envs.text.adapters.blocking import BlockingEnvironment
 
 if TYPE_CHECKING:
     import gymnasium

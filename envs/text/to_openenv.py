@@ -23,7 +23,7 @@ from rollwright.contracts import (
     as_observation,
     episode_seed,
 )
-from rollwright.envs.text.blocking import BlockingEnvironment
+from rollwright.envs.text.adapters.blocking import BlockingEnvironment
 
 
 def serve(world: World, *, host: str = "127.0.0.1", port: int = 8000, split: Split = "train") -> Any:

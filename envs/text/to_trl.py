@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rollwright.contracts import SPLITS, Observation, Task, World, as_observation, episode_seed
-from rollwright.envs.text.blocking import BlockingEnvironment
-from rollwright.envs.text.tool_template import tool_tokenizer
+from rollwright.envs.text.adapters.blocking import BlockingEnvironment
+from rollwright.envs.text.adapters.tool_template import tool_tokenizer
 
 __all__ = ["BROKEN", "OVER", "environment_factory", "prompt_rows", "tool_tokenizer"]
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from rollwright.contracts import SPLITS, ConfigError, EnvironmentFault, Observation, Split, StepResult, Task, state_key
 
 from . import bridge
-from .actions import ActionError
+from .page_actions import ActionError
 
 INSTRUCTIONS = (
     "You control a web page. Elements have an id in brackets. Reply with one action: click 12, fill 12 text, "

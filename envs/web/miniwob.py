@@ -18,13 +18,13 @@ from typing import Literal
 
 from rollwright.contracts import ConfigError, Environment, MissingDependency, Observation, Split, Task, Teacher
 
-from .browser import BrowserPool
-from .chance import page_action
-from .episode import MiniWobEnv, MiniWobOptions
-from .page import PageLimits
+from .chromium.browser_pool import BrowserPool
+from .chromium.page import PageLimits
+from .miniwob_tasks.miniwob_episode import MiniWobEnv, MiniWobOptions
+from .miniwob_tasks.splits import MAX_TURNS, task_names
+from .miniwob_tasks.teachers import teacher_for
+from .random_clicks import page_action
 from .scene import read_lines
-from .splits import MAX_TURNS, task_names
-from .teachers import teacher_for
 
 INSTRUCTIONS = "Reply: click N or fill N text"
 _SCRIPTS = ("clock.js", "walk.js", "act.js")

@@ -17,16 +17,16 @@ from typing import Any, Literal
 
 from rollwright.contracts import SPLITS, ConfigError, EnvironmentFault, Observation, Split, StepResult, Task, state_key
 
-from .actions import Action, ActionError, Kind, parse_action
-from .aria import TOO_MANY
-from .browser import BrowserPool
-from .evaluators import content_match, string_match, total, url_match
-from .foreign import UNFINISHED, ForeignPage, new_question
-from .isolated import ears
+from .chromium.browser_pool import BrowserPool
+from .chromium.page import PageLeft, PageLimits
 from .observe import Element, read_elements, render
-from .page import PageLeft, PageLimits
+from .open_pages.aria import TOO_MANY
+from .open_pages.evaluators import content_match, string_match, total, url_match
+from .open_pages.foreign_page import UNFINISHED, ForeignPage, new_question
+from .open_pages.isolated import ears
+from .open_pages.webarena import origin_of, read_storage_state, read_task_file
+from .page_actions import Action, ActionError, Kind, parse_action
 from .sites.episode import GRAMMAR
-from .webarena import origin_of, read_storage_state, read_task_file
 
 INSTRUCTIONS = (
     "You use a web site. Lines with a number can be acted on. Reply with one action: click N, fill N text, "

@@ -37,7 +37,7 @@ def test_shipped_components_are_found_by_their_place() -> None:
 
 
 def test_helper_modules_are_no_components() -> None:
-    """`envs/web/browser.py` and its like lie in the same folder and build nothing."""
+    """`envs/web/chromium/browser_pool.py` and its like lie in the same folder and build nothing."""
     assert not {"web", "text", "web.browser", "web.actions"} & set(available("envs"))
 
 

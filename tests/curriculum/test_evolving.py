@@ -25,8 +25,8 @@ from rollwright.curriculum.task_generators import (
     instructions_in,
     open_generator,
 )
+from rollwright.envs.text.boards.maze_layouts import shortest_paths
 from rollwright.envs.text.maze import build as build_maze
-from rollwright.envs.text.maze_layouts import shortest_paths
 from rollwright.generation.answer_cache import AnswerCache
 from rollwright.generation.chat_api import ChatClient
 from rollwright.generation.engine import Sampling

@@ -11,8 +11,8 @@ from rollwright.config.components import create
 from rollwright.contracts.errors import ConfigError, DataError, RewardFault
 from rollwright.contracts.record import SPLITS, StopReason, Task, Trajectory, Turn
 from rollwright.envs.code import correction, maths, repair, synthesis, unit_tests
+from rollwright.envs.code.problems.specifications import FAMILIES, MAX_STEPS, from_params, specifications
 from rollwright.envs.code.sandbox import unavailable_reason
-from rollwright.envs.code.specifications import FAMILIES, MAX_STEPS, from_params, specifications
 from rollwright.store.rescoring import score_store
 from rollwright.store.trajectory_store import TrajectoryStore
 

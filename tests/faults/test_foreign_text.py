@@ -17,8 +17,10 @@ import pytest
 from rollwright.config.components import create
 from rollwright.contracts.errors import EnvironmentFault
 from rollwright.contracts.record import Group, Score, StopReason, Task, Trajectory, Turn
-from rollwright.envs.code import maths_families, repair, tools, unit_tests
+from rollwright.envs.code import repair, unit_tests
 from rollwright.envs.code.judging import Case, judge_cases
+from rollwright.envs.code.problems import maths_families
+from rollwright.envs.code.repairs import repository_tools as tools
 from rollwright.envs.code.sandbox import Called, WarmBox, box, plain, rules, unavailable_reason
 from rollwright.rewards import combine, maths, overlong, patch_rule, patch_similarity, static_quality
 from rollwright.rewards.judge import parse_verdict

@@ -31,7 +31,7 @@ from rollwright.envs.text import (
     wordle,
 )
 from rollwright.envs.web import miniwob, sites
-from rollwright.envs.web.episode import MiniWobEnv, MiniWobOptions
+from rollwright.envs.web.miniwob_tasks.miniwob_episode import MiniWobEnv, MiniWobOptions
 from rollwright.envs.web.observe import Element
 from rollwright.envs.web.sites.bare import LEAVES
 from rollwright.generation.engine import Sampling

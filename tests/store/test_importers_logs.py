@@ -14,7 +14,7 @@ import pytest
 from rollwright.cli.commands import main
 from rollwright.contracts import FORMATS
 from rollwright.contracts.record import StopReason, Trajectory
-from rollwright.envs.device.actions import parse_action
+from rollwright.envs.device.phone_actions import parse_action
 from rollwright.models.codec import ChatCodec
 from rollwright.models.tiny_model import tiny_tokenizer
 from rollwright.store.importers import load_format

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from .. import widgets as w
-from ..app import App, Handler, Ui
+from ..screen import widgets as w
+from .app import App, Handler, Ui
 
 PAGES, BOOKMARKS, HISTORY = "content://browser/pages", "content://browser/bookmarks", "content://browser/history"
 SCHEMA = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from .. import widgets as w
-from ..app import App, Handler, Ui, confirm
+from ..screen import widgets as w
+from .app import App, Handler, Ui, confirm
 
 URI = "content://com.android.calendar/events"
 SCHEMA = """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import widgets as w
-from ..app import App, Handler, Ui
+from ..screen import widgets as w
+from .app import App, Handler, Ui
 
 ALARMS, TIMERS = "content://clock/alarms", "content://clock/timers"
 STOPWATCH, LAPS = "content://clock/stopwatch", "content://clock/laps"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import widgets as w
-from ..app import App, Handler, Ui
+from ..screen import widgets as w
+from .app import App, Handler, Ui
 
 URI, BLOCKED_URI = "content://call_log/calls", "content://call_log/blocked"
 INCOMING, OUTGOING, MISSED = 1, 2, 3

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import widgets as w
-from ..app import App, Handler, Ui
+from ..screen import widgets as w
+from .app import App, Handler, Ui
 
 ROOT = "/sdcard"
 _MAX_SHOWN = 1500

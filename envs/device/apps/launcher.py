@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import widgets as w
-from ..app import App, Ui
+from ..screen import widgets as w
+from .app import App, Ui
 
 _PER_ROW = 3
 

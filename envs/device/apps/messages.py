@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import widgets as w
-from ..app import App, Handler, Ui, confirm
+from ..screen import widgets as w
+from .app import App, Handler, Ui, confirm
 from .dialer import name_of
 
 URI = "content://sms"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import widgets as w
-from ..app import App, Handler, Ui
+from ..screen import widgets as w
+from .app import App, Handler, Ui
 
 DEFAULTS: dict[str, dict[str, str]] = {
     "global": {

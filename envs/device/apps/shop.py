@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import widgets as w
-from ..app import App, Handler, Ui
+from ..screen import widgets as w
+from .app import App, Handler, Ui
 
 PRODUCTS, CART, ORDERS = "content://shop/products", "content://shop/cart", "content://shop/orders"
 LINES, WISHES = "content://shop/order_lines", "content://shop/wishlist"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from ..actions import Action, ActionError
 from ..observe import Element
+from ..page_actions import Action, ActionError
 from .dom import Node, Walk, controls, labels, parse, squeeze
-from .engine import Server, canonical
+from .pages.engine import Server, canonical
 
 _TEXT_KINDS = frozenset(["text", "textarea"])
 LEAVES = "this link leaves the site; it is not followed"

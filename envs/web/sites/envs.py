@@ -9,10 +9,10 @@ from typing import Any
 
 from rollwright.contracts import EnvironmentFault, Observation, StepResult, Task, split_of_seed
 
-from ..actions import ActionError
-from ..browser import BrowserPool
+from ..chromium.browser_pool import BrowserPool
+from ..chromium.page import PageLeft, PageRefused, WebPage
 from ..observe import Element, read_elements
-from ..page import PageLeft, PageRefused, WebPage
+from ..page_actions import ActionError
 from .bare import BarePage
 from .episode import Episode, Move, read_header
 

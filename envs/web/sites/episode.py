@@ -11,10 +11,10 @@ from typing import Any
 
 from rollwright.contracts import ConfigError, Observation, StepResult, Task, state_key
 
-from ..actions import SIGNATURES, Action, ActionError, Kind, parse_action
 from ..observe import Element, render
-from .aims import Start, Verdict
-from .engine import Server, canonical, connect
+from ..page_actions import SIGNATURES, Action, ActionError, Kind, parse_action
+from .pages.engine import Server, canonical, connect
+from .tasks.aims import Start, Verdict
 
 IN_PAGE = ("click", "fill", "clear", "select_option", "check", "uncheck", "hover", "focus", "press")
 GRAMMAR: dict[str, tuple[Kind, ...]] = {

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from .engine import Server, Site
+from .pages.engine import Server, Site
 
 _MAX_BODY = 1_000_000
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rollwright.contracts import Environment, Observation
 
 from ..scene import Scene, read_lines
-from .aims import Step
+from .tasks.aims import Step
 
 
 @dataclass(slots=True)

@@ -21,16 +21,16 @@ from rollwright.contracts import (
     Teacher,
 )
 
-from ..browser import BrowserPool
-from ..chance import page_action, random_words
-from ..page import PageLimits
+from ..chromium.browser_pool import BrowserPool
+from ..chromium.page import PageLimits
+from ..random_clicks import page_action, random_words
 from ..scene import read_lines
-from .aims import Difficulty, Draw, Start, Template
 from .catalogue import SITES, TEMPLATES
-from .engine import populate
 from .envs import BareEnv, BrowserEnv
 from .episode import Episode, SitesOptions
 from .language import texts
+from .pages.engine import populate
+from .tasks.aims import Difficulty, Draw, Start, Template
 from .teacher import PlanTeacher
 
 Mode = Literal["html", "browser"]

@@ -12,10 +12,18 @@ from rollwright.checks.env_check import check_env
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import SPLITS
-from rollwright.envs.code import bugs, repair, repositories
-from rollwright.envs.code.mutation import mutations
+from rollwright.envs.code import repair
+from rollwright.envs.code.repairs import bugs, repositories
+from rollwright.envs.code.repairs.mutation import mutations
+from rollwright.envs.code.repairs.repository_tools import (
+    EditError,
+    apply_edit,
+    find_code,
+    find_definitions,
+    parse_action,
+    show_file,
+)
 from rollwright.envs.code.sandbox import BoxPool, pytest_packages, unavailable_reason
-from rollwright.envs.code.tools import EditError, apply_edit, find_code, find_definitions, parse_action, show_file
 
 boxed = [
     pytest.mark.sandbox,

@@ -13,8 +13,8 @@ from rollwright.contracts.environment import StepResult, episode_seed
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import SPLITS, Task
 from rollwright.envs.code import correction, humaneval, maths, unit_tests
+from rollwright.envs.code.problems.specifications import from_params
 from rollwright.envs.code.sandbox import unavailable_reason
-from rollwright.envs.code.specifications import from_params
 
 pytestmark = [
     pytest.mark.sandbox,

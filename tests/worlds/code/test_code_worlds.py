@@ -13,8 +13,8 @@ from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import SPLITS, Task
 from rollwright.envs.code import synthesis
 from rollwright.envs.code.judging import Case, judge_cases
+from rollwright.envs.code.problems.specifications import FAMILIES, behaviour, from_params, specifications
 from rollwright.envs.code.sandbox import WarmBox, unavailable_reason
-from rollwright.envs.code.specifications import FAMILIES, behaviour, from_params, specifications
 
 pytestmark = [
     pytest.mark.sandbox,

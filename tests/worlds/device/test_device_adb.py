@@ -18,18 +18,18 @@ import pytest
 from rollwright.checks.env_check import check_env
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import ConfigError, EnvironmentFault, EnvironmentUnavailable, MissingDependency
-from rollwright.envs.device.actions import ActionError, DeviceAction, carry_out
-from rollwright.envs.device.adb_backend import AdbBackend, parse_rows, simulated_phone
-from rollwright.envs.device.adb_client import Answer, DirectLink, ServerLink
-from rollwright.envs.device.adb_commands import Handset
-from rollwright.envs.device.adb_server import PhoneServer
-from rollwright.envs.device.adb_services import PacketShell
-from rollwright.envs.device.adb_wire import SHELL_CLOSE_STDIN, SHELL_EXIT, VERSION, Message, pack, shell_packet
-from rollwright.envs.device.adb_wire import Command as Wire
+from rollwright.envs.device.adb.client import Answer, DirectLink, ServerLink
+from rollwright.envs.device.adb.commands import Handset
+from rollwright.envs.device.adb.remote_phones import AdbBackend, parse_rows, simulated_phone
+from rollwright.envs.device.adb.server import PhoneServer
+from rollwright.envs.device.adb.services import PacketShell
+from rollwright.envs.device.adb.wire import SHELL_CLOSE_STDIN, SHELL_EXIT, VERSION, Message, pack, shell_packet
+from rollwright.envs.device.adb.wire import Command as Wire
 from rollwright.envs.device.backend import Backend, InProcess
 from rollwright.envs.device.phone import Phone, Setup, build
-from rollwright.envs.device.tree import to_xml
-from rollwright.envs.device.world import PhoneEnv
+from rollwright.envs.device.phone_actions import ActionError, DeviceAction, carry_out
+from rollwright.envs.device.phone_world import PhoneEnv
+from rollwright.envs.device.screen.tree import to_xml
 
 SETUP = Setup(
     rows={"content://contacts/people": [{"name": "Ann, name=x", "phone": "55 50"}, {"name": "O'Hara\nB"}]},

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollwright.contracts.errors import DataError
-from rollwright.envs.device.actions import ActionError, DeviceAction
 from rollwright.envs.device.datasets import (
     AitwAction,
     AitwType,
@@ -26,6 +25,7 @@ from rollwright.envs.device.datasets import (
     enlarge,
     score_steps,
 )
+from rollwright.envs.device.phone_actions import ActionError, DeviceAction
 
 SIZE = (1080, 2400)
 unit = st.floats(0, 1, allow_nan=False)

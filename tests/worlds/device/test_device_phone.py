@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from rollwright.envs.device import widgets as w
 from rollwright.envs.device.phone import START_MS, STEP_MS, Phone, Setup
-from rollwright.envs.device.tree import Element, elements, from_xml, to_html, to_lines, to_xml
+from rollwright.envs.device.screen import widgets as w
+from rollwright.envs.device.screen.tree import Element, elements, from_xml, to_html, to_lines, to_xml
 
 PEOPLE = "content://contacts/people"
 ADULTS = [{"name": f"Person {i:02}", "phone": f"555{i:04}"} for i in range(30)]

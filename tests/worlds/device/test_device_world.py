@@ -17,14 +17,14 @@ from rollwright.checks.env_check import MALFORMED_ACTIONS, check_env
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import Task
-from rollwright.envs.device import data
-from rollwright.envs.device.actions import ActionError, DeviceAction, carry_out, parse_action
 from rollwright.envs.device.backend import InProcess
-from rollwright.envs.device.catalogue import TEMPLATES
+from rollwright.envs.device.handset import contents as data
 from rollwright.envs.device.phone import Setup, build
-from rollwright.envs.device.task import GiveUp, Hands, instance_seed, same_answer
-from rollwright.envs.device.tree import elements
-from rollwright.envs.device.world import PhoneEnv, PhoneWorld
+from rollwright.envs.device.phone_actions import ActionError, DeviceAction, carry_out, parse_action
+from rollwright.envs.device.phone_world import PhoneEnv, PhoneWorld
+from rollwright.envs.device.screen.tree import elements
+from rollwright.envs.device.templates.all_templates import TEMPLATES
+from rollwright.envs.device.templates.template import GiveUp, Hands, instance_seed, same_answer
 
 WORDS = re.compile(r" ?\w+| ?[^\w\s]|\s")
 EVERYWHERE = build(splits="seed")

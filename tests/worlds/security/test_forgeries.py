@@ -17,9 +17,10 @@ import pytest
 
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.record import Task
-from rollwright.envs.code import bugs, correction, humaneval, maths, repositories, synthesis, unit_tests
+from rollwright.envs.code import correction, humaneval, maths, synthesis, unit_tests
 from rollwright.envs.code.judging import Verdict, judge_tests
-from rollwright.envs.code.mutation import Mutation
+from rollwright.envs.code.repairs import bugs, repositories
+from rollwright.envs.code.repairs.mutation import Mutation
 from rollwright.envs.code.sandbox import BoxPool, WarmBox, pytest_packages, unavailable_reason
 
 pytestmark = [

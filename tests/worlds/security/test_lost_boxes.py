@@ -14,8 +14,9 @@ from contextlib import suppress
 import pytest
 
 from rollwright.contracts.errors import EnvironmentFault
-from rollwright.envs.code import repositories, synthesis
+from rollwright.envs.code import synthesis
 from rollwright.envs.code.judging import Case, Verdict, judge_cases, judge_tests
+from rollwright.envs.code.repairs import repositories
 from rollwright.envs.code.sandbox import BoxPool, ColdBox, Limits, WarmBox, pytest_packages, unavailable_reason
 from rollwright.envs.code.sandbox.session import BoxLost
 

@@ -12,7 +12,8 @@ import pytest
 from rollwright.checks.env_check import check_env
 from rollwright.contracts.environment import as_observation, episode_seed
 from rollwright.contracts.errors import ConfigError, EnvironmentFault, MissingDependency
-from rollwright.envs.text import chess_engine, chess_game
+from rollwright.envs.text import chess_game
+from rollwright.envs.text.boards import chess_engine
 from rollwright.envs.text.game import Episode
 
 chess = pytest.importorskip("chess")

@@ -14,9 +14,10 @@ from rollwright.checks.env_check import check_env
 from rollwright.contracts.environment import World, as_observation, episode_seed
 from rollwright.contracts.errors import ConfigError, EnvironmentFault
 from rollwright.contracts.record import SPLITS, Message
-from rollwright.envs.text import car_dealer, car_rules, guess_city, guessing, twenty_questions
-from rollwright.envs.text.knowledge import answer, best_question, guessed
-from rollwright.envs.text.partner import SILENCE, EnginePartner
+from rollwright.envs.text import car_dealer, guess_city, twenty_questions
+from rollwright.envs.text.conversations import car_rules, guessing
+from rollwright.envs.text.conversations.knowledge import answer, best_question, guessed
+from rollwright.envs.text.conversations.partner import SILENCE, EnginePartner
 
 QUESTIONS = twenty_questions.build()
 CITIES = guess_city.build()

@@ -14,10 +14,10 @@ from rollwright.contracts.environment import World, as_observation, episode_seed
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import SPLITS
 from rollwright.envs.text import household
-from rollwright.envs.text.household_data import LAMP, ROOMS, TASK_TYPES, THINGS, Size, kind_of, layouts
-from rollwright.envs.text.household_rules import Goal, House, admissible, execute, is_met
-from rollwright.envs.text.household_teachers import next_command
-from rollwright.envs.text.household_words import joined, parted, situation
+from rollwright.envs.text.house.household_data import LAMP, ROOMS, TASK_TYPES, THINGS, Size, kind_of, layouts
+from rollwright.envs.text.house.household_rules import Goal, House, admissible, execute, is_met
+from rollwright.envs.text.house.household_teachers import next_command
+from rollwright.envs.text.house.household_words import joined, parted, situation
 from rollwright.models.tiny_model import tiny_tokenizer
 
 KITCHEN = House(

@@ -19,7 +19,8 @@ from rollwright.contracts.environment import (
 )
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import SPLITS, Task
-from rollwright.envs.text import bandit, guess_number, maze, maze_layouts
+from rollwright.envs.text import bandit, guess_number, maze
+from rollwright.envs.text.boards import maze_layouts
 
 
 def play(world: maze.MazeWorld, task: Task, actions: Sequence[str]) -> tuple[maze.MazeEnvironment, list[StepResult]]:

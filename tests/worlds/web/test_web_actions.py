@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwright.envs.web.actions import MAX_ACTION_CHARS, SIGNATURES, Action, ActionError, parse_action
 from rollwright.envs.web.observe import Element, render
+from rollwright.envs.web.page_actions import MAX_ACTION_CHARS, SIGNATURES, Action, ActionError, parse_action
 from rollwright.envs.web.scene import read_lines
 
 READ = [

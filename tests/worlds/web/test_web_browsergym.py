@@ -11,8 +11,8 @@ import pytest
 from rollwright.checks.env_check import check_env
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import ConfigError, EnvironmentFault
-from rollwright.envs.web.actions import ActionError
 from rollwright.envs.web.browsergym import BrowserGymWorld, as_call, build
+from rollwright.envs.web.page_actions import ActionError
 
 pytest.importorskip("gymnasium")
 

@@ -14,10 +14,10 @@ import pytest
 
 from rollwright.contracts.environment import Observation, StepResult, episode_seed
 from rollwright.contracts.errors import EnvironmentFault, MissingDependency
-from rollwright.envs.web.episode import MiniWobEnv
+from rollwright.envs.web.chromium.page import PageHung
+from rollwright.envs.web.chromium.watchdog import ONE, marked_processes
 from rollwright.envs.web.miniwob import MiniWobWorld, build
-from rollwright.envs.web.page import PageHung
-from rollwright.envs.web.watchdog import ONE, marked_processes
+from rollwright.envs.web.miniwob_tasks.miniwob_episode import MiniWobEnv
 
 pytestmark = pytest.mark.browser
 

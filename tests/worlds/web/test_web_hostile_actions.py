@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from rollwright.contracts.environment import World, as_observation, episode_seed
-from rollwright.envs.web.actions import SIGNATURES
 from rollwright.envs.web.browsergym import build as build_browsergym
 from rollwright.envs.web.miniwob import build as build_miniwob
 from rollwright.envs.web.open_web import build as build_open_web
+from rollwright.envs.web.page_actions import SIGNATURES
 from rollwright.envs.web.sites import build as build_sites
 from rollwright.envs.web.sites.catalogue import SITES, TEMPLATES
-from rollwright.envs.web.sites.engine import connect
 from rollwright.envs.web.sites.http import LoopbackSite
+from rollwright.envs.web.sites.pages.engine import connect
 from rollwright.envs.web.sites.world import draw_start
 
 ENV_CALL_S = 30.0  # what the rollout grants to one call

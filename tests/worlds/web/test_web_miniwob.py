@@ -14,10 +14,10 @@ from rollwright.checks.env_check import check_env
 from rollwright.contracts.environment import Observation, StepResult, episode_seed
 from rollwright.contracts.errors import EnvironmentFault
 from rollwright.contracts.record import Task
-from rollwright.envs.web.episode import MiniWobEnv
 from rollwright.envs.web.miniwob import MiniWobWorld, build
-from rollwright.envs.web.scripts import SCRIPTS
-from rollwright.envs.web.splits import ALL_TASKS
+from rollwright.envs.web.miniwob_tasks.miniwob_episode import MiniWobEnv
+from rollwright.envs.web.miniwob_tasks.scripts import SCRIPTS
+from rollwright.envs.web.miniwob_tasks.splits import ALL_TASKS
 
 pytestmark = pytest.mark.browser
 

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from rollwright.contracts.environment import episode_seed
-from rollwright.envs.web import browser, open_web, processes
+from rollwright.envs.web import open_web
+from rollwright.envs.web.chromium import browser_pool as browser
+from rollwright.envs.web.chromium import processes
+from rollwright.envs.web.chromium.processes import network_cut, starter
 from rollwright.envs.web.miniwob import build as build_miniwob
-from rollwright.envs.web.processes import network_cut, starter
 
 pytestmark = pytest.mark.browser
 

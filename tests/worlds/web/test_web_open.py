@@ -11,11 +11,11 @@ import pytest
 
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import ConfigError
-from rollwright.envs.web.evaluators import content_match, string_match, total, url_match
+from rollwright.envs.web.open_pages.evaluators import content_match, string_match, total, url_match
 from rollwright.envs.web.open_web import build
 from rollwright.envs.web.sites.catalogue import SITES, TEMPLATES
-from rollwright.envs.web.sites.engine import connect
 from rollwright.envs.web.sites.http import LoopbackSite
+from rollwright.envs.web.sites.pages.engine import connect
 from rollwright.envs.web.sites.world import draw_start
 
 

@@ -12,12 +12,13 @@ from rollwright.contracts.environment import Observation, StepResult, episode_se
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import SPLITS
 from rollwright.envs.web.sites import build
-from rollwright.envs.web.sites.aims import Start, matches
 from rollwright.envs.web.sites.catalogue import SITES, TEMPLATES
 from rollwright.envs.web.sites.dom import controls, labels, parse
-from rollwright.envs.web.sites.engine import Server, canonical, connect
 from rollwright.envs.web.sites.envs import BareEnv
-from rollwright.envs.web.sites.reward import (
+from rollwright.envs.web.sites.pages.engine import Server, canonical, connect
+from rollwright.envs.web.sites.pages.words import GOODS
+from rollwright.envs.web.sites.tasks.aims import Start, matches
+from rollwright.envs.web.sites.tasks.purchase import (
     Purchase,
     PurchaseGoal,
     purchase_reward,
@@ -25,7 +26,6 @@ from rollwright.envs.web.sites.reward import (
     title_score,
     type_reward,
 )
-from rollwright.envs.web.sites.words import GOODS
 from rollwright.envs.web.sites.world import draw_start
 
 GOAL = PurchaseGoal(

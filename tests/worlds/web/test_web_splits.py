@@ -8,8 +8,8 @@ import pytest
 from rollwright.contracts.environment import Taught, episode_seed, split_of_seed
 from rollwright.contracts.errors import ConfigError
 from rollwright.envs.web.miniwob import build
-from rollwright.envs.web.scripts import SCRIPTS
-from rollwright.envs.web.splits import (
+from rollwright.envs.web.miniwob_tasks.scripts import SCRIPTS
+from rollwright.envs.web.miniwob_tasks.splits import (
     ALL_TASKS,
     BROWSERGYM_TEST,
     BROWSERGYM_TRAIN,

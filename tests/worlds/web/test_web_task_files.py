@@ -10,7 +10,7 @@ import pytest
 
 from rollwright.contracts.environment import Observation, episode_seed
 from rollwright.contracts.errors import ConfigError
-from rollwright.envs.web.evaluators import content_match, string_match, url_match
+from rollwright.envs.web.open_pages.evaluators import content_match, string_match, url_match
 from rollwright.envs.web.open_web import OpenWebWorld, build
 
 HERE = "http://127.0.0.1:7770"

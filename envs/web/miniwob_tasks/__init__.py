@@ -1,0 +1,1 @@
+"""miniwob_tasks."""
