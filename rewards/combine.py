@@ -25,6 +25,7 @@ class CombinedReward:
         self._weighted = tuple(weighted)
 
     def score(self, group: Group) -> list[Score]:
+        """The weighted sum of the parts; none where a part has none."""
         columns = [scores_of(reward, group) for reward, _ in self._weighted]
         return [
             self._combine(trajectory, scores)
@@ -32,9 +33,11 @@ class CombinedReward:
         ]
 
     def state_dict(self) -> dict[str, Any]:
+        """The states of the parts that have one, by name."""
         return {r.name: dict(r.state_dict()) for r, _ in self._weighted if isinstance(r, StatefulReward)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the states of the parts."""
         for reward, _ in self._weighted:
             if isinstance(reward, StatefulReward):
                 reward.load_state_dict(state[reward.name])

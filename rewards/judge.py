@@ -37,7 +37,11 @@ def parse_verdict(answer: str) -> bool | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Asking:
-    """How the judge is asked, and how its votes are counted."""
+    """How the judge is asked, and how its votes are counted.
+
+    Raises:
+        ConfigError: a count below 1, an unknown value, or several votes at temperature 0.
+    """
 
     prompt: OutcomePrompt
     votes: int
@@ -45,6 +49,18 @@ class Asking:
     max_tokens: int
     max_state_chars: int
     value: Value
+
+    def __post_init__(self) -> None:
+        counts = (self.votes, self.max_tokens, self.prompt.max_actions, self.max_state_chars)
+        if self.value not in get_args(Value) or min(counts) < 1:
+            raise ConfigError(
+                "judge needs value verdict or share and votes, max_tokens, max_actions, max_state_chars of 1 or more, "
+                f"got {self.value!r}, {', '.join(map(str, counts))}"
+            )
+        if self.votes > 1 and self.temperature <= 0:
+            raise ConfigError(
+                f"judge: {self.votes} votes at temperature 0 are the same vote; set a temperature, or votes: 1"
+            )
 
 
 class JudgeReward:
@@ -57,6 +73,7 @@ class JudgeReward:
         self._cache = cache
 
     def score(self, group: Group) -> Sequence[Score]:
+        """Ask about every episode of the group, and wait for all answers."""
         with ThreadPoolExecutor(max_workers=self._client.parallel) as pool:
             waiting = [
                 [pool.submit(self._vote, request, n) for n, request in enumerate(self._requests(trajectory))]
@@ -162,25 +179,8 @@ def build(
         ConfigError: an option without meaning, an address or key that cannot be sent, or the key's variable is not set.
         RunFolderError: the cache cannot be created.
     """
-    if value not in get_args(Value) or votes < 1 or min(max_tokens, max_actions, max_state_chars) < 1 or not name:
-        raise ConfigError(
-            f"judge needs value verdict or share and votes, max_tokens, max_actions, max_state_chars of 1 or more, got "
-            f"{value!r}, {votes}, {max_tokens}, {max_actions}, {max_state_chars}"
-        )
-    if votes > 1 and temperature <= 0:
-        raise ConfigError(f"judge: {votes} votes at temperature 0 are the same vote; set a temperature, or votes: 1")
-    if key_env and not os.environ.get(key_env):
-        raise ConfigError(f"judge: key_env names the environment variable {key_env!r}, which is not set")
-    client = ChatClient(
-        url=url,
-        model=model,
-        key=os.environ.get(key_env, "") if key_env else "",
-        timeout_s=timeout_s,
-        retries=retries,
-        backoff_s=backoff_s,
-        parallel=parallel,
-        body=dict(body or {}),
-    )
+    if not name:
+        raise ConfigError("judge needs a name for the part that it lays on the last turn")
     asking = Asking(
         prompt=OutcomePrompt(system=system, question=question, max_actions=max_actions, with_instructions=True),
         votes=votes,
@@ -189,7 +189,24 @@ def build(
         max_state_chars=max_state_chars,
         value=value,
     )
+    client = ChatClient(
+        url=url,
+        model=model,
+        key=_key(key_env),
+        timeout_s=timeout_s,
+        retries=retries,
+        backoff_s=backoff_s,
+        parallel=parallel,
+        body=dict(body or {}),
+    )
     return JudgeReward(client, asking, None if cache is None else AnswerCache(cache or _user_cache()), name=name)
+
+
+def _key(variable: str) -> str:
+    """The key that lies in an environment variable; none where no variable is named."""
+    if variable and not os.environ.get(variable):
+        raise ConfigError(f"judge: key_env names the environment variable {variable!r}, which is not set")
+    return os.environ[variable] if variable else ""
 
 
 def _user_cache() -> str:

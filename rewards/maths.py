@@ -60,6 +60,7 @@ class MathsReward:
     name = "maths"
 
     def score(self, group: Group) -> Sequence[Score]:
+        """Compare each last answer with the task's; no score where a task has no answer."""
         answer = group.task.params.get("answer")
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
             why = f"task {group.task.id!r} has no answer in its params" + ("" if answer is None else " that is text")

@@ -29,6 +29,7 @@ class OutcomeModelReward:
         self._value = value
 
     def score(self, group: Group) -> Sequence[Score]:
+        """What the model says of each episode."""
         return [self._score(found) for found in self._model.scores(group.trajectories)]
 
     def _score(self, found: float | None) -> Score:

@@ -31,13 +31,16 @@ class OverlongReward:
         self._weight = weight
 
     def score(self, group: Group) -> list[Score]:
+        """The base reward plus the penalty for length, which is never above 0."""
         scores = scores_of(self._base, group)
         return [self._shape(t, score) for t, score in zip(group.trajectories, scores, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of the base reward, if it has one."""
         return dict(self._base.state_dict()) if isinstance(self._base, StatefulReward) else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of the base reward."""
         if isinstance(self._base, StatefulReward):
             self._base.load_state_dict(state)
 

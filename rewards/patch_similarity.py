@@ -50,6 +50,7 @@ class PatchSimilarityReward:
         self._must_be_unique = must_be_unique
 
     def score(self, group: Group) -> Sequence[Score]:
+        """How near each episode's patch comes to the task's own fix."""
         return [self._score(group.task, trajectory) for trajectory in group.trajectories]
 
     def _score(self, task: Task, trajectory: Trajectory) -> Score:

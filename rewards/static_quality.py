@@ -27,6 +27,7 @@ class StaticQualityReward:
         self._chosen = tuple(chosen)
 
     def score(self, group: Group) -> Sequence[Score]:
+        """The share of the properties that each episode's code has."""
         return [self._score(group.task, trajectory) for trajectory in group.trajectories]
 
     def _score(self, task: Task, trajectory: Trajectory) -> Score:

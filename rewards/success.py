@@ -11,6 +11,7 @@ class SuccessReward:
     name = "success"
 
     def score(self, group: Group) -> list[Score]:
+        """1 or 0 by the environment's verdict; no score where it gave none."""
         return [
             Score(value=None, verifier=self.name, message="the environment gave no verdict")
             if trajectory.success is None

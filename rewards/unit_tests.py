@@ -31,6 +31,7 @@ class UnitTestsReward:
         self._world = world
 
     def score(self, group: Group) -> Sequence[Score]:
+        """What the code world says of each episode's last action."""
         return [self._score(group.task, trajectory.turns[-1].action) for trajectory in group.trajectories]
 
     def _score(self, task: Task, text: str) -> Score:

@@ -25,6 +25,7 @@ class CorrectionWorld(SynthesisWorld):
     name = "code.correction"
 
     def make(self) -> SubmissionEnvironment:
+        """A fresh environment, which shows all attempts so far."""
         return SubmissionEnvironment(self, all_attempts=True)
 
     def next_attempt(self, judgement: Judgement) -> str:
@@ -32,6 +33,7 @@ class CorrectionWorld(SynthesisWorld):
         return AGAIN_COMPACT if self.wording == "compact" else AGAIN
 
     def texts(self) -> list[str]:
+        """What is said here, for a tokenizer made to measure."""
         return [*super().texts(), AGAIN, AGAIN_COMPACT]
 
 

@@ -78,12 +78,15 @@ class HumanEvalWorld:
         return [Task(id=key, split="test") for key in self._problems] if split == "test" else []
 
     def make(self) -> SubmissionEnvironment:
+        """A fresh environment; all share the world's boxes."""
         return SubmissionEnvironment(self)
 
     def observe(self, task: Task) -> Observation:
+        """The head of the function to complete."""
         return Observation(text=self._problems[task.id]["prompt"], goal="Complete this function.")
 
     def judge(self, task: Task, text: str) -> Judgement:
+        """Run the problem's tests on the program, each of the two in a box of its own."""
         problem = self._problems[task.id]
         with self.boxes.pair() as (program, tests):
             verdict = judge_tests(
@@ -98,13 +101,16 @@ class HumanEvalWorld:
         return Judgement(parts={"tests": float(verdict.success)}, success=verdict.success, message=told)
 
     def next_attempt(self, judgement: Judgement) -> str:
+        """What a wrong program is answered with."""
         return judgement.message
 
     def teacher(self, task: Task) -> KnownAnswer:
+        """Hands in the data set's own solution."""
         problem = self._problems[task.id]
         return KnownAnswer(problem["prompt"] + problem["canonical_solution"])
 
     def close(self) -> None:
+        """Close the boxes. May be called twice."""
         self.boxes.close()
 
 

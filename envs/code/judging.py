@@ -48,6 +48,7 @@ class Verdict:
 
     @property
     def success(self) -> bool:
+        """Whether all passed, of one or more."""
         return self.total > 0 and self.passed == self.total
 
 

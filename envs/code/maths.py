@@ -98,9 +98,11 @@ class MathsWorld:
         ]
 
     def make(self) -> SubmissionEnvironment:
+        """A fresh environment."""
         return SubmissionEnvironment(self)
 
     def observe(self, task: Task) -> Observation:
+        """The problem in words."""
         return Observation(text=str(self._problem(task)[2]["question"]), goal="Solve this problem.")
 
     def judge(self, task: Task, text: str) -> Judgement:
@@ -112,6 +114,7 @@ class MathsWorld:
         return Judgement(parts={"answer": score}, success=right, message="Right." if right else "Wrong.")
 
     def next_attempt(self, judgement: Judgement) -> str:
+        """What a wrong answer is answered with."""
         return judgement.message
 
     def _problem(self, task: Task) -> tuple[str, Any, dict[str, Any]]:
@@ -134,6 +137,7 @@ class MathsWorld:
         return family, dataset, copy.deepcopy(entries[number])  # some rules write into it
 
     def teacher(self, task: Task) -> KnownAnswer:
+        """Hands in the known answer."""
         return KnownAnswer(f"<answer>{task.params['answer']}</answer>")
 
     def close(self) -> None:

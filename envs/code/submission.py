@@ -46,9 +46,13 @@ class Judge(Protocol):
     attempts: int
     feedback: Feedback
 
-    def observe(self, task: Task) -> Observation: ...
+    def observe(self, task: Task) -> Observation:
+        """What the policy is shown first."""
+        ...
 
-    def judge(self, task: Task, text: str) -> Judgement: ...
+    def judge(self, task: Task, text: str) -> Judgement:
+        """Judge one attempt; may block for as long as the program may run."""
+        ...
 
     def next_attempt(self, judgement: Judgement) -> str:
         """What is said between a failed attempt and the next one."""
@@ -78,12 +82,18 @@ class SubmissionEnvironment:
         self._over = True
 
     def reset(self, task: Task, seed: int) -> Observation:
+        """Begin with the task's first observation."""
         self.task, self.seed, self.used, self._history, self._over = task, seed, 0, [], False
         observation = self.world.observe(task)
         self._shown = observation.text
         return observation
 
     def step(self, action: str) -> StepResult:
+        """Judge one attempt. The last one ends the episode, and so does a right one unless the world wants all.
+
+        Raises:
+            RuntimeError: the episode is over.
+        """
         if self._over or self.task is None:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         action = clean_text(action)
@@ -107,6 +117,7 @@ class SubmissionEnvironment:
         return state_key(self.world.name, self.task.id if self.task else "", self._shown, *self._history)
 
     def snapshot(self) -> bytes:
+        """The task, the attempts and what is shown, as JSON. Raises RuntimeError before the first reset."""
         if self.task is None:
             raise RuntimeError("there is no episode yet: call `reset` before `snapshot`")
         task = {"id": self.task.id, "split": self.task.split, "params": dict(self.task.params)}
@@ -114,6 +125,7 @@ class SubmissionEnvironment:
         return json.dumps(state).encode()
 
     def restore(self, state: bytes) -> None:
+        """Take up the state of a snapshot."""
         saved = json.loads(state)
         self.task = Task(**saved["task"])
         self.seed, self._history = saved["seed"], list(saved["history"])
@@ -130,6 +142,7 @@ class KnownAnswer:
         self._right, self._wrong, self._right_frac = right, tuple(wrong), right_frac
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """The known answer, or a mistake where one is drawn. Raises TypeError in another world's environment."""
         if not isinstance(env, SubmissionEnvironment):
             raise TypeError(f"this teacher hands in solutions, not to {type(env).__name__}")
         draw = int(state_key(str(env.seed), str(env.used), self._right), 16)

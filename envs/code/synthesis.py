@@ -87,9 +87,11 @@ class SynthesisWorld:
         ]
 
     def make(self) -> SubmissionEnvironment:
+        """A fresh environment; all share the world's boxes."""
         return SubmissionEnvironment(self)
 
     def observe(self, task: Task) -> Observation:
+        """The specification in words."""
         spec = from_params(task.params)
         if self.wording == "compact":
             return Observation(text=f"f ( x ) : {spec.words}")
@@ -108,12 +110,14 @@ class SynthesisWorld:
         return Judgement(parts={"tests": earned}, success=verdict.success, message=self._say(verdict.success, told))
 
     def next_attempt(self, judgement: Judgement) -> str:
+        """What a wrong program is answered with."""
         return judgement.message if self.feedback == "failure" else self._say(False, "Not right. Try again.")
 
     def _say(self, success: bool, told: str) -> str:
         return ("right" if success else "wrong") if self.wording == "compact" else told
 
     def teacher(self, task: Task) -> KnownAnswer:
+        """Hands in the program of the specification, or at times a neighbouring one."""
         spec = from_params(task.params)
         compact = self.wording == "compact"
         others = neighbours(spec) if self._mistake == "one_step_wrong" else shortened(spec)
@@ -129,6 +133,7 @@ class SynthesisWorld:
         return [self.instructions, *seen]
 
     def close(self) -> None:
+        """Close the boxes. May be called twice."""
         self.boxes.close()
 
 

@@ -76,9 +76,11 @@ class TaskFileWorld:
         self._tasks = tasks
 
     def tasks(self, split: Split) -> list[Task]:
+        """The tasks of a split, in the file's order."""
         return [Task(id=key, split=split) for key, task in self._tasks.items() if task["split"] == split]
 
     def make(self) -> SubmissionEnvironment:
+        """A fresh environment; all share the world's boxes."""
         return SubmissionEnvironment(self)
 
     def _of(self, task: Task) -> Mapping[str, Any]:
@@ -87,6 +89,7 @@ class TaskFileWorld:
         return self._tasks[task.id]
 
     def observe(self, task: Task) -> Observation:
+        """The task's own prompt and goal."""
         known = self._of(task)
         return Observation(text=known["prompt"], goal=known["goal"])
 
@@ -106,9 +109,11 @@ class TaskFileWorld:
         return Judgement(parts={"tests": float(verdict.success)}, success=verdict.success, message=told)
 
     def next_attempt(self, judgement: Judgement) -> str:
+        """What a wrong program is answered with."""
         return judgement.message if self.feedback == "failure" else "Not right. Try again."
 
     def teacher(self, task: Task) -> KnownAnswer:
+        """Hands in the file's own solution."""
         return KnownAnswer(self._of(task)["solution"])
 
     def texts(self) -> list[str]:
@@ -125,6 +130,7 @@ class TaskFileWorld:
         return said
 
     def close(self) -> None:
+        """Close the boxes. May be called twice."""
         self.boxes.close()
 
 

@@ -122,6 +122,7 @@ class UnitTestsWorld:
         self._num_mutants, self._needed_frac = num_mutants, needed_frac
 
     def tasks(self, split: Split) -> list[Task]:
+        """The tasks of a split: functions to test, drawn from the split's own seeds."""
         return [
             Task(id=f"{spec.family}/{self.difficulty}/{i}", split=split, params={**spec.as_params(), "focal": "f"})
             for family in self.families
@@ -129,13 +130,16 @@ class UnitTestsWorld:
         ]
 
     def make(self) -> SubmissionEnvironment:
+        """A fresh environment; all share the world's boxes."""
         return SubmissionEnvironment(self)
 
     def observe(self, task: Task) -> Observation:
+        """The function and what it should do."""
         spec = from_params(task.params)
         return Observation(text=spec.code(), goal=f"Write tests for f: {FAMILIES[spec.family].says}; {spec.words}.")
 
     def judge(self, task: Task, text: str) -> Judgement:
+        """Run the tests on the function and on mutants of it, in an order that the tests cannot guess."""
         spec, tests = from_params(task.params), extract_code(text)
         programs = [*[spec.code()] * RUNS_ON_F, *mutants(spec, self._num_mutants)]
         order = list(range(len(programs)))
@@ -164,14 +168,17 @@ class UnitTestsWorld:
             )
 
     def next_attempt(self, judgement: Judgement) -> str:
+        """What tests that are not good enough are answered with."""
         return judgement.message
 
     def teacher(self, task: Task) -> KnownAnswer:
+        """Hands in many cases of the function itself."""
         spec = from_params(task.params)
         lines = [f"    assert f({c.args[0]!r}) == {c.expected!r}" for c in spec.cases(TEACHERS_CASES, "teacher")]
         return KnownAnswer("\n".join(["def test_f_on_many_inputs():", *lines]))
 
     def close(self) -> None:
+        """Close the boxes. May be called twice."""
         self.boxes.close()
 
 

@@ -50,10 +50,12 @@ class AitwAction:
 
     @property
     def is_tap(self) -> bool:
+        """Whether the finger was lifted near where it touched."""
         return self.type == AitwType.DUAL_POINT and math.dist(self.touch, self.lift) <= TAP_DISTANCE
 
     @property
     def is_drag(self) -> bool:
+        """Whether the finger moved over the display."""
         return self.type == AitwType.DUAL_POINT and not self.is_tap
 
     @property

@@ -1,17 +1,16 @@
-"""The world `device.phone`: `build` makes it, `world.py` holds it, `handset.py` is the phone that it is played on."""
+"""The world `device.phone`: `build` makes it, `phone_world.py` holds it, `handset/` the phone below it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rollwright.contracts import ConfigError
 
+from . import phone_world
 from .handset.setup import START_MS, Distractors, Setup
 from .handset.simulated_phone import STEP_MS, Phone
-
-if TYPE_CHECKING:
-    from .phone_world import PhoneWorld
+from .templates.all_templates import chosen_templates
 
 __all__ = ["START_MS", "STEP_MS", "Distractors", "Phone", "Setup", "build"]
 
@@ -31,7 +30,7 @@ def build(
     backend: Literal["in_process", "adb"] = "in_process",
     serial: str | Sequence[str] | None = None,
     fill: bool = False,
-) -> PhoneWorld:
+) -> phone_world.PhoneWorld:
     """The world `device.phone`.
 
     Args:
@@ -50,22 +49,19 @@ def build(
         backend: "in_process" calls the simulated phone; "adb" reaches phones over ADB's transport.
         serial: with "adb", the phones to play on, as `adb devices` shows them; None starts simulated ones, one for
             each environment, on free ports of loopback.
-        fill: whether a reset writes the task's data to a real phone. It stays there; see `adb_backend`.
+        fill: whether a reset writes the task's data to a real phone. It stays there; see `adb.remote_phones`.
 
     Raises:
         ConfigError: an option has no such value, or no template is left.
     """
-    from . import phone_world as world
-    from .templates.all_templates import chosen_templates
-
-    world.check_choice("splits", splits, ("template", "seed"))
-    world.check_choice("rendering", rendering, ("html", "lines", "xml"))
-    world.check_choice("distractors", distractors, ("none", "some", "many", "by_difficulty"))
-    world.check_choice("finish", finish, ("declared", "automatic"))
-    world.check_choice("backend", backend, ("in_process", "adb"))
+    phone_world.check_choice("splits", splits, ("template", "seed"))
+    phone_world.check_choice("rendering", rendering, ("html", "lines", "xml"))
+    phone_world.check_choice("distractors", distractors, ("none", "some", "many", "by_difficulty"))
+    phone_world.check_choice("finish", finish, ("declared", "automatic"))
+    phone_world.check_choice("backend", backend, ("in_process", "adb"))
     if backend != "adb" and (serial is not None or fill):
         raise ConfigError("device.phone: `serial` and `fill` belong to phones over ADB; set `backend: adb`")
-    options = world.PhoneOptions(
+    options = phone_world.PhoneOptions(
         rendering=rendering,
         distractors=distractors,
         finish=finish,
@@ -76,11 +72,11 @@ def build(
     chosen = chosen_templates(templates)
     if not 0.0 <= teacher_optimal_frac <= 1.0:
         raise ConfigError(f"device.phone needs teacher_optimal_frac within [0, 1], got {teacher_optimal_frac}")
-    made = world.PhoneWorld(
+    made = phone_world.PhoneWorld(
         templates=chosen,
         splits=splits,
         options=options,
-        instructions=world.INSTRUCTIONS if instructions else "",
+        instructions=phone_world.INSTRUCTIONS if instructions else "",
         optimal_frac=teacher_optimal_frac,
     )
     if backend == "adb":

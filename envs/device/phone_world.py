@@ -287,9 +287,11 @@ class PhoneWorld:
         return self._tasks[split]
 
     def make(self) -> PhoneEnv:
+        """A fresh environment with a phone of its own."""
         return PhoneEnv(self._templates, self.options, self._make_backend())
 
     def teacher(self, task: Task) -> PhoneTeacher:
+        """A fresh solver; every template has one."""
         return PhoneTeacher(self._optimal_frac)
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:

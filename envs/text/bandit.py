@@ -35,6 +35,7 @@ class BanditEnvironment:
         self._over = True
 
     def reset(self, task: Task, seed: int) -> Observation:
+        """Begin with the words in a drawn order. Raises ValueError for a seed of another split."""
         if split_of_seed(seed) != task.split:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
         self._listed = random.Random(seed).sample(self.world.words, len(self.world.words))
@@ -42,6 +43,7 @@ class BanditEnvironment:
         return Observation(text=f"Words: {', '.join(self._listed)}.")
 
     def step(self, action: str) -> StepResult:
+        """The one choice, which ends the episode. Raises RuntimeError after the end."""
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         self._over = True
@@ -53,12 +55,15 @@ class BanditEnvironment:
         return StepResult(observation=said, reward=float(paid), terminated=True, success=paid)
 
     def fingerprint(self) -> str:
+        """The words in their order, and whether the episode is over."""
         return state_key(*self._listed, str(self._over))
 
     def snapshot(self) -> bytes:
+        """The state as JSON."""
         return json.dumps({"listed": self._listed, "over": self._over}).encode()
 
     def restore(self, state: bytes) -> None:
+        """Take up the state of a snapshot."""
         saved = json.loads(state)
         self._listed, self._over = list(saved["listed"]), saved["over"]
 
@@ -73,6 +78,7 @@ class SaysTheWord:
         self._word = word
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """The word that pays, whatever is shown."""
         return self._word
 
 
@@ -90,12 +96,15 @@ class BanditWorld:
         self.pays = pays
 
     def tasks(self, split: Split) -> list[Task]:
+        """The one task of a split."""
         return [Task(id=f"{split}/bandit", split=split)]
 
     def make(self) -> BanditEnvironment:
+        """A fresh environment."""
         return BanditEnvironment(self)
 
     def teacher(self, task: Task) -> SaysTheWord:
+        """Says the word that pays."""
         return SaysTheWord(self.pays)
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:

@@ -3,7 +3,7 @@
 The reward comes at the end, on the benchmark's scales: "revenue" is the price in thousands of dollars if bought, else
 0; "fancy" is the price over the mean of budget and list price if bought, else -(budget - MSRP) / MSRP. A talk has at
 most 50 lines, the seller's and the buyer's: 25 turns. The benchmark's buyer is a fine-tuned model; ours follows rules
-(`rollwright.envs.text.conversations.car_rules`), and a model may word its lines (`partner`): what it decides stays with the rules, so
+(`conversations.car_rules`), and a model may word its lines (`partner`): what it decides stays with the rules, so
 that no fine words change a return.
 
 Source: arXiv:2311.18232 (rules, rewards, limit). Cars, buyers and numbers are our own.
@@ -63,6 +63,7 @@ class Salesman:
     """Offers the car that this buyer pays most for, at that price. It looks into the buyer's mind."""
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """The next line of the sale. Raises TypeError in another world's environment."""
         known = isinstance(env, GameEnvironment | AsyncGameEnvironment) and isinstance(env.state, Dealing)
         if not known:
             raise TypeError(f"this teacher sells cars, it does not play {type(env).__name__}")
@@ -99,9 +100,11 @@ class CarDealerWorld:
         return [Task(id=f"{split}/buyer", split=split)]
 
     def make(self) -> GameEnvironment[Dealing] | AsyncGameEnvironment[Dealing]:
+        """A fresh environment; one that waits for a partner is async."""
         return GameEnvironment(self) if self._partner is None else AsyncGameEnvironment(self)
 
     def teacher(self, task: Task) -> Salesman:
+        """Sells by the buyer's rules, since it knows them."""
         return Salesman()
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
@@ -112,11 +115,13 @@ class CarDealerWorld:
         return offer(car, round(car.msrp * draws.uniform(0.67, 1.33), -2))
 
     def begin(self, task: Task, seed: int) -> tuple[Dealing, Observation]:
+        """Draw a buyer, who speaks first."""
         check_seed(task, seed)
         buyer = draw_buyer(draw(seed, self.name))
         return Dealing(seed=seed, talk=Talk(buyer=buyer)), Observation(text=greeting(buyer), goal=GOAL)
 
     def play(self, state: Dealing, action: str) -> tuple[Dealing, StepResult]:
+        """The buyer's answer by the rules."""
         talk, line = respond(state.talk, action[:2000])
         return self._settle(state, action, talk, line)
 
@@ -147,6 +152,7 @@ class CarDealerWorld:
         return after, StepResult(observation=line, reward=earned, terminated=True, success=talk.outcome == "bought")
 
     def key(self, state: Dealing) -> str:
+        """The talk so far, and its lines."""
         return repr((state.talk, state.lines))
 
     def texts(self) -> list[str]:
@@ -178,7 +184,7 @@ def build(
 
     Args:
         scale: which of the benchmark's two rewards.
-        partner: who words the buyer's lines: a callable (`rollwright.envs.text.conversations.partner.Partner`), or the name
+        partner: who words the buyer's lines: a callable (`conversations.partner.Partner`), or the name
             `package.module:make` of a function that makes one.
         partner_deadline_s: seconds the partner may take for a line; beyond it is a fault.
 

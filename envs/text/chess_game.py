@@ -92,6 +92,7 @@ class Master:
         self._pool = pool
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """A move of the engine. Raises TypeError in another world's environment."""
         if not isinstance(env, GameEnvironment) or not isinstance(env.state, Position):
             raise TypeError(f"this teacher plays chess, not {type(env).__name__}")
         board = chess_package().Board(env.state.fen)
@@ -134,6 +135,7 @@ class ChessWorld:
         return [Task(id=f"fixed/{p['number']}", split=split, params=p) for p in params]
 
     def make(self) -> GameEnvironment[Position]:
+        """A fresh environment."""
         return GameEnvironment(self)
 
     def teacher(self, task: Task) -> Master | None:
@@ -146,6 +148,7 @@ class ChessWorld:
         return str(draws.choice(sorted(board.san(move) for move in board.legal_moves)))
 
     def begin(self, task: Task, seed: int) -> tuple[Position, Observation]:
+        """Set the pieces up: the usual position, or a drawn endgame."""
         check_seed(task, seed)
         fen = str(chess_package().STARTING_FEN)
         if "material" in task.params:
@@ -156,6 +159,7 @@ class ChessWorld:
         return state, Observation(text=self._say(fen), goal=GOALS[self._start])
 
     def play(self, state: Position, action: str) -> tuple[Position, StepResult]:
+        """The policy's move, and the reply to it."""
         board = chess_package().Board(state.fen)
         move = understood(board, action)
         after = replace(state, moves=state.moves + 1)

@@ -60,12 +60,14 @@ class LockEnvironment:
         return self.world.combinations[self._length][self._dial]
 
     def reset(self, task: Task, seed: int) -> Observation:
+        """Begin at the first dial. Raises ValueError for a seed of another split."""
         if split_of_seed(seed) != task.split:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
         self._length, self._dial, self._over = int(task.params["length"]), 0, False
         return Observation(text=self._look(), goal="" if self.world.wording == "compact" else GOAL)
 
     def step(self, action: str) -> StepResult:
+        """Try a digit; a wrong one ends the episode or starts over. Raises RuntimeError after the end."""
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         word = action.strip()
@@ -90,12 +92,15 @@ class LockEnvironment:
         return StepResult(observation=self._look())
 
     def fingerprint(self) -> str:
+        """The dials, the one it stands on, and whether the episode is over."""
         return state_key(str(self._length), str(self._dial), str(self._over))
 
     def snapshot(self) -> bytes:
+        """The state as JSON."""
         return json.dumps([self._length, self._dial, self._over]).encode()
 
     def restore(self, state: bytes) -> None:
+        """Take up the state of a snapshot."""
         self._length, self._dial, self._over = json.loads(state)
 
     def close(self) -> None:
@@ -106,6 +111,7 @@ class KnowsTheLock:
     """Turns every dial to its digit."""
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """The right digit. Raises TypeError in another world's environment."""
         if not isinstance(env, LockEnvironment):
             raise TypeError(f"this teacher opens locks, not {type(env).__name__}")
         return str(env.right)
@@ -143,9 +149,11 @@ class LockWorld:
         return min(self.tasks("train"), key=lambda task: abs(task.params["length"] - values["length"]))
 
     def make(self) -> LockEnvironment:
+        """A fresh environment."""
         return LockEnvironment(self)
 
     def teacher(self, task: Task) -> KnowsTheLock:
+        """Knows the combination."""
         return KnowsTheLock()
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:

@@ -45,6 +45,7 @@ class GymnasiumEnvironment:
         self._over = True
 
     def reset(self, task: Task, seed: int) -> Observation:
+        """Reset the foreign environment. Raises ValueError for a seed of another split."""
         if split_of_seed(seed) != task.split:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
         self._begin(seed)
@@ -56,6 +57,7 @@ class GymnasiumEnvironment:
         self._seen, self._raised = self._said[0], 0
 
     def step(self, action: str) -> StepResult:
+        """Take an action; what the other side declines is a slip. Raises RuntimeError after the end."""
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         self._actions.append(action)
@@ -95,6 +97,7 @@ class GymnasiumEnvironment:
         return state_key(str(self._seed), *self._actions, str(self._over))
 
     def snapshot(self) -> bytes:
+        """Seed and actions, from which the episode is played again."""
         return json.dumps({"seed": self._seed, "actions": self._actions, "said": self._said}).encode()
 
     def restore(self, state: bytes) -> None:
@@ -112,6 +115,7 @@ class GymnasiumEnvironment:
             raise EnvironmentFault(f"replay differs at moment {place}: this environment is not fixed by its seed")
 
     def close(self) -> None:
+        """Close the foreign environment."""
         self._env.close()
 
 
@@ -148,9 +152,11 @@ class GymnasiumWorld:
         return draws.choice(list(self._actions or ()))
 
     def tasks(self, split: Split) -> list[Task]:
+        """The one task of a split."""
         return [Task(id=f"{split}/{self.name}", split=split)]
 
     def make(self) -> GymnasiumEnvironment:
+        """A fresh environment around a fresh foreign one."""
         return GymnasiumEnvironment(self, self._make())
 
     @property

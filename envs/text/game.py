@@ -27,7 +27,9 @@ class Game(Protocol[S]):
     max_turns: int
     state_type: type[S]
 
-    def begin(self, task: Task, seed: int) -> tuple[S, Observation]: ...
+    def begin(self, task: Task, seed: int) -> tuple[S, Observation]:
+        """The first state and what is shown of it. Raises ValueError for a seed of another split."""
+        ...
 
     def play(self, state: S, action: str) -> tuple[S, StepResult]:
         """The state after the action. Reward and verdict are the game's; the limit on turns is the environment's."""
@@ -69,14 +71,17 @@ class GameEnvironment(Generic[S]):
 
     @property
     def turns_used(self) -> int:
+        """Actions so far, slips included."""
         return self._running().turns_used
 
     def reset(self, task: Task, seed: int) -> Observation:
+        """Begin an episode."""
         state, observation = self.game.begin(task, seed)
         self._episode = Episode(state=state)
         return observation
 
     def step(self, action: str) -> StepResult:
+        """Play one action. Raises RuntimeError after the end."""
         episode = self._running()
         _refuse_if_over(episode)
         state, result = self.game.play(episode.state, action)
@@ -88,6 +93,7 @@ class GameEnvironment(Generic[S]):
         return fingerprint_of(self.game, self._running())
 
     def snapshot(self) -> bytes:
+        """The episode as JSON."""
         return pack(self.game, self._running())
 
     def restore(self, state: bytes) -> None:
@@ -110,11 +116,17 @@ class AsyncGame(Protocol[S]):
     max_turns: int
     state_type: type[S]
 
-    def begin(self, task: Task, seed: int) -> tuple[S, Observation]: ...
+    def begin(self, task: Task, seed: int) -> tuple[S, Observation]:
+        """As `Game.begin`."""
+        ...
 
-    def play_async(self, state: S, action: str) -> Awaitable[tuple[S, StepResult]]: ...
+    def play_async(self, state: S, action: str) -> Awaitable[tuple[S, StepResult]]:
+        """As `Game.play`, for games that wait for somebody."""
+        ...
 
-    def key(self, state: S) -> str: ...
+    def key(self, state: S) -> str:
+        """As `Game.key`."""
+        ...
 
 
 class AsyncGameEnvironment(Generic[S]):
@@ -126,14 +138,17 @@ class AsyncGameEnvironment(Generic[S]):
 
     @property
     def state(self) -> S:
+        """The game's state. Raises RuntimeError before the first reset."""
         return self._running().state
 
     async def reset(self, task: Task, seed: int) -> Observation:
+        """Begin an episode."""
         state, observation = self.game.begin(task, seed)
         self._episode = Episode(state=state)
         return observation
 
     async def step(self, action: str) -> StepResult:
+        """Play one action. Raises RuntimeError after the end."""
         episode = self._running()
         _refuse_if_over(episode)
         state, result = await self.game.play_async(episode.state, action)
@@ -141,12 +156,15 @@ class AsyncGameEnvironment(Generic[S]):
         return result
 
     async def fingerprint(self) -> str:
+        """Equal for states that the policy cannot tell apart."""
         return fingerprint_of(self.game, self._running())
 
     async def snapshot(self) -> bytes:
+        """The episode as JSON."""
         return pack(self.game, self._running())
 
     async def restore(self, state: bytes) -> None:
+        """Take up the state of a snapshot."""
         self._episode = unpack(self.game, state)
 
     async def close(self) -> None:
@@ -159,6 +177,7 @@ class AsyncGameEnvironment(Generic[S]):
 
 
 def fingerprint_of(game: Game[S] | AsyncGame[S], episode: Episode[S]) -> str:
+    """Equal for states that the policy cannot tell apart; different games never share one."""
     return state_key(game.identity, game.key(episode.state), str(episode.over))
 
 

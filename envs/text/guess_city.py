@@ -1,6 +1,6 @@
 """LMRL-Gym's guess my city: find out which of 100 cities somebody comes from, without being told its name or country.
 
-Rewards and limit are the benchmark's (`rollwright.envs.text.conversations.guessing`). Questions may be open ("Which language do
+Rewards and limit are the benchmark's (`conversations.guessing`). Questions may be open ("Which language do
 people speak?") or closed ("Do you speak French?"). The partner answers from a table of seven facts a city, and says
 "I cannot tell." where it does not understand; a model may answer instead (`partner`). The cities are our own choice
 (as many as the benchmark has) and the facts are rough, for a game. So returns are on the benchmark's scale but belong
@@ -72,7 +72,7 @@ def build(
     Args:
         hidden: "seed": any city in any split, drawn by the split's own seeds, as in the benchmark; "held_out": the
             cities of validation and test are never hidden in training.
-        partner: who answers in place of the table: a callable (`rollwright.envs.text.conversations.partner.Partner`) or the name
+        partner: who answers in place of the table: a callable (`conversations.partner.Partner`) or the name
             `package.module:make` of a function that makes one. Guesses are judged by the rules all the same.
         partner_deadline_s: seconds the partner may take for an answer; beyond it is a fault.
 

@@ -49,6 +49,7 @@ class GuessNumberEnvironment:
         return low, high
 
     def reset(self, task: Task, seed: int) -> Observation:
+        """Draw the number. Raises ValueError for a seed of another split."""
         if split_of_seed(seed) != task.split:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
         self._secret = random.Random(seed).randint(self.world.low, self.world.high)
@@ -56,6 +57,7 @@ class GuessNumberEnvironment:
         return Observation(text=self.world.question)
 
     def step(self, action: str) -> StepResult:
+        """Take a guess. Raises RuntimeError after the end."""
         if self._over:
             raise RuntimeError("the game is over; call `reset` before the next `step`")
         guess = action.strip() if _GUESS.fullmatch(action.strip()) else ""
@@ -72,10 +74,12 @@ class GuessNumberEnvironment:
         return state_key(str(self.world.low), str(self.world.high), json.dumps(self._answers))
 
     def snapshot(self) -> bytes:
+        """The state as JSON."""
         state = {"secret": self._secret, "answers": self._answers, "over": self._over}
         return json.dumps(state).encode()
 
     def restore(self, state: bytes) -> None:
+        """Take up the state of a snapshot."""
         saved = json.loads(state)
         self._secret, self._over = saved["secret"], saved["over"]
         self._answers = [(guess, answer) for guess, answer in saved["answers"]]
@@ -95,6 +99,7 @@ class Bisection:
     """Guesses the middle of what is left: at most floor(log2(n)) + 1 guesses for n numbers."""
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """The middle of what is left. Raises TypeError in another world's environment."""
         if not isinstance(env, GuessNumberEnvironment):
             raise TypeError(f"this teacher guesses numbers, not {type(env).__name__}")
         low, high = env.interval
@@ -120,12 +125,15 @@ class GuessNumberWorld:
         )
 
     def tasks(self, split: Split) -> list[Task]:
+        """The one task of a split."""
         return [Task(id=f"{split}/{self.low}-{self.high}", split=split, params={"low": self.low, "high": self.high})]
 
     def make(self) -> GuessNumberEnvironment:
+        """A fresh environment."""
         return GuessNumberEnvironment(self)
 
     def teacher(self, task: Task) -> Bisection:
+        """Halves the interval."""
         return Bisection()
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:

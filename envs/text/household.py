@@ -170,12 +170,15 @@ class HouseholdWorld:
         self.instructions = rules if wording == "plain" else ""
 
     def tasks(self, split: Split) -> list[Task]:
+        """The tasks of a split."""
         return list(make_tasks(split, self.size, self.types, self.rooms, self._limits[split]))
 
     def make(self) -> GameEnvironment[House]:
+        """A fresh environment."""
         return GameEnvironment(self)
 
     def teacher(self, task: Task) -> Householder:
+        """Keeps house by its knowledge; at times it idles."""
         return Householder(self._knowledge, idle_frac=self._idle_frac, say=joined if self._is_compact else str)
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
@@ -184,11 +187,13 @@ class HouseholdWorld:
         return joined(command) if self._is_compact else command
 
     def begin(self, task: Task, seed: int) -> tuple[House, Observation]:
+        """Furnish a house and show it."""
         check_seed(task, seed)
         house = furnish(task, seed, self.size)
         return house, Observation(text=self._say(house, overview(house)), goal=house.goal.text)
 
     def play(self, state: House, action: str) -> tuple[House, StepResult]:
+        """Carry out one command."""
         done = execute(state, parted(action) if self._is_compact else action)
         if done is None:
             return state, StepResult(observation=self._say(state, NOTHING))

@@ -104,9 +104,11 @@ class MazeEnvironment:
 
     @property
     def moves_used(self) -> int:
+        """Actions so far, slips included."""
         return self._moves_used
 
     def reset(self, task: Task, seed: int) -> Observation:
+        """Begin in the task's cell. Raises ValueError for a cell that is no start."""
         start = (int(task.params["start"][0]), int(task.params["start"][1]))
         if start not in self.world.layout.starts:
             raise ValueError(f"task {task.id!r} starts at {start}, which is no start of maze {self.world.maze!r}")
@@ -115,6 +117,7 @@ class MazeEnvironment:
         return Observation(text=self._look(), goal="" if self.world.wording == "compact" else GOAL)
 
     def step(self, action: str) -> StepResult:
+        """Take a move. Raises RuntimeError after the end."""
         if self._outcome != "playing":
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         move = MOVES.get(action.strip())
@@ -137,6 +140,7 @@ class MazeEnvironment:
         return state_key(self.world.maze, str(self._cell), self._outcome)
 
     def snapshot(self) -> bytes:
+        """The state as JSON."""
         state = {"maze": self.world.maze, "cell": self._cell, "used": self._moves_used, "outcome": self._outcome}
         return json.dumps(state).encode()
 
@@ -172,6 +176,7 @@ class Walker:
         self.optimal_frac, self.part = optimal_frac, part
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """A step of a shortest path, or at times any step. Raises TypeError in another world's environment."""
         if not isinstance(env, MazeEnvironment):
             raise TypeError(f"this teacher walks mazes, not {type(env).__name__}")
         rng = random.Random(f"{env.seed}/{env.cell}/{env.moves_used}")
@@ -240,9 +245,11 @@ class MazeWorld:
         return shortest_paths(self.maze)[cell][0]
 
     def make(self) -> MazeEnvironment:
+        """A fresh environment."""
         return MazeEnvironment(self)
 
     def teacher(self, task: Task) -> Walker:
+        """Walks the shortest path, as often as the world's option says."""
         start = (int(task.params["start"][0]), int(task.params["start"][1]))
         return Walker(self._optimal_frac, part=self.layout.part_of(start) if self._teacher_stays else None)
 

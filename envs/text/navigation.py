@@ -75,9 +75,11 @@ class HouseState:
     open: tuple[str, ...] = ()
 
     def at(self, place: str) -> list[str]:
+        """The things at a place."""
         return [thing for thing, where in zip(THINGS, self.places, strict=True) if where == place]
 
     def moved(self, thing: str, place: str) -> HouseState:
+        """The state after a thing was brought somewhere else."""
         places = tuple(place if t == thing else p for t, p in zip(THINGS, self.places, strict=True))
         return replace(self, places=places)
 
@@ -94,6 +96,7 @@ class HouseState:
 
     @property
     def solved(self) -> bool:
+        """Whether the stale food is in the fridge, and the fridge is shut."""
         return "stale food" in self.at(FRIDGE) and "fridge" not in self.open
 
 
@@ -141,6 +144,7 @@ def apply(state: HouseState, command: str) -> HouseState:
     if verb == "go":
         return replace(state, room=EXITS[state.room][rest])
     if verb == "open":
+        # Sorted, since the order in which things were opened makes no other state.
         return replace(state, open=tuple(sorted({*state.open, rest})))
     if verb == "close":
         return replace(state, open=tuple(name for name in state.open if name != rest))
@@ -191,6 +195,7 @@ class Planner:
     """Takes a shortest way. It reads the state, so it solves the partially observed variant too."""
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """The next command of a shortest solution. Raises TypeError in another world's environment."""
         if not isinstance(env, GameEnvironment) or not isinstance(env.state, HouseState):
             raise TypeError(f"this teacher walks this house, not {type(env).__name__}")
         way = solution(env.state)
@@ -224,9 +229,11 @@ class NavigationWorld:
         return [Task(id=f"{prefix}{room}", split=split, params={"start": room}) for room in rooms]
 
     def make(self) -> GameEnvironment[HouseState]:
+        """A fresh environment."""
         return GameEnvironment(self)
 
     def teacher(self, task: Task) -> Planner:
+        """Plans from the state."""
         return Planner()
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
@@ -234,6 +241,7 @@ class NavigationWorld:
         return draws.choice(commands(state_in(env, HouseState)))
 
     def begin(self, task: Task, seed: int) -> tuple[HouseState, Observation]:
+        """Begin in the task's room. Raises ValueError for a room that is not there."""
         if task.params["start"] not in EXITS:
             raise ValueError(f"task {task.id!r} starts in {task.params['start']!r}, which is no room of the house")
         state = HouseState(room=task.params["start"])
@@ -244,6 +252,7 @@ class NavigationWorld:
         return f"{seen}\n{admissible_line(state)}" if self.show_commands else seen
 
     def play(self, state: HouseState, action: str) -> tuple[HouseState, StepResult]:
+        """Carry out one command; anything else is a slip."""
         command = " ".join(action.lower().split())
         if command not in commands(state):
             return state, StepResult(observation=f"{SLIP} {self._show(state)}")
@@ -256,6 +265,7 @@ class NavigationWorld:
         return after, StepResult(observation=text)
 
     def key(self, state: HouseState) -> str:
+        """Where the policy is, where each thing is, and what is open."""
         return "|".join((state.room, *state.places, *state.open))
 
     def texts(self) -> list[str]:

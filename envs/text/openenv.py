@@ -55,6 +55,7 @@ class OpenEnvEnvironment:
         return Observation(text=text, goal=self._world.goal)
 
     def step(self, action: str) -> StepResult:
+        """Send an action and wait for what follows. Raises RuntimeError after the end."""
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         try:
@@ -69,7 +70,7 @@ class OpenEnvEnvironment:
         if self._over:
             warn_of_raising(self._world.name, self._raised, len(self._history) // 2 - 1)
         if self._over and self._session is not None:
-            self._session, spare = None, self._session
+            spare, self._session = self._session, None
             self._world.sessions.give_back(spare)
         return StepResult(observation=text, reward=reward, terminated=done, truncated=cut, success=success)
 
@@ -157,12 +158,15 @@ class OpenEnvWorld:
         return whole(str(observation[self._text_field]))
 
     def judge(self, reward: float, done: bool) -> bool | None:
+        """Whether an episode has succeeded; None where no threshold says so."""
         return None if self._success_from is None else done and reward >= self._success_from
 
     def tasks(self, split: Split) -> list[Task]:
+        """The one task of a split."""
         return [Task(id=f"{split}/openenv", split=split)]
 
     def make(self) -> OpenEnvEnvironment:
+        """A fresh environment with a session of its own."""
         with self._lock:
             self._environments += 1
         return OpenEnvEnvironment(self)

@@ -80,6 +80,7 @@ class TextWorldEnvironment:
         self._over = True
 
     def reset(self, task: Task, seed: int) -> Observation:
+        """Begin the task's game."""
         self._begin(int(task.params["game"]))
         return Observation(text=self._said[0], goal=str(self._state["objective"]).strip())
 
@@ -94,6 +95,7 @@ class TextWorldEnvironment:
         return str(self._state["feedback"]).strip()
 
     def step(self, action: str) -> StepResult:
+        """Type one command. Raises RuntimeError after the end."""
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         command = " ".join("".join(c if c.isascii() and c.isprintable() else " " for c in action[:200]).split())
@@ -129,6 +131,7 @@ class TextWorldEnvironment:
         return state_key(str(self._game), *self._actions, str(self._over))
 
     def snapshot(self) -> bytes:
+        """Game and commands, from which the episode is played again."""
         return json.dumps({"game": self._game, "actions": self._actions, "said": self._said}).encode()
 
     def restore(self, state: bytes) -> None:
@@ -155,6 +158,7 @@ class Winner:
     """Plays the commands that win."""
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """The game's own next winning command. Raises TypeError in another world's environment."""
         if not isinstance(env, TextWorldEnvironment):
             raise TypeError(f"this teacher plays TextWorld, not {type(env).__name__}")
         return env.winning_command()
@@ -175,13 +179,16 @@ class TextWorldWorld:
         self._games, self._folder = games, folder
 
     def tasks(self, split: Split) -> list[Task]:
+        """The games of a split, made from numbers that no other split has."""
         numbers = range(_FIRST_GAME[split], _FIRST_GAME[split] + self._games)
         return [Task(id=f"game/{number}", split=split, params={"game": number}) for number in numbers]
 
     def make(self) -> TextWorldEnvironment:
+        """A fresh environment."""
         return TextWorldEnvironment(self)
 
     def teacher(self, task: Task) -> Winner:
+        """Follows the walkthrough."""
         return Winner()
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:

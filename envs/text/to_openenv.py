@@ -114,6 +114,7 @@ class Session:
         return {"type": "observation", "data": {"observation": shown, "reward": reward, "done": done}}
 
     def close(self) -> None:
+        """End the episode that is being played. May be called twice."""
         if self._played is not None:
             self._played.close()
             self._played = None

@@ -1,6 +1,6 @@
 """LMRL-Gym's twenty questions: find one of 158 objects by questions that are answered by yes or no.
 
-Rewards and limit are the benchmark's (`rollwright.envs.text.conversations.guessing`). Its partner is a fine-tuned model of 3 billion
+Rewards and limit are the benchmark's (`conversations.guessing`). Its partner is a fine-tuned model of 3 billion
 weights; ours answers from a table of 56 traits, at once and always alike, and says "I cannot tell." where it does not
 understand. So questions must use everyday words ("Is it an animal?", "Does it have wheels?"). A model may answer
 instead (`partner`). The objects and traits are our own (as many objects as the benchmark has), so returns are on the
@@ -53,7 +53,7 @@ def build(
     Args:
         hidden: "seed": any object in any split, drawn by the split's own seeds, as in the benchmark; "held_out": the
             objects of validation and test are never hidden in training.
-        partner: who answers in place of the table: a callable (`rollwright.envs.text.conversations.partner.Partner`) or the name
+        partner: who answers in place of the table: a callable (`conversations.partner.Partner`) or the name
             `package.module:make` of a function that makes one. Guesses are judged by the rules all the same.
         partner_deadline_s: seconds the partner may take for an answer; beyond it is a fault.
 

@@ -109,6 +109,7 @@ class Solver:
     """Guesses what tells most; knows the list and the marks, not the hidden word."""
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """A word that fits all marks so far. Raises TypeError in another world's environment."""
         if not isinstance(env, GameEnvironment) or not isinstance(env.state, WordleState):
             raise TypeError(f"this teacher plays Wordle, not {type(env).__name__}")
         return solver_guess(env.game.words, env.state.guesses)  # type: ignore[attr-defined]
@@ -134,12 +135,15 @@ class WordleWorld:
         self.identity = f"{self.name}/{len(words)}/{max_turns}"
 
     def tasks(self, split: Split) -> list[Task]:
+        """The one task of a split."""
         return [Task(id=f"{split}/wordle", split=split)]
 
     def make(self) -> GameEnvironment[WordleState]:
+        """A fresh environment."""
         return GameEnvironment(self)
 
     def teacher(self, task: Task) -> Solver:
+        """Guesses what fits."""
         return Solver()
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
@@ -147,10 +151,12 @@ class WordleWorld:
         return draws.choice(self.words)
 
     def begin(self, task: Task, seed: int) -> tuple[WordleState, Observation]:
+        """Begin without a guess."""
         check_seed(task, seed)
         return WordleState(seed=seed), Observation(text="No guess yet.", goal=GOAL)
 
     def play(self, state: WordleState, action: str) -> tuple[WordleState, StepResult]:
+        """Mark one guess; what is no word of the list is a slip."""
         guess = "".join(action.lower().split())  # as letters apart too, the way the marks are shown
         if guess not in self._known:
             after = WordleState(seed=state.seed, guesses=(*state.guesses, (plain(guess, limit=10), "")))
@@ -165,6 +171,7 @@ class WordleWorld:
         return after, StepResult(observation=text, reward=reward, terminated=solved, success=True if solved else None)
 
     def key(self, state: WordleState) -> str:
+        """The guesses and their marks."""
         return " ".join(f"{guess}:{said}" for guess, said in state.guesses)
 
     def texts(self) -> list[str]:

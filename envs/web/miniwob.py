@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rollwright.contracts import ConfigError, Environment, MissingDependency, Observation, Split, Task, Teacher
+from rollwright.contracts import SPLITS, ConfigError, Environment, MissingDependency, Observation, Split, Task, Teacher
 
 from .chromium.browser_pool import BrowserPool
-from .chromium.page import PageLimits
+from .chromium.page import PageLimits, page_scripts
 from .miniwob_tasks.miniwob_episode import MiniWobEnv, MiniWobOptions
+from .miniwob_tasks.scripts import teacher_for
 from .miniwob_tasks.splits import MAX_TURNS, task_names
-from .miniwob_tasks.teachers import teacher_for
 from .random_clicks import page_action
 from .scene import read_lines
 
@@ -175,17 +175,10 @@ def build(
         screenshots=screenshots,
         draw=draw or screenshots is not None,
     )
-    own: dict[Split, str | Sequence[str] | None] = {
-        "train": train_tasks,
-        "validation": validation_tasks,
-        "test": test_tasks,
-    }
-    chosen = {split: task_names(tasks if names is None else names) for split, names in own.items()}
+    chosen = names_by_split(tasks, train=train_tasks, validation=validation_tasks, test=test_tasks)
     pool_of = proposed_names(proposals, chosen)
     html = find_html()
-    here = Path(__file__).parent
-    scripts = "\n".join((here / script).read_text(encoding="utf-8") for script in _SCRIPTS)
-    limits = PageLimits(root=html, scripts=scripts, deadline_s=deadline_s)
+    limits = PageLimits(root=html, scripts=page_scripts(*_SCRIPTS), deadline_s=deadline_s)
     pool = BrowserPool(limits, idle_pages=idle_pages, episodes_per_browser=episodes_per_browser)
     return MiniWobWorld(
         tasks=chosen,
@@ -195,6 +188,16 @@ def build(
         instructions=instructions,
         proposals=pool_of,
     )
+
+
+def names_by_split(tasks: str | Sequence[str], **own: str | Sequence[str] | None) -> dict[Split, tuple[str, ...]]:
+    """The tasks of each split: its own set or list where it has one, else `tasks`.
+
+    Raises:
+        ConfigError: an unknown task or set.
+    """
+    named = {split: own[split] for split in SPLITS}
+    return {split: task_names(tasks if names is None else names) for split, names in named.items()}
 
 
 def proposed_names(proposals: str | Sequence[str], chosen: Mapping[Split, tuple[str, ...]]) -> tuple[str, ...]:

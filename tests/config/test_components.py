@@ -37,8 +37,10 @@ def test_shipped_components_are_found_by_their_place() -> None:
 
 
 def test_helper_modules_are_no_components() -> None:
-    """`envs/web/chromium/browser_pool.py` and its like lie in the same folder and build nothing."""
-    assert not {"web", "text", "web.browser", "web.actions"} & set(available("envs"))
+    """`envs/web/page_actions.py` and its like lie beside worlds, or in rooms of their own, and build nothing."""
+    names = set(available("envs"))
+    assert not {"web", "text", "web.page_actions", "web.chromium", "text.game", "text.house", "device.adb"} & names
+    assert all(len(name.split(".")) == 2 for name in names), "what a world is made of lies deeper"
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))

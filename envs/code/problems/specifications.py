@@ -207,6 +207,7 @@ class Specification:
         return list(found.values())
 
     def as_params(self) -> dict[str, Any]:
+        """The specification as a task's params; `from_params` reads them."""
         return {"family": self.family, "steps": [list(step) for step in self.steps], "start": self.start}
 
 

@@ -31,6 +31,7 @@ class Bug:
     failing: tuple[str, ...]
 
     def mutation(self, repository: Repository) -> Mutation:
+        """The change that makes this bug."""
         return mutations(repository.files[self.path])[self.index]
 
 

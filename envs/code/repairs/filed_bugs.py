@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rollwright.contracts import SPLITS, ConfigError, DataError, Split, Task
-from rollwright.envs.code.repair import RepairWorld
 from rollwright.envs.code.repairs import repositories
+from rollwright.envs.code.repairs.repair_world import RepairWorld
 from rollwright.envs.code.repairs.repositories import Repository
 
 
@@ -97,16 +97,20 @@ class FiledRepairs(RepairWorld):
         return self._filed[task.id]
 
     def repository(self, task: Task) -> Repository:
+        """The repository as it is after the fix."""
         return self._of(task).repository
 
     def broken(self, task: Task) -> dict[str, str]:
+        """The files before the fix."""
         return dict(self._of(task).broken)
 
     def places(self, task: Task) -> list[str]:
+        """The modules that the fix changes."""
         bug = self._of(task)
         return [path for path, text in bug.broken.items() if text != bug.repository.files[path]]
 
     def failing(self, task: Task) -> list[str]:
+        """The tests that fail before the fix, as the file names them."""
         return list(self._of(task).failing)
 
 

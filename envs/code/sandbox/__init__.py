@@ -1,4 +1,9 @@
-"""Untrusted programs in a box: bubblewrap namespaces, a seccomp filter, limits; warm for tests, cold for commands."""
+"""Untrusted programs in a box: bubblewrap namespaces, a seccomp filter, limits; warm for tests, cold for commands.
+
+`BoxPool` lends warm boxes to worlds, `WarmBox` and `ColdBox` are single ones, `call_trusted` and `rules.rule` call
+code of ours on foreign text. `zygote.py`, `guest.py`, `plain.py` and `remote.py` run inside the box and import each
+other and the standard library only. Imports nothing else of `rollwright.envs`; rewards may use it too.
+"""
 
 from rollwright.envs.code.sandbox.box import is_available, unavailable_reason
 from rollwright.envs.code.sandbox.cold import ColdBox, CommandResult

@@ -86,6 +86,7 @@ class Far:
         return self._errors[key]
 
     def encode(self, value: Any) -> Any:
+        """Plain data for the other side; objects of ours become handles."""
         return plain.encode(value, _as_handle)
 
     def _stand_in(self, handle: dict[str, Any], place: str) -> Any:

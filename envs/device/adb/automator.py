@@ -11,14 +11,12 @@ import io as bytes_io
 import json
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..screen.tree import to_xml
 from ..screen.widgets import HEIGHT, WIDTH, Widget
 from .commands import Handset
-
-if TYPE_CHECKING:
-    from .services import Channel
+from .wire import Channel
 
 _KEYS = {"delete": "DEL", "del": "DEL", "recent": "APP_SWITCH", "up": "DPAD_UP", "down": "DPAD_DOWN"}
 _KEYS |= {"left": "DPAD_LEFT", "right": "DPAD_RIGHT"}
@@ -41,6 +39,7 @@ class Automator:
         """The host speaks first."""
 
     def received(self, channel: Channel, data: bytes) -> None:
+        """Collect requests, and answer each one that is complete."""
         self._buffer += data
         if len(self._buffer) > MAX_BODY:
             self._buffer.clear()
@@ -92,10 +91,12 @@ def _http(status: str, kind: str, body: bytes) -> bytes:
 
 
 def dump(handset: Handset, compressed: bool = False, depth: int = 50, *more: object) -> str:
+    """The screen as uiautomator's XML."""
     return to_xml(handset.phone.tree())
 
 
 def click(handset: Handset, x: float, y: float, ms: float = 0) -> bool:
+    """Touch a place; for `ms` milliseconds where a number is given."""
     handset.phone.swipe(x, y, x, y, ms)
     return True
 
@@ -107,10 +108,12 @@ def swipe(handset: Handset, x1: float, y1: float, x2: float, y2: float, steps: f
 
 
 def press(handset: Handset, key: str | int, *meta: object) -> bool:
+    """Press a key by its number or by uiautomator's name."""
     return handset.phone.key(_KEYS.get(key, key) if isinstance(key, str) else key)
 
 
 def device_info(handset: Handset) -> dict[str, Any]:
+    """Package in the foreground, size of the display, version: what clients ask for first."""
     return {
         "currentPackageName": handset.phone.app.package,
         "displayWidth": WIDTH,
@@ -126,6 +129,7 @@ def device_info(handset: Handset) -> dict[str, Any]:
 
 
 def take_screenshot(handset: Handset, scale: float = 1, quality: int = 80) -> str:
+    """The display as a JPEG in base64."""
     out = bytes_io.BytesIO()
     handset.phone.screenshot(1.0).save(out, "JPEG", quality=int(quality))
     return base64.b64encode(out.getvalue()).decode()
@@ -195,14 +199,17 @@ def _info(view: Widget, package: str) -> dict[str, Any]:
 
 
 def object_info(handset: Handset, selector: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the view that fits; RpcError where none does."""
     return _info(_one(handset, selector), handset.phone.tree().package)
 
 
 def all_infos(handset: Handset, selector: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is known of every view that fits."""
     return [_info(view, handset.phone.tree().package) for view in _found(handset, selector)]
 
 
 def exists(handset: Handset, selector: dict[str, Any], timeout_ms: int = 0) -> bool:
+    """Whether a view fits. Nobody waits: time on the phone is virtual."""
     return len(_found(handset, selector)) > int(selector.get("instance", 0))
 
 

@@ -36,19 +36,25 @@ class Answer(NamedTuple):
 class Link(Protocol):
     """A connection to one phone. All methods raise EnvironmentFault where the phone is gone."""
 
-    def shell(self, line: str) -> Answer: ...
+    def shell(self, line: str) -> Answer:
+        """Run a line in the phone's shell."""
+        ...
 
     def pull(self, path: str) -> bytes | None:
         """A file's content; None where there is none."""
         ...
 
-    def push(self, path: str, data: bytes) -> None: ...
+    def push(self, path: str, data: bytes) -> None:
+        """Write a file on the phone."""
+        ...
 
     def files(self, folder: str) -> list[str]:
         """Names of the files directly in a folder, sorted; empty where there is none."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Hang up. May be called twice."""
+        ...
 
 
 class DirectLink:
@@ -67,6 +73,7 @@ class DirectLink:
             self._socket = socket.create_connection((host, port), timeout_s)
         except OSError as error:
             raise EnvironmentFault(f"no phone answers at {self._name} ({error}); is it switched on?") from error
+        # A command is a few small messages, and each side waits for the other: none of them may be held back.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._send(wire.Message(wire.Command.CNXN, wire.VERSION, wire.MAX_PAYLOAD, b"host::features=shell_v2"))
         answer = self._next()
@@ -78,6 +85,7 @@ class DirectLink:
         self._room = answer.arg1
 
     def shell(self, line: str) -> Answer:
+        """Run a line in the phone's shell."""
         out, err = bytearray(), bytearray()
         packets = wire.PacketDecoder()
         with self._stream(f"shell,v2,raw:{line}") as stream:
@@ -89,6 +97,7 @@ class DirectLink:
         raise EnvironmentFault(f"the phone at {self._name} ended {line[:80]!r} without an exit code")
 
     def pull(self, path: str) -> bytes | None:
+        """The content of a file; None where there is none."""
         found = bytearray()
         with self._stream("sync:") as stream:
             stream.write(_request(b"RECV", path.encode(errors="replace")))
@@ -102,6 +111,7 @@ class DirectLink:
                 found += stream.exactly(size)
 
     def push(self, path: str, data: bytes) -> None:
+        """Write a file on the phone."""
         with self._stream("sync:") as stream:
             blocks = [_request(b"SEND", f"{path},{stat.S_IFREG | 0o660}".encode())]
             blocks += [_request(b"DATA", data[at : at + (64 << 10)]) for at in range(0, len(data), 64 << 10)]
@@ -112,6 +122,7 @@ class DirectLink:
                 raise EnvironmentFault(f"the phone at {self._name} did not take {path}: {reason}")
 
     def files(self, folder: str) -> list[str]:
+        """Names of the files directly in a folder, sorted."""
         names: list[str] = []
         with self._stream("sync:") as stream:
             stream.write(_request(b"LIST", folder.encode(errors="replace")))
@@ -180,6 +191,7 @@ class _ClientStream:
         """What came next; None once the phone has closed the stream."""
         while self._open:
             message = self._link._next()
+            # It belongs to a stream that was left before the phone had ended it.
             if message.arg1 != self._local:
                 continue
             if message.command == wire.Command.WRTE:
@@ -215,6 +227,7 @@ class _ClientStream:
             message = self._link._next()
             if message.arg1 == self._local:
                 if message.command == wire.Command.WRTE:
+                    # What the phone says while it is written to, such as an early FAIL, is kept for `exactly`.
                     self._link._send(wire.Message(wire.Command.OKAY, self._local, message.arg0))
                     self._unread += message.payload
                 self._other(message)
@@ -270,18 +283,22 @@ class ServerLink:
         self._device: Any = client.device(serial=serial)
 
     def shell(self, line: str) -> Answer:
+        """Run a line in the phone's shell."""
         found = self._asked(lambda: self._device.shell2(line, encoding=None, v2=True, timeout=self._timeout_s))
         return Answer(found.stdout, found.stderr, found.returncode)
 
     def pull(self, path: str) -> bytes | None:
+        """The content of a file; None where there is none."""
         if not stat.S_ISREG(self._asked(lambda: self._device.sync.stat(path)).mode):
             return None
         return bytes(self._asked(lambda: self._device.sync.read_bytes(path)))
 
     def push(self, path: str, data: bytes) -> None:
+        """Write a file on the phone."""
         self._asked(lambda: self._device.sync.push(data, path))
 
     def files(self, folder: str) -> list[str]:
+        """Names of the files directly in a folder, sorted."""
         found = self._asked(lambda: self._device.sync.list(folder))
         return sorted(entry.path for entry in found if stat.S_ISREG(entry.mode))
 

@@ -1,7 +1,7 @@
 """The programs of the phone's shell that touch, look and ask: `input`, `uiautomator`, `am`, `dumpsys`, `settings`, ...
 
 Each is a function of the handset, its arguments and what it reads and writes, and gives the exit code. The wording of
-what they print follows Android 11, as far as clients read it. Programs for files are in `adb_programs.py`.
+what they print follows Android 11, as far as clients read it. Programs for files are in `programs.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ..handset.setup import Setup
 from ..handset.simulated_phone import Phone
+from ..screen.drawing import to_png
 from ..screen.tree import to_xml
 from .phone_files import Files
 from .shell import CommandError, Io, Program
@@ -126,8 +127,6 @@ def uiautomator(handset: Handset, args: list[str], io: Io) -> int:
 
 def screencap(handset: Handset, args: list[str], io: Io) -> int:
     """`screencap [-p] [FILE]`: PNG, also without -p."""
-    from ..screen.drawing import to_png
-
     paths = [arg for arg in args if not arg.startswith("-")]
     if args[:1] == ["-d"]:
         paths = paths[1:]
@@ -260,8 +259,6 @@ def rollwright(handset: Handset, args: list[str], io: Io) -> int:
             case ["rows", request]:
                 io.out(_rows_as_json(phone, json.loads(request)))
             case ["screencap", scale]:
-                from ..screen.drawing import to_png
-
                 io.out(to_png(phone.screenshot(float(scale))))
             case _:
                 raise CommandError(f"rollwright: usage: {(rollwright.__doc__ or '').splitlines()[0]}")

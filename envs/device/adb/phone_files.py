@@ -33,6 +33,7 @@ class Stat(NamedTuple):
 
     @property
     def is_folder(self) -> bool:
+        """Whether the mode is that of a folder."""
         return stat.S_ISDIR(self.mode)
 
 
@@ -123,16 +124,19 @@ class Files:
         if self.is_folder(target):
             target = posixpath.join(target, posixpath.basename(path))
         if resolve(path) != resolve(target):
+            # The two paths may lie in different stores, so a move is a copy and a removal.
             self.write(target, self.read(path))
             self.remove(path)
 
     def is_folder(self, path: str) -> bool:
+        """Whether there is a folder of that path."""
         try:
             return self.stat(path).is_folder
         except FileNotFoundError:
             return False
 
     def exists(self, path: str) -> bool:
+        """Whether there is anything of that path."""
         try:
             self.stat(path)
         except FileNotFoundError:

@@ -30,6 +30,7 @@ def _inputs(handset: Handset, name: str, paths: list[str], io: Io) -> bytes:
 
 
 def cat(handset: Handset, args: list[str], io: Io) -> int:
+    """`cat [FILE ...]`; without a file, or for `-`, its input."""
     code = 0
     for path in args or ["-"]:
         try:
@@ -41,6 +42,7 @@ def cat(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def ls(handset: Handset, args: list[str], io: Io) -> int:
+    """`ls [-l] [-a] [PATH ...]`"""
     options, paths = _split(args)
     code = 0
     for path in paths or ["/"]:
@@ -67,6 +69,7 @@ def _long(handset: Handset, path: str) -> str:
 
 
 def rm(handset: Handset, args: list[str], io: Io) -> int:
+    """`rm [-r] [-f] PATH ...`"""
     options, paths = _split(args)
     code = 0
     for path in paths:
@@ -82,6 +85,7 @@ def rm(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def mkdir(handset: Handset, args: list[str], io: Io) -> int:
+    """`mkdir [-p] FOLDER ...`"""
     options, paths = _split(args)
     for path in paths:
         handset.files.make_folder(path, parents="p" in options)
@@ -89,6 +93,7 @@ def mkdir(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def mv(handset: Handset, args: list[str], io: Io) -> int:
+    """`mv FROM TO`"""
     _, paths = _split(args)
     if len(paths) != 2:
         raise CommandError("mv: Needs 2 arguments")
@@ -97,6 +102,7 @@ def mv(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def cp(handset: Handset, args: list[str], io: Io) -> int:
+    """`cp FROM TO`"""
     _, paths = _split(args)
     if len(paths) != 2:
         raise CommandError("cp: Needs 2 arguments")
@@ -108,12 +114,14 @@ def cp(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def touch(handset: Handset, args: list[str], io: Io) -> int:
+    """`touch FILE ...`"""
     for path in _split(args)[1]:
         handset.files.write(path, handset.files.read(path) if handset.files.exists(path) else b"")
     return 0
 
 
 def tee(handset: Handset, args: list[str], io: Io) -> int:
+    """`tee [FILE ...]`"""
     for path in _split(args)[1]:
         handset.files.write(path, io.stdin)
     io.out(io.stdin)
@@ -121,6 +129,7 @@ def tee(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def echo(handset: Handset, args: list[str], io: Io) -> int:
+    """`echo [-n] [WORD ...]`"""
     end = "\n"
     if args[:1] == ["-n"]:
         end, args = "", args[1:]
@@ -129,6 +138,7 @@ def echo(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def md5sum(handset: Handset, args: list[str], io: Io) -> int:
+    """`md5sum FILE ...`"""
     for path in _split(args)[1]:
         digest = hashlib.md5(_inputs(handset, "md5sum", [path], io), usedforsecurity=False).hexdigest()
         io.out(f"{digest}  {path}\n")
@@ -182,18 +192,21 @@ def _cut(args: list[str]) -> tuple[int, list[str]]:
 
 
 def head(handset: Handset, args: list[str], io: Io) -> int:
+    """`head [-n LINES] [FILE ...]`"""
     lines, paths = _cut(args)
     io.out(b"".join(_inputs(handset, "head", paths, io).splitlines(keepends=True)[:lines]))
     return 0
 
 
 def tail(handset: Handset, args: list[str], io: Io) -> int:
+    """`tail [-n LINES] [FILE ...]`"""
     lines, paths = _cut(args)
     io.out(b"".join(_inputs(handset, "tail", paths, io).splitlines(keepends=True)[-lines:] if lines else []))
     return 0
 
 
 def wc(handset: Handset, args: list[str], io: Io) -> int:
+    """`wc [-l] [-w] [-c] [FILE ...]`"""
     options, paths = _split(args)
     data = _inputs(handset, "wc", paths, io)
     counts = {"l": data.count(b"\n"), "w": len(data.split()), "c": len(data)}
@@ -223,15 +236,18 @@ def test(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def realpath(handset: Handset, args: list[str], io: Io) -> int:
+    """`realpath PATH ...`"""
     io.out("".join(f"{resolve(path)}\n" for path in args))
     return 0
 
 
 def true(handset: Handset, args: list[str], io: Io) -> int:
+    """`true`"""
     return 0
 
 
 def false(handset: Handset, args: list[str], io: Io) -> int:
+    """`false`"""
     return 1
 
 

@@ -69,6 +69,7 @@ class AdbBackend:
     # Beginning anew
 
     def reset(self, setup: Setup) -> None:
+        """Start the phone afresh; a real one goes home and, where that was asked for, gets the task's data."""
         if self.simulated:
             self._link.push(_STATE_FILE, setup.as_json().encode())
             self._checked(f"rollwright power_on {_STATE_FILE}")
@@ -92,6 +93,7 @@ class AdbBackend:
     # Seeing
 
     def tree(self) -> Widget:
+        """The screen as uiautomator dumps it."""
         for attempt in range(DUMP_ATTEMPTS):
             answer = self._link.shell("uiautomator dump /dev/tty")
             text = answer.out.decode(errors="replace")
@@ -120,15 +122,19 @@ class AdbBackend:
     # Touching
 
     def tap(self, x: int, y: int) -> None:
+        """Touch the display at a pixel."""
         self._checked(f"input tap {int(x)} {int(y)}")
 
     def long_press(self, x: int, y: int) -> None:
+        """Touch and hold."""
         self._checked(f"input swipe {int(x)} {int(y)} {int(x)} {int(y)} {HOLD_MS}")
 
     def swipe(self, x1: int, y1: int, x2: int, y2: int) -> None:
+        """Drag from the first point to the second."""
         self._checked(f"input swipe {int(x1)} {int(y1)} {int(x2)} {int(y2)} {SWIPE_MS}")
 
     def key(self, name: str) -> bool:
+        """Press `KEYCODE_...`; False where the key is not known."""
         if re.fullmatch(r"\w+", name.strip(), re.ASCII) is None:
             return False
         return self._link.shell(f"input keyevent {name.strip()}").code == 0
@@ -155,6 +161,7 @@ class AdbBackend:
             raise CannotType(f"the phone cannot type {piece[:60]!a}: keep to letters that are on its keyboard")
 
     def open_app(self, name: str) -> bool:
+        """Open an app by its name or package; False where there is none."""
         package = self._package(name.strip().casefold())
         if package is None:
             return False
@@ -175,6 +182,7 @@ class AdbBackend:
     # What a verdict reads
 
     def rows(self, uri: str, where: str = "", args: Sequence[Value] = ()) -> list[Row]:
+        """Rows of a content provider by `_id`."""
         if self.simulated:
             request = json.dumps({"uri": uri, "where": where, "args": list(args)})
             answer = self._link.shell(f"rollwright rows {quote(request)}")
@@ -189,13 +197,16 @@ class AdbBackend:
         return parse_rows(text)
 
     def setting(self, namespace: str, name: str) -> str | None:
+        """The value of a setting; None where it has none."""
         value = self._out(f"settings get {quote(namespace)} {quote(name)}").removesuffix("\n")
         return None if value == "null" else value
 
     def file(self, path: str) -> bytes | None:
+        """The content of a file; None where there is none."""
         return self._link.pull(path)
 
     def files(self, folder: str) -> list[str]:
+        """Names of the files directly in a folder, sorted."""
         return self._link.files(folder)
 
     def activity(self) -> tuple[str, str]:
@@ -209,10 +220,12 @@ class AdbBackend:
     # Forks
 
     def snapshot(self) -> bytes:
+        """The state of a simulated phone; a real one has none."""
         self._needs_simulation("snapshot")
         return self._checked("rollwright snapshot").out
 
     def restore(self, state: bytes) -> None:
+        """Take up the state of a simulated phone's snapshot."""
         self._needs_simulation("restored")
         self._link.push(_STATE_FILE, state)
         answer = self._link.shell(f"rollwright restore {_STATE_FILE}")
@@ -266,6 +279,7 @@ class AdbPhones:
         self._server: PhoneServer | None = None
 
     def take(self) -> AdbBackend:
+        """A phone that nobody else uses; closing the backend gives it back."""
         if self._serials is None:
             with self._lock:
                 self._server = self._server or PhoneServer()

@@ -22,7 +22,8 @@ from rollwright.contracts import EnvironmentUnavailable
 from ..handset.simulated_phone import Phone
 from . import wire
 from .commands import Handset
-from .services import Channel, Service, open_service
+from .services import open_service
+from .wire import Channel, Service
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 30.0

@@ -7,35 +7,21 @@ thread, so a service never waits.
 from __future__ import annotations
 
 import re
-from typing import Protocol
 
 from . import wire
+from .automator import Automator
 from .commands import COMMANDS, Command, Handset
+from .programs import FILE_PROGRAMS
 from .shell import STDERR, STDOUT, Io, Program, Shell
+from .sync import SyncService
+from .system import SYSTEM_COMMANDS
+from .wire import Channel, Service
 
 # Hosts keep stdin open, so a command that reads nothing must not wait for its end. Those that do read are few.
 _READS_STDIN = re.compile(r"\s*(cat\s*(>|$)|tee\b|sh\s*$)")
 
 MAX_STDIN = 64 << 20
 """Bytes of input that a command takes; what comes after is dropped."""
-
-
-class Channel(Protocol):
-    """The phone's end of a stream."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def finish(self) -> None:
-        """Close the stream once the host has taken all that was written."""
-        ...
-
-
-class Service(Protocol):
-    """What answers on one stream."""
-
-    def start(self, channel: Channel) -> None: ...
-
-    def received(self, channel: Channel, data: bytes) -> None: ...
 
 
 def open_service(handset: Handset, name: str) -> Service | None:
@@ -46,21 +32,14 @@ def open_service(handset: Handset, name: str) -> Service | None:
     if kind.startswith("shell,"):
         return PacketShell(handset, rest) if "v2" in kind.split(",") else RawShell(handset, rest)
     if kind == "sync":
-        from .sync import SyncService
-
         return SyncService(handset.files)
     if name == "tcp:9008":
-        from .automator import Automator
-
         return Automator(handset)
     return None
 
 
 def make_shell(handset: Handset) -> Shell:
     """A shell with all programs of the phone."""
-    from .programs import FILE_PROGRAMS
-    from .system import SYSTEM_COMMANDS
-
     if not handset.programs:
         # Bound once: a stream carries one command, and most of a command's time would go into this.
         known = {**FILE_PROGRAMS, **SYSTEM_COMMANDS, **COMMANDS}
@@ -96,6 +75,7 @@ class RawShell:
         self._typed = b""
 
     def start(self, channel: Channel) -> None:
+        """Run the line and close; without a line, show a prompt."""
         if self._line:
             channel.write(b"".join(data for _, data in self._shell.run(self._line)[0]))
             channel.finish()
@@ -103,6 +83,7 @@ class RawShell:
             channel.write(b"phone:/ $ ")
 
     def received(self, channel: Channel, data: bytes) -> None:
+        """Run each line that is complete."""
         *lines, self._typed = (self._typed + data).replace(b"\r", b"\n").split(b"\n")
         for line in lines:
             if line.strip() and not self._shell.over:
@@ -124,12 +105,14 @@ class PacketShell:
         self._ended = False
 
     def start(self, channel: Channel) -> None:
+        """Run a line that reads no input; without a line, show a prompt."""
         if not self._line:
             channel.write(wire.shell_packet(wire.SHELL_STDOUT, b"phone:/ $ "))
         elif not _READS_STDIN.match(self._line):
             self._finish(channel, b"")
 
     def received(self, channel: Channel, data: bytes) -> None:
+        """Collect input, and run what is complete."""
         for kind, content in self._decoder.feed(data):
             if self._ended:
                 # Hosts close their input also after the command has ended.

@@ -42,12 +42,15 @@ class Io:
     chunks: list[tuple[int, bytes]] = field(default_factory=list)
 
     def out(self, text: str | bytes) -> None:
+        """Write to stdout."""
         self.chunks.append((STDOUT, text if isinstance(text, bytes) else text.encode(errors="replace")))
 
     def err(self, text: str) -> None:
+        """Write to stderr."""
         self.chunks.append((STDERR, text.encode(errors="replace")))
 
     def joined(self, *streams: int) -> bytes:
+        """All that was written to these streams, in order."""
         return b"".join(data for stream, data in self.chunks if stream in streams)
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from .phone_files import Files, Stat
-
-if TYPE_CHECKING:
-    from .services import Channel
+from .wire import Channel
 
 PIECE = 64 << 10
 """Bytes in one DATA block, the most that clients take."""
@@ -33,6 +30,7 @@ class SyncService:
         """The host speaks first."""
 
     def received(self, channel: Channel, data: bytes) -> None:
+        """Collect requests, and answer each one that is complete."""
         self._buffer += data
         while len(self._buffer) >= _HEAD.size:
             name, length = _HEAD.unpack_from(self._buffer)

@@ -182,6 +182,7 @@ def wm(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def getprop(handset: Handset, args: list[str], io: Io) -> int:
+    """`getprop [NAME [DEFAULT]]`"""
     known = handset.properties()
     if args:
         io.out(f"{known.get(args[0], args[1] if len(args) > 1 else '')}\n")
@@ -280,6 +281,7 @@ def svc(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def ps(handset: Handset, args: list[str], io: Io) -> int:
+    """`ps`, one line for each app that was opened."""
     phone = handset.phone
     rows = [f"u0_a{_pid(phone, phone.apps[name].package)} {_pid(phone, phone.apps[name].package):>6} 1 0 0 0 0 S "
             f"{phone.apps[name].package}" for name in phone.stacks]  # fmt: skip
@@ -288,6 +290,7 @@ def ps(handset: Handset, args: list[str], io: Io) -> int:
 
 
 def pidof(handset: Handset, args: list[str], io: Io) -> int:
+    """`pidof PACKAGE`"""
     running = {handset.phone.apps[name].package for name in handset.phone.stacks}
     if not args or args[0] not in running:
         return 1

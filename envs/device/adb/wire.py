@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 VERSION, OLD_VERSION = 0x01000001, 0x01000000
 MAX_PAYLOAD = 1 << 20
@@ -37,11 +37,37 @@ class Command(IntEnum):
     CLSE = _number(b"CLSE")
 
 
+class Channel(Protocol):
+    """The phone's end of a stream."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the host."""
+        ...
+
+    def finish(self) -> None:
+        """Close the stream once the host has taken all that was written."""
+        ...
+
+
+class Service(Protocol):
+    """What answers on one stream."""
+
+    def start(self, channel: Channel) -> None:
+        """The stream is open; a service that speaks first writes now."""
+        ...
+
+    def received(self, channel: Channel, data: bytes) -> None:
+        """The host wrote bytes: any number of them, wherever they were cut."""
+        ...
+
+
 class WireError(ValueError):
     """The other side does not speak ADB's transport."""
 
 
 class Message(NamedTuple):
+    """One message of the transport. What the two arguments mean depends on the command."""
+
     command: Command
     arg0: int
     arg1: int

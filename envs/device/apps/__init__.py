@@ -1,13 +1,15 @@
-"""The apps of the simulated phone, one file each."""
+"""The apps of the simulated phone, one file each, and the ground that they stand on.
+
+`app.py` says what an app is and what it needs of the phone, `storage.py` holds the data of all apps; `installed()`
+gives the apps. May import the screen; knows no phone, which runs the apps and not the other way round.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .app import App
+from .app import App
 
 NAMES = (
     "launcher",

@@ -1,4 +1,4 @@
-"""What an app is, and what its screens can do: the ground that `envs/device/apps` stands on.
+"""What an app is, what its screens can do, and what both need of a phone: the ground that all apps stand on.
 
 A screen is a function from a `Ui` to a tree of widgets. It keeps nothing: it reads the phone's store and its own
 frame (a few JSON values: where it is, what was typed, which dialog is open), so the phone can rebuild it at any time
@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..screen import widgets as w
-from .storage import Value
-
-if TYPE_CHECKING:
-    from ..handset.simulated_phone import Phone
+from .storage import Store, Value
 
 Handler = w.Handler
 Screen = Callable[["Ui"], w.Widget]
@@ -56,13 +53,54 @@ class Frame:
     ready_ms: int = 0
 
     def as_json(self) -> list[Any]:
+        """The values in the order of the fields."""
         return [getattr(self, name) for name in self.__slots__]
+
+
+class Platform(Protocol):
+    """What apps and windows need of the phone that they run on."""
+
+    apps: dict[str, App]
+    store: Store
+    now_ms: int
+    popup: dict[str, str]
+    message: str
+
+    @property
+    def app(self) -> App:
+        """The app in the foreground."""
+        ...
+
+    @property
+    def frame(self) -> Frame:
+        """The frame of the screen in the foreground."""
+        ...
+
+    def push(self, screen: str, args: dict[str, Any]) -> None:
+        """Open a screen of the app in the foreground."""
+        ...
+
+    def pop(self, screens: int = 1) -> None:
+        """Close screens of the app in the foreground; past its first one lies the launcher."""
+        ...
+
+    def show_app(self, name: str, screen: str = "", args: dict[str, Any] | None = None) -> None:
+        """Bring an app to the foreground where it was left, or at `screen`."""
+        ...
+
+    def permission(self) -> str:
+        """What the app in the foreground was told: `granted`, `denied`, or empty where nobody asked yet."""
+        ...
+
+    def grant(self, answer: str) -> None:
+        """Answer the question of the app in the foreground."""
+        ...
 
 
 class Ui:
     """What a screen sees of the phone while it is built or tapped. One per screen and build; made by the phone."""
 
-    def __init__(self, phone: Phone, app: App, frame: Frame) -> None:
+    def __init__(self, phone: Platform, app: App, frame: Frame) -> None:
         self.phone = phone
         self.app = app
         self.frame = frame
@@ -84,6 +122,7 @@ class Ui:
 
     @property
     def dialog_args(self) -> dict[str, Any]:
+        """What the open dialog was opened with."""
         return self.frame.dialog_args
 
     @property
@@ -92,6 +131,7 @@ class Ui:
         return datetime.fromtimestamp(self.phone.now_ms / 1000, UTC)
 
     def query(self, sql: str, *args: Value) -> list[tuple[Any, ...]]:
+        """Rows of the phone's database."""
         return self.phone.store.query(sql, *args)
 
     def one(self, sql: str, *args: Value) -> tuple[Any, ...] | None:
@@ -100,12 +140,14 @@ class Ui:
         return rows[0] if rows else None
 
     def setting(self, namespace: str, name: str, default: str = "") -> str:
+        """The value of a setting, or `default` where it has none."""
         value = self.phone.store.setting(namespace, name)
         return default if value is None else value
 
     # Changing
 
     def execute(self, sql: str, *args: Value) -> int:
+        """Change the phone's database; the id of the row that was inserted, 0 without one."""
         return self.phone.store.execute(sql, *args)
 
     def put(self, namespace: str, name: str, value: str) -> None:
@@ -129,6 +171,7 @@ class Ui:
         self.frame.dialog, self.frame.dialog_args, self.frame.focus = dialog, args, ""
 
     def dismiss(self) -> None:
+        """Close the dialog."""
         self.frame.dialog, self.frame.dialog_args, self.frame.focus = "", {}, ""
 
     def say(self, text: str) -> None:
@@ -169,6 +212,7 @@ class Ui:
         return made
 
     def focus(self, rid: str) -> None:
+        """Give a text field the focus."""
         self.frame.focus = rid
 
     def spinner(self, rid: str, desc: str, value: str, options: Sequence[str], pick: Callable[[str], None]) -> w.Widget:

@@ -38,6 +38,7 @@ def _bar(ui: Ui) -> list[w.Widget]:
 
 
 def main(ui: Ui) -> w.Widget:
+    """The start page: address bar and sites."""
     pages = ui.query("SELECT url, title FROM pages WHERE url NOT LIKE '%/%' ORDER BY _id LIMIT 12")
     return w.screen(
         w.toolbar(
@@ -55,6 +56,7 @@ def _visits(ui: Ui, url: str) -> Handler:
 
 
 def page(ui: Ui) -> w.Widget:
+    """One page with its links."""
     url = ui.args["url"]
     found = ui.one("SELECT title, body, links FROM pages WHERE url = ?", url)
     if found is None:
@@ -86,6 +88,7 @@ def _links(text: str) -> list[tuple[str, str]]:
 
 
 def results(ui: Ui) -> w.Widget:
+    """What a search found."""
     words = ui.args["words"]
     terms = [f"%{term}%" for term in words.split()[:8]]
     if not terms:
@@ -99,6 +102,8 @@ def results(ui: Ui) -> w.Widget:
 
 
 def bookmarks(ui: Ui) -> w.Widget:
+    """The bookmarks, which can be removed."""
+
     def removes(key: int) -> w.Widget:
         def act() -> None:
             ui.execute("DELETE FROM bookmarks WHERE _id = ?", key)
@@ -111,6 +116,8 @@ def bookmarks(ui: Ui) -> w.Widget:
 
 
 def history(ui: Ui) -> w.Widget:
+    """The pages visited, newest first."""
+
     def clear() -> None:
         ui.execute("DELETE FROM history")
 

@@ -26,14 +26,17 @@ def at(day: str, time: str) -> int | None:
 
 
 def day_of(ms: int) -> str:
+    """The day of a time in milliseconds, as 2026-03-05, UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
 
 
 def time_of(ms: int) -> str:
+    """The time of day of a time in milliseconds, as 14:30, UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%H:%M")
 
 
 def main(ui: Ui) -> w.Widget:
+    """A day, or the agenda of what is to come."""
     tab = ui.state.get("tab", "Day")
     return w.screen(
         w.toolbar("Calendar", w.icon("New event", lambda: _create(ui), rid="add")),
@@ -80,6 +83,7 @@ def _opens(ui: Ui, key: int) -> Handler:
 
 
 def event(ui: Ui) -> w.Widget:
+    """One event."""
     key = ui.args["id"]
     found = ui.one("SELECT title, dtstart, dtend, location, description, reminder_min FROM events WHERE _id = ?", key)
     if found is None:
@@ -100,6 +104,7 @@ def event(ui: Ui) -> w.Widget:
 
 
 def edit(ui: Ui) -> w.Widget:
+    """The form of a new event, or of one that is changed."""
     key = ui.args.get("id")
     sql = "SELECT title, dtstart, dtend, location, description, reminder_min FROM events WHERE _id = ?"
     found = ui.one(sql, key) if key is not None else None

@@ -20,6 +20,7 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def main(ui: Ui) -> w.Widget:
+    """Alarms, the timer, or the stopwatch."""
     tab = ui.state.get("tab", "Alarm")
     bar = w.tabs(["Alarm", "Timer", "Stopwatch"], tab, lambda name: ui.state.update(tab=name))
     if tab == "Timer":
@@ -60,6 +61,7 @@ def _number(text: str, limit: int) -> int | None:
 
 
 def edit(ui: Ui) -> w.Widget:
+    """The form of a new alarm, or of one that is changed."""
     key = ui.args.get("id")
     if key is not None and "days" not in ui.state:
         found = ui.one("SELECT hour, minute, label, days FROM alarms WHERE _id = ?", key) or (0, 0, "", "")

@@ -16,6 +16,7 @@ _HINTS = ("Name", "Phone", "Email", "Company")
 
 
 def main(ui: Ui) -> w.Widget:
+    """All contacts, or those with a star, narrowed by a search."""
     wanted = f"%{ui.value('search')}%"
     only = " AND starred = 1" if ui.state.get("tab") == "Starred" else ""
     sql = f"SELECT _id, name, company FROM people WHERE name LIKE ?{only} ORDER BY name COLLATE NOCASE, _id"
@@ -34,6 +35,7 @@ def _opens(ui: Ui, key: int) -> Handler:
 
 
 def card(ui: Ui) -> w.Widget:
+    """One contact."""
     key = ui.args["id"]
     found = ui.one("SELECT name, phone, email, company, starred FROM people WHERE _id = ?", key)
     if found is None:
@@ -60,6 +62,7 @@ def card(ui: Ui) -> w.Widget:
 
 
 def edit(ui: Ui) -> w.Widget:
+    """The form of a new contact, or of one that is changed."""
     key = ui.args.get("id")
     if key is not None:
         found = ui.one("SELECT name, phone, email, company FROM people WHERE _id = ?", key)

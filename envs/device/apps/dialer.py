@@ -29,6 +29,7 @@ def place_call(ui: Ui, number: str) -> None:
 
 
 def main(ui: Ui) -> w.Widget:
+    """The keypad, or the log of calls."""
     tab = ui.state.get("tab", "Keypad")
     bar = w.tabs(["Keypad", "Recents"], tab, lambda name: ui.state.update(tab=name))
     top = w.toolbar("Phone", w.button("Blocked", lambda: ui.go("blocked"), rid="blocked"))
@@ -67,6 +68,7 @@ def _opens(ui: Ui, key: int) -> Handler:
 
 
 def entry(ui: Ui) -> w.Widget:
+    """One call of the log."""
     key = ui.args["id"]
     found = ui.one("SELECT number, type, duration_s FROM calls WHERE _id = ?", key)
     if found is None:
@@ -96,6 +98,7 @@ def entry(ui: Ui) -> w.Widget:
 
 
 def call(ui: Ui) -> w.Widget:
+    """A call under way."""
     number = ui.args["number"]
     return w.screen(
         w.toolbar("Calling"),
@@ -106,6 +109,8 @@ def call(ui: Ui) -> w.Widget:
 
 
 def blocked(ui: Ui) -> w.Widget:
+    """The blocked numbers."""
+
     def add() -> None:
         number = ui.value("block_number").strip()
         if number:

@@ -10,14 +10,17 @@ _MAX_SHOWN = 1500
 
 
 def main(ui: Ui) -> w.Widget:
+    """The root folder."""
     return folder(ui, ROOT)
 
 
 def inner(ui: Ui) -> w.Widget:
+    """Another folder."""
     return folder(ui, ui.args["path"])
 
 
 def folder(ui: Ui, path: str) -> w.Widget:
+    """The content of a folder."""
     store = ui.phone.store
     if not store.is_folder(path):
         return w.screen(w.toolbar("Files"), w.label("This folder was deleted.", rid="empty"))
@@ -61,6 +64,7 @@ def _name(ui: Ui, dialog: str, path: str, name: str) -> None:
 
 
 def viewer(ui: Ui) -> w.Widget:
+    """The text of a file, line by line."""
     path = ui.args["path"]
     title = path.rpartition("/")[2]
     parent = path.rpartition("/")[0]
@@ -86,6 +90,7 @@ def viewer(ui: Ui) -> w.Widget:
 
 
 def editor(ui: Ui) -> w.Widget:
+    """A file's text in a field."""
     path = ui.args["path"]
 
     def save() -> None:
@@ -118,6 +123,7 @@ def _clean_name(ui: Ui) -> str:
 
 
 def file_menu(ui: Ui) -> w.Widget:
+    """What can be done with a file or a folder."""
     place, name = ui.dialog_args["folder"], ui.dialog_args["name"]
     is_folder = ui.phone.store.is_folder(f"{place}/{name}")
 
@@ -148,6 +154,8 @@ def _name_dialog(ui: Ui, title: str, done: Handler) -> w.Widget:
 
 
 def new_folder(ui: Ui) -> w.Widget:
+    """Asks for the name of a folder."""
+
     def done() -> None:
         place, name = ui.dialog_args["folder"], _clean_name(ui)
         if name and _attempt(ui, lambda: ui.phone.store.make_folder(f"{place}/{name}")):
@@ -157,6 +165,8 @@ def new_folder(ui: Ui) -> w.Widget:
 
 
 def new_file(ui: Ui) -> w.Widget:
+    """Asks for the name of a file."""
+
     def done() -> None:
         place, name = ui.dialog_args["folder"], _clean_name(ui)
         path = f"{place}/{name}"
@@ -168,6 +178,8 @@ def new_file(ui: Ui) -> w.Widget:
 
 
 def rename(ui: Ui) -> w.Widget:
+    """Asks for another name."""
+
     def done() -> None:
         place, old, name = ui.dialog_args["folder"], ui.dialog_args["name"], _clean_name(ui)
         if name and _attempt(ui, lambda: ui.phone.store.move_file(f"{place}/{old}", f"{place}/{name}")):
@@ -179,6 +191,7 @@ def rename(ui: Ui) -> w.Widget:
 
 
 def move(ui: Ui) -> w.Widget:
+    """Asks for the folder to move to."""
     place, name = ui.dialog_args["folder"], ui.dialog_args["name"]
 
     def to(target: str) -> Handler:

@@ -9,6 +9,7 @@ _PER_ROW = 3
 
 
 def main(ui: Ui) -> w.Widget:
+    """Clock, date, and an icon for each app."""
     names = [name for name in ui.phone.apps if name != "Launcher"]
     rows = []
     for start in range(0, len(names), _PER_ROW):

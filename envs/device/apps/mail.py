@@ -16,6 +16,7 @@ FOLDERS = ("Inbox", "Starred", "Sent", "Archive", "Bin")
 
 
 def main(ui: Ui) -> w.Widget:
+    """The mails of a folder, narrowed by a search."""
     place = ui.state.get("folder", "Inbox")
     wanted = f"%{ui.value('search')}%"
     where = "starred = 1 AND folder != 'Bin'" if place == "Starred" else "folder = ?"
@@ -47,6 +48,7 @@ def _opens(ui: Ui, key: int) -> Handler:
 
 
 def mail(ui: Ui) -> w.Widget:
+    """One mail."""
     key = ui.args["id"]
     found = ui.one("SELECT sender, recipient, subject, body, starred FROM mails WHERE _id = ?", key)
     if found is None:
@@ -93,6 +95,8 @@ def mail(ui: Ui) -> w.Widget:
 
 
 def compose(ui: Ui) -> w.Widget:
+    """The form of a mail: a new one, a reply, or one that is forwarded."""
+
     def send() -> None:
         to = ui.value("to").strip()
         if "@" not in to:

@@ -26,6 +26,7 @@ def send(ui: Ui, number: str, body: str) -> None:
 
 
 def main(ui: Ui) -> w.Widget:
+    """One line for each conversation, newest first."""
     rows = []
     for number, body, unread in ui.query(_THREADS):
         title = name_of(ui, number) + (f" ({unread} new)" if unread else "")
@@ -45,6 +46,7 @@ def _opens(ui: Ui, number: str) -> Handler:
 
 
 def chat(ui: Ui) -> w.Widget:
+    """One conversation with a field for the answer."""
     number = ui.args["number"]
 
     def submit() -> None:
@@ -74,6 +76,8 @@ def _asks(ui: Ui, key: int) -> Handler:
 
 
 def new(ui: Ui) -> w.Widget:
+    """The form of a message to a name or a number."""
+
     def submit() -> None:
         to, body = ui.value("to").strip(), ui.value("body").strip()
         found = ui.one("SELECT phone FROM people WHERE name = ? COLLATE NOCASE AND phone != '' ORDER BY _id", to)
@@ -96,6 +100,7 @@ def new(ui: Ui) -> w.Widget:
 
 
 def message_menu(ui: Ui) -> w.Widget:
+    """What can be done with a message."""
     key = ui.dialog_args["id"]
 
     def delete() -> None:

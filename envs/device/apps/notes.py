@@ -14,6 +14,7 @@ FOLDERS = ("Personal", "Work", "Ideas")
 
 
 def main(ui: Ui) -> w.Widget:
+    """The notes, pinned ones first, narrowed by a search."""
     wanted = f"%{ui.value('search')}%"
     sql = "SELECT _id, title, body, pinned, folder FROM notes WHERE title LIKE ? OR body LIKE ?"
     found = ui.query(f"{sql} ORDER BY pinned DESC, title COLLATE NOCASE, _id", wanted, wanted)
@@ -33,6 +34,7 @@ def _opens(ui: Ui, key: int) -> Handler:
 
 
 def edit(ui: Ui) -> w.Widget:
+    """One note in its fields."""
     key = ui.args.get("id")
     sql = "SELECT title, body, folder, pinned FROM notes WHERE _id = ?"
     found = ui.one(sql, key) if key is not None else None

@@ -61,6 +61,7 @@ _PAGES = (
 
 
 def main(ui: Ui) -> w.Widget:
+    """The list of pages."""
     rows = [w.item(title, detail=detail, on_tap=_opens(ui, page)) for page, title, detail in _PAGES]
     return w.screen(w.toolbar("Settings"), w.scroll("list", *rows))
 
@@ -83,6 +84,7 @@ def _page(title: str, *rows: w.Widget) -> w.Widget:
 
 
 def network(ui: Ui) -> w.Widget:
+    """Wi-Fi with its networks, mobile data, airplane mode."""
     rows = [
         _toggle(ui, "Wi-Fi", "global", "wifi_on"),
         _toggle(ui, "Mobile data", "global", "mobile_data"),
@@ -101,6 +103,7 @@ def _network_row(ui: Ui, name: str, connected: bool) -> w.Widget:
 
 
 def bluetooth(ui: Ui) -> w.Widget:
+    """The switch, and the name that others see."""
     rows = [_toggle(ui, "Bluetooth", "global", "bluetooth_on")]
     name = ui.setting("global", "device_name")
     rows.append(w.label(f"Visible as {name}" if _is_on(ui, "global", "bluetooth_on") else "Bluetooth is off"))
@@ -108,6 +111,7 @@ def bluetooth(ui: Ui) -> w.Widget:
 
 
 def sound(ui: Ui) -> w.Widget:
+    """Volumes, vibration, Do Not Disturb, the ringtone."""
     return _page(
         "Sound",
         *_stepper(ui, "Media volume", "volume_music", range(MAX_VOLUME + 1)),
@@ -142,6 +146,7 @@ def _choice(ui: Ui, title: str, namespace: str, name: str, values: dict[str, str
 
 
 def display(ui: Ui) -> w.Widget:
+    """Brightness, dark theme, rotation, timeout, font size."""
     return _page(
         "Display",
         *_stepper(ui, "Brightness", "screen_brightness", BRIGHTNESS_STEPS),
@@ -153,14 +158,17 @@ def display(ui: Ui) -> w.Widget:
 
 
 def battery(ui: Ui) -> w.Widget:
+    """The level, and the battery saver."""
     return _page("Battery", w.label("Battery level: 76%"), _toggle(ui, "Battery saver", "global", "low_power"))
 
 
 def location(ui: Ui) -> w.Widget:
+    """The switch."""
     return _page("Location", _toggle(ui, "Use location", "secure", "location_mode", on="3"))
 
 
 def notifications(ui: Ui) -> w.Widget:
+    """What is shown on the lock screen."""
     return _page(
         "Notifications",
         _toggle(ui, "Notifications on lock screen", "secure", "lock_screen_show_notifications"),
@@ -169,6 +177,7 @@ def notifications(ui: Ui) -> w.Widget:
 
 
 def system(ui: Ui) -> w.Widget:
+    """Language, time, time zone."""
     return _page(
         "System",
         _choice(ui, "Language", "secure", "language", {name: name for name in LANGUAGES}),
@@ -179,6 +188,7 @@ def system(ui: Ui) -> w.Widget:
 
 
 def about(ui: Ui) -> w.Widget:
+    """The phone's name and its facts."""
     name = ui.setting("global", "device_name")
 
     def edit() -> None:
@@ -195,6 +205,8 @@ def about(ui: Ui) -> w.Widget:
 
 
 def rename(ui: Ui) -> w.Widget:
+    """Asks for the phone's name."""
+
     def save() -> None:
         name = ui.value("device_name_edit").strip()
         if name:

@@ -24,10 +24,12 @@ _MAX_QUANTITY = 99
 
 
 def money(cents: int) -> str:
+    """Cents as dollars: `$12.49`."""
     return f"${cents // 100}.{cents % 100:02}"
 
 
 def main(ui: Ui) -> w.Widget:
+    """The products of a category, sorted, narrowed by a search."""
     category, order = ui.state.get("category", "All"), ui.state.get("sort", "Name")
     only = "" if category == "All" else " AND category = ?"
     args = [f"%{ui.value('search')}%"] + ([] if category == "All" else [category])
@@ -58,6 +60,7 @@ def _opens(ui: Ui, key: int) -> Handler:
 
 
 def product(ui: Ui) -> w.Widget:
+    """One product with its quantity."""
     key = ui.args["id"]
     found = ui.one("SELECT name, category, price_cents, rating, description FROM products WHERE _id = ?", key)
     if found is None:
@@ -112,6 +115,7 @@ ORDER BY c._id
 
 
 def cart(ui: Ui) -> w.Widget:
+    """The cart and its total."""
     lines = ui.query(_IN_CART)
     total = sum(cents * number for _, _, cents, number, _ in lines)
     rows = []
@@ -138,6 +142,7 @@ def _changes(ui: Ui, key: int, number: int) -> Handler:
 
 
 def checkout(ui: Ui) -> w.Widget:
+    """The form of an order."""
     payment = ui.state.get("payment", PAYMENTS[0])
     lines = ui.query(_IN_CART)
     total = sum(cents * number for _, _, cents, number, _ in lines)
@@ -164,6 +169,7 @@ def checkout(ui: Ui) -> w.Widget:
 
 
 def orders(ui: Ui) -> w.Widget:
+    """All orders, newest first."""
     found = ui.query("SELECT _id, total_cents, status FROM orders ORDER BY _id DESC LIMIT 60")
     rows = [
         w.item(f"Order {key}", detail=f"{money(cents)}, {status}", on_tap=_shows(ui, key))
@@ -177,6 +183,7 @@ def _shows(ui: Ui, key: int) -> Handler:
 
 
 def order(ui: Ui) -> w.Widget:
+    """One order with its lines."""
     key = ui.args["id"]
     found = ui.one("SELECT total_cents, address, payment, status FROM orders WHERE _id = ?", key)
     if found is None:
@@ -200,6 +207,7 @@ def order(ui: Ui) -> w.Widget:
 
 
 def wishes(ui: Ui) -> w.Widget:
+    """The wish list."""
     found = ui.query("SELECT p._id, p.name FROM wishlist v JOIN products p ON p._id = v.product_id ORDER BY v._id")
     rows = [w.item(name, on_tap=_opens(ui, key)) for key, name in found]
     return w.screen(w.toolbar("Wish list"), w.scroll("list", *(rows or [w.label("No wishes yet", rid="empty")])))

@@ -52,6 +52,7 @@ class Store:
         self._db.deserialize(data)
 
     def close(self) -> None:
+        """Free the database."""
         self._db.close()
 
     # The apps' own access
@@ -160,6 +161,7 @@ class Store:
         return {str(name): str(value) for name, value in found}
 
     def put_setting(self, namespace: str, name: str, value: str) -> None:
+        """Write a setting."""
         self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", (namespace, name, value))
 
     def delete_setting(self, namespace: str, name: str) -> bool:
@@ -214,6 +216,7 @@ class Store:
         self._db.execute("INSERT INTO folders VALUES (?)", (path,))
 
     def is_folder(self, path: str) -> bool:
+        """Whether there is a folder of that path."""
         return bool(self._db.execute("SELECT 1 FROM folders WHERE path = ?", (path,)).fetchone())
 
     def stat_file(self, path: str) -> tuple[int, int]:

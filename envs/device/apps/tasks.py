@@ -16,6 +16,7 @@ PRIORITIES = ("Low", "Normal", "High")
 
 
 def main(ui: Ui) -> w.Widget:
+    """What is open, or what is done."""
     tab = ui.state.get("tab", "Open")
     done = int(tab == "Done")
     found = ui.query("SELECT _id, title, due, priority FROM todo WHERE done = ? ORDER BY due = '', due, _id", done)
@@ -44,6 +45,7 @@ def _opens(ui: Ui, key: int) -> Handler:
 
 
 def edit(ui: Ui) -> w.Widget:
+    """The form of a new task, or of one that is changed."""
     key = ui.args.get("id")
     found = ui.one("SELECT title, due, priority FROM todo WHERE _id = ?", key) if key is not None else None
     if found is not None:

@@ -70,20 +70,25 @@ class Data:
     def add(self, uri: str, **row: Value) -> dict[str, Value]:
         """A further row; its `_id` is its place in the list, counted from 1."""
         rows = self.rows.setdefault(uri, [])
+        # The store keeps this number, so a task can name a row before there is a phone.
         row["_id"] = len(rows) + 1
         rows.append(row)
         return row
 
     def clear(self, uri: str) -> None:
+        """Forget all rows of a provider."""
         self.rows[uri] = []
 
     def all(self, uri: str) -> list[dict[str, Value]]:
+        """The rows of a provider, to be changed in place."""
         return self.rows.setdefault(uri, [])
 
     def put(self, namespace: str, name: str, value: str) -> None:
+        """Write a setting."""
         self.settings.setdefault(namespace, {})[name] = value
 
     def setup(self, *, distractors: Distractors, seed: int) -> Setup:
+        """The data as a phone's start."""
         rows: Mapping[str, Sequence[Mapping[str, Value]]] = self.rows
         return Setup(rows=rows, settings=self.settings, files=self.files, distractors=distractors, seed=seed)
 
@@ -100,6 +105,7 @@ def base_data(rng: random.Random) -> Data:
 
 
 def new_phone_number(rng: random.Random) -> str:
+    """A number of ten digits that begins with 555."""
     return f"555{rng.randrange(10**6, 10**7)}"
 
 
@@ -111,6 +117,7 @@ def new_name(rng: random.Random, data: Data) -> str:
 
 
 def some_words(rng: random.Random, count: int = 2) -> str:
+    """Different words from a fixed list, joined by blanks."""
     return " ".join(rng.sample(WORDS, count))
 
 

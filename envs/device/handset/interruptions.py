@@ -7,14 +7,10 @@ and a snapshot has no generator to keep.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
 
-from ..apps.app import App
+from ..apps.app import App, Platform
 from ..screen import widgets as w
 from .setup import Distractors
-
-if TYPE_CHECKING:
-    from .simulated_phone import Phone
 
 _NOTICE_ONE_IN = {"none": 0, "some": 14, "many": 7}
 _SLOW_ONE_IN = {"none": 0, "some": 6, "many": 3}
@@ -52,7 +48,7 @@ def loading_steps(level: Distractors, seed: int, touches: int) -> int:
     return 2 + _draw(seed, "how slow", touches) % 2
 
 
-def popup_window(phone: Phone) -> w.Widget:
+def popup_window(phone: Platform) -> w.Widget:
     """The window of the phone's notice or question."""
     popup = phone.popup
     if popup["kind"] == "permission":
@@ -70,7 +66,7 @@ def popup_window(phone: Phone) -> w.Widget:
     )
 
 
-def denied_screen(phone: Phone) -> w.Widget:
+def denied_screen(phone: Platform) -> w.Widget:
     """What an app shows that was refused what it needs."""
     return w.screen(
         w.toolbar(phone.app.name),

@@ -28,6 +28,7 @@ class Setup:
     seed: int = 0
 
     def as_json(self) -> str:
+        """As text that `from_json` reads; equal setups give equal text."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod

@@ -29,9 +29,12 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..apps import installed
 from ..apps.app import App, Frame, Ui
+from ..apps.settings import DEFAULTS
 from ..apps.storage import Store
 from ..screen import widgets as w
+from ..screen.drawing import draw_display
 from . import interruptions, windows
 from .keys import key_code, typed_by
 from .setup import Distractors, Setup
@@ -51,8 +54,6 @@ class Phone:
     size = (w.WIDTH, w.HEIGHT)
 
     def __init__(self, setup: Setup | None = None) -> None:
-        from ..apps import installed
-
         self.apps: dict[str, App] = {app.name: app for app in installed()}
         schema = "".join(app.schema for app in self.apps.values())
         providers = {uri: table for app in self.apps.values() for uri, table in app.providers.items()}
@@ -82,8 +83,6 @@ class Phone:
         self.invalidate()
 
     def _fill(self, setup: Setup) -> None:
-        from ..apps.settings import DEFAULTS
-
         for settings in (DEFAULTS, setup.settings):
             for namespace, values in settings.items():
                 for name, value in values.items():
@@ -117,10 +116,18 @@ class Phone:
 
         Raises:
             MissingDependency: Pillow is not installed.
+            ValueError: the scale is not within (0, 1].
         """
-        from ..screen.drawing import draw_phone
-
-        return draw_phone(self, scale)
+        top = self.tree()
+        return draw_display(
+            top,
+            self.screen_below() if top.style == "dialog" else None,
+            colours={app.name: app.colour for app in self.apps.values()},
+            app=self.foreground,
+            dark=self.store.setting("secure", "ui_night_mode") == "2",
+            now_ms=self.now_ms,
+            scale=scale,
+        )
 
     def screen_below(self) -> w.Widget:
         """The app's own screen, also where a dialog lies above it: what a picture shows behind the dialog."""

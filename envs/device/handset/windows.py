@@ -5,22 +5,17 @@ Each function gives a window of widgets that are laid out on the display.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ..apps.app import Ui
+from ..apps.app import Platform, Ui
 from ..screen import widgets as w
 from . import interruptions
 
-if TYPE_CHECKING:
-    from .simulated_phone import Phone
 
-
-def popup(phone: Phone) -> w.Widget:
+def popup(phone: Platform) -> w.Widget:
     """The notice or the question that has come up."""
     return _laid_out(phone, interruptions.popup_window(phone), "android")
 
 
-def top(phone: Phone, ui: Ui) -> w.Widget:
+def top(phone: Platform, ui: Ui) -> w.Widget:
     """The open dialog or menu, else the app's screen."""
     screen = _screen(phone, ui)
     name = ui.frame.dialog
@@ -31,12 +26,12 @@ def top(phone: Phone, ui: Ui) -> w.Widget:
     return _laid_out(phone, screen, phone.app.package)
 
 
-def below(phone: Phone, ui: Ui) -> w.Widget:
+def below(phone: Platform, ui: Ui) -> w.Widget:
     """The app's own screen, also where a dialog lies above it."""
     return _laid_out(phone, _screen(phone, ui), phone.app.package)
 
 
-def _screen(phone: Phone, ui: Ui) -> w.Widget:
+def _screen(phone: Platform, ui: Ui) -> w.Widget:
     if ui.frame.ready_ms > phone.now_ms:
         bar = w.Widget("ProgressBar", desc="Loading", resource_id="progress", height=200)
         return w.screen(w.toolbar(phone.app.name), bar)
@@ -45,7 +40,7 @@ def _screen(phone: Phone, ui: Ui) -> w.Widget:
     return phone.app.screens[ui.frame.screen](ui)
 
 
-def _laid_out(phone: Phone, root: w.Widget, package: str) -> w.Widget:
+def _laid_out(phone: Platform, root: w.Widget, package: str) -> w.Widget:
     root.package = package
     if phone.message and root.style != "dialog":
         root.children.append(w.label(phone.message, rid="snackbar_text", style="small", height=110))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,31 @@ from . import widgets as w
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..handset.simulated_phone import Phone
-
 _INK, _GREY, _PAPER, _LINE, _ACCENT = "#202124", "#5f6368", "#ffffff", "#dadce0", "#1a73e8"
 _DARK = {_INK: "#e8eaed", _GREY: "#9aa0a6", _PAPER: "#202124", _LINE: "#3c4043"}
 _SIZES = {"big": 110, "title": 50, "body": 42, "small": 34, "icon": 34}
 
 
-def draw_phone(phone: Phone, scale: float = 0.5) -> Image:
+def draw_display(
+    top: w.Widget,
+    below: w.Widget | None,
+    *,
+    colours: Mapping[str, str],
+    app: str,
+    dark: bool,
+    now_ms: int,
+    scale: float,
+) -> Image:
     """The display as an RGB image of `scale` times 1080x2400 pixels.
+
+    Args:
+        top: the window on top, laid out.
+        below: what lies behind a dialog, laid out; None where `top` is no dialog.
+        colours: of each app, by its name: toolbars and icons have it.
+        app: the app in the foreground.
+        dark: whether the dark theme is on.
+        now_ms: what the clock in the status bar shows, in milliseconds since 1970.
+        scale: within (0, 1].
 
     Raises:
         MissingDependency: Pillow is not installed.
@@ -33,15 +50,13 @@ def draw_phone(phone: Phone, scale: float = 0.5) -> Image:
         from PIL import Image, ImageDraw
     except ImportError as error:
         raise MissingDependency("a screenshot needs Pillow: pip install rollwright[device]") from error
-    dark = phone.store.setting("secure", "ui_night_mode") == "2"
     image = Image.new("RGB", (round(w.WIDTH * scale), round(w.HEIGHT * scale)), _DARK[_PAPER] if dark else _PAPER)
-    brush = _Brush(ImageDraw.Draw(image), scale, dark, phone.app.colour)
-    top = phone.tree()
-    if top.style == "dialog":
-        brush.window(phone.screen_below())
+    brush = _Brush(ImageDraw.Draw(image), scale, dark, app, colours)
+    if below is not None:
+        brush.window(below)
         image.paste(Image.new("RGB", image.size, "#000000"), mask=Image.new("L", image.size, 110))
     brush.window(top)
-    brush.bars(phone.now_ms)
+    brush.bars(now_ms)
     return image
 
 
@@ -67,11 +82,12 @@ def _font(pixels: int) -> Any:
 class _Brush:
     """Draws widgets of one picture."""
 
-    def __init__(self, draw: Any, scale: float, dark: bool, colour: str) -> None:
+    def __init__(self, draw: Any, scale: float, dark: bool, app: str, colours: Mapping[str, str]) -> None:
         self._draw = draw
         self._scale = scale
         self._dark = dark
-        self._colour = colour
+        self._colour = colours[app]
+        self._colours = colours
 
     def window(self, root: w.Widget) -> None:
         if root.style == "dialog":
@@ -136,7 +152,7 @@ class _Brush:
         size = _SIZES.get(view.style, 42)
         if view.style == "icon" and view.text:
             middle = (left + right) // 2
-            self._box((middle - 75, top + 30, middle + 75, top + 180), _app_colour(view.text), radius=40)
+            self._box((middle - 75, top + 30, middle + 75, top + 180), self._colours.get(view.text, _GREY), radius=40)
             self._centred((middle - 75, top + 30, middle + 75, top + 180), view.text[:1], 80, "#ffffff")
             self._centred((left, top + 190, right, top + 260), view.text, size, _INK)
         elif view.style == "big":
@@ -180,9 +196,3 @@ class _Brush:
         font = _font(max(round(size * self._scale), 6))
         width = 1 if bold else 0
         self._draw.text(middle, text[:60], fill=self._ink(colour), font=font, anchor="mm", stroke_width=width)
-
-
-def _app_colour(name: str) -> str:
-    from ..apps import installed
-
-    return next((app.colour for app in installed() if app.name == name), _GREY)

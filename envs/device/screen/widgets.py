@@ -61,6 +61,7 @@ class Widget:
 
     @property
     def editable(self) -> bool:
+        """Whether text can be typed into it."""
         return self.class_name == "EditText"
 
     def walk(self) -> list[Widget]:

@@ -7,26 +7,10 @@ from collections.abc import Sequence
 
 from rollwright.contracts import ConfigError
 
-from . import calls as templates_calls
-from . import correspondence as templates_mail
-from . import dates as templates_time
-from . import documents as templates_documents
-from . import filing as templates_files
-from . import online as templates_online
-from . import people as templates_people
-from . import preferences as templates_settings
+from . import alarms, calls, correspondence, documents, events, filing, online, people, preferences
 from .template import Template
 
-_MODULES = (
-    templates_settings,
-    templates_people,
-    templates_calls,
-    templates_time,
-    templates_documents,
-    templates_files,
-    templates_online,
-    templates_mail,
-)
+_MODULES = (preferences, people, calls, alarms, events, documents, filing, online, correspondence)
 TEMPLATES: dict[str, Template] = {template.name: template for m in _MODULES for template in m.TEMPLATES}
 """By name. Names begin with the app: `contacts_add`."""
 

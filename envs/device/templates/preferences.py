@@ -37,19 +37,23 @@ class Toggle(Template):
         self._title, self._page, self._key, self._values = thing, page, key, values
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
+        """Draw on or off, and put the switch into the other state."""
         on = rng.random() < 0.5
         data.put(*self._key, self._values[not on])
         return {"way": "on" if on else "off", "on": on}
 
     def success(self, state: DeviceState, p: Params, answer: str) -> bool:
+        """The setting has the value that the goal names."""
         return state.setting(*self._key) == self._values[bool(p["on"])]
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
+        """Open the page of the settings and bring the switch into its state."""
         yield from hands.open("Settings")
         yield from hands.tap(self._page)
         yield from hands.set(self._title, p["on"])
 
     def near(self, p: Params) -> Params:
+        """The other state of the same switch."""
         return {**p, "on": not p["on"]}
 
 
@@ -67,39 +71,49 @@ class Choice(Template):
         self._title, self._page, self._key, self._values = title, page, key, values
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
+        """Draw an option other than the one that a new phone has."""
         now = DEFAULTS[self._key[0]][self._key[1]]
         return {"option": rng.choice([option for option, value in self._values.items() if value != now])}
 
     def success(self, state: DeviceState, p: Params, answer: str) -> bool:
+        """The setting has the value of the drawn option."""
         return state.setting(*self._key) == self._values[p["option"]]
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
+        """Open the page of the settings and pick the option."""
         yield from hands.open("Settings")
         yield from hands.tap(self._page)
         yield from hands.pick(self._title, p["option"])
 
     def near(self, p: Params) -> Params:
+        """Another option of the same list."""
         return {"option": next(option for option in self._values if option != p["option"])}
 
 
 class JoinNetwork(Template):
+    """Turn Wi-Fi on and connect to a named network."""
+
     name, split, difficulty, complexity = "settings_join_network", "train", "medium", 1.4
     goal = "Connect the phone to the Wi-Fi network {ssid}. Wi-Fi is off."
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
+        """Turn Wi-Fi off, and draw a network other than the one that is known."""
         data.put("global", "wifi_on", "0")
         return {"ssid": rng.choice([name for name in NETWORKS if name != "Home"])}
 
     def success(self, state: DeviceState, p: Params, answer: str) -> bool:
+        """Wi-Fi is on and the named network is joined."""
         return (state.setting("global", "wifi_on"), state.setting("global", "wifi_ssid")) == ("1", p["ssid"])
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
+        """Switch Wi-Fi on, which shows the networks, and tap the name."""
         yield from hands.open("Settings")
         yield from hands.tap("Network")
         yield from hands.set("Wi-Fi", True)
         yield from hands.tap(p["ssid"])
 
     def near(self, p: Params) -> Params:
+        """Another network, which is not joined either."""
         return {"ssid": next(name for name in NETWORKS if name not in ("Home", p["ssid"]))}
 
 
@@ -115,13 +129,16 @@ class Stepper(Template):
         self._title, self._page, self._key, self._ladder = title, page, key, list(ladder)
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
+        """Put the number somewhere in the middle, and draw an end."""
         data.put("system", self._key, str(self._ladder[len(self._ladder) // 2 + rng.randint(-1, 1)]))
         return {"end": rng.choice(("minimum", "maximum"))}
 
     def success(self, state: DeviceState, p: Params, answer: str) -> bool:
+        """The setting stands on the first or the last step."""
         return state.setting("system", self._key) == str(self._ladder[0 if p["end"] == "minimum" else -1])
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
+        """Press less or more until the end is reached."""
         yield from hands.open("Settings")
         yield from hands.tap(self._page)
         wanted = f"{self._title}: {0 if p['end'] == 'minimum' else 100}%"
@@ -129,20 +146,26 @@ class Stepper(Template):
             yield from hands.tap(f"{self._title} {'down' if p['end'] == 'minimum' else 'up'}")
 
     def near(self, p: Params) -> Params:
+        """The other end."""
         return {"end": "maximum" if p["end"] == "minimum" else "minimum"}
 
 
 class RenameDevice(Template):
+    """Give the phone another name."""
+
     name, split, difficulty, complexity = "settings_device_name", "test", "medium", 1.6
     goal = "Change the device name to {name}."
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
+        """Draw a name of two words."""
         return {"name": some_words(rng).title()}
 
     def success(self, state: DeviceState, p: Params, answer: str) -> bool:
+        """The phone has just that name."""
         return state.setting("global", "device_name") == p["name"]
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
+        """Open the page about the phone and type the name into its dialog."""
         yield from hands.open("Settings")
         yield from hands.tap("About phone")
         yield from hands.tap("Device name", role="button")
@@ -150,22 +173,28 @@ class RenameDevice(Template):
         yield from hands.tap("OK")
 
     def near(self, p: Params) -> Params:
+        """A longer name that begins in the same way."""
         return {"name": p["name"] + " 2"}
 
 
 class QuietNight(Template):
+    """Bring three settings on two pages into their states."""
+
     name, split, difficulty, complexity = "settings_quiet_night", "train", "hard", 2.6
     goal = "Prepare the phone for the night: Do Not Disturb on, dark theme on, screen timeout {timeout}."
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
+        """Draw the screen timeout."""
         return {"timeout": rng.choice(["15 seconds", "30 seconds", "2 minutes"])}
 
     def success(self, state: DeviceState, p: Params, answer: str) -> bool:
+        """All three settings are as the goal names them."""
         timeout = state.setting("system", "screen_off_timeout")
         quiet, dark = state.setting("global", "zen_mode"), state.setting("secure", "ui_night_mode")
         return (quiet, dark, timeout) == ("1", "2", str(TIMEOUTS[p["timeout"]]))
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
+        """Set the sound first, then the two settings of the display."""
         yield from hands.open("Settings")
         yield from hands.tap("Sound")
         yield from hands.set("Do Not Disturb", True)
@@ -175,27 +204,34 @@ class QuietNight(Template):
         yield from hands.pick("Screen timeout", p["timeout"])
 
     def near(self, p: Params) -> Params:
+        """Another timeout, with the rest done."""
         return {"timeout": "5 minutes"}
 
 
 class ReadVersion(Template):
+    """Answer with a line of the page about the phone."""
+
     name, split, difficulty, complexity, question = "settings_serial", "validation", "easy", 1.0, True
     goal = "What is written under {title} on the page About phone?"
     _FACTS: ClassVar[dict[str, str]] = {"Model": "RW-1", "Android version": "15", "Serial number": "RW0042"}
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
+        """Draw which line is asked for."""
         return {"title": rng.choice(sorted(self._FACTS))}
 
     def success(self, state: DeviceState, p: Params, answer: str) -> bool:
+        """The answer is what is written there, to the letter."""
         return answer.strip() == self._FACTS[p["title"]]
 
     def solve(self, hands: Hands, p: Params) -> Iterator[str]:
+        """Open the page and read beside the title."""
         yield from hands.open("Settings")
         yield from hands.tap("About phone")
         yield from hands.seek(p["title"])
         yield from hands.answer(hands.beside(p["title"], 1))
 
     def near(self, p: Params) -> Params:
+        """Another line of the same page."""
         return {"title": next(title for title in self._FACTS if title != p["title"])}
 
 

@@ -67,6 +67,7 @@ class Template(ABC):
         return int(BUDGET_PER_COMPLEXITY * self.complexity)
 
     def say_goal(self, p: Params) -> str:
+        """The goal in words, with the drawn parameters in their places."""
         return self.goal.format(**p)
 
 
@@ -124,6 +125,7 @@ class Hands:
         raise GiveUp(f"{name!r} is nowhere on the screen")
 
     def tap(self, name: str, *, rid: str = "", role: str = "", verb: str = "tap") -> Iterator[str]:
+        """Find something by what it says, and touch it."""
         yield from self.seek(name, rid=rid, role=role)
         found = self.find(name, rid=rid, role=role)
         if found is not None:
@@ -131,6 +133,7 @@ class Hands:
             yield from self.ready()
 
     def hold(self, name: str, *, rid: str = "") -> Iterator[str]:
+        """Find something by what it says, and press it for long."""
         yield from self.tap(name, rid=rid, verb="hold")
 
     def type(self, name: str, text: str) -> Iterator[str]:
@@ -176,11 +179,13 @@ class Hands:
                 return
 
     def back(self) -> Iterator[str]:
+        """Leave the screen once nothing stands in the way."""
         yield from self.ready()
         yield "back"
         yield from self.ready()
 
     def answer(self, text: str) -> Iterator[str]:
+        """Declare an answer."""
         yield f"answer {text}"
 
     def beside(self, name: str, step: int) -> str:
@@ -270,4 +275,5 @@ def matching(state: DeviceState, uri: str, **wanted: object) -> list[dict[str, s
 
 
 def count(state: DeviceState, uri: str) -> int:
+    """How many rows a provider holds."""
     return len(state.rows(uri))

@@ -26,14 +26,17 @@ class BlockingEnvironment:
         self.env: Environment = self._call(world.make)
 
     def reset(self, task: Task, seed: int) -> Observation:
+        """Begin an episode and wait for its first observation."""
         return _shown(as_observation(self._call(self.env.reset, task, seed)))
 
     def step(self, action: str) -> StepResult:
+        """Take an action and wait for what follows."""
         result: StepResult = self._call(self.env.step, whole(action))
         seen = result.observation
         return replace(result, observation=whole(seen) if isinstance(seen, str) else _shown(seen))
 
     def fingerprint(self) -> str:
+        """As the environment's own."""
         return str(self._call(self.env.fingerprint))
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ class Layout:
     parts: tuple[frozenset[Cell], ...]
 
     def is_free(self, cell: Cell) -> bool:
+        """Whether there is no wall."""
         return self.rows[cell[0]][cell[1]] != "#"
 
     @property
@@ -44,6 +45,7 @@ class Layout:
         return next(part for part in self.parts if start in part)
 
     def starts_of(self, split: Split) -> tuple[Cell, ...]:
+        """The cells in which episodes of a split begin; the splits share none."""
         held_out = {"validation": self.validation, "test": self.test}
         if split == "train":
             return tuple(cell for cell in self.starts if cell not in self.validation + self.test)

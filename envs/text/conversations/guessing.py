@@ -46,6 +46,7 @@ class Asker:
     """Asks what tells most; knows the catalogue and what was answered, not the thing."""
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """The question that tells most, or the guess. Raises TypeError in another world's environment."""
         known = isinstance(env, GameEnvironment | AsyncGameEnvironment) and isinstance(env.state, Guessing)
         if not known or not isinstance(env.game, GuessingWorld):  # type: ignore[attr-defined]
             raise TypeError(f"this teacher guesses things, it does not play {type(env).__name__}")
@@ -95,9 +96,11 @@ class GuessingWorld:
         return [Task(id=f"{split}/{self._hidden}", split=split)]
 
     def make(self) -> GameEnvironment[Guessing] | AsyncGameEnvironment[Guessing]:
+        """A fresh environment; one that waits for a partner is async."""
         return GameEnvironment(self) if self._partner is None else AsyncGameEnvironment(self)
 
     def teacher(self, task: Task) -> Asker:
+        """Asks from the same table as the answers come from."""
         return Asker()
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
@@ -107,11 +110,13 @@ class GuessingWorld:
         return f"Is it {draws.choice(list(self.catalogue.things))}?"
 
     def begin(self, task: Task, seed: int) -> tuple[Guessing, Observation]:
+        """Draw the thing that is hidden."""
         check_seed(task, seed)
         thing = draw(seed, self.name).choice(self.things_of(task.split))
         return Guessing(seed=seed, thing=thing), Observation(text="Ask your first question.", goal=self._goal)
 
     def play(self, state: Guessing, action: str) -> tuple[Guessing, StepResult]:
+        """The answer from the table."""
         found = answer(self.catalogue, state.thing, action)
         return self._settle(state, action, found, found.text)
 
@@ -141,6 +146,7 @@ class GuessingWorld:
         return after, StepResult(observation=text, reward=-1.0)
 
     def key(self, state: Guessing) -> str:
+        """The hidden thing and the talk so far."""
         return repr((state.thing, state.talk))
 
     def texts(self) -> Sequence[str]:

@@ -34,6 +34,7 @@ class Topic:
 
     @property
     def is_open(self) -> bool:
+        """Whether it is asked for by an open question, and answered by more than yes or no."""
         return bool(self.says)
 
 

@@ -30,7 +30,9 @@ class Partner(Protocol):
 class Generates(Protocol):
     """The part of the core's engines that a partner needs."""
 
-    async def generate(self, prompt_ids: tuple[int, ...], sampling: Any, *, request_id: str) -> Any: ...
+    async def generate(self, prompt_ids: tuple[int, ...], sampling: Any, *, request_id: str) -> Any:
+        """Sample one answer to a prompt, as the core's engines do."""
+        ...
 
 
 class EnginePartner:

@@ -179,6 +179,7 @@ def kind_of(name: str) -> str:
 
 
 def things_of(room: Room) -> list[str]:
+    """The things that usually lie in a room."""
     return [name for name, kind in THINGS.items() if room in kind.usual]
 
 

@@ -32,6 +32,7 @@ class Goal:
 
     @property
     def text(self) -> str:
+        """The goal in words."""
         place = f"{preposition(self.target)} a {self.target}"
         return {
             "pick_and_place": f"Put a {self.thing} {place}.",
@@ -49,6 +50,7 @@ class Goal:
 
     @property
     def count(self) -> int:
+        """How many things have to be brought."""
         return 2 if self.type == "pick_two" else 1
 
 
@@ -77,20 +79,25 @@ class House:
         return next((t for t, p in zip(self.things, self.places, strict=True) if p == HAND), "")
 
     def on(self, furniture: str) -> list[str]:
+        """The things that lie on or in a piece of furniture."""
         return [t for t, p in zip(self.things, self.places, strict=True) if p == furniture]
 
     def place_of(self, thing: str) -> str:
+        """Where a thing lies; empty where there is no such thing."""
         return self.places[self.things.index(thing)] if thing in self.things else ""
 
     def is_closed(self, furniture: str) -> bool:
+        """Whether a piece of furniture can be opened and is not."""
         return kind_of(furniture) in OPENABLE and furniture not in self.open
 
     def moved(self, thing: str, place: str) -> House:
+        """The house after a thing was put somewhere else."""
         places = tuple(place if t == thing else p for t, p in zip(self.things, self.places, strict=True))
         return replace(self, places=places)
 
 
 def preposition(furniture: str) -> str:
+    """`in` for what encloses a thing, else `on`."""
     return "in" if (kind_of(furniture) or furniture) in ENCLOSING else "on"
 
 

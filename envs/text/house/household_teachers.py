@@ -97,6 +97,7 @@ class Householder:
         self._say = say
 
     def act(self, env: Environment, observation: Observation) -> str:
+        """The next command towards the goal. Raises TypeError in another world's environment."""
         if not isinstance(env, GameEnvironment) or not isinstance(env.state, House):
             raise TypeError(f"this teacher keeps house, it does not play {type(env).__name__}")
         # The places of all things stand for the seed of the episode, which a state does not hold.

@@ -11,36 +11,14 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import Awaitable
 from typing import Any
 
 from rollwright.contracts import EnvironmentFault, MissingDependency
 
-from .page import CLOSE_S, PageLimits, WebPage, first_line
-from .processes import FLAGS, UNDRAWN, Watchdog, find_browser, starter
-from .watchdog import kill_browser
+from .page import PageLimits, WebPage
+from .processes import FLAGS, UNDRAWN, Browser, Watchdog, closes_quietly, find_browser, first_line, starter
 
 log = logging.getLogger(__name__)
-
-
-class Browser:
-    """One Chromium process with its count of pages and episodes."""
-
-    def __init__(self, handle: Any, *, draws: bool, mark: str) -> None:
-        self.handle = handle
-        self.mark = mark
-        self.draws = draws
-        self.pages = 0
-        self.episodes = 0
-        self.retired = False
-
-    async def close(self) -> None:
-        """Close it; one that does not obey is killed."""
-        if await _quietly(self.handle.close()):
-            return
-        killed = await asyncio.to_thread(kill_browser, self.mark)
-        if killed:
-            log.warning("a browser did not close within %g s; %d processes were killed", CLOSE_S, killed)
 
 
 class BrowserPool:
@@ -137,7 +115,7 @@ class BrowserPool:
         await asyncio.gather(*self._chores, return_exceptions=True)
         await asyncio.gather(*(browser.close() for browser in self._browsers))
         if self._playwright is not None:
-            await _quietly(self._playwright.stop())
+            await closes_quietly(self._playwright.stop())
         if self._watchdog is not None:
             await asyncio.to_thread(self._watchdog.close)
 
@@ -234,13 +212,3 @@ class BrowserPool:
         task = asyncio.ensure_future(chore)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
-
-
-async def _quietly(call: Awaitable[Any]) -> bool:
-    """Close something that may be gone already; False where it did not say that it has closed."""
-    try:
-        await asyncio.wait_for(call, CLOSE_S)
-    except Exception as error:
-        log.debug("while closing: %s", first_line(error))
-        return False
-    return True

@@ -18,16 +18,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rollwright.contracts import EnvironmentFault
 
-if TYPE_CHECKING:
-    from .browser_pool import Browser
+from .processes import CLOSE_S, Browser, first_line
 
 log = logging.getLogger(__name__)
 
-CLOSE_S = 5.0
 PROBE_S = 3.0
 _MAX_SHOWN = 200
 _MAX_DIALOGS = 20
@@ -46,6 +44,12 @@ _JOURNEYS = 5  # how often a page may lead elsewhere by itself before a load of 
 
 _BROKEN = ("has been closed", "crashed", "Connection closed", "Target closed")
 _CALLED = re.compile(r"^Error: (\w+\.\w+: )?(Error: )?")
+
+
+def page_scripts(*names: str) -> str:
+    """The JavaScript files of those names beside this module, joined: what runs in a page before its own scripts."""
+    here = Path(__file__).parent
+    return "\n".join((here / name).read_text(encoding="utf-8") for name in names)
 
 
 class PageLeft(Exception):
@@ -352,9 +356,3 @@ class WebPage:
 def _drop(call: Awaitable[Any]) -> None:
     if asyncio.iscoroutine(call):
         call.close()
-
-
-def first_line(error: BaseException) -> str:
-    """The kind of an error and the first line of its message: Playwright's messages carry whole call logs."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__

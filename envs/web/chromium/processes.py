@@ -10,6 +10,7 @@ second time, and are all there is where the machine has no namespaces.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
@@ -19,7 +20,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 from rollwright.contracts import MissingDependency
 
@@ -28,6 +31,8 @@ from . import watchdog
 log = logging.getLogger(__name__)
 
 BROWSER_VARIABLE = "ROLLWRIGHT_CHROMIUM"
+CLOSE_S = 5.0
+"""How long a page or a browser may take to close before it is given up."""
 CANDIDATES = ("chromium-headless-shell", "chrome-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 FLAGS = (
@@ -127,3 +132,39 @@ class Watchdog:
         except subprocess.TimeoutExpired:
             log.warning("the browser watchdog (pid %d) did not end; killing it", self._process.pid)
             self._process.kill()
+
+
+class Browser:
+    """One Chromium process with its count of pages and episodes."""
+
+    def __init__(self, handle: Any, *, draws: bool, mark: str) -> None:
+        self.handle = handle
+        self.mark = mark
+        self.draws = draws
+        self.pages = 0
+        self.episodes = 0
+        self.retired = False
+
+    async def close(self) -> None:
+        """Close it; one that does not obey is killed."""
+        if await closes_quietly(self.handle.close()):
+            return
+        killed = await asyncio.to_thread(watchdog.kill_browser, self.mark)
+        if killed:
+            log.warning("a browser did not close within %g s; %d processes were killed", CLOSE_S, killed)
+
+
+async def closes_quietly(call: Awaitable[Any]) -> bool:
+    """Close something that may be gone already; False where it did not say that it has closed."""
+    try:
+        await asyncio.wait_for(call, CLOSE_S)
+    except Exception as error:
+        log.debug("while closing: %s", first_line(error))
+        return False
+    return True
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of its message: Playwright's messages carry whole call logs."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__

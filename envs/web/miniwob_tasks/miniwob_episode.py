@@ -129,6 +129,7 @@ class MiniWobEnv:
         except asyncio.CancelledError:
             self._broken("a step was cancelled in the middle of a call")
             raise
+        # The page that answers was not begun by us: the action led to another page, or loaded this one anew.
         if report["seed"] != str(self._seed):
             return self._left()
         self._read(report)
@@ -184,6 +185,7 @@ class MiniWobEnv:
         address = (self._html / f"{task.id}.html").as_uri()
         if self._page is not None and self._page.address != address:
             await self.close()
+            # `close` ends an episode, and this one has just begun.
             self._over = False
         if self._page is None:
             self._page = await self._pool.lend(address, draw=self._options.draw or task.id in POINTING)

@@ -1,4 +1,4 @@
-"""One script per MiniWoB++ task: a function from what a policy sees to its next action.
+"""One script per MiniWoB++ task, a function from what a policy sees to its next action, and the teacher that plays it.
 
 They read the observation text and answer in the action grammar, nothing else. The page's own reward is the judge: the
 tests play every script on several seeds.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rollwright.contracts import Environment, Observation
 
 from ..scene import Line, Scene, read_lines
 
@@ -284,3 +287,27 @@ def _post_of_user(scene: Scene) -> str:
     if scene.once("opened", "more"):
         return f"click {icons[-1].id}"
     return next((f"click {line.id}" for line in scene.lines if wanted in line.name.lower()), "noop")
+
+
+@dataclass(slots=True)
+class PageTeacher:
+    """Plays one task by its script. An observation with a goal starts a new episode."""
+
+    script: Script
+    goal: str = ""
+    turn: int = 0
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def act(self, env: Environment, observation: Observation) -> str:
+        """The script's next action."""
+        if observation.goal:
+            self.goal, self.turn, self.notes = observation.goal, 0, {}
+        text = observation.text
+        scene = Scene(goal=self.goal, text=text, lines=read_lines(text), turn=self.turn, notes=self.notes)
+        self.turn += 1
+        return self.script(scene)
+
+
+def teacher_for(task: str) -> PageTeacher | None:
+    """A teacher for one task, or None where there is none."""
+    return PageTeacher(SCRIPTS[task]) if task in SCRIPTS else None

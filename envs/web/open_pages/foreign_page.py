@@ -17,7 +17,8 @@ from typing import Any
 
 from rollwright.contracts import EnvironmentFault
 
-from ..chromium.page import CLOSE_S, PageLeft, PageRefused, WebPage
+from ..chromium.page import PageLeft, PageRefused, WebPage
+from ..chromium.processes import CLOSE_S
 from .aria import MAX_ELEMENTS, Numbers
 from .forwarding import Forwarder
 from .isolated import IsolatedWorld

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin
 
-from ..chromium.page import WebPage, first_line
+from ..chromium.page import WebPage
+from ..chromium.processes import first_line
 
 log = logging.getLogger(__name__)
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
-from ..chromium.page import PageRefused, WebPage
+from ..chromium.page import PageRefused, WebPage, page_scripts
 from .questions import Questions
 from .tabs import Tabs
 
 _NAME = "rollwright"
 _SCRIPTS = ("foreign.js", "walk.js", "act.js", "sites.js")
 _QUESTION = "__RW_QUESTION__"
-_HERE = Path(__file__).parent
 
 
 def ears(question: str) -> str:
     """The script for the page's own world."""
-    return (_HERE / "ears.js").read_text(encoding="utf-8").replace(_QUESTION, question)
+    return page_scripts("ears.js").replace(_QUESTION, question)
 
 
 class IsolatedWorld:
@@ -33,9 +31,7 @@ class IsolatedWorld:
         self._page = page
         self._tabs = tabs
         self._questions = questions
-        self._scripts = "\n".join(
-            (_HERE / name).read_text(encoding="utf-8").replace(_QUESTION, question) for name in _SCRIPTS
-        )
+        self._scripts = page_scripts(*_SCRIPTS).replace(_QUESTION, question)
         self._end = float("inf")
 
     def begin(self, limit_s: float) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..chromium.page import CLOSE_S, WebPage
+from ..chromium.page import WebPage
+from ..chromium.processes import CLOSE_S
 
 MAX_TABS = 8
 _MAX_SHOWN = 100

@@ -115,11 +115,17 @@ class Fields(Protocol):
 
     focused: Node | None
 
-    def value(self, node: Node) -> str: ...
+    def value(self, node: Node) -> str:
+        """What stands in a text field."""
+        ...
 
-    def ticked(self, node: Node) -> bool: ...
+    def ticked(self, node: Node) -> bool:
+        """Whether a box or a radio button is ticked."""
+        ...
 
-    def chosen(self, node: Node) -> Node | None: ...
+    def chosen(self, node: Node) -> Node | None:
+        """The chosen option of a list; None where there is none."""
+        ...
 
 
 def controls(nodes: Sequence[Node]) -> list[Node]:

@@ -114,6 +114,7 @@ class Episode:
         if self._place >= 0 and self._history[self._place] == self.server.address:
             return
         self._place += 1
+        # A new page after going back forgets the later ones, as the history of a browser does.
         self._history[self._place :] = [self.server.address]
 
     def begin(self, elements: Sequence[Element]) -> Observation:
@@ -200,6 +201,7 @@ class Episode:
         return self.text == before
 
     def _show(self, elements: Sequence[Element]) -> None:
+        # All lines are rendered and cut into windows here: what is out of sight must stay reachable by scrolling.
         lines = render(elements, max_chars=1 << 60).split("\n")
         windows = cut_windows(lines, self.options.max_chars)
         self._window = min(self._window, len(windows) - 1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import random
-from collections import OrderedDict
+import re
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rollwright.contracts import (
@@ -19,19 +20,19 @@ from rollwright.contracts import (
     Split,
     Task,
     Teacher,
+    as_observation,
+    episode_seed,
 )
 
 from ..chromium.browser_pool import BrowserPool
-from ..chromium.page import PageLimits
+from ..chromium.page import PageLimits, page_scripts
 from ..random_clicks import page_action, random_words
-from ..scene import read_lines
+from ..scene import Scene, read_lines
 from .catalogue import SITES, TEMPLATES
 from .envs import BareEnv, BrowserEnv
 from .episode import Episode, SitesOptions
-from .language import texts
 from .pages.engine import populate
-from .tasks.aims import Difficulty, Draw, Start, Template
-from .teacher import PlanTeacher
+from .tasks.aims import Difficulty, Draw, Start, Step, Template
 
 Mode = Literal["html", "browser"]
 SplitBy = Literal["template", "seed"]
@@ -45,6 +46,30 @@ CONTROLS = ("link", "button", "textbox", "textarea", "select", "checkbox", "radi
 _VIEWPORT = (900, 640)
 _CACHED_STARTS = 64
 _ATTEMPTS = 20
+_SAMPLED_EPISODES, _MOST_WORDS = 40, 700
+_A_WORD = re.compile(r" ?\w+| ?[^\w\s]|\s")
+
+
+@dataclass(slots=True)
+class PlanTeacher:
+    """Plays one episode after another by their plans. An observation with a goal starts a new episode."""
+
+    plan: tuple[Step, ...] = ()
+    at: int = 0
+
+    def act(self, env: Environment, observation: Observation) -> str:
+        """The plan's next action."""
+        if observation.goal:
+            self.plan, self.at = env.episode.start.aim.plan, 0  # type: ignore[attr-defined]
+        if self.at >= len(self.plan):
+            return "noop"
+        text = observation.text
+        scene = Scene(goal=observation.goal, text=text, lines=read_lines(text), turn=self.at, notes={})
+        action = self.plan[self.at](scene)
+        if action is None:
+            return "scroll 0 300" if text.endswith("more lines") else "noop"
+        self.at += 1
+        return action
 
 
 class SitesWorld:
@@ -122,7 +147,7 @@ class SitesWorld:
             options=self.options,
             instructions=self.instructions,
         )
-        return texts(world)
+        return frequent_words(world)
 
     def begin(self, task: Task, seed: int) -> Episode:
         """A new episode, its database filled and its aim drawn."""
@@ -145,6 +170,37 @@ class SitesWorld:
                 self._starts.popitem(last=False)
         self._starts.move_to_end(key)
         return self._starts[key]
+
+
+def frequent_words(world: SitesWorld) -> list[str]:
+    """The frequent words of a sample of episodes, as one text; rarer ones are spelled letter by letter."""
+    counts: Counter[str] = Counter(_A_WORD.findall(world.instructions))
+    for split in SPLITS:
+        for task in world.tasks(split):
+            for number in range(_SAMPLED_EPISODES):
+                counts.update(
+                    word for text in _said_in_episode(world, task.id, number) for word in _A_WORD.findall(text)
+                )
+    for number in range(100):
+        counts[f" {number}"] += 1_000_000  # the numbers of lines: every action needs one
+    words = [word for word, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+    return words[:_MOST_WORDS]
+
+
+def _said_in_episode(world: SitesWorld, name: str, number: int) -> list[str]:
+    task = next(task for split in SPLITS for task in world.tasks(split) if task.id == name)
+    env, teacher = world.make(), world.teacher(task)
+    observation = as_observation(env.reset(task, episode_seed(task.split, "language", name, number)))  # type: ignore[arg-type]
+    said = [observation.goal, observation.text]
+    for _ in range(world.max_turns):
+        action = str(teacher.act(env, observation))
+        result = env.step(action)
+        observation = as_observation(result.observation)  # type: ignore[union-attr]
+        said += [action, observation.text]
+        if result.terminated or result.truncated:  # type: ignore[union-attr]
+            break
+    env.close()
+    return said
 
 
 def draw_start(template: Template, seed: int, size: str) -> Start:
@@ -220,8 +276,7 @@ def build(
 
 
 def _pool(deadline_s: float, episodes_per_browser: int) -> BrowserPool:
-    here = Path(__file__).parents[1]
-    scripts = "\n".join((here / script).read_text(encoding="utf-8") for script in _SCRIPTS)
+    scripts = page_scripts(*_SCRIPTS)
     limits = PageLimits(root=None, scripts=scripts, deadline_s=deadline_s, viewport=_VIEWPORT)
     # No page is kept: each episode has a context of its own.
     return BrowserPool(limits, idle_pages=0, episodes_per_browser=episodes_per_browser)

@@ -39,6 +39,7 @@ def fill(db: sqlite3.Connection, rng: random.Random, size: int) -> None:
 
 
 def home(call: Call) -> Page:
+    """What is to come, by day."""
     today = call.meta("today")
     rows = call.all("select * from event where day >= ? order by day, start, id", today)
     days = list(dict.fromkeys(row["day"] for row in rows))
@@ -62,6 +63,7 @@ def _events(rows: list[sqlite3.Row]) -> Html:
 
 
 def day(call: Call) -> Page:
+    """The events of one day."""
     wanted = call.parts["day"]
     if not is_day(wanted):
         raise NotFound
@@ -71,6 +73,7 @@ def day(call: Call) -> Page:
 
 
 def search(call: Call) -> Page:
+    """The events whose title has the words."""
     rows = call.all("select * from event where title like ? order by day, start, id", f"%{call.text('q')}%")
     return Page(title="Search results", body=_events(rows) if rows else p("No event has this title."))
 
@@ -80,6 +83,7 @@ def _event(call: Call) -> sqlite3.Row:
 
 
 def event(call: Call) -> Page:
+    """One event with its guests."""
     e = _event(call)
     guests = [row["name"] for row in call.all("select name from guest where event_id = ? order by name", e["id"])]
     people = [row["name"] for row in call.all("select name from person order by name")]
@@ -104,6 +108,7 @@ def _answers(state: str) -> list[tuple[str, str]]:
 
 
 def answer(call: Call) -> Redirect:
+    """Accept or decline an invitation."""
     e, state = _event(call), call.text("state")
     if state not in STATES:
         raise NotFound
@@ -112,6 +117,7 @@ def answer(call: Call) -> Redirect:
 
 
 def invite(call: Call) -> Redirect:
+    """Add a guest."""
     e = _event(call)
     name = call.one("select name from person where name = ?", call.text("name"))["name"]
     if call.all("select 1 from guest where event_id = ? and name = ?", e["id"], name):
@@ -121,6 +127,7 @@ def invite(call: Call) -> Redirect:
 
 
 def delete(call: Call) -> Redirect:
+    """Delete an event with its guests."""
     e = _event(call)
     call.write("delete from guest where event_id = ?", e["id"])
     call.write("delete from event where id = ?", e["id"])
@@ -128,11 +135,13 @@ def delete(call: Call) -> Redirect:
 
 
 def new(call: Call) -> Page:
+    """The form of a new event."""
     values = {"title": "", "day": call.text("day"), "start": HOURS[0], "end": HOURS[1], "place": ""}
     return Page(title="New event", body=_form("/new", values))
 
 
 def edit(call: Call) -> Page:
+    """The form of an event that is changed."""
     e = _event(call)
     return Page(title=f"Editing {e['title']}", body=_form(f"/event/{e['id']}/edit", dict(e)))
 
@@ -149,6 +158,7 @@ def _form(to: str, values: dict[str, str]) -> Html:
 
 
 def create(call: Call) -> Redirect:
+    """Make a new event, or say what is wrong with it."""
     if problem := _problem(call):
         return Redirect(to="/new", note=problem)
     sql = "insert into event (title, day, start, end, place, state) values (?, ?, ?, ?, ?, 'accepted')"
@@ -157,6 +167,7 @@ def create(call: Call) -> Redirect:
 
 
 def save(call: Call) -> Redirect:
+    """Change an event, or say what is wrong with it."""
     e = _event(call)
     if problem := _problem(call):
         return Redirect(to=f"/event/{e['id']}/edit", note=problem)

@@ -211,6 +211,7 @@ class Server:
                 self.html = document(self.site.title, self.site.menu, answer.title, answer.body, self._note)
                 return self.html
             self._leave_note(answer.note)
+            # A redirect is followed by GET and without a body, as browsers do after a form.
             method, address, body = "GET", answer.to, ""
         raise RuntimeError(f"{self.site.name}: more than {MAX_REDIRECTS} redirects, the last one to {address}")
 

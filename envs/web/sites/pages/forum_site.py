@@ -45,6 +45,7 @@ def fill(db: sqlite3.Connection, rng: random.Random, size: int) -> None:
 
 
 def home(call: Call) -> Page:
+    """All boards."""
     boards = call.all("select * from board order by id")
     find = form("/search", field("Search threads", "q"), submit="Find", method="get")
     return Page(title="Boards", body=join(find, items(link(b["name"], f"/board/{b['id']}") for b in boards)))
@@ -55,17 +56,20 @@ def _threads(rows: list[sqlite3.Row]) -> Html:
 
 
 def board(call: Call) -> Page:
+    """The threads of a board."""
     b = call.one("select * from board where id = ?", call.number("id"))
     rows = call.all("select * from thread where board_id = ? order by id desc", b["id"])
     return Page(title=b["name"], body=join(p(link("New thread", url("/new", board=b["id"]))), _threads(rows)))
 
 
 def search(call: Call) -> Page:
+    """The threads whose title has the words."""
     rows = call.all("select * from thread where title like ? order by id desc", f"%{call.text('q')}%")
     return Page(title="Search results", body=join(p(f"{len(rows)} threads"), _threads(rows)))
 
 
 def thread(call: Call) -> Page:
+    """One thread with its posts."""
     t = call.one("select * from thread where id = ?", call.number("id"))
     user, marked = call.meta("user"), call.all("select 1 from bookmark where thread_id = ?", t["id"])
     posts = call.all("select * from post where thread_id = ? order by id", t["id"])
@@ -92,6 +96,7 @@ def _post(number: int, row: sqlite3.Row, user: str) -> Html:
 
 
 def reply(call: Call) -> Redirect:
+    """Add a post."""
     t = call.one("select id from thread where id = ?", call.number("id"))
     to = f"/thread/{t['id']}"
     if not call.text("text"):
@@ -102,6 +107,7 @@ def reply(call: Call) -> Redirect:
 
 
 def bookmark(call: Call) -> Redirect:
+    """Bookmark a thread, or take the bookmark away."""
     t = call.one("select id from thread where id = ?", call.number("id"))
     if call.all("select 1 from bookmark where thread_id = ?", t["id"]):
         call.write("delete from bookmark where thread_id = ?", t["id"])
@@ -111,17 +117,20 @@ def bookmark(call: Call) -> Redirect:
 
 
 def bookmarks(call: Call) -> Page:
+    """The threads with a bookmark."""
     rows = call.all("select thread.* from bookmark join thread on thread.id = thread_id order by thread.id")
     return Page(title="Bookmarks", body=_threads(rows))
 
 
 def new(call: Call) -> Page:
+    """The form of a new thread."""
     b = call.one("select * from board where id = ?", call.number("board"))
     controls = (field("Title", "title"), area("Text", "text"))
     return Page(title=f"New thread in {b['name']}", body=form("/new", *controls, submit="Post", board=b["id"]))
 
 
 def add_thread(call: Call) -> Redirect:
+    """Open a thread with its first post."""
     b = call.one("select id from board where id = ?", call.number("board"))
     title, text, user = call.text("title"), call.text("text"), call.meta("user")
     if not any(letter.isalnum() for letter in title) or not text:
@@ -132,6 +141,7 @@ def add_thread(call: Call) -> Redirect:
 
 
 def vote(call: Call) -> Redirect:
+    """Vote for a post."""
     row = call.one("select * from post where id = ?", call.number("id"))
     call.write("update post set votes = votes + 1 where id = ?", row["id"])
     return Redirect(to=f"/thread/{row['thread_id']}")
@@ -143,6 +153,7 @@ def _own(call: Call) -> sqlite3.Row:
 
 
 def edit(call: Call) -> Page:
+    """The form of one's own post."""
     row = _own(call)
     return Page(
         title="Edit post", body=form(f"/post/{row['id']}/edit", area("Text", "text", row["text"]), submit="Save")
@@ -150,6 +161,7 @@ def edit(call: Call) -> Page:
 
 
 def save(call: Call) -> Redirect:
+    """Change one's own post."""
     row = _own(call)
     if not call.text("text"):
         return Redirect(to=f"/post/{row['id']}/edit", note="A post needs a text.")
@@ -158,12 +170,14 @@ def save(call: Call) -> Redirect:
 
 
 def delete(call: Call) -> Redirect:
+    """Delete one's own post."""
     row = _own(call)
     call.write("delete from post where id = ?", row["id"])
     return Redirect(to=f"/thread/{row['thread_id']}", note="Deleted.")
 
 
 def user(call: Call) -> Page:
+    """One person with the threads that they opened."""
     person = call.one("select * from person where name = ?", call.parts["name"])
     followed = call.all("select 1 from followed where name = ?", person["name"])
     threads = call.all("select * from thread where author = ? order by id desc", person["name"])
@@ -174,6 +188,7 @@ def user(call: Call) -> Page:
 
 
 def follow(call: Call) -> Redirect:
+    """Follow a person, or stop following."""
     name = call.parts["name"]
     if not call.all("select 1 from person where name = ?", name):
         raise NotFound

@@ -48,10 +48,12 @@ def _subjects() -> list[str]:
 
 
 def home(call: Call) -> Page:
+    """The inbox."""
     return _folder(call, "Inbox")
 
 
 def folder(call: Call) -> Page:
+    """The messages of a folder."""
     return _folder(call, call.parts["name"])
 
 
@@ -62,6 +64,7 @@ def _folder(call: Call, name: str) -> Page:
 
 
 def search(call: Call) -> Page:
+    """The messages that have the words."""
     words = f"%{call.text('q')}%"
     sql = "select * from message where subject like ? or sender like ? or body like ? order by id desc"
     return _listing("Search", call.all(sql, words, words, words))
@@ -77,6 +80,7 @@ def _listing(title: str, messages: list[sqlite3.Row]) -> Page:
 
 
 def message(call: Call) -> Page:
+    """One message; reading it marks it as seen."""
     m = call.one("select * from message where id = ?", call.number("id"))
     call.write("update message set seen = 1 where id = ?", m["id"])
     to = f"/message/{m['id']}"
@@ -104,6 +108,7 @@ def _moves(folder: str) -> list[tuple[str, str]]:
 
 
 def star(call: Call) -> Redirect:
+    """Star a message, or take the star away."""
     number = call.number("id")
     call.one("select id from message where id = ?", number)
     call.write("update message set starred = 1 - starred where id = ?", number)
@@ -111,6 +116,7 @@ def star(call: Call) -> Redirect:
 
 
 def move(call: Call) -> Redirect:
+    """Move a message to another folder."""
     number, target = call.number("id"), call.text("folder")
     old = call.one("select folder from message where id = ?", number)["folder"]
     if target not in FOLDERS:
@@ -120,6 +126,7 @@ def move(call: Call) -> Redirect:
 
 
 def compose(call: Call) -> Page:
+    """The form of a message: a new one, a reply, or one that is forwarded."""
     to = subject = body = ""
     if number := call.number("reply"):
         m = call.one("select * from message where id = ?", number)
@@ -134,6 +141,7 @@ def compose(call: Call) -> Page:
 
 
 def send(call: Call) -> Redirect:
+    """Send a message, or say what is wrong with it."""
     to, subject = call.text("to"), call.text("subject")
     known = call.db.execute("select 1 from contact where address = ?", (to,)).fetchone()
     if known is None or not any(letter.isalnum() for letter in subject):
@@ -148,6 +156,7 @@ def send(call: Call) -> Redirect:
 
 
 def contacts(call: Call) -> Page:
+    """All contacts, and the form of a new one."""
     rows = [
         (link(c["name"], url(f"/contact/{c['id']}")), c["address"])
         for c in call.all("select * from contact order by name")
@@ -159,12 +168,14 @@ def contacts(call: Call) -> Page:
 
 
 def contact(call: Call) -> Page:
+    """One contact."""
     c = call.one("select * from contact where id = ?", call.number("id"))
     lines = (p(f"Address: {c['address']}"), p(f"Phone: {c['phone']}"))
     return Page(title=c["name"], body=join(*lines, link("Write", url("/compose", to=c["id"]))))
 
 
 def add_contact(call: Call) -> Redirect:
+    """Add a contact, or say what is wrong with it."""
     name, address = call.text("name"), call.text("address")
     if not any(letter.isalnum() for letter in name) or "@" not in address:
         return Redirect(to="/contacts", note="Not added. A name and an address are needed.")

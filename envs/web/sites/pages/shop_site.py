@@ -82,6 +82,7 @@ def money(cents: int) -> str:
 
 
 def home(call: Call) -> Page:
+    """The search and the categories."""
     links = [link(name, url("/search", category=name)) for name in GOODS]
     return Page(title="Welcome", body=join(_search_form("", "all", SORTS[0]), h2("Categories"), items(links)))
 
@@ -96,6 +97,7 @@ def _search_form(words: str, category: str, sort: str) -> Html:
 
 
 def search(call: Call) -> Page:
+    """The products that have the words, sorted."""
     words, sort = call.text("q"), call.text("sort")
     category = call.text("category") if call.text("category") in GOODS else "all"
     sort = sort if sort in SORTS else SORTS[0]
@@ -130,6 +132,7 @@ def find(call: Call, words: str, category: str, sort: str) -> list[sqlite3.Row]:
 
 
 def item(call: Call) -> Page:
+    """One product with its options."""
     row = call.one("select * from product where id = ?", call.number("id"))
     options = json.loads(row["options"])
     controls = [choose(name, name.lower(), values) for name, values in options.items()]
@@ -151,6 +154,7 @@ def item(call: Call) -> Page:
 
 
 def add(call: Call) -> Redirect:
+    """Put pieces of a product into the cart."""
     row = call.one("select * from product where id = ?", call.number("id"))
     quantity = call.number("quantity")
     back = f"/item/{row['id']}"
@@ -179,17 +183,20 @@ def _place(call: Call, name: str, address: str, shipping: str, lines: list[tuple
 
 
 def wish(call: Call) -> Redirect:
+    """Put a product on the wish list."""
     row = call.one("select id from product where id = ?", call.number("id"))
     call.write("insert or ignore into wish values (?)", row["id"])
     return Redirect(to="/wishes", note="Added to the wish list.")
 
 
 def wishes(call: Call) -> Page:
+    """The wish list."""
     rows = call.all("select product.* from wish join product on product.id = product_id order by product.id")
     return Page(title="Wish list", body=items(link(row["title"], f"/item/{row['id']}") for row in rows))
 
 
 def review(call: Call) -> Page:
+    """The form of a review."""
     row = call.one("select * from product where id = ?", call.number("id"))
     controls = (choose("Stars", "stars", ["1", "2", "3", "4", "5"], "3"), area("Review", "text"))
     return Page(
@@ -198,6 +205,7 @@ def review(call: Call) -> Page:
 
 
 def add_review(call: Call) -> Redirect:
+    """Add a review, or say what is wrong with it."""
     row = call.one("select id from product where id = ?", call.number("id"))
     stars, text = call.number("stars"), call.text("text")
     if not 1 <= stars <= 5 or not text:
@@ -208,6 +216,7 @@ def add_review(call: Call) -> Redirect:
 
 
 def cart(call: Call) -> Page:
+    """The cart and its total."""
     lines = call.all("select cart.*, title, cents from cart join product on product.id = product_id order by cart.id")
     if not lines:
         return Page(title="Cart", body=p("The cart is empty."))
@@ -229,12 +238,14 @@ def _line_text(line: sqlite3.Row) -> str:
 
 
 def remove(call: Call) -> Redirect:
+    """Take a line out of the cart."""
     row = call.one("select id from cart where id = ?", call.number("id"))
     call.write("delete from cart where id = ?", row["id"])
     return Redirect(to="/cart", note="Removed.")
 
 
 def checkout(call: Call) -> Page:
+    """The form of an order."""
     controls = (
         field("Name", "name", call.meta("user")),
         field("Address", "address", call.meta("address")),
@@ -244,6 +255,7 @@ def checkout(call: Call) -> Page:
 
 
 def place_order(call: Call) -> Redirect:
+    """Order what is in the cart, or say what is wrong."""
     lines = call.all("select * from cart order by id")
     name, address, shipping = call.text("name"), call.text("address"), call.text("shipping")
     if not lines or not name or not address or shipping not in SHIPPING:
@@ -255,11 +267,13 @@ def place_order(call: Call) -> Redirect:
 
 
 def orders(call: Call) -> Page:
+    """All orders, newest first."""
     rows = call.all("select * from orders order by id desc")
     return Page(title="Orders", body=items(link(f"Order {row['id']}", f"/orders/{row['id']}") for row in rows))
 
 
 def order(call: Call) -> Page:
+    """One order with its lines."""
     row = call.one("select * from orders where id = ?", call.number("id"))
     sql = "select line.*, title, cents from line join product on product.id = product_id where order_id = ?"
     lines = call.all(f"{sql} order by line.id", row["id"])

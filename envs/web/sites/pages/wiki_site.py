@@ -47,6 +47,7 @@ def describe(title: str, river: str, founded: int, trade: str, people: int) -> s
 
 
 def home(call: Call) -> Page:
+    """The search and the categories."""
     rows = call.all("select category, count(*) as number from article group by category order by category")
     links = [join(link(row["category"], url(f"/category/{row['category']}")), f" ({row['number']})") for row in rows]
     find = form("/search", field("Search the wiki", "q"), submit="Find", method="get")
@@ -58,11 +59,13 @@ def _links(rows: list[sqlite3.Row]) -> Html:
 
 
 def category(call: Call) -> Page:
+    """The articles of a category."""
     rows = call.all("select title from article where category = ? order by title", call.parts["name"])
     return Page(title=f"Category: {call.parts['name']}", body=_links(rows) if rows else p("Nothing here."))
 
 
 def search(call: Call) -> Page:
+    """The articles that have the words."""
     words = f"%{call.text('q')}%"
     rows = call.all("select title from article where title like ? or body like ? order by title", words, words)
     return Page(title="Search results", body=join(p(f"{len(rows)} articles"), _links(rows)))
@@ -73,6 +76,7 @@ def _article(call: Call) -> sqlite3.Row:
 
 
 def article(call: Call) -> Page:
+    """One article with its neighbours."""
     a = _article(call)
     watched = call.all("select 1 from watch where title = ?", a["title"])
     near = call.all("select other as title from near where title = ? order by other", a["title"])
@@ -89,6 +93,7 @@ def article(call: Call) -> Page:
 
 
 def watch(call: Call) -> Redirect:
+    """Watch an article, or stop watching."""
     a = _article(call)
     if call.all("select 1 from watch where title = ?", a["title"]):
         call.write("delete from watch where title = ?", a["title"])
@@ -98,10 +103,12 @@ def watch(call: Call) -> Redirect:
 
 
 def watched(call: Call) -> Page:
+    """The articles that are watched."""
     return Page(title="Watch list", body=_links(call.all("select title from watch order by title")))
 
 
 def edit(call: Call) -> Page:
+    """The form of an article."""
     a = _article(call)
     controls = (
         area("Text", "body", a["body"]),
@@ -112,6 +119,7 @@ def edit(call: Call) -> Page:
 
 
 def save(call: Call) -> Redirect:
+    """Change an article, which adds a revision."""
     a = _article(call)
     body, name = call.text("body"), call.text("category")
     if not body or not any(letter.isalnum() for letter in name) or "/" in name:
@@ -123,6 +131,7 @@ def save(call: Call) -> Redirect:
 
 
 def history(call: Call) -> Page:
+    """The revisions of an article."""
     a = _article(call)
     rows = call.all("select * from revision where title = ? order by id", a["title"])
     shown = [
@@ -137,6 +146,7 @@ def history(call: Call) -> Page:
 
 
 def restore(call: Call) -> Redirect:
+    """Take an old text back, which adds a revision."""
     row = call.one("select * from revision where id = ?", call.number("id"))
     call.write("update article set body = ? where title = ?", row["body"], row["title"])
     sql = "insert into revision (title, author, summary, body) values (?, ?, 'Restored', ?)"
@@ -145,11 +155,13 @@ def restore(call: Call) -> Redirect:
 
 
 def new(call: Call) -> Page:
+    """The form of a new article."""
     controls = (field("Title", "title"), field("Category", "category"), area("Text", "body"))
     return Page(title="New article", body=form("/new", *controls, submit="Create"))
 
 
 def create(call: Call) -> Redirect:
+    """Make a new article, or say what is wrong with it."""
     title, name, body = call.text("title"), call.text("category"), call.text("body")
     plain = all(any(letter.isalnum() for letter in text) and "/" not in text for text in (title, name))
     if not plain or not body or call.all("select 1 from article where title = ?", title):

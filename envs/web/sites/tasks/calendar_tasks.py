@@ -22,18 +22,21 @@ def _set(column: str, value: object, event: int) -> tuple[str, tuple[object, ...
 
 
 def when(draw: Draw) -> Aim:
+    """At what time an event starts."""
     e = _event(draw)
     goal = f'At what time does the event "{e["title"]}" start?'
     return Aim(goal=goal, plan=(follow(e["title"]), say(e["start"])), answers=(e["start"],))
 
 
 def where(draw: Draw) -> Aim:
+    """At which place an event is."""
     e = _event(draw)
     goal = f'At which place is the event "{e["title"]}"?'
     return Aim(goal=goal, plan=(follow(e["title"]), say(e["place"])), answers=(e["place"],))
 
 
 def count_day(draw: Draw) -> Aim:
+    """How many events there are on a day."""
     on = _event(draw)["day"]
     answer = str(len(draw.all("select 1 from event where day = ?", on)))
     goal = f"How many events are there on {on}? Answer with a number."
@@ -41,12 +44,14 @@ def count_day(draw: Draw) -> Aim:
 
 
 def accept(draw: Draw) -> Aim:
+    """Accept an invitation."""
     e = draw.row("select * from event where state = 'invited'")
     plan = (follow(e["title"]), push("Accept"))
     return Aim(goal=f'Accept the invitation to "{e["title"]}".', plan=plan, edits=(_set("state", "accepted", e["id"]),))
 
 
 def decline(draw: Draw) -> Aim:
+    """Decline an invitation."""
     e = draw.row("select * from event where state = 'invited'")
     plan = (follow(e["title"]), push("Decline"))
     return Aim(
@@ -55,18 +60,21 @@ def decline(draw: Draw) -> Aim:
 
 
 def delete(draw: Draw) -> Aim:
+    """Delete an event."""
     e = _event(draw)
     edits = (("delete from guest where event_id = ?", (e["id"],)), ("delete from event where id = ?", (e["id"],)))
     return Aim(goal=f'Delete the event "{e["title"]}".', plan=(follow(e["title"]), push("Delete")), edits=edits)
 
 
 def rename(draw: Draw) -> Aim:
+    """Give an event another title."""
     e, title = _event(draw), draw.rng.choice(["Team breakfast", "Quiet hour", "Open house", "Trial run"])
     plan = (follow(e["title"]), follow("Edit"), fill("Title", title), push("Save"))
     return Aim(goal=f'Rename the event "{e["title"]}" to "{title}".', plan=plan, edits=(_set("title", title, e["id"]),))
 
 
 def change_place(draw: Draw) -> Aim:
+    """Give an event another place."""
     e = _event(draw)
     place = draw.rng.choice([place for place in PLACES if place != e["place"]])
     goal = f'Change the place of the event "{e["title"]}" to {place}.'
@@ -75,6 +83,7 @@ def change_place(draw: Draw) -> Aim:
 
 
 def invite(draw: Draw) -> Aim:
+    """Invite somebody who is no guest yet."""
     e = _event(draw)
     sql = "select name from person where name not in (select name from guest where event_id = ?)"
     name = draw.row(sql, e["id"])["name"]
@@ -89,6 +98,7 @@ def _entries(title: str, on: str, start: str, end: str, place: str) -> tuple[Ste
 
 
 def create(draw: Draw) -> Aim:
+    """Make an event on a day to come."""
     on = (date.fromisoformat(draw.meta("today")) + timedelta(days=draw.rng.randint(1, 20))).isoformat()
     hour, title = (
         draw.rng.randrange(len(HOURS) - 1),
@@ -100,6 +110,7 @@ def create(draw: Draw) -> Aim:
 
 
 def postpone(draw: Draw) -> Aim:
+    """Move an event some days later."""
     e, days = _event(draw), draw.rng.randint(1, 5)
     on = (date.fromisoformat(e["day"]) + timedelta(days=days)).isoformat()
     goal = f'Move the event "{e["title"]}" {days} days later, at the same time.'
@@ -108,6 +119,7 @@ def postpone(draw: Draw) -> Aim:
 
 
 def clear_day(draw: Draw) -> Aim:
+    """Delete all events of a day."""
     on = draw.row("select day from event group by day having count(*) > 1")["day"]
     events = draw.all("select * from event where day = ? order by start", on)
     for e in events[_MOST_CLEARED:]:

@@ -31,6 +31,7 @@ def _board_name(draw: Draw, t: sqlite3.Row) -> str:
 
 
 def bookmark(draw: Draw) -> Aim:
+    """Bookmark a thread."""
     t = _thread(draw)
     goal = f'Bookmark the thread "{t["title"]}" on the board {_board_name(draw, t)}.'
     edit = ("insert into bookmark values (?)", (t["id"],))
@@ -38,12 +39,14 @@ def bookmark(draw: Draw) -> Aim:
 
 
 def author(draw: Draw) -> Aim:
+    """Who opened a thread."""
     t = _thread(draw)
     goal = f'Who opened the thread "{t["title"]}" on the board {_board_name(draw, t)}?'
     return Aim(goal=goal, plan=(_to_board(draw, t["board_id"]), say(t["author"])), answers=(t["author"],))
 
 
 def reply(draw: Draw) -> Aim:
+    """Reply to a thread."""
     t, text = _thread(draw), draw.rng.choice(REMARKS)
     goal = f'Reply to the thread "{t["title"]}" on the board {_board_name(draw, t)} with the text "{text}"'
     plan = (*_reach(draw, t), fill("Text", text), push("Reply"))
@@ -51,6 +54,7 @@ def reply(draw: Draw) -> Aim:
 
 
 def new_thread(draw: Draw) -> Aim:
+    """Open a thread on a board."""
     board, text = draw.row("select * from board"), draw.rng.choice(REMARKS)
     title = draw.rng.choice(["Hello everybody", "Spring meeting", "A small survey", "News from the north"])
     goal = f'Open a thread on the board {board["name"]} with the title "{title}" and the text "{text}"'
@@ -63,6 +67,7 @@ def new_thread(draw: Draw) -> Aim:
 
 
 def upvote(draw: Draw) -> Aim:
+    """Vote for somebody else's post."""
     t = _thread(draw)
     others = [(n, row) for n, row in enumerate(_posts(draw, t), 1) if row["author"] != draw.meta("user")]
     if not others:
@@ -74,6 +79,7 @@ def upvote(draw: Draw) -> Aim:
 
 
 def count_posts(draw: Draw) -> Aim:
+    """How many posts a thread has."""
     t = _thread(draw)
     answer = str(len(_posts(draw, t)))
     goal = f'How many posts has the thread "{t["title"]}" on the board {_board_name(draw, t)}? Answer with a number.'
@@ -81,6 +87,7 @@ def count_posts(draw: Draw) -> Aim:
 
 
 def best_post(draw: Draw) -> Aim:
+    """Who wrote the post with the most votes."""
     t = draw.row("select * from thread where (select count(*) from post where thread_id = thread.id) > 2")
     answer = max(_posts(draw, t), key=lambda row: row["votes"])["author"]
     goal = f'Who wrote the post with the most votes in the thread "{t["title"]}"?'
@@ -96,6 +103,7 @@ def _own_post(draw: Draw) -> tuple[sqlite3.Row, int, int]:
 
 
 def edit_post(draw: Draw) -> Aim:
+    """Change one's own post."""
     t, number, post = _own_post(draw)
     text = f"Edited: {draw.rng.choice(REMARKS)}"
     goal = f'Change your post #{number} in the thread "{t["title"]}" on the board {_board_name(draw, t)} to "{text}"'
@@ -104,6 +112,7 @@ def edit_post(draw: Draw) -> Aim:
 
 
 def delete_post(draw: Draw) -> Aim:
+    """Delete one's own post."""
     t, number, post = _own_post(draw)
     goal = f'Delete your post #{number} in the thread "{t["title"]}" on the board {_board_name(draw, t)}.'
     edit = ("delete from post where id = ?", (post,))
@@ -111,6 +120,7 @@ def delete_post(draw: Draw) -> Aim:
 
 
 def follow_author(draw: Draw) -> Aim:
+    """Follow the person who opened a thread."""
     t = draw.row("select * from thread where author != ?", draw.meta("user"))
     goal = f'Follow the person who opened the thread "{t["title"]}" on the board {_board_name(draw, t)}.'
     edit = ("insert into followed values (?)", (t["author"],))
@@ -118,6 +128,7 @@ def follow_author(draw: Draw) -> Aim:
 
 
 def joined(draw: Draw) -> Aim:
+    """Since when the person is a member who opened a thread."""
     t = _thread(draw)
     year = str(draw.row("select joined from person where name = ?", t["author"])["joined"])
     goal = f'Since which year is the person a member who opened the thread "{t["title"]}"?'

@@ -20,18 +20,21 @@ def _move(id: int, folder: str) -> tuple[str, tuple[object, ...]]:
 
 
 def star(draw: Draw) -> Aim:
+    """Star a message."""
     m = draw.row(f"{_INBOX} and not starred")
     edit = ("update message set starred = 1 where id = ?", (m["id"],))
     return Aim(goal=f'Star the message "{m["subject"]}".', plan=(follow(m["subject"]), push("Star")), edits=(edit,))
 
 
 def archive(draw: Draw) -> Aim:
+    """Archive a message."""
     m = draw.row(_INBOX)
     plan = (follow(m["subject"]), push("Archive"))
     return Aim(goal=f'Archive the message "{m["subject"]}".', plan=plan, edits=(_move(m["id"], "Archive"),))
 
 
 def delete(draw: Draw) -> Aim:
+    """Delete a message."""
     m = draw.row(_INBOX)
     plan = (follow(m["subject"]), push("Delete"))
     return Aim(goal=f'Delete the message "{m["subject"]}".', plan=plan, edits=(_move(m["id"], "Bin"),))
@@ -49,6 +52,7 @@ def by_place(draw: Draw) -> Aim:
 
 
 def rescue(draw: Draw) -> Aim:
+    """Move a deleted message back to the inbox."""
     m = draw.row(_INBOX)
     draw.db.execute("update message set folder = 'Bin' where id = ?", (m["id"],))
     goal = f'The message "{m["subject"]}" was deleted by mistake. Move it back to the inbox.'
@@ -57,6 +61,7 @@ def rescue(draw: Draw) -> Aim:
 
 
 def compose(draw: Draw) -> Aim:
+    """Write to an address."""
     c, text, word = (
         draw.row("select * from contact"),
         draw.rng.choice(REMARKS),
@@ -68,6 +73,7 @@ def compose(draw: Draw) -> Aim:
 
 
 def write_by_name(draw: Draw) -> Aim:
+    """Write to a contact whose address has to be looked up."""
     c, text = draw.row("select * from contact"), draw.rng.choice(REMARKS)
     goal = f'Write to {c["name"]} with the subject "Question" and the text "{text}"'
     plan = (follow("Contacts"), follow(c["name"]), follow("Write"), *_letter(None, "Question", text))
@@ -75,6 +81,7 @@ def write_by_name(draw: Draw) -> Aim:
 
 
 def reply(draw: Draw) -> Aim:
+    """Reply to a message."""
     m, text = draw.row(_INBOX), draw.rng.choice(REMARKS)
     goal = f'Reply to the message "{m["subject"]}" with the text "{text}"'
     plan = (follow(m["subject"]), follow("Reply"), fill("Text", text), push("Send"))
@@ -82,6 +89,7 @@ def reply(draw: Draw) -> Aim:
 
 
 def forward(draw: Draw) -> Aim:
+    """Forward a message to an address."""
     m = draw.row(_INBOX)
     c = draw.row("select * from contact where address != ?", m["sender"])
     goal = f'Forward the message "{m["subject"]}" to {c["address"]}'
@@ -90,12 +98,14 @@ def forward(draw: Draw) -> Aim:
 
 
 def phone(draw: Draw) -> Aim:
+    """What the phone number of a contact is."""
     c = draw.row("select * from contact")
     plan = (follow("Contacts"), follow(c["name"]), say(c["phone"]))
     return Aim(goal=f"What is the phone number of {c['name']}?", plan=plan, answers=(c["phone"],))
 
 
 def add_contact(draw: Draw) -> Aim:
+    """Add somebody to the contacts."""
     name = f"{draw.rng.choice(['Yara', 'Quinn', 'Zoe'])} {draw.rng.choice(['Ulrich', 'Voss', 'Quist'])}"
     phone = f"{draw.rng.randint(100, 999)} {draw.rng.randint(1000, 9999)}"
     goal = f"Add {name} to the contacts: address {address_of(name)}, phone {phone}."
@@ -105,6 +115,7 @@ def add_contact(draw: Draw) -> Aim:
 
 
 def count_from(draw: Draw) -> Aim:
+    """How many messages of a sender are in the inbox."""
     sender = draw.row(_INBOX)["sender"]
     number = len(draw.all(f"{_INBOX} and sender = ?", sender))
     goal = f"How many messages from {sender} are in the inbox? Answer with a number."
@@ -112,6 +123,7 @@ def count_from(draw: Draw) -> Aim:
 
 
 def delete_all_from(draw: Draw) -> Aim:
+    """Delete all messages of a sender in the inbox."""
     sender = draw.row(_INBOX)["sender"]
     found = draw.all(f"{_INBOX} and sender = ? order by id desc limit 4", sender)
     for m in draw.all(f"{_INBOX} and sender = ? order by id desc", sender)[4:]:
@@ -122,6 +134,7 @@ def delete_all_from(draw: Draw) -> Aim:
 
 
 def clear_stars(draw: Draw) -> Aim:
+    """Take the stars of two messages away."""
     found = draw.rng.sample(draw.all(_INBOX), 2)
     draw.db.execute("update message set starred = id in (?, ?)", (found[0]["id"], found[1]["id"]))
     plan = tuple(step for m in found for step in (go("/folder/Inbox"), follow(m["subject"]), push("Remove star")))

@@ -32,12 +32,14 @@ def _told(chosen: dict[str, str]) -> str:
 
 
 def add_to_cart(draw: Draw) -> Aim:
+    """Put a product without options into the cart."""
     product = draw.row("select * from product where options = '{}'")
     plan = (*_reach(product["title"]), push("Add to cart"))
     return Aim(goal=f"Add the {product['title']} to the cart.", plan=plan, edits=((_TO_CART, (product["id"], "", 1)),))
 
 
 def add_with_options(draw: Draw) -> Aim:
+    """Put a product into the cart with the options that are named."""
     product = draw.row("select * from product where options != '{}'")
     chosen = _choice(draw, product)
     plan = (*_reach(product["title"]), *_picks(chosen), push("Add to cart"))
@@ -46,6 +48,7 @@ def add_with_options(draw: Draw) -> Aim:
 
 
 def quantity(draw: Draw) -> Aim:
+    """Put several pieces into the cart."""
     product, number = draw.row("select * from product where options = '{}'"), draw.rng.randint(2, 9)
     plan = (*_reach(product["title"]), fill("Quantity", str(number)), push("Add to cart"))
     goal = f"Add {number} pieces of the {product['title']} to the cart."
@@ -53,6 +56,7 @@ def quantity(draw: Draw) -> Aim:
 
 
 def price(draw: Draw) -> Aim:
+    """What a product costs."""
     product = draw.row("select * from product")
     answer = money(product["cents"])
     goal = f"What does the {product['title']} cost? Answer with the price."
@@ -60,6 +64,7 @@ def price(draw: Draw) -> Aim:
 
 
 def wish(draw: Draw) -> Aim:
+    """Put a product on the wish list."""
     product = draw.row("select * from product")
     plan = (*_reach(product["title"]), push("Add to wish list"))
     edit = ("insert into wish values (?)", (product["id"],))
@@ -67,6 +72,7 @@ def wish(draw: Draw) -> Aim:
 
 
 def cheapest(draw: Draw) -> Aim:
+    """Put the cheapest product of a category into the cart."""
     categories = [name for name in GOODS if _cheapest(draw, name)]
     category = draw.rng.choice(categories or [""])
     product = draw.row("select * from product where id = ?", _cheapest(draw, category))
@@ -90,6 +96,7 @@ def _fill_cart(draw: Draw, number: int) -> list[sqlite3.Row]:
 
 
 def remove(draw: Draw) -> Aim:
+    """Take one of two lines out of the cart."""
     if len(draw.all("select 1 from product where options = '{}'")) < 2:
         raise LookupError("too few products without options")
     unwanted = draw.rng.choice(_fill_cart(draw, 2))
@@ -99,6 +106,7 @@ def remove(draw: Draw) -> Aim:
 
 
 def checkout(draw: Draw) -> Aim:
+    """Order what is in the cart."""
     draw.row("select 1 from product where options = '{}'")
     _fill_cart(draw, 1)
     shipping = draw.rng.choice(SHIPPING)
@@ -119,6 +127,7 @@ def checkout(draw: Draw) -> Aim:
 
 
 def review(draw: Draw) -> Aim:
+    """Review a product with stars and a text."""
     product, stars, text = draw.row("select * from product"), draw.rng.randint(1, 5), draw.rng.choice(OPINIONS)
     goal = f'Review the {product["title"]} with {stars} stars and the text "{text}"'
     plan = (*_reach(product["title"]), follow("Write a review"), pick("Stars", str(stars)), fill("Review", text))
@@ -128,6 +137,7 @@ def review(draw: Draw) -> Aim:
 
 
 def order_total(draw: Draw) -> Aim:
+    """What an order has cost in all."""
     order = draw.row("select * from orders")["id"]
     rows = draw.all(
         "select cents, quantity from line join product on product.id = product_id where order_id = ?", order
@@ -172,6 +182,7 @@ def _limit(draw: Draw, price: float) -> float:
 
 
 def reorder(draw: Draw) -> Aim:
+    """Put into the cart what an order had."""
     line = draw.row("select line.*, title from line join product on product.id = product_id where line.options = ''")
     edit = (_TO_CART, (line["product_id"], "", line["quantity"]))
     goal = f"Add to the cart what order {line['order_id']} had, in the same quantity."

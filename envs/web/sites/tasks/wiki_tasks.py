@@ -26,23 +26,27 @@ def _by_category(a: sqlite3.Row) -> tuple[Step, ...]:
 
 
 def founded(draw: Draw) -> Aim:
+    """In which year a town was founded."""
     a = _town(draw)
     answer = str(a["founded"])
     return Aim(goal=f"In which year was {a['title']} founded?", plan=(*_reach(a), say(answer)), answers=(answer,))
 
 
 def population(draw: Draw) -> Aim:
+    """How many people a town has."""
     a = _town(draw)
     answer = str(a["population"])
     return Aim(goal=f"How many people has {a['title']}?", plan=(*_by_category(a), say(answer)), answers=(answer,))
 
 
 def known_for(draw: Draw) -> Aim:
+    """What a town is known for."""
     a = _town(draw)
     return Aim(goal=f"What is {a['title']} known for?", plan=(*_reach(a), say(a["trade"])), answers=(a["trade"],))
 
 
 def watch(draw: Draw) -> Aim:
+    """Put an article on the watch list."""
     a = _town(draw)
     edit = ("insert into watch values (?)", (a["title"],))
     goal = f"Put the article {a['title']} on the watch list."
@@ -50,6 +54,7 @@ def watch(draw: Draw) -> Aim:
 
 
 def correct_year(draw: Draw) -> Aim:
+    """Correct the year in an article."""
     a, year = _town(draw), draw.rng.randint(1100, 1899)
     body = a["body"].replace(f"founded in {a['founded']}", f"founded in {year}")
     goal = f"The article {a['title']} gives a wrong year of foundation. Correct it to {year}."
@@ -58,6 +63,7 @@ def correct_year(draw: Draw) -> Aim:
 
 
 def append(draw: Draw) -> Aim:
+    """Add a sentence to an article."""
     a = _town(draw)
     sentence = f"Its market is held every {draw.rng.choice(['Monday', 'Tuesday', 'Friday', 'Sunday'])}."
     body = f"{a['body']} {sentence}"
@@ -67,6 +73,7 @@ def append(draw: Draw) -> Aim:
 
 
 def recategorise(draw: Draw) -> Aim:
+    """Put an article into another category."""
     a = _town(draw)
     name = draw.rng.choice([f"Towns on the {river}" for river in RIVERS if river not in a["category"]])
     goal = f'Put the article {a["title"]} into the category "{name}".'
@@ -75,6 +82,7 @@ def recategorise(draw: Draw) -> Aim:
 
 
 def create(draw: Draw) -> Aim:
+    """Write a new article."""
     title = f"{draw.rng.choice(['Port', 'Mount', 'Fort'])} {draw.rng.choice(['Quill', 'Raven', 'Sable', 'Thorn'])}"
     river, trade = draw.rng.choice(RIVERS), draw.rng.choice(TRADES)
     body = describe(title, river, draw.rng.randint(1100, 1899), trade, draw.rng.randint(2, 99) * 100)
@@ -98,6 +106,7 @@ def undo(draw: Draw) -> Aim:
 
 
 def last_editor(draw: Draw) -> Aim:
+    """Who changed an article last."""
     a = _town(draw)
     name = draw.rng.choice(["Yara", "Quinn", "Zoe", "Walter", "Xenia"])
     sql = "insert into revision (title, author, summary, body) values (?, ?, 'Checked', ?)"
@@ -120,6 +129,7 @@ def largest(draw: Draw) -> Aim:
 
 
 def neighbour_year(draw: Draw) -> Aim:
+    """Which of two neighbouring towns was founded first."""
     row = draw.row("select title from near group by title having count(*) = 2")
     others = draw.all("select * from article where title in (select other from near where title = ?)", row["title"])
     older = min(others, key=lambda town: town["founded"])
