@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rollwright.contracts import SPLITS, ConfigError, Environment, MissingDependency, Observation, Split, Task, Teacher
+from rollwright.contracts import ConfigError, Environment, MissingDependency, Observation, Split, Task, Teacher
 
 from .chromium.browser_pool import BrowserPool
 from .chromium.page import PageLimits, page_scripts
@@ -190,14 +190,20 @@ def build(
     )
 
 
-def names_by_split(tasks: str | Sequence[str], **own: str | Sequence[str] | None) -> dict[Split, tuple[str, ...]]:
+def names_by_split(
+    tasks: str | Sequence[str],
+    *,
+    train: str | Sequence[str] | None,
+    validation: str | Sequence[str] | None,
+    test: str | Sequence[str] | None,
+) -> dict[Split, tuple[str, ...]]:
     """The tasks of each split: its own set or list where it has one, else `tasks`.
 
     Raises:
         ConfigError: an unknown task or set.
     """
-    named = {split: own[split] for split in SPLITS}
-    return {split: task_names(tasks if names is None else names) for split, names in named.items()}
+    own: dict[Split, str | Sequence[str] | None] = {"train": train, "validation": validation, "test": test}
+    return {split: task_names(tasks if names is None else names) for split, names in own.items()}
 
 
 def proposed_names(proposals: str | Sequence[str], chosen: Mapping[Split, tuple[str, ...]]) -> tuple[str, ...]:

@@ -69,13 +69,19 @@ def rooms(graph: Graph, depth: int) -> Graph:
     return found
 
 
-def test_modules_form_no_circle() -> None:
-    assert not circle(graph_of())
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    """The imports of all worlds and rewards, read once."""
+    return graph_of()
+
+
+def test_modules_form_no_circle(graph: Graph) -> None:
+    assert not circle(graph)
 
 
 @pytest.mark.parametrize("depth", [3, 4, 5])
-def test_rooms_that_stand_side_by_side_form_no_circle(depth: int) -> None:
-    assert not circle(rooms(graph_of(), depth))
+def test_rooms_that_stand_side_by_side_form_no_circle(graph: Graph, depth: int) -> None:
+    assert not circle(rooms(graph, depth))
 
 
 @pytest.mark.parametrize(
