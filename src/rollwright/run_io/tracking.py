@@ -12,12 +12,13 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rollwright.config import Config, same_settings
 from rollwright.contracts import ConfigError, RunFolderError
+from rollwright.run_io.run_facts import RunFacts
 from rollwright.run_io.run_lock import held
 
 log = logging.getLogger(__name__)
@@ -30,17 +31,23 @@ class RunFolder:
     """Where one run keeps everything. Made once, by `opened` or `create`, before any weight is loaded."""
 
     path: Path
+    facts: RunFacts = field(default_factory=lambda: RunFacts(None), compare=False, repr=False)
+    """What this start of the run is and spends; without a file until `run.json` is begun."""
 
     @classmethod
     @contextmanager
     def opened(cls, path: Path | str, *, config_yaml: str) -> Iterator[RunFolder]:
         """The folder, made by `create` and locked until the body ends, so that one process at a time writes to it.
 
+        What the run was goes into its `run.json` (see `run_facts`).
+
         Raises:
             RunFolderError: another process that is alive writes there (see `run_lock`), or as `create`.
         """
         with held(path):
-            yield cls.create(path, config_yaml=config_yaml)
+            folder = cls.create(path, config_yaml=config_yaml)
+            with RunFacts.recorded(folder.path, settings=config_yaml) as facts:
+                yield replace(folder, facts=facts)
 
     @classmethod
     def create(cls, path: Path | str, *, config_yaml: str) -> RunFolder:
