@@ -100,6 +100,7 @@ class Learner:
         self.policy.eval()
         self.checked = check_model(self.policy, layout=layout, token_budget=token_budget)
         self.step = 0
+        self.tokens_trained = 0  # by this process: what a run says it spent, no part of a checkpoint
         self._layout, self._token_budget = self.checked.layout, token_budget
         self._costs = costs or CostModel(dense=not pays_on(accelerator.device))
         self._autocast_dtype, self._seed, self._dropout = autocast_dtype, seed, dropout
@@ -195,6 +196,7 @@ class Learner:
         return result
 
     def _optimiser_step(self, segments: Sequence[Segment], loss: TokenObjective, averages: Averages) -> None:
+        num_tokens = sum(sum(segment.action_mask) for segment in segments)
         segments = share(segments, rank=self.ranks.index, count=self.ranks.count).segments
         packs = self._pack(segments, whole_sequences=loss.whole_sequences)
         moved = UpdateStep(
@@ -209,6 +211,7 @@ class Learner:
         if not moved:
             return
         self.step += 1
+        self.tokens_trained += num_tokens
         positions = sum(packed.input_ids.numel() for packed in packs)
         real = sum(packed.num_real_tokens for packed in packs)
         naive = sum(len(segment.prompt_ids) + len(segment.action_ids) - 1 for segment in segments)

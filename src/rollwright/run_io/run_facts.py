@@ -133,9 +133,18 @@ class RunFacts:
         for name, value in spent.items():
             self.session["spent"][name] += value
 
+    def put(self, **spent: float) -> None:
+        """The same by what was spent since the session began, where somebody else counts.
+
+        Raises:
+            KeyError: another name.
+        """
+        for name, value in spent.items():
+            self.add(**{name: value - self.session["spent"][name]})
+
     def set_clocks(self, lane: Mapping[str, float]) -> None:
         """Seconds since the session began in which episodes waited for the engine, else for the world alone."""
-        self.session["spent"] |= {"engine_s": lane["engine"], "world_s": lane["environment"]}
+        self.put(engine_s=lane["engine"], world_s=lane["environment"])
 
     def played(self, trajectories: Sequence[Trajectory]) -> None:
         """Count episodes. Tokens are sampled by the policy alone: a teacher's or a log's are only turns."""
