@@ -48,6 +48,7 @@ def main(ui: Ui) -> w.Widget:
 def _create(ui: Ui) -> None:
     day = (ui.now + timedelta(days=ui.state.get("day", 0))).strftime("%Y-%m-%d")
     ui.go("edit")
+    # `go` has opened the frame of the form, which is no longer the one of this screen.
     ui.phone.frame.fields["date"] = day
 
 
@@ -111,6 +112,7 @@ def edit(ui: Ui) -> w.Widget:
     if found is not None:
         title, a, b, place, text, minutes = found
         ui.fill(title=title, date=day_of(a), start=time_of(a), end=time_of(b), location=place, description=text)
+        # The form is built anew after every touch: what was chosen meanwhile stays.
         ui.state.setdefault("reminder", minutes)
     reminder = ui.state.get("reminder", 0)
     shown = next((name for name, value in REMINDERS.items() if value == reminder), "No reminder")

@@ -63,6 +63,7 @@ def _number(text: str, limit: int) -> int | None:
 def edit(ui: Ui) -> w.Widget:
     """The form of a new alarm, or of one that is changed."""
     key = ui.args.get("id")
+    # Read once: from then on the form holds what was changed in it.
     if key is not None and "days" not in ui.state:
         found = ui.one("SELECT hour, minute, label, days FROM alarms WHERE _id = ?", key) or (0, 0, "", "")
         ui.fill(hour=f"{found[0]:02}", minute=f"{found[1]:02}", label=found[2])
@@ -77,6 +78,7 @@ def edit(ui: Ui) -> w.Widget:
         if key is None:
             ui.execute("INSERT INTO alarms (hour, minute, label, days) VALUES (?, ?, ?, ?)", *values)
         else:
+            # Whoever changes an alarm wants it to ring, so it is switched on.
             sql = "UPDATE alarms SET hour = ?, minute = ?, label = ?, days = ?, enabled = 1 WHERE _id = ?"
             ui.execute(sql, *values, key)
         return ui.back()
@@ -150,6 +152,7 @@ def _stopwatch(ui: Ui) -> list[w.Widget]:
     shown = elapsed + (ui.phone.now_ms - start if running else 0)
 
     def toggle() -> None:
+        # One row is the whole stopwatch; the new one takes up the time that has gone by.
         ui.execute("DELETE FROM stopwatch")
         sql = "INSERT INTO stopwatch (running, start_ms, elapsed_ms) VALUES (?, ?, ?)"
         ui.execute(sql, 0 if running else 1, ui.phone.now_ms, shown)

@@ -75,6 +75,7 @@ def viewer(ui: Ui) -> w.Widget:
 
     def edit() -> None:
         ui.go("editor", path=path)
+        # `go` has opened the frame of the editor, which is no longer the one of this screen.
         ui.phone.frame.fields["text"] = text
 
     shown = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text[:_MAX_SHOWN])
@@ -130,6 +131,7 @@ def file_menu(ui: Ui) -> w.Widget:
     def delete() -> None:
         ui.dismiss()
         _attempt(ui, lambda: ui.phone.store.delete_file(f"{place}/{name}"))
+        # The file that is looked at is gone.
         if ui.frame.screen == "viewer":
             ui.back()
 

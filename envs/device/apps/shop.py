@@ -101,6 +101,7 @@ def product(ui: Ui) -> w.Widget:
 
 
 def _add_to_cart(ui: Ui, key: int, number: int) -> None:
+    # One line for each product: more of it raises the number.
     line = ui.one("SELECT _id, quantity FROM cart WHERE product_id = ?", key)
     if line is None:
         ui.execute("INSERT INTO cart (product_id, quantity) VALUES (?, ?)", key, number)
@@ -156,6 +157,7 @@ def checkout(ui: Ui) -> w.Widget:
         for _, _, _, number, item in lines:
             ui.execute("INSERT INTO order_lines (order_id, product_id, quantity) VALUES (?, ?, ?)", made, item, number)
         ui.execute("DELETE FROM cart")
+        # Past the form and the cart, so that BACK does not lead to what was ordered already.
         ui.back(2)
         return ui.go("order", id=made)
 

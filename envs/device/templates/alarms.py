@@ -82,6 +82,7 @@ class _OneAlarm(Template):
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
         data.clear(clock.ALARMS)
+        # Different hours, so that no two alarms are at one time; the new times of `MoveAlarm` are earlier.
         hours = rng.sample(range(5, 23), 3)
         minutes = [rng.choice((0, 10, 20, 30, 40, 50)) for _ in hours]
         for hour, minute in zip(hours, minutes, strict=True):

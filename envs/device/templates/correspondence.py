@@ -47,6 +47,7 @@ class _OneMail(Template):
     def prepare(self, rng: random.Random, data: Data) -> Params:
         rows = [row for row in data.all(mail.URI) if row["subject"] in SUBJECTS]
         one, other = rng.sample(rows, 2)
+        # Two senders, so that the near miss is wrong also where the sender is asked for.
         one["sender"], other["sender"] = "ada@example.org", "bob@example.org"
         p = {"subject": one["subject"], "sender": one["sender"], "body": one["body"]}
         return {**p, "other": [other["subject"], other["sender"], other["body"]]}

@@ -130,6 +130,7 @@ class Stepper(Template):
 
     def prepare(self, rng: random.Random, data: Data) -> Params:
         """Put the number somewhere in the middle, and draw an end."""
+        # Neither end, so that there is something to do.
         data.put("system", self._key, str(self._ladder[len(self._ladder) // 2 + rng.randint(-1, 1)]))
         return {"end": rng.choice(("minimum", "maximum"))}
 

@@ -126,6 +126,7 @@ class GuessingWorld:
         if found.kind in ("right", "wrong") or self._partner is None:
             return self._settle(state, action, found, found.text)
         messages = self.messages(state, action)
+        # A seed of its own for each line, fixed by the episode: a partner that samples says the same when played again.
         text = await ask(self._partner, messages, seed=state.seed + len(state.talk), deadline_s=self._deadline_s)
         return self._settle(state, action, found, text)
 

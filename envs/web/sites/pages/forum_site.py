@@ -222,6 +222,7 @@ SITE = Site(
         post("/user/<name>/follow", follow),
     ),
     menu=(("Boards", "/"), ("Bookmarks", "/bookmarks")),
+    # A post is told by its thread and its text: its number depends on what was made before it.
     watched=(
         "select board_id, title, author from thread",
         "select title, post.author, text, votes from post join thread on thread.id = thread_id",

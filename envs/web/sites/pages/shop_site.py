@@ -309,6 +309,7 @@ SITE = Site(
         get("/orders/<id>", order),
     ),
     menu=(("Home", "/"), ("Wish list", "/wishes"), ("Cart", "/cart"), ("Orders", "/orders")),
+    # Without the numbers of rows: in which order something was made is no part of the state.
     watched=(
         "select name, address, shipping, product_id, options, quantity from orders join line on order_id = orders.id",
         "select product_id, options, quantity from cart",
