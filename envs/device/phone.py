@@ -25,7 +25,7 @@ def build(
     instructions: bool = True,
     teacher_optimal_frac: float = 1.0,
     max_chars: int = 6000,
-    screenshots: str | None = None,
+    screenshots: bool | str | None = None,
     screenshot_scale: float = 0.5,
     backend: Literal["in_process", "adb"] = "in_process",
     serial: str | Sequence[str] | None = None,
@@ -44,7 +44,8 @@ def build(
         instructions: whether the rules stand in the system prompt; a tiny model is better off without.
         teacher_optimal_frac: share of the teacher's actions that are its solver's; the rest are taps anywhere.
         max_chars: longer screens are cut.
-        screenshots: folder for a PNG of every screen, attached to the observation; None draws nothing.
+        screenshots: attach a PNG of every screen to the observation: True keeps it in the store of the run, a folder
+            keeps it there.
         screenshot_scale: its size, as a part of 1080x2400.
         backend: "in_process" calls the simulated phone; "adb" reaches phones over ADB's transport.
         serial: with "adb", the phones to play on, as `adb devices` shows them; None starts simulated ones, one for

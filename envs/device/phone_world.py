@@ -24,8 +24,8 @@ from rollwright.contracts import (
     Split,
     StepResult,
     Task,
+    attach_picture,
     episode_seed,
-    keep_picture,
     split_of_seed,
     state_key,
 )
@@ -61,7 +61,7 @@ class PhoneOptions:
     distractors: Distractors | Literal["by_difficulty"] = "by_difficulty"
     finish: Finish = "declared"
     max_chars: int = 6000
-    screenshots: str | None = None
+    screenshots: bool | str | None = None
     screenshot_scale: float = 0.5
 
 
@@ -214,8 +214,8 @@ class PhoneEnv:
         self._text = f"Error: {self._error}\n{screen}" if self._error else screen
 
     def _picture(self) -> tuple[Attachment, ...]:
-        folder = self._options.screenshots
-        return () if folder is None else (keep_picture(self.screenshot(), folder),)
+        keep = self._options.screenshots
+        return (attach_picture(self.screenshot(), keep),) if keep else ()
 
 
 class PhoneTeacher:

@@ -132,7 +132,7 @@ def build(
     step_ms: int = 500,
     max_chars: int = 4000,
     positions: bool | None = None,
-    screenshots: str | None = None,
+    screenshots: bool | str | None = None,
     draw: bool = False,
     instructions: str = INSTRUCTIONS,
     deadline_s: float = 10.0,
@@ -153,7 +153,8 @@ def build(
         step_ms: how far the page's clock moves with each action.
         max_chars: longest observation.
         positions: show each element's centre; None does so for tasks about places on the screen.
-        screenshots: a folder to keep a picture of every state in; None takes none.
+        screenshots: take a picture of every state: True keeps it in the store of the run, beside the turn that saw it;
+            a folder keeps it there.
         draw: let the browser paint, so that `MiniWobEnv.screenshot` works; costs twice the CPU time. Implied by
             `screenshots`.
         instructions: the system prompt.
@@ -173,7 +174,7 @@ def build(
         max_chars=max_chars,
         positions=positions,
         screenshots=screenshots,
-        draw=draw or screenshots is not None,
+        draw=draw or bool(screenshots),
     )
     chosen = names_by_split(tasks, train=train_tasks, validation=validation_tasks, test=test_tasks)
     pool_of = proposed_names(proposals, chosen)

@@ -18,7 +18,7 @@ from rollwright.contracts import (
     Split,
     StepResult,
     Task,
-    keep_picture,
+    attach_picture,
     split_of_seed,
     state_key,
 )
@@ -47,7 +47,7 @@ class MiniWobOptions:
     step_ms: int = 500
     max_chars: int = 4000
     positions: bool | None = None
-    screenshots: str | None = None
+    screenshots: bool | str | None = None
     draw: bool = False
 
     def __post_init__(self) -> None:
@@ -300,10 +300,10 @@ class MiniWobEnv:
         )
 
     async def _picture(self) -> tuple[Attachment, ...]:
-        folder = self._options.screenshots
-        if folder is None or self._page is None:
+        keep = self._options.screenshots
+        if not keep or self._page is None:
             return ()
-        return (keep_picture(await self._page.screenshot(), folder),)
+        return (attach_picture(await self._page.screenshot(), keep),)
 
     def _broken(self, reason: str) -> EnvironmentFault:
         self._over = True

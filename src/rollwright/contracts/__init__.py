@@ -1,14 +1,29 @@
 """What every part of Rollwright talks about: the record, the contracts, the errors.
 
-Lives here: tasks, turns, trajectories and groups (`record`), the contract of worlds (`environment`) and of rewards
-(`reward`), which part of an answer is its action (`action_rule`), copies of a running episode (`forking`), the errors
-that a user sees (`errors`), the one way to refuse an unknown word (`choices`), and the names of foreign logs
-(`log_formats`).
+Lives here: tasks, trajectories and groups (`record`), turns (`turn`), messages and pictures (`content`), the contract
+of worlds (`environment`) and of rewards (`reward`), which world an episode was played in (`world_mark`), which part of
+an answer is its action (`action_rule`), copies of a running episode (`forking`), the errors that a user sees
+(`errors`), the one way to refuse an unknown word (`choices`), and the names of foreign logs (`log_formats`).
 May import: nothing of ours, and no torch: a process that plays a world loads this folder and little else.
 """
 
 from rollwright.contracts.action_rule import WHOLE, ActionRule
 from rollwright.contracts.choices import require_choice
+from rollwright.contracts.content import (
+    MAX_PICTURE_BYTES,
+    PICTURE_SUFFIX,
+    ROLES,
+    Attachment,
+    ImagePart,
+    Message,
+    Part,
+    Role,
+    TextPart,
+    attach_picture,
+    is_hash,
+    picture_type,
+    whole,
+)
 from rollwright.contracts.environment import (
     ActsAtRandom,
     Environment,
@@ -29,7 +44,6 @@ from rollwright.contracts.environment import (
     distinct,
     episode_seed,
     fingerprint_kind,
-    keep_picture,
     split_of_seed,
     state_key,
     tasks_of,
@@ -62,41 +76,47 @@ from rollwright.contracts.errors import (
 from rollwright.contracts.forking import fork
 from rollwright.contracts.log_formats import FORMATS
 from rollwright.contracts.record import (
-    FINISHES,
     MAX_REWARD,
     ORIGINS,
-    PRODUCERS,
-    ROLES,
     SPLITS,
     START_KINDS,
-    Attachment,
+    Branch,
     Group,
-    Message,
     Origin,
     Passed,
-    Producer,
-    Role,
     Score,
     Shown,
-    Span,
     Split,
     Start,
     StopReason,
     Task,
-    Timings,
     Trajectory,
-    Turn,
     Way,
     Waypoint,
-    whole,
+    WorldMark,
 )
 from rollwright.contracts.reward import EnvReward, Reward, StatefulReward, breach, name_of, score_group, scores_of
+from rollwright.contracts.turn import (
+    ACT,
+    FINISHES,
+    PRODUCERS,
+    PlacedReward,
+    Producer,
+    SamplerMask,
+    Span,
+    Timings,
+    Turn,
+)
+from rollwright.contracts.world_mark import Versioned, version_of, world_mark
 
 __all__ = [
+    "ACT",
     "FINISHES",
     "FORMATS",
+    "MAX_PICTURE_BYTES",
     "MAX_REWARD",
     "ORIGINS",
+    "PICTURE_SUFFIX",
     "PRODUCERS",
     "ROLES",
     "SPLITS",
@@ -105,6 +125,7 @@ __all__ = [
     "ActionRule",
     "ActsAtRandom",
     "Attachment",
+    "Branch",
     "ConfigError",
     "ContextOverflow",
     "ContractViolation",
@@ -119,6 +140,7 @@ __all__ = [
     "FaultKind",
     "FingerprintKind",
     "Group",
+    "ImagePart",
     "Message",
     "MissingDependency",
     "ModelNotFound",
@@ -127,7 +149,9 @@ __all__ = [
     "Origin",
     "Parametrised",
     "ParityError",
+    "Part",
     "Passed",
+    "PlacedReward",
     "Producer",
     "Proposes",
     "ReplayMismatch",
@@ -136,6 +160,7 @@ __all__ = [
     "Role",
     "RollwrightError",
     "RunFolderError",
+    "SamplerMask",
     "Score",
     "Shown",
     "SmallLanguage",
@@ -154,28 +179,35 @@ __all__ = [
     "Taught",
     "Teacher",
     "TemplateError",
+    "TextPart",
     "Timings",
     "Trajectory",
     "Turn",
     "UnknownComponent",
     "UserError",
+    "Versioned",
     "Way",
     "Waypoint",
     "World",
+    "WorldMark",
     "as_observation",
+    "attach_picture",
     "breach",
     "distinct",
     "episode_seed",
     "fault_kind",
     "fingerprint_kind",
     "fork",
-    "keep_picture",
+    "is_hash",
     "name_of",
+    "picture_type",
     "require_choice",
     "score_group",
     "scores_of",
     "split_of_seed",
     "state_key",
     "tasks_of",
+    "version_of",
     "whole",
+    "world_mark",
 ]

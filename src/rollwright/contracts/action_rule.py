@@ -13,7 +13,7 @@ from typing import Any
 
 import regex  # type: ignore[import-untyped]  # unlike `re` it can be given a limit of time
 
-from rollwright.contracts.record import Finish
+from rollwright.contracts.turn import Finish
 
 ALL, AFTER_THINK = "all", "after_think"
 _OPENS, _CLOSES = "<think>", "</think>"

@@ -11,11 +11,11 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from rollwright.contracts.content import Attachment
 from rollwright.contracts.errors import ConfigError
-from rollwright.contracts.record import Attachment, Split, Task
+from rollwright.contracts.record import Split, Task
 
 SnapshotKind = Literal["exact", "replay", "none"]
 Execution = Literal["inline", "thread", "async"]
@@ -39,13 +39,15 @@ class Observation:
 class StepResult:
     """What one action brought.
 
-    `reward` may be one number or named parts. `terminated`: the task itself is over, `success` is then its verdict.
+    `reward` may be one number or named parts. `costs` are named numbers that a constraint bounds, apart from the reward
+    and never mixed into it. `terminated`: the task itself is over, `success` is then its verdict.
     `truncated`: the environment's own limit ended the episode. A malformed action is the policy's slip: it gets an
     observation that says so, no exception. `attempt` numbers the attempts at one task, from 0, in worlds of several.
     """
 
     observation: Observation | str
     reward: float | Mapping[str, float] = 0.0
+    costs: Mapping[str, float] = field(default_factory=dict)
     terminated: bool = False
     truncated: bool = False
     success: bool | None = None
@@ -262,16 +264,6 @@ def split_of_seed(seed: int) -> Split:
         if first <= seed < first + SEEDS_PER_SPLIT:
             return split
     raise ValueError(f"seed {seed} is in no split's range [0, {3 * SEEDS_PER_SPLIT}); draw it with `episode_seed`")
-
-
-def keep_picture(png: bytes, folder: Path | str) -> Attachment:
-    """A PNG picture kept in `folder` under the hash of its content: equal pictures are one file."""
-    digest = hashlib.sha256(png).hexdigest()
-    path = Path(folder) / f"{digest}.png"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png)
-    return Attachment(sha256=digest, media_type="image/png", path=str(path))
 
 
 def state_key(*parts: str) -> str:

@@ -1,10 +1,7 @@
 """The record everything else is a function of: Task, Turn, Trajectory, Group. Plain data, no torch.
 
-Conventions that hold everywhere:
-- `action_logprobs[i]` belongs to `action_ids[i]` given `prompt_ids + action_ids[:i]`, natural logarithm, under the
-  distribution *actually sampled from* (temperature included).
-- A reward lies on the last token of the action that earned it. Returns are computed when read.
-- `action_ids` hold what the acting policy chose; a span says where a guide, a dataset or force wrote instead.
+A turn and its conventions are in `turn`, messages and pictures in `content`: all of the record is had from here.
+Returns are computed when read.
 """
 
 from __future__ import annotations
@@ -15,34 +12,70 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
+from rollwright.contracts.choices import require_choice
+from rollwright.contracts.content import ROLES, Attachment, ImagePart, Message, Part, Role, TextPart, whole
+from rollwright.contracts.turn import (
+    ACT,
+    FINISHES,
+    PRODUCERS,
+    Finish,
+    PlacedReward,
+    Producer,
+    SamplerMask,
+    Span,
+    Timings,
+    Turn,
+)
+
+__all__ = [
+    "ACT",
+    "FINISHES",
+    "MAX_REWARD",
+    "ORIGINS",
+    "PRODUCERS",
+    "ROLES",
+    "SPLITS",
+    "START_KINDS",
+    "Attachment",
+    "Branch",
+    "Finish",
+    "Group",
+    "ImagePart",
+    "Message",
+    "Origin",
+    "Part",
+    "Passed",
+    "PlacedReward",
+    "Producer",
+    "Role",
+    "SamplerMask",
+    "Score",
+    "Shown",
+    "Span",
+    "Split",
+    "Start",
+    "StartKind",
+    "StopReason",
+    "Task",
+    "TextPart",
+    "Timings",
+    "Trajectory",
+    "Turn",
+    "Way",
+    "Waypoint",
+    "WorldMark",
+    "whole",
+]
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-Role = Literal["system", "user", "assistant"]
-ROLES: tuple[Role, ...] = get_args(Role)
 Origin = Literal["policy", "scripted", "human", "teacher", "log"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
-Producer = Literal["policy", "guide", "forced", "dataset"]
-PRODUCERS: tuple[Producer, ...] = get_args(Producer)
-Finish = Literal["stop", "length"]
-FINISHES: tuple[Finish, ...] = get_args(Finish)
-StartKind = Literal["initial", "snapshot"]
+StartKind = Literal["initial", "snapshot", "guide_prefix", "restart", "failure"]
 START_KINDS: tuple[StartKind, ...] = get_args(StartKind)
 
 MAX_REWARD = 1e30
 """Larger rewards would turn into infinity in the learner's float32 sums."""
-
-
-def whole(text: str) -> str:
-    """The text as UTF-8 and every tokenizer can hold it: the border that text from outside passes.
-
-    JSON and JavaScript cut and spell text by UTF-16 units. Two halves of a sign beside each other become the sign, a
-    lone half becomes U+FFFD.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 class StopReason(StrEnum):
@@ -67,26 +100,6 @@ class StopReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One message of a conversation, in plain text that is whole (see `whole`), wherever it comes from."""
-
-    role: Role
-    content: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "content", whole(self.content))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attachment:
-    """A picture or file that belongs to an observation, named by the hash of its content."""
-
-    sha256: str
-    media_type: str
-    path: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One thing to be done. Task and seed together fix an episode's start.
 
@@ -104,136 +117,98 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """Tokens `start` to `end` (exclusive) of an action: the weights they were sampled from, and who wrote them."""
-
-    start: int
-    end: int
-    version: int
-    producer: Producer = "policy"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
-    """Wall-clock seconds of one turn."""
-
-    engine_wait_s: float = 0.0
-    generate_s: float = 0.0
-    env_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """One action of the policy, and what it earned.
-
-    `observed` holds the messages that were new to the policy in this turn; `prompt_ids` everything it was given.
-    `state_key` is the environment's fingerprint of the state *before* the action (GiGPO's anchor, loop detection).
-    `text` is all that was said; `acted` what of it the world was given as the action, None where that is the same.
-    `values` maps a critic's name to one value per action token. `env_rewards` keep what the environment paid where
-    another reward was laid in `rewards`; None where that is the same.
-    """
-
-    prompt_ids: tuple[int, ...]
-    action_ids: tuple[int, ...]
-    action_logprobs: tuple[float, ...]
-    text: str
-    acted: str | None = None
-    observed: tuple[Message, ...] = ()
-    spans: tuple[Span, ...] = ()
-    finish: Finish = "stop"
-    rewards: Mapping[str, float] = field(default_factory=dict)
-    env_rewards: Mapping[str, float] | None = None
-    terminated: bool = False
-    truncated: bool = False
-    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    state_key: str = ""
-    attempt: int = 0
-    attachments: tuple[Attachment, ...] = ()
-    timings: Timings = field(default_factory=Timings)
-
-    def __post_init__(self) -> None:
-        if len(self.action_ids) != len(self.action_logprobs):
-            raise ValueError(f"{len(self.action_ids)} action ids but {len(self.action_logprobs)} log-probs")
-        bad = [name for name, value in self.rewards.items() if not math.isfinite(value)]
-        if bad:
-            raise ValueError(f"reward parts must be finite, got { ({name: self.rewards[name] for name in bad}) }")
-        if self.rewards and any(self.rewards.values()) and self.action_ids and not self.action_mask[-1]:
-            raise ValueError("a reward lies on a forced token, which no loss ever sees: it would vanish")
-
-    @property
-    def action(self) -> str:
-        """What the world was given: all that was said, or what came after the thought."""
-        return self.text if self.acted is None else self.acted
-
-    @property
-    def reward(self) -> float:
-        """The sum of the named parts."""
-        return math.fsum(self.rewards.values())
-
-    @property
-    def paid(self) -> Mapping[str, float]:
-        """What the environment itself paid for this turn, whatever reward was laid on it since."""
-        return self.rewards if self.env_rewards is None else self.env_rewards
-
-    @property
-    def action_mask(self) -> tuple[bool, ...]:
-        """[len(action_ids)] false where a token was forced: nobody chose it, so nothing is learned from it."""
-        return self._mask_of("policy", "guide", "dataset")
-
-    @property
-    def policy_mask(self) -> tuple[bool, ...]:
-        """[len(action_ids)] true where the trained policy itself sampled the token; no span given means all of it."""
-        return self._mask_of("policy")
-
-    def _mask_of(self, *producers: Producer) -> tuple[bool, ...]:
-        if not self.spans:
-            return (True,) * len(self.action_ids)
-        mask = [False] * len(self.action_ids)
-        for span in self.spans:
-            if span.producer in producers:
-                mask[span.start : span.end] = [True] * (span.end - span.start)
-        return tuple(mask)
-
-    @property
-    def version(self) -> int:
-        """The oldest weight version among the policy's tokens; -1 where no version is known."""
-        return min((span.version for span in self.spans if span.producer == "policy"), default=-1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """A verifier's or reward model's judgement of one trajectory.
 
     `value` None means "cannot tell": such a trajectory is dropped and counted, never taken for a 0.
     `parts` explain the value and are placed on the last turn; `turn_parts[i]` on turn i, where given.
+    `turn_parts_at[i]` says where inside the action of turn i pieces of its parts lie, where it is not its last token.
+
+    Raises:
+        ValueError: the value is not finite, or parts are placed that no `turn_parts` name.
     """
 
     value: float | None
     verifier: str
     parts: Mapping[str, float] = field(default_factory=dict)
     turn_parts: tuple[Mapping[str, float], ...] | None = None
+    turn_parts_at: tuple[tuple[PlacedReward, ...], ...] | None = None
     message: str = ""
 
     def __post_init__(self) -> None:
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"verifier {self.verifier!r} gave {self.value}; use None where it cannot tell")
+        if self.turn_parts_at is not None and self.turn_parts is None:
+            raise ValueError(f"verifier {self.verifier!r} places parts inside actions and gave no turn_parts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Where an episode began: at the task's initial state or from a snapshot after `prefix_turns` turns."""
+    """Where an episode began, and how much lay before it that is no turn of it.
+
+    `initial`: the task's own state. `snapshot`: a state of an earlier episode. `guide_prefix`: where a guide had
+    written the first turns, or the first tokens of an answer. `restart`: a step of an earlier attempt, which goes on
+    from there. `failure`: the state in which an earlier episode failed. `prefix_turns` and `prefix_tokens` are the
+    length of what lay before, `source` the id of the episode that it came from.
+
+    Raises:
+        ValueError: an unknown kind, or a negative length.
+    """
 
     kind: StartKind = "initial"
     prefix_turns: int = 0
+    prefix_tokens: int = 0
     source: str = ""
+
+    def __post_init__(self) -> None:
+        require_choice("kind", self.kind, START_KINDS, what="start kind")
+        if min(self.prefix_turns, self.prefix_tokens) < 0:
+            raise ValueError(f"a start lies after {self.prefix_turns} turns, {self.prefix_tokens} tokens: 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """Where an episode left another one that was forked while it was played.
+
+    The first `turn` turns, and the first `token` ids of the action after them, are those of the episode `parent`, and
+    are kept here too: whoever counts them over a tree counts them once.
+
+    Raises:
+        ValueError: no parent, or a negative place.
+    """
+
+    parent: str
+    turn: int
+    token: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.parent or min(self.turn, self.token) < 0:
+            place = f"turn {self.turn}, token {self.token}"
+            raise ValueError(f"a branch names its parent and a place in it, got {self.parent!r}, {place}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldMark:
+    """Which world an episode was played in, so that figures of unlike worlds are told apart.
+
+    `version` is what the world says of itself, `fingerprint` a hash of its options and tasks (`world_mark`).
+    """
+
+    name: str
+    version: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
     """One whole episode. `success` is the task's own verdict, None where it has none.
 
+    `world` is None where nobody said which world it was, `branch` where the episode was forked from no other.
     `next_prompt_ids` is what the policy would have been given next where a limit cut the episode: a critic bootstraps
     from it. Empty where the task ended the episode, or where the prompt no longer fits.
+
+    Raises:
+        ValueError: the branch lies behind the last turn.
     """
 
     id: str
@@ -246,13 +221,21 @@ class Trajectory:
     origin: Origin = "policy"
     policy: str = ""
     version: int = -1
+    world: WorldMark | None = None
     start: Start = field(default_factory=Start)
+    branch: Branch | None = None
     temperature: float = 1.0
     has_actions: bool = True
     fault: str = ""
     retries: int = 0
     wall_s: float = 0.0
     next_prompt_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.branch is not None and self.branch.turn > len(self.turns):
+            raise ValueError(
+                f"{self.id} leaves {self.branch.parent} at turn {self.branch.turn} and has {len(self.turns)}"
+            )
 
     @property
     def rewards(self) -> list[float]:
@@ -263,6 +246,18 @@ class Trajectory:
     def total_reward(self) -> float:
         """Undiscounted sum of rewards."""
         return math.fsum(self.rewards)
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Undiscounted sum of each named cost."""
+        names = dict.fromkeys(name for turn in self.turns for name in turn.costs)
+        return {name: math.fsum(turn.costs.get(name, 0.0) for turn in self.turns) for name in names}
+
+    @property
+    def attempts(self) -> tuple[tuple[Turn, ...], ...]:
+        """The turns of each attempt at the task, in the order of their numbers; one where there is one attempt."""
+        numbers = sorted({turn.attempt for turn in self.turns})
+        return tuple(tuple(turn for turn in self.turns if turn.attempt == number) for number in numbers)
 
     @property
     def num_action_tokens(self) -> int:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from rollwright.contracts.errors import RewardFault, RollwrightError
-from rollwright.contracts.record import MAX_REWARD, Group, Score, Trajectory, Turn
+from rollwright.contracts.record import MAX_REWARD, Group, Score, Trajectory
+from rollwright.contracts.turn import PlacedReward, Turn
 
 log = logging.getLogger(__name__)
 
@@ -121,12 +122,27 @@ def breach(score: object, num_turns: int) -> tuple[str, str] | None:
     if placed is not None and len(placed) != num_turns:
         problem = "turn_parts must have one entry per turn (an empty one where a turn earned nothing)"
         return problem, f"{len(placed)} for {num_turns} turns"
+    if score.turn_parts_at is not None and (problem := _misplaced(score.turn_parts_at, num_turns)):
+        return problem, _short(score.turn_parts_at)
     for name, parts in (("parts", [last]), ("turn_parts", placed or [])):
         if not all(isinstance(key, str) for part in parts for key in part):
             return f"{name} must have names that are text", _short(parts)
         if not _are_numbers([number for part in parts for number in part.values()]):
             return f"{name} must be finite: leave out what cannot be computed", _short(parts)
     return None
+
+
+def _misplaced(places: Any, num_turns: int) -> str:
+    """What is wrong with a score's placed parts; a turn itself refuses those that lie outside its action."""
+    try:
+        rows = [list(row) for row in places]
+    except TypeError:
+        return "turn_parts_at must hold a list of PlacedReward for each turn"
+    if len(rows) != num_turns or not all(isinstance(placed, PlacedReward) for row in rows for placed in row):
+        return "turn_parts_at must hold a list of PlacedReward for each turn"
+    if not _are_numbers([placed.value for row in rows for placed in row]):
+        return f"turn_parts_at must hold numbers of at most {MAX_REWARD:g} in size"
+    return ""
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
@@ -162,9 +178,13 @@ def place_score(trajectory: Trajectory, score: Score) -> Trajectory:
     else:
         last = score.parts or {score.verifier: score.value}
         parts = [{} for _ in trajectory.turns[:-1]] + [last]
-    turns = tuple(_with_rewards(turn, dict(p)) for turn, p in zip(trajectory.turns, parts, strict=True))
+    places = score.turn_parts_at or ((),) * len(parts)
+    laid = zip(trajectory.turns, parts, places, strict=True)
+    turns = tuple(_with_rewards(turn, dict(part), tuple(at)) for turn, part, at in laid)
     return replace(trajectory, turns=turns, score=score)
 
 
-def _with_rewards(turn: Turn, parts: dict[str, float]) -> Turn:
-    return replace(turn, rewards=parts, env_rewards=None if parts == turn.paid else dict(turn.paid))
+def _with_rewards(turn: Turn, parts: dict[str, float], at: tuple[PlacedReward, ...]) -> Turn:
+    paid = None if parts == turn.paid else dict(turn.paid)
+    kept = turn.rewards_at if parts == turn.rewards else ()  # where other parts lay says nothing about these
+    return replace(turn, rewards=parts, rewards_at=at or kept, env_rewards=paid)

@@ -1,0 +1,244 @@
+"""One turn of an episode: what the policy was given, what was written by whom, and what it earned and cost.
+
+Conventions that hold everywhere:
+- `action_logprobs[i]` belongs to `action_ids[i]` given `prompt_ids + action_ids[:i]`, natural logarithm, under the
+  distribution *actually sampled from* (temperature and mask included).
+- A reward lies on the last token of the action that earned it, unless `rewards_at` says where inside it.
+- `action_ids` hold what the acting policy chose; a span says where somebody else wrote instead.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from rollwright.contracts.content import Attachment, Message
+
+Producer = Literal["policy", "guide", "human", "teacher", "dataset", "forced"]
+PRODUCERS: tuple[Producer, ...] = get_args(Producer)
+"""Who wrote tokens: the trained policy, another model in its place, a person, a scripted teacher, stored data, or
+nobody (`forced`: a fixed text)."""
+CHOSEN: tuple[Producer, ...] = tuple(producer for producer in PRODUCERS if producer != "forced")
+Finish = Literal["stop", "length"]
+FINISHES: tuple[Finish, ...] = get_args(Finish)
+
+ACT = "act"
+"""The kind of a turn that steps the world. Any other kind is the role of an internal turn, such as `plan`."""
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Tokens `start` to `end` (exclusive) of an action: the weights they were sampled from, and who wrote them."""
+
+    start: int
+    end: int
+    version: int
+    producer: Producer = "policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Wall-clock seconds of one turn."""
+
+    engine_wait_s: float = 0.0
+    generate_s: float = 0.0
+    env_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedReward:
+    """The part `name` of a turn's rewards, or a piece of it, that token `position` of the action earned.
+
+    Raises:
+        ValueError: the value is not finite.
+    """
+
+    position: int
+    name: str
+    value: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"the reward {self.name!r} at token {self.position} is {self.value}; expected a number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerMask:
+    """What a masked sampler was allowed to write: a learner applies the same mask again (NLPO).
+
+    `mask_id` names a mask that can be made again, `kept_ids` lists per action token the ids that were kept; one of the
+    two is given. `raw_logprobs` are the log-probs without the mask, one per action token; `Turn.action_logprobs` are
+    those under it.
+
+    Raises:
+        ValueError: neither names the mask.
+    """
+
+    mask_id: str = ""
+    kept_ids: tuple[tuple[int, ...], ...] | None = None
+    raw_logprobs: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.mask_id and self.kept_ids is None:
+            raise ValueError("a sampler's mask is given by its id or by the ids that it kept")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One action of the policy, and what it earned.
+
+    `observed` holds the messages that were new to the policy in this turn; `prompt_ids` everything it was given.
+    `attachments` are the pictures of that observation. `kind` is `act` where the world was given the action, else the
+    role of an internal turn (`plan`, `check`, `summary`), which steps nothing. `attempt` counts the attempts at one
+    task, from 0. `state_key` is the environment's fingerprint of the state *before* the action (GiGPO's anchor, loop
+    detection). `text` is all that was said; `acted` what of it the world was given as the action, None where that is
+    the same.
+
+    `rewards` are the named parts of what the turn earned; `rewards_at` places parts of them inside the action, and the
+    rest lies on its last token. `env_rewards` keep what the environment paid where another reward was laid in
+    `rewards`; None where that is the same. `costs` are named too and are never part of a reward.
+
+    `values` maps a critic's name to one value per action token. `policy_weights`, `value_weights` and `kl_weights`
+    weigh each action token in the policy's loss, the critic's loss and the KL term; None weighs all by 1.
+
+    Raises:
+        ValueError: lengths differ, a number is not finite, a weight is negative, a reward is placed outside the action
+            or lies on a token that no loss sees.
+    """
+
+    prompt_ids: tuple[int, ...]
+    action_ids: tuple[int, ...]
+    action_logprobs: tuple[float, ...]
+    text: str
+    kind: str = ACT
+    acted: str | None = None
+    observed: tuple[Message, ...] = ()
+    spans: tuple[Span, ...] = ()
+    finish: Finish = "stop"
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    rewards_at: tuple[PlacedReward, ...] = ()
+    env_rewards: Mapping[str, float] | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+    terminated: bool = False
+    truncated: bool = False
+    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    policy_weights: tuple[float, ...] | None = None
+    value_weights: tuple[float, ...] | None = None
+    kl_weights: tuple[float, ...] | None = None
+    sampler_mask: SamplerMask | None = None
+    state_key: str = ""
+    attempt: int = 0
+    attachments: tuple[Attachment, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+    def __post_init__(self) -> None:
+        if len(self.action_ids) != len(self.action_logprobs):
+            raise ValueError(f"{len(self.action_ids)} action ids but {len(self.action_logprobs)} log-probs")
+        _require_finite("reward parts", self.rewards)
+        if self.rewards and any(self.rewards.values()) and self.action_ids and not self.action_mask[-1]:
+            raise ValueError("a reward lies on a forced token, which no loss ever sees: it would vanish")
+        if self.kind != ACT and not _KIND.fullmatch(self.kind):
+            raise ValueError(f"the kind of a turn is a word such as `act` or `plan`, got {self.kind!r}")
+        if self.costs:
+            _require_finite("costs", self.costs)
+        if self.rewards_at:
+            _require_placed(self)
+        for name in ("policy_weights", "value_weights", "kl_weights"):
+            _require_weights(name, getattr(self, name), len(self.action_ids))
+        if self.sampler_mask is not None:
+            _require_mask(self.sampler_mask, self.action_ids)
+
+    @property
+    def action(self) -> str:
+        """What the world was given: all that was said, or what came after the thought."""
+        return self.text if self.acted is None else self.acted
+
+    @property
+    def reward(self) -> float:
+        """The sum of the named parts."""
+        return math.fsum(self.rewards.values())
+
+    @property
+    def token_rewards(self) -> tuple[float, ...]:
+        """[len(action_ids)] what each token earned: placed parts where they lie, the rest on the last token."""
+        earned = [0.0] * len(self.action_ids)
+        for placed in self.rewards_at:
+            earned[placed.position] += placed.value
+        if earned:
+            earned[-1] += self.reward - math.fsum(placed.value for placed in self.rewards_at)
+        return tuple(earned)
+
+    @property
+    def paid(self) -> Mapping[str, float]:
+        """What the environment itself paid for this turn, whatever reward was laid on it since."""
+        return self.rewards if self.env_rewards is None else self.env_rewards
+
+    @property
+    def action_mask(self) -> tuple[bool, ...]:
+        """[len(action_ids)] false where a token was forced: nobody chose it, so nothing is learned from it."""
+        return self._mask_of(CHOSEN)
+
+    @property
+    def policy_mask(self) -> tuple[bool, ...]:
+        """[len(action_ids)] true where the trained policy itself sampled the token; no span given means all of it."""
+        return self._mask_of(("policy",))
+
+    def _mask_of(self, producers: Sequence[Producer]) -> tuple[bool, ...]:
+        if not self.spans:
+            return (True,) * len(self.action_ids)
+        mask = [False] * len(self.action_ids)
+        for span in self.spans:
+            if span.producer in producers:
+                mask[span.start : span.end] = [True] * (span.end - span.start)
+        return tuple(mask)
+
+    @property
+    def version(self) -> int:
+        """The oldest weight version among the policy's tokens; -1 where no version is known."""
+        return min((span.version for span in self.spans if span.producer == "policy"), default=-1)
+
+
+def _require_finite(what: str, parts: Mapping[str, float]) -> None:
+    bad = [name for name, value in parts.items() if not math.isfinite(value)]
+    if bad:
+        raise ValueError(f"{what} must be finite, got { ({name: parts[name] for name in bad}) }")
+
+
+def _require_placed(turn: Turn) -> None:
+    """Placed rewards must be pieces of parts that the turn has, on tokens that it has and that somebody chose."""
+    mask = turn.action_mask
+    for placed in turn.rewards_at:
+        if placed.name not in turn.rewards:
+            named = ", ".join(turn.rewards) or "none"
+            raise ValueError(f"a reward {placed.name!r} is placed, but the turn's parts are {named}")
+        if not 0 <= placed.position < len(mask):
+            raise ValueError(f"the reward {placed.name!r} lies on token {placed.position} of an action of {len(mask)}")
+        if placed.value and not mask[placed.position]:
+            raise ValueError(f"the reward {placed.name!r} lies on token {placed.position}, which was forced")
+
+
+def _require_weights(name: str, weights: Sequence[float] | None, count: int) -> None:
+    if weights is None:
+        return
+    if len(weights) != count:
+        raise ValueError(f"{len(weights)} {name} for {count} action ids")
+    if odd := [weight for weight in weights if not 0 <= weight < math.inf]:  # NaN too
+        raise ValueError(f"{name} must be finite and 0 or more, got {odd[0]}")
+
+
+def _require_mask(mask: SamplerMask, action_ids: Sequence[int]) -> None:
+    """A sampled id is always among those that its mask kept."""
+    if mask.raw_logprobs is not None and len(mask.raw_logprobs) != len(action_ids):
+        raise ValueError(f"{len(mask.raw_logprobs)} raw log-probs for {len(action_ids)} action ids")
+    if mask.kept_ids is None:
+        return
+    if len(mask.kept_ids) != len(action_ids):
+        raise ValueError(f"{len(mask.kept_ids)} kept sets for {len(action_ids)} action ids")
+    pairs = zip(mask.kept_ids, action_ids, strict=True)
+    lost = [place for place, (kept, chosen) in enumerate(pairs) if chosen not in kept]
+    if lost:
+        raise ValueError(f"token {lost[0]} has the id {action_ids[lost[0]]}, which its mask did not keep")
