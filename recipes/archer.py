@@ -31,20 +31,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from rollwright.config import (
-    OWN_UPDATES,
-    Config,
-    LoopConfig,
-    OnlineReplaySettings,
-    Readers,
-    TokenCriticFit,
-    TurnCriticFit,
-    Unread,
-    plan_text,
-)
+from rollwright.config import Config, Readers, Unread
 from rollwright.critics import (
     ReadingLoss,
     Readings,
+    TokenCriticFit,
+    TurnCriticFit,
     baseline_critic,
     offpolicy,
     open_turn_critic,
@@ -54,8 +46,8 @@ from rollwright.critics import (
 from rollwright.maths import Divergence, dual_value_loss, dual_weights, expectile_loss
 from rollwright.maths.advantages import awr_weights
 from rollwright.store import data_checks
-from rollwright.store.replay import Transition, TurnTable, valid_turns
-from rollwright.training import Phases, Training, recipe_config, run_recipe
+from rollwright.store.replay import OnlineReplaySettings, Transition, TurnTable, valid_turns
+from rollwright.training import OWN_UPDATES, LoopConfig, Phases, Training, plan_text, recipe_config, run_recipe
 
 DIVERGENCES: dict[str, Divergence] = {"fdvl_tv": "tv", "fdvl_chi2": "chi2"}
 """Critics whose value loss is f-DVL's."""

@@ -26,18 +26,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rollwright.config import (
-    NO_GROUPS,
-    Config,
-    EngineSettings,
-    ModelSettings,
-    Readers,
-    RewardSettings,
-    RolloutSettings,
-    Unread,
-    WorldSettings,
-    dump,
-)
+from rollwright.config import Config, Readers, Unread, dump
 from rollwright.contracts import (
     FaultBudgetExceeded,
     Group,
@@ -49,8 +38,8 @@ from rollwright.contracts import (
     episode_seed,
     tasks_of,
 )
-from rollwright.generation import Engine
-from rollwright.models import ChatCodec
+from rollwright.generation import Engine, EngineSettings
+from rollwright.models import ChatCodec, ModelSettings
 from rollwright.rollout import (
     Actor,
     Collector,
@@ -58,12 +47,16 @@ from rollwright.rollout import (
     EpisodeRequest,
     FaultLog,
     RandomActor,
+    RolloutSettings,
     TeacherActor,
     score_or_note,
 )
-from rollwright.run_io import Progress, RunFolder
+from rollwright.run_io import Progress, RunFacts, RunFolder
 from rollwright.store import TrajectoryStore, unpack_text
 from rollwright.training import (
+    NO_GROUPS,
+    RewardSettings,
+    WorldSettings,
     close_play,
     open_codec,
     open_collector,
@@ -126,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         opened(config, folder) as (collector, tasks),
     ):
         store = TrajectoryStore(folder.trajectories)
-        fill(store, episodes(config, collector, tasks), config.collect, collector, reward)
+        fill(store, episodes(config, collector, tasks), config.collect, collector, reward, folder.facts)
     print(summary(store))
     warn_of_undecided(store, reward)
 
@@ -146,6 +139,7 @@ def fill(
     settings: CollectSettings,
     collector: Collector,
     reward: Reward,
+    facts: RunFacts,
 ) -> None:
     """Play, score and append what the store lacks. By name, not by number: a damaged shard leaves a gap anywhere.
 
@@ -161,6 +155,9 @@ def fill(
             played = collector.play(part, progress=lambda _, bar=bar: bar.advance())  # type: ignore[misc]
         scored, error = scored_all(played, reward, collector.faults)
         store.append(scored, tag=settings.tag or settings.by)
+        facts.played(scored)
+        facts.set_clocks(collector.occupancy.seconds())
+        facts.save()
         if error is not None:
             raise error
 

@@ -18,12 +18,14 @@ import sys
 import time
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from rollwright.config import Config, EngineName, dump
+from rollwright.config import Config, dump
 from rollwright.contracts import ConfigError, UserError
 from rollwright.evaluation import Evaluation, compare, format_comparison, format_side_by_side, load_evaluation
+from rollwright.generation import ENGINES
 from rollwright.learner import require_trl
 from rollwright.run_io import RunFolder
 from rollwright.training import recipe_config, run_recipe
@@ -34,7 +36,7 @@ class DemoConfig(Config):
 
     folder: str = Field("runs/demo", description="Everything lands here.")
     seed: int = Field(0, ge=0, description="Training seed; the start states that are judged never depend on it.")
-    engine: EngineName = Field("auto", description="Who samples, as `engine.name` of the other recipes.")
+    engine: Annotated[str, ENGINES] = Field("auto", description="Who samples, as `engine.name` of the other recipes.")
     config_file: str = Field("cpu", description="Name of an accelerate config, or a path.")
     demos_per_task: int = Field(10, ge=1, description="Demonstrations per task.")
     steps: int = Field(24, ge=1, description="GRPO steps.")

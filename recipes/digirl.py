@@ -26,22 +26,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from rollwright.config import (
-    OWN_UPDATES,
-    Config,
-    LoopConfig,
-    OnlineReplaySettings,
-    Readers,
-    TurnCriticFit,
-    Unread,
-    plan_text,
-)
+from rollwright.config import Config, Readers, Unread
 from rollwright.contracts import ConfigError
-from rollwright.critics import offpolicy, open_turn_critic
+from rollwright.critics import TurnCriticFit, offpolicy, open_turn_critic
 from rollwright.maths.advantages import awr_weights, digirl, digirl_released
 from rollwright.store import data_checks
-from rollwright.store.replay import TurnTable, best_trajectories, keep_trajectories, valid_turns
-from rollwright.training import Phases, Training, recipe_config, run_recipe
+from rollwright.store.replay import OnlineReplaySettings, TurnTable, best_trajectories, keep_trajectories, valid_turns
+from rollwright.training import OWN_UPDATES, LoopConfig, Phases, Training, plan_text, recipe_config, run_recipe
 
 
 class AlgorithmSettings(Config):

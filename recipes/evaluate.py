@@ -19,25 +19,19 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from rollwright.config import (
-    NO_GROUPS,
-    ONE_EVALUATION,
-    Config,
-    EngineSettings,
-    EvaluationSettings,
-    ModelSettings,
-    RolloutSettings,
-    Unread,
-    WorldSettings,
-    dump,
-)
+from rollwright.config import Config, Unread, dump
 from rollwright.contracts import tasks_of
-from rollwright.evaluation import format_table, save_evaluation
+from rollwright.evaluation import EvaluationSettings, format_table, save_evaluation
+from rollwright.generation import EngineSettings
 from rollwright.learner import go_on_alone
-from rollwright.rollout import EngineActor, FaultLog
+from rollwright.models import ModelSettings
+from rollwright.rollout import EngineActor, FaultLog, RolloutSettings
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
 from rollwright.training import (
+    NO_GROUPS,
+    ONE_EVALUATION,
+    WorldSettings,
     judge,
     open_codec,
     open_collector,
@@ -94,6 +88,8 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
     finally:
         collector.close()
         engine.close()
+    folder.facts.played(played)
+    folder.facts.set_clocks(collector.occupancy.seconds())
     if (folder.evaluations / f"{config.name}.json").exists():
         log.warning("the evaluation %r of an earlier start is replaced: another `name` keeps both", config.name)
     path = save_evaluation(result, folder.path)

@@ -23,12 +23,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from rollwright.config import OWN_UPDATES, Config, LoopConfig, Readers, ReplaySettings, Unread, plan_text
+from rollwright.config import Config, Readers, Unread
 from rollwright.contracts import DataError
 from rollwright.critics import offpolicy
 from rollwright.store import data_checks
-from rollwright.store.replay import TurnTable, keep_trajectories, top_trajectories, valid_turns
-from rollwright.training import Training, recipe_config, run_recipe
+from rollwright.store.replay import ReplaySettings, TurnTable, keep_trajectories, top_trajectories, valid_turns
+from rollwright.training import OWN_UPDATES, LoopConfig, Training, plan_text, recipe_config, run_recipe
 
 
 class AlgorithmSettings(Config):

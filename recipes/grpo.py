@@ -24,40 +24,29 @@ from rollwright.config import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from rollwright.batching import (
-    NEEDS_SIBLINGS,
-    FlatBatch,
-    GroupEstimator,
+    ADVANTAGES,
+    Advantage,
     can_whiten,
+    estimator_needs,
+    estimators_that_need,
     flat_tokens,
     flatten,
-    group_advantages,
     members_to_learn_from,
     to_segments,
     with_kl,
     with_members,
 )
-from rollwright.config import (
-    METHODS,
-    MethodChoice,
-    PolicyLoopConfig,
-    PolicyLossSettings,
-    Presets,
-    Readers,
-    keys_without_effect,
-    method_name,
-    plan_text,
-)
+from rollwright.config import OWN, Presets, Readers, build_part, keys_without_effect
 from rollwright.contracts import Group, World, fingerprint_kind
-from rollwright.learner import PolicyObjective
+from rollwright.learner import METHODS, MethodChoice, PolicyLossSettings, method_name, objective_of
 from rollwright.rollout import is_informative, met_again_frac
-from rollwright.training import Training, recipe_config, run_recipe
+from rollwright.training import PolicyLoopConfig, Training, plan_text, recipe_config, run_recipe
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +54,10 @@ log = logging.getLogger(__name__)
 class AlgorithmSettings(PolicyLossSettings, MethodChoice):
     """Which member of the family. The defaults here are those of preset=grpo; another preset brings its own."""
 
-    advantage: GroupEstimator = Field("grpo", description="How an episode is compared, with its siblings or otherwise.")
+    advantage: Annotated[str, ADVANTAGES] = Field(
+        "grpo", description="How an episode is compared, with its siblings or otherwise; or an estimator of one's own."
+    )
+    advantage_options: dict[str, Any] = Field({}, description="Arguments of an estimator of one's own.")
     aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"] = Field(
         "seq-mean-token-mean", description="How token losses become one number."
     )
@@ -86,8 +78,9 @@ class AlgorithmSettings(PolicyLossSettings, MethodChoice):
 
     only_for: ClassVar[Readers] = {
         **PolicyLossSettings.only_for,
-        "drop_equal_groups": {"advantage": NEEDS_SIBLINGS},
-        "max_rounds": {"advantage": NEEDS_SIBLINGS, "drop_equal_groups": (True,)},
+        "advantage_options": {"advantage": (OWN,)},
+        "drop_equal_groups": {"advantage": (*estimators_that_need("siblings"), OWN)},
+        "max_rounds": {"advantage": (*estimators_that_need("siblings"), OWN), "drop_equal_groups": (True,)},
         "gamma": {"advantage": ("reinforce", "reinforce++", "gigpo")},
         "gigpo_scale": {"advantage": ("gigpo",)},
         "step_weight": {"advantage": ("gigpo",)},
@@ -103,12 +96,13 @@ class AlgorithmSettings(PolicyLossSettings, MethodChoice):
     @property
     def members(self) -> int:
         """Members to learn from that a group needs."""
-        return 2 if self.advantage in NEEDS_SIBLINGS else 1
+        return 2 if estimator_needs(self.advantage, "siblings") else 1
 
     @property
     def drops(self) -> bool:
         """Whether equal groups are left out: only siblings that are compared can be too alike."""
-        return self.drop_equal_groups and self.advantage in NEEDS_SIBLINGS
+        idle = {key for key, *_ in keys_without_effect(self)}
+        return self.drop_equal_groups and "drop_equal_groups" not in idle
 
     @property
     def rounds(self) -> int:
@@ -125,22 +119,23 @@ class GrpoConfig(PolicyLoopConfig):
 def main(argv: list[str] | None = None) -> None:
     config = recipe_config(GrpoConfig, argv, plan=plan_text)
     algorithm = config.algorithm
-    objective = PolicyObjective(**algorithm.objective())
+    estimator: Advantage = build_part(algorithm, "advantage")
+    objective = objective_of(algorithm)
     needs_reference = objective.needs_reference or algorithm.kl_in_reward > 0
 
     with Training.start(config, reference=needs_reference) as run:
-        if algorithm.advantage == "gigpo":
+        if estimator_needs(algorithm.advantage, "states"):
             warn_of_histories(run.collector.world)
         for step in run.steps():
             groups = run.score(run.collect(step, max_rounds=algorithm.rounds))
             usable = with_members(groups, algorithm.members)
             teaching = those_that_teach(algorithm, usable)
-            anchors = {"rollout/anchor_met_frac": met_again_frac(groups)} if algorithm.advantage == "gigpo" else {}
+            anchors = states_met_again(algorithm, groups)
             greedy = None
-            if algorithm.advantage == "remax" and len(teaching) >= algorithm.min_groups:
+            if estimator_needs(algorithm.advantage, "greedy") and len(teaching) >= algorithm.min_groups:
                 greedy = run.greedy_scores(teaching)
                 teaching = [group for group in teaching if group.id in greedy]  # without a baseline nothing is compared
-            lone_token = algorithm.advantage == "reinforce++" and not can_whiten(teaching)
+            lone_token = estimator_needs(algorithm.advantage, "spread") and not can_whiten(teaching)
             if len(teaching) < algorithm.min_groups or lone_token:
                 run.finish(step, groups, {"optim/skipped_count": 1.0} | anchors)
                 continue
@@ -151,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
                 old = flat_tokens(run.learner.logprobs(plain), batch) if algorithm.kl_in_reward > 0 else None
             if old is not None and reference is not None:
                 batch = with_kl(batch, old, reference, kl_coef=algorithm.kl_in_reward)
-            chosen = advantages(algorithm, batch, greedy)
+            chosen = estimator(batch) if greedy is None else estimator(batch, greedy)  # type: ignore[call-arg]
             segments = to_segments(batch, chosen, logprobs_old=old, logprobs_ref=reference)
             metrics = run.update(segments, objective, collected=num_episodes(usable))
             run.sync()
@@ -163,16 +158,10 @@ def those_that_teach(algorithm: AlgorithmSettings, groups: Sequence[Group]) -> l
     return [g for g in groups if is_informative(g) or not algorithm.drops]
 
 
-def advantages(algorithm: AlgorithmSettings, batch: FlatBatch, greedy: Mapping[str, float] | None) -> Tensor:
-    """[N] the advantage of every action token."""
-    return group_advantages(
-        batch,
-        algorithm.advantage,
-        gamma=algorithm.gamma,
-        gigpo_scale=algorithm.gigpo_scale,
-        step_weight=algorithm.step_weight,
-        greedy_scores=greedy,
-    )
+def states_met_again(algorithm: AlgorithmSettings, groups: Sequence[Group]) -> dict[str, float]:
+    """The metric of estimators that compare turns of one state; nothing for others."""
+    asks = estimator_needs(algorithm.advantage, "states")
+    return {"rollout/anchor_met_frac": met_again_frac(groups)} if asks else {}
 
 
 def num_episodes(groups: Sequence[Group]) -> int:

@@ -29,15 +29,15 @@ from pydantic import Field
 from torch import Tensor
 
 from rollwright.batching import FlatBatch, Segment, can_whiten, flatten, to_segments
-from rollwright.config import PolicyLoopConfig, PolicyLossSettings, Readers, ReplaySettings, TurnCriticFit, plan_text
+from rollwright.config import Readers
 from rollwright.contracts import ConfigError, Group
-from rollwright.critics import ReadingLoss, Readings, offpolicy, open_turn_critic
-from rollwright.learner import PolicyObjective
+from rollwright.critics import ReadingLoss, Readings, TurnCriticFit, offpolicy, open_turn_critic
+from rollwright.learner import PolicyLossSettings, objective_of
 from rollwright.maths import hybrid_weights, lambda_returns
 from rollwright.maths.advantages import gae, whiten
 from rollwright.store import data_checks
-from rollwright.store.replay import Transition, TurnTable, valid_turns
-from rollwright.training import Training, recipe_config, run_recipe
+from rollwright.store.replay import ReplaySettings, Transition, TurnTable, valid_turns
+from rollwright.training import PolicyLoopConfig, Training, plan_text, recipe_config, run_recipe
 
 Ids = tuple[int, ...]
 
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
                 hybrid.take_in(step, groups)
                 metrics = hybrid.fit_critic()
                 segments = [*hybrid.own_segments(), *hybrid.logged_segments()]
-            metrics |= run.update(whitened(segments), PolicyObjective(**config.algorithm.objective()))
+            metrics |= run.update(whitened(segments), objective_of(config.algorithm))
             run.sync()
             run.finish(step, groups, metrics)
 

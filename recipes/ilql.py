@@ -25,15 +25,13 @@ from pydantic import Field
 
 from rollwright.critics import (
     StoredChains,
-    TokenQConfig,
     TokenQSettings,
     decode_with,
     implicit_loss,
     implicit_targets,
     open_vocabulary_critic,
-    plan_text,
 )
-from rollwright.training import Training, recipe_config, run_recipe
+from rollwright.training import TokenQConfig, Training, recipe_config, run_recipe, token_q_plan
 
 
 class AlgorithmSettings(TokenQSettings):
@@ -54,7 +52,7 @@ class IlqlConfig(TokenQConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = recipe_config(IlqlConfig, argv, plan=plan_text)
+    config = recipe_config(IlqlConfig, argv, plan=token_q_plan)
     algorithm = config.algorithm
     with Training.start(config) as run:
         chains = StoredChains.open(

@@ -26,18 +26,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from rollwright.config import (
-    NO_GROUPS,
-    Config,
-    EngineSettings,
-    ModelSettings,
-    RolloutSettings,
-    Unread,
-    WorldSettings,
-    dump,
-)
+from rollwright.config import Config, Unread, dump
 from rollwright.contracts import ConfigError, DataError, Trajectory
-from rollwright.generation import Engine
+from rollwright.generation import Engine, EngineSettings
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
 from rollwright.methods import (
     TAG,
@@ -53,11 +44,11 @@ from rollwright.methods import (
     require_logs,
     without_actions,
 )
-from rollwright.models import ChatCodec
-from rollwright.rollout import NewContext, require_same_prompts
+from rollwright.models import ChatCodec, ModelSettings
+from rollwright.rollout import NewContext, RolloutSettings, require_same_prompts
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
-from rollwright.training import open_context, open_engine, recipe_config, run_recipe
+from rollwright.training import NO_GROUPS, WorldSettings, open_context, open_engine, recipe_config, run_recipe
 
 _WORDS = InversePrompt()
 _OF_PLAYING = (
@@ -143,7 +134,7 @@ def learn_and_label(
     for trajectory in [*teach, *aside]:
         require_same_prompts(trajectory, new_context)
     rows = inverse_rows(teach, codec, config.label.prompt(), max_length=config.sft.max_length)
-    model = fit(rows, start, folder.path, config.sft, seed=config.run.seed, name="inverse_model")
+    model = fit(rows, start, folder.path, config.sft, seed=config.run.seed, name="inverse_model", facts=folder.facts)
     engine = open_engine(config.engine, model, codec, seed=config.run.seed, run_folder=folder.path)
     try:
         write(config, folder, codec, engine, new_context, teach=teach, aside=aside, hidden=hidden, logs=logs)

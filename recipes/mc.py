@@ -22,8 +22,8 @@ prepare_environment()  # before torch is imported: its thread pools read the env
 
 import numpy as np
 
-from rollwright.critics import StoredChains, TokenQConfig, decode_with, open_vocabulary_critic, plan_text, token_q_loss
-from rollwright.training import Training, recipe_config, run_recipe
+from rollwright.critics import StoredChains, decode_with, open_vocabulary_critic, token_q_loss
+from rollwright.training import TokenQConfig, Training, recipe_config, run_recipe, token_q_plan
 
 
 class McConfig(TokenQConfig):
@@ -31,7 +31,7 @@ class McConfig(TokenQConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = recipe_config(McConfig, argv, plan=plan_text)
+    config = recipe_config(McConfig, argv, plan=token_q_plan)
     algorithm = config.algorithm
     with Training.start(config) as run:
         chains = StoredChains.open(config.replay.stores, run.codec, run.learner.policy)

@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import Field
 
-from rollwright.config import Config, ReplaySettings, dump
+from rollwright.config import Config, dump
 from rollwright.contracts import DataError
 from rollwright.evaluation import calibrate, format_calibration, save_calibration
 from rollwright.learner import fit, go_on_alone, require_trl
@@ -48,6 +48,7 @@ from rollwright.methods import (
     writing_folder,
 )
 from rollwright.run_io import RunFolder
+from rollwright.store.replay import ReplaySettings
 from rollwright.training import open_codec, recipe_config, run_recipe
 
 
@@ -92,7 +93,7 @@ def learn(
     rows = answer_rows(train, prompts, answer_ids(codec, prompt), max_length=config.fit.max_length)
     target = folder.path / "verifier"
     beside = writing_folder(target)  # a kill or a training that diverges leaves an earlier verifier whole
-    fit(rows, start, folder.path, config.fit, seed=config.run.seed, name=beside.name)
+    fit(rows, start, folder.path, config.fit, seed=config.run.seed, name=beside.name, facts=folder.facts)
     codec.keep_day(beside)
     save_card(beside, prompt, max_length=longest)
     judge_held_out(beside, held_out, num_train=len(rows), folder=folder.path)

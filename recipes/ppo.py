@@ -22,36 +22,39 @@ from rollwright.config import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from rollwright.batching import (
+    VALUE_ADVANTAGES,
     FlatBatch,
     Segment,
-    ValueEstimator,
+    ValueAdvantage,
     can_whiten,
     flat_tokens,
     flatten,
     states_after_cuts,
     to_segments,
-    value_advantages,
     with_kl,
     with_members,
 )
-from rollwright.config import PolicyLoopConfig, PolicyLossSettings, Readers, TokenCriticFit, plan_text
-from rollwright.critics import reading
-from rollwright.learner import CriticSettings, Learner, PolicyObjective
+from rollwright.config import OWN, Readers, build_part
+from rollwright.critics import TokenCriticFit, reading
+from rollwright.learner import CriticSettings, Learner, PolicyLossSettings, objective_of
 from rollwright.maths.advantages import whiten
-from rollwright.training import Training, recipe_config, run_recipe
+from rollwright.training import PolicyLoopConfig, Training, plan_text, recipe_config, run_recipe
 
 
 class AlgorithmSettings(PolicyLossSettings):
     """PPO's own settings."""
 
-    advantage: ValueEstimator = Field("gae", description="Clock of the critic: tokens, turns, or both.")
+    advantage: Annotated[str, VALUE_ADVANTAGES] = Field(
+        "gae", description="Clock of the critic: tokens, turns, or both; or an estimator of one's own."
+    )
+    advantage_options: dict[str, Any] = Field({}, description="Arguments of an estimator of one's own.")
     gamma: float = Field(1.0, ge=0, le=1, description="Discount per action token.")
     turn_gamma: float = Field(1.0, ge=0, le=1, description="Discount per turn.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="GAE's lambda.")
@@ -61,6 +64,8 @@ class AlgorithmSettings(PolicyLossSettings):
 
     only_for: ClassVar[Readers] = {
         **PolicyLossSettings.only_for,
+        "advantage_options": {"advantage": (OWN,)},
+        "gae_lambda": {"advantage": tuple(VALUE_ADVANTAGES.ours)},
         "gamma": {"advantage": ("gae", "bilevel_v1", "bilevel_v2")},
         "turn_gamma": {"advantage": ("turn_gae", "bilevel_v1", "bilevel_v2")},
     }
@@ -70,6 +75,8 @@ class CriticConfig(TokenCriticFit):
     """The token critic."""
 
     clip_eps: float | None = Field(None, description="How far a value may move in one update; none = free.")
+
+    only_for: ClassVar[Readers] = {**TokenCriticFit.only_for, "clip_eps": {"loss": ("squared",)}}
 
 
 class PpoConfig(PolicyLoopConfig):
@@ -82,8 +89,10 @@ class PpoConfig(PolicyLoopConfig):
 def main(argv: list[str] | None = None) -> None:
     config = recipe_config(PpoConfig, argv, plan=plan_text)
     algorithm = config.algorithm
-    objective = PolicyObjective(**algorithm.objective())
-    critic = CriticSettings(**config.critic.model_dump())
+    estimator: ValueAdvantage = build_part(algorithm, "advantage")
+    objective = objective_of(algorithm)
+    fit = config.critic
+    critic = CriticSettings(kind=fit.kind, learning_rate=fit.learning_rate, loss=build_part(fit, "loss"))
     needs_reference = objective.needs_reference or algorithm.kl_in_reward > 0
 
     with Training.start(config, reference=needs_reference, critic=critic) as run:
@@ -101,15 +110,7 @@ def main(argv: list[str] | None = None) -> None:
                 reference = flat_tokens(run.learner.reference_logprobs(plain), batch) if needs_reference else None
             if reference is not None and algorithm.kl_in_reward > 0:
                 batch = with_kl(batch, old, reference, kl_coef=algorithm.kl_in_reward)
-            estimate = value_advantages(
-                batch,
-                values,
-                algorithm.advantage,
-                gamma=algorithm.gamma,
-                turn_gamma=algorithm.turn_gamma,
-                gae_lambda=algorithm.gae_lambda,
-                last_values=ends,
-            )
+            estimate = estimator(batch, values, ends)
             segments = to_segments(
                 batch,
                 whiten(estimate.advantages) if algorithm.whiten else estimate.advantages,

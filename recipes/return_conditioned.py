@@ -26,29 +26,21 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rollwright.config import (
-    NO_GROUPS,
-    ONE_EVALUATION,
-    Config,
-    EngineSettings,
-    EvaluationSettings,
-    ModelSettings,
-    ReplaySettings,
-    RolloutSettings,
-    Unread,
-    WorldSettings,
-    dump,
-)
+from rollwright.config import Config, Unread, dump
 from rollwright.contracts import DataError, Trajectory
-from rollwright.evaluation import Evaluation, format_table, save_evaluation
-from rollwright.generation import Engine
+from rollwright.evaluation import Evaluation, EvaluationSettings, format_table, save_evaluation
+from rollwright.generation import Engine, EngineSettings
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
 from rollwright.methods import ReturnLevels, ReturnTargets, conditioned, imitable, sft_rows
-from rollwright.models import rows_of, unknown_ids
-from rollwright.rollout import EngineActor, FaultLog
+from rollwright.models import ModelSettings, rows_of, unknown_ids
+from rollwright.rollout import EngineActor, FaultLog, RolloutSettings
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
+from rollwright.store.replay import ReplaySettings
 from rollwright.training import (
+    NO_GROUPS,
+    ONE_EVALUATION,
+    WorldSettings,
     judge,
     open_codec,
     open_collector,
@@ -147,7 +139,7 @@ def train(config: ReturnConfig, trajectories: list[Trajectory], levels: ReturnLe
     start, _, new_context = open_context(config.world, config.model, config.rollout, folder.path)
     shown = [conditioned(trajectory, new_context, levels) for trajectory in trajectories]
     rows = sft_rows(shown, vocab_size=rows_of(start), unknown_ids=unknown_ids(start), max_length=config.sft.max_length)
-    policy = fit(rows, start, folder.path, config.sft, seed=config.run.seed)
+    policy = fit(rows, start, folder.path, config.sft, seed=config.run.seed, facts=folder.facts)
     (policy / "return_levels.json").write_text(json.dumps(asdict(levels), indent=1) + "\n", encoding="utf-8")
     print(f"policy saved to {policy}: {len(rows)} rows, {levels.count} levels, edges {list(levels.edges)}")
     return policy
@@ -172,6 +164,9 @@ def play(
         result, played = judge(collector, tasks, config.evaluation, name=f"return_{target:g}")
     finally:
         collector.close()
+    lane = collector.occupancy.seconds()
+    folder.facts.add(engine_s=lane["engine"], world_s=lane["environment"])
+    folder.facts.played(played)
     save_evaluation(result, folder.path)
     TrajectoryStore(folder.trajectories).replace(played, tag=f"eval_return_{target:g}")
     return result

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from rollwright.config import Config, ReplaySettings, dump
+from rollwright.config import Config, dump
 from rollwright.contracts import DataError
 from rollwright.learner import go_on_alone, require_trl
 from rollwright.maths.statistics import area_under_curve, best_threshold, confusion, wilson_interval
@@ -50,6 +50,7 @@ from rollwright.methods import (
     writing_folder,
 )
 from rollwright.run_io import RunFolder
+from rollwright.store.replay import ReplaySettings
 from rollwright.training import open_codec, recipe_config, run_recipe
 
 
@@ -109,7 +110,8 @@ def learn(
 
     target = folder.path / "pair_model"
     beside = writing_folder(target)  # a kill or a training that diverges leaves an earlier model whole
-    fit_pairs(rows, start, folder.path, config.fit, centre=config.fit.centre, seed=seed, name=beside.name)
+    centre = config.fit.centre
+    fit_pairs(rows, start, folder.path, config.fit, centre=centre, seed=seed, name=beside.name, facts=folder.facts)
     codec.keep_day(beside)
     model = with_threshold(beside, train, prompt, max_length=config.fit.max_length)
     report(model, held_out, num_pairs=len(rows), config=config, folder=folder.path)

@@ -21,15 +21,24 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from rollwright.config import NO_GROUPS, Config, ModelSettings, RolloutSettings, Unread, WorldSettings, dump
+from rollwright.config import Config, Unread, dump
 from rollwright.contracts import RunFolderError, Trajectory, World
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
 from rollwright.methods import DEMONSTRATION, demonstrate, imitable, sft_rows
-from rollwright.models import rows_of, unknown_ids
-from rollwright.rollout import FaultLog, TeacherActor
+from rollwright.models import ModelSettings, rows_of, unknown_ids
+from rollwright.rollout import FaultLog, RolloutSettings, TeacherActor
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore, unpack_text
-from rollwright.training import open_codec, open_collector, open_world, policy_folder, recipe_config, run_recipe
+from rollwright.training import (
+    NO_GROUPS,
+    WorldSettings,
+    open_codec,
+    open_collector,
+    open_world,
+    policy_folder,
+    recipe_config,
+    run_recipe,
+)
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +92,7 @@ def train(config: SftConfig, folder: RunFolder) -> None:
         unknown_ids=unknown_ids(start),
         max_length=config.sft.max_length,
     )
-    fit(rows, start, folder.path, config.sft, seed=config.run.seed)
+    fit(rows, start, folder.path, config.sft, seed=config.run.seed, facts=folder.facts)
     print(f"policy saved to {folder.path / 'policy'}")
 
 
@@ -103,6 +112,7 @@ def teach(config: SftConfig, world: World, start: Path, folder: RunFolder) -> li
     finally:
         collector.close()
     store.replace(played, tag="teacher")
+    folder.facts.played(played)
     solved = sum(bool(t.success) for t in played)
     print(f"{solved} of {len(played)} demonstrations solved their task")
     return played

@@ -29,15 +29,15 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from rollwright.config import OWN_UPDATES, Config, LoopConfig, Readers, TurnCriticFit, Unread, plan_text
-from rollwright.critics import PhaseReplay, PhaseReplaySettings, offpolicy, open_turn_critic
+from rollwright.config import Config, Readers, Unread
+from rollwright.critics import PhaseReplay, PhaseReplaySettings, TurnCriticFit, offpolicy, open_turn_critic
 from rollwright.learner import FixedPolicy
 from rollwright.maths.advantages import webrl, webrl_released
 from rollwright.store import (
     data_checks,
     replay,
 )
-from rollwright.training import Training, recipe_config, run_recipe
+from rollwright.training import OWN_UPDATES, LoopConfig, Training, plan_text, recipe_config, run_recipe
 
 
 class AlgorithmSettings(Config):

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollwright.config import build
-from rollwright.config.settings import RolloutSettings
 from rollwright.contracts.action_rule import ActionRule
 from rollwright.contracts.environment import Observation, StepResult
 from rollwright.contracts.errors import ConfigError
@@ -26,6 +25,7 @@ from rollwright.recipes.grpo import GrpoConfig
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
 from rollwright.rollout.contexts import AppendOnly, Windowed
 from rollwright.rollout.restoring import retrace
+from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.store.trajectory_store import TrajectoryStore
 
 CODEC = ChatCodec(tiny_tokenizer(["click 1 2 3 think I could or and so Action : page"]))

@@ -16,7 +16,7 @@ from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
 from rollwright.critics.critic_body import CriticBody
 from rollwright.critics.offpolicy import to_segments
-from rollwright.critics.token_q import TokenQConfig, decode_with
+from rollwright.critics.token_q import decode_with
 from rollwright.critics.token_steps import token_steps
 from rollwright.critics.value_learner import CriticLearner, ReadingLoss, Readings
 from rollwright.critics.vocabulary_critic import (
@@ -36,6 +36,7 @@ from rollwright.recipes.ilql import IlqlConfig
 from rollwright.recipes.mc import McConfig
 from rollwright.store.replay import TurnTable
 from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.token_q_config import TokenQConfig
 
 
 @pytest.fixture(scope="module")

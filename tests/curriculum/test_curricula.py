@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollwright.config.settings import CurriculumSettings
 from rollwright.contracts.environment import Parametrised
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
 from rollwright.curriculum.alp_gmm import AlpGmmCurriculum, absolute_progress, in_proportion
+from rollwright.curriculum.curriculum_settings import CurriculumSettings
 from rollwright.curriculum.learnability import LearnabilityCurriculum
 from rollwright.curriculum.level_replay import LevelReplayCurriculum, rank_shares
 from rollwright.curriculum.samplers import Curriculum
-from rollwright.curriculum.select_curriculum import make_curriculum
+from rollwright.curriculum.select_curriculum import open_curriculum
 from rollwright.curriculum.task_space import BoxSpace, ListSpace
 from rollwright.envs.text import combination_lock
 from rollwright.maths.mixtures import Mixture, best_mixture, fit_mixture
@@ -153,10 +153,10 @@ def test_a_declared_box_is_searched() -> None:
     assert space.task_at(np.array([0.0])).params["length"] == 2
     assert space.task_at(np.array([0.51])).params["length"] == 6
     assert space.point_of(world.tasks("train")[-1]).tolist() == [1.0]
-    made = make_curriculum(CurriculumSettings(name="alp_gmm"), world.tasks("train"), seed=0, world=world)
+    made = open_curriculum(CurriculumSettings(name="alp_gmm"), world.tasks("train"), seed=0, world=world)
     assert isinstance(made, AlpGmmCurriculum) and isinstance(made.space, BoxSpace)
     single = combination_lock.build()
-    listed = make_curriculum(CurriculumSettings(name="alp_gmm"), single.tasks("train"), seed=0, world=single)
+    listed = open_curriculum(CurriculumSettings(name="alp_gmm"), single.tasks("train"), seed=0, world=single)
     assert isinstance(listed, AlpGmmCurriculum) and isinstance(listed.space, ListSpace)
 
 
@@ -306,7 +306,7 @@ def test_a_lone_episode_is_compared_with_the_one_before() -> None:
 
 def make(name: str) -> Curriculum:
     settings = {"alp_gmm": {"fit_every": 20}}.get(name, {})
-    return make_curriculum(CurriculumSettings(name=name, **settings), TASKS, seed=3)
+    return open_curriculum(CurriculumSettings(name=name, **settings), TASKS, seed=3)
 
 
 def feed(curriculum: Curriculum, first: int, last: int) -> list[list[str]]:
@@ -349,7 +349,7 @@ def test_held_out_tasks_and_no_tasks_are_refused(name: str) -> None:
     held_out: Sequence[Task] = [Task(id="t", split="validation")]
     for tasks, said in ((held_out, "held-out split"), ([], "no training tasks")):
         with pytest.raises(ConfigError, match=said):
-            make_curriculum(CurriculumSettings(name=name), tasks, seed=0)
+            open_curriculum(CurriculumSettings(name=name), tasks, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from rollwright.config.settings import CurriculumSettings
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.curriculum.curriculum_settings import CurriculumSettings
 from rollwright.curriculum.samplers import BandCurriculum, Curriculum
-from rollwright.curriculum.select_curriculum import make_curriculum
+from rollwright.curriculum.select_curriculum import open_curriculum
 
 NAMES = ["uniform", "band", "learnability", "level_replay", "alp_gmm"]
 TASKS = [Task(id=name, split="train") for name in ("easy", "middling", "hard", "new")]
 
 
 def made(name: str, tasks: Sequence[Task], *, seed: int = 0, **settings: Any) -> Curriculum:
-    return make_curriculum(CurriculumSettings(name=name, **settings), tasks, seed=seed)
+    return open_curriculum(CurriculumSettings(name=name, **settings), tasks, seed=seed)
 
 
 def outcome(task: Task, success: bool) -> Group:

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from rollwright.config.settings import CurriculumSettings
 from rollwright.contracts.environment import Proposes, TakesInstructions
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
 from rollwright.critics.phase_replay import PhaseReplaySettings
+from rollwright.curriculum.curriculum_settings import CurriculumSettings
 from rollwright.curriculum.evolving import Candidate, EvolvingCurriculum, Growth, in_value_band
 from rollwright.curriculum.task_generators import (
     WorldGenerator,
@@ -378,7 +378,7 @@ def test_the_open_web_takes_instructions_and_judges_none_of_them(tmp_path: Path)
 
 
 def test_a_world_that_cannot_do_it_is_named(tmp_path: Path) -> None:
-    from rollwright.config.settings import CurriculumSettings
+    from rollwright.curriculum.curriculum_settings import CurriculumSettings
 
     class Mute:
         name = "text.mute"

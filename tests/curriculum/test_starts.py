@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollwright.config.settings import StartSettings
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.record import Group, Message, Span, Start, StopReason, Waypoint
+from rollwright.curriculum.curriculum_settings import StartSettings
 from rollwright.curriculum.starts import StartPool, Visited, cluster_values, scaled_within
 from rollwright.curriculum.waypoints import from_row, to_row, waypoints_of
 from rollwright.envs.text import combination_lock

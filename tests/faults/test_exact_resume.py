@@ -256,7 +256,7 @@ def test_metrics_are_rewound_to_the_byte_and_kept_aside(tmp_path: Path) -> None:
 
 
 def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
-    from rollwright.config.settings import LoopConfig
+    from rollwright.training.loop_config import LoopConfig
 
     config = LoopConfig.model_validate({"world": {"name": "text.maze"}})
     saved = {"config": config.model_dump(mode="json"), "world_size": 2}

@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollwright.config import build
-from rollwright.config.settings import EngineSettings
 from rollwright.contracts.errors import ConfigError, EngineFault
 from rollwright.generation.engine import Sampling
+from rollwright.generation.engine_settings import EngineSettings
 from rollwright.generation.server.file_transfer import WeightFiles, sweep
 from rollwright.generation.server.make_servers import ServerSetup, vocab_size_of
 from rollwright.generation.server.parent_guard import has_living

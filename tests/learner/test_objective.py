@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from rollwright.batching.token_record import TokenRecord
-from rollwright.config import build
-from rollwright.config.settings import PolicyLossSettings
+from rollwright.config import build, make_part
 from rollwright.contracts.errors import ConfigError
-from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.learner_settings import PolicyLossSettings
+from rollwright.learner.objective import PolicyObjective, objective_of
+from rollwright.learner.policy_losses import LOSSES, Ppo, Reinforce
 
 
 def record(logprobs: torch.Tensor, **changes: Any) -> TokenRecord:
@@ -39,18 +40,18 @@ def gradient(objective: PolicyObjective, **changes: Any) -> list[float]:
 
 @pytest.mark.parametrize("name", ["ppo", "cispo", "gspo_token", "reinforce"])
 def test_on_fresh_data_every_method_has_the_gradient_of_reinforce(name: str) -> None:
-    assert gradient(PolicyObjective(loss_name=name, correction="none")) == [-1.0, 2.0, -0.5]
+    assert gradient(PolicyObjective(loss=make_part(LOSSES, name, {}), correction="none")) == [-1.0, 2.0, -0.5]
 
 
 def test_truncated_importance_weights_multiply_the_gradient_up_to_the_cap() -> None:
     sampled = torch.tensor([-1.5, -2.0, -3.5])  # learner over engine: e^0.5 = 1.64872, 1, e^3 -> 2
     expected = [-1.64872, 2.0, -1.0]
-    assert gradient(PolicyObjective(loss_name="ppo", correction_cap=2.0), logprobs_sampled=sampled) == expected
-    assert gradient(PolicyObjective(loss_name="ppo", correction="none"), logprobs_sampled=sampled) == [-1.0, 2.0, -0.5]
+    assert gradient(PolicyObjective(loss=Ppo(), correction_cap=2.0), logprobs_sampled=sampled) == expected
+    assert gradient(PolicyObjective(loss=Ppo(), correction="none"), logprobs_sampled=sampled) == [-1.0, 2.0, -0.5]
 
 
 def test_the_kl_term_has_its_coefficient_and_needs_the_reference() -> None:
-    objective = PolicyObjective(loss_name="reinforce", kl_coef=0.1, kl_kind="k2", correction="none")
+    objective = PolicyObjective(loss=Reinforce(), kl_coef=0.1, kl_kind="k2", correction="none")
     assert objective.needs_reference
     # gradient of 0.1 * x^2 / 2 is 0.1 * x, with x = logprob - reference
     assert gradient(objective, logprobs_ref=torch.tensor([-2.0, -2.0, -0.5])) == [-0.9, 2.0, -0.5]
@@ -59,7 +60,7 @@ def test_the_kl_term_has_its_coefficient_and_needs_the_reference() -> None:
 
 
 def test_entropy_is_subtracted() -> None:
-    objective = PolicyObjective(loss_name="reinforce", entropy_coef=0.5)
+    objective = PolicyObjective(loss=Reinforce(), entropy_coef=0.5)
     logprobs = torch.tensor([-1.0], requires_grad=True)
     tokens = record(logprobs, entropy=torch.tensor([3.0]), advantages=torch.tensor([0.0]))
     assert objective.with_entropy and objective(tokens).losses.tolist() == [-1.5]
@@ -71,7 +72,10 @@ def test_masked_tokens_have_no_loss_and_no_gradient() -> None:
 
 
 def test_sequence_methods_ask_for_whole_sequences() -> None:
-    asks = {name: PolicyObjective(loss_name=name).whole_sequences for name in ("ppo", "gspo", "rloo_sequence")}
+    asks = {
+        name: PolicyObjective(loss=make_part(LOSSES, name, {})).whole_sequences
+        for name in ("ppo", "gspo", "rloo_sequence")
+    }
     assert asks == {"ppo": False, "gspo": True, "rloo_sequence": True}
     assert PolicyObjective(correction="sequence_tis").whole_sequences
 
@@ -89,7 +93,7 @@ DRIFTED = {**TWO, "logprobs_sampled": torch.tensor([-2.0, -2.0, -0.5])}  # log w
 
 def from_keys(**keys: Any) -> PolicyObjective:
     """The objective that these keys of the YAML make."""
-    return PolicyObjective(**build(PolicyLossSettings, keys).objective())
+    return objective_of(build(PolicyLossSettings, keys))
 
 
 @pytest.mark.parametrize(

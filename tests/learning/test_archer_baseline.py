@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rollwright.batching.packing import Segment
-from rollwright.config.settings import TokenCriticFit
 from rollwright.contracts.errors import ConfigError
+from rollwright.critics.critic_settings import TokenCriticFit
 from rollwright.critics.offpolicy import WeightedLikelihood
 from rollwright.critics.token_baseline import baseline_critic, residual_ratio, with_token_baseline
 from rollwright.learner.learner import Learner

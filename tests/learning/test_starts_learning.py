@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rollwright.config.settings import LoopConfig, RolloutSettings
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import Group, Message, Span, Start, Timings
@@ -25,9 +24,11 @@ from rollwright.curriculum.starts import StartPool
 from rollwright.envs.text import combination_lock
 from rollwright.generation.engine import Generation, Sampling
 from rollwright.rollout import Collector, EngineActor, FaultLog, Limits
+from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.rollout.run_ahead import finished
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.loop_config import LoopConfig
 from rollwright.training.pipeline import Pipeline
 from rollwright.training.start_assembly import open_starts, taught_groups
 

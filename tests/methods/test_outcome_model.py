@@ -13,7 +13,6 @@ import pytest
 
 from rollwright.checks.reward_check import check_reward
 from rollwright.cli import commands as cli
-from rollwright.config.settings import RewardSettings
 from rollwright.contracts.errors import ConfigError, DataError
 from rollwright.contracts.record import Group, Message, Score, Split, StopReason, Task, Trajectory, Turn
 from rollwright.contracts.reward import score_group
@@ -29,6 +28,7 @@ from rollwright.rewards import combine, outcome_model
 from rollwright.store.rescoring import score_store
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.assembly import open_reward
+from rollwright.training.world_settings import RewardSettings
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -144,8 +144,8 @@ def test_stores_that_teach_nothing_are_refused(tmp_path: Path):
 
 def test_a_store_of_another_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     TrajectoryStore(tmp_path).append([said(("p", "a"), success=True)])
-    monkeypatch.setattr("rollwright.store.store_files.SCHEMA_VERSION", 99)
-    with pytest.raises(DataError, match="this release reads version 99"):
+    monkeypatch.setattr("rollwright.store.store_files.SCHEMAS", {"99": ()})
+    with pytest.raises(DataError, match="this release reads versions 99"):
         read_cases([tmp_path])
 
 

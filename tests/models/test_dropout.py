@@ -13,19 +13,21 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForC
 
 from rollwright.batching.packing import Segment
 from rollwright.config import build
-from rollwright.config.settings import ModelSettings
 from rollwright.contracts.errors import ConfigError
 from rollwright.critics.critic_body import policy_body
 from rollwright.critics.turn_critic import TurnCriticSettings
 from rollwright.critics.value_learner import ValueLearner
+from rollwright.learner.critic_losses import Squared
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
 from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.learner.policy_losses import Ppo
 from rollwright.learner.token_critic import CriticSettings
 from rollwright.models.loading import with_lora
+from rollwright.models.model_settings import ModelSettings
 
 VOCAB = 32
-PPO = PolicyObjective(loss_name="ppo", correction="none", kl_coef=0.1)
+PPO = PolicyObjective(loss=Ppo(), correction="none", kl_coef=0.1)
 
 
 def gpt2() -> Any:
@@ -106,7 +108,7 @@ def test_the_dropout_of_an_adapter_is_a_key_of_its_own(model: Any, rate: float) 
 
 def test_critics_that_begin_as_the_policy_have_no_dropout_either(model: Any) -> None:
     learner = Learner(
-        Accelerator(cpu=True), model, learning_rate=1e-12, critic=CriticSettings(learning_rate=1e-12, clip_eps=None)
+        Accelerator(cpu=True), model, learning_rate=1e-12, critic=CriticSettings(learning_rate=1e-12, loss=Squared())
     )
     segments = [replace(one, returns=(1.0,) * 6) for one in batch()]
     seen = training_of(learner._critic.module.body, lambda: learner.update(segments, replace(PPO, kl_coef=0.0)))  # type: ignore[union-attr]

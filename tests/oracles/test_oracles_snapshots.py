@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.config.settings import StartSettings
 from rollwright.contracts.environment import Observation, episode_seed
 from rollwright.contracts.record import Group, Message, Span, StopReason, Trajectory, Waypoint
+from rollwright.curriculum.curriculum_settings import StartSettings
 from rollwright.curriculum.starts import StartPool, Visited
 from rollwright.curriculum.waypoints import waypoints_of
 from rollwright.envs.text import combination_lock

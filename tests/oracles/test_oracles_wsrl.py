@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.config.settings import OnlineReplaySettings
 from rollwright.contracts.record import Trajectory
 from rollwright.critics import offpolicy
 from rollwright.critics.value_learner import ValueLearner
@@ -23,6 +22,7 @@ from rollwright.maths.value_targets import double_q_target, subset_min, td_targe
 from rollwright.recipes import archer
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.replay import Transition, TurnTable, valid_turns
+from rollwright.store.replay.replay_settings import OnlineReplaySettings
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.loop import Training
 from rollwright.training.phases import Phases

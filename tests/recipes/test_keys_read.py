@@ -14,8 +14,8 @@ import pytest
 
 from rollwright.config import Config, all_keys, build
 from rollwright.config.schema import section_of
-from rollwright.config.settings import NO_GROUPS, ONE_EVALUATION
 from rollwright.contracts.errors import ConfigError
+from rollwright.training.loop_config import NO_GROUPS, ONE_EVALUATION
 
 TINY = [
     "world.name=text.maze",

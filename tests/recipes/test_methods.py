@@ -8,26 +8,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from rollwright.batching.credit import NEEDS_SIBLINGS, GroupEstimator, flatten, group_advantages, with_kl, with_members
-from rollwright.config import build, dump, help_text
-from rollwright.config.plan import plan_text
-from rollwright.config.presets import METHODS, method_name
+from rollwright.batching.credit import flatten, with_kl, with_members
+from rollwright.batching.estimators import ADVANTAGES, DrGrpo, ReinforcePlusPlus, Rloo, estimator_needs
+from rollwright.config import build, build_part, dump, help_text
 from rollwright.contracts.environment import StepResult, episode_seed, fingerprint_kind
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import Group, Span, StopReason, Task, Trajectory, Turn
 from rollwright.envs.text.bandit import BanditEnvironment, BanditWorld
+from rollwright.learner.method_presets import METHODS, method_name
 from rollwright.maths.advantages import gigpo
 from rollwright.maths.losses import LossCounts, constant_length, loss_denominator
 from rollwright.recipes import grpo
-from rollwright.recipes.grpo import AlgorithmSettings, GrpoConfig, advantages, num_episodes, those_that_teach
+from rollwright.recipes.grpo import AlgorithmSettings, GrpoConfig, num_episodes, those_that_teach
 from rollwright.rollout.rollout_metrics import is_informative, met_again_frac
 from rollwright.run_io.tracking import read_metrics
+from rollwright.training.plan import plan_text
 from rollwright.training.resumption import changed_keys
 
 TASK = Task(id="t", split="train")
@@ -117,12 +118,12 @@ def group(name: str, *returns: float) -> Group:
 SOLVED, FAILED, MIXED = group("solved", 1, 1, 1), group("failed", 0, 0, 0), group("mixed", 1, 0, 0)
 
 
-@pytest.mark.parametrize("advantage", get_args(GroupEstimator))
+@pytest.mark.parametrize("advantage", tuple(ADVANTAGES.ours))
 def test_only_estimators_that_compare_siblings_leave_equal_groups_out(advantage: str) -> None:
     """DAPO's preset drops; what it fills in must not reach an estimator to which an equal group says something."""
     algorithm = AlgorithmSettings(preset="dapo", advantage=advantage)
     compares = advantage not in ("reinforce", "reinforce++", "remax")
-    assert compares == (advantage in NEEDS_SIBLINGS)
+    assert compares == estimator_needs(advantage, "siblings")
     kept = [g.id for g in those_that_teach(algorithm, with_members([SOLVED, FAILED, MIXED], algorithm.members))]
     assert kept == (["mixed"] if compares else ["solved", "failed", "mixed"])
     assert algorithm.rounds == (10 if compares else 1)
@@ -139,7 +140,7 @@ def test_one_group_all_solved_and_one_all_failed_tell_reinforce_plus_plus_what_i
     algorithm = AlgorithmSettings(preset="reinforce++")
     batch = flatten(those_that_teach(algorithm, [SOLVED, FAILED]))
     wanted = [0.5 / math.sqrt(0.3)] * 3 + [-0.5 / math.sqrt(0.3)] * 3
-    assert advantages(algorithm, batch, None).tolist() == pytest.approx(wanted, abs=1e-6)
+    assert build_part(algorithm, "advantage")(batch).tolist() == pytest.approx(wanted, abs=1e-6)
     assert wanted[0] == pytest.approx(0.913, abs=5e-4)
 
 
@@ -151,7 +152,7 @@ def test_equal_is_what_the_estimators_call_equal() -> None:
         whole = episode(name, before, after)
         members.append(replace(whole, turns=(replace(whole.turns[0], spans=(guided,)), whole.turns[1])))
     pair = Group(id="g", task=TASK, seed=1, trajectories=tuple(members[:2]))
-    assert not is_informative(pair) and not group_advantages(flatten([pair]), "dr_grpo").any()
+    assert not is_informative(pair) and not DrGrpo()(flatten([pair])).any()
     assert is_informative(pair.with_trajectories(members))
 
 
@@ -315,9 +316,9 @@ def test_the_kl_inside_the_reward_is_k1_of_every_token() -> None:
     # REINFORCE++: returns-to-go 0.975, 1.025, -0.1, 0, whitened over the four tokens.
     to_go = torch.tensor([0.975, 1.025, -0.1, 0.0])
     wanted = (to_go - to_go.mean()) / to_go.std()
-    assert group_advantages(inside, "reinforce++").tolist() == pytest.approx(wanted.tolist(), abs=1e-5)
+    assert ReinforcePlusPlus()(inside).tolist() == pytest.approx(wanted.tolist(), abs=1e-5)
     # RLOO: the score of the answer less that of the other.
-    assert group_advantages(inside, "rloo").tolist() == pytest.approx([1.075, 1.075, -1.075, -1.075])
+    assert Rloo()(inside).tolist() == pytest.approx([1.075, 1.075, -1.075, -1.075])
     assert batch.scores.tolist() == [1.0, 0.0], "the batch itself is as it was"
 
 

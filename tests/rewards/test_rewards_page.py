@@ -11,8 +11,8 @@ import yaml
 
 from rollwright.cli.commands import build_parser
 from rollwright.config.components import available, load
-from rollwright.config.settings import RewardSettings
 from rollwright.contracts.errors import MissingDependency
+from rollwright.training.world_settings import RewardSettings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 
 from rollwright.batching.credit import flatten, to_segments
 from rollwright.batching.packing import segment_of
-from rollwright.config.settings import RolloutSettings
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import StalledRollout
 from rollwright.contracts.record import Group, Span
@@ -31,6 +30,7 @@ from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes import grpo
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
 from rollwright.rollout.contexts import Windowed
+from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.rollout.run_ahead import finished
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.trajectory_store import TrajectoryStore

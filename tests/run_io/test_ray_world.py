@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from rollwright.config.settings import WorldSettings
 from rollwright.contracts.environment import Observation, StepResult
 from rollwright.contracts.errors import MissingDependency
 from rollwright.contracts.record import Group, Span, Split, Task, Trajectory
@@ -20,6 +19,7 @@ from rollwright.envs.text.maze import MazeEnvironment
 from rollwright.envs.text.maze import build as build_maze
 from rollwright.generation.engine import Generation, Sampling
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
+from rollwright.training.world_settings import WorldSettings
 
 PATIENT = Limits(max_turns=5, episode_s=900.0, env_call_s=300.0, engine_call_s=300.0)
 MOVES = ("move right", "move down", "sing", "move up", "move left")

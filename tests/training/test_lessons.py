@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from rollwright.config import build
-from rollwright.config.settings import LoopConfig
 from rollwright.contracts.errors import ConfigError, ContextOverflow
 from rollwright.contracts.record import Group, Score, Span, StopReason, Task, Trajectory, Turn
 from rollwright.envs.text import bandit
@@ -27,6 +26,7 @@ from rollwright.recipes.webrl import WebrlConfig
 from rollwright.run_io.tracking import read_metrics
 from rollwright.training import preflight, recipe_entry
 from rollwright.training.lessons import Idle, Lessons, reason, taught
+from rollwright.training.loop_config import LoopConfig
 from rollwright.view.report_page import untaught
 
 TASK = Task(id="t", split="train")

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rollwright.config.settings import OnlineReplaySettings
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
 from rollwright.recipes import archer, digirl
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.replay import valid_turns
+from rollwright.store.replay.replay_settings import OnlineReplaySettings
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.phases import Phases, is_warm
 

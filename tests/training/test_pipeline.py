@@ -13,7 +13,6 @@ import pytest
 
 from rollwright.batching.credit import flatten
 from rollwright.config import build
-from rollwright.config.settings import RolloutSettings
 from rollwright.contracts.errors import ConfigError, FaultBudgetExceeded
 from rollwright.contracts.record import Group, Span, StopReason, Task, Trajectory, Turn
 from rollwright.contracts.reward import EnvReward, score_group
@@ -21,6 +20,7 @@ from rollwright.curriculum.samplers import BandCurriculum, Curriculum, UniformCu
 from rollwright.recipes.grpo import GrpoConfig
 from rollwright.rollout import GroupRequest
 from rollwright.rollout.rollout_metrics import is_informative
+from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.rollout.run_ahead import Ahead, StaleCount, finished, length_bucket, oldest_version, staleness
 from rollwright.training.pipeline import Pipeline, fill_with_informative, open_pipeline
 

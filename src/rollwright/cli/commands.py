@@ -232,10 +232,9 @@ def _store_folder(path: Path) -> Path:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from rollwright.config import RewardSettings
     from rollwright.run_io import Progress
     from rollwright.store import TrajectoryStore, score_store
-    from rollwright.training import open_reward
+    from rollwright.training import RewardSettings, open_reward
 
     if arguments.parallel < 1:
         raise ConfigError(f"--parallel is {arguments.parallel}; it counts groups scored at once, 1 or more")
@@ -260,7 +259,8 @@ def _score(arguments: argparse.Namespace) -> None:
 def _components(arguments: argparse.Namespace) -> None:
     from typing import get_args
 
-    from rollwright.config import EngineSettings, available, engine_note
+    from rollwright.config import available, engine_note
+    from rollwright.generation import EngineSettings
 
     for heading, names in (("worlds", available("envs")), ("rewards", available("rewards"))):
         print(f"{heading}:", *(f"  {name}" for name in names), sep="\n")

@@ -4,9 +4,9 @@ A recipe declares its keys as a `Config` and calls `load_config(ItsConfig, sys.a
 default and a meaning; a key that does not exist, or that the chosen method would not read, is an error before any
 weight is loaded.
 Lives here: the schema and its sources (`schema`, `layers`, `yaml_file`, `resolve`, `help`), what a value may be
-(`limits`, `references`, `secrets`), the sections that several rooms read (`settings`), parts that are named in a
-configuration (`components`), methods that set keys (`presets`), and the environment of a launch (`launch_env`,
-`loopback`).
+(`limits`, `references`, `secrets`), worlds and rewards by name (`components`), all other parts that a key names
+(`named_parts`, `part_builder`), and the environment of a launch (`launch_env`, `loopback`). The section of a room lives
+in that room; `training/loop_config.py` joins them.
 May import: contracts. No torch: its thread pools read the environment once, and `prepare_environment` comes first.
 """
 
@@ -14,84 +14,42 @@ from rollwright.config.components import Kind, available, create, engine_note, l
 from rollwright.config.help import help_text
 from rollwright.config.launch_env import has_gpu, prepare_environment, usable_cores
 from rollwright.config.limits import Limits
-from rollwright.config.plan import memory_text, method_of, plan_text
-from rollwright.config.presets import METHODS, MethodChoice, method_name
+from rollwright.config.named_parts import OWN, Parts, is_own
+from rollwright.config.part_builder import build_part, load_part, make_own_part, make_part, require_own_parts
 from rollwright.config.resolve import build, dump, load_config, same_settings
 from rollwright.config.schema import Config, Presets, Readers, Unread, all_keys, keys_without_effect, section_of
 from rollwright.config.secrets import credentials, redact
-from rollwright.config.settings import (
-    NO_GROUPS,
-    ONE_EVALUATION,
-    OWN_UPDATES,
-    CurriculumSettings,
-    EngineName,
-    EngineSettings,
-    EvaluationSettings,
-    LearnerSettings,
-    LoopConfig,
-    ModelSettings,
-    OnlineReplaySettings,
-    PolicyLoopConfig,
-    PolicyLossSettings,
-    ReplaySettings,
-    RewardSettings,
-    RolloutSettings,
-    RunSettings,
-    StartSettings,
-    TokenCriticFit,
-    TurnCriticFit,
-    WorldSettings,
-)
 
 __all__ = [
-    "METHODS",
-    "NO_GROUPS",
-    "ONE_EVALUATION",
-    "OWN_UPDATES",
+    "OWN",
     "Config",
-    "CurriculumSettings",
-    "EngineName",
-    "EngineSettings",
-    "EvaluationSettings",
     "Kind",
-    "LearnerSettings",
     "Limits",
-    "LoopConfig",
-    "MethodChoice",
-    "ModelSettings",
-    "OnlineReplaySettings",
-    "PolicyLoopConfig",
-    "PolicyLossSettings",
+    "Parts",
     "Presets",
     "Readers",
-    "ReplaySettings",
-    "RewardSettings",
-    "RolloutSettings",
-    "RunSettings",
-    "StartSettings",
-    "TokenCriticFit",
-    "TurnCriticFit",
     "Unread",
-    "WorldSettings",
     "all_keys",
     "available",
     "build",
+    "build_part",
     "create",
     "credentials",
     "dump",
     "engine_note",
     "has_gpu",
     "help_text",
+    "is_own",
     "keys_without_effect",
     "load",
     "load_config",
-    "memory_text",
-    "method_name",
-    "method_of",
-    "plan_text",
+    "load_part",
+    "make_own_part",
+    "make_part",
     "prepare_environment",
     "redact",
     "require",
+    "require_own_parts",
     "same_settings",
     "section_of",
     "usable_cores",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rollwright.config import LoopConfig, TurnCriticFit
+from rollwright.critics.critic_settings import TurnCriticFit
+from rollwright.learner import LearnerSettings
 from rollwright.models import resolve_precision
+from rollwright.run_io import RunSettings
 
 if TYPE_CHECKING:
     from rollwright.critics.critic_body import CriticBody
@@ -16,8 +18,22 @@ if TYPE_CHECKING:
     from rollwright.models import ChatCodec
 
 
+class CriticRun(Protocol):
+    """The sections of a run's configuration that a critic follows."""
+
+    @property
+    def run(self) -> RunSettings:
+        """The seed of new weights, and the number of steps."""
+        ...
+
+    @property
+    def learner(self) -> LearnerSettings:
+        """How the policy's learner packs and computes."""
+        ...
+
+
 def open_turn_critic(
-    config: LoopConfig,
+    config: CriticRun,
     learner: Learner,
     codec: ChatCodec,
     fit: TurnCriticFit,
@@ -66,7 +82,7 @@ def _body_of(fit: TurnCriticFit, learner: Learner, codec: ChatCodec) -> CriticBo
 
 
 def open_vocabulary_critic(
-    config: LoopConfig, learner: Learner, settings: TokenQSettings, *, q_heads: int, polyak: float | None
+    config: CriticRun, learner: Learner, settings: TokenQSettings, *, q_heads: int, polyak: float | None
 ) -> TokenValues:
     """A token-level Q over the vocabulary that reads with the policy's own layers, in the learner's precision."""
     import torch
@@ -87,7 +103,7 @@ def open_vocabulary_critic(
     return CriticLearner(learner.accelerator, critic, optimiser, **more)
 
 
-def _packing_of(config: LoopConfig, learner: Learner) -> dict[str, Any]:
+def _packing_of(config: CriticRun, learner: Learner) -> dict[str, Any]:
     """How a critic packs and computes: as the policy's learner does."""
     import torch
 

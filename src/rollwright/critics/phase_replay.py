@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, model_validator
 
-from rollwright.config import ReplaySettings
 from rollwright.critics import offpolicy
 from rollwright.learner import FixedPolicy
 from rollwright.store import replay
+from rollwright.store.replay import ReplaySettings
 
 
 class PhaseReplaySettings(ReplaySettings):

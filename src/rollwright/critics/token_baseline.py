@@ -18,13 +18,16 @@ from dataclasses import replace
 from torch import Tensor
 
 from rollwright.batching import Segment
-from rollwright.config import TokenCriticFit
+from rollwright.config import build_part
+from rollwright.critics.critic_settings import TokenCriticFit
 from rollwright.learner import CriticSettings
 
 
 def baseline_critic(fit: TokenCriticFit) -> CriticSettings:
     """The learner's token critic as a baseline: named apart from the critic of utterances, its values free to move."""
-    return CriticSettings(name="baseline", clip_eps=None, kind=fit.kind, learning_rate=fit.learning_rate)
+    return CriticSettings(
+        name="baseline", kind=fit.kind, learning_rate=fit.learning_rate, loss=build_part(fit, "loss")
+    )
 
 
 def with_token_baseline(segments: Sequence[Segment], values: Sequence[Tensor]) -> list[Segment]:

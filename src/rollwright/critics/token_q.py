@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from rollwright.batching import Segment
-from rollwright.config import Config, LoopConfig, ReplaySettings, Unread, memory_text
+from rollwright.config import Config
 from rollwright.contracts import ConfigError
 from rollwright.critics.token_steps import StoredSteps, TokenSteps
 from rollwright.critics.value_learner import ReadingLoss, Readings
@@ -43,38 +43,11 @@ class TokenQSettings(Config):
     bias: float = Field(0.0, description="Where all values start; near the mean return spares a long way.")
 
 
-_ENGINES = (
+ENGINES_WITH_Q = (
     "decoding with Q changes the logits inside the engine, with the weights of a critic in this process: use "
     "engine.name=vllm or transformers, not {}"
 )
-
-
-class TokenQConfig(LoopConfig):
-    """Everything a run of either method reads."""
-
-    algorithm: TokenQSettings = TokenQSettings()
-    replay: ReplaySettings = ReplaySettings()
-
-    unread: ClassVar[Unread] = {
-        "reward": "the stored rewards count",
-        "curriculum": "no task is trained on but what replay.stores hold",
-        "starts": "no episode is trained on but what replay.stores hold",
-        **dict.fromkeys(
-            ("rollout.group_size", "rollout.groups_per_step", "rollout.max_staleness"),
-            "no episode is trained on but what replay.stores hold",
-        ),
-        **dict.fromkeys(
-            [f"learner.{key}" for key in ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm")]
-            + ["learner.minibatches", "learner.epochs"],
-            "the policy stands still; the critic has algorithm.learning_rate and algorithm.updates",
-        ),
-    }
-
-    @model_validator(mode="after")
-    def _the_engine_is_here(self) -> TokenQConfig:
-        if self.engine.name == "vllm_server":
-            raise ValueError(_ENGINES.format("vllm_server"))
-        return self
+"""The error where the engine cannot; in braces the name of the engine that was chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,19 +84,6 @@ class StoredChains:
         """So many trajectories, uniformly; one that is drawn twice counts once."""
         chosen = draws.choice(self.owners, count)
         return self.stored.steps(keep_trajectories(self.stored.table, chosen, among=self.turns))
-
-
-def plan_text(config: TokenQConfig) -> str:
-    """What `--plan` prints."""
-    algorithm, steps = config.algorithm, config.run.steps
-    return "\n".join(
-        [
-            f"each step: {algorithm.updates} optimiser steps of the critic, each on {algorithm.trajectories} stored "
-            "trajectories; episodes are played for evaluation only",
-            f"the run: {steps} steps, {steps * algorithm.updates} optimiser steps",
-            memory_text(config),
-        ]
-    )
 
 
 class Reads(Protocol):
@@ -184,7 +144,7 @@ def decode_with(engine: Engine, critic: nn.Module, *, beta: float) -> None:
     from rollwright.critics.vocabulary_critic import Perturbation
 
     if not isinstance(engine, PerturbedEngine):
-        raise ConfigError(_ENGINES.format(engine.name))
+        raise ConfigError(ENGINES_WITH_Q.format(engine.name))
     if not all(parameter.numel() for parameter in critic.parameters()):
         raise ConfigError("decoding with Q needs the critic whole on each rank: use ZeRO-1 or ZeRO-2")
     engine.perturb(Perturbation(critic=critic, beta=beta))  # type: ignore[arg-type]

@@ -15,10 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from rollwright.config import CurriculumSettings
-from rollwright.contracts import ConfigError, Group, Task, Trajectory, World
-from rollwright.curriculum.samplers import Curriculum, checked_tasks, draws_of
-from rollwright.curriculum.select_curriculum import make_curriculum
+from rollwright.contracts import ConfigError, Group, Task, Trajectory
+from rollwright.curriculum.samplers import checked_tasks, draws_of
 
 log = logging.getLogger(__name__)
 Prompt = tuple[int, ...]
@@ -179,14 +177,35 @@ class EvolvingCurriculum:
         self._wins = {task: list(wins) for task, wins in state["wins"].items()}
 
 
-def open_curriculum(
-    settings: CurriculumSettings, tasks: Sequence[Task], *, seed: int, world: World | None = None
-) -> Curriculum:
-    """The curriculum that the settings name, over these tasks; an evolving one is given its generator later."""
-    if settings.name != "evolving":
-        return make_curriculum(settings, tasks, seed=seed, world=world)
-    names = "every new_tasks num_seeds given_frac low high outcome"
-    growth = Growth(**{name: getattr(settings, name) for name in names.split()})
+def evolving_curriculum(
+    tasks: Sequence[Task],
+    *,
+    seed: int,
+    every: int = 1,
+    new_tasks: int = 16,
+    num_seeds: int = 10,
+    given_frac: float = 0.2,
+    low: float = 0.05,
+    high: float = 0.75,
+    outcome: Literal["verdict", "reward"] = "verdict",
+) -> EvolvingCurriculum:
+    """The evolving curriculum of the settings; its generator is set later, for it may need the run's engine.
+
+    Args:
+        every, new_tasks, num_seeds, given_frac, low, high, outcome: see `Growth`.
+
+    Raises:
+        ConfigError: there are no tasks, or held-out ones among them.
+    """
+    growth = Growth(
+        every=every,
+        new_tasks=new_tasks,
+        num_seeds=num_seeds,
+        given_frac=given_frac,
+        low=low,
+        high=high,
+        outcome=outcome,
+    )
     return EvolvingCurriculum(tasks, growth, seed=seed)
 
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollwright.config import StartSettings
 from rollwright.contracts import Group, Trajectory, Way, Waypoint
+from rollwright.curriculum.curriculum_settings import StartSettings
 from rollwright.curriculum.samplers import draws_of
 from rollwright.curriculum.waypoints import from_row, to_row, waypoints_of
 from rollwright.rollout import GroupRequest

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollwright.config import CurriculumSettings
 from rollwright.contracts import (
     ConfigError,
     ContextOverflow,
@@ -26,6 +25,7 @@ from rollwright.contracts import (
     Task,
     World,
 )
+from rollwright.curriculum.curriculum_settings import CurriculumSettings
 from rollwright.curriculum.evolving import TaskGenerator
 from rollwright.curriculum.samplers import draws_of
 from rollwright.generation import AnswerCache, ChatClient, ChatFailure, Engine, Sampling

@@ -1,7 +1,8 @@
 """Held-out episodes, their record, figures with intervals, and comparisons of two runs.
 
-Lives here: the episodes (`evaluation_play`), their record and files (`evaluation_record`, `evaluation_files`), figures
-(`evaluation_summary`, `value_calibration`), comparisons and tables (`comparison`, `comparison_tables`).
+Lives here: the section `evaluation` (`evaluation_settings`), the episodes (`evaluation_play`), their record and files
+(`evaluation_record`, `evaluation_files`), figures (`evaluation_summary`, `value_calibration`), comparisons and tables
+(`comparison`, `comparison_tables`).
 May import: checks and what stands above it.
 """
 
@@ -10,6 +11,7 @@ from rollwright.evaluation.comparison_tables import format_comparison, format_si
 from rollwright.evaluation.evaluation_files import load_evaluation, save_evaluation
 from rollwright.evaluation.evaluation_play import evaluate, evaluation_requests, held_out_seeds
 from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation, record_evaluation
+from rollwright.evaluation.evaluation_settings import EvaluationSettings
 from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, metrics, summarise
 from rollwright.evaluation.value_calibration import calibrate, format_calibration, save_calibration
 
@@ -17,6 +19,7 @@ __all__ = [
     "Comparison",
     "EpisodeRow",
     "Evaluation",
+    "EvaluationSettings",
     "Summary",
     "TaskSummary",
     "calibrate",

@@ -1,8 +1,8 @@
 """Engines that sample: one contract, several makers.
 
-Lives here: the contract and its data (`engine`), the engines (`vllm_engine`, `transformers_engine`, `scripted_engine`,
-`server/`), the choice among them (`select_engine`), the check that engine and learner agree (`parity`), and a client of
-foreign chat endpoints (`chat_api`, `answer_cache`).
+Lives here: the contract and its data (`engine`), the section `engine` (`engine_settings`), the engines
+(`vllm_engine`, `transformers_engine`, `scripted_engine`, `server/`), the choice among them (`select_engine`), the
+check that engine and learner agree (`parity`), and a client of foreign chat endpoints (`chat_api`, `answer_cache`).
 May import: models and what stands above it.
 """
 
@@ -21,6 +21,7 @@ from rollwright.generation.engine import (
     Sampling,
     TimedEngine,
 )
+from rollwright.generation.engine_settings import ENGINES, EngineSettings
 from rollwright.generation.kv_cache import KVRows
 from rollwright.generation.parity import Sampled, check_parity, measure_parity, model_logprobs
 from rollwright.generation.scripted_engine import ScriptedEngine
@@ -29,6 +30,7 @@ from rollwright.generation.threaded_engine import ThreadedEngine
 from rollwright.generation.vllm_engine import rank_without_compiling, repack_tied_head, vllm_importable
 
 __all__ = [
+    "ENGINES",
     "AbsentEngine",
     "AdapterEngine",
     "AnswerCache",
@@ -37,6 +39,7 @@ __all__ = [
     "ChatClient",
     "ChatFailure",
     "Engine",
+    "EngineSettings",
     "Generation",
     "KVRows",
     "PerturbedEngine",

@@ -1,14 +1,19 @@
 """A model and its optimiser: log-probs, one update, weights handed over.
 
-Lives here: the learner (`learner`), one optimiser step (`update_step`, `optimisation`, `objective`), many ranks
-(`ranks`, `zero`), the weights that an engine is given (`weights`), a critic of tokens beside the policy
-(`token_critic`), a policy that stays as it is (`fixed_policy`), supervised fine-tuning (`sft`).
+Lives here: the section `learner` and the keys of a policy's loss (`learner_settings`), published methods that set them
+(`method_presets`), the learner (`learner`), one optimiser step (`update_step`, `optimisation`), what is minimised
+(`objective`, `policy_losses`, `critic_losses`), many ranks (`ranks`, `zero`), the weights that an engine is given
+(`weights`), a critic of tokens beside the policy (`token_critic`), a policy that stays as it is (`fixed_policy`),
+supervised fine-tuning (`sft`).
 May import: store and what stands above it.
 """
 
+from rollwright.learner.critic_losses import CRITIC_LOSSES, CriticLoss, Squared
 from rollwright.learner.fixed_policy import FixedPolicy
 from rollwright.learner.learner import Learner
-from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.learner_settings import LearnerSettings, PolicyLossSettings
+from rollwright.learner.method_presets import METHODS, MethodChoice, method_name
+from rollwright.learner.objective import PolicyObjective, objective_of
 from rollwright.learner.optimisation import (
     Averages,
     Optimisation,
@@ -19,6 +24,7 @@ from rollwright.learner.optimisation import (
     require_finite,
     set_training,
 )
+from rollwright.learner.policy_losses import LOSSES, TokenPolicyLoss
 from rollwright.learner.ranks import Ranks, Share, go_on_alone, open_accelerator, share
 from rollwright.learner.sft import FitSettings, SftSettings, fit, require_trl, stop_after, trainer_arguments
 from rollwright.learner.token_critic import CriticSettings
@@ -26,17 +32,26 @@ from rollwright.learner.weights import copied_body, gathered, hand_over
 from rollwright.learner.zero import ZeroOptimisation, zero_stage
 
 __all__ = [
+    "CRITIC_LOSSES",
+    "LOSSES",
+    "METHODS",
     "Averages",
+    "CriticLoss",
     "CriticSettings",
     "FitSettings",
     "FixedPolicy",
     "Learner",
+    "LearnerSettings",
+    "MethodChoice",
     "Optimisation",
     "OptimiserSettings",
+    "PolicyLossSettings",
     "PolicyObjective",
     "Ranks",
     "SftSettings",
     "Share",
+    "Squared",
+    "TokenPolicyLoss",
     "WholeOptimisation",
     "ZeroOptimisation",
     "adamw",
@@ -46,6 +61,8 @@ __all__ = [
     "gathered",
     "go_on_alone",
     "hand_over",
+    "method_name",
+    "objective_of",
     "open_accelerator",
     "require_finite",
     "require_trl",

@@ -1,8 +1,9 @@
 """Language models: where they come from, how text becomes tokens, what a forward pass gives.
 
-Lives here: weights, tokenizers and tiny models (`loading`, `model_files`, `tiny_model`, `adapters`, `precision`), chat
-text to tokens (`codec`, `chat_template`, `control_tokens`, `vocabulary`), log-probs of packed rows (`scoring`), and the
-check that our forward pass is the model's own (`model_check`, `model_facts`).
+Lives here: the section `model` (`model_settings`), weights, tokenizers and tiny models (`loading`, `model_files`,
+`tiny_model`, `adapters`, `precision`), chat text to tokens (`codec`, `chat_template`, `control_tokens`,
+`vocabulary`), log-probs of packed rows (`scoring`), and the check that our forward pass is the model's own
+(`model_check`, `model_facts`).
 May import: batching and what stands above it.
 """
 
@@ -31,6 +32,7 @@ from rollwright.models.model_files import (
     positions_of,
     require_positions,
 )
+from rollwright.models.model_settings import ModelSettings
 from rollwright.models.precision import Precision, resolve_precision
 from rollwright.models.scoring import (
     TokenScorer,
@@ -56,6 +58,7 @@ __all__ = [
     "Adapter",
     "ChatCodec",
     "Dtype",
+    "ModelSettings",
     "Precision",
     "TokenScorer",
     "adapter_of",

@@ -1,8 +1,9 @@
 """Episodes: one, many at once, and what goes wrong in them.
 
-Lives here: one episode (`episode`, `answers`, `restoring`), many at once (`collector`, `rounds`, `run_ahead`,
-`rank_spread`), who acts (`actors`), what a policy is shown (`context`, `contexts`, `rerendering`), faults as data
-(`faults`, `journal`), and what it cost (`rollout_metrics`, `ledger`, `occupancy`).
+Lives here: the section `rollout` (`rollout_settings`), one episode (`episode`, `answers`, `restoring`), many at once
+(`collector`, `rounds`, `run_ahead`, `rank_spread`), who acts (`actors`), what a policy is shown (`context`,
+`contexts`, `rerendering`), faults as data (`faults`, `journal`), and what it cost (`rollout_metrics`, `ledger`,
+`occupancy`).
 May import: critics and what stands above it.
 """
 
@@ -18,6 +19,7 @@ from rollwright.rollout.rank_spread import Players, SpreadCollector
 from rollwright.rollout.rerendering import NewContext, require_same_prompts, rerender, shown_texts
 from rollwright.rollout.restoring import prompt_digest
 from rollwright.rollout.rollout_metrics import is_informative, met_again_frac, rollout_metrics
+from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.rollout.rounds import JournalledActor, RoundsActor
 from rollwright.rollout.run_ahead import Ahead, StaleCount, Start, finished, set_aside
 
@@ -38,6 +40,7 @@ __all__ = [
     "NewContext",
     "Players",
     "RandomActor",
+    "RolloutSettings",
     "RoundsActor",
     "SpreadCollector",
     "StaleCount",

@@ -11,19 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rollwright.config import (
-    EngineSettings,
-    EvaluationSettings,
-    LoopConfig,
-    ModelSettings,
-    RewardSettings,
-    RolloutSettings,
-    WorldSettings,
-    load,
-)
+from rollwright.config import load
 from rollwright.contracts import ActionRule, ConfigError, Reward, SmallLanguage, Task, Trajectory, World
-from rollwright.generation import AbsentEngine, BatchEngine, Engine, Sampling
-from rollwright.models import resolve_precision
+from rollwright.evaluation import EvaluationSettings
+from rollwright.generation import AbsentEngine, BatchEngine, Engine, EngineSettings, Sampling
+from rollwright.models import ModelSettings, resolve_precision
 from rollwright.rollout import (
     Actor,
     AppendOnly,
@@ -35,11 +27,14 @@ from rollwright.rollout import (
     JournalledActor,
     Limits,
     Players,
+    RolloutSettings,
     RoundsActor,
     SpreadCollector,
     Windowed,
 )
 from rollwright.run_io import Progress, RunFolder, Tracker, hyperparameters
+from rollwright.training.loop_config import LoopConfig
+from rollwright.training.world_settings import RewardSettings, WorldSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -288,6 +283,7 @@ def open_engine(
         max_batch=settings.max_batch,
         seed=seed,
         servers=server_setup(settings, lora_rank, run_folder) if settings.name == "vllm_server" else None,
+        options=settings.options,
     )
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollwright.batching import NEEDS_SIBLINGS, can_whiten, members_to_learn_from, policy_return, policy_turns
-from rollwright.config import LoopConfig
+from rollwright.batching import can_whiten, estimator_needs, members_to_learn_from, policy_return, policy_turns
 from rollwright.contracts import ContextOverflow, Group, StopReason, Trajectory
 from rollwright.rollout import is_informative
+from rollwright.training.loop_config import LoopConfig
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _only_kl(config: LoopConfig, groups: Sequence[Group]) -> bool:
     algorithm: Any = getattr(config, "algorithm", None)
     if not getattr(algorithm, "kl_in_reward", 0):
         return False
-    if algorithm.advantage in NEEDS_SIBLINGS:
+    if estimator_needs(algorithm.advantage, "siblings"):
         return not any(map(is_informative, groups))
     return not any(reward for g in groups for t in members_to_learn_from(g) for _, reward in policy_turns(t))
 
@@ -238,7 +238,7 @@ def _compared(
     """Episodes that an estimator of groups cannot tell apart."""
     algorithm: Any = getattr(config, "algorithm", None)
     advantage = getattr(algorithm, "advantage", "")
-    if advantage in NEEDS_SIBLINGS:
+    if estimator_needs(advantage, "siblings"):
         if config.rollout.group_size == 1:
             yield Idle(
                 kind="group size",

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 from rollwright.batching import Segment
-from rollwright.config import LoopConfig, method_of
 from rollwright.contracts import Group, RollwrightError, Trajectory, episode_seed
 from rollwright.curriculum import EvolvingCurriculum
 from rollwright.evaluation import Evaluation, save_evaluation
@@ -27,8 +26,10 @@ from rollwright.training import resumption
 from rollwright.training.assembly import judge
 from rollwright.training.group_scores import greedy_requests, greedy_returns, score_once
 from rollwright.training.lessons import Lessons
+from rollwright.training.loop_config import LoopConfig
 from rollwright.training.parity_gate import lower_precision, pass_gate
 from rollwright.training.pipeline import fill_with_informative
+from rollwright.training.plan import method_of
 from rollwright.training.run_assembly import RunParts, open_run
 from rollwright.view import write_report, write_transcripts
 
@@ -140,6 +141,7 @@ class Training(RunParts):
         requests = greedy_requests(groups, self.collector, self.starts)
         with self.clock.timed("time/greedy_s"):
             played = self.collector.play(requests)
+        self.folder.facts.played(played)
         return greedy_returns(groups, played, self.reward, self.collector.faults, self.learner.ranks)
 
     def learning(self) -> AbstractContextManager[None]:
@@ -196,11 +198,20 @@ class Training(RunParts):
         taught = self.lessons.take(step, groups, metrics, signal=self._signal)
         everything = played | self.curriculum.metrics() | dict(metrics) | taught | timings | self._parity
         self.tracker.log(step, everything)
+        self._count(timings)
         self.next_step = step + 1
         if self._due(step, self.config.evaluation.every):
             self.evaluate(f"step_{step + 1:05d}")
         if self._due(step, self.config.run.checkpoint_every):
             resumption.save(self)
+
+    def _count(self, timings: Mapping[str, float]) -> None:
+        """Bring `run.json` up to the step that ends: what a killed run spent is known to its last whole step."""
+        facts = self.folder.facts
+        facts.add(learner_s=timings.get("time/update_s", 0.0))
+        facts.put(tokens_trained=self.learner.tokens_trained)
+        facts.set_clocks(self.collector.occupancy.seconds())
+        facts.save()
 
     def _due(self, step: int, every: int) -> bool:
         return bool(every) and (step + 1) % every == 0 and step + 1 < self.config.run.steps
@@ -223,6 +234,7 @@ class Training(RunParts):
     def _keep(self, played: Sequence[Trajectory], *, tag: str) -> None:
         if self.lock is not None:
             self.lock.require()
+        self.folder.facts.played(played)
         if self.learner.ranks.first:
             self.store.append(played, tag=tag)
 
@@ -233,6 +245,7 @@ class Training(RunParts):
         self._end_pipeline()  # after the checkpoint: a longer run plays these anew, and sets the old ones aside
         self._export(self.folder.path / "policy")
         self.evaluate("final")
+        self.folder.facts.set_clocks(self.collector.occupancy.seconds())
         self.lessons.end()
         if self.learner.ranks.first:
             write_report(self.folder.path)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rollwright.config import ModelSettings, RolloutSettings, WorldSettings
+from rollwright.models import ModelSettings
+from rollwright.rollout import RolloutSettings
 from rollwright.training.assembly import close_world, context_factory, open_codec, open_world, policy_folder
+from rollwright.training.world_settings import WorldSettings
 
 if TYPE_CHECKING:
     from rollwright.models import ChatCodec

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rollwright.batching import segment_of
-from rollwright.config import LoopConfig
 from rollwright.contracts import Group, Turn
 from rollwright.generation import Engine, Sampled, check_parity, measure_parity
 from rollwright.learner import Learner
 from rollwright.models import causal_lm, facts_of, resolve_precision
+from rollwright.training.loop_config import LoopConfig
 
 log = logging.getLogger(__name__)
 NUM_TURNS = 8

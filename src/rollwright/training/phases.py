@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollwright.config import OnlineReplaySettings
 from rollwright.contracts import ConfigError
 from rollwright.store import TrajectoryStore
-from rollwright.store.replay import TurnTable, valid_turns
+from rollwright.store.replay import OnlineReplaySettings, TurnTable, valid_turns
 
 Array = NDArray[Any]
 

@@ -15,11 +15,21 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-from rollwright.config import LoopConfig, RolloutSettings
 from rollwright.contracts import ConfigError, Group, Task, Trajectory, episode_seed
 from rollwright.curriculum import Curriculum, StartPool
 from rollwright.generation import Engine
-from rollwright.rollout import Ahead, Collector, GroupRequest, StaleCount, Start, finished, is_informative, set_aside
+from rollwright.rollout import (
+    Ahead,
+    Collector,
+    GroupRequest,
+    RolloutSettings,
+    StaleCount,
+    Start,
+    finished,
+    is_informative,
+    set_aside,
+)
+from rollwright.training.loop_config import LoopConfig
 
 log = logging.getLogger(__name__)
 EXTRA_DRAWS = 1_000_000

@@ -13,24 +13,19 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from rollwright.config import (
-    Config,
-    EngineSettings,
-    Kind,
-    LearnerSettings,
-    ModelSettings,
-    ReplaySettings,
-    RewardSettings,
-    RolloutSettings,
-    RunSettings,
-    TurnCriticFit,
-    WorldSettings,
-    require,
-)
+from rollwright.config import Config, Kind, require, require_own_parts
 from rollwright.contracts import ConfigError, MissingDependency, ModelNotFound, RunFolderError, UnknownComponent
+from rollwright.critics import TurnCriticFit
+from rollwright.generation import EngineSettings
+from rollwright.learner import LearnerSettings
 from rollwright.methods import JudgeModel
+from rollwright.models import ModelSettings
+from rollwright.rollout import RolloutSettings
+from rollwright.run_io import RunSettings
+from rollwright.store.replay import ReplaySettings
+from rollwright.training.world_settings import RewardSettings, WorldSettings
 
 log = logging.getLogger(__name__)
 Section = TypeVar("Section", bound=Config)
@@ -50,6 +45,7 @@ def preflight(config: Config) -> None:
     for check in (
         require_folder,
         require_trackers,
+        require_own_parts,
         require_siblings,
         require_engine,
         require_stores,
@@ -125,12 +121,12 @@ def require_trackers(config: Config) -> None:
 
 def require_siblings(config: Config) -> None:
     """An estimator that compares an episode with the others of its group needs others."""
-    from rollwright.batching import NEEDS_SIBLINGS, GroupEstimator
+    from rollwright.batching import ADVANTAGES, estimator_needs, estimators_that_need
 
-    estimator = getattr(getattr(config, "algorithm", None), "advantage", None)
+    estimator = getattr(getattr(config, "algorithm", None), "advantage", "")
     for name, rollout in sections(config, RolloutSettings):
-        if estimator in NEEDS_SIBLINGS and rollout.group_size < 2:
-            alone = ", ".join(sorted(set(get_args(GroupEstimator)) - set(NEEDS_SIBLINGS)))
+        if rollout.group_size < 2 and estimator_needs(estimator, "siblings"):
+            alone = ", ".join(sorted(set(ADVANTAGES.ours) - set(estimators_that_need("siblings"))))
             raise ConfigError(
                 f"`{name}.group_size=1`: `algorithm.advantage={estimator}` compares each episode with the others of "
                 f"its group, so nothing would ever be learned. Use 2 or more, or an estimator that needs none: {alone}."
@@ -318,7 +314,7 @@ def _require_sync(name: str, engine: EngineSettings, folder: Path) -> None:
     from rollwright.models import config_of
 
     kind = config_of(folder).model_type
-    if kind in _NOT_SYNCED and choose_engine(engine.name) != "transformers":
+    if kind in _NOT_SYNCED and choose_engine(engine.name) in ("vllm", "vllm_server"):
         raise ConfigError(
             f"`{name}.name={engine.name}` is vLLM, which does not take over new weights of models of the kind {kind} "
             f"(log-probs are off after the first update): use `{name}.name=transformers`"

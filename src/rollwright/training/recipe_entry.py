@@ -16,8 +16,9 @@ from typing import TypeVar
 
 from rollwright.config import Config, load_config, redact
 from rollwright.contracts import RollwrightError, UserError
+from rollwright.run_io import FACTS, remember_command
 from rollwright.run_io import NAME as LOCK
-from rollwright.training.model_plan import CHECK, check_models
+from rollwright.training.plan import CHECK, check_models
 from rollwright.training.preflight import folder_of, preflight
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -46,11 +47,18 @@ def recipe_config(
         SystemExit: code 0, after `--help` or `--plan` has printed.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    remember_command([_recipe_name(cls), *words])
     check = _checked_deeply if CHECK in words else preflight
     config = load_config(cls, [word for word in words if word != CHECK], plan=plan, check=check)
     _run_folder[:] = [Path(folder_of(config)[1]).expanduser().absolute()]
     _new_folders[:] = new_folders(_run_folder[0])
     return config
+
+
+def _recipe_name(cls: type[Config]) -> str:
+    """The file of a recipe by its settings: started as a program, or called from another one."""
+    module = cls.__module__
+    return Path(sys.argv[0]).name if module == "__main__" else f"{module.rpartition('.')[2]}.py"
 
 
 def _checked_deeply(config: Config) -> None:
@@ -113,7 +121,7 @@ def remove_empty_run(folders: Sequence[Path]) -> None:
 def _is_of_any_start(file: Path, run: Path) -> bool:
     """Not a lock: another process that came in between holds it, for its own is released by now."""
     within = file.relative_to(run)
-    if file.is_dir() or within.parts[0] in ("config.yaml", "tiny_model", ".tiny_model.writing"):
+    if file.is_dir() or within.parts[0] in ("config.yaml", FACTS, "tiny_model", ".tiny_model.writing"):
         return True
     return within.name != LOCK and not file.stat().st_size
 

@@ -25,13 +25,13 @@ from rollwright.run_io import Checkpoint, Checkpoints, deadline
 from rollwright.training import inventory
 
 if TYPE_CHECKING:
-    from rollwright.config import LoopConfig
     from rollwright.curriculum import Curriculum
     from rollwright.generation import Engine
     from rollwright.learner import Learner
     from rollwright.rollout import Collector, Journal
     from rollwright.run_io import RunFolder, Tracker
     from rollwright.store import TrajectoryStore
+    from rollwright.training.loop_config import LoopConfig
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +126,7 @@ def resume(run: Run) -> None:
     refuse_other_weights(found, run.inputs, folder=run.folder.path)
     _say_what_is_lost(run, found)
     _restore(run, found)
+    run.folder.facts.resumed(found.step)
     recorded = run.journal.load(after=found.step)
     log.warning("resumed from %s at step %d, %d sampled answers on record", found.path, found.step, recorded)
     if found.step >= run.config.run.steps:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rollwright.config import LoopConfig, dump
+from rollwright.config import dump
 from rollwright.contracts import SPLITS, Reward, Task, World, tasks_of
 from rollwright.curriculum import Curriculum, EvolvingCurriculum, StartPool, open_curriculum, open_generator
 from rollwright.generation import Engine
 from rollwright.learner import CriticSettings, Learner, Ranks
 from rollwright.models import ChatCodec
 from rollwright.rollout import Collector, FaultLog, Journal, Ledger
-from rollwright.run_io import Checkpoint, Checkpoints, RunFolder, RunLock, Tracker, held
+from rollwright.run_io import Checkpoint, Checkpoints, RunFacts, RunFolder, RunLock, Tracker, held
 from rollwright.store import TrajectoryStore
 from rollwright.training import inputs, resumption
 from rollwright.training.assembly import (
@@ -34,6 +34,7 @@ from rollwright.training.assembly import (
     players_of,
     policy_folder,
 )
+from rollwright.training.loop_config import LoopConfig
 from rollwright.training.pipeline import Pipeline, open_pipeline
 from rollwright.training.start_assembly import open_starts, taught_groups
 from rollwright.training.step_clock import StepClock
@@ -112,6 +113,8 @@ def open_run(
             with ranks.first_goes_ahead():
                 lock = stack.enter_context(held(config.run.folder)) if ranks.first else None
                 folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+                facts = RunFacts.recorded(folder.path, settings=dump(config), ranks=ranks.count, writes=ranks.first)
+                folder = replace(folder, facts=stack.enter_context(facts))
         parts = _open_parts(kind, config, scene, folder, lock, accelerator, reference=reference, critic=critic)
         yield stack.enter_context(parts)
 

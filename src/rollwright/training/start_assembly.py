@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rollwright.config import LoopConfig
 from rollwright.contracts import ConfigError, Group, Task, Taught, World, episode_seed
 from rollwright.curriculum import StartPool, UniformCurriculum
 from rollwright.rollout import Collector, GroupRequest, TeacherActor
+from rollwright.training.loop_config import LoopConfig
 
 if TYPE_CHECKING:
     from rollwright.learner import Ranks

@@ -5,6 +5,7 @@ deleted at any time; a view is an array of turn numbers; a sampler draws from vi
 """
 
 from rollwright.store.replay.replay_sampler import Mixture, ReplaySampler, split_by_trajectory
+from rollwright.store.replay.replay_settings import OnlineReplaySettings, ReplaySettings
 from rollwright.store.replay.replay_table import Transition, TurnTable, returns_to_go
 from rollwright.store.replay.replay_views import (
     above,
@@ -20,7 +21,9 @@ from rollwright.store.replay.replay_views import (
 
 __all__ = [
     "Mixture",
+    "OnlineReplaySettings",
     "ReplaySampler",
+    "ReplaySettings",
     "Transition",
     "TurnTable",
     "above",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rollwright.config.schema import Config
+from rollwright.config import Config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,123 @@
+"""The sections `curriculum` and `starts`: which task comes next, and where its episodes begin."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from rollwright.config import OWN, Config, Parts, Readers
+
+_HERE = "rollwright.curriculum"
+CURRICULA = Parts(
+    what="curriculum",
+    given=("tasks", "seed", "world"),
+    contract=("next", "update", "metrics", "state_dict", "load_state_dict"),
+    ours={
+        "uniform": f"{_HERE}.samplers:UniformCurriculum",
+        "band": f"{_HERE}.samplers:BandCurriculum",
+        "evolving": f"{_HERE}.evolving:evolving_curriculum",
+        "learnability": f"{_HERE}.learnability:LearnabilityCurriculum",
+        "level_replay": f"{_HERE}.level_replay:LevelReplayCurriculum",
+        "alp_gmm": f"{_HERE}.alp_gmm:alp_gmm_curriculum",
+    },
+)
+
+
+class CurriculumSettings(Config):
+    """Which task comes next. `curriculum=band` is short for `curriculum.name=band`."""
+
+    name: Annotated[str, CURRICULA] = Field(
+        "uniform",
+        description="band, learnability: prefer tasks neither solved nor hopeless; level_replay: those that surprised; "
+        "alp_gmm: those where outcomes are changing; evolving: add new ones like the failed; or one of one's own.",
+    )
+    options: dict[str, Any] = Field({}, description="Arguments of a curriculum of one's own.")
+    every: int = Field(1, ge=1, description="Steps between two rounds of new tasks.")
+    new_tasks: int = Field(16, ge=1, description="Tasks that one round adds at most.")
+    num_seeds: int = Field(10, ge=1, description="Failed tasks that a round starts from.")
+    given_frac: float = Field(0.2, gt=0, le=1, description="Share of the draws that stays with the world's own tasks.")
+    low: float = Field(0.05, ge=0, le=1, description="A new task is kept where a critic's first value lies above ...")
+    high: float = Field(0.75, ge=0, le=1, description="... and below; without a critic all are kept.")
+    outcome: Literal["verdict", "reward"] = Field(
+        "verdict", description="evolving: failed by the world's verdict where it has one, or by no return above 0."
+    )
+    generator: Literal["world", "endpoint", "engine"] = Field(
+        "world", description="Variations by the world, or instructions by a model: an endpoint's, or the run's own."
+    )
+    url: str = Field("", description="endpoint: an OpenAI-compatible API, such as http://localhost:8000/v1.")
+    model: str = Field("", description="endpoint: name of the model there.")
+    key_variable: str = Field("", description="endpoint: environment variable that holds its key; empty = no key.")
+    max_tokens: int = Field(512, ge=16, description="endpoint, engine: longest answer.")
+    window: int = Field(20, ge=1, description="learnability: latest episodes of a task that count.")
+    random_frac: float = Field(0.2, ge=0, le=1, description="learnability, alp_gmm: share of uniform draws.")
+    mastered_frac: float = Field(0.1, ge=0, le=1, description="learnability: share of draws among mastered tasks.")
+    temperature: float = Field(0.1, gt=0, description="level_replay: near 0 the highest score alone is drawn.")
+    stale_frac: float = Field(0.1, ge=0, le=1, description="level_replay: share of draws by age.")
+    fit_every: int = Field(250, ge=5, description="alp_gmm: groups between two fits, and how many each fit sees.")
+    max_components: int = Field(10, ge=2, description="alp_gmm: most Gaussians of a mixture.")
+    min_width: float = Field(
+        0.07, gt=0, le=1, description="alp_gmm: least standard deviation of a Gaussian, in sides of the task space."
+    )
+    criterion: Literal["aic", "bic"] = Field("aic", description="alp_gmm: what decides on their number.")
+    progress: Literal["absolute", "covariance"] = Field(
+        "absolute", description="alp_gmm: change against the nearest earlier task, or with time (Covar-GMM)."
+    )
+
+    shorthand = "name"
+    only_for: ClassVar[Readers] = (
+        {"options": {"name": (OWN,)}}
+        | {
+            key: {"name": ("evolving",)}
+            for key in ("every", "new_tasks", "num_seeds", "given_frac", "low", "high", "outcome", "generator")
+        }
+        | {key: {"name": ("evolving",), "generator": ("endpoint",)} for key in ("url", "model", "key_variable")}
+        | {"max_tokens": {"name": ("evolving",), "generator": ("endpoint", "engine")}}
+        | {key: {"name": ("learnability",)} for key in ("window", "mastered_frac")}
+        | {"random_frac": {"name": ("learnability", "alp_gmm")}}
+        | {key: {"name": ("level_replay",)} for key in ("temperature", "stale_frac")}
+        | {key: {"name": ("alp_gmm",)} for key in ("fit_every", "max_components", "min_width", "criterion", "progress")}
+    )
+
+    @model_validator(mode="after")
+    def _shares_are_of_one_whole(self) -> CurriculumSettings:
+        if self.name == "learnability" and self.random_frac + self.mastered_frac > 1:
+            raise ValueError("`curriculum.random_frac` and `curriculum.mastered_frac` together are above 1")
+        if self.name == "evolving" and self.low > self.high:
+            raise ValueError(f"no value lies above `curriculum.low={self.low}` and below `curriculum.high={self.high}`")
+        return self
+
+
+class StartSettings(Config):
+    """Where episodes begin. `starts=snapshots` is short for `starts.name=snapshots`; evaluation ignores it."""
+
+    name: Literal["initial", "snapshots"] = Field(
+        "initial", description="snapshots: a share of the groups begins in the middle of an earlier episode (S3RL)."
+    )
+    source: Literal["own", "teacher"] = Field(
+        "own", description="Whose episodes leave snapshots: the run's own, or the world's scripted teacher's."
+    )
+    frac: float = Field(0.8, ge=0, le=1, description="Share of the groups that begin at one, once there are any.")
+    steps: int = Field(0, ge=0, description="First steps of the run that begin at snapshots; 0 = all of them.")
+    every: int = Field(1, ge=1, description="Turns between two snapshots of an episode.")
+    episodes: int = Field(10, ge=1, description="own: kept per task, the best by return; teacher: played in all.")
+    capacity: int = Field(2000, ge=1, description="Snapshots kept in all.")
+    pick: Literal["clusters", "uniform"] = Field(
+        "clusters", description="clusters: first one of k clusters of like value, then one of its snapshots."
+    )
+    clusters: int = Field(6, ge=1, description="clusters: k.")
+    value: Literal["return", "progress"] = Field(
+        "return", description="clusters: by what its episode still earned, or by 1 - turns left / turn limit."
+    )
+    gamma: float = Field(0.95, ge=0, le=1, description="return: discount per turn.")
+    max_turns: int = Field(0, ge=0, description="Turns after a snapshot before the cut; 0 = what the limit leaves.")
+
+    shorthand = "name"
+    only_for: ClassVar[Readers] = {
+        key: {"name": ("snapshots",)}
+        for key in ("source", "frac", "steps", "every", "episodes", "capacity", "pick", "max_turns")
+    } | {
+        "clusters": {"name": ("snapshots",), "pick": ("clusters",)},
+        "value": {"name": ("snapshots",), "pick": ("clusters",)},
+        "gamma": {"name": ("snapshots",), "pick": ("clusters",), "value": ("return",)},
+    }

@@ -1,0 +1,83 @@
+"""The section `rollout`: how episodes are played."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from rollwright.config import Config, Limits
+from rollwright.contracts import ActionRule
+
+
+class RolloutSettings(Config):
+    """How episodes are played."""
+
+    group_size: int = Field(8, ge=1, description="Episodes per task and start state.")
+    groups_per_step: int = Field(12, ge=1, description="Groups collected for one optimiser step.")
+    max_turns: int = Field(0, ge=0, description="Turns before the episode is cut; 0 = the world's own limit.")
+    max_action_tokens: int = Field(24, ge=1, description="Longest action, stop token included.")
+    max_staleness: int = Field(
+        0, ge=0, description="Weight updates that an episode may be behind: 0 = on-policy; k plays k batches ahead."
+    )
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature; the learner uses the same.")
+    context: Literal["append", "windowed"] = Field("windowed", description="Whole history, or latest state.")
+    history: int = Field(4, ge=0, description="windowed: how many past actions the prompt shows.")
+    action: str = Field(
+        "all",
+        description="What of an answer the world is given: all; after_think, what follows `</think>`; or a regular "
+        "expression, the first group of its last match. All of the answer is learned from.",
+    )
+    max_observation_tokens: int = Field(0, ge=0, description="Cut longer observations, visibly; 0 = never.")
+    parallel_episodes: int = Field(32, ge=1, description="Episodes in flight at once.")
+    schedule: Literal["continuous", "rounds"] = Field(
+        "continuous",
+        description="continuous: the engine never waits; rounds: it is asked when all running episodes wait for it, "
+        "so that two runs, or a killed and resumed one, agree bit for bit.",
+    )
+    retries: int = Field(2, ge=0, description="How often a faulted episode is played again.")
+    refills: int = Field(
+        1, ge=0, description="How often members lost to faults are replaced by further episodes of their group."
+    )
+    max_fault_frac: float = Field(0.2, ge=0, le=1, description="Share of lost episodes above which the run stops.")
+    episode_s: float = Field(300.0, gt=0, description="Wall-clock limit of an episode.")
+    env_call_s: float = Field(30.0, gt=0, description="Limit of one environment call; beyond it is a fault.")
+    engine_call_s: float = Field(180.0, gt=0, description="Limit of one generation; beyond it is a fault.")
+
+    limits: ClassVar[Limits] = {
+        "max_turns": (1_000_000, "all turns of an episode are held in memory"),
+        "max_action_tokens": (1_000_000, "no model writes more at once"),
+        "max_staleness": (1000, "so many batches of episodes are held in memory"),
+        "history": (1_000_000, "no prompt shows more actions"),
+        "max_observation_tokens": (10_000_000, "no model reads more"),
+        "parallel_episodes": (100_000, "each has an environment of its own"),
+        "retries": (1000, "an episode that faults so often never ends"),
+        "refills": (1000, "a group that faults so often never ends"),
+    }
+
+    @model_validator(mode="after")
+    def _a_batch_fits_in_memory(self) -> RolloutSettings:
+        most, episodes = 1_000_000, self.group_size * self.groups_per_step
+        if episodes > most:
+            raise ValueError(
+                f"`group_size={self.group_size}` x `groups_per_step={self.groups_per_step}` are {episodes} episodes in "
+                f"one step, which are all held in memory until its update: {most} at most"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _actions_can_be_found(self) -> RolloutSettings:
+        try:
+            ActionRule(self.action)
+        except ValueError as error:
+            raise ValueError(f"`action`: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_are_on_policy(self) -> RolloutSettings:
+        if self.max_staleness and self.schedule == "rounds":
+            raise ValueError(
+                f"`max_staleness={self.max_staleness}` plays ahead, so which episodes run together is a matter of "
+                "time; `schedule=rounds` fixes it. Use `schedule=continuous`, or `max_staleness=0`"
+            )
+        return self
