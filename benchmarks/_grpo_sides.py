@@ -64,16 +64,16 @@ def tell(iteration: Iteration | None) -> None:
 
 def ours(engine: str, folder: Path, shape: Shape, scratch: Path) -> None:
     """The loop of `recipes/grpo.py`, with a clock between its lines. Every group is kept, as TRL keeps it."""
-    from rollwright.batching import flatten, group_advantages, to_segments
-    from rollwright.config import load_config
-    from rollwright.learner import PolicyObjective
+    from rollwright.batching import flatten, to_segments
+    from rollwright.config import build_part, load_config
+    from rollwright.learner import objective_of
     from rollwright.recipes.grpo import GrpoConfig
     from rollwright.training import Training
 
     file = scratch / "run.yaml"
     file.write_text(json.dumps(_our_settings(engine, folder, shape, scratch)), encoding="utf-8")
     config = load_config(GrpoConfig, [str(file)])
-    objective = PolicyObjective(**config.algorithm.objective())
+    objective, estimator = objective_of(config.algorithm), build_part(config.algorithm, "advantage")
     with Training.start(config) as run:
         tell(None)
         for step in run.steps():
@@ -83,7 +83,7 @@ def ours(engine: str, folder: Path, shape: Shape, scratch: Path) -> None:
             clock.append(time.perf_counter())
             groups = run.score(groups)
             batch = flatten(groups, min_members=2)
-            segments = to_segments(batch, group_advantages(batch, config.algorithm.advantage))
+            segments = to_segments(batch, estimator(batch))
             clock.append(time.perf_counter())
             metrics = run.update(segments, objective)
             clock.append(time.perf_counter())

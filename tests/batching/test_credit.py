@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from rollwright.batching.credit import (
     FlatBatch,
-    GroupEstimator,
-    ValueEstimator,
     flat_tokens,
     flatten,
-    group_advantages,
     states_after_cuts,
     to_segments,
-    value_advantages,
 )
-from rollwright.contracts.record import Group, Score, Span, StopReason, Task, Trajectory, Turn
+from rollwright.batching.estimators import ADVANTAGES
+from rollwright.batching.value_estimators import VALUE_ADVANTAGES
+from rollwright.config import make_part
+from rollwright.contracts.record import Score, Span, StopReason, Task, Trajectory, Turn
+from rollwright.maths.advantages import ValueAdvantages
 from rollwright.maths.sequences import is_segment_start, segment_sum
+from tests import builders
+from tests.builders import group
 
 TASK = Task(id="t", split="train")
+
+
+def group_advantages(
+    batch: FlatBatch, how: str, *, greedy_scores: dict[str, float] | None = None, **words: Any
+) -> Tensor:
+    """By the name and the keys, as the recipe does it."""
+    estimator = make_part(ADVANTAGES, how, words)
+    return estimator(batch) if greedy_scores is None else estimator(batch, greedy_scores)
+
+
+def value_advantages(
+    batch: FlatBatch, values: Tensor, how: str, *, last_values: Tensor | None = None, **words: Any
+) -> ValueAdvantages:
+    """By the name and the keys, as the recipe does it."""
+    return make_part(VALUE_ADVANTAGES, how, words)(batch, values, last_values)
 
 
 def turn(
@@ -34,23 +52,12 @@ def turn(
     spans = (Span(start=0, end=chosen, version=4),)
     if forced:
         spans += (Span(start=chosen, end=len(ids), version=4, producer="forced"),)
-    return Turn(
-        prompt_ids=prompt,
-        action_ids=ids,
-        action_logprobs=tuple(-0.1 * (i + 1) for i in range(len(ids))),
-        text="x",
-        spans=spans,
-        rewards={"env": reward} if reward else {},
-        state_key=key,
-    )
+    logprobs = [-0.1 * (i + 1) for i in range(len(ids))]
+    return builders.turn(prompt, ids, reward or None, logprobs=logprobs, text="x", spans=spans, state_key=key)
 
 
-def trajectory(name: str, *turns: Turn, stop: StopReason = StopReason.TERMINATED, **changes: object) -> Trajectory:
-    return Trajectory(id=name, task=TASK, seed=0, turns=turns, stop_reason=stop, **changes)
-
-
-def group(*trajectories: Trajectory) -> Group:
-    return Group(id="g", task=TASK, seed=0, trajectories=trajectories)
+def trajectory(name: str, *turns: Turn, **changes: Any) -> Trajectory:
+    return builders.episode(name, *turns, task=TASK, **changes)
 
 
 @pytest.fixture
@@ -141,7 +148,7 @@ def test_gae_at_lambda_one_is_return_minus_value_over_all_turns(batch: FlatBatch
 # --- episodes that a limit cut ----------------------------------------------------------------------------------
 
 ONES = {"gamma": 1.0, "gae_lambda": 1.0, "turn_gamma": 1.0}
-VALUE_ESTIMATORS = get_args(ValueEstimator)
+VALUE_ESTIMATORS = tuple(VALUE_ADVANTAGES.ours)
 
 
 def cut_and_ended() -> FlatBatch:
@@ -158,7 +165,7 @@ def cut_and_ended() -> FlatBatch:
 
 
 @pytest.mark.parametrize("how", VALUE_ESTIMATORS)
-def test_a_cut_episode_ends_in_the_value_of_the_state_after_the_cut(how: ValueEstimator) -> None:
+def test_a_cut_episode_ends_in_the_value_of_the_state_after_the_cut(how: str) -> None:
     """Rewards -1, -1, values -2, -1, and nothing left to pay after the cut: the critic was right all along."""
     batch = cut_and_ended()
     values = torch.tensor([-2.0, -1.0, 0.3, 0.5, 0.5])
@@ -185,7 +192,7 @@ def test_a_cut_turn_never_bootstraps_from_inside_its_own_action() -> None:
 
 @pytest.mark.parametrize("how", VALUE_ESTIMATORS)
 @pytest.mark.parametrize("seed", range(5))
-def test_a_value_after_the_cut_is_a_reward_that_comes_one_step_later(how: ValueEstimator, seed: int) -> None:
+def test_a_value_after_the_cut_is_a_reward_that_comes_one_step_later(how: str, seed: int) -> None:
     """Reduction to the episode that the task ended, whose last reward is r + gamma V."""
     draws = torch.Generator().manual_seed(seed)
     episodes, paid_later = [], []
@@ -248,13 +255,13 @@ def test_rewards_of_turns_that_the_policy_did_not_write_count_with_its_turn_befo
         ("gigpo", [6, 6, 4.5, -6, -4.5]),  # 3 of the episode; returns 7 and 1 at s0, 4 and 1 at s1
     ],
 )
-def test_every_estimator_counts_the_same_rewards(guided: FlatBatch, how: GroupEstimator, expected: list[float]) -> None:
+def test_every_estimator_counts_the_same_rewards(guided: FlatBatch, how: str, expected: list[float]) -> None:
     found = group_advantages(guided, how, gamma=1.0)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("how", VALUE_ESTIMATORS)
-def test_return_minus_value_counts_the_same_rewards_too(guided: FlatBatch, how: ValueEstimator) -> None:
+def test_return_minus_value_counts_the_same_rewards_too(guided: FlatBatch, how: str) -> None:
     returns = value_advantages(guided, torch.zeros(5), how, **ONES).returns
     assert returns.tolist() == [7, 7, 4, 1, 1]
     discounted = value_advantages(guided, torch.zeros(5), "turn_gae", gamma=1.0, gae_lambda=1.0, turn_gamma=0.5).returns

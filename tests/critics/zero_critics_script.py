@@ -27,6 +27,7 @@ from rollwright.critics.value_learner import Readings, ValueLearner
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
 from rollwright.learner.optimisation import OptimiserSettings
+from rollwright.learner.policy_losses import Reinforce
 from rollwright.learner.ranks import open_accelerator, under_deepspeed
 from rollwright.learner.weights import gathered
 from rollwright.models.loading import with_lora
@@ -41,7 +42,7 @@ SHAPES = {
     "frozen": ({"v": 2}, 0.3),
     "encoder": ({"v": 1}, None),
 }
-REINFORCE = PolicyObjective(loss_name="reinforce", correction="none")
+REINFORCE = PolicyObjective(loss=Reinforce(), correction="none")
 
 
 def encoder() -> CriticBody:

@@ -17,9 +17,11 @@ from transformers import LlamaForCausalLM
 from rollwright.batching.packing import Segment
 from rollwright.batching.token_record import TokenLoss, TokenRecord
 from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
+from rollwright.learner.critic_losses import Squared
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
 from rollwright.learner.optimisation import OptimiserSettings, split_minibatches
+from rollwright.learner.policy_losses import Ppo, Reinforce
 from rollwright.learner.ranks import check_world
 from rollwright.learner.token_critic import CriticSettings
 from rollwright.maths.losses import AGGREGATIONS, Aggregation
@@ -27,7 +29,7 @@ from rollwright.models.loading import with_lora
 from rollwright.models.tiny_model import tiny_llama
 
 VOCAB = 32
-REINFORCE = PolicyObjective(loss_name="reinforce", correction="none")
+REINFORCE = PolicyObjective(loss=Reinforce(), correction="none")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +135,7 @@ def test_masked_tokens_do_not_matter(make_learner: Any) -> None:
 
 
 def test_a_fresh_batch_has_ratio_one(make_learner: Any) -> None:
-    ppo = PolicyObjective(loss_name="ppo", correction="none")
+    ppo = PolicyObjective(loss=Ppo(), correction="none")
     first, second = make_learner(), make_learner()
     metrics = first.update(trajectories(), ppo)
     second.update(trajectories(), REINFORCE)
@@ -184,7 +186,7 @@ def test_scores_come_back_in_the_callers_order(make_learner: Any) -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_moves_nothing(make_learner: Any, bad: float) -> None:
-    learner = make_learner(token_budget=8, critic=CriticSettings(learning_rate=1e-2, clip_eps=None))
+    learner = make_learner(token_budget=8, critic=CriticSettings(learning_rate=1e-2, loss=Squared()))
     segments = [replace(one, returns=(0.0,) * len(one.action_ids)) for one in trajectories()]
     learner.update(segments, REINFORCE)
     before, saved = weights_of(learner), copy.deepcopy(learner.state_dict())
@@ -195,7 +197,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(make_learner: Any, bad: float) 
     assert learner.step == 1
     # Nothing of the broken batch is left in the gradients either: the next step is that of a learner that never saw it.
     learner.update(segments, REINFORCE)
-    fresh = make_learner(token_budget=8, critic=CriticSettings(learning_rate=1e-2, clip_eps=None))
+    fresh = make_learner(token_budget=8, critic=CriticSettings(learning_rate=1e-2, loss=Squared()))
     fresh.load_state_dict(saved)
     fresh.update(segments, REINFORCE)
     assert_same_weights(weights_of(learner), weights_of(fresh))
@@ -263,7 +265,7 @@ def test_the_same_seed_learns_the_same_weights(make_learner: Any) -> None:
 @pytest.mark.parametrize("kind", ["model", "head"])
 def test_the_critic_learns_values_that_depend_on_the_state(make_learner: Any, kind: str) -> None:
     # What comes next pays 1 after the token 5 and -1 after the token 6; the value is read before the action token.
-    learner = make_learner(critic=CriticSettings(kind=kind, learning_rate=1e-2, clip_eps=None))  # type: ignore[arg-type]
+    learner = make_learner(critic=CriticSettings(kind=kind, learning_rate=1e-2, loss=Squared()))  # type: ignore[arg-type]
     batch = [
         segment((1, token), (9, 8), sequence=token, returns=(gain, gain), advantages=(0.0, 0.0))
         for token, gain in ((5, 1.0), (6, -1.0))
@@ -343,7 +345,7 @@ def test_a_resumed_learner_goes_on_bit_for_bit(make_learner: Any, tmp_path: Path
     def make() -> Learner:
         model = tiny_llama(VOCAB, hidden=32)
         policy = with_lora(model, rank=4) if lora else model
-        return make_learner(policy, warmup_steps=5, critic=CriticSettings(learning_rate=1e-2, clip_eps=None))
+        return make_learner(policy, warmup_steps=5, critic=CriticSettings(learning_rate=1e-2, loss=Squared()))
 
     segments = [replace(one, returns=one.advantages) for one in trajectories()]
     straight = make()

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from rollwright.batching.packing import Segment
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.policy_losses import Reinforce
 from rollwright.models.tiny_model import tiny_llama
 
 def turn(k):
@@ -28,7 +29,7 @@ def turn(k):
 accelerator = Accelerator(cpu=True)
 learner = Learner(accelerator, tiny_llama(32, hidden=32).double(), learning_rate=1e-2, token_budget=9)
 mine = [turn(k) for k in range(7)]
-metrics = learner.update(mine, PolicyObjective(loss_name="reinforce", correction="none", aggregation=sys.argv[2]))
+metrics = learner.update(mine, PolicyObjective(loss=Reinforce(), correction="none", aggregation=sys.argv[2]))
 if accelerator.is_main_process:
     state = learner.state_dict()["policy"]["optimizer"]["state"]
     moments = [state[k]["exp_avg"] for k in sorted(state)]

@@ -26,8 +26,10 @@ from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
 from rollwright.contracts.record import Group, Score
 from rollwright.contracts.reward import EnvReward
+from rollwright.learner.critic_losses import Squared
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.policy_losses import Reinforce
 from rollwright.learner.ranks import Ranks, open_accelerator, under_deepspeed
 from rollwright.learner.token_critic import CriticSettings
 from rollwright.models.tiny_model import tiny_llama
@@ -69,12 +71,12 @@ def batch(gain: float = 1.0, count: int = 7) -> list[Segment]:
     return segments
 
 
-REINFORCE = PolicyObjective(loss_name="reinforce", correction="none")
+REINFORCE = PolicyObjective(loss=Reinforce(), correction="none")
 
 
 def make_learner(**settings: object) -> Learner:
     torch.manual_seed(0)
-    critic = CriticSettings(learning_rate=1e-3, clip_eps=None)
+    critic = CriticSettings(learning_rate=1e-3, loss=Squared())
     fixed: dict[str, object] = {"learning_rate": 1e-3, "token_budget": 9, "critic": critic}
     return Learner(open_accelerator(), tiny_llama(VOCAB, hidden=32), **(fixed | settings))  # type: ignore[arg-type]
 

@@ -20,8 +20,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.batching import credit
+from rollwright.batching import credit, estimators
+from rollwright.batching.estimators import ADVANTAGES
+from rollwright.batching.value_estimators import VALUE_ADVANTAGES, Gae
+from rollwright.config import load_part
 from rollwright.contracts.choices import require_choice
+from rollwright.contracts.errors import UnknownComponent
 from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
 from rollwright.critics.offpolicy import WebRLObjective, outcomes
 from rollwright.learner import objective
@@ -64,6 +68,10 @@ STEPS = {"values": f(0.1, 0.2, 0.3), "trajectory_index": i(0, 0, 1), "outcomes":
 WEBRL = {"logprobs": LOGPROBS, "logprobs_ref": OLD, "mask": MASK, "sequence_index": INDEX, **TWO}
 GAMMAS = {"gamma": 1.0, "gae_lambda": 1.0}
 ENDS = {"last_values": f(0, 1)}
+
+
+def gae_of_a_batch(values: Tensor, last_values: Tensor) -> Any:
+    return Gae(gae_lambda=1.0)(BATCH, values, last_values)
 
 
 def named(function: Callable[..., Any]) -> str:
@@ -206,16 +214,16 @@ CALLS = {
         Call(losses.aggregate_padded, {"losses": ROWS["logprobs"], "mask": ROWS["mask"], "how": "token-mean",
                                        "denominator": 1.0}),
         Call(losses.webrl_released, {**WEBRL, "targets": f(1, -1), "num_tokens": "turn"}),
-        Call(credit.group_advantages, {"batch": BATCH, "how": "rloo", "gigpo_scale": "std"}),
-        Call(credit.value_advantages, {"batch": BATCH, "values": f(1, 2, 3, 4), "how": "gae", "turn_gamma": 1.0,
-                                       **GAMMAS, **ENDS},
-             ("values", "last_values"), ("values", "last_values")),
+        Call(estimators.Gigpo, {"gigpo_scale": "std"}),
+        Call(estimators.estimator_needs, {"name": "rloo", "what": "siblings"}),
+        Call(estimators.estimators_that_need, {"what": "siblings"}),
+        Call(gae_of_a_batch, {"values": f(1, 2, 3, 4), **ENDS}, ("values", "last_values"), ("values", "last_values")),
         Call(credit.to_segments, {"batch": BATCH, "advantages": f(1, 2, 3, 4), "sequence": "turn"}, (),
              ("advantages",)),
         Call(objective.PolicyObjective, {}),
     )
 }  # fmt: skip
-MODULES = (advantages, losses, values, credit, statistics, calibration, segments, objective)
+MODULES = (advantages, losses, values, credit, estimators, statistics, calibration, segments, objective)
 
 
 def public_callables() -> Iterator[Callable[..., Any]]:
@@ -275,8 +283,11 @@ def test_a_clip_that_is_none_is_refused(clip: Any) -> None:
 
 
 def test_the_nearest_word_is_named() -> None:
-    with pytest.raises(ValueError, match=r"unknown advantage estimator 'gea'.*did you mean 'gae'"):
-        CALLS["credit.value_advantages"](how="gea")
+    with pytest.raises(UnknownComponent, match=r"no advantage estimator named `gea`. Did you mean `gae`\?"):
+        load_part(VALUE_ADVANTAGES, "gea")
+    for wrong in ("GRPO_", "", "none_of_them", 3):
+        with pytest.raises(UnknownComponent, match=r"no advantage estimator named .* There are grpo, dr_grpo"):
+            load_part(ADVANTAGES, wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown divergence 'chi-square': `divergence` is one of tv, chi2"):
         CALLS["value_targets.dual_weights"](divergence="chi-square")
     with pytest.raises(ValueError, match="unknown scale 'mean_std_norm': `scale` is one of none, std"):

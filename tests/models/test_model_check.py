@@ -19,6 +19,7 @@ from rollwright.generation.transformers_engine import TransformersEngine
 from rollwright.generation.vllm_engine import complete, weight_names
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.policy_losses import Ppo
 from rollwright.learner.token_critic import CriticSettings
 from rollwright.learner.weights import checkpoint_weights
 from rollwright.methods.outcome_model import next_token_logits
@@ -179,7 +180,7 @@ def test_update_reference_adapter_and_critic_go_by_what_the_check_found(name: st
     expected = own_logprobs(model.get_base_model(), segments)
     for mine, own in zip(learner.reference_logprobs(segments), expected, strict=True):
         torch.testing.assert_close(mine, own, rtol=0, atol=2e-4)
-    metrics = learner.update(segments, PolicyObjective(loss_name="ppo", correction="none"), minibatches=2)
+    metrics = learner.update(segments, PolicyObjective(loss=Ppo(), correction="none"), minibatches=2)
     assert metrics["policy/ratio_clipped_frac"] == 0 and abs(metrics["policy/kl_old_mean"]) < 1e-5
 
 

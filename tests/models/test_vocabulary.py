@@ -27,6 +27,7 @@ from rollwright.generation.transformers_engine import TransformersEngine
 from rollwright.learner.fixed_policy import FixedPolicy
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.policy_losses import Ppo
 from rollwright.methods.demonstrations import sft_rows
 from rollwright.models.codec import ChatCodec
 from rollwright.models.loading import load_model, load_policy, load_tokenizer, with_lora
@@ -129,7 +130,7 @@ async def test_the_learner_scores_what_the_engine_sampled(padded: Path, layout: 
                     frozen = [row.tolist() for row in still(segments)]
                     assert measure_parity(actions, frozen).max_difference < 1e-5
                 assert measure_parity(actions, model_logprobs(load_model(padded), actions)).max_difference < 1e-5
-            metrics = learner.update(segments, PolicyObjective(loss_name="ppo", correction="none", entropy_coef=0.1))
+            metrics = learner.update(segments, PolicyObjective(loss=Ppo(), correction="none", entropy_coef=0.1))
             assert all(torch.isfinite(torch.tensor(value)) for value in metrics.values())
             engine.load_weights(learner.weights(), version=version)
     finally:

@@ -17,15 +17,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rollwright.batching.credit import flatten, to_segments, value_advantages
+from rollwright.batching.credit import flatten, to_segments
 from rollwright.batching.packing import Segment
+from rollwright.batching.value_estimators import TurnGae
 from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
 from rollwright.critics.critic_body import policy_body
 from rollwright.critics.turn_critic import TurnCriticSettings
 from rollwright.critics.value_learner import ReadingLoss, ValueLearner
 from rollwright.generation.engine import Generation
 from rollwright.learner.learner import Learner
-from rollwright.learner.objective import PolicyObjective
+from rollwright.learner.objective import PolicyObjective, objective_of
 from rollwright.learner.optimisation import OptimiserSettings
 from rollwright.maths.advantages import whiten
 from rollwright.models.loading import load_policy
@@ -168,11 +169,11 @@ def test_without_logged_states_hnpg_updates_as_ppo_does_with_that_critic(folder:
     asked = [turn.prompt_ids for turn in batch.turns for _ in range(2)]
     acted = [prompt + action.token_ids for prompt, action in zip(asked, Fresh()(asked), strict=True)]
     values = critic.read(acted)["q"][0].view(-1, 2).mean(dim=1)[batch.turn_index]
-    estimate = value_advantages(batch, values, "turn_gae", gamma=1.0, turn_gamma=0.9, gae_lambda=0.8)
+    estimate = TurnGae(turn_gamma=0.9, gae_lambda=0.8)(batch, values)
     expected = to_segments(batch, whiten(estimate.advantages))
     assert found == expected and len(found) == 4 and hybrid.table.reads == 0
 
-    objective = PolicyObjective(**hybrid.algorithm.objective())
+    objective = objective_of(hybrid.algorithm)
     moved = [updated(folder, segments, objective) for segments in (found, expected)]
     assert torch.equal(moved[0], moved[1])
     some = Hybrid(critic, gamma=0.9, gae_lambda=0.8, offline_weight=0.0, logged_states=3, samples=2)
@@ -206,5 +207,5 @@ def test_that_update_is_the_policy_gradient(folder: Path) -> None:
     slopes = torch.autograd.grad(loss, [p for p in policy.parameters() if p.requires_grad])
     norm = torch.cat([part.flatten() for part in slopes]).norm().item()
     learner = Learner(Accelerator(), policy, learning_rate=1e-2)
-    metrics = learner.update(segments, PolicyObjective(**hybrid.algorithm.objective()))
+    metrics = learner.update(segments, objective_of(hybrid.algorithm))
     assert norm > 0.01 and metrics["optim/grad_norm"] == pytest.approx(norm, rel=1e-4)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.batching.credit import FlatBatch, value_advantages
+from rollwright.batching.credit import FlatBatch
 from rollwright.batching.packing import Segment
+from rollwright.batching.value_estimators import ValueAdvantage
+from rollwright.config import build_part
 from rollwright.learner.learner import Learner
 from rollwright.learner.token_critic import TokenCritic
 from rollwright.maths.advantages import ValueAdvantages
@@ -37,7 +39,7 @@ SMALL = [
 
 
 class Watch:
-    """What the recipe gave to `value_advantages` in each step, with the critic's own answer at the same moment."""
+    """What the recipe gave to its estimator in each step, with the critic's own answer at the same moment."""
 
     def __init__(self) -> None:
         self.batches: list[FlatBatch] = []
@@ -50,10 +52,18 @@ class Watch:
         self.critic = learner._critic.module  # type: ignore[union-attr]
         return READ(learner, segments)
 
-    def advantages(self, batch: FlatBatch, values: Tensor, how: Any, **settings: Any) -> ValueAdvantages:
-        made = value_advantages(batch, values, how, **settings)
+    def build(self, section: Any, key: str) -> Any:
+        """What the recipe builds; of its estimator every call is noted."""
+        made = build_part(section, key)
+        if key != "advantage":
+            return made
+        self.estimator: ValueAdvantage = made
+        return self.advantages
+
+    def advantages(self, batch: FlatBatch, values: Tensor, last_values: Tensor | None) -> ValueAdvantages:
+        made = self.estimator(batch, values, last_values)
         self.batches.append(batch)
-        self.ends.append(settings["last_values"])
+        self.ends.append(last_values)
         self.wanted.append(torch.tensor([value_behind(self.critic, t.next_prompt_ids) for t in batch.trajectories]))
         self.found.append(made)
         return made
@@ -74,7 +84,7 @@ def value_behind(critic: TokenCritic, ids: tuple[int, ...]) -> float:
 def watched(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> Watch:
     watch = Watch()
     monkeypatch.setattr(Learner, "values", lambda learner, segments: watch.values(learner, segments))
-    monkeypatch.setattr(ppo, "value_advantages", watch.advantages)
+    monkeypatch.setattr(ppo, "build_part", watch.build)
     ppo.main(["recipes/text/maze_ppo.yaml", *SMALL, f"run.folder={folder}", *words])
     assert len(watch.batches) == 2
     return watch

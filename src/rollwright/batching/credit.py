@@ -1,7 +1,7 @@
 """From scored groups to one advantage per action token: the stage between the record and the learner.
 
-`flatten` lays a batch of groups out flat (N action tokens of U turns of S trajectories of G groups), `group_advantages`
-and `value_advantages` apply the named estimator to the whole batch, `to_segments` hands the result to the learner.
+`flatten` lays a batch of groups out flat (N action tokens of U turns of S trajectories of G groups), an estimator (see
+`estimators`, `value_estimators`) judges the whole batch, `to_segments` hands the result to the learner.
 Only what may be learned from takes part: faults, undecided scores and turns without a token of the policy are left out
 here, once. What a turn of somebody else earned goes to the policy's last turn before it, so that every estimator counts
 the same rewards. The clock is the policy's own, so nothing is discounted on the way. What came before the policy's
@@ -11,7 +11,7 @@ first turn is no consequence of anything it did, and counts nowhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,16 +20,8 @@ from torch import Tensor
 
 from rollwright.batching.packing import Segment
 from rollwright.contracts import Group, Trajectory, Turn, require_choice
-from rollwright.maths import advantages as adv
 from rollwright.maths import require_length, segment_sum
 from rollwright.maths.losses import kl_shaped_rewards
-
-GroupEstimator = Literal[
-    "grpo", "dr_grpo", "rloo", "opo", "pass@k", "remax", "reinforce", "reinforce++", "reinforce++baseline", "gigpo"
-]
-ValueEstimator = Literal["gae", "turn_gae", "bilevel_v1", "bilevel_v2"]
-NEEDS_SIBLINGS = ("grpo", "dr_grpo", "rloo", "opo", "pass@k", "reinforce++baseline", "gigpo")
-"""Estimators whose baseline is the group: a group with one learnable member has none and is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,112 +142,6 @@ def with_kl(batch: FlatBatch, logprobs: Tensor, logprobs_ref: Tensor, *, kl_coef
     return replace(batch, rewards=batch.rewards - penalties, penalties=penalties)
 
 
-def _token_args(batch: FlatBatch) -> tuple[Tensor, Tensor]:
-    return batch.rewards, batch.sequence_index
-
-
-def group_advantages(
-    batch: FlatBatch,
-    how: GroupEstimator,
-    *,
-    gamma: float = 1.0,
-    eps: float = 1e-6,
-    gigpo_scale: Literal["none", "std"] = "none",
-    step_weight: float = 1.0,
-    greedy_scores: Mapping[str, float] | None = None,
-) -> Tensor:
-    """One advantage per action token by a critic-free estimator. -> [N] float32.
-
-    Args:
-        gamma: discount, per action token for reinforce and reinforce++, per turn for gigpo; unused by the others.
-        eps: added to the standard deviation (grpo, gigpo with std).
-        gigpo_scale, step_weight: see `advantages.gigpo`.
-        greedy_scores: for remax, the return of the greedy episode of each group, by group id.
-
-    Raises:
-        ValueError: an unknown estimator, or remax without greedy scores.
-    """
-    require_choice("how", how, GroupEstimator, what="advantage estimator")
-    require_choice("gigpo_scale", gigpo_scale, ("none", "std"))
-    num = len(batch.trajectories)
-    per_trajectory: dict[str, Callable[[], Tensor]] = {
-        "grpo": lambda: adv.grpo(batch.scores, batch.group_index, eps=eps),
-        "dr_grpo": lambda: adv.dr_grpo(batch.scores, batch.group_index),
-        "rloo": lambda: adv.rloo(batch.scores, batch.group_index),
-        "opo": lambda: adv.opo(batch.scores, batch.lengths, batch.group_index),
-        "pass@k": lambda: adv.pass_at_k_advantages(batch.scores, batch.group_index),
-        "remax": lambda: adv.remax(batch.scores, _greedy(batch, greedy_scores)),
-    }
-    if how in per_trajectory:
-        return per_trajectory[how]()[batch.sequence_index]
-    if how == "reinforce":
-        return adv.reinforce(*_token_args(batch), num_sequences=num, gamma=gamma)
-    if how == "reinforce++":
-        return adv.reinforce_plus_plus(*_token_args(batch), num_sequences=num, gamma=gamma)
-    if how == "reinforce++baseline":
-        return adv.reinforce_plus_plus_baseline(*_token_args(batch), batch.group_index, num_sequences=num)
-    return adv.gigpo(
-        batch.turn_rewards,
-        batch.trajectory_index,
-        [turn.state_key for turn in batch.turns],
-        batch.group_index,
-        gamma=gamma,
-        scale=gigpo_scale,
-        step_weight=step_weight,
-        eps=eps,
-    ).total[batch.turn_index]
-
-
-def _greedy(batch: FlatBatch, greedy_scores: Mapping[str, float] | None) -> Tensor:
-    if greedy_scores is None:
-        raise ValueError("remax needs the return of one greedy episode per group: pass greedy_scores")
-    return torch.tensor([greedy_scores[batch.group_ids[g]] for g in batch.group_index.tolist()])
-
-
-def value_advantages(
-    batch: FlatBatch,
-    values: Tensor,
-    how: ValueEstimator,
-    *,
-    gamma: float,
-    gae_lambda: float,
-    turn_gamma: float,
-    last_values: Tensor | None = None,
-) -> adv.ValueAdvantages:
-    """Advantages and critic targets per action token, [N] each, not whitened.
-
-    Args:
-        values: [N] float, read one position before each token.
-        last_values: [S] the critic's value of the state after each trajectory (see `states_after_cuts`); trajectories
-            that the task itself ended count as 0 whatever it holds. None = nothing follows any of them, as where the
-            limit is part of the task.
-
-    Raises:
-        ValueError: an unknown estimator, or tensors of another length.
-    """
-    require_choice("how", how, ValueEstimator, what="advantage estimator")
-    earned = batch.rewards
-    ends = None if last_values is None else _of_cuts(batch, last_values)
-    if how == "gae":
-        num = len(batch.trajectories)
-        index = batch.sequence_index
-        return adv.gae(earned, values, index, num_sequences=num, gamma=gamma, gae_lambda=gae_lambda, last_values=ends)
-    args = (earned, values, batch.turn_index, batch.trajectory_index)
-    if how == "turn_gae":
-        return adv.turn_gae(*args, gamma=turn_gamma, gae_lambda=gae_lambda, last_values=ends)
-    if how == "bilevel_v1":
-        return adv.bilevel_gae_v1(*args, gamma=gamma, turn_gamma=turn_gamma, gae_lambda=gae_lambda, last_values=ends)
-    return adv.bilevel_gae_v2(
-        *args,
-        gamma=gamma,
-        gae_lambda=gae_lambda,
-        turn_gamma=turn_gamma,
-        turn_gae_lambda=gae_lambda,
-        turn_reward="sum",
-        last_values=ends,
-    )
-
-
 def states_after_cuts(batch: FlatBatch) -> dict[int, tuple[int, ...]]:
     """What the policy would have been given next, by number of the trajectory, for those that a limit cut.
 
@@ -270,13 +156,6 @@ def states_after_cuts(batch: FlatBatch) -> dict[int, tuple[int, ...]]:
 def _state_after(trajectory: Trajectory) -> tuple[int, ...]:
     last = trajectory.turns[-1]
     return trajectory.next_prompt_ids or last.prompt_ids + last.action_ids
-
-
-def _of_cuts(batch: FlatBatch, last_values: Tensor) -> Tensor:
-    """[S] the values where a limit cut the trajectory, 0 where the task ended it."""
-    require_length("last_values", last_values, len(batch.trajectories), per="trajectory")
-    cut = torch.tensor([t.stop_reason.is_truncation for t in batch.trajectories])
-    return adv.bootstrap_values(last_values, terminated=~cut, truncated=cut)
 
 
 def to_segments(

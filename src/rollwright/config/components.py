@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
-from rollwright.config.help import annotation_text
+from rollwright.config.help import type_text
 from rollwright.config.limits import counts_truth
+from rollwright.config.named_parts import is_own
 from rollwright.contracts import ConfigError, RollwrightError, UnknownComponent
 
 Kind = Literal["envs", "rewards"]
@@ -53,8 +55,8 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
         UnknownComponent: no such module or attribute; the message lists what there is.
         MissingDependency: from the module itself, where an optional package is not installed.
     """
-    if ":" in name:
-        return _foreign(kind, name)
+    if is_own(name):
+        return foreign(_SINGULAR[kind], name)
     if name not in available(kind):
         raise UnknownComponent(_no_such(kind, name))
     build: Callable[..., Any] = importlib.import_module(f"rollwright.{kind}.{name}").build
@@ -73,14 +75,9 @@ def require(kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> 
         build = load(kind, name)
     except RollwrightError:
         raise
-    except Exception as error:  # a module of the user's own may fail in any way while it is imported
-        raise ConfigError(
-            f"{_SINGULAR[kind]} `{name}` cannot be imported: {type(error).__name__}: {error}. Its module says so, not "
-            "the settings; ROLLWRIGHT_DEBUG=1 shows where."
-        ) from error
-    options = dict(options or {})
-    _check_options(f"{_SINGULAR[kind]} `{name}`", build, options)
-    _check_types(f"{_SINGULAR[kind]} `{name}`", build, options)
+    except Exception as error:
+        raise import_failure(_SINGULAR[kind], name, error) from error
+    check_options(f"{_SINGULAR[kind]} `{name}`", build, options or {})
     return build
 
 
@@ -93,7 +90,7 @@ def create(kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> A
     """
     build = load(kind, name)
     options = dict(options or {})
-    _check_options(f"{_SINGULAR[kind]} `{name}`", build, options)
+    _check_names(f"{_SINGULAR[kind]} `{name}`", build, options)
     return build(**options)
 
 
@@ -124,7 +121,15 @@ def _no_such(kind: Kind, name: str) -> str:
     )
 
 
-def _foreign(kind: Kind, name: str) -> Callable[..., Any]:
+def foreign(what: str, name: str) -> Callable[..., Any]:
+    """What a user's own name, `package.module:Attribute`, stands for.
+
+    Args:
+        what: what it is to be, in messages: "environment".
+
+    Raises:
+        UnknownComponent: there is no such module, or no such callable in it. Whatever else the module raises.
+    """
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -132,26 +137,53 @@ def _foreign(kind: Kind, name: str) -> Callable[..., Any]:
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise  # the module was found; what it imports was not
         raise UnknownComponent(
-            f"{_SINGULAR[kind]} `{name}`: there is no module `{error.name}` on the import path. "
+            f"{what} `{name}`: there is no module `{error.name}` on the import path. "
             "Install its package, or start with PYTHONPATH=. if it lies in the current folder."
         ) from error
     except ValueError as error:
-        raise UnknownComponent(f"{_SINGULAR[kind]} `{name}` must read `package.module:Attribute`.") from error
+        raise UnknownComponent(f"{what} `{name}` must read `package.module:Attribute`.") from error
     found = vars(module).get(attribute)
     if not callable(found):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         near = difflib.get_close_matches(attribute, public, n=1)
         hint = f" Did you mean `{module_name}:{near[0]}`?" if near else ""
-        raise UnknownComponent(
-            f"{_SINGULAR[kind]} `{name}`: module `{module_name}` has no callable `{attribute}`.{hint}"
-        )
+        raise UnknownComponent(f"{what} `{name}`: module `{module_name}` has no callable `{attribute}`.{hint}")
     return found  # type: ignore[no-any-return]
 
 
-def _check_options(what: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def import_failure(what: str, name: str, error: Exception) -> ConfigError:
+    """The error for a module of the user's own that raised while it was imported; it may fail in any way."""
+    return ConfigError(
+        f"{what} `{name}` cannot be imported: {type(error).__name__}: {error}. Its module says so, not the settings; "
+        "ROLLWRIGHT_DEBUG=1 shows where."
+    )
+
+
+def check_options(
+    what: str, build: Callable[..., Any], options: Mapping[str, Any], *, given: tuple[str, ...] = ()
+) -> None:
+    """Hold options against the signature of what takes them: their names, and the plain types of its annotations.
+
+    Args:
+        given: arguments that are passed besides, and are no options.
+
+    Raises:
+        ConfigError: an option is unknown (the nearest is named), missing, or of another type.
+    """
+    _check_names(what, build, options, given)
+    _check_types(what, build, options)
+
+
+def takes_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The arguments that can be passed to a builder by name."""
+    parameters = inspect.signature(build).parameters
+    return {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _check_names(what: str, build: Callable[..., Any], options: Mapping[str, Any], given: tuple[str, ...] = ()) -> None:
     """Compare `options` with the builder's signature, so that a misspelt one is named before anything starts."""
     parameters = inspect.signature(build).parameters
-    takes = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes = [name for name in takes_of(build) if name not in given]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name in options:
         if name not in takes and not takes_any:
@@ -166,7 +198,8 @@ def _check_options(what: str, build: Callable[..., Any], options: Mapping[str, A
 def _check_types(what: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Hold each option against its annotation, where that is one of plain data."""
     try:
-        hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)  # type: ignore[misc]
+        made = build.__init__ if inspect.isclass(build) else build  # type: ignore[misc]
+        hints = get_type_hints(made, include_extras=True)  # bounds too: Annotated[float, Field(gt=0)]
     except Exception:  # names that only a type checker can look up
         return
     for name, value in options.items():
@@ -175,7 +208,7 @@ def _check_types(what: str, build: Callable[..., Any], options: Mapping[str, Any
         except PydanticUserError:
             continue  # a type of the builder's own
         if adapter is not None and (counts_truth(value, hints[name]) or not _fits(adapter, value)):
-            expected = annotation_text(hints[name])
+            expected = type_text(FieldInfo.from_annotation(hints[name]))
             near = difflib.get_close_matches(str(value), expected.split(" | "), n=1)
             hint = f" Did you mean `{near[0]}`?" if near else ""
             raise ConfigError(f"{what}: the option `{name}` must be {expected}, got {value!r}.{hint}")

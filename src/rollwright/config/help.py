@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from rollwright.config.named_parts import parts_in
 from rollwright.config.schema import Config, section_of
 
 _USAGE = "usage: [file.yaml ...] [key.sub=value ...] [~key ...] [--plan] [--check] [--help]\n"
@@ -45,6 +46,9 @@ def _sections(cls: type[Config], prefix: str, unread: frozenset[str] = frozenset
 
 def type_text(field: FieldInfo) -> str:
     """The type of a key in plain words, with its bounds: `int >= 1`, `ppo | grpo`, `list of str`."""
+    parts = parts_in(field)
+    if parts is not None:
+        return parts.choices
     bounds = []
     for limit in field.metadata:
         for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from rollwright.config.help import help_text, type_text
 from rollwright.config.layers import Layers, add_file, read_words
+from rollwright.config.part_builder import own_parts_help, own_parts_text
 from rollwright.config.schema import Config, all_keys, field_at, keys_without_effect, section_of
 from rollwright.config.secrets import credentials, redact
 from rollwright.contracts import ConfigError
@@ -44,7 +45,7 @@ def load_config(
     """
     words = [word for word in argv if word not in ("-h", "--help", "--plan")]
     if len(set(argv) & {"-h", "--help"}) > 0:
-        _print_once(help_text(cls))
+        _print_once(help_text(cls) + _own_help(cls, words))
         raise SystemExit(0)
     if default is not None and not any(Path(word).suffix in (".yaml", ".yml") and "=" not in word for word in words):
         words.insert(0, str(default))
@@ -53,9 +54,17 @@ def load_config(
     if check is not None:
         check(config)
     if "--plan" in argv:
-        _print_once("\n".join(filter(None, (plan(config) if plan else "", dump(config)))))
+        _print_once("\n".join(filter(None, (plan(config) if plan else "", own_parts_text(config), dump(config)))))
         raise SystemExit(0)
     return config
+
+
+def _own_help(cls: type[Config], words: Sequence[str]) -> str:
+    """What the help says besides of parts of the user's own that the words name."""
+    try:
+        return own_parts_help(cls, read_words(cls, words).resolved())
+    except ConfigError:  # a mistake in the words is no reason to withhold the help: it may be why somebody asks
+        return ""
 
 
 def build(cls: type[ConfigT], values: Mapping[str, Any] | Path) -> ConfigT:
@@ -161,7 +170,7 @@ def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str])
         return [_missing(cls, path)]
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return [f"{source}`{path}` must be a section of keys, got {_shown(detail['input'])}."]
-    if kind == "literal_error":
+    if kind in ("literal_error", "no_part"):
         return [source + _wrong_choice(cls, path, detail["input"])]
     if kind == "value_error":
         where = f"`{path}`: " if path else ""

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from rollwright.config.limits import Limits, counts_truth, limit_of
+from rollwright.config.named_parts import is_read
 from rollwright.config.secrets import names_variable
 
 Readers = Mapping[str, Mapping[str, tuple[Any, ...]]]
@@ -132,7 +133,7 @@ def keys_without_effect(config: Config) -> list[tuple[str, str, Any, tuple[Any, 
     for key, choosers in config.only_for.items():
         for chooser, readers in choosers.items():
             value = _value_at(config, chooser)
-            if value not in readers:
+            if not is_read(value, readers):
                 idle.append((key, chooser, value, tuple(readers)))
                 break
     return idle

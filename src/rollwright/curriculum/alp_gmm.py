@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rollwright.contracts import Group, Task
 from rollwright.curriculum.samplers import draws_of, outcomes_of
-from rollwright.curriculum.task_space import TaskSpace
+from rollwright.curriculum.task_space import TaskSpace, space_of
 from rollwright.maths import Criterion, Mixture, best_mixture
 
 Array = NDArray[Any]
@@ -137,6 +137,38 @@ class AlpGmmCurriculum:
         self.outcomes, self.gains = np.asarray(state["outcomes"]), np.asarray(state["gains"])
         self.num_reports = int(state["num_reports"])
         self.mixture = None if state["mixture"] is None else Mixture.from_json(state["mixture"])
+
+
+def alp_gmm_curriculum(
+    tasks: Sequence[Task],
+    *,
+    seed: int,
+    world: object = None,
+    fit_every: int = 250,
+    random_frac: float = 0.2,
+    max_components: int = 10,
+    min_width: float = 0.07,
+    criterion: Criterion = "aic",
+    progress: Progress = "absolute",
+) -> AlpGmmCurriculum:
+    """ALP-GMM in the box of parameters that a world declares, else along the list of its tasks.
+
+    Args:
+        fit_every, random_frac, max_components, min_width, criterion, progress: see `AlpGmmCurriculum`.
+
+    Raises:
+        ConfigError: there are no tasks, held-out ones among them, or a side of the box without length.
+    """
+    return AlpGmmCurriculum(
+        space_of(tasks, world),
+        seed=seed,
+        fit_every=fit_every,
+        random_frac=random_frac,
+        max_components=max_components,
+        min_width=min_width,
+        criterion=criterion,
+        progress=progress,
+    )
 
 
 def absolute_progress(point: Array, outcome: float, points: Array, outcomes: Array, *, at_least: int = 5) -> float:

@@ -76,3 +76,10 @@ class BoxSpace:
         values = np.array([float(task.params[name]) for name in self.names])
         point: Array = np.clip((values - self.low) / self.sides, 0.0, 1.0)
         return point
+
+
+def space_of(tasks: Sequence[Task], world: object) -> TaskSpace:
+    """The box of parameters where the world declares one with any side, else the list of tasks."""
+    if isinstance(world, Parametrised) and world.parameter_box():
+        return BoxSpace(world)
+    return ListSpace(tasks)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Any, Literal
 
+from rollwright.config import is_own, make_own_part, make_part
 from rollwright.contracts import UnknownComponent
 from rollwright.generation.engine import Engine
+from rollwright.generation.engine_settings import ENGINES
 from rollwright.generation.vllm_engine import vllm_importable
 
 if TYPE_CHECKING:
@@ -16,50 +19,50 @@ if TYPE_CHECKING:
     from rollwright.generation.server.make_servers import ServerSetup
 
 logger = logging.getLogger(__name__)
+Dtype = Literal["float32", "bfloat16", "float16"]
 
-_NAMES = ("auto", "vllm", "vllm_server", "transformers")
 
-
-def choose_engine(name: str = "auto") -> Literal["vllm", "vllm_server", "transformers"]:
+def choose_engine(name: str = "auto") -> str:
     """The engine that a name stands for: "auto" is vLLM where it is installed, else transformers.
 
     Raises:
         UnknownComponent: no engine has that name.
     """
-    if name not in _NAMES:
-        raise UnknownComponent(f"no engine is called {name!r}; expected one of {', '.join(_NAMES)}")
-    if name == "vllm_server":
-        return "vllm_server"
-    if name == "vllm" or (name == "auto" and vllm_importable()):
-        return "vllm"
-    return "transformers"
+    if name not in ENGINES.ours and not is_own(name):
+        raise UnknownComponent(f"no engine is called {name!r}; expected one of {', '.join(ENGINES.ours)}")
+    if name == "auto":
+        return "vllm" if vllm_importable() else "transformers"
+    return name
 
 
 def make_engine(
     name: str = "auto",
     *,
     model_path: str | Path,
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    dtype: Dtype = "float32",
     context_length: int = 1024,
     stop_token_ids: tuple[int, ...] = (),
     max_batch: int = 64,
     seed: int = 0,
     learner_model: PreTrainedModel | None = None,
     servers: ServerSetup | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Engine:
     """An engine with the weights of a model folder.
 
     Args:
-        name: "auto", "vllm", "vllm_server" or "transformers".
+        name: "auto", "vllm", "vllm_server", "transformers", or a user's own as `package.module:Attribute`.
         model_path: a folder, "smollm2", or a hub name (see `rollwright.models.loading.resolve_model`).
         stop_token_ids: what ends an action (`ChatCodec.stop_token_ids`).
         learner_model: the transformers engine samples from this very object instead of a copy of its own; it needs no
             weight updates then, and no second model in memory. vLLM keeps its own copy whatever is given here.
         servers: how "vllm_server" runs its servers; None is one server, started here.
+        options: of a user's own engine.
 
     Raises:
         UnknownComponent: no engine has that name.
-        ConfigError: the model has fewer positions than `context_length`, or fewer rows than its tokenizer has ids.
+        ConfigError: the model has fewer positions than `context_length`, or fewer rows than its tokenizer has ids; or
+            a user's own engine breaks its contract.
         MissingDependency: vLLM was asked for by name and is not installed.
     """
     from rollwright.models import require_positions, resolve_model
@@ -68,39 +71,64 @@ def make_engine(
     folder = resolve_model(model_path)
     require_positions(folder, context_length)
     logger.info("engine %s (asked for: %s), %s, %s", chosen, name, folder, dtype)
-    if chosen == "vllm":
-        from rollwright.generation.vllm_engine import VLLMEngine
+    given = {
+        "model_path": folder,
+        "dtype": dtype,
+        "context_length": context_length,
+        "stop_token_ids": stop_token_ids,
+        "max_batch": max_batch,
+        "seed": seed,
+    }
+    if is_own(chosen):
+        own: Engine = make_own_part(ENGINES, "engine.name", chosen, options or {}, given)
+        return own
+    made: Engine = make_part(ENGINES, chosen, given | {"learner_model": learner_model, "servers": servers})
+    return made
 
-        return VLLMEngine(
-            folder,
-            dtype=dtype,
-            context_length=context_length,
-            stop_token_ids=stop_token_ids,
-            max_batch=max_batch,
-            seed=seed,
-        )
-    if chosen == "vllm_server":
-        from rollwright.generation.server.make_servers import ServerSetup, open_servers
 
-        return open_servers(
-            folder,
-            servers or ServerSetup(),
-            dtype=dtype,
-            context_length=context_length,
-            stop_token_ids=stop_token_ids,
-            max_batch=max_batch,
-            seed=seed,
-        )
-    if chosen == "transformers":
-        from rollwright.generation.transformers_engine import TransformersEngine
-        from rollwright.models import load_model
+def open_server_engine(
+    *,
+    model_path: Path,
+    dtype: Dtype,
+    context_length: int,
+    stop_token_ids: tuple[int, ...],
+    max_batch: int,
+    seed: int,
+    servers: ServerSetup | None,
+) -> Engine:
+    """vLLM in processes of its own (see `server.make_servers.open_servers`)."""
+    from rollwright.generation.server.make_servers import ServerSetup, open_servers
 
-        return TransformersEngine(
-            load_model(folder, dtype) if learner_model is None else learner_model,
-            owns_weights=learner_model is None,
-            context_length=context_length,
-            stop_token_ids=stop_token_ids,
-            max_batch=max_batch,
-            seed=seed,
-        )
-    assert_never(chosen)
+    return open_servers(
+        model_path,
+        servers or ServerSetup(),
+        dtype=dtype,
+        context_length=context_length,
+        stop_token_ids=stop_token_ids,
+        max_batch=max_batch,
+        seed=seed,
+    )
+
+
+def open_transformers_engine(
+    *,
+    model_path: Path,
+    dtype: Dtype,
+    context_length: int,
+    stop_token_ids: tuple[int, ...],
+    max_batch: int,
+    seed: int,
+    learner_model: PreTrainedModel | None,
+) -> Engine:
+    """Sampling by transformers, from the learner's own model where that is given."""
+    from rollwright.generation.transformers_engine import TransformersEngine
+    from rollwright.models import load_model
+
+    return TransformersEngine(
+        load_model(model_path, dtype) if learner_model is None else learner_model,
+        owns_weights=learner_model is None,
+        context_length=context_length,
+        stop_token_ids=stop_token_ids,
+        max_batch=max_batch,
+        seed=seed,
+    )

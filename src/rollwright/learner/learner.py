@@ -106,7 +106,7 @@ class Learner:
         self._autocast_dtype, self._seed, self._dropout = autocast_dtype, seed, dropout
         self._reference, self._reference_scorer = reference, self._make_reference(reference, temperature)
         self._critic = self._make_critic(critic, warmup_steps) if critic else None
-        self._value_clip_eps = critic.clip_eps if critic else None
+        self._critic_loss = critic.loss if critic else None
         settings = OptimiserSettings(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -190,7 +190,7 @@ class Learner:
         if any(segment.logprobs_old is None for segment in result):
             old = self.logprobs(result)
             result = [replace(segment, logprobs_old=row.tolist()) for segment, row in zip(result, old, strict=True)]
-        if self._value_clip_eps is not None and any(segment.values is None for segment in result):
+        if getattr(self._critic_loss, "needs_old", False) and any(segment.values is None for segment in result):
             values = self.values(result)
             result = [replace(segment, values=row.tolist()) for segment, row in zip(result, values, strict=True)]
         return result
@@ -203,7 +203,7 @@ class Learner:
             accelerator=self.accelerator,
             policy=self._policy,
             critic=self._critic,
-            value_clip_eps=self._value_clip_eps,
+            critic_loss=self._critic_loss,
             autocast=self._autocast,
             step=self.step,
             averages=averages,

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rollwright.batching import TokenLoss, TokenRecord
+from rollwright.config import build_part
 from rollwright.contracts import require_choice
+from rollwright.learner.learner_settings import CorrectionName, FilterName, PolicyLossSettings
+from rollwright.learner.policy_losses import Ppo, TokenPolicyLoss, required
 from rollwright.maths.losses import (
     Aggregation,
-    CispoClip,
-    Clip,
     Correction,
     KlKind,
-    NoClip,
-    PpoClip,
-    RatioLevel,
     approximate_kl,
     clip_frac,
     filter_geometric,
@@ -26,27 +23,13 @@ from rollwright.maths.losses import (
     kl_loss,
     mask_sequences,
     mask_tokens,
-    policy_loss,
     sampler_log_weights,
     truncate_sequences,
     truncate_tokens,
 )
 
-LossName = Literal["reinforce", "ppo", "gspo", "gspo_token", "cispo", "rloo_sequence"]
-CorrectionName = Literal["none", "token_tis", "sequence_tis", "token_mask", "sequence_mask"]
-FilterName = Literal["none", "geometric", "off_policy"]
-_LEVELS: dict[LossName, RatioLevel] = {
-    "reinforce": "none",
-    "ppo": "token",
-    "gspo": "sequence",
-    "gspo_token": "sequence_token",
-    "cispo": "token",
-    "rloo_sequence": "sequence_sum",
-}
-
-
+_PPO = Ppo()
 _CHOICES = {
-    "loss_name": LossName,
     "aggregation": Aggregation,
     "correction": CorrectionName,
     "sequence_filter": FilterName,
@@ -58,20 +41,17 @@ _CHOICES = {
 class PolicyObjective:
     """Per-token loss of a policy-gradient method.
 
-    `loss_name` fixes ratio level and clip; `correction` the detached weight that repairs the difference between the
-    engine's and the learner's policy, `sequence_filter` which sequences are left out because of it; `kl_coef` > 0 adds
-    the KL to the reference as a loss term (GRPO's form). A critic has its own loss and optimiser in the learner.
+    `loss` is the surrogate itself, such as PPO's; `correction` the detached weight that repairs the difference between
+    the engine's and the learner's policy, `sequence_filter` which sequences are left out because of it; `kl_coef` > 0
+    adds the KL to the reference as a loss term (GRPO's form). A critic has its own loss and optimiser in the learner.
 
     What a mask or the geometric filter drops also leaves the denominator, so the learner asks `keep` before it counts.
     Off-policy sequence masking multiplies the loss instead, as in its paper: it follows the policy within the update.
     """
 
-    loss_name: LossName = "ppo"
+    loss: TokenPolicyLoss = _PPO
     aggregation: Aggregation = "token-mean"
     max_length: float | None = None
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    dual_clip: float | None = None
     correction: CorrectionName = "token_tis"
     correction_cap: float = 2.0
     sequence_filter: FilterName = "none"
@@ -98,7 +78,7 @@ class PolicyObjective:
     def whole_sequences(self) -> bool:
         """Sequence ratios and sequence weights need all turns of a sequence in one micro-batch."""
         by_sequence = self.correction in ("sequence_tis", "sequence_mask") or self.sequence_filter == "off_policy"
-        return _LEVELS[self.loss_name].startswith("sequence") or by_sequence
+        return bool(getattr(self.loss, "whole_sequences", False)) or by_sequence
 
     @property
     def filters(self) -> bool:
@@ -107,7 +87,7 @@ class PolicyObjective:
 
     def keep(self, tokens: TokenRecord) -> Tensor:
         """[N] bool: the tokens of one optimiser step that take part in loss and denominator."""
-        old = _required(tokens.logprobs_old, "logprobs_old")
+        old = required(tokens.logprobs_old, "logprobs_old")
         mask = self._correction(tokens, old).mask
         if self.sequence_filter == "geometric":
             mask = mask & self._geometric(tokens, old)
@@ -125,19 +105,9 @@ class PolicyObjective:
 
     def __call__(self, tokens: TokenRecord) -> TokenLoss:
         """Per-token losses [N], and metrics as (sum, count)."""
-        logprobs, old = _required(tokens.logprobs, "logprobs"), _required(tokens.logprobs_old, "logprobs_old")
+        logprobs, old = required(tokens.logprobs, "logprobs"), required(tokens.logprobs_old, "logprobs_old")
         weights = self._weights(tokens, logprobs, old)
-        policy = policy_loss(
-            logprobs,
-            old,
-            tokens.advantages,
-            tokens.mask,
-            tokens.sequence_index,
-            num_sequences=tokens.num_sequences,
-            level=_LEVELS[self.loss_name],
-            clip=self._clip(),
-            weights=weights,
-        )
+        policy = self.loss(tokens, weights)
         count = float(tokens.mask.sum())
         metrics = {
             "policy/loss_mean": (float(policy.losses.detach().sum()), count),
@@ -150,13 +120,6 @@ class PolicyObjective:
             metrics["policy/weight_mean"] = (float(used.sum()), count)
             metrics["policy/weight_capped_frac"] = (float((used >= self.correction_cap).sum()), count)
         return TokenLoss(losses=policy.losses + self._extra(tokens, logprobs, metrics, count), metrics=metrics)
-
-    def _clip(self) -> Clip:
-        if self.loss_name == "reinforce":
-            return NoClip()
-        if self.loss_name == "cispo":
-            return CispoClip.relative(low=self.clip_low, high=self.clip_high)
-        return PpoClip(low=self.clip_low, high=self.clip_high, dual=self.dual_clip)
 
     def _log_weights(self, tokens: TokenRecord, old: Tensor) -> Tensor:
         """log of the learner's starting policy over the engine's: the mismatch of the two implementations."""
@@ -203,18 +166,34 @@ class PolicyObjective:
         nothing = torch.zeros_like(logprobs)
         extra = nothing
         if self.kl_coef > 0:
-            reference = _required(tokens.logprobs_ref, "logprobs_ref")
+            reference = required(tokens.logprobs_ref, "logprobs_ref")
             kl = kl_loss(logprobs, logprobs, reference, tokens.mask, kind=self.kl_kind, ratio_weighted=False)
             metrics["policy/kl_ref_mean"] = (float(kl.detach().sum()), count)
             extra = extra + self.kl_coef * kl
         if self.entropy_coef:
-            entropy = torch.where(tokens.mask, _required(tokens.entropy, "entropy"), nothing)
+            entropy = torch.where(tokens.mask, required(tokens.entropy, "entropy"), nothing)
             metrics["policy/entropy_mean"] = (float(entropy.detach().sum()), count)
             extra = extra - self.entropy_coef * entropy
         return extra
 
 
-def _required(column: Tensor | None, name: str) -> Tensor:
-    if column is None:
-        raise ValueError(f"this loss needs `{name}` of every token; the segments or the learner did not give them")
-    return column
+def objective_of(settings: PolicyLossSettings) -> PolicyObjective:
+    """The loss that the keys of `algorithm` describe.
+
+    Raises:
+        ConfigError: a loss of the user's own cannot be made, or breaks its contract.
+    """
+    return PolicyObjective(
+        loss=build_part(settings, "loss"),
+        aggregation=settings.aggregation,
+        max_length=settings.max_length,
+        correction=settings.correction,
+        correction_cap=settings.correction_cap,
+        sequence_filter=settings.sequence_filter,
+        filter_low=settings.filter_low,
+        filter_high=settings.filter_high,
+        filter_threshold=settings.filter_threshold,
+        kl_coef=settings.kl_coef,
+        kl_kind=settings.kl_kind,
+        entropy_coef=settings.entropy_coef,
+    )

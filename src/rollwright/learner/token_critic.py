@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rollwright.batching import PackedBatch
+from rollwright.learner.critic_losses import CriticLoss, Squared
 from rollwright.models import body_hidden, body_of, causal_lm
 
 CriticKind = Literal["model", "head"]
+_CLIPPED = Squared(clip_eps=0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +31,8 @@ class CriticSettings:
     learning_rate: float = 1e-5
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    clip_eps: float | None = 0.5
-    """How far a value may move from where it stood when the update began, in reward units; None = no clipping."""
+    loss: CriticLoss = _CLIPPED
+    """Of its values against the returns."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("model", "head"):

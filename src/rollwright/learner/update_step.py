@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rollwright.batching import FilteringObjective, FlatTokens, PackedBatch, TokenObjective, TokenRecord
+from rollwright.learner.critic_losses import CriticLoss
 from rollwright.learner.optimisation import Averages, Optimisation, require_finite
 from rollwright.maths.losses import (
     Aggregation,
@@ -18,7 +19,6 @@ from rollwright.maths.losses import (
     count_loss_units,
     loss_denominator,
     token_weights,
-    value_loss,
 )
 
 
@@ -29,7 +29,7 @@ class UpdateStep:
     accelerator: Accelerator
     policy: Optimisation
     critic: Optimisation | None
-    value_clip_eps: float | None
+    critic_loss: CriticLoss | None
     autocast: Callable[[], AbstractContextManager[object]]
     step: int
     averages: Averages
@@ -141,9 +141,8 @@ class UpdateStep:
             with self.autocast():
                 values = critic.prepared(packed, hidden)
             old = values.detach() if tokens.values_old is None else tokens.values_old
-            clip_eps = self.value_clip_eps
-            anchor = None if clip_eps is None else old
-            losses = value_loss(values, tokens.returns, values_old=anchor, clip_eps=clip_eps)
+            assert self.critic_loss is not None
+            losses = self.critic_loss(values, tokens.returns, old)
             self._backward(critic, losses, tokens, weights[packed.entries])
 
     def _backward(self, module: Optimisation, losses: Tensor, tokens: TokenRecord, weights: Tensor) -> None:
