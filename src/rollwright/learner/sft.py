@@ -12,6 +12,7 @@ from pydantic import Field
 from rollwright.config import Config
 from rollwright.contracts import MissingDependency
 from rollwright.models import Precision, resolve_precision
+from rollwright.run_io import RunFacts
 
 
 class SftSettings(Config):
@@ -60,12 +61,20 @@ def require_trl(what: str) -> None:
 
 
 def fit(
-    rows: list[dict[str, Any]], start: Path, folder: Path, settings: FitSettings, *, seed: int, name: str = "policy"
+    rows: list[dict[str, Any]],
+    start: Path,
+    folder: Path,
+    settings: FitSettings,
+    *,
+    seed: int,
+    name: str = "policy",
+    facts: RunFacts | None = None,
 ) -> Path:
     """Train the model in `start` on `rows` and save it to `folder/<name>`.
 
     Args:
         rows: `input_ids` and `labels`, -100 where no loss is wanted.
+        facts: of the run, which count the labelled tokens and the seconds of the training.
 
     Returns:
         The folder of the trained model.
@@ -97,7 +106,11 @@ def fit(
         processing_class=tokenizer,
         callbacks=[stop_after(settings.max_minutes)] if settings.max_minutes else None,
     )
+    began = time.monotonic()
     trainer.train()
+    if facts is not None:
+        labelled = sum(label >= 0 for row in rows for label in row["labels"])
+        facts.add(tokens_trained=round(trainer.state.epoch * labelled), learner_s=time.monotonic() - began)
     target = folder / name
     trainer.save_model(str(target))
     tokenizer.save_pretrained(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from rollwright.contracts import DataError, MissingDependency
 from rollwright.learner import FitSettings, stop_after, trainer_arguments
 from rollwright.methods.outcome_data import Case
+from rollwright.run_io import RunFacts
 
 Pair = tuple[int, int]
 
@@ -52,6 +54,7 @@ def fit_pairs(
     centre: float,
     seed: int,
     name: str = "pair_model",
+    facts: RunFacts | None = None,
 ) -> Path:
     """Train a scalar head and the model under it: -log sigmoid(r_better - r_worse) (+ centre * (sum of both)^2).
 
@@ -59,6 +62,7 @@ def fit_pairs(
         rows: prompts as ids, the better episode's first.
         start: a causal language model; the scalar head is new.
         centre: weight of the term that keeps the mean score near 0.
+        facts: of the run, which count the tokens of both sides and the seconds of the training.
 
     Returns:
         The folder of the trained model, `folder/<name>`.
@@ -95,7 +99,11 @@ def fit_pairs(
         processing_class=tokenizer,
         callbacks=[stop_after(settings.max_minutes)] if settings.max_minutes else None,
     )
+    began = time.monotonic()
     trainer.train()
+    if facts is not None:
+        read = sum(len(better) + len(worse) for better, worse in rows)
+        facts.add(tokens_trained=round(trainer.state.epoch * read), learner_s=time.monotonic() - began)
     target = folder / name
     trainer.save_model(str(target))
     tokenizer.save_pretrained(target)
