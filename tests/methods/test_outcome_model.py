@@ -27,8 +27,7 @@ from rollwright.recipes import collect, outcome, reward_pairs
 from rollwright.rewards import combine, outcome_model
 from rollwright.store.rescoring import score_store
 from rollwright.store.trajectory_store import TrajectoryStore
-from rollwright.training.assembly import open_reward
-from rollwright.training.world_settings import RewardSettings
+from rollwright.training.open_world import RewardSettings, open_reward
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 

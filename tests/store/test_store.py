@@ -20,19 +20,27 @@ from hypothesis import strategies as st
 
 from rollwright.contracts.errors import DataError, RunFolderError
 from rollwright.contracts.record import (
+    PRODUCERS,
     SPLITS,
+    START_KINDS,
     Attachment,
+    Branch,
+    ImagePart,
     Message,
+    PlacedReward,
+    SamplerMask,
     Score,
     Span,
     Start,
     StopReason,
     Task,
+    TextPart,
     Timings,
     Trajectory,
     Turn,
+    WorldMark,
 )
-from rollwright.store import store_rows
+from rollwright.store import store_rows, store_schema, turn_rows
 from rollwright.store.trajectory_store import Ref, TrajectoryStore
 
 # Every code point, lone surrogates too: page text is not always valid Unicode.
@@ -50,27 +58,56 @@ json_values = st.recursive(
 
 
 @st.composite
+def messages(draw: st.DrawFn) -> Message:
+    image = st.builds(ImagePart, sha256=st.just("0f" * 32), media_type=st.just("image/webp"))
+    parts = draw(st.lists(st.builds(TextPart, text=texts) | image, max_size=3).map(tuple))
+    content = "\n".join(part.text for part in parts if isinstance(part, TextPart)) if parts else draw(texts)
+    return Message(role=draw(st.sampled_from(["system", "user", "assistant"])), content=content, parts=parts)
+
+
+def placed(paid: dict[str, float], length: int) -> st.SearchStrategy[tuple[PlacedReward, ...]]:
+    if not paid or not length:
+        return st.just(())
+    names, positions = st.sampled_from(sorted(paid)), st.integers(0, length - 1)
+    return st.lists(st.builds(PlacedReward, position=positions, name=names, value=rewards), max_size=3).map(tuple)
+
+
+def masks(action: tuple[int, ...]) -> st.SearchStrategy[SamplerMask]:
+    kept = st.none() | st.tuples(*(ids.map(lambda more, chosen=chosen: (chosen, *more)) for chosen in action))
+    raw = st.none() | st.lists(floats, min_size=len(action), max_size=len(action)).map(tuple)
+    return st.builds(SamplerMask, mask_id=st.text(min_size=1, max_size=5), kept_ids=kept, raw_logprobs=raw)
+
+
+@st.composite
 def turn_records(draw: st.DrawFn, seen: tuple[int, ...] = ()) -> Turn:
     action = draw(ids)
     logprobs = draw(st.lists(st.floats(min_value=-1e29, max_value=0.0), min_size=len(action), max_size=len(action)))
-    producer = draw(st.sampled_from(["policy", "guide", "dataset"]))
+    producer = draw(st.sampled_from([producer for producer in PRODUCERS if producer != "forced"]))
     spans = (Span(start=0, end=len(action), version=draw(small), producer=producer),) if action else ()
     digest = st.just("0f" * 32)
     attachment = st.builds(Attachment, sha256=digest, media_type=st.just("image/png"), path=st.none() | texts)
-    message = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=texts)
+    paid = draw(named)
+    weights = st.none() | st.lists(st.floats(0.0, 10.0), min_size=len(action), max_size=len(action)).map(tuple)
     return Turn(
         prompt_ids=draw(st.sampled_from([seen, seen[: len(seen) // 2], ()])) + draw(ids),
         action_ids=action,
         action_logprobs=tuple(logprobs),
         text=draw(texts),
-        observed=tuple(draw(st.lists(message, max_size=3))),
+        kind=draw(st.sampled_from(["act", "act", "plan", "summary"])),
+        observed=tuple(draw(st.lists(messages(), max_size=3))),
         spans=draw(st.sampled_from([spans, ()])),
         finish=draw(st.sampled_from(["stop", "length"])),
-        rewards=draw(named),
+        rewards=paid,
+        rewards_at=draw(placed(paid, len(action))),
         env_rewards=draw(st.none() | named),
+        costs=draw(named),
         terminated=draw(st.booleans()),
         truncated=draw(st.booleans()),
         values=draw(st.dictionaries(texts, st.lists(floats, max_size=4).map(tuple), max_size=2)),
+        policy_weights=draw(weights),
+        value_weights=draw(weights),
+        kl_weights=draw(weights),
+        sampler_mask=draw(st.none() | masks(action)),
         state_key=draw(texts),
         attempt=draw(st.integers(0, 5)),
         attachments=tuple(draw(st.lists(attachment, max_size=2))),
@@ -88,8 +125,15 @@ def trajectory_records(draw: st.DrawFn) -> Trajectory:
     score = st.builds(
         Score, value=st.none() | floats, verifier=texts, parts=named, turn_parts=turn_parts, message=texts
     )
+    inside = st.builds(PlacedReward, position=st.integers(0, 9), name=texts, value=rewards)
+    at = st.lists(st.lists(inside, max_size=2).map(tuple), max_size=3).map(tuple)
+    placing = st.builds(
+        Score, value=floats, verifier=texts, turn_parts=st.lists(named, max_size=3).map(tuple), turn_parts_at=at
+    )
     params = st.dictionaries(texts, json_values, max_size=3)
-    start = st.builds(Start, kind=st.sampled_from(["initial", "snapshot"]), prefix_turns=small, source=texts)
+    length = st.integers(0, 1000)
+    start = st.builds(Start, kind=st.sampled_from(START_KINDS), prefix_turns=length, prefix_tokens=length, source=texts)
+    branch = st.builds(Branch, parent=texts.filter(bool), turn=st.integers(0, len(turns)), token=length)
     return Trajectory(
         id=draw(texts),
         task=Task(id=draw(texts), split=draw(st.sampled_from(SPLITS)), params=draw(params)),
@@ -97,11 +141,13 @@ def trajectory_records(draw: st.DrawFn) -> Trajectory:
         turns=tuple(turns),
         stop_reason=draw(st.sampled_from(StopReason)),
         success=draw(st.none() | st.booleans()),
-        score=draw(st.none() | score),
+        score=draw(st.none() | score | placing),
         origin=draw(st.sampled_from(["policy", "scripted", "human", "teacher", "log"])),
         policy=draw(texts),
         version=draw(small),
+        world=draw(st.none() | st.builds(WorldMark, name=texts, version=texts, fingerprint=texts)),
         start=draw(start),
+        branch=draw(st.none() | branch),
         temperature=draw(floats),
         has_actions=draw(st.booleans()),
         fault=draw(texts),
@@ -139,14 +185,18 @@ def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize(
     ("record", "schema", "derived"),
     [
-        (Trajectory, store_rows.TRAJECTORY_SCHEMA, {"turns": "num_turns", "task": "task_id"}),
-        (Turn, store_rows.TURN_SCHEMA, {"prompt_ids": "prompt_new"}),
-        (Score, store_rows.TRAJECTORY_SCHEMA.field("score").type, {}),
-        (Start, store_rows.TRAJECTORY_SCHEMA.field("start").type, {}),
-        (Timings, store_rows.TURN_SCHEMA.field("timings").type, {}),
-        (Span, store_rows.TURN_SCHEMA.field("spans").type.value_type, {}),
-        (Message, store_rows.TURN_SCHEMA.field("observed").type.value_type, {}),
-        (Attachment, store_rows.TURN_SCHEMA.field("attachments").type.value_type, {}),
+        (Trajectory, store_schema.TRAJECTORY_SCHEMA, {"turns": "num_turns", "task": "task_id"}),
+        (Turn, store_schema.TURN_SCHEMA, {"prompt_ids": "prompt_new"}),
+        (Score, store_schema.TRAJECTORY_SCHEMA.field("score").type, {}),
+        (Start, store_schema.TRAJECTORY_SCHEMA.field("start").type, {}),
+        (Timings, store_schema.TURN_SCHEMA.field("timings").type, {}),
+        (Span, store_schema.TURN_SCHEMA.field("spans").type.value_type, {}),
+        (Message, store_schema.TURN_SCHEMA.field("observed").type.value_type, {}),
+        (Attachment, store_schema.TURN_SCHEMA.field("attachments").type.value_type, {"content": "sha256"}),
+        (SamplerMask, store_schema.TURN_SCHEMA.field("sampler_mask").type, {}),
+        (PlacedReward, store_schema.TURN_SCHEMA.field("rewards_at").type.value_type, {}),
+        (WorldMark, store_schema.TRAJECTORY_SCHEMA.field("world").type, {}),
+        (Branch, store_schema.TRAJECTORY_SCHEMA.field("branch").type, {}),
     ],
 )
 def test_every_field_of_the_record_has_a_column(record: type, schema: Any, derived: dict[str, str]):
@@ -166,11 +216,11 @@ def test_shared_prefix_equals_the_plain_loop(common: tuple[int, ...], left: tupl
     expected = 0
     while expected < min(len(a), len(b)) and a[expected] == b[expected]:
         expected += 1
-    assert store_rows.shared_prefix(a, b) == expected
+    assert turn_rows.shared_prefix(a, b) == expected
 
 
 def test_a_growing_history_is_stored_once():
-    rows = store_rows.turn_rows(episode(num_turns=50))
+    rows = turn_rows.turn_rows(episode(num_turns=50))
     # 20 ids at the start, then 3 new ids a turn; 50 whole prompts would be 20 * 50 + 5 * (0 + ... + 49) = 7125
     assert sum(len(row["prompt_new"]) for row in rows) == 20 + 49 * 3
     assert [row["prompt_shared"] for row in rows[:3]] == [0, 22, 27]
@@ -179,7 +229,7 @@ def test_a_growing_history_is_stored_once():
 def test_a_windowed_context_shares_only_what_it_shares():
     first = Turn(prompt_ids=(1, 2, 3), action_ids=(4,), action_logprobs=(-1.0,), text="")
     second = Turn(prompt_ids=(1, 9), action_ids=(), action_logprobs=(), text="")
-    rows = store_rows.turn_rows(episode(turns=(first, second)))
+    rows = turn_rows.turn_rows(episode(turns=(first, second)))
     assert [(row["prompt_shared"], row["prompt_new"]) for row in rows] == [(0, (1, 2, 3)), (1, (9,))]
 
 
@@ -272,8 +322,8 @@ def test_another_schema_version_is_refused(tmp_path: Path):
     TrajectoryStore(tmp_path).append([episode()])
     path = tmp_path / "turns" / "000000.parquet"
     table = pq.read_table(path, partitioning=None)
-    pq.write_table(table.replace_schema_metadata({store_rows.VERSION_KEY: b"99"}), path)
-    with pytest.raises(DataError, match=r"version 99.*reads version 2"):
+    pq.write_table(table.replace_schema_metadata({store_schema.VERSION_KEY: b"99"}), path)
+    with pytest.raises(DataError, match=r"version 99.*reads versions 2 and 3"):
         TrajectoryStore(tmp_path)
 
 
@@ -332,7 +382,7 @@ def test_flipped_bits_in_a_footer_are_a_warning_or_a_data_error(tmp_path: Path):
 
 def test_a_foreign_parquet_file_is_refused(tmp_path: Path):
     TrajectoryStore(tmp_path)
-    pq.write_table(store_rows.TURN_SCHEMA.empty_table().replace_schema_metadata(None), tmp_path / "x.parquet")
+    pq.write_table(store_schema.TURN_SCHEMA.empty_table().replace_schema_metadata(None), tmp_path / "x.parquet")
     for table in ("turns", "trajectories"):
         (tmp_path / table / "000000.parquet").write_bytes((tmp_path / "x.parquet").read_bytes())
     with pytest.raises(DataError, match="version none"):
@@ -440,7 +490,7 @@ def unmarked(folder: Path) -> None:
     """A store as older releases wrote it: no mark says which two files belong together."""
     for path in folder.glob("*/*.parquet"):
         table = pq.read_table(path, partitioning=None)
-        metadata = {k: v for k, v in table.schema.metadata.items() if k != store_rows.PAIR_KEY}
+        metadata = {k: v for k, v in table.schema.metadata.items() if k != store_schema.PAIR_KEY}
         pq.write_table(table.replace_schema_metadata(metadata), path)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rollwright.contracts import FINISHES, ORIGINS, PRODUCERS, ROLES, SPLITS, START_KINDS, StopReason
+from rollwright.store.store_schema import NULLABLE
 
-NULLABLE = frozenset({"success", "score", "env_rewards", "acted"})  # every other column has a value in every row
 MAX_LOGPROB = 1e-3
 """A log-prob is at most 0; an engine that computes in bfloat16 may round it to a little more."""
 MIN_LOGPROB = -1e30
@@ -60,7 +60,7 @@ def require_turn(row: Row, owner: str) -> None:
         _require_word("role", message["role"], ROLES)
     for span in row["spans"]:
         _require_span(span, len(row["action_ids"]))
-    for column in ("rewards", "env_rewards"):
+    for column in ("rewards", "env_rewards", "costs"):
         _require_parts(column, row.get(column) or ())
     _require_once("values", row["values"])
     for critic in row["values"]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollwright.contracts import DataError
-from rollwright.store.store_rows import PAIR_KEY, SCHEMA_VERSION, VERSION_KEY, schema_fault
+from rollwright.store.store_schema import PAIR_KEY, SCHEMAS, VERSION_KEY, schema_fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +52,19 @@ def shard_files(folder: Path) -> dict[int, Path]:
     return {int(path.stem): path for path in sorted(folder.glob("*.parquet")) if path.stem.isdecimal()}
 
 
-def check_version(path: Path, metadata: Mapping[bytes, bytes]) -> None:
+def version_of(path: Path, metadata: Mapping[bytes, bytes]) -> str:
+    """The schema version of one file, one of `SCHEMAS`. The two files of a shard may differ: see `upgrade`.
+
+    Raises:
+        DataError: this release does not read that version.
+    """
     found = metadata.get(VERSION_KEY, b"none").decode(errors="replace")
-    if found != str(SCHEMA_VERSION):
+    if found not in SCHEMAS:
         raise DataError(
-            f"{path} has trajectory schema version {found}; this release reads version {SCHEMA_VERSION}. "
+            f"{path} has trajectory schema version {found}; this release reads versions {' and '.join(SCHEMAS)}. "
             f"Read it with the release that wrote it, or write the trajectories anew"
         )
+    return found
 
 
 def pair_mark(trajectories: Mapping[bytes, bytes], turns: Mapping[bytes, bytes]) -> str:

@@ -5,6 +5,8 @@ Layout of a store's folder; a shard is the pair of files of one number:
     trajectories/000000.parquet    one row per trajectory
     turns/000000.parquet           one row per turn, in the order of the trajectories
 
+    attachments/<sha256>.png       the pictures that turns name
+
 Row group i of one file holds the turns of row group i of the other, so any trajectory is found from (shard, row) and
 two row groups read, and a walk over a million turns keeps one row group in memory. Both folders are plain data sets:
 `datasets.load_dataset("parquet", data_files="run/trajectories/turns/*.parquet")`.
@@ -25,31 +27,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollwright.contracts import DataError, Origin, RunFolderError, Split, Trajectory
+from rollwright.store.attachments import Pictures
 from rollwright.store.store_checks import require_header
 from rollwright.store.store_files import (
     Shard,
     check_columns,
     check_rows,
-    check_version,
     new_mark,
     pair_mark,
     read_block,
     reason_of,
     shard_files,
+    version_of,
     write_pair,
 )
-from rollwright.store.store_rows import (
-    TRAJECTORY_SCHEMA,
-    TURN_SCHEMA,
-    encode_shard,
-    pack_text,
-    read_trajectory,
-    unpack_text,
-)
+from rollwright.store.store_rows import encode_shard, read_trajectory
+from rollwright.store.store_schema import SCHEMAS, TABLES
+from rollwright.store.turn_rows import pack_text, unpack_text
 
 log = logging.getLogger(__name__)
-
-TABLES: tuple[str, str] = ("trajectories", "turns")
 
 Row = Mapping[str, Any]
 
@@ -85,6 +81,7 @@ class TrajectoryStore:
         self.warnings: list[str] = []
         self.lacking = ""  # by who knows that episodes are missing: whoever learns from the store must refuse it
         self._mode = mode
+        self._pictures = Pictures(self.folder, self.warn)
         self._cache: tuple[tuple[int, int], list[Row], list[list[Row]]] | None = None
         if mode == "append":
             self._make_folders()
@@ -136,7 +133,7 @@ class TrajectoryStore:
         return sorted(self._shards)
 
     def append(self, trajectories: Sequence[Trajectory], *, tag: str = "") -> int | None:
-        """Write one shard; it is on the disk, whole, when this returns.
+        """Write one shard and the pictures of its turns; both are on the disk, whole, when this returns.
 
         Returns:
             The shard's number; None where there was nothing to write.
@@ -151,8 +148,11 @@ class TrajectoryStore:
             return None
         number = self.position
         mark = new_mark((len(trajectories), sum(len(trajectory.turns) for trajectory in trajectories)))
-        contents = dict(zip(TABLES, encode_shard(trajectories, tag, mark), strict=True))
         try:
+            kept = self._pictures.take_in(
+                trajectories
+            )  # before the rows: a row never names a picture that is not there
+            contents = dict(zip(TABLES, encode_shard(kept, tag, mark), strict=True))
             write_pair({self._path(table, number): content for table, content in contents.items()})
         except OSError as error:
             raise RunFolderError(
@@ -221,7 +221,7 @@ class TrajectoryStore:
         rows, turns = self._block(shard, block)
         offset = ref.row - shard.first_rows[block]
         try:
-            return read_trajectory(rows[offset], turns[offset])
+            return self._pictures.located(read_trajectory(rows[offset], turns[offset]))
         except Exception as error:  # a foreign writer's row fails wherever its first odd value is met
             raise DataError(_unusable(shard, ref.row, error)) from error
 
@@ -317,10 +317,10 @@ class TrajectoryStore:
     def _open(self, number: int) -> Shard:
         paths = [self._path(table, number) for table in TABLES]
         metadata = []
-        for path, schema in zip(paths, (TRAJECTORY_SCHEMA, TURN_SCHEMA), strict=True):
+        for table, path in enumerate(paths):
             metadata.append(pq.read_metadata(path))
-            check_version(path, metadata[-1].metadata or {})
-            check_columns(path, metadata[-1], schema)
+            version = version_of(path, metadata[-1].metadata or {})
+            check_columns(path, metadata[-1], SCHEMAS[version][table])
         counts = [meta.num_row_groups for meta in metadata]
         if counts[0] != counts[1]:
             raise pa.ArrowInvalid(f"{counts[0]} blocks of trajectories but {counts[1]} of turns")

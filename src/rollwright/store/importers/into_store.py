@@ -15,8 +15,9 @@ from rollwright.run_io import held
 from rollwright.store.importers.encode_logs import encode
 from rollwright.store.importers.log_files import read_rows
 from rollwright.store.importers.log_records import Episode, Format, LeftOut, Report, Row, RowError
-from rollwright.store.store_rows import unpack_text
-from rollwright.store.trajectory_store import TABLES, TrajectoryStore
+from rollwright.store.store_schema import TABLES
+from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.store.turn_rows import unpack_text
 
 SHARD = 256
 MAX_UNIT = 10_000

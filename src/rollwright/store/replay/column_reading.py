@@ -26,7 +26,7 @@ from rollwright.store.replay.turn_columns import (
     turn_arrays,
 )
 from rollwright.store.store_files import open_table, read_block
-from rollwright.store.trajectory_store import TABLES
+from rollwright.store.store_schema import TABLES
 
 _NAMED_ROWS = 3
 

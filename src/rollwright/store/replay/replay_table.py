@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rollwright.contracts import DataError
 from rollwright.store.replay.replay_index import ShardIndex, open_index
 from rollwright.store.replay.turn_columns import CODED, TRAJECTORY
-from rollwright.store.store_rows import unpack_text
 from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.store.turn_rows import unpack_text
 
 Array = NDArray[Any]
 
