@@ -15,15 +15,17 @@ export VLLM_LOGGING_LEVEL ?= ERROR
 TEST_WORKERS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || awk -v cores=$$(nproc 2>/dev/null || echo 1) \
 	'/MemTotal/ {n = int($$2 / 7.5e6); n = n < cores + 1 ? n : cores + 1; n = n < 4 ? n : 4; print (n > 1 ? n : 1)}' /proc/meminfo)
 
-.PHONY: help setup demo test check bench docs clean
+.PHONY: help setup demo test test-quick check fix bench docs clean
 
 help:
 	@echo "make setup    virtual environment, packages, browser"
 	@echo "make demo     teach SmolLM2 to use web pages: demonstrations, SFT, GRPO, evaluation   ARGS='key=value ...'"
 	@echo "make test     the whole suite                                        ARGS='-k name' TEST_WORKERS=1"
+	@echo "make test-quick   what needs neither minutes nor a browser, an engine of vLLM, a sandbox, a phone or Ray"
 	@echo "make check    ruff and mypy"
+	@echo "make fix      format, and what ruff can mend safely"
 	@echo "make bench    every benchmark, results in benchmarks/results/"
-	@echo "make docs     docs/configuration.md from the recipes' own help"
+	@echo "make docs     docs/configuration.md from the recipes' own help, the picture of the house from the code"
 
 setup:
 	@bash scripts/setup.sh
@@ -35,10 +37,22 @@ test: setup
 	OMP_NUM_THREADS=$$(( ($(OMP_NUM_THREADS) + $(TEST_WORKERS) - 1) / $(TEST_WORKERS) )) \
 		$(PY) -m pytest $(if $(filter-out 1,$(TEST_WORKERS)),-n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
 
+# By markers alone: a test that is slow or needs a service says so where it stands.
+QUICK := not (slow or long or browser or vllm or gpu or sandbox or adb or ray)
+QUICK_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 8 ] && echo 8 || echo $$n)
+
+test-quick: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "$(QUICK)" \
+		$(if $(filter-out 1,$(QUICK_WORKERS)),-n $(QUICK_WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
+
 check: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+fix: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
 
 bench: setup
 	@mkdir -p benchmarks/results
@@ -52,6 +66,7 @@ bench: setup
 
 docs: setup
 	$(PY) scripts/write_docs.py
+	$(PY) scripts/draw_house.py
 
 clean:
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

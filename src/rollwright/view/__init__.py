@@ -1,6 +1,7 @@
 """What a person reads of a run: `report.html` and plain-text transcripts.
 
-Lives here: the page (`report_page`, `report_template`, `charts`) and episodes as text (`transcripts`).
+Lives here: the page (`report_page`, `report_template`, `charts`), what a run was in lines (`run_story`) and episodes as
+text (`transcripts`).
 May import: evaluation and what stands above it.
 """
 

@@ -29,6 +29,7 @@ from rollwright.run_io import RunFolder, read_metrics
 from rollwright.store import Ref, TrajectoryStore
 from rollwright.view.charts import line_chart
 from rollwright.view.report_template import TEMPLATE
+from rollwright.view.run_story import run_story
 from rollwright.view.transcripts import headline, outcome, visible
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def render(run: RunFolder, num_replays: int) -> str:
         config=run.config.read_text(encoding="utf-8", errors="replace") if run.config.exists() else "",
         areas=charts(rows),
         ledger=ledger_lines(rows),
+        story=run_story(run.path),
         tables=[format_table(evaluation) for evaluation in evaluations],
         progress=_progress(evaluations),
         faults=_fault_counts(run),

@@ -83,6 +83,12 @@ td, th { text-align: left; padding: .1rem .8rem .1rem 0; }
 {% else %}
 <p>No trajectories yet.</p>
 {% endfor %}
+{% if story %}
+<h2>What this run was</h2>
+{% for line in story %}
+<p>{{ line | visible }}</p>
+{% endfor %}
+{% endif %}
 {% if config %}
 <h2>Configuration</h2>
 <pre>{{ config }}</pre>
