@@ -22,28 +22,20 @@ from rollwright.contracts.environment import (
 from rollwright.contracts.errors import RewardFault
 from rollwright.contracts.record import SPLITS, Group, Producer, Score, Span, Split, StopReason, Task, Trajectory, Turn
 from rollwright.contracts.reward import EnvReward, place_score, score_group
+from tests import builders
+from tests.builders import group
 
 TASK = Task(id="t", split="train")
 
 
 def turn(reward: float | Mapping[str, float] = 0.0, **fields: Any) -> Turn:
-    rewards = {"env": reward} if isinstance(reward, float) else reward
-    defaults: dict[str, Any] = {
-        "prompt_ids": (1, 2),
-        "action_ids": (3, 4),
-        "action_logprobs": (-0.1, -0.2),
-        "text": "a",
-    }
-    return Turn(**(defaults | fields), rewards=rewards)
+    prompt, action = fields.pop("prompt_ids", (1, 2)), fields.pop("action_ids", (3, 4))
+    logprobs = fields.pop("action_logprobs", (-0.1, -0.2))
+    return builders.turn(prompt, action, reward, logprobs=logprobs, **({"text": "a"} | fields))
 
 
-def trajectory(name: str, *rewards: float, stop: StopReason = StopReason.TERMINATED, **fields: Any) -> Trajectory:
-    turns = tuple(turn(reward) for reward in rewards)
-    return Trajectory(id=name, task=TASK, seed=0, turns=turns, stop_reason=stop, **fields)
-
-
-def group(*trajectories: Trajectory) -> Group:
-    return Group(id="g", task=TASK, seed=0, trajectories=trajectories)
+def trajectory(name: str, *rewards: float, **fields: Any) -> Trajectory:
+    return builders.episode(name, *map(turn, rewards), **fields)
 
 
 class Scores:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Trajectory
 from rollwright.critics.offpolicy import (
     WebRLObjective,
     WeightedLikelihood,
@@ -22,19 +22,13 @@ from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.store.replay import TurnTable, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 
 def episode(name: str, *turns: tuple[tuple[int, ...], tuple[int, ...]], reward: float, success: bool) -> Trajectory:
-    made = [Turn(prompt_ids=p, action_ids=a, action_logprobs=(-1.0,) * len(a), text="") for p, a in turns]
-    made[-1] = Turn(
-        prompt_ids=made[-1].prompt_ids,
-        action_ids=made[-1].action_ids,
-        action_logprobs=made[-1].action_logprobs,
-        text="",
-        rewards={"env": reward},
-    )
-    task = Task(id="t", split="train")
-    return Trajectory(id=name, task=task, seed=0, turns=tuple(made), stop_reason=StopReason.TERMINATED, success=success)
+    paid = [None] * (len(turns) - 1) + [reward]
+    made = [builders.turn(*ids, earned) for ids, earned in zip(turns, paid, strict=True)]
+    return builders.episode(name, *made, success=success)
 
 
 @pytest.fixture

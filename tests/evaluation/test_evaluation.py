@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,32 +33,32 @@ from rollwright.evaluation import (
 from rollwright.generation.engine import Sampling
 from rollwright.maths.statistics import wilson_interval
 from rollwright.rollout.episode import EpisodeRequest
+from tests import builders
 
 TASKS = [Task(id=name, split="train") for name in ("alpha", "beta", "gamma")]
 
 
 def played(request: EpisodeRequest, *, success: bool | None, **changes: Any) -> Trajectory:
     version = changes.pop("version", 3)
-    turn = Turn(
-        prompt_ids=(1, 2),
-        action_ids=(3,),
-        action_logprobs=(-0.1,),
+    turn = builders.turn(
+        (1, 2),
+        (3,),
+        float(bool(success)),
+        logprobs=-0.1,
         text="go",
         spans=(Span(start=0, end=1, version=version),),
-        rewards={"env": float(bool(success))},
     )
-    fields: dict[str, Any] = {
-        "id": request.key,
-        "task": request.task,
-        "seed": request.seed,
-        "turns": (turn,),
-        "stop_reason": StopReason.TERMINATED,
-        "success": success,
-        "policy": "tiny",
-        "version": version,
-        "temperature": request.sampling.temperature,
-    }
-    return Trajectory(**(fields | changes))
+    whole = builders.episode(
+        request.key,
+        turn,
+        task=request.task,
+        seed=request.seed,
+        success=success,
+        policy="tiny",
+        version=version,
+        temperature=request.sampling.temperature,
+    )
+    return replace(whole, **changes)
 
 
 def rows(outcomes: dict[str, list[list[bool | None]]], split: str = "test") -> Evaluation:

@@ -13,7 +13,7 @@ import pytest
 
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import ConfigError, DataError
-from rollwright.contracts.record import Message, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Message, StopReason, Task, Trajectory
 from rollwright.envs.text.maze import build
 from rollwright.evaluation import load_evaluation
 from rollwright.generation.engine import Sampling
@@ -40,6 +40,7 @@ from rollwright.rollout.context import Context
 from rollwright.rollout.contexts import AppendOnly, Windowed
 from rollwright.store.replay import TurnTable, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 TASK = Task(id="t", split="train")
 PROMPT = InversePrompt(system="")
@@ -98,17 +99,13 @@ class Counted:
 
 def episode(name: str, *steps: tuple[str, str]) -> Trajectory:
     """(what was seen, what was done) ..., the last action ends the task."""
-    turns = tuple(
-        Turn(
-            prompt_ids=(1,),
-            action_ids=CODEC.encode_action(done),
-            action_logprobs=(0.0,) * len(CODEC.encode_action(done)),
-            text=done,
-            observed=(Message(role="user", content=seen),),
+    turns = [
+        builders.turn(
+            action=CODEC.encode_action(done), logprobs=0.0, text=done, observed=(Message(role="user", content=seen),)
         )
         for seen, done in steps
-    )
-    return Trajectory(id=name, task=TASK, seed=0, turns=turns, stop_reason=StopReason.TERMINATED)
+    ]
+    return builders.episode(name, *turns, task=TASK)
 
 
 CHAIN = [episode("a", ("0", "B"), ("0", "F"), ("1", "B"), ("0", "F"), ("1", "F"), ("2", "B"), ("1", "F"), ("2", "F"))]

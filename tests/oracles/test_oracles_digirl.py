@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import StopReason, Task, Trajectory
 from rollwright.critics.offpolicy import WeightedLikelihood, imitate, outcome_steps, outcomes
 from rollwright.critics.value_learner import ReadingLoss
 from rollwright.learner.learner import Learner
@@ -28,6 +28,7 @@ from rollwright.recipes import digirl, filtered_bc
 from rollwright.store.replay import valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.loop import Training
+from tests import builders
 
 Numbers = NDArray[Any]
 Digirl = Callable[..., digirl.DigirlLearner]
@@ -35,18 +36,10 @@ Digirl = Callable[..., digirl.DigirlLearner]
 
 def episode(name: str, states: Sequence[int], *, won: bool, task: str = "t", then: int | None = None) -> Trajectory:
     """One prompt of one id per state, one action of one id each; `then` is what stood there where a limit cut it."""
-    turns = [
-        Turn(prompt_ids=(state,), action_ids=(1 + state % 3,), action_logprobs=(-1.0,), text="") for state in states
-    ]
-    return Trajectory(
-        id=name,
-        task=Task(id=task, split="train"),
-        seed=0,
-        turns=tuple(turns),
-        stop_reason=StopReason.TERMINATED if then is None else StopReason.MAX_TURNS,
-        success=won,
-        next_prompt_ids=() if then is None else (then,),
-    )
+    turns = [builders.turn((state,), (1 + state % 3,)) for state in states]
+    stop = StopReason.TERMINATED if then is None else StopReason.MAX_TURNS
+    follows = () if then is None else (then,)
+    return builders.episode(name, *turns, task=task, stop=stop, success=won, next_prompt_ids=follows)
 
 
 class Table:

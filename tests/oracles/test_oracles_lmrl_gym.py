@@ -26,19 +26,14 @@ from rollwright.maths.losses import kl_shaped_rewards
 from rollwright.recipes import filtered_bc, ppo
 from rollwright.store.replay import TurnTable
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 TASK = Task(id="t", split="train")
 FIRST = 5  # the id that says state 0
 
 
 def turn(state: int, action: tuple[int, ...], reward: float) -> Turn:
-    return Turn(
-        prompt_ids=(FIRST + state,),
-        action_ids=action,
-        action_logprobs=(-1.0,) * len(action),
-        text="",
-        rewards={"env": reward},
-    )
+    return builders.turn((FIRST + state,), action, reward)
 
 
 def stored(folder: Path, episodes: Sequence[Trajectory]) -> TurnTable:

@@ -29,6 +29,7 @@ from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.store.replay import TurnTable, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 TASK = Task(id="t", split="train")
 VOCABULARY = 12
@@ -48,13 +49,7 @@ def reward_of(state: int, action: int) -> float:
 
 
 def turn(state: int, action: tuple[int, ...], reward: float) -> Turn:
-    return Turn(
-        prompt_ids=(FIRST + state,),
-        action_ids=action,
-        action_logprobs=(-1.0,) * len(action),
-        text="",
-        rewards={"env": reward},
-    )
+    return builders.turn((FIRST + state,), action, reward)
 
 
 def spelled(action: int, *, long: bool) -> tuple[int, ...]:

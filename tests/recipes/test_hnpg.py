@@ -13,31 +13,19 @@ import torch
 from rollwright.batching.credit import flatten
 from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import ConfigError, DataError
-from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, StopReason
 from rollwright.evaluation import load_evaluation
 from rollwright.recipes import collect, hnpg
 from rollwright.recipes.hnpg import AlgorithmSettings, Hnpg, whitened
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.replay import Transition
 from rollwright.store.trajectory_store import TrajectoryStore
-
-TASK = Task(id="t", split="train")
-
-
-def turn(reward: float) -> Turn:
-    return Turn(prompt_ids=(5, 6), action_ids=(7,), action_logprobs=(-1.0,), text="", rewards={"env": reward})
+from tests import builders
 
 
 def group(*rewards: float, stop: StopReason = StopReason.TERMINATED, follows: tuple[int, ...] = ()) -> Group:
-    trajectory = Trajectory(
-        id="e",
-        task=TASK,
-        seed=0,
-        turns=tuple(turn(r) for r in rewards),
-        stop_reason=stop,
-        next_prompt_ids=follows,
-    )
-    return Group(id="g", task=TASK, seed=0, trajectories=(trajectory,))
+    turns = [builders.turn((5, 6), (7,), reward) for reward in rewards]
+    return builders.group(builders.episode("e", *turns, stop=stop, next_prompt_ids=follows))
 
 
 def hybrid(value: float = 4.0, **settings: Any) -> Any:

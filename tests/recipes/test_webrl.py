@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import ConfigError, DataError
-from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Trajectory
 from rollwright.critics.offpolicy import WeightedLikelihood, outcomes, to_segments
 from rollwright.envs.text.maze import MOVES
 from rollwright.envs.text.maze import build as build_maze
@@ -30,14 +30,14 @@ from rollwright.run_io.tracking import read_metrics
 from rollwright.store.data_checks import require_success_is_seen
 from rollwright.store.replay import TurnTable, latest_per_task, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def episode(name: str, *, task: str = "t", reward: float, success: bool | None, ids: int = 5) -> Trajectory:
-    turn = Turn(prompt_ids=(ids, 6), action_ids=(7, 8), action_logprobs=(-1.0, -1.0), text="", rewards={"env": reward})
-    where = Task(id=task, split="train")
-    return Trajectory(id=name, task=where, seed=0, turns=(turn,), stop_reason=StopReason.TERMINATED, success=success)
+    turn = builders.turn((ids, 6), (7, 8), reward)
+    return builders.episode(name, turn, task=task, success=success)
 
 
 def table_of(folder: Path, *episodes: Trajectory) -> TurnTable:

@@ -19,11 +19,12 @@ import pytest
 
 from rollwright.checks.reward_check import check_reward
 from rollwright.contracts.errors import ConfigError
-from rollwright.contracts.record import Group, Message, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, Message, Task, Trajectory
 from rollwright.contracts.reward import score_group
 from rollwright.generation.answer_cache import AnswerCache
 from rollwright.generation.chat_api import ChatClient, ChatFailure
 from rollwright.rewards import combine, judge
+from tests import builders
 
 Answer = tuple[int, bytes] | str
 TASK = Task(id="t", split="train", params={"secret": "the solution is 42"})
@@ -95,22 +96,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 
 def episode(name: str, *steps: tuple[str, str]) -> Trajectory:
-    turns = tuple(
-        Turn(
-            prompt_ids=(1,),
-            action_ids=(2,),
-            action_logprobs=(-1.0,),
-            text=done,
-            observed=(Message(role="user", content=seen),) if seen else (),
-        )
-        for seen, done in steps
-    )
-    return Trajectory(id=name, task=TASK, seed=0, turns=turns, stop_reason=StopReason.TERMINATED)
+    turns = [
+        builders.turn(text=done, observed=(Message(role="user", content=seen),) if seen else ()) for seen, done in steps
+    ]
+    return builders.episode(name, *turns, task=TASK)
 
 
 def group(*names: str) -> Group:
-    episodes = [episode(name, ("Task: buy a pen\nshop", "click [1]"), (f"cart {name}", "pay")) for name in names]
-    return Group(id="g", task=TASK, seed=0, trajectories=tuple(episodes))
+    done = ("Task: buy a pen\nshop", "click [1]")
+    return builders.group(*(episode(name, done, (f"cart {name}", "pay")) for name in names))
 
 
 def build(server: ChatServer, **options: Any) -> judge.JudgeReward:
@@ -277,6 +271,7 @@ def test_votes_without_seeds_are_kept_apart(server: ChatServer, tmp_path: Path):
 WRITER = """
 import sys
 from rollwright.generation.answer_cache import AnswerCache
+from tests import builders
 cache, rounds = AnswerCache(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 for n in range(rounds):

@@ -16,24 +16,15 @@ from rollwright.contracts.record import Group, Score, Span, StopReason, Task, Tr
 from rollwright.contracts.reward import EnvReward, Reward, StatefulReward, score_group
 from rollwright.rewards import combine, env, overlong, success
 from rollwright.rollout import FaultLog, score_or_note
+from tests import builders
+from tests.builders import group
 
 TASK = Task(id="t", split="train")
 
 
-def trajectory(
-    name: str,
-    *rewards: Mapping[str, float],
-    stop: StopReason = StopReason.TERMINATED,
-    success: bool | None = None,
-    tokens: int = 2,
-) -> Trajectory:
-    ids, logprobs = tuple(range(tokens)), (-0.5,) * tokens
-    turns = tuple(Turn(prompt_ids=(9,), action_ids=ids, action_logprobs=logprobs, text="a", rewards=r) for r in rewards)
-    return Trajectory(id=name, task=TASK, seed=0, turns=turns, stop_reason=stop, success=success)
-
-
-def group(*trajectories: Trajectory, name: str = "g") -> Group:
-    return Group(id=name, task=TASK, seed=0, trajectories=trajectories)
+def trajectory(name: str, *rewards: Mapping[str, float], tokens: int = 2, **fields: Any) -> Trajectory:
+    turns = [builders.turn((9,), range(tokens), earned, logprobs=-0.5, text="a") for earned in rewards]
+    return builders.episode(name, *turns, **fields)
 
 
 GROUPS = (

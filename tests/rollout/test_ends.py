@@ -20,6 +20,7 @@ from rollwright.critics.token_steps import StoredSteps, TokenSteps, token_steps
 from rollwright.recipes import archer, digirl
 from rollwright.store.replay import TurnTable, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 ENDS = {
     "terminated": (StopReason.TERMINATED, ()),
@@ -31,20 +32,17 @@ ENDS = {
 def episode(name: str, stop: StopReason, following: tuple[int, ...], *, spans: tuple[Span, ...] = ()) -> Trajectory:
     """Two turns of two tokens, each at a cost of 1."""
     turns = [
-        Turn(
-            prompt_ids=(5 + k,),
-            action_ids=(7, 8),
-            action_logprobs=(-1.0, -1.0),
-            text="",
-            rewards={"env": -1.0},
+        builders.turn(
+            (5 + k,),
+            (7, 8),
+            -1.0,
             spans=spans,
             terminated=k == 1 and stop is StopReason.TERMINATED,
             truncated=k == 1 and stop is not StopReason.TERMINATED,
         )
         for k in range(2)
     ]
-    task = Task(id="t", split="train")
-    return Trajectory(id=name, task=task, seed=0, turns=tuple(turns), stop_reason=stop, next_prompt_ids=following)
+    return builders.episode(name, *turns, stop=stop, next_prompt_ids=following)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import nn
 
 from rollwright.config import load_config
 from rollwright.contracts.errors import ConfigError, DataError
-from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import StopReason, Task, Trajectory
 from rollwright.critics.offpolicy import outcomes
 from rollwright.models.codec import ChatCodec
 from rollwright.models.loading import load_policy
@@ -21,6 +21,7 @@ from rollwright.recipes import archer, digirl, filtered_bc, hnpg, ilql, mc, webr
 from rollwright.store.data_checks import require_outcomes, require_own_tokens, require_turns
 from rollwright.store.replay import TurnTable, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 Ids = tuple[int, ...]
 
@@ -34,17 +35,8 @@ def episode(
     success: bool | None = None,
     **changes: object,
 ) -> Trajectory:
-    turn = Turn(prompt_ids=(5, 6), action_ids=action, action_logprobs=(-1.0,) * len(action), text=text)
-    task = Task(id="t", split="train")
-    whole = Trajectory(
-        id=name,
-        task=task,
-        seed=0,
-        turns=(replace(turn, rewards={"env": reward}),),
-        stop_reason=StopReason.TERMINATED,
-        success=success,
-    )
-    return replace(whole, **changes)  # type: ignore[arg-type]
+    turn = builders.turn((5, 6), action, reward, text=text)
+    return replace(builders.episode(name, turn, success=success), **changes)  # type: ignore[arg-type]
 
 
 def table_of(folder: Path, *episodes: Trajectory) -> TurnTable:

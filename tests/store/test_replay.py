@@ -10,6 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import torch
 
 from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import DataError
-from rollwright.contracts.record import Score, Span, Split, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Score, Span, StopReason, Task, Trajectory, Turn
 from rollwright.critics.offpolicy import mean_logprobs
 from rollwright.store.replay import (
     Mixture,
@@ -36,26 +37,17 @@ from rollwright.store.replay import (
     valid_turns,
 )
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 
 def turn(prompt: tuple[int, ...], action: tuple[int, ...], reward: float = 0.0, **more: object) -> Turn:
-    logprobs = tuple(-0.1 * (i + 1) for i in range(len(action)))
-    return Turn(
-        prompt_ids=prompt,
-        action_ids=action,
-        action_logprobs=logprobs,
-        text="x",
-        rewards={"env": reward} if reward else {},
-        **more,  # type: ignore[arg-type]
-    )
+    logprobs = [-0.1 * (i + 1) for i in range(len(action))]
+    return builders.turn(prompt, action, reward or None, logprobs=logprobs, text="x", **more)
 
 
-def trajectory(
-    name: str, *turns: Turn, split: Split = "train", success: bool | None = None, **more: object
-) -> Trajectory:
-    fields: dict[str, object] = {"stop_reason": StopReason.TERMINATED} | more
-    task = Task(id=str(fields.pop("task", name)), split=split)
-    return Trajectory(id=name, task=task, seed=7, turns=turns, success=success, **fields)  # type: ignore[arg-type]
+def trajectory(name: str, *turns: Turn, **more: Any) -> Trajectory:
+    stop = more.pop("stop_reason", StopReason.TERMINATED)
+    return builders.episode(name, *turns, stop=stop, **({"task": name, "seed": 7} | more))
 
 
 GROWING = trajectory(  # an append-only history
