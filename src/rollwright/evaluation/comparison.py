@@ -153,6 +153,8 @@ def _warnings(a: Evaluation, b: Evaluation, name_a: str, name_b: str, fixed_task
     for tasks, name in ((set(a.tasks) - set(b.tasks), name_a), (set(b.tasks) - set(a.tasks), name_b)):
         if tasks:
             found.append(f"only {name} has {len(tasks)} tasks, left out: {_some(sorted(tasks))}")
+    if unlike := _unlike_worlds(a, b, name_a, name_b):
+        found.append(unlike)
     if a.temperature != b.temperature:
         found.append(
             f"{name_a} was sampled at temperature {a.temperature:g}, {name_b} at {b.temperature:g}: "
@@ -164,6 +166,18 @@ def _warnings(a: Evaluation, b: Evaluation, name_a: str, name_b: str, fixed_task
     if fixed_tasks is None and len(set(a.tasks) & set(b.tasks)) == 1:
         found.append("one shared task: the interval speaks about this task alone")
     return found
+
+
+def _unlike_worlds(a: Evaluation, b: Evaluation, name_a: str, name_b: str) -> str:
+    """What tells the worlds of the two apart; "" where nothing does, or where one of them was written without."""
+    marks = [(one.world, one.world_version, one.world_fingerprint) for one in (a, b)]
+    if marks[0] == marks[1] or not all(any(mark) for mark in marks):
+        return ""
+    said = [f"{world} version {version}, built as {fingerprint[:8]}" for world, version, fingerprint in marks]
+    return (
+        f"{name_a} was played in {said[0]}, {name_b} in {said[1]}: the worlds are not alike, and a difference may be "
+        "theirs"
+    )
 
 
 def _some(names: Sequence[str]) -> str:

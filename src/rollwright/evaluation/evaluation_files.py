@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,11 @@ def to_json(evaluation: Evaluation) -> str:
 
 def _from_json(document: Mapping[str, Any]) -> Evaluation:
     rows = [dict(zip(document["columns"], values, strict=True)) for values in document["episodes"]]
-    head = {field.name: document[field.name] for field in fields(Evaluation) if field.name != "rows"}
+    head = {
+        field.name: document[field.name] if field.default is MISSING else document.get(field.name, field.default)
+        for field in fields(Evaluation)
+        if field.name != "rows"
+    }
     episodes = (EpisodeRow(**(row | {"stop_reason": StopReason(row["stop_reason"])})) for row in rows)
     return Evaluation(rows=tuple(episodes), **head)
 

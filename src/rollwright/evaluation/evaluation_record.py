@@ -46,6 +46,7 @@ class Evaluation:
     """All episodes of one policy version, under one way of sampling, on one split.
 
     `temperature` 0 is greedy. `version` -1 means that the policy has no weight versions (a script, a teacher).
+    `world`, `world_version` and `world_fingerprint` say where it was played (`world_mark`); "" where nobody said.
     """
 
     name: str
@@ -55,6 +56,9 @@ class Evaluation:
     temperature: float
     rows: tuple[EpisodeRow, ...]
     sampling: Mapping[str, Any]
+    world: str = ""
+    world_version: str = ""
+    world_fingerprint: str = ""
 
     @property
     def greedy(self) -> bool:
@@ -96,7 +100,7 @@ def record_evaluation(
         sampling: further sampling parameters worth keeping (top-p, action length).
 
     Raises:
-        DataError: no episode; a seed of another split; more than one policy, weight version or temperature.
+        DataError: no episode; a seed of another split; more than one policy, weight version, temperature or world.
     """
     if not re.fullmatch(r"[\w.-]+", name):
         raise DataError(f"{name!r} cannot name an evaluation: use letters, digits, dot, dash and underscore")
@@ -110,6 +114,7 @@ def record_evaluation(
         rows.append(_row(trajectory, attempts[start]))
         attempts[start] += 1
     played = [t for t in trajectories if not t.stop_reason.is_fault] or trajectories
+    world, world_version, fingerprint = _only("worlds", (_mark_of(trajectory) for trajectory in played), name)
     return Evaluation(
         name=name,
         split=split,
@@ -118,6 +123,9 @@ def record_evaluation(
         temperature=_only("temperatures", (t.temperature for t in played), name),
         rows=tuple(rows),
         sampling=dict(sampling or {}),
+        world=world,
+        world_version=world_version,
+        world_fingerprint=fingerprint,
     )
 
 
@@ -133,6 +141,12 @@ def _row(trajectory: Trajectory, attempt: int) -> EpisodeRow:
         trajectory=trajectory.id,
         fault=trajectory.fault,
     )
+
+
+def _mark_of(trajectory: Trajectory) -> tuple[str, str, str]:
+    """Name, version and fingerprint of the world that it was played in."""
+    mark = trajectory.world
+    return ("", "", "") if mark is None else (mark.name, mark.version, mark.fingerprint)
 
 
 def _check_split(trajectories: Sequence[Trajectory], split: Split) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from rollwright.contracts import EngineFault, RollwrightError, Span
+from rollwright.contracts import EngineFault, RollwrightError, SamplerMask, Span
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,12 +37,14 @@ class Generation:
     """What was sampled. `token_ids` include the stop token where one was sampled (`finish_reason` "stop").
 
     `logprobs[i]` is the natural log-prob of `token_ids[i]` under the distribution actually sampled from.
+    `sampler_mask` says what an engine was allowed to write where it was not allowed everything.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: Literal["stop", "length"]
     spans: tuple[Span, ...]
+    sampler_mask: SamplerMask | None = None
     cached_tokens: int = 0
     wait_s: float = 0.0
     generate_s: float = 0.0
@@ -50,8 +52,8 @@ class Generation:
 
     @property
     def scripted(self) -> bool:
-        """A script or a data set wrote it, not the policy."""
-        return any(span.producer == "dataset" for span in self.spans)
+        """A script, a person or a data set wrote it, not a model that samples."""
+        return any(span.producer in ("dataset", "teacher", "human") for span in self.spans)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

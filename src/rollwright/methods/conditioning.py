@@ -29,6 +29,7 @@ from rollwright.contracts import (
     Trajectory,
     World,
     fingerprint_kind,
+    version_of,
 )
 from rollwright.contracts import as_observation as plain
 from rollwright.rollout import NewContext, require_same_prompts, rerender, shown_texts
@@ -150,6 +151,7 @@ class ReturnTargets:
         self.max_turns = world.max_turns
         self.execution: Execution = world.execution
         self.fingerprint_kind = fingerprint_kind(world)
+        self.version = version_of(world)
 
     def tasks(self, split: Split) -> Sequence[Task]:
         return self.inner.tasks(split)

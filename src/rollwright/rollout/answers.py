@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
-from rollwright.contracts import MAX_REWARD, EnvironmentFault, Observation, StepResult, as_observation, whole
+from rollwright.contracts import (
+    MAX_REWARD,
+    Attachment,
+    EnvironmentFault,
+    Observation,
+    StepResult,
+    as_observation,
+    whole,
+)
 
 
 def checked(answer: object) -> StepResult:
@@ -25,7 +34,19 @@ def checked(answer: object) -> StepResult:
         raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected numbers") from None
     if bad or any(abs(value) > MAX_REWARD for value in answer.rewards.values()):
         raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected finite numbers")
+    if not _are_costs(answer.costs):
+        raise EnvironmentFault(f"step() gave the costs {_short(answer.costs)}, expected named finite numbers")
     return answer if seen == as_observation(answer.observation) else replace(answer, observation=seen)
+
+
+def _are_costs(costs: object) -> bool:
+    """Whether these are named numbers, bounded as rewards are."""
+    try:
+        return isinstance(costs, Mapping) and all(
+            isinstance(name, str) and math.isfinite(value) and abs(value) <= MAX_REWARD for name, value in costs.items()
+        )
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def checked_observation(answer: object) -> Observation:
@@ -36,6 +57,8 @@ def checked_observation(answer: object) -> Observation:
     """
     if isinstance(answer, str) or (isinstance(answer, Observation) and isinstance(answer.text, str)):
         seen = as_observation(answer)
+        if not isinstance(seen.attachments, tuple) or not all(isinstance(a, Attachment) for a in seen.attachments):
+            raise EnvironmentFault(f"the world attached {_short(seen.attachments)}, expected a tuple of Attachment")
         return replace(seen, text=whole(seen.text), goal=whole(seen.goal))
     raise EnvironmentFault(f"the world showed {_short(answer)}, expected text or an Observation")
 

@@ -26,6 +26,7 @@ from rollwright.contracts import (
     Way,
     Waypoint,
     World,
+    WorldMark,
 )
 from rollwright.generation import Sampling
 from rollwright.rollout.actors import Actor
@@ -72,6 +73,7 @@ class Collector:
         retries: how often an episode that faulted is played again in a fresh environment.
         refills: how often the members that a group lost for good are replaced by further episodes from its start.
         rule: what of an answer the world is given as the action.
+        mark: which world this is, for the record of each episode; None where nobody says.
         stall_s: the run stops when no episode has moved for so long; longer than any single deadline.
     """
 
@@ -89,7 +91,9 @@ class Collector:
         refills: int = 0,
         stall_s: float | None = None,
         rule: ActionRule = WHOLE,
+        mark: WorldMark | None = None,
     ) -> None:
+        self.mark = mark
         self.world, self.actor, self.new_context = world, actor, new_context
         self.sampling, self.limits, self.faults, self.rule = sampling, limits, faults, rule
         self.parallel_episodes, self.retries, self.refills = parallel_episodes, retries, refills
@@ -292,7 +296,15 @@ class Collector:
     async def _try(self, request: EpisodeRequest, attempt: int) -> Trajectory:
         status = self._statuses[request.key] = Status(request.key, occupancy=self.occupancy)
         episode = Episode(
-            request, self.host, self.actor, self.new_context, self.limits, status, attempt, rule=self.rule
+            request,
+            self.host,
+            self.actor,
+            self.new_context,
+            self.limits,
+            status,
+            attempt,
+            rule=self.rule,
+            mark=self.mark,
         )
         status.now("world.make")
         try:

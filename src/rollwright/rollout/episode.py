@@ -30,6 +30,7 @@ from rollwright.contracts import (
     Turn,
     Way,
     Waypoint,
+    WorldMark,
     as_observation,
 )
 from rollwright.generation import Generation, Sampling
@@ -106,6 +107,7 @@ class Episode:
     status: Status
     attempt: int = 0
     rule: ActionRule = WHOLE
+    mark: WorldMark | None = None
     turns: list[Turn] = field(default_factory=list)
     success: bool | None = None
     next_prompt_ids: tuple[int, ...] = ()
@@ -155,7 +157,8 @@ class Episode:
             answer, next_state = await self._env("env.step", env, env.step, action)
             result = checked(answer)
             timings = Timings(engine_wait_s=wait_s, generate_s=generation.generate_s, env_s=time.monotonic() - before)
-            self.turns.append(make_turn(prompt, generation, said, action, observed, state, result, timings))
+            turn = make_turn(prompt, generation, said, action, observed, state, result, timings)
+            self.turns.append(replace(turn, attachments=observation.attachments) if observation.attachments else turn)
             if stop := self._stopped(result):
                 if stop.is_truncation:
                     self.next_prompt_ids = self._next_prompt(context, as_observation(result.observation))
@@ -265,6 +268,7 @@ class Episode:
             origin=self.actor.origin,
             policy=self.actor.name,
             version=min((turn.version for turn in self.turns), default=-1),
+            world=self.mark,
             start=_start_of(self.request.start),
             temperature=self.request.sampling.temperature,
             fault=fault,
@@ -298,8 +302,10 @@ def make_turn(
         spans=generation.spans,
         finish=generation.finish_reason,
         rewards=result.rewards,
+        costs=result.costs,
         terminated=result.terminated,
         truncated=result.truncated,
+        sampler_mask=generation.sampler_mask,
         state_key=str(state),
         attempt=result.attempt,
         timings=timings,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rollwright.contracts import (
@@ -34,7 +35,9 @@ Call = Callable[..., Awaitable[tuple[Any, Any]]]
 
 
 def shown_of(observation: Observation) -> Shown:
-    return Shown(text=observation.text, goal=observation.goal, attachments=observation.attachments)
+    """The observation as a waypoint keeps it: its pictures by their hash, without the bytes."""
+    pictures = tuple(replace(attachment, content=None) for attachment in observation.attachments)
+    return Shown(text=observation.text, goal=observation.goal, attachments=pictures)
 
 
 def observation_of(shown: Shown) -> Observation:

@@ -27,6 +27,7 @@ from rollwright.contracts import (
     Task,
     World,
     fingerprint_kind,
+    version_of,
 )
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ class RayWorld:
         self.snapshots: SnapshotKind = inner.snapshots
         self.max_turns = inner.max_turns
         self.fingerprint_kind = fingerprint_kind(inner)
+        self.version = version_of(inner)
         if isinstance(inner, SmallLanguage):
             self.texts: Callable[[], Sequence[str]] = inner.texts
         self.nodes: set[str] = set()
