@@ -15,9 +15,25 @@ from rollwright.config.help import help_text
 from rollwright.config.launch_env import has_gpu, prepare_environment, usable_cores
 from rollwright.config.limits import Limits
 from rollwright.config.named_parts import OWN, Parts, is_own
-from rollwright.config.part_builder import build_part, load_part, make_own_part, make_part, require_own_parts
+from rollwright.config.part_builder import (
+    build_part,
+    load_part,
+    make_own_part,
+    make_part,
+    require_contract,
+    require_own_parts,
+)
 from rollwright.config.resolve import build, dump, load_config, same_settings
-from rollwright.config.schema import Config, Presets, Readers, Unread, all_keys, keys_without_effect, section_of
+from rollwright.config.schema import (
+    Config,
+    Presets,
+    Readers,
+    Unread,
+    all_keys,
+    keys_without_effect,
+    section_of,
+    sections,
+)
 from rollwright.config.secrets import credentials, redact
 
 __all__ = [
@@ -49,8 +65,10 @@ __all__ = [
     "prepare_environment",
     "redact",
     "require",
+    "require_contract",
     "require_own_parts",
     "same_settings",
     "section_of",
+    "sections",
     "usable_cores",
 ]

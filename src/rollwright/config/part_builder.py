@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,7 @@ def require_own_parts(config: Config) -> None:
         if not named.parts.given:
             _make_own(named, build, {})
         elif inspect.isclass(build):
-            _require_contract(named, build)
+            require_contract(named.path, named.said, build, named.parts.contract)
 
 
 def build_part(section: Config, key: str, **given: Any) -> Any:
@@ -150,7 +150,7 @@ def _make_own(named: NamedPart, build: Callable[..., Any], given: Mapping[str, A
         raise
     except Exception as error:
         raise ConfigError(f"`{named.path}`: {named.said} cannot be made: {type(error).__name__}: {error}") from error
-    _require_contract(named, made)
+    require_contract(named.path, named.said, made, named.parts.contract)
     if named.parts.trial:
         module, _, function = named.parts.trial.partition(":")
         try:
@@ -163,13 +163,20 @@ def _make_own(named: NamedPart, build: Callable[..., Any], given: Mapping[str, A
     return made
 
 
-def _require_contract(named: NamedPart, made: object) -> None:
-    """Raises ConfigError where a method is missing; of a class, what its instances will have is looked at."""
-    missing = [method for method in named.parts.contract if not _has(made, method)]
+def require_contract(path: str, said: str, made: object, contract: Sequence[str]) -> None:
+    """An object, or what a class will make, has the methods of its contract.
+
+    Args:
+        path, said: the key that named it, and how messages call it.
+
+    Raises:
+        ConfigError: one is missing.
+    """
+    missing = [method for method in contract if not _has(made, method)]
     if missing:
         lacks = "cannot be called" if missing == ["__call__"] else f"has no {', '.join(f'`{m}`' for m in missing)}"
         raise ConfigError(
-            f"`{named.path}`: {named.said} breaks its contract (docs/extending.md): the object that it gives {lacks}."
+            f"`{path}`: {said} breaks its contract (docs/extending.md): the object that it gives {lacks}."
         )
 
 

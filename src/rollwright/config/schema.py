@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -159,6 +159,17 @@ def field_at(cls: type[Config], path: str) -> FieldInfo | None:
         return field
     section = section_of(field.annotation)
     return field_at(section, rest) if section else None
+
+
+Section = TypeVar("Section", bound="Config")
+
+
+def sections(config: Config, kind: type[Section]) -> Iterator[tuple[str, Section]]:
+    """The sections of that class, or of one made from it, by name."""
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, kind):
+            yield name, value
 
 
 def all_keys(cls: type[Config], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
