@@ -66,11 +66,36 @@ def no_gpu() -> str:
     return "" if torch.cuda.is_available() else "needs a CUDA device"
 
 
+BY_TEST = ("tests/learning/", "tests/faults/test_exact_resume.py", "tests/faults/test_chaos.py")
+"""Files whose tests last minutes and share no costly fixture: a worker takes one such test at a time, not the file."""
+
+
+def share_of(nodeid: str) -> str:
+    """What one worker takes at a time: a file, since its tests share fixtures, or a single test of `BY_TEST`."""
+    return nodeid if nodeid.startswith(BY_TEST) else nodeid.split("::", 1)[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    """With `--dist loadfile`: the same, but for the files of `BY_TEST`, which would hold up the end."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByShare(LoadFileScheduling):
+        """Tests are handed out by `share_of`."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return share_of(nodeid)
+
+    return ByShare(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skip_what_cannot_run(items)
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-    # Workers take whole files: with the long ones first none is left alone with one at the end.
-    items.sort(key=lambda item: item.path not in slow_files)
+    # With the long ones first no worker is left alone with one at the end.
+    items.sort(key=lambda item: (not item.nodeid.startswith(BY_TEST), item.path not in slow_files))
 
 
 def skip_what_cannot_run(items: list[pytest.Item]) -> None:
