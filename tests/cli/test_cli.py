@@ -304,6 +304,7 @@ def test_help_and_version_load_nothing_heavy():
     assert done.stdout.splitlines() == [f"rollwright {__version__}", "[]"]
 
 
+@pytest.mark.long
 def test_a_reader_that_stops_early_is_no_error(tmp_path: Path):
     store(tmp_path)
     opened = TrajectoryStore(tmp_path)

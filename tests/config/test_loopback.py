@@ -46,6 +46,7 @@ torch.distributed.barrier()
 '''
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc to see who listens where")
 def test_nothing_of_a_run_on_one_machine_listens_beyond_it(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")

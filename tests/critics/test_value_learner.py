@@ -76,6 +76,7 @@ def test_values_are_read_at_the_last_token(folder: Path) -> None:
     assert body_of(policy) is not module.body
 
 
+@pytest.mark.long
 def test_only_the_trained_head_learns(folder: Path) -> None:
     critic = learner(folder)
     targets = torch.tensor([1.0, -2.0, 0.5])
@@ -111,6 +112,7 @@ def test_the_slow_copy_follows_by_tau(folder: Path) -> None:
         learner(folder).read(STATES, slow=True)
 
 
+@pytest.mark.long
 def test_a_bootstrapped_critic_finds_the_values_of_the_chain(folder: Path) -> None:
     """CHAIN-3 under a policy that moves on with probability 0.8: V = (-3.155, -2.047, -0.589)."""
     critic = learner(folder, polyak=0.3, rate=1e-2, heads={"v": 1}, bias=-2.0)

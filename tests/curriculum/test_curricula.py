@@ -208,6 +208,7 @@ def mastered(seed: int, teacher: AlpGmmCurriculum | None, *, tasks: int = 2000) 
     return radius
 
 
+@pytest.mark.long
 def test_a_student_with_a_frontier_masters_more_than_at_random() -> None:
     """Three seeds on a square; `benchmarks/curriculum.py` is the long form. The widths of the reference: nothing."""
     square = BoxSpace(Square())

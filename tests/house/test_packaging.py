@@ -73,6 +73,7 @@ def test_every_folder_with_a_module_is_a_package() -> None:
     assert not bare, f"add an __init__.py to {sorted(set(bare))}"
 
 
+@pytest.mark.long
 def test_the_wheel_installs_one_name_and_misses_no_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -82,6 +83,7 @@ def test_the_wheel_installs_one_name_and_misses_no_file(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"rollwright"}
 
 
+@pytest.mark.long
 def test_the_installed_wheel_finds_its_plug_ins_and_launch_configs(installed: dict[str, str], tmp_path: Path) -> None:
     code = (
         "import rollwright, rollwright.envs as e, importlib.resources as r;"

@@ -115,6 +115,7 @@ def test_of_several_processes_one_goes_on_alone(monkeypatch: pytest.MonkeyPatch)
     assert open_accelerator().num_processes == 1  # nothing is left that would make it look for the other
 
 
+@pytest.mark.long
 def test_a_launch_config_that_keeps_deepspeed_out_is_named() -> None:
     """In a process of its own: accelerate's state is global."""
     program = "from rollwright.learner.ranks import open_accelerator; open_accelerator()"

@@ -103,6 +103,7 @@ def test_the_contract_holds_in_a_browser() -> None:
     check_env(build(site="mail", mode="browser"), seeds=1, tasks_per_split=1)
 
 
+@pytest.mark.long
 def test_every_teacher_solves_its_template() -> None:
     world = build(max_turns=25)
     failed: dict[str, int] = {}
