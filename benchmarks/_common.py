@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rollwright.config import usable_cores
+from rollwright.run_io import machine_facts
+
 RESULTS = Path(__file__).parent / "results"
 
 
 def commit() -> str:
-    """Short id of the checked-out commit, `+` where tracked files of the package differ from it."""
-
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", *args], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../src", "../envs", "../recipes")
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
+    """Short id of the checked-out commit, `+` where the code differs from it; "unknown" for an installed package."""
+    found = machine_facts.commit()
+    return "unknown" if found is None else found["id"][:8] + ("+" if found["dirty"] else "")
 
 
 def versions(*packages: str) -> str:
     """`torch 2.13.0, trl 1.16.0`: of the packages that are installed."""
-    found = []
-    for package in packages:
-        try:
-            found.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join(found)
+    return ", ".join(f"{name} {version}" for name, version in machine_facts.package_versions(packages).items())
 
 
 def machine(*packages: str) -> str:
     """Cores, threads, load, commit and versions in one line; nothing that names the machine."""
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
     threads = os.environ.get("OMP_NUM_THREADS", "one per core")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        f"{platform.machine()}, {cores} cores, OpenMP threads {threads}, {load} at the end of the run (other work "
-        f"included), {platform.system()}, Python {platform.python_version()}; commit {commit()}; {versions(*packages)}"
+        f"{platform.machine()}, {usable_cores()} cores, OpenMP threads {threads}, {load} at the end of the run "
+        f"(other work included), {platform.system()}, Python {platform.python_version()}; commit {commit()}; "
+        f"{versions(*packages)}"
     )
 
 
