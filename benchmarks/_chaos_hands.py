@@ -18,7 +18,7 @@ import _chaos_world as chaos
 from rollwright.generation import Engine, ThreadedEngine
 from rollwright.run_io import read_metrics
 from rollwright.training import loop as training
-from rollwright.training import run_assembly
+from rollwright.training import open_run
 
 _NEW_NS, _NEW_USER, _PRIVATE, _DETACH = 0x00020000, 0x10000000, 1 << 18 | 1 << 14, 2
 
@@ -177,8 +177,8 @@ class SharedServer:
     current: Engine | None = None
 
     def __init__(self, model: Path) -> None:
-        self.open = run_assembly.open_engine
-        run_assembly.open_engine = self.lent
+        self.open = open_run.open_engine
+        open_run.open_engine = self.lent
         self.engine: Any = None
         self.model: Path | None = None
 

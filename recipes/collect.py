@@ -37,9 +37,10 @@ from rollwright.contracts import (
     World,
     episode_seed,
     tasks_of,
+    world_mark,
 )
-from rollwright.generation import Engine, EngineSettings
-from rollwright.models import ChatCodec, ModelSettings
+from rollwright.generation import Engine, EngineSettings, open_engine
+from rollwright.models import ChatCodec, ModelSettings, open_codec, policy_folder
 from rollwright.rollout import (
     Actor,
     Collector,
@@ -49,6 +50,7 @@ from rollwright.rollout import (
     RandomActor,
     RolloutSettings,
     TeacherActor,
+    open_collector,
     score_or_note,
 )
 from rollwright.run_io import Progress, RunFacts, RunFolder
@@ -58,12 +60,8 @@ from rollwright.training import (
     RewardSettings,
     WorldSettings,
     close_play,
-    open_codec,
-    open_collector,
-    open_engine,
     open_reward,
     open_world,
-    policy_folder,
     recipe_config,
     run_recipe,
 )
@@ -186,6 +184,7 @@ def opened(config: CollectConfig, folder: RunFolder) -> Iterator[tuple[Collector
             codec,
             context_length=config.engine.max_context if engine is None else engine.context_length,
             faults=faults,
+            mark=world_mark(world, config.world.options),
         )
         yield collector, list(tasks_of(world, "train"))
     finally:

@@ -20,27 +20,15 @@ from typing import ClassVar
 from pydantic import Field
 
 from rollwright.config import Config, Unread, dump
-from rollwright.contracts import tasks_of
-from rollwright.evaluation import EvaluationSettings, format_table, save_evaluation
-from rollwright.generation import EngineSettings
+from rollwright.contracts import tasks_of, world_mark
+from rollwright.evaluation import EvaluationSettings, evaluate_policy, format_table, save_evaluation
+from rollwright.generation import EngineSettings, open_engine
 from rollwright.learner import go_on_alone
-from rollwright.models import ModelSettings
-from rollwright.rollout import EngineActor, FaultLog, RolloutSettings
+from rollwright.models import ModelSettings, open_codec, policy_folder
+from rollwright.rollout import EngineActor, FaultLog, RolloutSettings, open_collector
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
-from rollwright.training import (
-    NO_GROUPS,
-    ONE_EVALUATION,
-    WorldSettings,
-    judge,
-    open_codec,
-    open_collector,
-    open_engine,
-    open_world,
-    policy_folder,
-    recipe_config,
-    run_recipe,
-)
+from rollwright.training import NO_GROUPS, ONE_EVALUATION, WorldSettings, open_world, recipe_config, run_recipe
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +69,16 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
     faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
     faults.watch(engine)
     collector = open_collector(
-        config.rollout, world, EngineActor(engine), codec, context_length=engine.context_length, faults=faults
+        config.rollout,
+        world,
+        EngineActor(engine),
+        codec,
+        context_length=engine.context_length,
+        faults=faults,
+        mark=world_mark(world, config.world.options),
     )
     try:
-        result, played = judge(collector, tasks, config.evaluation, name=config.name)
+        result, played = evaluate_policy(collector, tasks, config.evaluation, name=config.name)
     finally:
         collector.close()
         engine.close()

@@ -28,7 +28,7 @@ from pydantic import Field
 
 from rollwright.config import Config, Unread, dump
 from rollwright.contracts import ConfigError, DataError, Trajectory
-from rollwright.generation import Engine, EngineSettings
+from rollwright.generation import Engine, EngineSettings, open_engine
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
 from rollwright.methods import (
     TAG,
@@ -48,7 +48,7 @@ from rollwright.models import ChatCodec, ModelSettings
 from rollwright.rollout import NewContext, RolloutSettings, require_same_prompts
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
-from rollwright.training import NO_GROUPS, WorldSettings, open_context, open_engine, recipe_config, run_recipe
+from rollwright.training import NO_GROUPS, WorldSettings, open_context, recipe_config, run_recipe
 
 _WORDS = InversePrompt()
 _OF_PLAYING = (

@@ -47,9 +47,10 @@ from rollwright.methods import (
     tokenizer_mark,
     writing_folder,
 )
+from rollwright.models import open_codec
 from rollwright.run_io import RunFolder
 from rollwright.store.replay import ReplaySettings
-from rollwright.training import open_codec, recipe_config, run_recipe
+from rollwright.training import recipe_config, run_recipe
 
 
 class OutcomeRun(Config):

@@ -27,13 +27,13 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from rollwright.config import Config, Unread, dump
-from rollwright.contracts import DataError, Trajectory
-from rollwright.evaluation import Evaluation, EvaluationSettings, format_table, save_evaluation
-from rollwright.generation import Engine, EngineSettings
+from rollwright.contracts import DataError, Trajectory, world_mark
+from rollwright.evaluation import Evaluation, EvaluationSettings, evaluate_policy, format_table, save_evaluation
+from rollwright.generation import Engine, EngineSettings, open_engine
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
 from rollwright.methods import ReturnLevels, ReturnTargets, conditioned, imitable, sft_rows
-from rollwright.models import ModelSettings, rows_of, unknown_ids
-from rollwright.rollout import EngineActor, FaultLog, RolloutSettings
+from rollwright.models import ModelSettings, open_codec, rows_of, unknown_ids
+from rollwright.rollout import EngineActor, FaultLog, RolloutSettings, open_collector
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
 from rollwright.store.replay import ReplaySettings
@@ -41,11 +41,7 @@ from rollwright.training import (
     NO_GROUPS,
     ONE_EVALUATION,
     WorldSettings,
-    judge,
-    open_codec,
-    open_collector,
     open_context,
-    open_engine,
     open_world,
     recipe_config,
     run_recipe,
@@ -151,17 +147,19 @@ def play(
     """Ask for this return on held-out tasks and write `eval/return_<target>.json`."""
     codec, limit = open_codec(policy, folder.path), config.rollout.max_observation_tokens
     cut = {"shorten": partial(codec.cut, max_tokens=limit)} if limit else {}
+    world = ReturnTargets(open_world(config.world), levels, target, **cut)
     collector = open_collector(
         config.rollout.model_copy(update={"max_observation_tokens": 0}),
-        ReturnTargets(open_world(config.world), levels, target, **cut),
+        world,
         EngineActor(engine),
         codec,
         context_length=engine.context_length,
         faults=FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac),
+        mark=world_mark(world, config.world.options),
     )
     try:
         tasks = collector.world.tasks(config.evaluation.split)
-        result, played = judge(collector, tasks, config.evaluation, name=f"return_{target:g}")
+        result, played = evaluate_policy(collector, tasks, config.evaluation, name=f"return_{target:g}")
     finally:
         collector.close()
     lane = collector.occupancy.seconds()

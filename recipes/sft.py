@@ -22,23 +22,14 @@ from typing import ClassVar
 from pydantic import Field
 
 from rollwright.config import Config, Unread, dump
-from rollwright.contracts import RunFolderError, Trajectory, World
+from rollwright.contracts import RunFolderError, Trajectory, World, world_mark
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
 from rollwright.methods import DEMONSTRATION, demonstrate, imitable, sft_rows
-from rollwright.models import ModelSettings, rows_of, unknown_ids
-from rollwright.rollout import FaultLog, RolloutSettings, TeacherActor
+from rollwright.models import ModelSettings, open_codec, policy_folder, rows_of, unknown_ids
+from rollwright.rollout import FaultLog, RolloutSettings, TeacherActor, open_collector
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore, unpack_text
-from rollwright.training import (
-    NO_GROUPS,
-    WorldSettings,
-    open_codec,
-    open_collector,
-    open_world,
-    policy_folder,
-    recipe_config,
-    run_recipe,
-)
+from rollwright.training import NO_GROUPS, WorldSettings, open_world, recipe_config, run_recipe
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +97,8 @@ def teach(config: SftConfig, world: World, start: Path, folder: RunFolder) -> li
     codec = open_codec(start, folder.path)
     actor = TeacherActor(world, codec.encode_action)
     faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
-    collector = open_collector(config.rollout, world, actor, codec, context_length=1 << 20, faults=faults)
+    mark = world_mark(world, config.world.options)
+    collector = open_collector(config.rollout, world, actor, codec, context_length=1 << 20, faults=faults, mark=mark)
     try:
         played = demonstrate(collector, world.tasks("train"), per_task=config.data.per_task, seed=config.run.seed)
     finally:

@@ -25,6 +25,7 @@ from rollwright.config import build
 from rollwright.contracts.errors import ConfigError, EngineFault
 from rollwright.generation.engine import Sampling
 from rollwright.generation.engine_settings import EngineSettings
+from rollwright.generation.open_engine import server_setup
 from rollwright.generation.server.file_transfer import WeightFiles, sweep
 from rollwright.generation.server.make_servers import ServerSetup, vocab_size_of
 from rollwright.generation.server.parent_guard import has_living
@@ -43,7 +44,6 @@ from rollwright.generation.server.server_engine import Options, VLLMServerEngine
 from rollwright.generation.server.server_launch import Launch, served_rank, server_command, server_environment
 from rollwright.generation.server.server_process import ServerProcess
 from rollwright.generation.server.weight_transport import FileTransport
-from rollwright.training.assembly import server_setup
 
 LAUNCH = Launch(model_folder=Path("/models/m"), served_name="policy", dtype="float32", context_length=512, max_batch=8)
 
@@ -212,6 +212,7 @@ def start_family(folder: Path) -> tuple[ServerProcess, int]:
     return process, process.pid
 
 
+@pytest.mark.long
 def test_a_server_is_ended_with_its_children(tmp_path: Path):
     process, group = start_family(tmp_path)
     assert process.exit_code is None
@@ -220,6 +221,7 @@ def test_a_server_is_ended_with_its_children(tmp_path: Path):
     assert not has_living(group) and process.pid is None
 
 
+@pytest.mark.long
 def test_children_of_a_killed_server_go_too_and_its_end_is_named(tmp_path: Path):
     process, group = start_family(tmp_path)
     os.kill(group, signal.SIGKILL)
@@ -227,6 +229,7 @@ def test_children_of_a_killed_server_go_too_and_its_end_is_named(tmp_path: Path)
     assert process.exit_code == -signal.SIGKILL and not has_living(group)
 
 
+@pytest.mark.long
 def test_a_killed_guard_takes_its_server_along(tmp_path: Path):
     process, group = start_family(tmp_path)
     process._guard.kill()

@@ -29,8 +29,8 @@ from rollwright.rollout.run_ahead import finished
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.loop_config import LoopConfig
+from rollwright.training.open_run import open_starts, taught_groups
 from rollwright.training.pipeline import Pipeline
-from rollwright.training.start_assembly import open_starts, taught_groups
 
 ROOT = Path(__file__).parents[2]
 LOCK = combination_lock.combination(6, 2)

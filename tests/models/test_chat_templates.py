@@ -14,9 +14,9 @@ from rollwright.contracts.record import Message
 from rollwright.models import chat_template
 from rollwright.models.chat_template import day_of_run, keep_day
 from rollwright.models.codec import ChatCodec
+from rollwright.models.starting_model import open_codec
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.rollout.contexts import AppendOnly, Windowed
-from rollwright.training.assembly import open_codec
 from tests.chat_templates import FAMILIES, NORMALISERS, Family
 
 CODECS = {name: ChatCodec(family.tokenizer()) for name, family in FAMILIES.items()}

@@ -24,7 +24,7 @@ from rollwright.learner.optimisation import OptimiserSettings
 from rollwright.learner.policy_losses import Ppo
 from rollwright.learner.token_critic import CriticSettings
 from rollwright.models.loading import with_lora
-from rollwright.models.model_settings import ModelSettings
+from rollwright.models.starting_model import ModelSettings
 
 VOCAB = 32
 PPO = PolicyObjective(loss=Ppo(), correction="none", kl_coef=0.1)

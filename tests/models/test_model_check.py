@@ -28,7 +28,7 @@ from rollwright.models.model_check import check_model
 from rollwright.models.model_facts import facts_of, window_of
 from rollwright.models.tiny_model import make_tiny_model, tiny_llama
 from rollwright.recipes.grpo import GrpoConfig
-from rollwright.training.preflight import require_context
+from rollwright.training.preflight_models import require_context
 from rollwright.training.recipe_entry import recipe_config
 from tests.model_families import FAMILIES, VOCAB, WINDOW, Family, build
 

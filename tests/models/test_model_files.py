@@ -16,15 +16,16 @@ from transformers import GPT2Config, LlamaConfig, Phi3Config, RobertaConfig, Rob
 
 from rollwright.contracts.errors import ConfigError, ModelNotFound
 from rollwright.critics.critic_body import other_body
+from rollwright.generation.open_engine import open_engine
 from rollwright.generation.select_engine import make_engine
 from rollwright.methods.outcome_model import _load_scalar
 from rollwright.models import loading as models
 from rollwright.models.loading import load_model, load_policy, load_tokenizer, with_lora
 from rollwright.models.model_files import positions_of
+from rollwright.models.starting_model import open_codec
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes.evaluate import EvaluateConfig
-from rollwright.training.assembly import open_codec, open_engine
-from rollwright.training.preflight import require_context, require_models
+from rollwright.training.preflight_models import require_context, require_models
 from rollwright.training.recipe_entry import recipe_config
 
 TEXTS = ["move up", "move down"]

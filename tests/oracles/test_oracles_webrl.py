@@ -26,13 +26,14 @@ from rollwright.learner.learner import Learner
 from rollwright.methods.outcome_model import OutcomeCard, answer_ids
 from rollwright.methods.outcome_text import Evidence, OutcomePrompt
 from rollwright.models.loading import load_model
+from rollwright.models.starting_model import open_codec
 from rollwright.models.tiny_model import make_tiny_model, tiny_llama
 from rollwright.recipes import webrl
 from rollwright.rewards import outcome_model
 from rollwright.store.replay import TurnTable, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
-from rollwright.training.assembly import open_codec
 from rollwright.training.loop import Training
+from tests import builders
 
 # the loss
 
@@ -172,14 +173,7 @@ STATES = range(8, 14)
 
 def episode(name: str, state: int, action: int, *, won: bool) -> Trajectory:
     """One turn: a prompt of one id, an action of one id."""
-    return Trajectory(
-        id=name,
-        task=Task(id="t", split="train"),
-        seed=0,
-        turns=(Turn(prompt_ids=(state,), action_ids=(action,), action_logprobs=(-1.0,), text=""),),
-        stop_reason=StopReason.TERMINATED,
-        success=won,
-    )
+    return builders.episode(name, builders.turn((state,), (action,)), success=won)
 
 
 class Table:

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from rollwright.learner.learner_settings import LearnerSettings
-from rollwright.models.model_settings import ModelSettings
+from rollwright.models.starting_model import ModelSettings
 from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.run_io.run_settings import RunSettings
 from rollwright.training.loop_config import LoopConfig
+from rollwright.training.open_world import WorldSettings
 from rollwright.training.plan import parameter_count, plan_text
-from rollwright.training.world_settings import WorldSettings
 
 
 def test_the_arithmetic(tmp_path: Path) -> None:

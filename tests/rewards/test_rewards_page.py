@@ -12,7 +12,7 @@ import yaml
 from rollwright.cli.commands import build_parser
 from rollwright.config.components import available, load
 from rollwright.contracts.errors import MissingDependency
-from rollwright.training.world_settings import RewardSettings
+from rollwright.training.open_world import RewardSettings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

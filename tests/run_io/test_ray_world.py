@@ -19,7 +19,7 @@ from rollwright.envs.text.maze import MazeEnvironment
 from rollwright.envs.text.maze import build as build_maze
 from rollwright.generation.engine import Generation, Sampling
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
-from rollwright.training.world_settings import WorldSettings
+from rollwright.training.open_world import WorldSettings
 
 PATIENT = Limits(max_turns=5, episode_s=900.0, env_call_s=300.0, engine_call_s=300.0)
 MOVES = ("move right", "move down", "sing", "move up", "move left")
@@ -114,7 +114,9 @@ def settings(address: str = "", **more: Any) -> WorldSettings:
 
 
 def opened(settings: WorldSettings) -> Any:
-    from rollwright.training.assembly import open_world  # here, for the actors import this file, and this brings torch
+    from rollwright.training.open_world import (
+        open_world,  # here, for the actors import this file, and this brings torch
+    )
 
     return open_world(settings)
 

@@ -24,7 +24,7 @@ from rollwright.recipes.ilql import IlqlConfig
 from rollwright.recipes.ppo import PpoConfig
 from rollwright.recipes.webrl import WebrlConfig
 from rollwright.run_io.tracking import read_metrics
-from rollwright.training import preflight, recipe_entry
+from rollwright.training import preflight_models, recipe_entry
 from rollwright.training.lessons import Idle, Lessons, reason, taught
 from rollwright.training.loop_config import LoopConfig
 from rollwright.view.report_page import untaught
@@ -266,16 +266,16 @@ def test_first_prompts_that_do_not_fit_are_warned_of_before_a_run(caplog: pytest
 
     shown = {"short": "go", "long": "go " * 200}
     names = [Task(id=name, split="train") for name in shown]
-    caplog.set_level(logging.WARNING, logger="rollwright.training.preflight")
+    caplog.set_level(logging.WARNING, logger="rollwright.training.preflight_models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bandit.BanditWorld, "tasks", lambda self, split: names)
         patch.setattr(bandit.BanditEnvironment, "reset", lambda self, task, seed: shown[task.id])
-        preflight.require_room(config(model={"path": "tiny"}, engine={"max_context": 4000}))
+        preflight_models.require_room(config(model={"path": "tiny"}, engine={"max_context": 4000}))
         assert caplog.text == ""
-        preflight.require_room(config(model={"path": "tiny"}, engine={"max_context": 200}))
+        preflight_models.require_room(config(model={"path": "tiny"}, engine={"max_context": 200}))
         assert "some first prompts of text.bandit do not fit" in caplog.text
         with pytest.raises(ConfigError, match="too small"):
-            preflight.require_room(config(model={"path": "tiny"}, engine={"max_context": 32}))
+            preflight_models.require_room(config(model={"path": "tiny"}, engine={"max_context": 32}))
 
 
 def no_room() -> Group:

@@ -15,7 +15,7 @@ from rollwright.config import all_keys, build
 from rollwright.recipes import grpo, ppo
 from rollwright.recipes.grpo import GrpoConfig
 from rollwright.run_io.tracking import RunFolder, hyperparameters, read_metrics
-from rollwright.training.assembly import open_tracker
+from rollwright.training.open_run import open_tracker
 from rollwright.view.report_page import charts
 
 STEPS = 3

@@ -71,8 +71,7 @@ def _check_options(arguments: argparse.Namespace, form: Format) -> None:
 def _codec(model: str | None) -> ChatCodec | None:
     if not model:
         return None
-    from rollwright.models import resolve_model
-    from rollwright.training import open_codec
+    from rollwright.models import open_codec, resolve_model
 
     return open_codec(resolve_model(model))
 

@@ -9,7 +9,7 @@ May import: checks and what stands above it.
 from rollwright.evaluation.comparison import Comparison, compare
 from rollwright.evaluation.comparison_tables import format_comparison, format_side_by_side, format_table
 from rollwright.evaluation.evaluation_files import load_evaluation, save_evaluation
-from rollwright.evaluation.evaluation_play import evaluate, evaluation_requests, held_out_seeds
+from rollwright.evaluation.evaluation_play import evaluate, evaluate_policy, evaluation_requests, held_out_seeds
 from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation, record_evaluation
 from rollwright.evaluation.evaluation_settings import EvaluationSettings
 from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, metrics, summarise
@@ -25,6 +25,7 @@ __all__ = [
     "calibrate",
     "compare",
     "evaluate",
+    "evaluate_policy",
     "evaluation_requests",
     "format_calibration",
     "format_comparison",

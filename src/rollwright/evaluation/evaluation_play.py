@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rollwright.contracts import ConfigError, Split, Task, Trajectory, distinct, episode_seed
 from rollwright.evaluation.evaluation_record import Evaluation, record_evaluation
+from rollwright.evaluation.evaluation_settings import EvaluationSettings
 from rollwright.generation import Sampling
-from rollwright.rollout import EpisodeRequest
+from rollwright.rollout import Collector, EpisodeRequest
+from rollwright.run_io import Progress
 
 Play = Callable[[Sequence[EpisodeRequest]], Sequence[Trajectory]]
 """Plays one episode per request and returns them in order, faulted ones included: `Collector.play`."""
@@ -93,6 +95,24 @@ def evaluate(
     trajectories = list(play(requests))
     kept = {key: value for key, value in asdict(sampling).items() if key not in ("seed", "stop_token_ids")}
     return record_evaluation(trajectories, name=name, split=split, sampling=kept), trajectories
+
+
+def evaluate_policy(
+    collector: Collector, tasks: Sequence[Task], settings: EvaluationSettings, *, name: str
+) -> tuple[Evaluation, list[Trajectory]]:
+    """Evaluate the collector's policy on held-out start states, with a progress bar."""
+    total = collector.played_here(len(tasks) * settings.seeds_per_task * settings.attempts)
+    with Progress(f"evaluation {name}: episodes", total=total) as bar:
+        return evaluate(
+            lambda requests: collector.play(requests, progress=lambda _: bar.advance()),
+            tasks,
+            name=name,
+            sampling=replace(collector.sampling, temperature=settings.temperature),
+            split=settings.split,
+            seeds_per_task=settings.seeds_per_task,
+            attempts=settings.attempts,
+            max_turns=settings.max_turns or None,
+        )
 
 
 def _request(key: str, task: Task, seed: int, sampling: Sampling, max_turns: int | None) -> EpisodeRequest:

@@ -1,8 +1,9 @@
 """Engines that sample: one contract, several makers.
 
 Lives here: the contract and its data (`engine`), the section `engine` (`engine_settings`), the engines
-(`vllm_engine`, `transformers_engine`, `scripted_engine`, `server/`), the choice among them (`select_engine`), the
-check that engine and learner agree (`parity`), and a client of foreign chat endpoints (`chat_api`, `answer_cache`).
+(`vllm_engine`, `transformers_engine`, `scripted_engine`, `server/`), the choice among them (`select_engine`,
+`open_engine`), the check that engine and learner agree (`parity`), and a client of foreign chat endpoints
+(`chat_api`, `answer_cache`).
 May import: models and what stands above it.
 """
 
@@ -23,6 +24,7 @@ from rollwright.generation.engine import (
 )
 from rollwright.generation.engine_settings import ENGINES, EngineSettings
 from rollwright.generation.kv_cache import KVRows
+from rollwright.generation.open_engine import open_engine
 from rollwright.generation.parity import Sampled, check_parity, measure_parity, model_logprobs
 from rollwright.generation.scripted_engine import ScriptedEngine
 from rollwright.generation.select_engine import choose_engine, make_engine
@@ -55,6 +57,7 @@ __all__ = [
     "make_engine",
     "measure_parity",
     "model_logprobs",
+    "open_engine",
     "rank_without_compiling",
     "repack_tied_head",
     "vllm_importable",

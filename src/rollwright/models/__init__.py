@@ -1,9 +1,9 @@
 """Language models: where they come from, how text becomes tokens, what a forward pass gives.
 
-Lives here: the section `model` (`model_settings`), weights, tokenizers and tiny models (`loading`, `model_files`,
-`tiny_model`, `adapters`, `precision`), chat text to tokens (`codec`, `chat_template`, `control_tokens`,
-`vocabulary`), log-probs of packed rows (`scoring`), and the check that our forward pass is the model's own
-(`model_check`, `model_facts`).
+Lives here: the section `model` and what a run starts from (`starting_model`), weights, tokenizers and tiny models
+(`loading`, `model_files`, `tiny_model`, `adapters`, `precision`), chat text to tokens (`codec`, `chat_template`,
+`control_tokens`, `vocabulary`), log-probs of packed rows (`scoring`), and the check that our forward pass is the
+model's own (`model_check`, `model_facts`).
 May import: batching and what stands above it.
 """
 
@@ -32,7 +32,6 @@ from rollwright.models.model_files import (
     positions_of,
     require_positions,
 )
-from rollwright.models.model_settings import ModelSettings
 from rollwright.models.precision import Precision, resolve_precision
 from rollwright.models.scoring import (
     TokenScorer,
@@ -43,6 +42,7 @@ from rollwright.models.scoring import (
     last_hidden_at,
     next_token_logits,
 )
+from rollwright.models.starting_model import ModelSettings, open_codec, policy_folder
 from rollwright.models.tiny_model import make_tiny_model, tiny_tokenizer
 from rollwright.models.vocabulary import (
     biases_against,
@@ -90,7 +90,9 @@ __all__ = [
     "merged",
     "merged_parameters",
     "next_token_logits",
+    "open_codec",
     "padding_text",
+    "policy_folder",
     "positions_of",
     "require_embedded",
     "require_positions",

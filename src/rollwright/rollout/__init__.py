@@ -1,9 +1,9 @@
 """Episodes: one, many at once, and what goes wrong in them.
 
-Lives here: the section `rollout` (`rollout_settings`), one episode (`episode`, `answers`, `restoring`), many at once
-(`collector`, `rounds`, `run_ahead`, `rank_spread`), who acts (`actors`), what a policy is shown (`context`,
-`contexts`, `rerendering`), faults as data (`faults`, `journal`), and what it cost (`rollout_metrics`, `ledger`,
-`occupancy`).
+Lives here: the section `rollout` (`rollout_settings`, `open_collector`), one episode (`episode`, `answers`,
+`restoring`), many at once (`collector`, `rounds`, `run_ahead`, `rank_spread`), who acts (`actors`), what a policy is
+shown (`context`, `contexts`, `rerendering`), faults as data (`faults`, `journal`), and what it cost
+(`rollout_metrics`, `ledger`, `occupancy`).
 May import: critics and what stands above it.
 """
 
@@ -15,6 +15,7 @@ from rollwright.rollout.episode import EpisodeRequest, Limits
 from rollwright.rollout.faults import FaultLog, score_or_note
 from rollwright.rollout.journal import Journal
 from rollwright.rollout.ledger import Ledger, shares
+from rollwright.rollout.open_collector import context_factory, open_actor, open_collector, players_of
 from rollwright.rollout.rank_spread import Players, SpreadCollector
 from rollwright.rollout.rerendering import NewContext, require_same_prompts, rerender, shown_texts
 from rollwright.rollout.restoring import prompt_digest
@@ -47,9 +48,13 @@ __all__ = [
     "Start",
     "TeacherActor",
     "Windowed",
+    "context_factory",
     "finished",
     "is_informative",
     "met_again_frac",
+    "open_actor",
+    "open_collector",
+    "players_of",
     "prompt_digest",
     "require_same_prompts",
     "rerender",

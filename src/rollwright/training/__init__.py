@@ -1,30 +1,20 @@
 """What the loops of all recipes share: opening a run, its steps, its end, and going on after a kill.
 
-Lives here: the entry of a recipe and what is checked before it starts (`recipe_entry`, `preflight`, `plan`,
-`inputs`), the parts of a run (`assembly`, `run_assembly`, `start_assembly`, `offline_assembly`), the sections that
-loops read (`loop_config`, `world_settings`, `token_q_config`), the steps (`loop`, `pipeline`, `group_scores`,
+Lives here: the entry of a recipe and what is checked before it starts (`recipe_entry`, `preflight`,
+`preflight_models`, `plan`, `inputs`), the sections that loops read (`loop_config`, `token_q_config`), opening a run
+(`open_run`: its parts in order; `open_world`; `offline_assembly`), the steps (`loop`, `pipeline`, `group_scores`,
 `parity_gate`, `step_clock`, `phases`, `lessons`), and resumption (`resumption`, `inventory`).
 May import: every folder but the command line.
 """
 
-from rollwright.training.assembly import (
-    close_play,
-    judge,
-    open_codec,
-    open_collector,
-    open_engine,
-    open_reward,
-    open_world,
-    policy_folder,
-)
 from rollwright.training.loop import Training
 from rollwright.training.loop_config import NO_GROUPS, ONE_EVALUATION, OWN_UPDATES, LoopConfig, PolicyLoopConfig
 from rollwright.training.offline_assembly import open_context
+from rollwright.training.open_world import RewardSettings, WorldSettings, close_play, open_reward, open_world
 from rollwright.training.phases import Phases
 from rollwright.training.plan import plan_text
 from rollwright.training.recipe_entry import recipe_config, run_recipe
 from rollwright.training.token_q_config import TokenQConfig, token_q_plan
-from rollwright.training.world_settings import RewardSettings, WorldSettings
 
 __all__ = [
     "NO_GROUPS",
@@ -38,15 +28,10 @@ __all__ = [
     "Training",
     "WorldSettings",
     "close_play",
-    "judge",
-    "open_codec",
-    "open_collector",
     "open_context",
-    "open_engine",
     "open_reward",
     "open_world",
     "plan_text",
-    "policy_folder",
     "recipe_config",
     "run_recipe",
     "token_q_plan",

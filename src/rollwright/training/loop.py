@@ -16,21 +16,20 @@ from pathlib import Path
 from rollwright.batching import Segment
 from rollwright.contracts import Group, RollwrightError, Trajectory, episode_seed
 from rollwright.curriculum import EvolvingCurriculum
-from rollwright.evaluation import Evaluation, save_evaluation
+from rollwright.evaluation import Evaluation, evaluate_policy, save_evaluation
 from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.learner import CriticSettings, PolicyObjective, hand_over
 from rollwright.maths.losses import constant_length
 from rollwright.rollout import rollout_metrics
 from rollwright.run_io import Progress, deadline
 from rollwright.training import resumption
-from rollwright.training.assembly import judge
 from rollwright.training.group_scores import greedy_requests, greedy_returns, score_once
 from rollwright.training.lessons import Lessons
 from rollwright.training.loop_config import LoopConfig
+from rollwright.training.open_run import RunParts, open_run
 from rollwright.training.parity_gate import lower_precision, pass_gate
 from rollwright.training.pipeline import fill_with_informative
 from rollwright.training.plan import method_of
-from rollwright.training.run_assembly import RunParts, open_run
 from rollwright.view import write_report, write_transcripts
 
 log = logging.getLogger(__name__)
@@ -223,7 +222,7 @@ class Training(RunParts):
         """
         settings = self.config.evaluation
         began = time.monotonic()
-        result, played = judge(self.collector, self.tasks[settings.split], settings, name=name)
+        result, played = evaluate_policy(self.collector, self.tasks[settings.split], settings, name=name)
         took = {"time/evaluate_s": time.monotonic() - began}
         if self.learner.ranks.first:
             save_evaluation(result, self.folder.path)

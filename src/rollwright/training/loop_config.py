@@ -12,7 +12,7 @@ from rollwright.learner import LearnerSettings, PolicyLossSettings
 from rollwright.models import ModelSettings
 from rollwright.rollout import RolloutSettings
 from rollwright.run_io import RunSettings
-from rollwright.training.world_settings import RewardSettings, WorldSettings
+from rollwright.training.open_world import RewardSettings, WorldSettings
 
 OWN_UPDATES: Unread = dict.fromkeys(
     ("learner.minibatches", "learner.epochs"), "the recipe's own keys say how often the policy is updated"

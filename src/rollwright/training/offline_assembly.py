@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rollwright.models import ModelSettings
-from rollwright.rollout import RolloutSettings
-from rollwright.training.assembly import close_world, context_factory, open_codec, open_world, policy_folder
-from rollwright.training.world_settings import WorldSettings
+from rollwright.models import ModelSettings, open_codec, policy_folder
+from rollwright.rollout import RolloutSettings, context_factory
+from rollwright.training.open_world import WorldSettings, close_world, open_world
 
 if TYPE_CHECKING:
     from rollwright.models import ChatCodec

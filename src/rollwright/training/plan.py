@@ -12,12 +12,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from rollwright.config import Config
+from rollwright.config import Config, sections
 from rollwright.generation import EngineSettings
 from rollwright.learner import LearnerSettings
 from rollwright.models import ModelSettings
 from rollwright.training.loop_config import LoopConfig
-from rollwright.training.preflight import sections
 
 _GIB = 2**30
 CHECK = "--check"

@@ -7,36 +7,49 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from rollwright.config import dump
-from rollwright.contracts import SPLITS, Reward, Task, World, tasks_of
-from rollwright.curriculum import Curriculum, EvolvingCurriculum, StartPool, open_curriculum, open_generator
-from rollwright.generation import Engine
-from rollwright.learner import CriticSettings, Learner, Ranks
-from rollwright.models import ChatCodec
-from rollwright.rollout import Collector, FaultLog, Journal, Ledger
-from rollwright.run_io import Checkpoint, Checkpoints, RunFacts, RunFolder, RunLock, Tracker, held
+from rollwright.contracts import (
+    SPLITS,
+    ConfigError,
+    Group,
+    Reward,
+    Task,
+    Taught,
+    World,
+    episode_seed,
+    tasks_of,
+    world_mark,
+)
+from rollwright.curriculum import (
+    Curriculum,
+    EvolvingCurriculum,
+    StartPool,
+    UniformCurriculum,
+    open_curriculum,
+    open_generator,
+)
+from rollwright.generation import Engine, open_engine
+from rollwright.learner import CriticSettings, Learner, Ranks, open_accelerator
+from rollwright.models import ChatCodec, load_policy, open_codec, policy_folder, resolve_precision, with_lora
+from rollwright.rollout import (
+    Collector,
+    FaultLog,
+    GroupRequest,
+    Journal,
+    Ledger,
+    TeacherActor,
+    open_actor,
+    open_collector,
+    players_of,
+)
+from rollwright.run_io import Checkpoint, Checkpoints, RunFacts, RunFolder, RunLock, Tracker, held, hyperparameters
 from rollwright.store import TrajectoryStore
 from rollwright.training import inputs, resumption
-from rollwright.training.assembly import (
-    close_play,
-    close_world,
-    join_ranks,
-    open_actor,
-    open_codec,
-    open_collector,
-    open_engine,
-    open_learner,
-    open_reward,
-    open_tracker,
-    open_world,
-    players_of,
-    policy_folder,
-)
 from rollwright.training.loop_config import LoopConfig
+from rollwright.training.open_world import close_play, close_world, open_reward, open_world
 from rollwright.training.pipeline import Pipeline, open_pipeline
-from rollwright.training.start_assembly import open_starts, taught_groups
 from rollwright.training.step_clock import StepClock
 
 if TYPE_CHECKING:
@@ -232,6 +245,7 @@ def _run_collector(
         faults=faults,
         ranks=ranks,
         players=players_of(config.engine),
+        mark=world_mark(world, config.world.options),
     )
 
 
@@ -242,6 +256,107 @@ def _run_checkpoints(config: LoopConfig, learner: Learner, folder: RunFolder) ->
         is_main=learner.accelerator.is_main_process,
         wait=learner.accelerator.wait_for_everyone,
     )
+
+
+def join_ranks(config: LoopConfig) -> Accelerator:
+    """Join the processes that were started, before anything is written or loaded.
+
+    Raises:
+        ConfigError: they did not join.
+    """
+    return open_accelerator(
+        timeout_s=config.run.rank_timeout_s, log_with=config.run.trackers, project_dir=config.run.folder
+    )
+
+
+def open_learner(
+    config: LoopConfig,
+    model_folder: Path,
+    *,
+    reference: bool,
+    critic: CriticSettings | None,
+    accelerator: Accelerator | None = None,
+) -> Learner:
+    """Policy, optimiser and accelerator; weights are kept in float32, computed with in the chosen precision."""
+    import torch
+
+    torch.manual_seed(config.run.seed)
+    policy, _ = load_policy(model_folder, "float32")
+    if config.model.lora_rank:
+        words = config.model
+        policy = with_lora(policy, rank=words.lora_rank, dropout=words.lora_dropout, seed=config.run.seed)
+    settings = config.learner
+    precision = resolve_precision(settings.precision)
+    kind: Literal["copy", "adapter"] = "adapter" if config.model.lora_rank else "copy"
+    return Learner(
+        accelerator or join_ranks(config),
+        policy,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        warmup_steps=settings.warmup_steps,
+        temperature=config.rollout.temperature,
+        token_budget=settings.token_budget,
+        layout=settings.layout,
+        autocast_dtype=torch.bfloat16 if precision == "bfloat16" else None,
+        reference=kind if reference else None,
+        critic=critic,
+        dropout=settings.dropout,
+        seed=config.run.seed,
+    )
+
+
+def open_tracker(folder: RunFolder, config: LoopConfig, learner: Learner) -> Tracker:
+    """metrics.jsonl first; accelerate's trackers (tensorboard, trackio, wandb) where the settings name them."""
+    accelerator = learner.accelerator
+    if not config.run.trackers:
+        return Tracker(folder, speaks=accelerator.is_main_process)
+    name = folder.path.resolve().name
+    named = {kind: {"name": name} for kind in ("wandb", "trackio") if kind in config.run.trackers}
+    accelerator.init_trackers("rollwright", config=hyperparameters(config), init_kwargs=named)
+    return Tracker(folder, speaks=accelerator.is_main_process, also=accelerator.log)
+
+
+def open_starts(config: LoopConfig, world: World, ranks: Ranks) -> StartPool | None:
+    """The waypoints of a run, where groups may begin at some.
+
+    Raises:
+        ConfigError: the world can neither restore nor repeat an episode, or has no teacher to leave snapshots.
+    """
+    settings = config.starts
+    if settings.name == "initial":
+        return None
+    if world.snapshots == "none":
+        raise ConfigError(f"starts=snapshots: {world.name} has no snapshots, its episodes can only begin at the start")
+    if settings.source == "teacher" and not isinstance(world, Taught):
+        raise ConfigError(f"starts.source=teacher: {world.name} has no teachers; use starts.source=own")
+    horizon = config.rollout.max_turns or world.max_turns
+    return StartPool(settings, seed=config.run.seed, horizon=horizon, writes=ranks.first)
+
+
+def taught_groups(config: LoopConfig, collector: Collector, codec: ChatCodec, tasks: Sequence[Task]) -> list[Group]:
+    """Episodes of the world's teacher whose states the policy may begin at; tasks in shuffled passes, as it has them.
+
+    Raises:
+        ConfigError: no training task has a teacher.
+    """
+    teacher = TeacherActor(collector.world, codec.encode_action)
+    taught = [task for task in tasks if teacher.world.teacher(task) is not None]
+    if not taught:
+        raise ConfigError(f"starts.source=teacher: no training task of {collector.world.name} has a teacher")
+    settings, seed = config.starts, config.run.seed
+    chosen = UniformCurriculum(taught, seed=seed).next(0, settings.episodes)
+    requests = [
+        GroupRequest(
+            key=f"{seed}/teacher/{index}",
+            task=task,
+            seed=episode_seed("train", seed, "teacher", index),
+            size=1,
+            waypoint_every=settings.every,
+        )
+        for index, task in enumerate(chosen)
+    ]
+    return collector.collect_by(teacher, requests)
 
 
 def _begin_starts(run: RunParts, codec: ChatCodec) -> None:
