@@ -23,9 +23,8 @@ import torch
 from _common import RESULTS, command, machine, table
 from torch import Tensor
 
-from rollwright.critics import FrozenValueLearner, Readings, TurnCriticSettings, cut_to, policy_body
+from rollwright.critics import FrozenValueLearner, TurnCriticSettings, cut_to, policy_body
 from rollwright.learner import OptimiserSettings, open_accelerator
-from rollwright.maths import outcome_loss
 from rollwright.models import load_model
 from rollwright.store import TrajectoryStore
 
@@ -47,11 +46,7 @@ def fit(critic: FrozenValueLearner, head: str, sequences: list[Any], labels: np.
     for _ in range(UPDATES):
         chosen = draws.integers(len(sequences), size=BATCH)
         wanted = torch.as_tensor(labels[chosen], dtype=torch.float32)
-
-        def loss(values: Readings, places: Tensor, wanted: Tensor = wanted) -> Tensor:
-            return outcome_loss(values[head], wanted.to(places.device)[places].expand_as(values[head])).sum(dim=0)
-
-        critic.update([sequences[k] for k in chosen], loss)
+        critic.update({head: ([sequences[k] for k in chosen], wanted)})
 
 
 def judged(model: Path, depth: float, turns: list[tuple[int, str, Any, float]], cuts: int) -> dict[str, list[float]]:

@@ -24,30 +24,45 @@ from rollwright.config import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
-import numpy as np
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from rollwright.config import Config, Readers, Unread
+from rollwright.contracts import Group
 from rollwright.critics import (
-    ReadingLoss,
-    Readings,
+    FreshActions,
+    HeadLoss,
     TokenCriticFit,
     TurnCriticFit,
+    WeightedLikelihood,
     baseline_critic,
-    offpolicy,
+    followed,
+    one_step_targets,
     open_turn_critic,
     residual_ratio,
+    squared_error,
+    stored_segments,
+    with_action,
     with_token_baseline,
 )
 from rollwright.maths import Divergence, dual_value_loss, dual_weights, expectile_loss
 from rollwright.maths.advantages import awr_weights
 from rollwright.store import data_checks
 from rollwright.store.replay import OnlineReplaySettings, Transition, TurnTable, valid_turns
-from rollwright.training import OWN_UPDATES, LoopConfig, Phases, Training, plan_text, recipe_config, run_recipe
+from rollwright.training import (
+    OWN_UPDATES,
+    LoopConfig,
+    ReplayMethod,
+    ReplayPhases,
+    Training,
+    plan_text,
+    recipe_config,
+    replay_loop,
+    run_recipe,
+)
 
 DIVERGENCES: dict[str, Divergence] = {"fdvl_tv": "tv", "fdvl_chi2": "chi2"}
 """Critics whose value loss is f-DVL's."""
@@ -134,65 +149,69 @@ def main(argv: list[str] | None = None) -> None:
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     token_critic = baseline_critic(config.baseline) if algorithm.baseline == "token" else None
     with Training.start(config, critic=token_critic) as run:
-        archer = Archer(run, config)
-        for step in run.steps():
-            groups = run.score(run.collect(step)) if archer.phases.begin(step) else []
-            run.remember(step, groups)
-            if not archer.phases.may_update():
-                run.finish(step, groups, archer.phases.metrics())
-                continue
-            with run.learning():
-                archer.begin(step)
-                metrics = archer.fit_critic()
-                if step >= algorithm.warmup_steps:
-                    metrics |= archer.improve_actor()
-            run.sync()
-            run.finish(step, groups, metrics | archer.phases.metrics())
+        replay_loop(run, Archer(run, config))
 
 
-class Archer:
+class Archer(ReplayMethod):
     """The critic, the replayed turns, and one step on each level."""
 
     def __init__(self, run: Training, config: ArcherConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
         offline, batch = config.algorithm.offline_steps, config.critic.batch_size
-        self.phases = Phases(config.replay, run.store, offline_steps=offline, batch_size=batch)
+        self.phases = ReplayPhases(config.replay, run.store, offline_steps=offline, batch_size=batch)
         heads = {"q": 2, "v": 2}
         self.critic = open_turn_critic(
-            config, run.learner, run.codec, config.critic, heads, name="critic", polyak=config.algorithm.polyak
+            config,
+            run.learner,
+            run.codec,
+            config.critic,
+            heads,
+            name="critic",
+            losses={"v": value_loss(config.algorithm)},
+            polyak=config.algorithm.polyak,
         )
-        self.fresh = offpolicy.FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
+        self.fresh = FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
         run.attach(self.critic)
-        data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
-        if offline:
-            data_checks.require_outcomes(self.table, valid_turns(self.table))
+        self.phases.require_usable(run.codec, run.learner.policy)
 
     @property
     def table(self) -> TurnTable:
         """What this step learns from."""
         return self.phases.table
 
-    def begin(self, step: int) -> None:
-        """Look at what there is; draws are fixed by seed and step, so that a resumed run draws the same."""
+    def begin(self, step: int) -> bool:
+        """Offline steps collect nothing."""
+        return self.phases.begin(step)
+
+    def may_learn(self, groups: Sequence[Group]) -> bool:
+        """Not while the buffer warms up."""
+        return self.phases.may_update()
+
+    def draw(self, step: int, groups: Sequence[Group]) -> None:
+        """Look at what there is."""
         self.turns = valid_turns(self.table, needs_next=not self.algorithm.truncated_end)
-        self.draws = np.random.default_rng([self.config.run.seed, step])
+        self.actor_rests = step < self.algorithm.warmup_steps
         self.fresh.begin(step)
 
-    def draw(self, size: int) -> list[Transition]:
+    def metrics(self) -> dict[str, float]:
+        """What the buffer holds."""
+        return self.phases.metrics()
+
+    def sample(self, size: int) -> list[Transition]:
         """Turns of any age."""
         if not len(self.turns):
             return []
         share = self.config.replay.offline_frac
         return self.table.transitions(self.phases.draw(self.draws, self.turns, size, offline_frac=share))
 
-    def fit_critic(self) -> dict[str, float]:
+    def fit(self) -> dict[str, float]:
         """Steps of temporal differences on both heads of Q and V, each head to its own slow copy."""
         metrics: dict[str, float] = {}
         for batch, judged in self.critic_batches():
             states = [t.prompt_ids for t in batch]
             acted = [t.prompt_ids + t.action_ids for t in batch]
             targets = self.targets(batch, judged)
-            metrics = self.critic.update([*acted, *states], self.loss(targets))
+            metrics = self.critic.update({"q": (acted, targets["q"]), "v": (states, targets["v"])})
         if metrics:
             metrics |= {f"critic/{name}_mean": float(rows.mean()) for name, rows in targets.items()}
         return metrics
@@ -203,7 +222,7 @@ class Archer:
         The policy stands still while the critic is fitted, so one call samples the fresh actions of all batches.
         """
         count, size = self.config.critic.updates if len(self.turns) else 0, self.config.critic.batch_size
-        turns = self.draw(count * size)
+        turns = self.sample(count * size)
         if self.algorithm.critic == "policy":
             fresh = self.fresh([t.prompt_ids for t in turns])
             judged = [t.prompt_ids + a.token_ids for t, a in zip(turns, fresh, strict=True)]
@@ -215,40 +234,28 @@ class Archer:
     def targets(self, batch: Sequence[Transition], judged: Sequence[tuple[int, ...]]) -> dict[str, Tensor]:
         """[2, n] each, by the slow copies: r + gamma V(s') for Q, and Q of the judged actions for V."""
         cut = self.algorithm.truncated_end
-        follows = [batch[k].next_prompt_ids for k in offpolicy.followed(batch, truncated_end=cut)]
+        follows = [batch[k].next_prompt_ids for k in followed(batch, truncated_end=cut)]
         slow = self.critic.read([*judged, *follows], slow=True)  # together, so that common prefixes are read once
         v, q = slow["v"][:, len(judged) :], slow["q"][:, : len(judged)]
-        return {"q": offpolicy.one_step_targets(batch, v, gamma=self.algorithm.gamma, truncated_end=cut), "v": q}
+        return {"q": one_step_targets(batch, v, gamma=self.algorithm.gamma, truncated_end=cut), "v": q}
 
-    def loss(self, targets: dict[str, Tensor]) -> ReadingLoss:
-        """The first half of the readings are actions (Q), the second half states (V). Means over the batch, added."""
-        half = targets["q"].shape[1]
-
-        def loss(values: Readings, places: Tensor) -> Tensor:
-            at, is_q = places % half, places < half
-            wanted = {name: rows.to(places.device)[:, at] for name, rows in targets.items()}
-            q = (values["q"] - wanted["q"]).square()
-            v = value_losses(self.algorithm, values["v"], wanted["v"])
-            return 2 * torch.where(is_q, q, v).sum(dim=0)
-
-        return loss
-
-    def improve_actor(self) -> dict[str, float]:
-        """Steps of policy gradient (or of weighted imitation) under the critic's advantage."""
+    def update(self) -> dict[str, float]:
+        """Steps of policy gradient (or of weighted imitation) under the critic's advantage; none in the warm-up."""
         metrics: dict[str, float] = {}
-        for number in range(self.algorithm.actor_updates if len(self.turns) else 0):
-            batch = self.draw(self.algorithm.batch_size)
+        rests = self.actor_rests or not len(self.turns)
+        for number in range(0 if rests else self.algorithm.actor_updates):
+            batch = self.sample(self.algorithm.batch_size)
             if self.algorithm.actor == "reinforce":
                 if number:
                     self.run.sync()  # the next actions must be those of the policy that is trained
                 actions = self.fresh([t.prompt_ids for t in batch])
-                batch = [offpolicy.with_action(t, a) for t, a in zip(batch, actions, strict=True)]
+                batch = [with_action(t, a) for t, a in zip(batch, actions, strict=True)]
             advantages = self.advantages(batch)
-            segments = offpolicy.to_segments(batch, actor_weights(self.algorithm, advantages).tolist())
+            segments = stored_segments(batch, actor_weights(self.algorithm, advantages).tolist())
             if self.algorithm.baseline == "token":
                 segments = with_token_baseline(segments, self.run.learner.values(segments))
                 metrics = {"archer/residual_ratio": residual_ratio(segments)}
-            metrics |= self.run.learner.update(segments, offpolicy.WeightedLikelihood())
+            metrics |= self.run.learner.update(segments, WeightedLikelihood())
             metrics["archer/advantage_mean"] = float(advantages.mean())
         return metrics
 
@@ -259,13 +266,13 @@ class Archer:
         return q.min(dim=0).values - v.min(dim=0).values
 
 
-def value_losses(algorithm: AlgorithmSettings, values: Tensor, targets: Tensor) -> Tensor:
-    """Loss of V against values of actions, per entry: squared for fresh actions, leaning upwards for stored ones."""
+def value_loss(algorithm: AlgorithmSettings) -> HeadLoss:
+    """Loss of V against values of actions: squared for fresh actions, leaning upwards for stored ones."""
     if algorithm.critic == "policy":
-        return (values - targets).square()
+        return squared_error
     if algorithm.critic == "iql":
-        return expectile_loss(values, targets, expectile=algorithm.expectile)
-    return dual_value_loss(values, targets, divergence=DIVERGENCES[algorithm.critic], alpha=algorithm.alpha)
+        return partial(expectile_loss, expectile=algorithm.expectile)
+    return partial(dual_value_loss, divergence=DIVERGENCES[algorithm.critic], alpha=algorithm.alpha)
 
 
 def actor_weights(algorithm: AlgorithmSettings, advantages: Tensor) -> Tensor:

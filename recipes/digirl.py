@@ -21,18 +21,40 @@ from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from rollwright.config import Config, Readers, Unread
-from rollwright.contracts import ConfigError
-from rollwright.critics import TurnCriticFit, offpolicy, open_turn_critic
+from rollwright.contracts import ConfigError, Group
+from rollwright.critics import (
+    TurnCriticFit,
+    WeightedLikelihood,
+    fit_outcomes,
+    imitate,
+    instruction_prompts,
+    open_turn_critic,
+    outcome_steps,
+    outcomes,
+    success_probability,
+)
+from rollwright.maths import outcome_loss
 from rollwright.maths.advantages import awr_weights, digirl, digirl_released
 from rollwright.store import data_checks
 from rollwright.store.replay import OnlineReplaySettings, TurnTable, best_trajectories, keep_trajectories, valid_turns
-from rollwright.training import OWN_UPDATES, LoopConfig, Phases, Training, plan_text, recipe_config, run_recipe
+from rollwright.training import (
+    OWN_UPDATES,
+    LoopConfig,
+    ReplayMethod,
+    ReplayPhases,
+    Training,
+    plan_text,
+    recipe_config,
+    replay_loop,
+    run_recipe,
+)
 
 
 class AlgorithmSettings(Config):
@@ -91,38 +113,28 @@ def main(argv: list[str] | None = None) -> None:
     algorithm = config.algorithm
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
-        learner = DigirlLearner(run, config)
-        for step in run.steps():
-            groups = run.score(run.collect(step)) if learner.phases.begin(step) else []
-            run.remember(step, groups)
-            if not learner.phases.may_update():
-                run.finish(step, groups, learner.phases.metrics())
-                continue
-            with run.learning():
-                metrics = learner.fit()
-            run.sync()
-            run.finish(step, groups, metrics | learner.phases.metrics())
+        replay_loop(run, Digirl(run, config))
 
 
-class DigirlLearner:
+class Digirl(ReplayMethod):
     """The two critics, the replayed turns, and one step of DigiRL on them."""
 
     def __init__(self, run: Training, config: DigirlConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
         offline, batch = config.algorithm.offline_steps, config.step_critic.batch_size
-        self.phases = Phases(config.replay, run.store, offline_steps=offline, batch_size=batch)
+        self.phases = ReplayPhases(config.replay, run.store, offline_steps=offline, batch_size=batch)
         fits = {"v_instruction": config.instruction_critic, "v_step": config.step_critic}
         heads = {"v_instruction": {"v": 1}, "v_step": {"v": 2}}
         self.critics = {
-            name: open_turn_critic(config, run.learner, run.codec, fit, heads[name], name=name)
+            name: open_turn_critic(
+                config, run.learner, run.codec, fit, heads[name], name=name, losses={"v": outcome_loss}
+            )
             for name, fit in fits.items()
         }
         for critic in self.critics.values():
             run.attach(critic)
         self.require_reachable(self.horizon)
-        data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
-        if offline:
-            data_checks.require_outcomes(self.table, valid_turns(self.table), self.outcomes())
+        self.phases.require_usable(run.codec, run.learner.policy, self.outcomes)
 
     @property
     def table(self) -> TurnTable:
@@ -139,29 +151,45 @@ class DigirlLearner:
 
     def outcomes(self) -> np.ndarray:
         """[S] 0 or 1 for every trajectory."""
-        return offpolicy.outcomes(self.table, self.algorithm.outcome)
+        return outcomes(self.table, self.algorithm.outcome)
+
+    def begin(self, step: int) -> bool:
+        """Offline steps collect nothing."""
+        return self.phases.begin(step)
+
+    def may_learn(self, groups: Sequence[Group]) -> bool:
+        """Not while the buffer warms up."""
+        return self.phases.may_update()
+
+    def metrics(self) -> dict[str, float]:
+        """What the buffer holds."""
+        return self.phases.metrics()
+
+    def draw(self, step: int, groups: Sequence[Group]) -> None:
+        """All turns for the critics; for the policy those that the first filter keeps, by the critic as it was."""
+        self.turns = valid_turns(self.table)
+        self.kept = self.filter(self.turns)
 
     def fit(self) -> dict[str, float]:
-        """Filter, fit both values, weigh the steps, update the policy. -> metrics."""
-        # Draws are fixed by seed and step, so that a resumed run draws the same.
-        self.draws = np.random.default_rng([self.config.run.seed, self.run.next_step])
-        turns = valid_turns(self.table)
-        kept = self.filter(turns)
-        metrics = self.fit_instructions(turns) | self.fit_steps(turns)
-        weights = self.weigh(kept)
-        metrics |= {
-            "digirl/trajectories_kept_count": float(len(np.unique(self.table.owners()[kept]))),
+        """Both values."""
+        return self.fit_instructions(self.turns) | self.fit_steps(self.turns)
+
+    def update(self) -> dict[str, float]:
+        """Weigh the steps of the kept trajectories, and imitate them."""
+        weights = self.weigh(self.kept)
+        metrics = {
+            "digirl/trajectories_kept_count": float(len(np.unique(self.table.owners()[self.kept]))),
             "digirl/steps_kept_frac": float((weights > 0).mean()) if len(weights) else 0.0,
         }
-        return metrics | offpolicy.imitate(
+        return metrics | imitate(
             self.run.learner,
             self.table,
-            kept,
+            self.kept,
             weights,
             updates=self.algorithm.actor_updates,
             batch_size=self.algorithm.batch_size,
             draws=self.draws,
-            loss=offpolicy.WeightedLikelihood(),
+            loss=WeightedLikelihood(),
         )
 
     def filter(self, turns: np.ndarray) -> np.ndarray:
@@ -169,8 +197,8 @@ class DigirlLearner:
         owners = np.unique(self.table.owners()[turns])
         if self.algorithm.actor == "awr" or not len(owners):
             return turns
-        prompts = offpolicy.instruction_prompts(self.table, owners)
-        promised = offpolicy.success_probability(self.critics["v_instruction"], "v", prompts).numpy()
+        prompts = instruction_prompts(self.table, owners)
+        promised = success_probability(self.critics["v_instruction"], "v", prompts).numpy()
         scores = self.outcomes()[owners] - promised
         # An outcome of 1 exceeds every promise and one of 0 falls short of it: a positive score is a success.
         best = best_trajectories(scores, self.algorithm.top_frac, positive_only=self.algorithm.positive_only)
@@ -182,9 +210,9 @@ class DigirlLearner:
         metrics: dict[str, float] = {}
         for _ in range(fit.updates if len(owners) else 0):
             some = self.draws.choice(owners, fit.batch_size)
-            prompts = offpolicy.instruction_prompts(self.table, some)
+            prompts = instruction_prompts(self.table, some)
             labels = self.outcomes()[some]
-            metrics = offpolicy.fit_outcomes(self.critics["v_instruction"], "v", prompts, labels)
+            metrics = fit_outcomes(self.critics["v_instruction"], "v", prompts, labels)
         return metrics
 
     def fit_steps(self, turns: np.ndarray) -> dict[str, float]:
@@ -195,14 +223,14 @@ class DigirlLearner:
             prompts = [t.prompt_ids for t in batch] + [t.next_prompt_ids for t in batch if t.next_prompt_ids]
             owners = [t.trajectory for t in batch] + [t.trajectory for t in batch if t.next_prompt_ids]
             labels = self.outcomes()[owners]
-            metrics = offpolicy.fit_outcomes(self.critics["v_step"], "v", prompts, labels)
+            metrics = fit_outcomes(self.critics["v_step"], "v", prompts, labels)
         return metrics
 
     def weigh(self, turns: np.ndarray) -> np.ndarray:
         """[n] the weight of each of these turns in the actor's loss."""
         if not len(turns):
             return np.zeros(0)
-        steps = offpolicy.outcome_steps(self.critics["v_step"], "v", self.table, turns, self.outcomes())
+        steps = outcome_steps(self.critics["v_step"], "v", self.table, turns, self.outcomes())
         args = (steps.values, steps.index, steps.won)
         if self.algorithm.form == "paper":
             advantages, threshold = digirl(*args, decay=self.algorithm.decay, last_values=steps.ends), self.horizon

@@ -18,17 +18,27 @@ from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from rollwright.config import Config, Readers, Unread
-from rollwright.contracts import DataError
-from rollwright.critics import offpolicy
+from rollwright.contracts import DataError, Group
+from rollwright.critics import WeightedLikelihood, imitate, outcomes
 from rollwright.store import data_checks
 from rollwright.store.replay import ReplaySettings, TurnTable, keep_trajectories, top_trajectories, valid_turns
-from rollwright.training import OWN_UPDATES, LoopConfig, Training, plan_text, recipe_config, run_recipe
+from rollwright.training import (
+    OWN_UPDATES,
+    LoopConfig,
+    ReplayMethod,
+    Training,
+    plan_text,
+    recipe_config,
+    replay_loop,
+    run_recipe,
+)
 
 
 class AlgorithmSettings(Config):
@@ -68,30 +78,43 @@ def main(argv: list[str] | None = None) -> None:
     algorithm = config.algorithm
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
-        table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
-        data_checks.require_own_tokens(config.replay.stores, table, run.codec, run.learner.policy)
-        if algorithm.offline_steps:
-            require_a_choice(table, algorithm)
-        for step in run.steps():
-            groups = [] if step < algorithm.offline_steps else run.score(run.collect(step))
-            known = len(table.trajectories)
-            run.remember(step, groups)
-            table.refresh()
-            first = known if algorithm.fresh_only and groups else 0
-            turns = best(table, algorithm, first=first, seed=config.run.seed)
-            with run.learning():
-                metrics = offpolicy.imitate(
-                    run.learner,
-                    table,
-                    turns,
-                    np.ones(len(turns)),
-                    updates=algorithm.updates,
-                    batch_size=algorithm.batch_size,
-                    draws=np.random.default_rng([config.run.seed, step]),
-                    loss=offpolicy.WeightedLikelihood(aggregation="token-mean"),
-                )
-            run.sync()
-            run.finish(step, groups, metrics | {"bc/turns_count": float(len(turns))})
+        replay_loop(run, FilteredBc(run, config))
+
+
+class FilteredBc(ReplayMethod):
+    """The stored turns, and one step of imitating the best of them."""
+
+    def __init__(self, run: Training, config: FilteredBcConfig) -> None:
+        self.run, self.config, self.algorithm = run, config, config.algorithm
+        self.table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
+        data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
+        if self.algorithm.offline_steps:
+            require_a_choice(self.table, self.algorithm)
+
+    def begin(self, step: int) -> bool:
+        """Offline steps collect nothing."""
+        return step >= self.algorithm.offline_steps
+
+    def draw(self, step: int, groups: Sequence[Group]) -> None:
+        """The turns of the best trajectories."""
+        known = len(self.table.trajectories)
+        self.table.refresh()
+        first = known if self.algorithm.fresh_only and groups else 0
+        self.turns = best(self.table, self.algorithm, first=first, seed=self.config.run.seed)
+
+    def update(self) -> dict[str, float]:
+        """Behaviour cloning of them."""
+        metrics = imitate(
+            self.run.learner,
+            self.table,
+            self.turns,
+            np.ones(len(self.turns)),
+            updates=self.algorithm.updates,
+            batch_size=self.algorithm.batch_size,
+            draws=self.draws,
+            loss=WeightedLikelihood(aggregation="token-mean"),
+        )
+        return metrics | {"bc/turns_count": float(len(self.turns))}
 
 
 def best(table: TurnTable, algorithm: AlgorithmSettings, *, first: int, seed: int = 0) -> np.ndarray:
@@ -111,7 +134,7 @@ def best(table: TurnTable, algorithm: AlgorithmSettings, *, first: int, seed: in
 
 def scores_of(table: TurnTable, algorithm: AlgorithmSettings) -> np.ndarray:
     """[S] what the best are the best in."""
-    return offpolicy.outcomes(table) if algorithm.score == "success" else table.trajectories["total_reward"]
+    return outcomes(table) if algorithm.score == "success" else table.trajectories["total_reward"]
 
 
 def require_a_choice(table: TurnTable, algorithm: AlgorithmSettings) -> None:

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -31,13 +30,29 @@ from torch import Tensor
 from rollwright.batching import FlatBatch, Segment, can_whiten, flatten, to_segments
 from rollwright.config import Readers
 from rollwright.contracts import ConfigError, Group
-from rollwright.critics import ReadingLoss, Readings, TurnCriticFit, offpolicy, open_turn_critic
+from rollwright.critics import (
+    FreshActions,
+    TurnCriticFit,
+    followed,
+    one_step_targets,
+    open_turn_critic,
+    stored_segments,
+    with_action,
+)
 from rollwright.learner import PolicyLossSettings, objective_of
 from rollwright.maths import hybrid_weights, lambda_returns
 from rollwright.maths.advantages import gae, whiten
 from rollwright.store import data_checks
 from rollwright.store.replay import ReplaySettings, Transition, TurnTable, valid_turns
-from rollwright.training import PolicyLoopConfig, Training, plan_text, recipe_config, run_recipe
+from rollwright.training import (
+    PolicyLoopConfig,
+    ReplayMethod,
+    Training,
+    plan_text,
+    recipe_config,
+    replay_loop,
+    run_recipe,
+)
 
 Ids = tuple[int, ...]
 
@@ -79,22 +94,10 @@ def main(argv: list[str] | None = None) -> None:
             "name a store, or set both to 0"
         )
     with Training.start(config) as run:
-        hybrid = Hnpg(run, config)
-        for step in run.steps():
-            groups = run.score(run.collect(step))
-            if not can_whiten(groups):
-                run.finish(step, groups, {"optim/skipped_count": 1.0})
-                continue
-            with run.learning():
-                hybrid.take_in(step, groups)
-                metrics = hybrid.fit_critic()
-                segments = [*hybrid.own_segments(), *hybrid.logged_segments()]
-            metrics |= run.update(whitened(segments), objective_of(config.algorithm))
-            run.sync()
-            run.finish(step, groups, metrics)
+        replay_loop(run, Hnpg(run, config))
 
 
-class Hnpg:
+class Hnpg(ReplayMethod):
     """The critic, the logged turns, and the episodes of this step."""
 
     def __init__(self, run: Training, config: HnpgConfig) -> None:
@@ -114,12 +117,20 @@ class Hnpg:
             polyak=config.algorithm.polyak,
             bias=config.algorithm.bias,
         )
-        self.fresh = offpolicy.FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
+        self.fresh = FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
         run.attach(self.critic)
 
-    def take_in(self, step: int, groups: Sequence[Group]) -> None:
-        """This step's own turns and returns; draws are fixed by seed and step, so that a resumed run draws the same."""
-        self.draws = np.random.default_rng([self.config.run.seed, step])
+    def may_learn(self, groups: Sequence[Group]) -> bool:
+        """Advantages are put on one scale, which takes two tokens at least."""
+        self.skipped = not can_whiten(groups)
+        return not self.skipped
+
+    def metrics(self) -> dict[str, float]:
+        """A step that was skipped says so."""
+        return {"optim/skipped_count": 1.0} if self.skipped else {}
+
+    def draw(self, step: int, groups: Sequence[Group]) -> None:
+        """This step's own turns and their returns."""
         self.fresh.begin(step)
         self.own: FlatBatch = flatten(groups)
         self.ends = self.end_values()
@@ -135,7 +146,7 @@ class Hnpg:
             ends[cut] = self.values([self.own.trajectories[s].next_prompt_ids for s in cut])
         return ends
 
-    def draw(self, size: int) -> list[Transition]:
+    def sample(self, size: int) -> list[Transition]:
         """Logged turns."""
         return self.table.transitions(self.draws.choice(self.turns, size)) if size and len(self.turns) else []
 
@@ -146,34 +157,31 @@ class Hnpg:
         acted = [prompt + action.token_ids for prompt, action in zip(asked, self.fresh(asked), strict=True)]
         return self.critic.read(acted, slow=slow)["q"][0].view(len(prompts), count).mean(dim=1)
 
-    def fit_critic(self) -> dict[str, float]:
+    def fit(self) -> dict[str, float]:
         """Steps of regression, each on own turns and on as many logged ones."""
         fit, metrics = self.config.critic, {}
         for _ in range(fit.updates):
             chosen = self.draws.integers(len(self.own.turns), size=fit.batch_size)
-            logged = self.draw(fit.batch_size) if self.algorithm.offline_weight else []
+            logged = self.sample(fit.batch_size) if self.algorithm.offline_weight else []
             targets = torch.cat([self.returns[chosen], self.logged_targets(logged)])
             acted = [self.own.turns[u].prompt_ids + self.own.turns[u].action_ids for u in chosen]
             acted += [t.prompt_ids + t.action_ids for t in logged]
-            metrics = self.critic.update(acted, self.loss(targets, len(chosen)))
+            own = torch.arange(len(targets)) < len(chosen)
+            weights = hybrid_weights(own, off_weight=self.algorithm.offline_weight)
+            metrics = self.critic.update({"q": (acted, targets)}, weights={"q": weights})
         return metrics | ({"critic/target_mean": float(targets.mean())} if metrics else {})
 
     def logged_targets(self, logged: Sequence[Transition]) -> Tensor:
         """[n] r + gamma Q_slow(s', a') with a' from the policy as it is now; r alone where the task ended."""
         cut = self.algorithm.truncated_end
-        follows = [logged[k].next_prompt_ids for k in offpolicy.followed(logged, truncated_end=cut)]
+        follows = [logged[k].next_prompt_ids for k in followed(logged, truncated_end=cut)]
         after = self.values(follows, samples=1, slow=True) if follows else torch.zeros(0)
-        return offpolicy.one_step_targets(logged, after[None], gamma=self.algorithm.gamma, truncated_end=cut)[0]
+        return one_step_targets(logged, after[None], gamma=self.algorithm.gamma, truncated_end=cut)[0]
 
-    def loss(self, targets: Tensor, num_own: int) -> ReadingLoss:
-        """The first `num_own` readings are own turns. Their mean, and the weighted mean of the logged ones."""
-        weights = hybrid_weights(torch.arange(len(targets)) < num_own, off_weight=self.algorithm.offline_weight)
-
-        def loss(values: Readings, places: Tensor) -> Tensor:
-            wanted, counts = (column.to(places.device)[places] for column in (targets, weights))
-            return counts * (values["q"][0] - wanted).square()
-
-        return loss
+    def update(self) -> dict[str, float]:
+        """One batch of both sets, on one scale."""
+        segments = whitened([*self.own_segments(), *self.logged_segments()])
+        return self.run.update(segments, objective_of(self.algorithm))
 
     def own_segments(self) -> list[Segment]:
         """Own turns, each with its advantage on all of its tokens."""
@@ -191,13 +199,13 @@ class Hnpg:
 
     def logged_segments(self) -> list[Segment]:
         """Logged states with what the policy would do there now, and its advantage by the critic."""
-        states = self.draw(self.algorithm.logged_states)
+        states = self.sample(self.algorithm.logged_states)
         if not states:
             return []
         prompts = [t.prompt_ids for t in states]
-        acted = [offpolicy.with_action(t, a) for t, a in zip(states, self.fresh(prompts), strict=True)]
+        acted = [with_action(t, a) for t, a in zip(states, self.fresh(prompts), strict=True)]
         q = self.critic.read([t.prompt_ids + t.action_ids for t in acted])["q"][0]
-        segments = offpolicy.to_segments(acted, (q - self.values(prompts)).tolist())
+        segments = stored_segments(acted, (q - self.values(prompts)).tolist())
         return [replace(s, sequence=("logged", s.sequence), version=self.run.engine.version) for s in segments]
 
 

@@ -18,9 +18,8 @@ from __future__ import annotations
 from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
+from functools import partial
 
-
-import numpy as np
 from pydantic import Field
 
 from rollwright.critics import (
@@ -31,7 +30,15 @@ from rollwright.critics import (
     implicit_targets,
     open_vocabulary_critic,
 )
-from rollwright.training import TokenQConfig, Training, recipe_config, run_recipe, token_q_plan
+from rollwright.training import (
+    ReplayMethod,
+    TokenQConfig,
+    Training,
+    recipe_config,
+    replay_loop,
+    run_recipe,
+    token_q_plan,
+)
 
 
 class AlgorithmSettings(TokenQSettings):
@@ -53,30 +60,40 @@ class IlqlConfig(TokenQConfig):
 
 def main(argv: list[str] | None = None) -> None:
     config = recipe_config(IlqlConfig, argv, plan=token_q_plan)
-    algorithm = config.algorithm
     with Training.start(config) as run:
-        chains = StoredChains.open(
-            config.replay.stores, run.codec, run.learner.policy, truncated_end=algorithm.truncated_end
+        replay_loop(run, Ilql(run, config))
+
+
+class Ilql(ReplayMethod):
+    """The stored chains, Q and V over the vocabulary, and the policy that acts with both."""
+
+    policy_moves = False
+
+    def __init__(self, run: Training, config: IlqlConfig) -> None:
+        self.run, self.algorithm = run, config.algorithm
+        self.chains = StoredChains.open(
+            config.replay.stores, run.codec, run.learner.policy, truncated_end=config.algorithm.truncated_end
         )
-        critic = open_vocabulary_critic(config, run.learner, algorithm, q_heads=2, polyak=algorithm.polyak)
-        run.attach(critic)
-        decode_with(run.engine, critic.slow, beta=algorithm.beta)
-        for step in run.steps():
-            draws = np.random.default_rng([config.run.seed, step])  # a resumed run draws the same
-            metrics: dict[str, float] = {}
-            with run.learning():
-                for _ in range(algorithm.updates):
-                    steps = chains.draw(draws, algorithm.trajectories)
-                    wanted_q, wanted_v = implicit_targets(
-                        critic, steps, gamma=algorithm.gamma, highest=algorithm.highest
-                    )
-                    weights = steps.weights
-                    loss = implicit_loss(
-                        wanted_q, wanted_v, weights, cql_weight=algorithm.cql_weight, expectile=algorithm.expectile
-                    )
-                    metrics = critic.update_tokens(steps.segments, loss)
-                    metrics["critic/target_mean"] = float((wanted_q * weights).mean())
-            run.finish(step, [], metrics)
+        self.critic = open_vocabulary_critic(
+            config, run.learner, config.algorithm, q_heads=2, polyak=config.algorithm.polyak
+        )
+        run.attach(self.critic)
+        decode_with(run.engine, self.critic.slow, beta=config.algorithm.beta)
+
+    def begin(self, step: int) -> bool:
+        """Nothing is collected: everything is in the stores."""
+        return False
+
+    def fit(self) -> dict[str, float]:
+        """Q towards r + gamma V of the next token, V towards the better of what Q says of the tokens written."""
+        algorithm, metrics = self.algorithm, {}
+        loss = partial(implicit_loss, cql_weight=algorithm.cql_weight, expectile=algorithm.expectile)
+        for _ in range(algorithm.updates):
+            steps = self.chains.draw(self.draws, algorithm.trajectories)
+            targets = implicit_targets(self.critic, steps, gamma=algorithm.gamma, highest=algorithm.highest)
+            metrics = self.critic.update_tokens(steps.segments, targets, loss)
+            metrics["critic/target_mean"] = float((targets["q"] * targets["weights"]).mean())
+        return metrics
 
 
 if __name__ == "__main__":

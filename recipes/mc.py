@@ -18,12 +18,18 @@ from __future__ import annotations
 from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
-
-
-import numpy as np
+from functools import partial
 
 from rollwright.critics import StoredChains, decode_with, open_vocabulary_critic, token_q_loss
-from rollwright.training import TokenQConfig, Training, recipe_config, run_recipe, token_q_plan
+from rollwright.training import (
+    ReplayMethod,
+    TokenQConfig,
+    Training,
+    recipe_config,
+    replay_loop,
+    run_recipe,
+    token_q_plan,
+)
 
 
 class McConfig(TokenQConfig):
@@ -32,23 +38,37 @@ class McConfig(TokenQConfig):
 
 def main(argv: list[str] | None = None) -> None:
     config = recipe_config(McConfig, argv, plan=token_q_plan)
-    algorithm = config.algorithm
     with Training.start(config) as run:
-        chains = StoredChains.open(config.replay.stores, run.codec, run.learner.policy)
-        critic = open_vocabulary_critic(config, run.learner, algorithm, q_heads=1, polyak=None)
-        run.attach(critic)
-        decode_with(run.engine, critic.module, beta=algorithm.beta)
-        for step in run.steps():
-            draws = np.random.default_rng([config.run.seed, step])  # a resumed run draws the same
-            metrics: dict[str, float] = {}
-            with run.learning():
-                for _ in range(algorithm.updates):
-                    steps = chains.draw(draws, algorithm.trajectories)
-                    returns = steps.returns(algorithm.gamma)
-                    loss = token_q_loss(steps.per_entry(returns), steps.weights, cql_weight=algorithm.cql_weight)
-                    metrics = critic.update_tokens(steps.segments, loss)
-                    metrics["critic/target_mean"] = float(returns.mean())
-            run.finish(step, [], metrics)
+        replay_loop(run, Mc(run, config))
+
+
+class Mc(ReplayMethod):
+    """The stored chains, Q over the vocabulary, and the policy that acts with it."""
+
+    policy_moves = False
+
+    def __init__(self, run: Training, config: McConfig) -> None:
+        self.run, self.algorithm = run, config.algorithm
+        self.chains = StoredChains.open(config.replay.stores, run.codec, run.learner.policy)
+        self.critic = open_vocabulary_critic(config, run.learner, config.algorithm, q_heads=1, polyak=None)
+        run.attach(self.critic)
+        decode_with(run.engine, self.critic.module, beta=config.algorithm.beta)
+
+    def begin(self, step: int) -> bool:
+        """Nothing is collected: everything is in the stores."""
+        return False
+
+    def fit(self) -> dict[str, float]:
+        """Q towards what each token's episode still earned."""
+        algorithm, metrics = self.algorithm, {}
+        loss = partial(token_q_loss, cql_weight=algorithm.cql_weight)
+        for _ in range(algorithm.updates):
+            steps = self.chains.draw(self.draws, algorithm.trajectories)
+            returns = steps.returns(algorithm.gamma)
+            targets = {"q": steps.per_entry(returns), "weights": steps.weights}
+            metrics = self.critic.update_tokens(steps.segments, targets, loss)
+            metrics["critic/target_mean"] = float(returns.mean())
+        return metrics
 
 
 if __name__ == "__main__":

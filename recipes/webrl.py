@@ -24,20 +24,43 @@ from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from rollwright.config import Config, Readers, Unread
-from rollwright.critics import PhaseReplay, PhaseReplaySettings, TurnCriticFit, offpolicy, open_turn_critic
+from rollwright.contracts import Group
+from rollwright.critics import (
+    SuccessReplay,
+    SuccessReplaySettings,
+    TurnCriticFit,
+    WebRLObjective,
+    fit_outcomes,
+    open_turn_critic,
+    outcome_steps,
+    outcomes,
+    shuffled_batches,
+    stored_segments,
+)
 from rollwright.learner import FixedPolicy
+from rollwright.maths import outcome_loss
 from rollwright.maths.advantages import webrl, webrl_released
 from rollwright.store import (
     data_checks,
     replay,
 )
-from rollwright.training import OWN_UPDATES, LoopConfig, Training, plan_text, recipe_config, run_recipe
+from rollwright.training import (
+    OWN_UPDATES,
+    LoopConfig,
+    ReplayMethod,
+    Training,
+    plan_text,
+    recipe_config,
+    replay_loop,
+    run_recipe,
+)
 
 
 class AlgorithmSettings(Config):
@@ -71,7 +94,7 @@ class WebrlConfig(LoopConfig):
     """Everything a WebRL run reads."""
 
     algorithm: AlgorithmSettings = AlgorithmSettings()
-    replay: PhaseReplaySettings = PhaseReplaySettings()
+    replay: SuccessReplaySettings = SuccessReplaySettings()
     step_critic: CriticFit = CriticFit()
 
     unread: ClassVar[Unread] = OWN_UPDATES
@@ -92,99 +115,94 @@ class WebrlConfig(LoopConfig):
 def main(argv: list[str] | None = None) -> None:
     config = recipe_config(WebrlConfig, argv, plan=plan_text)
     with Training.start(config) as run:
-        learner = WebrlLearner(run, config)
-        for step in run.steps():
-            if step % config.algorithm.phase_steps == 0:
-                learner.phase.begin()
-            groups = run.score(run.collect(step))
-            run.remember(step, groups)
-            with run.learning():
-                metrics = learner.fit()
-            run.sync()
-            run.finish(step, groups, metrics)
+        replay_loop(run, Webrl(run, config))
 
 
-class WebrlLearner:
+class Webrl(ReplayMethod):
     """The critic, the fixed policy of the phase, what is replayed in it, and one step of WebRL on them."""
 
     def __init__(self, run: Training, config: WebrlConfig) -> None:
         self.run, self.algorithm, self.fits = run, config.algorithm, config.step_critic
         self.rewards_are_the_worlds = config.reward.name == "env"
-        self.seed, paper = config.run.seed, config.algorithm.form == "paper"
+        paper = config.algorithm.form == "paper"
         self.table = replay.TurnTable(*config.replay.stores, run.store, may_be_empty=True)
         data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
         if config.replay.stores:
             data_checks.require_turns(self.table, replay.valid_turns(self.table))
+        heads = {"v": 1 if paper else 2}
         self.critic = open_turn_critic(
-            config, run.learner, run.codec, self.fits, {"v": 1 if paper else 2}, name="v_step"
+            config, run.learner, run.codec, self.fits, heads, name="v_step", losses={"v": outcome_loss}
         )
         self.reference = FixedPolicy(run.learner, temperature=config.rollout.temperature)
-        self.phase = PhaseReplay(self.table, self.reference, config.replay, name="webrl")
+        self.phase = SuccessReplay(self.table, self.reference, config.replay, name="webrl")
         for part in (self.critic, self.reference, self.phase):
             run.attach(part)
         run.start_values = lambda prompts: self.critic.read(prompts)["v"].sigmoid().tolist()  # [heads, prompts]
 
-    def fit(self) -> dict[str, float]:
-        """Critic, then policy, on the step's turns and a share of old ones. -> metrics."""
+    def begin(self, step: int) -> bool:
+        """A phase begins now and then; every step collects."""
+        if step % self.algorithm.phase_steps == 0:
+            self.phase.begin()
+        return True
+
+    def draw(self, step: int, groups: Sequence[Group]) -> None:
+        """The step's turns and a share of old ones."""
         known = len(self.table.trajectories)
         self.table.refresh()
-        self.labels = offpolicy.outcomes(self.table, self.algorithm.outcome)
-        # Draws are fixed by seed and step, so that a resumed run draws the same.
-        self.draws = np.random.default_rng([self.seed, self.run.next_step])
+        self.labels = outcomes(self.table, self.algorithm.outcome)
         self.valid = replay.valid_turns(self.table)
         fresh = self.valid[self.table.owners()[self.valid] >= known]
         self.require_seen()
         old = self.phase.draw(self.valid, self.labels, num_current=len(fresh), draws=self.draws)
-        turns = np.concatenate([fresh, old])
-        if not len(turns):
-            return {}  # every episode broke
-        metrics = self.fit_critic(turns) | self.fit_policy(turns)
-        return metrics | {
-            "webrl/reference_version": float(self.reference.version),
-            "webrl/eligible_count": float(self.phase.num_eligible),
-            "webrl/replayed_frac": len(old) / max(1, len(turns)),
-        }
+        self.turns = np.concatenate([fresh, old])
+        self.replayed_frac = len(old) / max(1, len(self.turns))
 
     def require_seen(self) -> None:
         """Raises DataError where the world's own reward hides its successes; an outcome model may doubt any of them."""
         if self.rewards_are_the_worlds:
             data_checks.require_success_is_seen(self.table, self.valid, self.labels)
 
-    def fit_critic(self, turns: np.ndarray) -> dict[str, float]:
+    def fit(self) -> dict[str, float]:
         """V by cross-entropy on the outcome: at each state (paper), or at both ends of each step (released)."""
         metrics: dict[str, float] = {}
         for _ in range(self.fits.updates):
-            for batch in offpolicy.shuffled_batches(turns, self.fits.batch_size, self.draws):
+            for batch in shuffled_batches(self.turns, self.fits.batch_size, self.draws):
                 steps = self.table.transitions(batch)
                 ends = [t for t in steps if t.next_prompt_ids] if self.algorithm.form == "released" else []
                 prompts = [t.prompt_ids for t in steps] + [t.next_prompt_ids for t in ends]
                 labels = self.labels[[t.trajectory for t in (*steps, *ends)]]
-                metrics = offpolicy.fit_outcomes(self.critic, "v", prompts, labels)
+                metrics = fit_outcomes(self.critic, "v", prompts, labels)
         return metrics
 
-    def fit_policy(self, turns: np.ndarray) -> dict[str, float]:
+    def update(self) -> dict[str, float]:
         """The regression of log(pi / pi_ref) on the advantage."""
-        advantages = self.advantages(turns)
+        if not len(self.turns):
+            return {}  # every episode broke
+        turns, advantages = self.turns, self.advantages(self.turns)
         released, metrics = self.algorithm.form == "released", {"webrl/positive_frac": float((advantages > 0).mean())}
-        objective = offpolicy.WebRLObjective(
+        objective = WebRLObjective(
             form="released" if released else "squared", beta=self.algorithm.beta, num_tokens="turn"
         )
         for _ in range(self.algorithm.epochs):
-            for places in offpolicy.shuffled_batches(np.arange(len(turns)), self.algorithm.batch_size, self.draws):
+            for places in shuffled_batches(np.arange(len(turns)), self.algorithm.batch_size, self.draws):
                 weights = advantages[places]
                 if released and not (weights > 0).any():
                     continue  # negative targets carry no loss in this form
                 steps = self.table.transitions(turns[places])
-                anchors = self.reference.logprobs(offpolicy.to_segments(steps, weights.tolist()))
-                batch = offpolicy.to_segments(steps, weights.tolist(), anchors)
+                anchors = self.reference.logprobs(stored_segments(steps, weights.tolist()))
+                batch = stored_segments(steps, weights.tolist(), anchors)
                 metrics |= self.run.learner.update(batch, objective)
-        return metrics
+        return metrics | {
+            "webrl/reference_version": float(self.reference.version),
+            "webrl/eligible_count": float(self.phase.num_eligible),
+            "webrl/replayed_frac": self.replayed_frac,
+        }
 
     def advantages(self, turns: np.ndarray) -> np.ndarray:
         """[n] of these turns; values are read along the whole trajectories that they belong to."""
         owners = np.unique(self.table.owners()[turns])
         whole = replay.keep_trajectories(self.table, owners, among=self.valid)
-        steps = offpolicy.outcome_steps(self.critic, "v", self.table, whole, self.labels)
+        steps = outcome_steps(self.critic, "v", self.table, whole, self.labels)
         args = (steps.values, steps.index, steps.won)
         if self.algorithm.form == "paper":
             found = webrl(*args, advantage_lambda=self.algorithm.advantage_lambda, last_values=steps.ends)

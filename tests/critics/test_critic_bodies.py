@@ -15,8 +15,7 @@ from rollwright.batching.packing import PackedBatch
 from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
 from rollwright.critics.critic_body import CriticBody, cut_to, other_body, policy_body
 from rollwright.critics.frozen_critic import FrozenValueLearner
-from rollwright.critics.turn_critic import TurnCriticSettings, readings
-from rollwright.critics.value_learner import Readings, ValueLearner
+from rollwright.critics.turn_critic import TurnCriticSettings, ValueLearner, readings
 from rollwright.learner.optimisation import OptimiserSettings
 from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
@@ -45,11 +44,9 @@ def learner(kind: Any, body: CriticBody, **more: Any) -> Any:
     return kind(Accelerator(), body, shape, SETTINGS, **({"polyak": 0.3} | more))
 
 
-def towards(targets: Tensor) -> Any:
-    def loss(values: Readings, places: Tensor) -> Tensor:
-        return sum((values[name] - targets[places]).square().sum(dim=0) for name in ("v", "q"))  # type: ignore[return-value]
-
-    return loss
+def towards(states: Any, targets: Tensor) -> Any:
+    """Both heads are to say the same of these states."""
+    return {name: (states, targets) for name in ("v", "q")}
 
 
 def plain(folder: Path) -> CriticBody:
@@ -78,7 +75,7 @@ def test_frozen_heads_learn_what_they_learn_on_a_body_that_is_held_still(folder:
     frozen.scaling.fix = lambda hidden: None  # the heads of a trained body see its states as they are
     targets = torch.tensor([1.0, -2.0, 0.5])
     for _ in range(20):
-        expected, found = (critic.update(states, towards(targets)) for critic in (whole, frozen))
+        expected, found = (critic.update(towards(states, targets)) for critic in (whole, frozen))
         assert found == pytest.approx(expected, rel=1e-4)
     for slow in (False, True):
         expected, found = (critic.read(states, slow=slow) for critic in (whole, frozen))
@@ -93,19 +90,19 @@ def test_a_frozen_critic_learns_and_its_body_does_not(folder: Path, states: Any)
     before = [p.clone() for p in body.module.parameters()]
     critic, targets = learner(FrozenValueLearner, body), torch.tensor([1.0, -2.0, 0.5])
     for _ in range(300):
-        critic.update(states, towards(targets))
+        critic.update(towards(states, targets))
     assert (critic.read(states)["v"] - targets).abs().max() < 0.1
     assert all(torch.equal(*pair) for pair in zip(before, body.module.parameters(), strict=True))
 
 
 def test_a_resumed_frozen_critic_goes_on_bit_for_bit(folder: Path, states: Any, tmp_path: Path) -> None:
     critic, targets = learner(FrozenValueLearner, plain(folder)), torch.tensor([1.0, -2.0, 0.5])
-    critic.update(states[:1], towards(targets))
-    critic.update(states[:2], towards(targets))  # the second is read beside none, later it would be beside others
+    critic.update(towards(states[:1], targets))
+    critic.update(towards(states[:2], targets))  # the second is read beside none, later it would be beside others
     critic.save_state(tmp_path)
     again = learner(Counted, plain(folder))
     again.load_state(tmp_path)
-    assert again.update(states, towards(targets)) == critic.update(states, towards(targets))
+    assert again.update(towards(states, targets)) == critic.update(towards(states, targets))
     assert torch.equal(again.read(states, slow=True)["q"], critic.read(states, slow=True)["q"])
     assert (again.step, again.reads) == (3, 1), "what was known is known again"
 
@@ -122,7 +119,7 @@ def test_the_oldest_states_are_forgotten(folder: Path, states: Any, monkeypatch:
 def test_heads_see_deviations_from_what_was_read_first(folder: Path, states: Any) -> None:
     critic = learner(FrozenValueLearner, plain(folder))
     assert (critic.read(states)["v"] == 0).all()
-    critic.update(states, towards(torch.tensor([1.0, -2.0, 0.5])))
+    critic.update(towards(states, torch.tensor([1.0, -2.0, 0.5])))
     hidden = torch.cat(list(critic._hidden.values()))
     scaled = critic.scaling(hidden)
     assert len(hidden) == 3 and hidden.mean(dim=0).abs().max() > 0.1
@@ -130,7 +127,7 @@ def test_heads_see_deviations_from_what_was_read_first(folder: Path, states: Any
     torch.testing.assert_close(scaled.square().mean(dim=0), torch.ones(32), rtol=0.05, atol=0)
     shift, factor = critic.scaling.shift.clone(), critic.scaling.factor.clone()
     critic.read([(5, 6, 7, 8)])
-    critic.update([(5, 6, 7, 8)], towards(torch.tensor([1.0])))
+    critic.update(towards([(5, 6, 7, 8)], torch.tensor([1.0])))
     assert torch.equal(critic.scaling.shift, shift) and torch.equal(critic.scaling.factor, factor), "for good"
 
 
@@ -155,7 +152,7 @@ def test_bad_numbers_and_a_missing_copy_are_errors(folder: Path, states: Any) ->
     critic = learner(FrozenValueLearner, plain(folder), polyak=None)
     before = critic.read(states)["v"]
     with pytest.raises(NonFiniteUpdate):
-        critic.update(states, towards(torch.tensor([1.0, float("nan"), 0.0])))
+        critic.update(towards(states, torch.tensor([1.0, float("nan"), 0.0])))
     assert torch.equal(critic.read(states)["v"], before)
     with pytest.raises(ConfigError, match="no slow copy"):
         critic.read(states, slow=True)
@@ -211,7 +208,7 @@ def test_an_encoder_is_trained_with_its_heads(folder: Path, states: Any, tmp_pat
     critic, targets = learner(ValueLearner, body), torch.tensor([1.0, -2.0, 0.5])
     assert body.module.config.hidden_dropout_prob == 0 and body.module.pooler is None
     for _ in range(150):
-        critic.update(states, towards(targets))
+        critic.update(towards(states, targets))
     assert (critic.read(states)["v"] - targets).abs().max() < 0.1
     moved = [not torch.equal(*pair) for pair in zip(before, body.module.parameters(), strict=True)]
     assert sum(moved) > len(moved) - 3, "only embeddings of what never came may stay"

@@ -10,13 +10,8 @@ import torch
 from accelerate import Accelerator
 
 from rollwright.contracts.record import Trajectory
-from rollwright.critics.offpolicy import (
-    WebRLObjective,
-    WeightedLikelihood,
-    imitate,
-    outcomes,
-    to_segments,
-)
+from rollwright.critics.outcome_values import outcomes
+from rollwright.critics.replay_updates import WebRLObjective, WeightedLikelihood, imitate, stored_segments
 from rollwright.learner.learner import Learner
 from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
@@ -54,7 +49,7 @@ def learner(folder: Path, rate: float = 1e-2) -> Learner:
 
 def test_imitation_raises_what_is_weighted_and_leaves_the_rest(table: TurnTable, folder: Path) -> None:
     model, turns = learner(folder), valid_turns(table)
-    segments = to_segments(table.transitions(turns), [1.0, 1.0, 0.0])
+    segments = stored_segments(table.transitions(turns), [1.0, 1.0, 0.0])
     before = [float(row.sum()) for row in model.logprobs(segments)]
     metrics = imitate(
         model,
@@ -84,7 +79,7 @@ def test_imitation_raises_what_is_weighted_and_leaves_the_rest(table: TurnTable,
 def test_the_sum_over_an_action_counts_turns_of_weight_zero(table: TurnTable, folder: Path) -> None:
     """Loss = -(1 / batch) * sum of the kept actions' log-probs, as the DigiRL card has it."""
     model = learner(folder)
-    segments = to_segments(table.transitions([0, 1, 2]), [1.0, 0.0, 0.0])
+    segments = stored_segments(table.transitions([0, 1, 2]), [1.0, 0.0, 0.0])
     expected = -float(model.logprobs(segments)[0].sum()) / 3
     assert model.update(segments, WeightedLikelihood())["optim/loss"] == pytest.approx(expected, abs=1e-5)
     token_mean = WeightedLikelihood(aggregation="token-mean")
@@ -97,9 +92,9 @@ def test_webrl_at_the_reference_through_the_learner(table: TurnTable, folder: Pa
     """At pi = pi_ref the log-ratio is 0: the squared form leaves A^2, the released one 0.5 for a target of 1."""
     model = learner(folder)
     turns = table.transitions([0, 2])
-    plain = to_segments(turns, [0.0, 0.0])
+    plain = stored_segments(turns, [0.0, 0.0])
     weights = [1.0, -0.5] if form == "squared" else [1.0, -0.6]
-    segments = to_segments(turns, weights, model.logprobs(plain))
+    segments = stored_segments(turns, weights, model.logprobs(plain))
     loss = model.update(segments, WebRLObjective(form=form, num_tokens=2.0))["optim/loss"]  # type: ignore[arg-type]
     assert loss == pytest.approx(expected, abs=1e-5)
 
@@ -110,6 +105,6 @@ def test_outcomes_take_the_verdict_before_the_return(table: TurnTable) -> None:
 
 def test_reference_log_probs_travel_with_their_turn(table: TurnTable) -> None:
     rows = [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0])]
-    segments = to_segments(table.transitions([0, 1]), [0.5, -1.0], rows)
+    segments = stored_segments(table.transitions([0, 1]), [0.5, -1.0], rows)
     assert [s.logprobs_ref for s in segments] == [(-1.0, -2.0), (-3.0,)]
     assert [s.advantages for s in segments] == [(0.5, 0.5), (-1.0,)]

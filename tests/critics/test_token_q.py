@@ -8,6 +8,7 @@ the double T reaches the goal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from torch import Tensor
 from rollwright.batching.packing import Segment
 from rollwright.contracts.environment import as_observation
 from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.critic_targets import ColumnLoss, Columns
 from rollwright.critics.token_q import implicit_loss, implicit_targets, token_q_loss
 from rollwright.critics.token_steps import TokenSteps, token_steps
-from rollwright.critics.value_learner import ReadingLoss
 from rollwright.envs.text import maze
 from rollwright.store.replay import TurnTable, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
@@ -95,9 +96,9 @@ class TableCritic:
     def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]:
         return self.values(sum(len(segment.action_ids) for segment in segments))
 
-    def update(self, num: int, loss: ReadingLoss) -> None:
+    def update(self, num: int, targets: Columns, loss: ColumnLoss) -> None:
         """One gradient step on the sum, in units of how often each entry was seen: Q lands on its mean target."""
-        loss(self.values(num), torch.arange(num)).sum().backward()
+        loss(self.values(num), targets).sum().backward()
         with torch.no_grad():
             for entries, counts in ((self.q, self.seen), (self.v, self.seen.sum(dim=1))):
                 if entries.grad is not None:
@@ -132,15 +133,16 @@ def expected_return(moves: np.ndarray) -> float:
 def implicit(steps: TokenSteps) -> TableCritic:
     critic, num = TableCritic(steps), len(steps.rewards)
     for _ in range(200):
-        wanted_q, wanted_v = implicit_targets(critic, steps, gamma=GAMMA)
-        critic.update(num, implicit_loss(wanted_q, wanted_v, steps.weights, cql_weight=0.0, expectile=0.95))
+        targets = implicit_targets(critic, steps, gamma=GAMMA)
+        critic.update(num, targets, partial(implicit_loss, cql_weight=0.0, expectile=0.95))
     return critic
 
 
 def monte_carlo(steps: TokenSteps, updates: int = 3) -> TableCritic:
     critic, num = TableCritic(steps), len(steps.rewards)
     for _ in range(updates):
-        critic.update(num, token_q_loss(steps.returns(GAMMA), steps.weights, cql_weight=0.0))
+        targets = {"q": steps.returns(GAMMA), "weights": steps.weights}
+        critic.update(num, targets, partial(token_q_loss, cql_weight=0.0))
     return critic
 
 

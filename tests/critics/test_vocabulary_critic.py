@@ -15,10 +15,11 @@ from rollwright.config import load_config
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
 from rollwright.critics.critic_body import CriticBody
-from rollwright.critics.offpolicy import to_segments
+from rollwright.critics.critic_learner import CriticLearner
+from rollwright.critics.critic_targets import ColumnLoss, Columns, Readings
+from rollwright.critics.replay_updates import stored_segments
 from rollwright.critics.token_q import decode_with
 from rollwright.critics.token_steps import token_steps
-from rollwright.critics.value_learner import CriticLearner, ReadingLoss, Readings
 from rollwright.critics.vocabulary_critic import (
     FrozenVocabularyLearner,
     Perturbation,
@@ -96,16 +97,16 @@ def critic(folder: Path, *, bias: float = 0.0) -> CriticLearner:
 
 
 def test_heads_learn_the_value_of_the_token_taken(table: TurnTable, folder: Path) -> None:
-    learner, segments = critic(folder, bias=-4.4), to_segments(table.transitions([0, 2]), [0.0, 0.0])
+    learner, segments = critic(folder, bias=-4.4), stored_segments(table.transitions([0, 2]), [0.0, 0.0])
     first = learner.read_tokens(segments)
     assert torch.equal(first["q"], torch.full((2, 3), -4.4)) and torch.equal(first["v"], torch.full((1, 3), -4.4))
     targets = torch.tensor([1.0, -1.0, 2.0])
 
-    def loss(values: Readings, places: torch.Tensor) -> torch.Tensor:
-        return (values["q"] - targets[places]).square().sum(dim=0)
+    def loss(values: Readings, columns: Columns) -> torch.Tensor:
+        return (values["q"] - columns["q"]).square().sum(dim=0)
 
     for _ in range(200):
-        learner.update_tokens(segments, loss)
+        learner.update_tokens(segments, {"q": targets}, loss)
     assert (learner.read_tokens(segments)["q"] - targets).abs().max() < 0.1
     module = learner.module
     assert isinstance(module, VocabularyQ)
@@ -190,22 +191,23 @@ def frozen(folder: Path) -> FrozenVocabularyLearner:
     return FrozenVocabularyLearner(Accelerator(), CriticBody(made.body), made.heads, optimiser, polyak=0.1)
 
 
-def towards(*targets: float) -> ReadingLoss:
-    def loss(values: Readings, places: torch.Tensor) -> torch.Tensor:
-        wanted = torch.tensor(targets)[places]
-        pulled = (values["q"] - wanted).square().sum(dim=0) + (values["v"][0] - wanted).square()
-        return pulled + 0.1 * values["cql"].sum(dim=0)
+def both_pulled(values: Readings, columns: Columns) -> torch.Tensor:
+    pulled = (values["q"] - columns["both"]).square().sum(dim=0) + (values["v"][0] - columns["both"]).square()
+    return pulled + 0.1 * values["cql"].sum(dim=0)
 
-    return loss
+
+def towards(*targets: float) -> tuple[Columns, ColumnLoss]:
+    """Q and V are to say the same, and a little conservatism."""
+    return {"both": torch.tensor(targets)}, both_pulled
 
 
 def test_frozen_heads_learn_what_they_learn_on_layers_that_are_held_still(table: TurnTable, folder: Path) -> None:
-    segments = to_segments(table.transitions([0, 2]), [0.0, 0.0])
+    segments = stored_segments(table.transitions([0, 2]), [0.0, 0.0])
     whole, heads = critic(folder), frozen(folder)
     whole.module.body.requires_grad_(False)  # type: ignore[union-attr]
     heads.scaling.fix = lambda hidden: None  # type: ignore[method-assign, assignment]
     for _ in range(20):
-        expected, found = (one.update_tokens(segments, towards(1.0, -1.0, 2.0)) for one in (whole, heads))
+        expected, found = (one.update_tokens(segments, *towards(1.0, -1.0, 2.0)) for one in (whole, heads))
         assert found == pytest.approx(expected, rel=1e-4)
     for slow in (False, True):
         expected, found = (one.read_tokens(segments, slow=slow) for one in (whole, heads))
@@ -216,10 +218,10 @@ def test_frozen_heads_learn_what_they_learn_on_layers_that_are_held_still(table:
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_a_frozen_critic_acts_as_it_reads(table: TurnTable, folder: Path, slow: bool) -> None:
-    segments, learner = to_segments(table.transitions([0, 2]), [0.0, 0.0]), frozen(folder)
+    segments, learner = stored_segments(table.transitions([0, 2]), [0.0, 0.0]), frozen(folder)
     acting = learner.slow if slow else learner.module  # made before the first update, as engines are told of it
     for _ in range(30):
-        learner.update_tokens(segments, towards(1.0, -1.0, 2.0))
+        learner.update_tokens(segments, *towards(1.0, -1.0, 2.0))
     read = learner.read_tokens(segments, slow=slow)["q"].min(dim=0).values
     assert not torch.equal(learner.scaling.factor, torch.ones(32))
     shown = acting.next_token_q([(5,), (5, 6), (10,)])
@@ -227,13 +229,13 @@ def test_a_frozen_critic_acts_as_it_reads(table: TurnTable, folder: Path, slow: 
 
 
 def test_a_resumed_frozen_critic_goes_on_bit_for_bit(table: TurnTable, folder: Path, tmp_path: Path) -> None:
-    segments = to_segments(table.transitions([0, 2]), [0.0, 0.0])
+    segments = stored_segments(table.transitions([0, 2]), [0.0, 0.0])
     learner, again = frozen(folder), frozen(folder)
-    learner.update_tokens(segments[:1], towards(1.0, -1.0))
+    learner.update_tokens(segments[:1], *towards(1.0, -1.0))
     learner.save_state(tmp_path)
     again.load_state(tmp_path)
     assert torch.equal(again.scaling.shift, learner.scaling.shift)
-    results = [one.update_tokens(segments, towards(1.0, -1.0, 2.0)) for one in (learner, again)]
+    results = [one.update_tokens(segments, *towards(1.0, -1.0, 2.0)) for one in (learner, again)]
     assert results[0] == results[1]
     first, second = (one.slow.next_token_q([(5, 6)]) for one in (learner, again))
     assert torch.equal(first, second)

@@ -21,15 +21,15 @@ from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import ConfigError
 from rollwright.critics.critic_body import CriticBody, policy_body
 from rollwright.critics.frozen_critic import FrozenValueLearner
-from rollwright.critics.offpolicy import fit_outcomes, success_probability
-from rollwright.critics.turn_critic import TurnCriticSettings
-from rollwright.critics.value_learner import Readings, ValueLearner
+from rollwright.critics.outcome_values import fit_outcomes, success_probability
+from rollwright.critics.turn_critic import TurnCriticSettings, ValueLearner
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
 from rollwright.learner.optimisation import OptimiserSettings
 from rollwright.learner.policy_losses import Reinforce
 from rollwright.learner.ranks import open_accelerator, under_deepspeed
 from rollwright.learner.weights import gathered
+from rollwright.maths import outcome_loss
 from rollwright.models.loading import with_lora
 from rollwright.models.tiny_model import tiny_llama
 
@@ -80,6 +80,7 @@ class Quintet:
                 encoder() if name == "encoder" else policy_body(self.learner.policy),
                 TurnCriticSettings(heads=heads, width=16),
                 OptimiserSettings(learning_rate=3e-3),
+                losses={} if polyak else {"v": outcome_loss},
                 polyak=polyak,
                 token_budget=9,
                 name=name,
@@ -102,11 +103,7 @@ class Quintet:
         critic = self.critics["archer"]
         slow = critic.read(states, slow=True)
         targets = {"q": 1.0 + 0.9 * slow["v"], "v": slow["q"]}
-
-        def loss(values: Readings, places: Tensor) -> Tensor:
-            return sum((values[name] - rows[:, places]).square().sum(dim=0) for name, rows in targets.items())  # type: ignore[return-value]
-
-        return critic.update(states, loss)
+        return critic.update({name: (states, rows) for name, rows in targets.items()})
 
     def save(self, folder: Path) -> None:
         self.learner.save_state(folder)

@@ -14,7 +14,7 @@ import pytest
 from rollwright.contracts.environment import Proposes, TakesInstructions
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
-from rollwright.critics.phase_replay import PhaseReplaySettings
+from rollwright.critics.success_replay import SuccessReplaySettings
 from rollwright.curriculum.curriculum_settings import CurriculumSettings
 from rollwright.curriculum.evolving import Candidate, EvolvingCurriculum, Growth, in_value_band
 from rollwright.curriculum.task_generators import (
@@ -100,8 +100,8 @@ def test_an_empty_band_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no value lies above `curriculum\.low=0\.8`"):
         CurriculumSettings(name="evolving", low=0.8, high=0.5)
     with pytest.raises(ValueError, match=r"set `replay\.ratio=0`"):
-        PhaseReplaySettings(low=0.9, high=0.5)
-    assert PhaseReplaySettings(low=0.9, high=0.5, ratio=0).ratio == 0
+        SuccessReplaySettings(low=0.9, high=0.5)
+    assert SuccessReplaySettings(low=0.9, high=0.5, ratio=0).ratio == 0
 
 
 def test_without_a_failure_nobody_is_asked() -> None:

@@ -18,8 +18,9 @@ from accelerate import Accelerator
 
 from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import ConfigError
+from rollwright.critics.critic_learner import CriticLearner
+from rollwright.critics.critic_targets import Columns, Readings
 from rollwright.critics.token_q import decode_with
-from rollwright.critics.value_learner import CriticLearner, Readings
 from rollwright.critics.vocabulary_critic import VocabularyQSettings, vocabulary_q
 from rollwright.generation import vllm_logits
 from rollwright.generation.engine import Generation, Sampling
@@ -142,11 +143,11 @@ async def test_each_critic_update_and_each_weight_sync_is_seen_at_the_next_token
         advantages=(0.0,) * 3,
     )
 
-    def high(values: Readings, places: torch.Tensor) -> torch.Tensor:
+    def high(values: Readings, columns: Columns) -> torch.Tensor:
         return (values["q"] - 5.0).square().sum(dim=0)
 
     for _ in range(3):
-        critic.update_tokens([chain], high)  # the slow copy follows, in place
+        critic.update_tokens([chain], {}, high)  # the slow copy follows, in place
     after = await agreed(setting)
     assert tokens(after) != tokens(before)
     policy = load_model(setting.folder)

@@ -16,7 +16,7 @@ from torch import Tensor
 from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import ConfigError
 from rollwright.critics.critic_settings import TokenCriticFit
-from rollwright.critics.offpolicy import WeightedLikelihood
+from rollwright.critics.replay_updates import WeightedLikelihood
 from rollwright.critics.token_baseline import baseline_critic, residual_ratio, with_token_baseline
 from rollwright.learner.learner import Learner
 from rollwright.learner.token_critic import CriticSettings

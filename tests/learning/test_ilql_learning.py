@@ -7,6 +7,7 @@ Mean return over the test starts, sampled: the optimum is -6.8, the walks' own p
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ import torch
 from accelerate import Accelerator
 
 from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.critic_learner import CriticLearner
+from rollwright.critics.critic_targets import ColumnLoss
 from rollwright.critics.token_q import implicit_loss, implicit_targets, token_q_loss
 from rollwright.critics.token_steps import StoredSteps, TokenSteps, token_steps
-from rollwright.critics.value_learner import CriticLearner
 from rollwright.critics.vocabulary_critic import VocabularyQ, VocabularyQSettings, vocabulary_q
 from rollwright.evaluation import load_evaluation
 from rollwright.learner.optimisation import OptimiserSettings
@@ -83,11 +85,12 @@ def test_grouped_steps_pull_as_all_steps_do(table: TurnTable, tmp_path: Path) ->
     def moved(steps: TokenSteps, method: str) -> torch.Tensor:
         learner = critic(tmp_path / "tiny")
         if method == "mc":
-            loss = token_q_loss(steps.per_entry(steps.returns(0.9)), steps.weights, cql_weight=0.3)
+            targets = {"q": steps.per_entry(steps.returns(0.9)), "weights": steps.weights}
+            loss: ColumnLoss = partial(token_q_loss, cql_weight=0.3)
         else:
-            wanted_q, wanted_v = implicit_targets(learner, steps, gamma=0.9)
-            loss = implicit_loss(wanted_q, wanted_v, steps.weights, cql_weight=0.3, expectile=0.8)
-        norm = learner.update_tokens(steps.segments, loss)["critic/grad_norm"]
+            targets = implicit_targets(learner, steps, gamma=0.9)
+            loss = partial(implicit_loss, cql_weight=0.3, expectile=0.8)
+        norm = learner.update_tokens(steps.segments, targets, loss)["critic/grad_norm"]
         return torch.cat([torch.tensor([norm]), *(p.detach().flatten() for p in learner.slow.parameters())])
 
     for method in ("mc", "ilql"):

@@ -27,7 +27,8 @@ from rollwright.config import load_part
 from rollwright.contracts.choices import require_choice
 from rollwright.contracts.errors import UnknownComponent
 from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
-from rollwright.critics.offpolicy import WebRLObjective, outcomes
+from rollwright.critics.outcome_values import outcomes
+from rollwright.critics.replay_updates import WebRLObjective
 from rollwright.learner import objective
 from rollwright.maths import advantages, losses, statistics
 from rollwright.maths import sequences as segments

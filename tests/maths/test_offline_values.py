@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from rollwright.critics.critic_body import policy_body
-from rollwright.critics.turn_critic import TurnCriticSettings
-from rollwright.critics.value_learner import ValueLearner
+from rollwright.critics.turn_critic import TurnCriticSettings, ValueLearner
 from rollwright.learner.optimisation import OptimiserSettings
 from rollwright.maths.advantages import awr_weights
 from rollwright.maths.value_targets import (
@@ -30,7 +29,7 @@ from rollwright.maths.value_targets import (
 )
 from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
-from rollwright.recipes.archer import AlgorithmSettings, Archer, actor_weights, value_losses
+from rollwright.recipes.archer import AlgorithmSettings, Archer, actor_weights, value_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 GAMMA = 0.95
@@ -149,7 +148,7 @@ def test_archer_takes_the_loss_and_the_weights_of_its_settings() -> None:
     }
     for critic, expected in cases.items():
         settings = AlgorithmSettings(critic=critic, **({"alpha": 0.7} if critic.startswith("fdvl") else {}))  # type: ignore[arg-type]
-        torch.testing.assert_close(value_losses(settings, values, targets), expected)
+        torch.testing.assert_close(value_loss(settings)(values, targets), expected)
     advantages = torch.tensor([-1.0, 0.5])
     assert actor_weights(AlgorithmSettings(), advantages) is advantages
     exponential = actor_weights(AlgorithmSettings(actor="awr"), advantages)
@@ -167,8 +166,9 @@ def test_archers_own_loss_brings_a_network_to_the_tabular_solution(divergence: s
     torch.manual_seed(0)
     policy, _ = load_policy(tmp_path, "float32")
     shape = TurnCriticSettings(heads={"q": 2, "v": 2}, width=32, bias=-2.0)
-    critic = ValueLearner(Accelerator(), policy_body(policy), shape, OptimiserSettings(learning_rate=3e-3), polyak=0.1)
     algorithm = AlgorithmSettings(critic=divergence, alpha=0.9, gamma=GAMMA)  # type: ignore[arg-type]
+    optimiser, losses = OptimiserSettings(learning_rate=3e-3), {"v": value_loss(algorithm)}
+    critic = ValueLearner(Accelerator(), policy_body(policy), shape, optimiser, losses=losses, polyak=0.1)
     archer = SimpleNamespace(algorithm=algorithm, critic=critic)
     states, actions = ((5, 6, 7), (5, 6, 8, 9), (11,)), ((12,), (13,))
     acted = [states[s] + actions[a] for s, a in zip(SOURCE.tolist(), ACTION.tolist(), strict=True)]
@@ -179,7 +179,7 @@ def test_archers_own_loss_brings_a_network_to_the_tabular_solution(divergence: s
     ]
     for _ in range(300):
         targets = Archer.targets(archer, batch, acted)  # type: ignore[arg-type]
-        critic.update([*acted, *seen], Archer.loss(archer, targets))  # type: ignore[arg-type]
+        critic.update({"q": (acted, targets["q"]), "v": (seen, targets["v"])})
     name = "tv" if divergence == "fdvl_tv" else "chi2"
     expected = solve_chain(lambda v, q: dual_value_loss(v, q, divergence=name, alpha=0.9))  # type: ignore[arg-type]
     found = critic.read(states, slow=True)["v"].double()

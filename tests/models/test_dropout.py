@@ -15,8 +15,7 @@ from rollwright.batching.packing import Segment
 from rollwright.config import build
 from rollwright.contracts.errors import ConfigError
 from rollwright.critics.critic_body import policy_body
-from rollwright.critics.turn_critic import TurnCriticSettings
-from rollwright.critics.value_learner import ValueLearner
+from rollwright.critics.turn_critic import TurnCriticSettings, ValueLearner
 from rollwright.learner.critic_losses import Squared
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
@@ -121,7 +120,7 @@ def test_critics_that_begin_as_the_policy_have_no_dropout_either(model: Any) -> 
         name="turns",
     )
     body = turns._fast.module.body
-    assert training_of(body, lambda: turns.update_tokens(batch(), lambda rows, _: rows["v"][0].square())) == {False}
+    assert training_of(body, lambda: turns.update_tokens(batch(), {}, lambda rows, _: rows["v"][0].square())) == {False}
 
 
 def training_of(body: Any, call: Any) -> set[bool]:

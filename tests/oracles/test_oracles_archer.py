@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rollwright.contracts.record import Span, StopReason, Task, Trajectory, Turn
-from rollwright.critics.offpolicy import WeightedLikelihood, to_segments
-from rollwright.critics.value_learner import ReadingLoss
+from rollwright.critics.critic_targets import HeadLoss, HeadTargets, loss_of_heads, rows_of_heads
+from rollwright.critics.replay_updates import WeightedLikelihood, stored_segments
 from rollwright.generation.engine import Generation, Sampling
 from rollwright.learner.learner import Learner
 from rollwright.maths.value_targets import polyak_update
@@ -66,7 +66,16 @@ def walk(name: str, visits: Sequence[tuple[Ids, Ids, float]], *, then: Ids = ())
 class Table:
     """A value for every sequence of the chain and every head: plain gradient descent, and a slow copy."""
 
-    def __init__(self, heads: Mapping[str, int], *, polyak: float, start: float, rate: float = 1.5) -> None:
+    def __init__(
+        self,
+        heads: Mapping[str, int],
+        losses: Mapping[str, HeadLoss],
+        *,
+        polyak: float,
+        start: float,
+        rate: float = 1.5,
+    ) -> None:
+        self.losses = losses
         known = [*STATES, *(state + action for state in STATES for action in (F, B))]
         self.places = {ids: place for place, ids in enumerate(known)}
         # Heads begin apart, so that one that followed the other's target would be seen.
@@ -78,11 +87,12 @@ class Table:
         columns = [self.places[tuple(ids)] for ids in sequences]
         return {name: rows[:, columns] for name, rows in (self.slow if slow else self.fast).items()}
 
-    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
+    def update(self, targets: HeadTargets) -> dict[str, float]:
+        sequences, wanted = rows_of_heads(targets)
         columns = [self.places[tuple(ids)] for ids in sequences]
         leaves = {name: rows.clone().requires_grad_() for name, rows in self.fast.items()}
         read = {name: rows[:, columns] for name, rows in leaves.items()}
-        mean = loss(read, torch.arange(len(columns))).mean()
+        mean = loss_of_heads(self.losses, read, wanted).mean()
         found = torch.autograd.grad(mean, list(leaves.values()))
         for rows, gradient in zip(self.fast.values(), found, strict=True):
             rows.sub_(self.rate * gradient)
@@ -127,7 +137,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def build(answers: Sequence[Ids], *, updates: int, start: float = -5.0, **algorithm: Any) -> recipe.Archer:
         def table(*args: Any, **more: Any) -> Table:
-            return Table(args[4], polyak=more["polyak"], start=start)
+            return Table(args[4], more["losses"], polyak=more["polyak"], start=start)
 
         monkeypatch.setattr(recipe, "open_turn_critic", table)
         critic = {"updates": updates, "batch_size": 6 * len(answers)}
@@ -144,7 +154,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         )
         made = recipe.Archer(cast(Training, run), config)
         assert made.phases.begin(0) and made.phases.may_update()
-        made.begin(0)
+        made.draw(0, [])
         made.draws = cast(np.random.Generator, InTurn())
         assert len(made.turns) == 6
         return made
@@ -192,7 +202,7 @@ def test_a_critic_fitted_from_a_uniform_buffer_finds_values_and_advantages_of_th
 ) -> None:
     """y_Q = r + gamma V_slow(s'), y_V = Q_slow(s, a') with a' of the policy, whatever wrote the buffer."""
     made = chain(answers, updates=300)
-    made.fit_critic()
+    made.fit()
     p = answers.count(F) / len(answers)
     exact_v, exact_q = solved(p)
     np.testing.assert_allclose(exact_v, values, atol=1e-6)
@@ -216,7 +226,7 @@ def test_an_expectile_of_two_equally_frequent_actions_is_the_policy_that_takes_t
 ) -> None:
     """No action is sampled: the policy would only ever move back."""
     made = chain((B,), updates=600, critic="iql", expectile=expectile)
-    made.fit_critic()
+    made.fit()
     exact_v, exact_q = solved(p)
     v, on, back = values_of(made)
     close(v, exact_v)
@@ -228,7 +238,7 @@ def test_an_expectile_of_two_equally_frequent_actions_is_the_policy_that_takes_t
 def test_the_offline_critic_finds_the_best_values_on_record(chain: Any) -> None:
     """tau = 0.9999 leaves 1e-4 of the worse action. V* = (-1.95, -1, 0), Q*(., B) = (-2.8525, -2.8525, -1.95)."""
     made = chain((B,), updates=600, start=-10.0, critic="iql", expectile=0.9999)
-    made.fit_critic()
+    made.fit()
     v, on, back = values_of(made)
     close(v, [-1.95, -1.0, 0.0], atol=2e-3)
     close(on, [-1.95, -1.0, 0.0], atol=2e-3)
@@ -266,14 +276,14 @@ def expected_gradient(model: Learner, worths: Sequence[float]) -> tuple[float, f
     batch = [Transition(action_ids=ids, index=place, **blank) for place, ids in enumerate(spoken)]
     advantages = torch.tensor(worths)
     weights = recipe.actor_weights(recipe.AlgorithmSettings(), advantages)
-    chances = torch.stack([row.sum() for row in model.logprobs(to_segments(batch, weights.tolist()))]).exp()
+    chances = torch.stack([row.sum() for row in model.logprobs(stored_segments(batch, weights.tolist()))]).exp()
     assert float(chances.sum()) == pytest.approx(1.0, abs=1e-5)
     rows = torch.tensor([prompt + ids for ids in spoken])
     logits = model.policy(input_ids=rows).logits[:, 1:3].log_softmax(dim=-1)
     exact = logits.gather(2, rows[:, 2:, None]).sum(dim=(1, 2)).exp()
     parameters = [p for p in model.policy.parameters() if p.requires_grad]
     wanted = torch.autograd.grad((exact * advantages).sum() / len(spoken), parameters)
-    metrics = model.update(to_segments(batch, (weights * chances).tolist()), WeightedLikelihood())
+    metrics = model.update(stored_segments(batch, (weights * chances).tolist()), WeightedLikelihood())
     return metrics["optim/grad_norm"], float(torch.cat([g.flatten() for g in wanted]).norm())
 
 

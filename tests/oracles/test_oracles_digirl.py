@@ -20,18 +20,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rollwright.contracts.record import StopReason, Task, Trajectory
-from rollwright.critics.offpolicy import WeightedLikelihood, imitate, outcome_steps, outcomes
-from rollwright.critics.value_learner import ReadingLoss
+from rollwright.critics.critic_targets import HeadTargets, loss_of_heads, rows_of_heads
+from rollwright.critics.outcome_values import outcome_steps, outcomes
+from rollwright.critics.replay_updates import WeightedLikelihood, imitate
 from rollwright.learner.learner import Learner
+from rollwright.maths import outcome_loss
 from rollwright.models.tiny_model import tiny_llama
 from rollwright.recipes import digirl, filtered_bc
 from rollwright.store.replay import valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.loop import Training
+from rollwright.training.replay_loop import learn
 from tests import builders
 
 Numbers = NDArray[Any]
-Digirl = Callable[..., digirl.DigirlLearner]
+Digirl = Callable[..., digirl.Digirl]
 
 
 def episode(name: str, states: Sequence[int], *, won: bool, task: str = "t", then: int | None = None) -> Trajectory:
@@ -58,9 +61,10 @@ class Table:
         assert not slow, "these values are not bootstrapped"
         return {"v": self.stack(sequences)}
 
-    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
+    def update(self, targets: HeadTargets) -> dict[str, float]:
+        sequences, wanted = rows_of_heads(targets)
         logits = self.stack(sequences).requires_grad_()
-        mean = loss({"v": logits}, torch.arange(len(sequences))).mean()
+        mean = loss_of_heads({"v": outcome_loss}, {"v": logits}, wanted).mean()
         (gradient,) = torch.autograd.grad(mean, logits)
         for ids, column in zip(sequences, gradient.T, strict=True):
             self.logits[tuple(ids)] -= 5.0 * column
@@ -121,8 +125,9 @@ def built(monkeypatch: pytest.MonkeyPatch, stored: Callable[..., TrajectoryStore
 
     def build(
         *episodes: Trajectory, critic_updates: int = 0, critic_batch: int = 1, max_turns: int = 4, **algorithm: Any
-    ) -> digirl.DigirlLearner:
+    ) -> digirl.Digirl:
         def table(*args: Any, **more: Any) -> Table:
+            assert more["losses"] == {"v": outcome_loss}
             return Table(args[4])
 
         monkeypatch.setattr(digirl, "open_turn_critic", table)
@@ -136,7 +141,7 @@ def built(monkeypatch: pytest.MonkeyPatch, stored: Callable[..., TrajectoryStore
                 "step_critic": fit,
             }
         )
-        made = digirl.DigirlLearner(run_of(stored(*episodes), learner_of()), config)
+        made = digirl.Digirl(run_of(stored(*episodes), learner_of()), config)
         made.phases.begin(0)
         assert made.phases.may_update()
         return made
@@ -144,7 +149,7 @@ def built(monkeypatch: pytest.MonkeyPatch, stored: Callable[..., TrajectoryStore
     return build
 
 
-def table_of(made: digirl.DigirlLearner, name: str) -> Table:
+def table_of(made: digirl.Digirl, name: str) -> Table:
     return cast(Table, made.critics[name])
 
 
@@ -160,10 +165,10 @@ MIXED = (
 @pytest.fixture
 def no_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step passes the second filter."""
-    monkeypatch.setattr(digirl.DigirlLearner, "horizon", property(lambda self: float("-inf")))
+    monkeypatch.setattr(digirl.Digirl, "horizon", property(lambda self: float("-inf")))
 
 
-def cloned(made: digirl.DigirlLearner, **algorithm: Any) -> tuple[NDArray[np.int64], dict[str, Tensor]]:
+def cloned(made: digirl.Digirl, **algorithm: Any) -> tuple[NDArray[np.int64], dict[str, Tensor]]:
     """The turns that the filtered BC recipe takes from the same table, and the policy that it ends with."""
     settings = filtered_bc.AlgorithmSettings.model_validate({"updates": 4, "batch_size": 6} | algorithm)
     turns, learner = filtered_bc.best(made.table, settings, first=0), learner_of()
@@ -184,7 +189,7 @@ def test_without_thresholds_digirl_is_behaviour_cloning(built: Digirl, no_thresh
     """All trajectories, all of their steps, and then the very weights, bit by bit."""
     made = built(*MIXED, top_frac=1.0)
     begun = weights_of(made.run.learner)
-    metrics = made.fit()
+    metrics = learn(made, 0, [], seed=0)
     turns, expected = cloned(made, top_frac=1.0)
     assert len(turns) == 13 and metrics["digirl/trajectories_kept_count"] == 5
     assert metrics["digirl/steps_kept_frac"] == 1.0
@@ -200,7 +205,7 @@ def test_where_nothing_is_promised_digirl_is_filtered_behaviour_cloning(
     """V_instr = 0 leaves the outcome as the score. Where equals stand at the quantile, DigiRL alone keeps them all."""
     made = built(*MIXED, top_frac=top_frac, positive_only=positive_only)
     table_of(made, "v_instruction").say({3: 0.0, 6: 0.0})
-    metrics = made.fit()
+    metrics = learn(made, 0, [], seed=0)
     turns, expected = cloned(made, score="success", top_frac=top_frac, positive_only=positive_only)
     assert made.filter(valid_turns(made.table)).tolist() == turns.tolist()
     assert sorted({"abcde"[owner] for owner in made.table.owners()[turns]}) == list(kept)
@@ -297,7 +302,7 @@ def test_where_nothing_succeeds_positive_only_keeps_nothing_and_nothing_moves(bu
     careful = built(*lost, positive_only=True)
     begun = weights_of(careful.run.learner)
     assert not len(careful.filter(valid_turns(careful.table)))
-    metrics = careful.fit()
+    metrics = learn(careful, 0, [], seed=0)
     assert metrics == {"digirl/trajectories_kept_count": 0.0, "digirl/steps_kept_frac": 0.0}
     assert same(weights_of(careful.run.learner), begun) and careful.run.learner.step == 0
 
@@ -326,7 +331,7 @@ def test_no_turn_at_all_is_nothing_to_learn_and_no_error(built: Digirl) -> None:
     begun = weights_of(made.run.learner)
     none = np.zeros(0, np.int64)
     assert not len(made.filter(none)) and not len(made.weigh(none))
-    assert made.fit() == {"digirl/trajectories_kept_count": 0.0, "digirl/steps_kept_frac": 0.0}
+    assert learn(made, 0, [], seed=0) == {"digirl/trajectories_kept_count": 0.0, "digirl/steps_kept_frac": 0.0}
     assert same(weights_of(made.run.learner), begun)
 
 
@@ -342,6 +347,6 @@ def test_an_episode_that_never_had_a_turn_counts_for_nothing(built: Digirl, why:
         table_of(made, "v_step").say({3: 0.4, 4: 0.5, 5: 0.9, 6: 0.2})
         turns = valid_turns(made.table)
         found.append((turns.tolist(), made.filter(turns).tolist(), made.weigh(turns).tolist()))
-        made.fit()
+        learn(made, 0, [], seed=0)
     assert found[0] == found[1] and found[0][0] == [0, 1, 2, 3] and found[0][1] == [0, 1]
     assert same(*(weights_of(made.run.learner) for made in (with_it, without)))

@@ -22,8 +22,8 @@ from rollwright.batching.packing import Segment
 from rollwright.batching.value_estimators import TurnGae
 from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
 from rollwright.critics.critic_body import policy_body
-from rollwright.critics.turn_critic import TurnCriticSettings
-from rollwright.critics.value_learner import ReadingLoss, ValueLearner
+from rollwright.critics.critic_targets import HeadTargets
+from rollwright.critics.turn_critic import TurnCriticSettings, ValueLearner
 from rollwright.generation.engine import Generation
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective, objective_of
@@ -104,6 +104,11 @@ class Hybrid(hnpg.Hnpg):
         self.table, self.turns = Logs(), np.arange(4)
         self.critic, self.fresh = critic, Fresh()
 
+    def take_in(self) -> None:
+        """A step begins with our episodes."""
+        self.draws = np.random.default_rng([0, 0])
+        self.draw(0, own_groups())
+
 
 def said(prompt: tuple[int, ...], action: tuple[int, ...], reward: float) -> Turn:
     logprobs = (-1.5,) * len(action)
@@ -129,10 +134,6 @@ RETURNS = {
 """What each action of `own_groups` still earned, with gamma 0.9."""
 
 
-def squared(targets: Tensor) -> ReadingLoss:
-    return lambda values, places: (values["q"][0] - targets[places]).square()
-
-
 def test_without_weight_on_logs_the_hybrid_critic_regresses_on_its_own_returns(folder: Path) -> None:
     """Every step of the optimiser is that of the mean of (Q - G)^2 over own turns."""
     critic, plain = turn_critic(folder), turn_critic(folder)
@@ -140,17 +141,17 @@ def test_without_weight_on_logs_the_hybrid_critic_regresses_on_its_own_returns(f
     asked: list[list[tuple[int, ...]]] = []
     update = critic.update
 
-    def kept(sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
-        asked.append([tuple(ids) for ids in sequences])
-        return update(sequences, loss)
+    def kept(targets: HeadTargets, **more: Any) -> dict[str, float]:
+        asked.append([tuple(ids) for ids in targets["q"][0]])
+        return update(targets, **more)
 
     critic.update = kept  # type: ignore[method-assign]
-    hybrid.take_in(0, own_groups())
-    metrics = hybrid.fit_critic()
+    hybrid.take_in()
+    metrics = hybrid.fit()
     assert [len(sequences) for sequences in asked] == [5] * 6 and hybrid.table.reads == 0
     for sequences in asked:
         returns = torch.tensor([RETURNS[ids] for ids in sequences])
-        expected = plain.update(sequences, squared(returns))
+        expected = plain.update({"q": (sequences, returns)})
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     actions = list(RETURNS)
     torch.testing.assert_close(critic.read(actions)["q"], plain.read(actions)["q"], rtol=0, atol=1e-5)
@@ -161,8 +162,8 @@ def test_without_logged_states_hnpg_updates_as_ppo_does_with_that_critic(folder:
     """Segments, advantages and the policy's weights after them: GAE per turn on V(s) = mean Q(s, a ~ pi)."""
     critic = turn_critic(folder)
     hybrid = Hybrid(critic, gamma=0.9, gae_lambda=0.8, offline_weight=0.0, logged_states=0, samples=2)
-    hybrid.take_in(0, own_groups())
-    hybrid.fit_critic()
+    hybrid.take_in()
+    hybrid.fit()
     found = hnpg.whitened([*hybrid.own_segments(), *hybrid.logged_segments()])
 
     batch = flatten(own_groups())
@@ -177,7 +178,7 @@ def test_without_logged_states_hnpg_updates_as_ppo_does_with_that_critic(folder:
     moved = [updated(folder, segments, objective) for segments in (found, expected)]
     assert torch.equal(moved[0], moved[1])
     some = Hybrid(critic, gamma=0.9, gae_lambda=0.8, offline_weight=0.0, logged_states=3, samples=2)
-    some.take_in(0, own_groups())
+    some.take_in()
     more = hnpg.whitened([*some.own_segments(), *some.logged_segments()])
     assert len(more) == 7 and some.table.reads == 1
     assert not torch.allclose(updated(folder, more, objective), moved[0], atol=1e-4), "logged states would be seen"
@@ -194,7 +195,7 @@ def test_that_update_is_the_policy_gradient(folder: Path) -> None:
     """At the sampling policy: minus the mean over own action tokens of A grad log pi, here by autograd on the model."""
     policy, _ = load_policy(folder, "float32")
     hybrid = Hybrid(turn_critic(folder), gamma=0.9, offline_weight=0.0, logged_states=0, correction="none")
-    hybrid.take_in(0, own_groups())
+    hybrid.take_in()
     segments = hnpg.whitened([*hybrid.own_segments(), *hybrid.logged_segments()])
     terms = []
     for segment in segments:

@@ -13,9 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rollwright.critics.offpolicy import sample_actions
+from rollwright.critics.critic_learner import CriticLearner
+from rollwright.critics.fresh_actions import sample_actions
 from rollwright.critics.token_q import decode_with
-from rollwright.critics.value_learner import CriticLearner
 from rollwright.critics.vocabulary_critic import Perturbation, VocabularyQ, VocabularyQSettings, vocabulary_q
 from rollwright.generation.engine import Sampling
 from rollwright.generation.transformers_engine import TransformersEngine

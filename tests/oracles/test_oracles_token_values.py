@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from rollwright.batching.packing import Segment
 from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.critics.critic_learner import CriticLearner
+from rollwright.critics.critic_targets import ColumnLoss, Columns
 from rollwright.critics.token_q import implicit_loss, implicit_targets, token_q_loss
 from rollwright.critics.token_steps import StoredSteps, TokenSteps, token_steps
-from rollwright.critics.value_learner import CriticLearner, ReadingLoss
 from rollwright.critics.vocabulary_critic import VocabularyQSettings, vocabulary_q
 from rollwright.learner.optimisation import OptimiserSettings
 from rollwright.maths.value_targets import conservative_loss
@@ -134,9 +136,9 @@ class Table:
     def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]:
         return self.values(self.slow if slow else self.q, segments)
 
-    def update(self, loss: ReadingLoss) -> None:
+    def update(self, targets: Columns, loss: ColumnLoss) -> None:
         """A gradient step, every entry in units of how often it was seen; the slow copy follows at once."""
-        loss(self.values(self.q, self.segments), torch.arange(self.num)).sum().backward()
+        loss(self.values(self.q, self.segments), targets).sum().backward()
         with torch.no_grad():
             for entries, seen in ((self.q, self.mass), (self.v, self.mass.sum(dim=1))):
                 if entries.grad is not None:
@@ -159,8 +161,8 @@ def ilql(
     """What the recipe does at each step, on all the data at once."""
     table = Table(steps)
     for _ in range(updates):
-        wanted_q, wanted_v = implicit_targets(table, steps, gamma=gamma)
-        table.update(implicit_loss(wanted_q, wanted_v, steps.weights, cql_weight=cql_weight, expectile=expectile))
+        loss = partial(implicit_loss, cql_weight=cql_weight, expectile=expectile)
+        table.update(implicit_targets(table, steps, gamma=gamma), loss)
     return table
 
 
@@ -252,7 +254,8 @@ def test_without_a_future_q_is_the_mean_reward_of_the_token(method: str, tmp_pat
         table = ilql(steps, expectile=0.9, gamma=0.0, updates=5)
     else:
         table = Table(steps)
-        table.update(token_q_loss(steps.per_entry(steps.returns(0.0)), steps.weights, cql_weight=0.0))
+        targets = {"q": steps.per_entry(steps.returns(0.0)), "weights": steps.weights}
+        table.update(targets, partial(token_q_loss, cql_weight=0.0))
     for state, action, mean in ((0, FORWARD, 4.0), (1, BACK, -1.0)):
         assert table.q_of(FIRST + state, SAY, action, STOP) == pytest.approx([mean] * 2, abs=1e-5)
         assert table.q_of(FIRST + state, SAY, action) == pytest.approx([0.0] * 2, abs=1e-5)
@@ -279,7 +282,8 @@ def test_luck_is_maximised_where_no_action_repeats(tmp_path: Path) -> None:
     steps = token_steps(plain, valid_turns(plain))
     returns, on_returns = steps.returns(GAMMA), Table(steps)
     for _ in range(200):
-        on_returns.update(implicit_loss(returns, returns, steps.weights, cql_weight=0.0, expectile=0.9))
+        targets = {"q": returns, "v": returns, "weights": steps.weights}
+        on_returns.update(targets, partial(implicit_loss, cql_weight=0.0, expectile=0.9))
     remembering = ilql(grouped(tmp_path, tickets(unique=True)), expectile=0.9)
     for table in (on_returns, remembering):
         assert table.v_of(FIRST) == pytest.approx(0.5, abs=1e-4)
@@ -306,10 +310,8 @@ def test_a_network_settles_where_the_table_does(folder: Path, tmp_path: Path) ->
     """tau 0.5, no conservatism, both actions equally often: within half a turn of SARSA's fixed point."""
     steps, learner = grouped(tmp_path, every_step_once()), network(folder, bias=-4.0)
     for _ in range(300):
-        wanted_q, wanted_v = implicit_targets(learner, steps, gamma=GAMMA)
-        learner.update_tokens(
-            steps.segments, implicit_loss(wanted_q, wanted_v, steps.weights, cql_weight=0.0, expectile=0.5)
-        )
+        targets = implicit_targets(learner, steps, gamma=GAMMA)
+        learner.update_tokens(steps.segments, targets, partial(implicit_loss, cql_weight=0.0, expectile=0.5))
     found = learner.read_tokens(steps.segments)
     exact = {FIRST: -7.529148, FIRST + 1: -6.216426, FIRST + 2: -3.452802}
     wanted = torch.tensor([exact[segment.prompt_ids[0]] for segment in steps.segments])

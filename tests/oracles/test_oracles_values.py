@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from rollwright.critics.value_learner import ReadingLoss
+from rollwright.critics.critic_targets import HeadLoss, HeadTargets, loss_of_heads, rows_of_heads
 from rollwright.maths.losses import weighted_nll
 from rollwright.maths.value_targets import expectile_loss, reverse_kl_loss, td_target
 from rollwright.recipes import archer
@@ -144,7 +144,8 @@ def test_reverse_kl_has_no_kink_at_zero(beta: float) -> None:
 class TableCritic:
     """Q of every sequence and V of every state, two heads each; the slow copy is this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, losses: Mapping[str, HeadLoss]) -> None:
+        self.losses = losses
         self.tables: dict[tuple[int, ...], Tensor] = {}
 
     def row(self, sequence: Sequence[int]) -> Tensor:
@@ -155,9 +156,10 @@ class TableCritic:
         rows = torch.stack([self.row(sequence) for sequence in sequences], dim=2)
         return {"q": rows[0], "v": rows[1]}
 
-    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> None:
+    def update(self, targets: HeadTargets) -> None:
+        sequences, wanted = rows_of_heads(targets)
         values = {name: rows.requires_grad_() for name, rows in self.read(sequences).items()}
-        total = loss(values, torch.arange(len(sequences))).sum()
+        total = loss_of_heads(self.losses, values, wanted).sum()
         slopes = torch.stack(torch.autograd.grad(total, [values["q"], values["v"]]))
         counts = Counter(tuple(sequence) for sequence in sequences)
         for place, sequence in enumerate(map(tuple, sequences)):
@@ -189,13 +191,13 @@ def ticket(won: bool, word: int) -> Transition:
 def bought(*, unique: bool, expectile: float) -> TableCritic:
     """ArCHer's critic after many fits to ten tickets of which one wins 1."""
     tickets = [ticket(k == 4, 10 + k if unique else 10) for k in range(10)]
-    critic = TableCritic()
     settings = archer.AlgorithmSettings(critic="iql", expectile=expectile)
+    critic = TableCritic({"v": archer.value_loss(settings)})
     fitted = SimpleNamespace(algorithm=settings, critic=critic)
     acted = [t.prompt_ids + t.action_ids for t in tickets]
     for _ in range(400):
         targets = archer.Archer.targets(fitted, tickets, acted)
-        critic.update([*acted, *(t.prompt_ids for t in tickets)], archer.Archer.loss(fitted, targets))
+        critic.update({"q": (acted, targets["q"]), "v": ([t.prompt_ids for t in tickets], targets["v"])})
     return critic
 
 
@@ -214,7 +216,7 @@ def test_an_expectile_of_returns_pays_for_luck() -> None:
     value = torch.zeros((), dtype=torch.float64)
     for _ in range(200):
         value.requires_grad_()
-        (steep,) = torch.autograd.grad(archer.value_losses(iql, value.expand(10), returns).sum(), value)
+        (steep,) = torch.autograd.grad(archer.value_loss(iql)(value.expand(10), returns).sum(), value)
         value = value.detach() - 0.2 * steep
     assert value.item() == pytest.approx(0.5, abs=1e-6)
     critic = bought(unique=True, expectile=0.9)

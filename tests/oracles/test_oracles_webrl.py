@@ -21,7 +21,8 @@ from rollwright.batching.packing import Segment
 from rollwright.batching.token_record import TokenRecord
 from rollwright.contracts.record import Group, Message, StopReason, Task, Trajectory, Turn
 from rollwright.contracts.reward import score_group
-from rollwright.critics.offpolicy import WebRLObjective, outcomes
+from rollwright.critics.outcome_values import outcomes
+from rollwright.critics.replay_updates import WebRLObjective
 from rollwright.learner.learner import Learner
 from rollwright.methods.outcome_model import OutcomeCard, answer_ids
 from rollwright.methods.outcome_text import Evidence, OutcomePrompt
@@ -199,13 +200,14 @@ def drift(store: TrajectoryStore, promised: Mapping[int, float], beta: float) ->
         {"world": {"name": "w"}, "algorithm": {"beta": beta, "epochs": 1, "batch_size": 8, "outcome": "verdict"}}
     )
     parts = SimpleNamespace(store=store, learner=learner, codec=None, next_step=0, attach=lambda part: None)
-    made = webrl.WebrlLearner(cast(Training, parts), config)
+    made = webrl.Webrl(cast(Training, parts), config)
     cast(Table, made.critic).say(promised)
     made.phase.begin()
     made.labels, made.valid = outcomes(made.table), valid_turns(made.table)
     made.draws = np.random.default_rng(0)
     assert float(np.abs(made.advantages(made.valid)).min()) > 0
-    made.fit_policy(made.valid)
+    made.turns, made.replayed_frac = made.valid, 0.0
+    made.update()
     assert learner.step == len(made.valid) // 8
     every = [
         Segment(

@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.contracts.record import Trajectory
-from rollwright.critics import offpolicy
-from rollwright.critics.value_learner import ValueLearner
+from rollwright.contracts.record import Group, Trajectory
+from rollwright.critics.fresh_actions import sample_actions
+from rollwright.critics.replay_updates import WeightedLikelihood, stored_segments
+from rollwright.critics.turn_critic import ValueLearner
 from rollwright.maths.value_targets import double_q_target, subset_min, td_target
 from rollwright.recipes import archer
 from rollwright.run_io.tracking import read_metrics
@@ -25,7 +26,7 @@ from rollwright.store.replay import Transition, TurnTable, valid_turns
 from rollwright.store.replay.replay_settings import OnlineReplaySettings
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.loop import Training
-from rollwright.training.phases import Phases
+from rollwright.training.replay_loop import ReplayPhases
 
 pytestmark = pytest.mark.usefixtures("at_root")
 
@@ -121,13 +122,13 @@ def probe(run: Training) -> dict[str, Any]:
     critic, table = cast(ValueLearner, run.parts[0]), TurnTable(*run.config.replay.stores)  # type: ignore[attr-defined]
     batch = table.transitions(valid_turns(table)[:6])
     acted = [t.prompt_ids + t.action_ids for t in batch]
-    said = offpolicy.sample_actions(run.engine, [t.prompt_ids for t in batch], run.collector.sampling, key="probe")
+    said = sample_actions(run.engine, [t.prompt_ids for t in batch], run.collector.sampling, key="probe")
     moments = [critic._fast.state_dict()["optimizer"], run.learner.state_dict()["policy"]["optimizer"]]  # type: ignore[union-attr]
     copied = [{k: {n: v.clone() for n, v in row.items()} for k, row in one["state"].items()} for one in moments]
     return {
         "fast": critic.read(acted),
         "slow": critic.read(acted, slow=True),
-        "policy": run.learner.logprobs(offpolicy.to_segments(batch, [0.0] * len(batch))),
+        "policy": run.learner.logprobs(stored_segments(batch, [0.0] * len(batch))),
         "engine": [(answer.token_ids, answer.logprobs) for answer in said],
         "moments": copied,
     }
@@ -148,19 +149,19 @@ def switched(logged: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
 
         return noted
 
-    draw, targets, begin, finish = archer.Archer.draw, archer.Archer.targets, archer.Archer.begin, Training.finish
-    phase = Phases.begin
+    sample, targets, draw, finish = archer.Archer.sample, archer.Archer.targets, archer.Archer.draw, Training.finish
+    phase = ReplayPhases.begin
 
-    def enter(self: Phases, step: int) -> bool:
+    def enter(self: ReplayPhases, step: int) -> bool:
         step_now[0] = step
         return phase(self, step)
 
-    def begun(self: archer.Archer, step: int) -> None:
-        begin(self, step)
+    def begun(self: archer.Archer, step: int, groups: Sequence[Group]) -> None:
+        draw(self, step, groups)
         seen.probes[f"before {step}"] = probe(self.run)
 
     def drawn(self: archer.Archer, size: int) -> list[Transition]:
-        found = draw(self, size)
+        found = sample(self, size)
         if size == CRITIC_STEPS * BATCH:
             seen.batches.append(([t.index for t in found], []))
         return found
@@ -178,9 +179,9 @@ def switched(logged: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ValueLearner, "update", note(ValueLearner, "update", "critic"))
         patch.setattr(ValueLearner, "_follow", note(ValueLearner, "_follow", "slow copy"))
-        patch.setattr(offpolicy.WeightedLikelihood, "__call__", note_call(seen, step_now))
-        patch.setattr(Phases, "begin", enter)
-        for name, method in {"begin": begun, "draw": drawn, "targets": targeted}.items():
+        patch.setattr(WeightedLikelihood, "__call__", note_call(seen, step_now))
+        patch.setattr(ReplayPhases, "begin", enter)
+        for name, method in {"draw": begun, "sample": drawn, "targets": targeted}.items():
             patch.setattr(archer.Archer, name, method)
         patch.setattr(Training, "finish", finished)
         train(seen.folder, "run.steps=6", *switching(logged))
@@ -189,9 +190,9 @@ def switched(logged: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
 
 def note_call(seen: Watched, step_now: list[int]) -> Callable[..., Any]:
     """One call of the policy's loss is one optimiser step here: six short turns make one micro-batch."""
-    plain = offpolicy.WeightedLikelihood.__call__
+    plain = WeightedLikelihood.__call__
 
-    def noted(self: offpolicy.WeightedLikelihood, tokens: Any) -> Any:
+    def noted(self: WeightedLikelihood, tokens: Any) -> Any:
         seen.events.append((step_now[0], "policy"))
         return plain(self, tokens)
 
@@ -274,7 +275,7 @@ def test_without_offline_steps_and_warm_up_old_and_new_turns_are_learned_from_at
 ) -> None:
     """From fresh weights, with the stores beside the buffer from the first step on."""
     store = TrajectoryStore(tmp_path / "own")
-    found = Phases(OnlineReplaySettings(stores=[str(logged)]), store, offline_steps=0, batch_size=64)
+    found = ReplayPhases(OnlineReplaySettings(stores=[str(logged)]), store, offline_steps=0, batch_size=64)
     own = [t for t in TrajectoryStore(logged, mode="read").iter_trajectories(split="train")][:2]
     old = len(valid_turns(TurnTable(logged)))
     assert found.begin(0)

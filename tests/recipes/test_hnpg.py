@@ -14,6 +14,7 @@ from rollwright.batching.credit import flatten
 from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import ConfigError, DataError
 from rollwright.contracts.record import Group, StopReason
+from rollwright.critics.critic_targets import loss_of_heads, rows_of_heads
 from rollwright.evaluation import load_evaluation
 from rollwright.recipes import collect, hnpg
 from rollwright.recipes.hnpg import AlgorithmSettings, Hnpg, whitened
@@ -63,12 +64,12 @@ def logged(reward: float, *, follows: tuple[int, ...] = (), truncated: bool = Fa
 
 def test_own_turns_are_worth_what_was_still_earned() -> None:
     made = hybrid(gamma=0.5)
-    Hnpg.take_in(made, 0, [group(1.0, 2.0, 4.0)])
+    Hnpg.draw(made, 0, [group(1.0, 2.0, 4.0)])
     assert made.returns.tolist() == [3.0, 4.0, 4.0] and made.own.turns == flatten([group(1.0, 2.0, 4.0)]).turns
-    Hnpg.take_in(made, 0, [group(1.0, 2.0, stop=StopReason.MAX_TURNS, follows=(9,))])
+    Hnpg.draw(made, 0, [group(1.0, 2.0, stop=StopReason.MAX_TURNS, follows=(9,))])
     assert made.returns.tolist() == [3.0, 4.0], "a limit is no end: 2 + 0.5 * 4 follow"
     ends = hybrid(gamma=0.5, truncated_end=True)
-    Hnpg.take_in(ends, 0, [group(1.0, 2.0, stop=StopReason.MAX_TURNS, follows=(9,))])
+    Hnpg.draw(ends, 0, [group(1.0, 2.0, stop=StopReason.MAX_TURNS, follows=(9,))])
     assert ends.returns.tolist() == [2.0, 2.0]
 
 
@@ -82,10 +83,23 @@ def test_logged_turns_look_one_step_ahead() -> None:
 @pytest.mark.parametrize(("weight", "expected"), [(0.0, 1.0), (1.0, 1.0 + 4.0), (0.5, 1.0 + 2.0)])
 def test_the_loss_is_the_two_means(weight: float, expected: float) -> None:
     """Own errors 1 and 1, logged ones 2, 2, 2, whatever the micro-batches are."""
-    loss = Hnpg.loss(hybrid(offline_weight=weight), torch.tensor([1.0, -1.0, 2.0, -2.0, 2.0]), 2)
-    parts = [torch.tensor([4, 0]), torch.tensor([1, 2, 3])]
-    total = sum(float(loss({"q": torch.zeros(1, len(places))}, places).sum()) for places in parts)
-    assert total / 5 == pytest.approx(expected)
+    made, asked = hybrid(offline_weight=weight), []
+    made.config.critic = SimpleNamespace(updates=1, batch_size=2)
+    made.own, made.returns = SimpleNamespace(turns=[builders.turn((5, 6), (7,), 0.0)] * 2), torch.tensor([1.0, -1.0])
+    made.draws = SimpleNamespace(integers=lambda high, size: [0, 1])
+    made.sample = lambda size: [logged(0.0)] * 3
+    made.logged_targets = lambda batch: torch.tensor([2.0, -2.0, 2.0])[: len(batch)]
+    made.critic = SimpleNamespace(update=lambda rows, weights: asked.append(rows_of_heads(rows, weights)) or {})
+    Hnpg.fit(made)
+    ((sequences, columns),) = asked
+    size = len(sequences)
+    assert size == (5 if weight else 2)
+    parts = [torch.tensor([size - 1, 0]), torch.arange(1, size - 1)]
+    total = 0.0
+    for places in parts:
+        part = {name: column[..., places] for name, column in columns.items()}
+        total += float(loss_of_heads({}, {"q": torch.zeros(1, len(places))}, part).sum())
+    assert total / size == pytest.approx(expected)
 
 
 def test_whitening_leaves_out_tokens_that_nobody_chose() -> None:

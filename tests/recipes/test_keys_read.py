@@ -16,6 +16,7 @@ from rollwright.config import Config, all_keys, build
 from rollwright.config.schema import section_of
 from rollwright.contracts.errors import ConfigError
 from rollwright.training.loop_config import NO_GROUPS, ONE_EVALUATION
+from rollwright.training.replay_loop import ReplayMethod
 
 TINY = [
     "world.name=text.maze",
@@ -161,11 +162,22 @@ def test_a_loop_reads_what_its_verbs_read(name: str) -> None:
         and v.__module__ == module.__name__
         and "world" in v.model_fields
     )
+    plays = not any(
+        isinstance(v, type) and issubclass(v, ReplayMethod) and v.__module__ == module.__name__ and not v.policy_moves
+        for v in vars(module).values()
+    )
+    loop = ("replay_loop(",) if plays else ()  # which then collects and scores
     readers = {
-        ".collect(": ("rollout.group_size", "rollout.groups_per_step", "rollout.max_staleness", "starts", "curriculum"),
-        ".score(": ("reward",),
+        (".collect(", *loop): (
+            "rollout.group_size",
+            "rollout.groups_per_step",
+            "rollout.max_staleness",
+            "starts",
+            "curriculum",
+        ),
+        (".score(", *loop): ("reward",),
         "run.update(": ("learner.minibatches", "learner.epochs"),
-        ("learner.update(", "run.update(", "offpolicy.imitate("): ("learner.learning_rate", "learner.warmup_steps"),
+        ("learner.update(", "run.update(", "imitate("): ("learner.learning_rate", "learner.warmup_steps"),
     }
     for calls, keys in readers.items():
         called = any(call in source for call in ([calls] if isinstance(calls, str) else calls))

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import ConfigError, DataError
 from rollwright.contracts.record import Trajectory
-from rollwright.critics.offpolicy import WeightedLikelihood, outcomes, to_segments
+from rollwright.critics.outcome_values import outcomes
+from rollwright.critics.replay_updates import WebRLObjective, WeightedLikelihood, stored_segments
 from rollwright.envs.text.maze import MOVES
 from rollwright.envs.text.maze import build as build_maze
 from rollwright.learner.fixed_policy import FixedPolicy
@@ -64,7 +65,7 @@ def learner_of(folder: Path, *, lora: bool = False) -> Learner:
 @pytest.mark.parametrize("lora", [False, True])
 def test_the_reference_stands_still_until_it_is_renewed(folder: Path, tmp_path: Path, lora: bool) -> None:
     learner, table = learner_of(folder, lora=lora), table_of(tmp_path / "s", episode("a", reward=1.0, success=True))
-    segments = to_segments(table.transitions([0]), [1.0])
+    segments = stored_segments(table.transitions([0]), [1.0])
     fixed = FixedPolicy(learner)
     before = fixed.logprobs(segments)[0]
     torch.testing.assert_close(before, learner.logprobs(segments)[0], rtol=0, atol=1e-5)
@@ -80,7 +81,7 @@ def test_the_reference_stands_still_until_it_is_renewed(folder: Path, tmp_path: 
 
 def test_the_reference_survives_in_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     learner, table = learner_of(folder), table_of(tmp_path / "s", episode("a", reward=1.0, success=True))
-    segments = to_segments(table.transitions([0]), [1.0])
+    segments = stored_segments(table.transitions([0]), [1.0])
     learner.update(segments, WeightedLikelihood())
     fixed = FixedPolicy(learner)
     learner.update(segments, WeightedLikelihood())
@@ -140,10 +141,10 @@ def test_a_larger_beta_keeps_the_policy_nearer(folder: Path, tmp_path: Path) -> 
     for beta in (0.1, 1.0, 10.0):
         learner = learner_of(folder)
         steps = table.transitions(valid_turns(table))
-        before = learner.logprobs(to_segments(steps, advantages))
-        segments = to_segments(steps, advantages, before)
+        before = learner.logprobs(stored_segments(steps, advantages))
+        segments = stored_segments(steps, advantages, before)
         for _ in range(150):
-            learner.update(segments, recipe.offpolicy.WebRLObjective(form="squared", beta=beta))
+            learner.update(segments, WebRLObjective(form="squared", beta=beta))
         after = learner.logprobs(segments)
         drift.append(float(torch.stack([(a - b).sum().square() for a, b in zip(after, before, strict=True)]).mean()))
     assert drift[0] > 4 * drift[1] > 16 * drift[2]
@@ -171,7 +172,7 @@ def test_successes_that_no_reward_shows_are_refused(tmp_path: Path) -> None:
 def test_an_outcome_model_may_miss_the_only_success(tmp_path: Path, reward: str, refused: bool) -> None:
     """The world's own reward that shows no success is a wrong setting; a model that doubts one is not."""
     table = table_of(tmp_path / "s", episode("a", reward=0.0, success=True), episode("b", reward=0.0, success=False))
-    learner: Any = object.__new__(recipe.WebrlLearner)
+    learner: Any = object.__new__(recipe.Webrl)
     learner.table, learner.valid, learner.labels = table, valid_turns(table), outcomes(table, by="reward")
     learner.rewards_are_the_worlds = reward == "env"
     if refused:
@@ -295,15 +296,15 @@ def test_a_killed_run_ends_as_the_undisturbed_one(
     class Killed(Exception):
         pass
 
-    fit = recipe.WebrlLearner.fit_policy
+    fit = recipe.Webrl.fit_policy
 
-    def die(self: recipe.WebrlLearner, turns: np.ndarray) -> dict[str, float]:
+    def die(self: recipe.Webrl, turns: np.ndarray) -> dict[str, float]:
         if self.run.next_step == 3:
             raise Killed
         return fit(self, turns)
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipe.WebrlLearner, "fit_policy", die)
+        patch.setattr(recipe.Webrl, "fit_policy", die)
         with pytest.raises(Killed):
             train(tmp_path, "run.steps=6", f"run.checkpoint_every={every}")
     rows = train(tmp_path, "run.steps=6", f"run.checkpoint_every={every}")

@@ -15,7 +15,7 @@ import torch
 
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import Span, StopReason, Task, Trajectory, Turn
-from rollwright.critics.offpolicy import followed, one_step_targets
+from rollwright.critics.critic_targets import followed, one_step_targets
 from rollwright.critics.token_steps import StoredSteps, TokenSteps, token_steps
 from rollwright.recipes import archer, digirl
 from rollwright.store.replay import TurnTable, valid_turns
@@ -152,7 +152,7 @@ def test_a_cut_behind_a_turn_without_an_action_is_a_cut(tmp_path: Path, scanned:
     ("form", "actor", "fits"), [("paper", "filter", False), ("released", "filter", True), ("paper", "awr", True)]
 )
 def test_digirls_threshold_needs_episodes_of_more_than_one_turn(form: Any, actor: Any, fits: bool) -> None:
-    learner = cast(Any, object.__new__(digirl.DigirlLearner))
+    learner = cast(Any, object.__new__(digirl.Digirl))
     learner.algorithm = digirl.AlgorithmSettings(form=form, actor=actor)
     for turns, refused in ((1, not fits), (2, False)):
         if refused:

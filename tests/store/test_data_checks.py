@@ -13,7 +13,7 @@ from torch import nn
 from rollwright.config import load_config
 from rollwright.contracts.errors import ConfigError, DataError
 from rollwright.contracts.record import StopReason, Task, Trajectory
-from rollwright.critics.offpolicy import outcomes
+from rollwright.critics.outcome_values import outcomes
 from rollwright.models.codec import ChatCodec
 from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
@@ -137,7 +137,7 @@ def test_the_last_id_of_the_vocabulary_is_an_own_one(tmp_path: Path, mine: tuple
 @pytest.mark.parametrize("outcome", ["verdict", "reward"])
 def test_digirl_believes_whom_it_is_told_to(tmp_path: Path, outcome: Literal["verdict", "reward"]) -> None:
     table = table_of(tmp_path / "s", episode("a", reward=0.0, success=True), episode("b", reward=1.0, success=False))
-    learner: Any = object.__new__(digirl.DigirlLearner)
+    learner: Any = object.__new__(digirl.Digirl)
     learner.algorithm, learner.phases = digirl.AlgorithmSettings(outcome=outcome), SimpleNamespace(table=table)
     assert learner.outcomes().tolist() == ([1.0, 0.0] if outcome == "verdict" else [0.0, 1.0])
 

@@ -19,7 +19,7 @@ import torch
 from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import DataError
 from rollwright.contracts.record import Score, Span, StopReason, Task, Trajectory, Turn
-from rollwright.critics.offpolicy import mean_logprobs
+from rollwright.critics.success_replay import mean_logprobs
 from rollwright.store.replay import (
     Mixture,
     ReplaySampler,

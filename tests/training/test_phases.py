@@ -17,7 +17,7 @@ from rollwright.run_io.tracking import read_metrics
 from rollwright.store.replay import valid_turns
 from rollwright.store.replay.replay_settings import OnlineReplaySettings
 from rollwright.store.trajectory_store import TrajectoryStore
-from rollwright.training.phases import Phases, is_warm
+from rollwright.training.replay_loop import ReplayPhases, is_warm
 
 RECIPES = {"digirl": digirl, "archer": archer}
 TASK = Task(id="train/t", split="train")
@@ -31,16 +31,16 @@ def episode(name: str, num_turns: int, *, split: str = "train") -> Trajectory:
     )
 
 
-def phases(folder: Path, *, offline: int = 0, batch: int = 32, **settings: Any) -> tuple[Phases, TrajectoryStore]:
+def phases(folder: Path, *, offline: int = 0, batch: int = 32, **settings: Any) -> tuple[ReplayPhases, TrajectoryStore]:
     if offline:
         TrajectoryStore(folder / "offline").append([episode(f"old {k}", 10) for k in range(offline)])
         settings["stores"] = [str(folder / "offline")]
     store = TrajectoryStore(folder / "own")
-    found = Phases(OnlineReplaySettings(**settings), store, offline_steps=2 if offline else 0, batch_size=batch)
+    found = ReplayPhases(OnlineReplaySettings(**settings), store, offline_steps=2 if offline else 0, batch_size=batch)
     return found, store
 
 
-def names(found: Phases) -> set[int]:
+def names(found: ReplayPhases) -> set[int]:
     return set(found.table.owners()[valid_turns(found.table)].tolist())
 
 
@@ -118,14 +118,14 @@ def test_a_resumed_run_stands_where_it_stood(tmp_path: Path) -> None:
     store.append([episode("warm", 15)])
     assert not found.may_update()
     settings = OnlineReplaySettings(stores=[str(tmp_path / "offline")], warmup_turns=20, retain=False)
-    again = Phases(settings, TrajectoryStore(tmp_path / "own"), offline_steps=2, batch_size=1)
+    again = ReplayPhases(settings, TrajectoryStore(tmp_path / "own"), offline_steps=2, batch_size=1)
     again.begin(3)
     assert not again.may_update() and len(valid_turns(again.table)) == 15
 
 
 def test_stores_that_no_step_would_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="offline_steps"):
-        Phases(
+        ReplayPhases(
             OnlineReplaySettings(stores=["x"], retain=False),
             TrajectoryStore(tmp_path),
             offline_steps=0,

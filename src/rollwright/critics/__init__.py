@@ -1,17 +1,45 @@
-"""Critics of turns, utterances and words, their targets, and what off-policy recipes share.
+"""Critics of turns, utterances and words, what they are fitted to, and updates of a policy on stored turns.
 
-Lives here: the sections of critics (`critic_settings`), the parts of a critic (`critic_body`, `packed_reader`),
-critics by kind (`turn_critic`, `vocabulary_critic`, `frozen_critic`, `token_baseline`), how they are fitted
-(`value_learner`, `token_q`, `token_steps`), and what recipes do with stored turns (`offpolicy`, `phase_replay`).
+Lives here: the sections of critics (`critic_settings`), what a critic reads with (`critic_body`), critics of whole
+turns, of every token of the vocabulary, with a body that never learns (`turn_critic`, `vocabulary_critic`,
+`frozen_critic`) and as a baseline (`token_baseline`), how recipes open them (`open_critics`) and how they learn
+(`critic_learner`, `critic_targets`, `outcome_values`, `token_q`, `token_steps`); fresh actions, updates on stored turns
+and replayed successes (`fresh_actions`, `replay_updates`, `success_replay`).
 May import: learner and what stands above it.
 """
 
-from rollwright.critics.critic_assembly import open_turn_critic, open_vocabulary_critic
 from rollwright.critics.critic_body import cut_to, policy_body
 from rollwright.critics.critic_settings import TokenCriticFit, TurnCriticFit
+from rollwright.critics.critic_targets import (
+    ColumnLoss,
+    Columns,
+    HeadLoss,
+    HeadTargets,
+    Readings,
+    followed,
+    loss_of_heads,
+    one_step_targets,
+    rows_of_heads,
+    squared_error,
+)
+from rollwright.critics.fresh_actions import FreshActions, sample_actions, with_action
 from rollwright.critics.frozen_critic import FrozenValueLearner
-from rollwright.critics.offpolicy import sample_actions
-from rollwright.critics.phase_replay import PhaseReplay, PhaseReplaySettings
+from rollwright.critics.open_critics import open_turn_critic, open_vocabulary_critic
+from rollwright.critics.outcome_values import (
+    fit_outcomes,
+    instruction_prompts,
+    outcome_steps,
+    outcomes,
+    success_probability,
+)
+from rollwright.critics.replay_updates import (
+    WebRLObjective,
+    WeightedLikelihood,
+    imitate,
+    shuffled_batches,
+    stored_segments,
+)
+from rollwright.critics.success_replay import SuccessReplay, SuccessReplaySettings
 from rollwright.critics.token_baseline import baseline_critic, residual_ratio, with_token_baseline
 from rollwright.critics.token_q import (
     ENGINES_WITH_Q,
@@ -23,31 +51,50 @@ from rollwright.critics.token_q import (
     token_q_loss,
 )
 from rollwright.critics.turn_critic import TurnCriticSettings, reading
-from rollwright.critics.value_learner import ReadingLoss, Readings
 
 __all__ = [
     "ENGINES_WITH_Q",
+    "ColumnLoss",
+    "Columns",
+    "FreshActions",
     "FrozenValueLearner",
-    "PhaseReplay",
-    "PhaseReplaySettings",
-    "ReadingLoss",
+    "HeadLoss",
+    "HeadTargets",
     "Readings",
     "StoredChains",
+    "SuccessReplay",
+    "SuccessReplaySettings",
     "TokenCriticFit",
     "TokenQSettings",
     "TurnCriticFit",
     "TurnCriticSettings",
+    "WebRLObjective",
+    "WeightedLikelihood",
     "baseline_critic",
     "cut_to",
     "decode_with",
+    "fit_outcomes",
+    "followed",
+    "imitate",
     "implicit_loss",
     "implicit_targets",
+    "instruction_prompts",
+    "loss_of_heads",
+    "one_step_targets",
     "open_turn_critic",
     "open_vocabulary_critic",
+    "outcome_steps",
+    "outcomes",
     "policy_body",
     "reading",
     "residual_ratio",
+    "rows_of_heads",
     "sample_actions",
+    "shuffled_batches",
+    "squared_error",
+    "stored_segments",
+    "success_probability",
     "token_q_loss",
+    "with_action",
     "with_token_baseline",
 ]

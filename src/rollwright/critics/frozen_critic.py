@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,16 @@ from torch import Tensor, nn
 from rollwright.batching import PackedBatch, Segment
 from rollwright.contracts import ConfigError
 from rollwright.critics.critic_body import CriticBody, hidden_at_ends
-from rollwright.critics.packed_reader import PackedReader
+from rollwright.critics.critic_learner import PackedReader
+from rollwright.critics.critic_targets import (
+    ColumnLoss,
+    Columns,
+    HeadLoss,
+    HeadTargets,
+    loss_of_heads,
+    rows_of_heads,
+)
 from rollwright.critics.turn_critic import TurnCriticSettings, ValueHeads, readings
-from rollwright.critics.value_learner import ReadingLoss
 from rollwright.learner import OptimiserSettings, Ranks, adamw, finite_norm, require_finite
 from rollwright.maths import polyak_update
 
@@ -116,8 +124,11 @@ class FrozenCriticLearner:
         values = self.values_of(heads, self.scaling(self.states(segments)), segments)
         return {name: rows.cpu() for name, rows in values.items()}
 
-    def update_tokens(self, segments: Sequence[Segment], loss: ReadingLoss) -> dict[str, float]:
+    def update_tokens(self, segments: Sequence[Segment], targets: Columns, loss: ColumnLoss) -> dict[str, float]:
         """One optimiser step of the heads on the mean loss over all action tokens; then the slow heads follow.
+
+        Args:
+            targets, loss: as for `CriticLearner.update_tokens`.
 
         Returns:
             `<name>/loss` and `<name>/grad_norm`.
@@ -129,7 +140,7 @@ class FrozenCriticLearner:
         if not self.step:  # for good; all heads still say `bias` everywhere
             self.scaling.fix(torch.cat(list(self._hidden.values())).to(states.device))
         values = self.values_of(self.heads, self.scaling(states), segments)
-        mean = loss(values, torch.arange(len(states), device=states.device)).mean()
+        mean = loss(values, {name: column.to(states.device) for name, column in targets.items()}).mean()
         require_finite(mean, what=f"{self.name} loss", step=self.step, accelerator=self.accelerator)
         self._optimizer.zero_grad()
         mean.backward()
@@ -203,6 +214,7 @@ class FrozenValueLearner(FrozenCriticLearner):
 
     Args:
         settings: which heads.
+        losses: name of the head -> its loss; the squared error where left out.
         more: as for `FrozenCriticLearner`.
     """
 
@@ -212,8 +224,11 @@ class FrozenValueLearner(FrozenCriticLearner):
         body: CriticBody,
         settings: TurnCriticSettings,
         optimiser: OptimiserSettings,
+        *,
+        losses: Mapping[str, HeadLoss] | None = None,
         **more: Any,
     ) -> None:
+        self.losses = dict(losses or {})
         super().__init__(accelerator, body, ValueHeads(body.width, settings), optimiser, **more)
 
     def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
@@ -224,9 +239,10 @@ class FrozenValueLearner(FrozenCriticLearner):
         """
         return self.read_tokens(readings(self.body.own_ids(sequences)), slow=slow)
 
-    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
-        """One optimiser step on the mean loss over all sequences; places are their numbers. See `update_tokens`."""
-        return self.update_tokens(readings(self.body.own_ids(sequences)), loss)
+    def update(self, targets: HeadTargets, *, weights: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+        """One optimiser step on the sum over the heads of the mean loss over their rows; as `ValueLearner.update`."""
+        sequences, columns = rows_of_heads(targets, weights)
+        return self.update_tokens(readings(self.body.own_ids(sequences)), columns, partial(loss_of_heads, self.losses))
 
 
 _KEY_BYTES = 16

@@ -25,16 +25,14 @@ from rollwright.learner import CriticSettings
 
 def baseline_critic(fit: TokenCriticFit) -> CriticSettings:
     """The learner's token critic as a baseline: named apart from the critic of utterances, its values free to move."""
-    return CriticSettings(
-        name="baseline", kind=fit.kind, learning_rate=fit.learning_rate, loss=build_part(fit, "loss")
-    )
+    return CriticSettings(name="baseline", kind=fit.kind, learning_rate=fit.learning_rate, loss=build_part(fit, "loss"))
 
 
 def with_token_baseline(segments: Sequence[Segment], values: Sequence[Tensor]) -> list[Segment]:
     """The segments with A - v_t as the advantage of each token, and A as the return that v_t is fitted to.
 
     Args:
-        segments: of whole utterances, A the advantage of every token (see `offpolicy.to_segments`).
+        segments: of whole utterances, A the advantage of every token (see `replay_updates.stored_segments`).
         values: [len(action_ids)] per segment, v before each token (see `Learner.values`).
 
     Raises:

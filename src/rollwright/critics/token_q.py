@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from rollwright.batching import Segment
 from rollwright.config import Config
 from rollwright.contracts import ConfigError
+from rollwright.critics.critic_targets import Columns, Readings
 from rollwright.critics.token_steps import StoredSteps, TokenSteps
-from rollwright.critics.value_learner import ReadingLoss, Readings
 from rollwright.generation import Engine, PerturbedEngine
 from rollwright.maths import expectile_loss, td_target
 from rollwright.models import ChatCodec
@@ -94,11 +94,12 @@ class Reads(Protocol):
 
 def implicit_targets(
     critic: Reads, steps: TokenSteps, *, gamma: float, highest: float | None = None
-) -> tuple[Tensor, Tensor]:
+) -> dict[str, Tensor]:
     """What Q is regressed on, r + gamma V(next action state), and V, the smaller slow Q of the token. [n] each.
 
-    One pair per entry, Q's the mean over its steps. After the last token of an ended trajectory comes nothing, after a
-    cut one the value of the prompt that would have come next, or of the state behind its last action.
+    One number of each per entry, Q's the mean over its steps, and the entry's weight. After the last token of an ended
+    trajectory comes nothing, after a cut one the value of the prompt that would have come next, or of the state behind
+    its last action.
 
     Args:
         highest: what no return exceeds (0 where all rewards are costs); a larger target is cut to it. None = no bound,
@@ -109,30 +110,27 @@ def implicit_targets(
     wanted_q = td_target(steps.rewards, after, torch.zeros_like(steps.rewards).bool(), gamma=gamma)
     wanted_q = wanted_q if highest is None else wanted_q.clamp(max=highest)
     slow = critic.read_tokens(steps.segments, slow=True)["q"]
-    return steps.per_entry(wanted_q), slow.min(dim=0).values
+    return {"q": steps.per_entry(wanted_q), "v": slow.min(dim=0).values, "weights": steps.weights}
 
 
-def token_q_loss(targets: Tensor, weights: Tensor, *, cql_weight: float) -> ReadingLoss:
-    """0.5 (Q_j(s, a) - y)^2 + w_cql CE(Q_j(s, .), a), added over the heads, per entry and times its weight."""
+def token_q_loss(values: Readings, targets: Columns, *, cql_weight: float) -> Tensor:
+    """0.5 (Q_j(s, a) - y)^2 + w_cql CE(Q_j(s, .), a), added over the heads, per entry and times its weight. [n]
 
-    def loss(values: Readings, places: Tensor) -> Tensor:
-        wanted, counts = (column.to(places.device)[places] for column in (targets, weights))
-        return counts * (0.5 * (values["q"] - wanted).square() + cql_weight * values["cql"]).sum(dim=0)
+    Args:
+        targets: "q" [n] what Q is regressed on, "weights" [n] what each entry counts.
+    """
+    errors = 0.5 * (values["q"] - targets["q"]).square() + cql_weight * values["cql"]
+    return targets["weights"] * errors.sum(dim=0)
 
-    return loss
 
+def implicit_loss(values: Readings, targets: Columns, *, cql_weight: float, expectile: float) -> Tensor:
+    """`token_q_loss`, and half the expectile regression of V. [n]
 
-def implicit_loss(
-    targets: Tensor, wanted_v: Tensor, weights: Tensor, *, cql_weight: float, expectile: float
-) -> ReadingLoss:
-    """`token_q_loss`, and half the expectile regression of V."""
-    q_loss = token_q_loss(targets, weights, cql_weight=cql_weight)
-
-    def loss(values: Readings, places: Tensor) -> Tensor:
-        wanted, counts = (column.to(places.device)[places] for column in (wanted_v, weights))
-        return q_loss(values, places) + 0.5 * counts * expectile_loss(values["v"][0], wanted, expectile=expectile)
-
-    return loss
+    Args:
+        targets: as for `token_q_loss`, and "v" [n] what V is regressed on.
+    """
+    v_losses = expectile_loss(values["v"][0], targets["v"], expectile=expectile)
+    return token_q_loss(values, targets, cql_weight=cql_weight) + 0.5 * targets["weights"] * v_losses
 
 
 def decode_with(engine: Engine, critic: nn.Module, *, beta: float) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rollwright.batching import Segment
-from rollwright.critics.offpolicy import to_segments
+from rollwright.critics.replay_updates import stored_segments
 from rollwright.critics.turn_critic import reading
 from rollwright.maths import next_in_segment, reverse_discounted_sum, segment_mean
 from rollwright.store.replay import Transition, TurnTable
@@ -96,7 +96,7 @@ def token_steps(table: TurnTable, turns: NDArray[Any], *, truncated_end: bool = 
     rewards[lengths.cumsum(0) - 1] = torch.as_tensor(_earned(table, turns)[turns]).float()
     for place in np.flatnonzero(np.isin(turns, [] if truncated_end else _before_cuts(table, turns))):
         ends[index[place]] = reading(_state_after(transitions[place]), owner=len(transitions) + int(index[place]))
-    segments = to_segments(transitions, [0.0] * len(transitions))
+    segments = stored_segments(transitions, [0.0] * len(transitions))
     index_of = torch.as_tensor(index).repeat_interleave(lengths)
     return _chosen_steps(segments, torch.arange(len(rewards)), ends, rewards, index_of)
 
@@ -148,7 +148,7 @@ class StoredSteps:
         rewards = torch.zeros(len(inside))
         rewards[lasts] = torch.as_tensor(self.rewards[turns]).float()
         owners, index = np.unique(self.table.owners()[turns], return_inverse=True)
-        segments = to_segments(transitions, [0.0] * len(transitions))
+        segments = stored_segments(transitions, [0.0] * len(transitions))
         entries = starts.repeat_interleave(lengths) + inside
         index_of = torch.as_tensor(index).repeat_interleave(lengths)
         return _chosen_steps(segments, entries, self._ends(owners), rewards, index_of)

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rollwright.batching import PackedBatch, Segment
 from rollwright.critics.critic_body import CriticBody, hidden_at_ends
+from rollwright.critics.critic_learner import CriticLearner
+from rollwright.critics.critic_targets import HeadLoss, HeadTargets, loss_of_heads, rows_of_heads
+from rollwright.learner import OptimiserSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,3 +107,49 @@ def reading(ids: Sequence[int], *, owner: int) -> Segment:
 def readings(sequences: Sequence[Sequence[int]]) -> list[Segment]:
     """One `reading` per sequence."""
     return [reading(ids, owner=place) for place, ids in enumerate(sequences)]
+
+
+class ValueLearner(CriticLearner):
+    """A critic of whole states and actions in training: sequences of ids in, values at their last token out.
+
+    Args:
+        body: what it reads with, trained with the heads.
+        settings: which heads.
+        losses: name of the head -> its loss; the squared error where left out.
+        more: as for `CriticLearner`.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        body: CriticBody,
+        settings: TurnCriticSettings,
+        optimiser: OptimiserSettings,
+        *,
+        losses: Mapping[str, HeadLoss] | None = None,
+        **more: Any,
+    ) -> None:
+        self.body, self.losses = body, dict(losses or {})
+        apart = {"layout": "padded"} if body.foreign else {}
+        super().__init__(accelerator, TurnCritic(body, settings), optimiser, **more | apart)
+
+    def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
+        """Values at the end of every sequence. -> name of the head -> [heads, N] float32 on the CPU.
+
+        Raises:
+            ConfigError: there is no slow copy. ValueError: an empty sequence.
+        """
+        distinct: dict[tuple[int, ...], int] = {}
+        places = [distinct.setdefault(ids, len(distinct)) for ids in self.body.own_ids(sequences)]
+        values = self.read_tokens(readings(list(distinct)), slow=slow)
+        return {name: rows[:, places] for name, rows in values.items()}
+
+    def update(self, targets: HeadTargets, *, weights: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+        """One optimiser step on the sum over the heads of the mean loss over their rows; see `update_tokens`.
+
+        Args:
+            targets: name of the head -> where it is read, and what it shall say there.
+            weights: name of a head -> [n] what each of its rows counts; 1 where left out.
+        """
+        sequences, columns = rows_of_heads(targets, weights)
+        return self.update_tokens(readings(self.body.own_ids(sequences)), columns, partial(loss_of_heads, self.losses))

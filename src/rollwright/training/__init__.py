@@ -3,7 +3,8 @@
 Lives here: the entry of a recipe and what is checked before it starts (`recipe_entry`, `preflight`,
 `preflight_models`, `plan`, `inputs`), the sections that loops read (`loop_config`, `token_q_config`), opening a run
 (`open_run`: its parts in order; `open_world`; `offline_assembly`), the steps (`loop`, `pipeline`, `group_scores`,
-`parity_gate`, `step_clock`, `phases`, `lessons`), and resumption (`resumption`, `inventory`).
+`parity_gate`, `step_clock`, `lessons`), the loop of methods on stored turns (`replay_loop`),
+and resumption (`resumption`, `inventory`).
 May import: every folder but the command line.
 """
 
@@ -11,9 +12,9 @@ from rollwright.training.loop import Training
 from rollwright.training.loop_config import NO_GROUPS, ONE_EVALUATION, OWN_UPDATES, LoopConfig, PolicyLoopConfig
 from rollwright.training.offline_assembly import open_context
 from rollwright.training.open_world import RewardSettings, WorldSettings, close_play, open_reward, open_world
-from rollwright.training.phases import Phases
 from rollwright.training.plan import plan_text
 from rollwright.training.recipe_entry import recipe_config, run_recipe
+from rollwright.training.replay_loop import ReplayMethod, ReplayPhases, replay_loop
 from rollwright.training.token_q_config import TokenQConfig, token_q_plan
 
 __all__ = [
@@ -21,8 +22,9 @@ __all__ = [
     "ONE_EVALUATION",
     "OWN_UPDATES",
     "LoopConfig",
-    "Phases",
     "PolicyLoopConfig",
+    "ReplayMethod",
+    "ReplayPhases",
     "RewardSettings",
     "TokenQConfig",
     "Training",
@@ -33,6 +35,7 @@ __all__ = [
     "open_world",
     "plan_text",
     "recipe_config",
+    "replay_loop",
     "run_recipe",
     "token_q_plan",
 ]

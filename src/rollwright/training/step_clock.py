@@ -16,6 +16,7 @@ class StepClock:
         self._ledger = ledger
         self._began = time.monotonic()
         self._seconds: dict[str, float] = {}
+        self._running: set[str] = set()
 
     def begin(self) -> None:
         """A step begins."""
@@ -24,9 +25,19 @@ class StepClock:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """What happens inside belongs to this stage, named as its metric; a stage may be entered several times."""
+        """What happens inside belongs to this stage, named as its metric; a stage may be entered several times.
+
+        Inside itself a stage counts once.
+        """
+        if name in self._running:
+            yield
+            return
+        self._running.add(name)
         before = time.monotonic()
-        yield
+        try:
+            yield
+        finally:
+            self._running.discard(name)
         self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - before
 
     def metrics(self) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""Offline, warm-up, online: what a step of an off-policy recipe collects, learns from, and may change (WSRL).
+"""The loop of every method that learns from stored turns: collect, remember, draw, fit, update, sync, finish.
+
+A recipe says what it draws, what its critics are fitted to and how its policy is updated; all else is here. The stored
+turns may come in three phases (WSRL), which say what a step collects, learns from, and may change:
 
     offline    steps 0 to offline_steps - 1: nothing is collected, the stores are learned from
     warm-up    the policy as it stands collects into the run's own buffer, and nothing is updated,
@@ -13,19 +16,81 @@ Sources: arXiv:2412.07762 (WSRL), arXiv:2302.02948 (RLPD: half of each batch fro
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from rollwright.contracts import ConfigError
-from rollwright.store import TrajectoryStore
+from rollwright.contracts import ConfigError, Group
+from rollwright.models import ChatCodec
+from rollwright.store import TrajectoryStore, data_checks
 from rollwright.store.replay import OnlineReplaySettings, TurnTable, valid_turns
+from rollwright.training.loop import Training
 
 Array = NDArray[Any]
+Metrics = dict[str, float]
 
 
-class Phases:
+class ReplayMethod:
+    """One method, in the verbs of a step. A recipe overrides those that its paper has.
+
+    Attributes:
+        draws: of this step, fixed by the run's seed and the step, so that a resumed run draws the same.
+        policy_moves: false where the policy stands still and a critic acts with it: nothing is handed to the engine.
+    """
+
+    draws: np.random.Generator
+    policy_moves: ClassVar[bool] = True
+
+    def begin(self, step: int) -> bool:
+        """Enter a step. -> whether it collects episodes."""
+        return True
+
+    def may_learn(self, groups: Sequence[Group]) -> bool:
+        """The step's episodes are stored. -> whether anything may change in it."""
+        return True
+
+    def draw(self, step: int, groups: Sequence[Group]) -> None:
+        """Choose what this step learns from."""
+
+    def fit(self) -> Metrics:
+        """Fit the critics."""
+        return {}
+
+    def update(self) -> Metrics:
+        """Update the policy."""
+        return {}
+
+    def metrics(self) -> Metrics:
+        """What is logged of every step, whether it learned or not."""
+        return {}
+
+
+def replay_loop(run: Training, method: ReplayMethod) -> None:
+    """All steps of a run."""
+    for step in run.steps():
+        groups = run.score(run.collect(step)) if method.begin(step) else []
+        run.remember(step, groups)
+        metrics: Metrics = {}
+        if method.may_learn(groups):
+            with run.learning():
+                metrics = learn(method, step, groups, seed=run.config.run.seed)
+            if method.policy_moves:
+                run.sync()
+        run.finish(step, groups, metrics | method.metrics())
+
+
+def learn(method: ReplayMethod, step: int, groups: Sequence[Group], *, seed: int) -> Metrics:
+    """What a step learns from what is stored; the critics first, as the policy's update reads them."""
+    method.draws = np.random.default_rng([seed, step])
+    method.draw(step, groups)
+    metrics = method.fit()
+    return metrics | method.update()
+
+
+class ReplayPhases:
     """The phases of one run, read off its store: a resumed run stands in the phase it was in.
 
     Args:
@@ -57,6 +122,19 @@ class Phases:
     def table(self) -> TurnTable:
         """What the current step learns from."""
         return self.own if self._everything is None else self._everything
+
+    def require_usable(self, codec: ChatCodec, policy: nn.Module, outcomes: Callable[[], Array] | None = None) -> None:
+        """The stores must be this model's, and where steps learn from nothing else, tell good episodes from bad ones.
+
+        Args:
+            outcomes: -> [S] what the trajectories of the table are judged by; None = by their return.
+
+        Raises:
+            DataError: they are not, or do not.
+        """
+        data_checks.require_own_tokens(self.settings.stores, self.table, codec, policy)
+        if self.offline_steps:
+            data_checks.require_outcomes(self.table, valid_turns(self.table), outcomes() if outcomes else None)
 
     def begin(self, step: int) -> bool:
         """Enter a step; whether it collects. Offline data is let go of where the first online step begins."""

@@ -12,8 +12,9 @@ from rollwright.run_io import RunSettings
 
 if TYPE_CHECKING:
     from rollwright.critics.critic_body import CriticBody
+    from rollwright.critics.critic_learner import TokenValues, TurnValues
+    from rollwright.critics.critic_targets import HeadLoss
     from rollwright.critics.token_q import TokenQSettings
-    from rollwright.critics.value_learner import TokenValues, TurnValues
     from rollwright.learner import Learner
     from rollwright.models import ChatCodec
 
@@ -40,32 +41,36 @@ def open_turn_critic(
     heads: Mapping[str, int],
     *,
     name: str,
-    **more: Any,
+    losses: Mapping[str, HeadLoss] | None = None,
+    bias: float = 0.0,
+    polyak: float | None = None,
 ) -> TurnValues:
     """A critic of whole turns, in the learner's precision; its body starts from the policy's, unless told otherwise.
 
     Args:
         heads: name -> how many.
-        more: `bias` of the heads; `polyak` for a slow copy.
+        losses: name -> the loss of these heads; the squared error where left out.
+        bias: what all heads say at first.
+        polyak: how far a slow copy follows at each step; None = no slow copy.
     """
     import torch
 
     from rollwright.critics.critic_body import cut_to
     from rollwright.critics.frozen_critic import FrozenValueLearner
-    from rollwright.critics.turn_critic import TurnCriticSettings
-    from rollwright.critics.value_learner import ValueLearner
+    from rollwright.critics.turn_critic import TurnCriticSettings, ValueLearner
     from rollwright.learner import OptimiserSettings
 
     body = cut_to(_body_of(fit, learner, codec), fit.depth)
     torch.manual_seed(config.run.seed)
-    shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=more.get("bias", 0.0))
+    shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=bias)
     kind = FrozenValueLearner if fit.frozen else ValueLearner
     return kind(
         learner.accelerator,
         body,
         shape,
         OptimiserSettings(learning_rate=fit.learning_rate, max_grad_norm=fit.max_grad_norm),
-        polyak=more.get("polyak"),
+        losses=losses,
+        polyak=polyak,
         **_packing_of(config, learner),
         name=name,
     )
@@ -88,7 +93,7 @@ def open_vocabulary_critic(
     import torch
 
     from rollwright.critics.critic_body import CriticBody
-    from rollwright.critics.value_learner import CriticLearner
+    from rollwright.critics.critic_learner import CriticLearner
     from rollwright.critics.vocabulary_critic import FrozenVocabularyLearner, VocabularyQSettings, vocabulary_q
     from rollwright.learner import OptimiserSettings
 

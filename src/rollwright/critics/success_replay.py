@@ -1,4 +1,4 @@
-"""What a phase of training may learn from again: stored successes, told apart by the policy that the phase began with.
+"""Stored successes that a phase of training learns from again, told apart by the policy that the phase began with.
 
 While its reference stands still, a phase replays the same turns: those of successes stored before it began whose
 actions the reference finds neither certain nor surprising. Sources: arXiv:2411.02337.
@@ -7,18 +7,22 @@ actions the reference finds neither certain nor surprising. Sources: arXiv:2411.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from rollwright.critics import offpolicy
+from rollwright.batching import Segment
+from rollwright.critics.replay_updates import stored_segments
 from rollwright.learner import FixedPolicy
 from rollwright.store import replay
 from rollwright.store.replay import ReplaySettings
 
 
-class PhaseReplaySettings(ReplaySettings):
+class SuccessReplaySettings(ReplaySettings):
     """Which old successes are learned from again."""
 
     low: float = Field(0.5, ge=0, le=1, description="Mean token probability under the reference: above this ...")
@@ -27,7 +31,7 @@ class PhaseReplaySettings(ReplaySettings):
     one_per_task: bool = Field(False, description="Only the latest success of each task.")
 
     @model_validator(mode="after")
-    def _the_band_holds_something(self) -> PhaseReplaySettings:
+    def _the_band_holds_something(self) -> SuccessReplaySettings:
         if self.ratio and self.low >= self.high:
             raise ValueError(
                 f"no turn lies above `replay.low={self.low}` and at most at `replay.high={self.high}`; without replay, "
@@ -36,7 +40,7 @@ class PhaseReplaySettings(ReplaySettings):
         return self
 
 
-class PhaseReplay:
+class SuccessReplay:
     """The turns that the phase of now may replay; a part of checkpoints.
 
     Args:
@@ -46,7 +50,7 @@ class PhaseReplay:
     """
 
     def __init__(
-        self, table: replay.TurnTable, reference: FixedPolicy, settings: PhaseReplaySettings, *, name: str = "phase"
+        self, table: replay.TurnTable, reference: FixedPolicy, settings: SuccessReplaySettings, *, name: str = "phase"
     ) -> None:
         self.table, self.reference, self.settings, self.name = table, reference, settings, name
         self._eligible: np.ndarray | None = None
@@ -83,7 +87,7 @@ class PhaseReplay:
         turns = replay.keep_trajectories(self.table, old, among=valid)
         if not len(turns) or not self.settings.ratio:
             return turns[:0]
-        mean = offpolicy.mean_logprobs(self.reference, self.table, turns)
+        mean = mean_logprobs(self.reference, self.table, turns)
         return replay.in_perplexity_band(turns, mean, low=self.settings.low, high=self.settings.high)
 
     def save_state(self, folder: Path) -> None:
@@ -94,3 +98,16 @@ class PhaseReplay:
     def load_state(self, folder: Path) -> None:
         """The replayed turns are found again: by the same reference, among the same trajectories."""
         self._stored = int(json.loads((folder / f"{self.name}.json").read_text(encoding="utf-8"))["first"])
+
+
+class Scores(Protocol):
+    """A policy that can score actions: the learner's, or a fixed one."""
+
+    def logprobs(self, segments: Sequence[Segment]) -> list[Tensor]: ...
+
+
+def mean_logprobs(policy: Scores, table: replay.TurnTable, turns: np.ndarray) -> np.ndarray:
+    """[n] mean log-prob of each turn's chosen action tokens under this policy: minus the log of its perplexity."""
+    segments = stored_segments(table.transitions(turns), [0.0] * len(turns))
+    scored = zip(policy.logprobs(segments), segments, strict=True)
+    return np.array([float(row[list(segment.action_mask)].mean()) for row, segment in scored])

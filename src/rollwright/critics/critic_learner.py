@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,11 +12,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rollwright.batching import Layout, Segment
+from rollwright.batching import CostModel, Layout, PackedBatch, Segment, pack, pays_on
 from rollwright.contracts import ConfigError
-from rollwright.critics.critic_body import CriticBody
-from rollwright.critics.packed_reader import PackedReader, places_of
-from rollwright.critics.turn_critic import TurnCritic, TurnCriticSettings, readings
+from rollwright.critics.critic_targets import ColumnLoss, Columns, HeadTargets
 from rollwright.learner import (
     Averages,
     Optimisation,
@@ -33,12 +31,6 @@ from rollwright.learner import (
 )
 from rollwright.maths import polyak_update
 
-Readings = Mapping[str, Tensor]
-"""Name of the head -> [heads, N] float32."""
-
-ReadingLoss = Callable[[Readings, Tensor], Tensor]
-"""(values of n action tokens with gradient, their places [n] in the flat order) -> one loss per token [n]."""
-
 
 class TurnValues(Protocol):
     """A critic of whole states and actions, whatever of it learns."""
@@ -46,8 +38,8 @@ class TurnValues(Protocol):
     def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
         """Values at the end of every sequence. -> name of the head -> [heads, N] float32 on the CPU."""
 
-    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
-        """One optimiser step on the mean loss over all sequences. -> `<name>/loss` and `<name>/grad_norm`."""
+    def update(self, targets: HeadTargets, *, weights: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+        """One optimiser step on the sum of the heads' mean losses. -> `<name>/loss` and `<name>/grad_norm`."""
 
     def save_state(self, folder: Path) -> None:
         """Write what a checkpoint needs."""
@@ -70,7 +62,7 @@ class TokenValues(Protocol):
     def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]:
         """Values of every action token, in the flat order. -> name of the head -> [heads, N] float32 on the CPU."""
 
-    def update_tokens(self, segments: Sequence[Segment], loss: ReadingLoss) -> dict[str, float]:
+    def update_tokens(self, segments: Sequence[Segment], targets: Columns, loss: ColumnLoss) -> dict[str, float]:
         """One optimiser step on the mean loss over all action tokens. -> `<name>/loss` and `<name>/grad_norm`."""
 
     def save_state(self, folder: Path) -> None:
@@ -78,6 +70,70 @@ class TokenValues(Protocol):
 
     def load_state(self, folder: Path) -> None:
         """Continue from it."""
+
+
+Computes = Callable[[PackedBatch], dict[str, Tensor]]
+"""A packed micro-batch -> name -> [rows, N], one column per action token of it."""
+
+
+class PackedReader:
+    """Packs segments for one device and runs a module over them.
+
+    Args:
+        token_budget, layout: see `batching.pack`.
+        autocast_dtype: bfloat16 computes in it; None as the weights are.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        *,
+        token_budget: int = 4096,
+        layout: Layout = "auto",
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.accelerator, self.ranks = accelerator, Ranks(accelerator)
+        self.token_budget, self.layout, self.autocast_dtype = token_budget, layout, autocast_dtype
+
+    @torch.no_grad()
+    def read(self, computes: Computes, segments: Sequence[Segment], *, autocast: bool = True) -> dict[str, Tensor]:
+        """What the module says of every action token, in the flat order. -> name -> [rows, N] float32 on the CPU."""
+        mine = share(segments, rank=self.ranks.index, count=self.ranks.count)
+        packs = self.pack(mine.segments)
+        total = sum(len(segment.action_ids) for segment in mine.segments)
+        columns: dict[str, Tensor] = {}
+        for number in range(max(self.ranks.gather(len(packs)))):  # sharded layers are gathered by all ranks together
+            packed = packs[number % len(packs)]
+            with self.autocast() if autocast else nullcontext():
+                values = computes(packed)
+            for name, rows in values.items():
+                whole = columns.setdefault(name, torch.zeros(len(rows), total))
+                whole[:, packed.entries.cpu()] = rows.float().cpu()
+        return self._collect(columns, segments, mine)
+
+    def _collect(self, columns: dict[str, Tensor], segments: Sequence[Segment], mine: Share) -> dict[str, Tensor]:
+        """The columns of all ranks in the flat order of the whole batch."""
+        if self.ranks.count == 1:
+            return columns
+        places = places_of(segments, mine)
+        total = sum(len(segment.action_ids) for segment in segments)
+        result = {name: torch.zeros(len(rows), total) for name, rows in columns.items()}
+        for where, part in self.ranks.gather((places, columns)):
+            for name, rows in part.items():
+                result[name][:, where] = rows[:, : len(where)]  # a stand-in's columns belong nowhere
+        return result
+
+    def pack(self, segments: Sequence[Segment]) -> list[PackedBatch]:
+        """Micro-batches on the accelerator's device."""
+        costs = CostModel(dense=not pays_on(self.accelerator.device))
+        packs = pack(segments, token_budget=self.token_budget, layout=self.layout, costs=costs)
+        return [packed.to(self.accelerator.device) for packed in packs]
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision that is computed in."""
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.accelerator.device.type, dtype=self.autocast_dtype)
 
 
 class CriticLearner:
@@ -154,11 +210,12 @@ class CriticLearner:
         module = self.slow if slow else self._fast.prepared
         return self._reader.read(module, segments, autocast=self._casts(slow=slow))
 
-    def update_tokens(self, segments: Sequence[Segment], loss: ReadingLoss) -> dict[str, float]:
+    def update_tokens(self, segments: Sequence[Segment], targets: Columns, loss: ColumnLoss) -> dict[str, float]:
         """One optimiser step on the mean loss over all action tokens; then the slow copy follows.
 
         Args:
-            loss: called once per micro-batch; targets are found by the places it is given.
+            targets: a column of N entries, in the flat order, for everything that the loss reads besides values.
+            loss: called once per micro-batch, with the columns at its tokens.
 
         Returns:
             `<name>/loss` and `<name>/grad_norm`.
@@ -171,7 +228,7 @@ class CriticLearner:
         self._fast.begin(self.step)
         set_training(self._fast.prepared, True)
         try:
-            self._backward(mine, places_of(segments, mine), total, loss, averages)
+            self._backward(mine, places_of(segments, mine), total, targets, loss, averages)
             self._fast.clip(self.step)
             norm = self._fast.move(self.step)
         except BaseException:
@@ -183,18 +240,22 @@ class CriticLearner:
         self._follow()
         return {f"{self.name}/loss": sum(self.ranks.gather(averages.sums["loss"])), f"{self.name}/grad_norm": norm}
 
-    def _backward(self, mine: Share, places: Tensor, total: int, loss: ReadingLoss, averages: Averages) -> None:
+    def _backward(
+        self, mine: Share, places: Tensor, total: int, targets: Columns, loss: ColumnLoss, averages: Averages
+    ) -> None:
         """Add up the gradient of this rank's tokens; ranks with less to do go along with nothing."""
         packs = self._reader.pack(mine.segments)
         rounds, idle = max(self.ranks.gather(len(packs))), not mine.indices
         places = torch.zeros(len(mine.segments[0].action_ids), dtype=torch.long) if idle else places
-        places = places.to(self.accelerator.device)
+        device = self.accelerator.device
+        places, columns = places.to(device), {name: column.to(device) for name, column in targets.items()}
         for number in range(rounds):
             packed, counts = packs[number % len(packs)], not idle and number < len(packs)
             with self._fast.accumulating(number == rounds - 1):
                 with self._reader.autocast() if self._casts() else nullcontext():
                     values = self._fast.prepared(packed)
-                losses = loss(values, places[packed.entries])
+                here = places[packed.entries]
+                losses = loss(values, {name: column[..., here] for name, column in columns.items()})
                 # Every head takes part in the graph, the unused ones with 0: distributed training waits for all.
                 unused = torch.stack([rows.sum() * 0.0 for rows in values.values()]).sum()
                 mean = losses.sum() / total * float(counts)
@@ -239,38 +300,9 @@ class CriticLearner:
             self._slow.load_state_dict(state["slow"])
 
 
-class ValueLearner(CriticLearner):
-    """A critic of whole states and actions (see `turn_critic`): sequences of ids in, values at their last token out.
-
-    Args:
-        body: what it reads with, trained with the heads.
-        settings: which heads.
-        more: as for `CriticLearner`.
-    """
-
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        body: CriticBody,
-        settings: TurnCriticSettings,
-        optimiser: OptimiserSettings,
-        **more: Any,
-    ) -> None:
-        self.body = body
-        apart = {"layout": "padded"} if body.foreign else {}
-        super().__init__(accelerator, TurnCritic(body, settings), optimiser, **more | apart)
-
-    def read(self, sequences: Sequence[Sequence[int]], *, slow: bool = False) -> dict[str, Tensor]:
-        """Values at the end of every sequence. -> name of the head -> [heads, N] float32 on the CPU.
-
-        Raises:
-            ConfigError: there is no slow copy. ValueError: an empty sequence.
-        """
-        distinct: dict[tuple[int, ...], int] = {}
-        places = [distinct.setdefault(ids, len(distinct)) for ids in self.body.own_ids(sequences)]
-        values = self.read_tokens(readings(list(distinct)), slow=slow)
-        return {name: rows[:, places] for name, rows in values.items()}
-
-    def update(self, sequences: Sequence[Sequence[int]], loss: ReadingLoss) -> dict[str, float]:
-        """One optimiser step on the mean loss over all sequences; places are their numbers. See `update_tokens`."""
-        return self.update_tokens(readings(self.body.own_ids(sequences)), loss)
+def places_of(segments: Sequence[Segment], mine: Share) -> Tensor:
+    """[n] places of this rank's action tokens in the flat order of the whole batch."""
+    lengths = torch.tensor([len(segment.action_ids) for segment in segments])
+    starts = lengths.cumsum(0) - lengths
+    parts = [torch.arange(int(starts[i]), int(starts[i] + lengths[i])) for i in mine.indices]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)

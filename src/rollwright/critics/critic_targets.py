@@ -1,0 +1,116 @@
+"""What a critic is fitted to: targets by the name of the head, and the losses that hold its values against them.
+
+A turn critic is told `{"q": (actions, targets), "v": (states, targets)}`: each head sees its own rows only, and the
+means over the rows of each head are added. The loss of a head is one function of values and targets, such as
+`maths.expectile_loss`. The target of a bootstrapped Q, r + gamma V(s'), stands here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rollwright.maths import td_target
+from rollwright.store.replay import Transition
+
+Readings = Mapping[str, Tensor]
+"""Name of the head -> [heads, N] float32."""
+
+Columns = Mapping[str, Tensor]
+"""Name -> [N] or [heads, N] what each of N places is fitted to, or counts."""
+
+HeadLoss = Callable[[Tensor, Tensor], Tensor]
+"""([heads, n] values with gradient, [heads, n] targets) -> [heads, n] one loss for each."""
+
+ColumnLoss = Callable[[Readings, Columns], Tensor]
+"""(values of n places with gradient, the columns at these places) -> [n] one loss for each."""
+
+HeadTargets = Mapping[str, tuple[Sequence[Sequence[int]], Tensor]]
+"""Name of the head -> the sequences that it is read at the end of, and [n] or [heads, n] what it shall say there."""
+
+
+def squared_error(values: Tensor, targets: Tensor) -> Tensor:
+    """(value - target)^2, per entry: the regression on a mean."""
+    return (values - targets).square()
+
+
+def rows_of_heads(
+    targets: HeadTargets, weights: Mapping[str, Tensor] | None = None
+) -> tuple[list[Sequence[int]], dict[str, Tensor]]:
+    """All sequences of the update in the order of the heads, and the columns that `loss_of_heads` reads.
+
+    Args:
+        weights: name of a head -> [n] what each of its rows counts; 1 where left out.
+
+    Raises:
+        ValueError: a head has another number of targets or weights than of sequences.
+    """
+    sequences = [ids for rows, _ in targets.values() for ids in rows]
+    columns: dict[str, Tensor] = {}
+    start, total = 0, len(sequences)
+    for name, (rows, wanted) in targets.items():
+        counts = torch.ones(len(rows)) if weights is None or name not in weights else weights[name]
+        if wanted.shape[-1] != len(rows) or len(counts) != len(rows):
+            raise ValueError(
+                f"the head {name!r} has {len(rows)} sequences, {wanted.shape[-1]} targets and {len(counts)} weights"
+            )
+        place = slice(start, start + len(rows))
+        columns[name] = torch.zeros(*wanted.shape[:-1], total)
+        columns[name][..., place] = wanted
+        # The learner takes the mean over all rows, the method one over the rows of each head.
+        columns[_share(name)] = torch.zeros(total)
+        columns[_share(name)][place] = counts * (total / max(1, len(rows)))
+        start += len(rows)
+    return sequences, columns
+
+
+def loss_of_heads(losses: Mapping[str, HeadLoss], values: Readings, columns: Columns) -> Tensor:
+    """[n] each place's loss: of its own head alone, added over the members of an ensemble.
+
+    Args:
+        losses: name of the head -> its loss; `squared_error` where left out.
+        columns: made by `rows_of_heads`.
+    """
+    found = torch.zeros_like(next(iter(values.values()))[0])
+    for name in [name for name in columns if name in values]:
+        share = columns[_share(name)]
+        mine = share.nonzero()[:, 0]
+        said = values[name][:, mine]
+        each = losses.get(name, squared_error)(said, columns[name][..., mine].expand_as(said))
+        found = found.index_add(0, mine, share[mine] * each.sum(dim=0))
+    return found
+
+
+def _share(name: str) -> str:
+    """The column that says what a row counts for this head; 0 in the rows of others."""
+    return f"{name}/share"
+
+
+def followed(batch: Sequence[Transition], *, truncated_end: bool = False) -> list[int]:
+    """Places of the turns that another state comes after.
+
+    Args:
+        truncated_end: a limit is the task's own end, so that nothing comes after a cut episode.
+    """
+    return [k for k, t in enumerate(batch) if t.next_prompt_ids and not (truncated_end and t.truncated)]
+
+
+def one_step_targets(
+    batch: Sequence[Transition], following: Tensor, *, gamma: float, truncated_end: bool = False
+) -> Tensor:
+    """[heads, n] r + gamma V(s'); r alone where the task ended.
+
+    A turn after which a cut left no state to bootstrap from has no such target: `valid_turns(needs_next=True)`.
+
+    Args:
+        following: [heads, m] values of the states after the m turns that `followed` gives, in the batch's order.
+    """
+    follows = followed(batch, truncated_end=truncated_end)
+    after = torch.zeros(len(following), len(batch))
+    after[:, follows] = following
+    rewards = torch.tensor([t.reward for t in batch])
+    done = torch.ones(len(batch), dtype=torch.bool)
+    done[follows] = False
+    return td_target(rewards.expand_as(after), after, done.expand_as(after), gamma=gamma)

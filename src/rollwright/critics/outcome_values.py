@@ -1,0 +1,87 @@
+"""Does it end well? Outcomes of stored trajectories, critics fitted to them, and the values along a trajectory.
+
+The critic's head says a logit; its loss is `maths.outcome_loss`. Sources: arXiv:2406.11896 (DigiRL), arXiv:2411.02337
+(WebRL).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rollwright.contracts import require_choice
+from rollwright.critics.critic_learner import TurnValues
+from rollwright.store.replay import TurnTable
+
+Array = NDArray[Any]
+
+
+OutcomeBy = Literal["verdict", "reward"]
+
+
+def outcomes(table: TurnTable, by: OutcomeBy = "verdict") -> Array:
+    """[S] float64 in {0, 1}: the verdict where there is one, else whether the return is above 0.
+
+    Args:
+        by: "reward" asks the return alone: what an outcome model said counts, not what the world knows.
+    """
+    require_choice("by", by, OutcomeBy)
+    verdict, earned = table.trajectories["success"], table.trajectories["total_reward"]
+    if by == "reward":
+        return (earned > 0).astype(np.float64)
+    result: Array = np.where(verdict >= 0, verdict == 1, earned > 0).astype(np.float64)
+    return result
+
+
+def instruction_prompts(table: TurnTable, trajectories: Array) -> list[tuple[int, ...]]:
+    """The first prompt of each trajectory: what an instruction-level value sees."""
+    return [table.prompt_ids(int(table.trajectories["first_turn"][s])) for s in trajectories]
+
+
+def fit_outcomes(critic: TurnValues, head: str, prompts: Sequence[Sequence[int]], labels: Array) -> dict[str, float]:
+    """One step on 0/1 labels, one per prompt (DigiRL eq. 4.5 and 4.6); the head's loss is `maths.outcome_loss`."""
+    return critic.update({head: (prompts, torch.as_tensor(labels, dtype=torch.float32))})
+
+
+def success_probability(critic: TurnValues, head: str, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """[N] the smallest head's probability of success at each prompt; no prompt, no number."""
+    if not prompts:
+        return torch.zeros(0)
+    return critic.read(prompts)[head].sigmoid().min(dim=0).values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeSteps:
+    """What outcome advantages are computed from, for whole trajectories: see `advantages.outcomes`.
+
+    values: [U] before each turn. index: [U] its trajectory, counted from 0. won: [S] outcome. ends: [S] value of what
+    follows the last turn; 0 unless a limit cut the episode there.
+    """
+
+    values: Tensor
+    index: Tensor
+    won: Tensor
+    ends: Tensor
+
+
+def outcome_steps(critic: TurnValues, head: str, table: TurnTable, turns: Array, labels: Array) -> OutcomeSteps:
+    """The values along the trajectories that these turns make up.
+
+    Args:
+        turns: [U] all turns of some trajectories, in order.
+        labels: [S] outcome of every trajectory of the table.
+    """
+    batch = table.transitions(turns)
+    values = success_probability(critic, head, [t.prompt_ids for t in batch])
+    owners, index = np.unique([t.trajectory for t in batch], return_inverse=True)
+    cut = [k for k, t in enumerate(batch) if t.truncated and t.next_prompt_ids]  # what follows has a value
+    ends = torch.zeros(len(owners))
+    ends[index[cut]] = success_probability(critic, head, [batch[k].next_prompt_ids for k in cut])
+    won = torch.as_tensor(labels[owners], dtype=torch.float32)
+    return OutcomeSteps(values=values, index=torch.as_tensor(index), won=won, ends=ends)

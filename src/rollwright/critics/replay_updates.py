@@ -1,0 +1,144 @@
+"""How a policy is updated on stored turns: likelihood weighed per turn, or WebRL's regression of log-ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rollwright.batching import Segment, TokenLoss, TokenRecord
+from rollwright.contracts import require_choice
+from rollwright.maths import segment_count, segment_mean
+from rollwright.maths.losses import Aggregation, webrl_released, webrl_squared, weighted_nll
+from rollwright.store.replay import Transition, TurnTable
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedLikelihood:
+    """-w log pi of the action, w in `advantages`: filtered BC (0/1), AWR (exp), DigiRL (kept), REINFORCE (A).
+
+    aggregation: "seq-mean-token-sum" takes the whole action's log-prob, with turns of weight 0 in the denominator;
+    "token-mean" is the cross-entropy of behaviour cloning.
+    """
+
+    aggregation: Aggregation = "seq-mean-token-sum"
+    max_length: float | None = None
+    with_entropy: bool = False
+    whole_sequences: bool = False
+
+    def __call__(self, tokens: TokenRecord) -> TokenLoss:
+        assert tokens.logprobs is not None
+        count = float(tokens.mask.sum())
+        nll = -float(tokens.logprobs.detach()[tokens.mask].sum())
+        kept = float((tokens.advantages != 0)[tokens.mask].sum())
+        metrics = {"policy/nll_mean": (nll, count), "policy/kept_frac": (kept, count)}
+        return TokenLoss(losses=weighted_nll(tokens.logprobs, tokens.advantages), metrics=metrics)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebRLObjective:
+    """WebRL's regression of the action's log-ratio to the phase's reference on its advantage (in `advantages`).
+
+    form: "squared" is the paper's loss with `beta`; "released" that of the trainer, which learns from positives only
+    and divides by `num_tokens`: the action tokens of all positive turns of the step, or "turn", those of each turn.
+    """
+
+    form: Literal["squared", "released"] = "squared"
+    beta: float = 1.0
+    num_tokens: float | Literal["turn"] | None = None
+    aggregation: Aggregation = "seq-mean-token-sum"
+    max_length: float | None = None
+    with_entropy: bool = False
+    whole_sequences: bool = True
+
+    def __post_init__(self) -> None:
+        require_choice("form", self.form, ("squared", "released"))
+        if isinstance(self.num_tokens, str):
+            require_choice("num_tokens", self.num_tokens, ("turn",))
+        require_choice("aggregation", self.aggregation, Aggregation)
+
+    def __call__(self, tokens: TokenRecord) -> TokenLoss:
+        assert tokens.logprobs is not None and tokens.logprobs_ref is not None
+        index, num = tokens.sequence_index, tokens.num_sequences
+        counts = segment_count(tokens.mask, index, num)
+        targets = segment_mean(tokens.advantages, index, num)  # one advantage per turn, on each of its tokens
+        args = (tokens.logprobs, tokens.logprobs_ref, targets, tokens.mask, index)
+        if self.form == "squared":
+            per_turn = webrl_squared(*args, num_sequences=num, beta=self.beta)
+        else:
+            per_turn = webrl_released(*args, num_sequences=num, num_tokens=self.num_tokens)
+        ratios = (tokens.logprobs - tokens.logprobs_ref).detach()[tokens.mask]
+        metrics = {"policy/kl_ref_mean": (float(ratios.sum()), float(tokens.mask.sum()))}
+        # The learner adds up tokens: each carries an equal part of its turn's loss.
+        return TokenLoss(losses=(per_turn / counts.clamp(min=1))[index], metrics=metrics)
+
+
+def stored_segments(
+    transitions: Sequence[Transition], weights: Sequence[float], logprobs_ref: Sequence[Tensor] | None = None
+) -> list[Segment]:
+    """Stored turns for an update, one sequence each; `weights` become the advantages of all their tokens.
+
+    A turn that was drawn twice counts twice.
+    """
+    reference = [None] * len(transitions) if logprobs_ref is None else [tuple(row.tolist()) for row in logprobs_ref]
+    return [
+        Segment(
+            prompt_ids=t.prompt_ids,
+            action_ids=t.action_ids,
+            action_mask=t.action_mask,
+            logprobs_sampled=t.logprobs,
+            advantages=(float(weight),) * len(t.action_ids),
+            logprobs_ref=ref,
+            sequence=place,
+        )
+        for place, (t, weight, ref) in enumerate(zip(transitions, weights, reference, strict=True))
+    ]
+
+
+def shuffled_batches(items: Array, size: int, draws: np.random.Generator) -> list[Array]:
+    """One pass over all of them; the last batch may be smaller."""
+    order = draws.permutation(items)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+class Updates(Protocol):
+    """The learner, as far as imitation needs it."""
+
+    def update(self, segments: Sequence[Segment], loss: WeightedLikelihood) -> dict[str, float]: ...
+
+
+def imitate(
+    learner: Updates,
+    table: TurnTable,
+    turns: Array,
+    weights: Array,
+    *,
+    updates: int,
+    batch_size: int,
+    draws: np.random.Generator,
+    loss: WeightedLikelihood,
+) -> dict[str, float]:
+    """Optimiser steps of weighted likelihood, each on turns drawn uniformly with replacement.
+
+    A draw of weight 0 counts in the mean, so the step's size says how much of the data is worth imitating. A batch
+    without any weight is left out.
+
+    Args:
+        turns, weights: [n] numbers of turns, and what each is worth.
+
+    Returns:
+        Metrics of the last step; empty where there was none.
+    """
+    metrics: dict[str, float] = {}
+    for _ in range(updates if weights.any() else 0):
+        places = draws.integers(len(turns), size=batch_size)
+        if weights[places].any():
+            batch = stored_segments(table.transitions(turns[places]), weights[places].tolist())
+            metrics = learner.update(batch, loss)
+    return metrics
