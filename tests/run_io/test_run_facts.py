@@ -152,6 +152,18 @@ def test_no_secret_of_a_command_line_is_written_down(word: str, shown: str) -> N
     assert without_secret(word) == shown
 
 
+def test_a_secret_on_the_command_line_of_a_process_is_hidden_in_its_file(tmp_path: Path) -> None:
+    code = (
+        "import sys; from rollwright.run_io import RunFolder\n"
+        "with RunFolder.opened(sys.argv[1], config_yaml='seed: 1'): pass\n"
+    )
+    words = ["model.path=https://someone:hunter2@host/model?token=abcdef", "judge.api_key=0x5ec3e7", "run.steps=2"]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), *words], check=True)
+    text = (tmp_path / FACTS).read_text()
+    assert not any(secret in text for secret in ("hunter2", "abcdef", "0x5ec3e7"))
+    assert "https://***@host/model?token=***" in text and "run.steps=2" in text
+
+
 def test_the_command_line_is_the_recipes_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_facts, "_words", [])
     run_facts.remember_command(["grpo.py", "a b.yaml", "run.steps=2"])
