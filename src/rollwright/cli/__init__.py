@@ -1,6 +1,6 @@
 """The command line: `rollwright`, also `python -m rollwright.cli`.
 
-Lives here: the commands (`commands`, `import_command`).
+Lives here: the commands (`commands`, `import_command`, `upgrade_command`).
 May import: every folder.
 """
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollwright import __version__
 from rollwright.cli.import_command import add_export, add_import, run_export, run_import
+from rollwright.cli.upgrade_command import add_upgrade, run_upgrade
 from rollwright.contracts import SPLITS, ConfigError, DataError, RollwrightError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         add("import", run_import, "Logs or tasks of others into a store or a file; says what is left out, and why.")
     )
     add_export(add("export", run_export, "Write a store's episodes as OpenAI messages."))
+    add_upgrade(add("upgrade", run_upgrade, "Bring a store of an older version to the present one, in its place."))
     _add_score(add("score", _score, "Score stored episodes again by any reward, into a new store."))
     add("components", _components, "List the worlds, rewards and engines that a configuration can name.")
     _add_check_env(add("check-env", _check_env, "Prove that a world keeps the environment contract."))

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rollwright.contracts import ReplayMismatch, RunFolderError, Span
+from rollwright.contracts import ReplayMismatch, RunFolderError, SamplerMask, Span
 from rollwright.generation import Generation
 from rollwright.rollout.actors import Decision
 from rollwright.run_io import append_line, seal_fault, sealed
@@ -156,7 +156,8 @@ def _digest(text: str) -> str:
 
 def _row(generation: Generation) -> dict[str, Any]:
     row = asdict(generation)
-    return {name: row[name] for name in ("token_ids", "logprobs", "finish_reason", "spans", "cached_tokens")}
+    kept = {name: row[name] for name in ("token_ids", "logprobs", "finish_reason", "spans", "cached_tokens")}
+    return kept | ({"sampler_mask": row["sampler_mask"]} if generation.sampler_mask is not None else {})
 
 
 def _generation(row: dict[str, Any]) -> Generation:
@@ -165,5 +166,15 @@ def _generation(row: dict[str, Any]) -> Generation:
         logprobs=tuple(row["logprobs"]),
         finish_reason=row["finish_reason"],
         spans=tuple(Span(**span) for span in row["spans"]),
+        sampler_mask=_mask(row["sampler_mask"]) if "sampler_mask" in row else None,
         cached_tokens=row["cached_tokens"],
+    )
+
+
+def _mask(row: dict[str, Any]) -> SamplerMask:
+    kept, raw = row["kept_ids"], row["raw_logprobs"]
+    return SamplerMask(
+        mask_id=row["mask_id"],
+        kept_ids=None if kept is None else tuple(tuple(ids) for ids in kept),
+        raw_logprobs=None if raw is None else tuple(raw),
     )

@@ -8,6 +8,7 @@ May import: generation and what stands above it.
 """
 
 from rollwright.store.rescoring import score_store
+from rollwright.store.store_files import shard_files
 from rollwright.store.store_schema import TABLES
 from rollwright.store.trajectory_store import Ref, TrajectoryStore
 from rollwright.store.turn_rows import unpack_text
@@ -19,6 +20,7 @@ __all__ = [
     "TrajectoryStore",
     "Upgraded",
     "score_store",
+    "shard_files",
     "unpack_text",
     "upgrade_store",
 ]
