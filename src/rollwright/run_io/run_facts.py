@@ -183,7 +183,8 @@ class RunFacts:
         if begins:  # we hold the lock, so nobody else runs here
             for entry in others:
                 entry["outcome"] = KILLED if entry.get("outcome") == RUNNING else entry.get("outcome")
-        sessions = sorted([*others, self.session], key=lambda entry: str(entry.get("id")))
+        own = self.session | {"spent": {name: round(value, 3) for name, value in spent.items()}}
+        sessions = sorted([*others, own], key=lambda entry: str(entry.get("id")))
         content = {"version": VERSION, "starts": len(sessions), "totals": totals(sessions), "sessions": sessions}
         beside = self.path.with_name(f".{FACTS}.new")
         beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
