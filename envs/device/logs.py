@@ -15,9 +15,9 @@ from typing import Any
 
 from rollwright.contracts import DataError, Message, Task
 from rollwright.store.importers import (
-    Episode,
     Format,
-    Row,
+    LoggedEpisode,
+    LogRow,
     RowError,
     Step,
     Values,
@@ -57,7 +57,7 @@ def aitw_unit(values: Values) -> Hashable:
     return str(found)
 
 
-def aitw_episodes(rows: Sequence[Row], name: str) -> list[Episode]:
+def aitw_episodes(rows: Sequence[LogRow], name: str) -> list[LoggedEpisode]:
     """The episode of its steps. It succeeded where its last action says that the task is complete.
 
     Raises:
@@ -102,7 +102,7 @@ def _aitw_step(values: Values) -> tuple[str, DeviceAction]:
     return "\n".join(lines), aitw_to_device(action, (width, height))
 
 
-def control_episodes(rows: Sequence[Row], name: str) -> list[Episode]:
+def control_episodes(rows: Sequence[LogRow], name: str) -> list[LoggedEpisode]:
     """The episode of one record: goal, actions, and the instruction (and screen, where given) of each step.
 
     Raises:
@@ -145,11 +145,11 @@ def _step(goal: str, shown: str, action: DeviceAction) -> Step:
     return Step(observed=(Message(role="user", content=text),), action=json.dumps(action.as_json(), ensure_ascii=False))
 
 
-def _episode(row: Row, name: str, goal: str, steps: Sequence[Step], *, success: bool | None) -> Episode:
+def _episode(row: LogRow, name: str, goal: str, steps: Sequence[Step], *, success: bool | None) -> LoggedEpisode:
     if not goal.strip():
         raise RowError("an episode without a goal")
     task = Task(id=name, split=split_of(row, row.value), params={"goal": goal, "place": row.place})
-    return Episode(name=name, task=task, steps=tuple(steps), success=success)
+    return LoggedEpisode(name=name, task=task, steps=tuple(steps), success=success)
 
 
 AITW = Format(says="Android in the Wild: a record per step", convert=aitw_episodes, unit=aitw_unit)

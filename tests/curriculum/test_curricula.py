@@ -13,7 +13,7 @@ import pytest
 
 from rollwright.contracts.environment import Parametrised
 from rollwright.contracts.errors import ConfigError
-from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, StopReason, Task, Trajectory
 from rollwright.curriculum.alp_gmm import AlpGmmCurriculum, absolute_progress, in_proportion
 from rollwright.curriculum.curriculum_settings import CurriculumSettings
 from rollwright.curriculum.learnability import LearnabilityCurriculum
@@ -22,18 +22,15 @@ from rollwright.curriculum.samplers import Curriculum
 from rollwright.curriculum.select_curriculum import open_curriculum
 from rollwright.curriculum.task_space import BoxSpace, ListSpace
 from rollwright.envs.text import combination_lock
-from rollwright.maths.mixtures import Mixture, best_mixture, fit_mixture
+from rollwright.maths.mixtures import GaussianMixture, best_mixture, fit_mixture
+from tests import builders
 
 TASKS = [Task(id=f"t{k}", split="train") for k in range(8)]
 
 
 def group(task: Task, *successes: bool) -> Group:
-    turn = Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-1.0,), text="a")
-    members = tuple(
-        Trajectory(id=f"{k}", task=task, seed=0, turns=(turn,), stop_reason=StopReason.TERMINATED, success=won)
-        for k, won in enumerate(successes)
-    )
-    return Group(id="g", task=task, seed=0, trajectories=members)
+    turn = builders.turn(text="a")
+    return builders.group(*(builders.episode(str(k), turn, task=task, success=won) for k, won in enumerate(successes)))
 
 
 # Learning progress
@@ -55,7 +52,9 @@ def test_gaussians_are_drawn_by_their_mean_progress() -> None:
 def test_the_shares_of_all_draws_with_a_random_part() -> None:
     means = np.array([[0.1, 0.1], [0.5, 0.3], [0.9, 0.0]])
     teacher = AlpGmmCurriculum(ListSpace(TASKS), seed=0, random_frac=0.05)
-    teacher.mixture = Mixture(weights=np.full(3, 1 / 3), means=means, covariances=np.tile(np.eye(2) * 1e-8, (3, 1, 1)))
+    teacher.mixture = GaussianMixture(
+        weights=np.full(3, 1 / 3), means=means, covariances=np.tile(np.eye(2) * 1e-8, (3, 1, 1))
+    )
     draws = np.random.default_rng(0)
     points = np.array([teacher.draw(draws)[0] for _ in range(20_000)])
     near = [(np.abs(points - mean) < 0.01).mean() for mean in means[:, 0]]
@@ -71,7 +70,7 @@ def test_covariance_with_time_weighs_what_improves() -> None:
         mixture = fit_mixture(vectors, 1, np.random.default_rng(0))  # divides by n, not by n - 1
         assert mixture.covariances[0, 1, 2] == pytest.approx(wanted)
         teacher = AlpGmmCurriculum(ListSpace(TASKS), seed=0, progress="covariance")
-        teacher.mixture = Mixture(
+        teacher.mixture = GaussianMixture(
             weights=np.array([0.5, 0.5]),
             means=np.zeros((2, 3)),
             covariances=np.stack([mixture.covariances[0], np.diag([1.0, 1.0, 1.0])]),
@@ -82,7 +81,9 @@ def test_covariance_with_time_weighs_what_improves() -> None:
 def test_without_any_progress_draws_are_uniform_and_not_where_they_were_before() -> None:
     teacher = AlpGmmCurriculum(ListSpace(TASKS), seed=0, random_frac=0.0)
     narrow = np.tile(np.eye(2) * 1e-8, (2, 1, 1))
-    teacher.mixture = Mixture(weights=np.full(2, 0.5), means=np.array([[0.1, 0.0], [0.2, 0.0]]), covariances=narrow)
+    teacher.mixture = GaussianMixture(
+        weights=np.full(2, 0.5), means=np.array([[0.1, 0.0], [0.2, 0.0]]), covariances=narrow
+    )
     draws = np.random.default_rng(0)
     assert np.mean([teacher.draw(draws)[0] for _ in range(2000)]) == pytest.approx(0.5, abs=0.03)
 
@@ -110,7 +111,7 @@ def test_the_criterion_chooses_two(criterion: Any) -> None:
 
 
 def test_density_and_criteria_by_hand() -> None:
-    mixture = Mixture(weights=np.array([1.0]), means=np.zeros((1, 2)), covariances=np.diag([4.0, 1.0])[None])
+    mixture = GaussianMixture(weights=np.array([1.0]), means=np.zeros((1, 2)), covariances=np.diag([4.0, 1.0])[None])
     # N(0, diag(4, 1)) at (2, 1): 1 / (2 pi 2) exp(-(1 + 1) / 2)
     points = np.array([[2.0, 1.0]])
     logged = math.log(1 / (4 * math.pi)) - 1

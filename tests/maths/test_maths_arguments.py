@@ -214,7 +214,7 @@ CALLS = {
                                 "denominator": 1.0, **TWO}),
         Call(losses.aggregate_padded, {"losses": ROWS["logprobs"], "mask": ROWS["mask"], "how": "token-mean",
                                        "denominator": 1.0}),
-        Call(losses.webrl_released, {**WEBRL, "targets": f(1, -1), "num_tokens": "turn"}),
+        Call(losses.webrl_released_loss, {**WEBRL, "targets": f(1, -1), "num_tokens": "turn"}),
         Call(estimators.Gigpo, {"gigpo_scale": "std"}),
         Call(estimators.estimator_needs, {"name": "rloo", "what": "siblings"}),
         Call(estimators.estimators_that_need, {"what": "siblings"}),
@@ -405,7 +405,7 @@ ENTRIES: dict[str, tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]]] =
             },
         ),
         (
-            losses.webrl_released,
+            losses.webrl_released_loss,
             {"logprobs": NUMBERS, "logprobs_ref": NUMBERS, "mask": MASK, "targets": TURNS_OF_TWO, **BY_SEQUENCE},
         ),
         (values.td_target, {"rewards": NUMBERS, "next_values": NUMBERS, "terminated": MASK, "gamma": 0.9}),

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from rollwright.maths.advantages import awr_weights, digirl, digirl_released, webrl, webrl_released
-from rollwright.maths.losses import webrl_released as webrl_released_loss
-from rollwright.maths.losses import webrl_squared, weighted_nll
+from rollwright.maths.losses import webrl_released_loss, webrl_squared, weighted_nll
 from rollwright.maths.value_targets import (
     chi_square_loss,
     conservative_loss,

@@ -21,7 +21,7 @@ from rollwright.envs.text.maze import MOVES
 from rollwright.envs.text.maze import build as build_maze
 from rollwright.learner.fixed_policy import FixedPolicy
 from rollwright.learner.learner import Learner
-from rollwright.maths.losses import webrl_released, webrl_squared
+from rollwright.maths.losses import webrl_released_loss, webrl_squared
 from rollwright.models.codec import ChatCodec
 from rollwright.models.loading import load_policy, load_tokenizer, with_lora
 from rollwright.models.tiny_model import make_tiny_model
@@ -105,7 +105,7 @@ def test_the_released_loss_divides_each_turn_by_its_own_tokens() -> None:
     now, before = flat([(-4.0, 10), (-0.25, 5), (-3.0, 2)]), flat([(-5.0, 10), (-0.5, 5), (-9.0, 2)])
     index = torch.tensor([0] * 10 + [1] * 5 + [2] * 2)
     now.requires_grad_()
-    losses = webrl_released(
+    losses = webrl_released_loss(
         now,
         before,
         torch.tensor([1.0, 1.0, -0.6]),

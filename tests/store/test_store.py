@@ -216,7 +216,7 @@ def test_shared_prefix_equals_the_plain_loop(common: tuple[int, ...], left: tupl
     expected = 0
     while expected < min(len(a), len(b)) and a[expected] == b[expected]:
         expected += 1
-    assert turn_rows.shared_prefix(a, b) == expected
+    assert turn_rows.common_length(a, b) == expected
 
 
 def test_a_growing_history_is_stored_once():

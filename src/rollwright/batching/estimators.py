@@ -35,7 +35,7 @@ ADVANTAGES = Parts(
         "opo": f"{_HERE}:Opo",
         "pass@k": f"{_HERE}:PassAtK",
         "remax": f"{_HERE}:Remax",
-        "reinforce": f"{_HERE}:Reinforce",
+        "reinforce": f"{_HERE}:ReturnToGo",
         "reinforce++": f"{_HERE}:ReinforcePlusPlus",
         "reinforce++baseline": f"{_HERE}:ReinforcePlusPlusBaseline",
         "gigpo": f"{_HERE}:Gigpo",
@@ -146,7 +146,7 @@ class Remax:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reinforce:
+class ReturnToGo:
     """The discounted return from the token on, per action token. Source: see `advantages.reinforce`."""
 
     gamma: float = 1.0

@@ -16,7 +16,7 @@ from rollwright.contracts import FORMATS, ConfigError, DataError, RunFolderError
 
 if TYPE_CHECKING:
     from rollwright.models import ChatCodec
-    from rollwright.store.importers import Format, LeftOut, Row, RowError
+    from rollwright.store.importers import Format, LeftOut, LogRow, RowError
 
 
 def run_import(arguments: argparse.Namespace) -> None:
@@ -89,7 +89,7 @@ def _left_out_to(path: Path | None) -> Iterator[LeftOut]:
         raise RunFolderError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _write(file: IO[str], row: Row, error: RowError) -> None:
+def _write(file: IO[str], row: LogRow, error: RowError) -> None:
     file.write(json.dumps({"place": row.place, "reason": error.kind, "detail": error.detail}) + "\n")
 
 

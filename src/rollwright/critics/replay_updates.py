@@ -13,7 +13,7 @@ from torch import Tensor
 from rollwright.batching import Segment, TokenLoss, TokenRecord
 from rollwright.contracts import require_choice
 from rollwright.maths import segment_count, segment_mean
-from rollwright.maths.losses import Aggregation, webrl_released, webrl_squared, weighted_nll
+from rollwright.maths.losses import Aggregation, webrl_released_loss, webrl_squared, weighted_nll
 from rollwright.store.replay import Transition, TurnTable
 
 Array = NDArray[Any]
@@ -72,7 +72,7 @@ class WebRLObjective:
         if self.form == "squared":
             per_turn = webrl_squared(*args, num_sequences=num, beta=self.beta)
         else:
-            per_turn = webrl_released(*args, num_sequences=num, num_tokens=self.num_tokens)
+            per_turn = webrl_released_loss(*args, num_sequences=num, num_tokens=self.num_tokens)
         ratios = (tokens.logprobs - tokens.logprobs_ref).detach()[tokens.mask]
         metrics = {"policy/kl_ref_mean": (float(ratios.sum()), float(tokens.mask.sum()))}
         # The learner adds up tokens: each carries an equal part of its turn's loss.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rollwright.contracts import Group, Task
 from rollwright.curriculum.samplers import draws_of, outcomes_of
 from rollwright.curriculum.task_space import TaskSpace, space_of
-from rollwright.maths import Criterion, Mixture, best_mixture
+from rollwright.maths import Criterion, GaussianMixture, best_mixture
 
 Array = NDArray[Any]
 Progress = Literal["absolute", "covariance"]
@@ -61,7 +61,7 @@ class AlpGmmCurriculum:
         self.points = np.zeros((0, space.dimensions))
         self.outcomes, self.gains = np.zeros(0), np.zeros(0)
         self.num_reports = 0
-        self.mixture: Mixture | None = None
+        self.mixture: GaussianMixture | None = None
 
     def next(self, step: int, count: int) -> list[Task]:
         draws = np.random.default_rng(draws_of(self.seed, "alp_gmm", step).getrandbits(64))
@@ -136,7 +136,7 @@ class AlpGmmCurriculum:
         self.points = np.asarray(state["points"], np.float64).reshape(-1, self.space.dimensions)
         self.outcomes, self.gains = np.asarray(state["outcomes"]), np.asarray(state["gains"])
         self.num_reports = int(state["num_reports"])
-        self.mixture = None if state["mixture"] is None else Mixture.from_json(state["mixture"])
+        self.mixture = None if state["mixture"] is None else GaussianMixture.from_json(state["mixture"])
 
 
 def alp_gmm_curriculum(

@@ -74,7 +74,7 @@ class TransformersEngine(ThreadedEngine):
 
 
 @dataclass(eq=False)
-class Row:
+class SamplingRow:
     """One request in the batch: its own random stream and how it may end."""
 
     request: Request
@@ -99,8 +99,8 @@ class TransformersBackend:
         self.model: Any = model
         self.owns_weights, self.max_batch, self.seed = owns_weights, max_batch, seed
         self.stop_token_ids = stop_token_ids
-        self.waiting: list[Row] = []
-        self.running: list[Row | None] = []  # None: finished, its keys and values not yet thrown away
+        self.waiting: list[SamplingRow] = []
+        self.running: list[SamplingRow | None] = []  # None: finished, its keys and values not yet thrown away
         self.kv: KVRows | None = None
         self.perturb: Perturb | None = None
 
@@ -108,7 +108,7 @@ class TransformersBackend:
         seed = request.sampling.seed
         stream = random.Random(seed if seed is not None else f"{self.seed}:{request.request_id}")
         stops = frozenset(request.sampling.stop_token_ids or self.stop_token_ids)
-        self.waiting.append(Row(request, stream, stops))
+        self.waiting.append(SamplingRow(request, stream, stops))
 
     def abort(self, request: Request) -> None:
         self.waiting = [row for row in self.waiting if row.request is not request]
@@ -146,11 +146,11 @@ class TransformersBackend:
         self.waiting, self.running, self.kv = [], [], None
         self.model = None
 
-    def _next_bucket(self, room: int) -> list[Row]:
+    def _next_bucket(self, room: int) -> list[SamplingRow]:
         """Rows of similar length, the longest-waiting row's bucket first."""
         length = self.waiting[0].length
-        near: list[Row] = []
-        passed: list[Row] = []
+        near: list[SamplingRow] = []
+        passed: list[SamplingRow] = []
         for row in self.waiting:
             if len(near) == room:
                 break
@@ -158,7 +158,7 @@ class TransformersBackend:
         self.waiting = passed + self.waiting[len(near) + len(passed) :]
         return near
 
-    def _prefill(self, rows: list[Row], version: int) -> list[Request]:
+    def _prefill(self, rows: list[SamplingRow], version: int) -> list[Request]:
         prompts = list(dict.fromkeys(row.ids for row in rows))  # the rows of a group share their prompt
         where = {prompt: index for index, prompt in enumerate(prompts)}
         kv = KVRows.empty(len(prompts), self.model.config.num_hidden_layers)
@@ -176,7 +176,7 @@ class TransformersBackend:
             self._join([rows[i] for i in staying], kv, index[staying].tolist())
         return finished
 
-    def _join(self, rows: list[Row], kv: KVRows, taken: list[int]) -> None:
+    def _join(self, rows: list[SamplingRow], kv: KVRows, taken: list[int]) -> None:
         """Take in rows that have been read; `taken` says which row of `kv` is whose. Finished rows make place."""
         free = [i for i, row in enumerate(self.running) if row is None][: len(rows)]
         if self.kv is not None and len(free) == len(rows) and self.kv.replace(free, kv, taken):
@@ -203,7 +203,7 @@ class TransformersBackend:
         self._release(row for row in rows if id(row.request) in gone)
         return finished
 
-    def _release(self, rows: Iterable[Row]) -> None:
+    def _release(self, rows: Iterable[SamplingRow]) -> None:
         """These rows are done; their keys and values stay until others take the place or the batch is compacted."""
         for row in list(rows):
             index = self.running.index(row)
@@ -223,7 +223,7 @@ class TransformersBackend:
         logits: Tensor = kv.read(self.model, sequences, logits_to_keep=1).logits[:, -1]
         return logits
 
-    def _sample(self, rows: list[Row], logits: Tensor, version: int) -> list[Request]:
+    def _sample(self, rows: list[SamplingRow], logits: Tensor, version: int) -> list[Request]:
         if not logits.isfinite().all():
             raise FloatingPointError("the model's logits are not finite: check the last update")
         if self.perturb is not None:

@@ -5,7 +5,7 @@ mixtures of Gaussians (`mixtures`), and three folders: `advantages`, `losses`, `
 May import: contracts and config. A function here takes values and gives values; it reads no configuration.
 """
 
-from rollwright.maths.mixtures import Criterion, Mixture, best_mixture
+from rollwright.maths.mixtures import Criterion, GaussianMixture, best_mixture
 from rollwright.maths.sequences import (
     next_in_segment,
     require_length,
@@ -29,7 +29,7 @@ from rollwright.maths.value_targets import (
 __all__ = [
     "Criterion",
     "Divergence",
-    "Mixture",
+    "GaussianMixture",
     "best_mixture",
     "dual_value_loss",
     "dual_weights",

@@ -19,7 +19,7 @@ SMALLEST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Mixture:
+class GaussianMixture:
     """k Gaussians in d dimensions. weights: [k], adding up to 1. means: [k, d]. covariances: [k, d, d]."""
 
     weights: Array
@@ -56,7 +56,7 @@ class Mixture:
         return {name: getattr(self, name).tolist() for name in ("weights", "means", "covariances")}
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Mixture:
+    def from_json(cls, row: Mapping[str, Any]) -> GaussianMixture:
         return cls(**{name: np.asarray(values, np.float64) for name, values in row.items()})
 
 
@@ -67,7 +67,7 @@ def fit_mixture(
     *,
     iterations: int = 100,
     smallest_variance: float = SMALLEST_VARIANCE,
-) -> Mixture:
+) -> GaussianMixture:
     """EM from means that lie far apart (k-means++), until the log-likelihood per point gains less than 1e-3.
 
     Args:
@@ -100,7 +100,7 @@ def best_mixture(
     *,
     criterion: Criterion = "aic",
     smallest_variance: float = SMALLEST_VARIANCE,
-) -> Mixture:
+) -> GaussianMixture:
     """The mixture of the lowest criterion among those numbers of components.
 
     Raises:
@@ -125,7 +125,7 @@ def _first_shares(points: Array, components: int, draws: np.random.Generator) ->
     return np.eye(components)[nearest]
 
 
-def _maximise(points: Array, shares: Array, smallest_variance: float) -> Mixture:
+def _maximise(points: Array, shares: Array, smallest_variance: float) -> GaussianMixture:
     counts = shares.sum(axis=0) + 1e-10
     means = shares.T @ points / counts[:, None]
     dimensions = points.shape[1]
@@ -134,7 +134,7 @@ def _maximise(points: Array, shares: Array, smallest_variance: float) -> Mixture
         apart = points - means[k]
         covariances[k] = (shares[:, k, None] * apart).T @ apart / count
     covariances += smallest_variance * np.eye(dimensions)
-    return Mixture(weights=counts / counts.sum(), means=means, covariances=covariances)
+    return GaussianMixture(weights=counts / counts.sum(), means=means, covariances=covariances)
 
 
 def _log_sum(densities: Array) -> Array:

@@ -54,7 +54,7 @@ def require_same_shape(**tensors: Tensor) -> None:
         raise ValueError(f"these need one shape, an entry for an entry, got {shapes}")
 
 
-def require_finite(**tensors: Tensor) -> None:
+def require_finite_entries(**tensors: Tensor) -> None:
     """Raise if one of the named tensors holds NaN or infinity, which would spread over the whole batch.
 
     Raises:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from rollwright.contracts import require_choice
 from rollwright.maths.sequences import (
     next_in_segment,
-    require_finite,
+    require_finite_entries,
     require_length,
     require_same_shape,
     reverse_discounted_sum,
@@ -39,7 +39,7 @@ def lambda_returns(
     """
     require_length("rewards", rewards, sequence_index.numel(), per="entry")
     require_length("values", values, sequence_index.numel(), per="entry")
-    require_finite(rewards=rewards, values=values, last_values=last_values)
+    require_finite_entries(rewards=rewards, values=values, last_values=last_values)
     following = next_in_segment(values, sequence_index, last_values)
     # After the last entry G_next is the bootstrap value itself, so that entry takes all of it.
     borders = next_in_segment(torch.zeros_like(values), sequence_index, last_values)
@@ -145,7 +145,7 @@ def dual_weights(advantages: Tensor, *, divergence: Divergence) -> Tensor:
     Sources: arXiv:2302.08560 (Dual RL): density ratio (f')^-1 of the advantage; its released code weighs by exp(A).
     """
     require_choice("divergence", divergence, Divergence)
-    require_finite(advantages=advantages)
+    require_finite_entries(advantages=advantages)
     detached = advantages.detach()
     if divergence == "chi2":
         return (1 + detached / 2).clamp(min=0)

@@ -52,7 +52,7 @@ def shard_files(folder: Path) -> dict[int, Path]:
     return {int(path.stem): path for path in sorted(folder.glob("*.parquet")) if path.stem.isdecimal()}
 
 
-def version_of(path: Path, metadata: Mapping[bytes, bytes]) -> str:
+def stored_version(path: Path, metadata: Mapping[bytes, bytes]) -> str:
     """The schema version of one file, one of `SCHEMAS`. The two files of a shard may differ: see `upgrade`.
 
     Raises:

@@ -38,7 +38,7 @@ from rollwright.store.store_files import (
     read_block,
     reason_of,
     shard_files,
-    version_of,
+    stored_version,
     write_pair,
 )
 from rollwright.store.store_rows import encode_shard, read_trajectory
@@ -319,7 +319,7 @@ class TrajectoryStore:
         metadata = []
         for table, path in enumerate(paths):
             metadata.append(pq.read_metadata(path))
-            version = version_of(path, metadata[-1].metadata or {})
+            version = stored_version(path, metadata[-1].metadata or {})
             check_columns(path, metadata[-1], SCHEMAS[version][table])
         counts = [meta.num_row_groups for meta in metadata]
         if counts[0] != counts[1]:

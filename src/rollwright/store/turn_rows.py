@@ -61,7 +61,7 @@ def read_placed(rows: Iterable[Row]) -> tuple[PlacedReward, ...]:
     )
 
 
-def shared_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     """How many leading ids two tuples have in common. Halving over slices: the comparison itself runs in C."""
     low, high = 0, min(len(first), len(second))
     if first[:high] == second[:high]:
@@ -84,7 +84,7 @@ def turn_rows(trajectory: Trajectory) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     seen: tuple[int, ...] = ()
     for index, turn in enumerate(trajectory.turns):
-        shared = shared_prefix(seen, turn.prompt_ids)
+        shared = common_length(seen, turn.prompt_ids)
         place = {"trajectory_id": pack_text(trajectory.id), "turn": index, "prompt_shared": shared}
         rows.append(place | {"prompt_new": turn.prompt_ids[shared:]} | _turn_fields(turn))
         seen = turn.prompt_ids + turn.action_ids

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from rollwright.contracts import DataError, RunFolderError
 from rollwright.run_io import held
-from rollwright.store.store_files import check_columns, open_table, read_block, reason_of, shard_files, version_of
+from rollwright.store.store_files import check_columns, open_table, read_block, reason_of, shard_files, stored_version
 from rollwright.store.store_rows import table_writer
 from rollwright.store.store_schema import SCHEMA_VERSION, SCHEMAS, TABLES, VERSION_KEY
 
@@ -68,7 +68,7 @@ def upgrade_store(folder: Path, *, progress: Callable[[int], None] = lambda _: N
 def _version(path: Path, found: Upgraded) -> str:
     """The file's version, "" where it is damaged."""
     try:
-        return version_of(path, pq.read_metadata(path).metadata or {})
+        return stored_version(path, pq.read_metadata(path).metadata or {})
     except DataError:
         raise
     except Exception as error:  # a footer has no checksum: flipped bits fail wherever they are read

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from rollwright.contracts import require_choice
 from rollwright.maths.advantages.groups import group_mean, standardise
-from rollwright.maths.sequences import require_finite, reverse_discounted_sum, segment_count, segment_mean, segment_sum
+from rollwright.maths.sequences import (
+    require_finite_entries,
+    reverse_discounted_sum,
+    segment_count,
+    segment_mean,
+    segment_sum,
+)
 
 EpisodeMean = Literal["trajectories", "turns"]
 Scale = Literal["none", "std"]
@@ -108,7 +114,7 @@ def gigpo(
     """
     require_choice("scale", scale, Scale)
     require_choice("episode_mean", episode_mean, EpisodeMean)
-    require_finite(turn_rewards=turn_rewards)
+    require_finite_entries(turn_rewards=turn_rewards)
     _require_comparable(anchors)
     num_trajectories = group_index.numel()
     if len(anchors) != turn_rewards.numel():

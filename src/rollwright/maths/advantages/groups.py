@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rollwright.maths.sequences import (
-    require_finite,
+    require_finite_entries,
     require_length,
     segment_count,
     segment_mean,
@@ -126,7 +126,7 @@ def remax(scores: Tensor, greedy_scores: Tensor) -> Tensor:
         raise ValueError(
             f"each score needs the greedy score of its own task: {tuple(scores.shape)} and {tuple(greedy_scores.shape)}"
         )
-    require_finite(scores=scores, greedy_scores=greedy_scores)
+    require_finite_entries(scores=scores, greedy_scores=greedy_scores)
     return (scores - greedy_scores).detach()
 
 
@@ -168,7 +168,7 @@ def opo(scores: Tensor, lengths: Tensor, group_index: Tensor) -> Tensor:
     Sources: arXiv:2505.23585.
     """
     require_length("lengths", lengths, scores.numel(), per="trajectory")
-    require_finite(lengths=lengths)
+    require_finite_entries(lengths=lengths)
     if (lengths < 1).any():
         raise ValueError("every trajectory needs 1 action token or more: drop the empty ones")
     dense, num_groups = _dense_groups(scores, group_index)

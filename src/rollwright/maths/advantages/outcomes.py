@@ -13,7 +13,7 @@ from torch import Tensor
 from rollwright.maths.sequences import (
     next_in_segment,
     positions_in_segment,
-    require_finite,
+    require_finite_entries,
     require_length,
     segment_count,
 )
@@ -32,7 +32,7 @@ def _steps(
         raise ValueError(f"`values` are a critic's probabilities, so floats; got {values.dtype}")
     ends = torch.zeros_like(outcomes) if last_values is None else last_values
     require_length("last_values", ends, num, per="trajectory")
-    require_finite(values=values, outcomes=outcomes, last_values=ends)
+    require_finite_entries(values=values, outcomes=outcomes, last_values=ends)
     following = next_in_segment(values, index, ends)
     counts = segment_count(torch.ones_like(index), index, num)
     left = counts[index] - 1 - positions_in_segment(index, num)
@@ -101,7 +101,7 @@ def webrl_released(
 
     Its data script puts the outcome on *every* turn, so a turn of a success always has 1; a turn of a failure has 1
     where V(s') - V(s) reaches the offset. The trainer then leaves out all negative targets (see
-    `losses.webrl_released`).
+    `losses.webrl_released_loss`).
 
     Sources: the released trainer of arXiv:2411.02337.
     """
@@ -131,6 +131,6 @@ def awr_weights(advantages: Tensor, *, temperature: float, cap: float | None = 1
     """
     if temperature <= 0:
         raise ValueError(f"the temperature must be positive, got {temperature}")
-    require_finite(advantages=advantages)
+    require_finite_entries(advantages=advantages)
     weights = (advantages.detach() / temperature).exp()
     return weights if cap is None else weights.clamp(max=cap)

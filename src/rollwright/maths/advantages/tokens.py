@@ -17,7 +17,7 @@ from rollwright.maths.sequences import (
     flatten_padded,
     next_in_segment,
     padded_sequence_index,
-    require_finite,
+    require_finite_entries,
     require_length,
     reverse_discounted_sum,
     segment_sum,
@@ -80,7 +80,7 @@ def bootstrap_values(values_after: Tensor, *, terminated: Tensor, truncated: Ten
             "an unfinished episode has no return yet"
         )
     cut = truncated.bool() & ~terminated.bool()
-    require_finite(values_after=torch.where(cut, values_after, torch.zeros_like(values_after)))
+    require_finite_entries(values_after=torch.where(cut, values_after, torch.zeros_like(values_after)))
     return torch.where(cut, values_after, torch.zeros_like(values_after))
 
 
@@ -90,7 +90,7 @@ def returns_to_go(rewards: Tensor, sequence_index: Tensor, *, num_sequences: int
     Raises:
         ValueError: a reward that is not finite.
     """
-    require_finite(rewards=rewards)
+    require_finite_entries(rewards=rewards)
     return reverse_discounted_sum(rewards, sequence_index, num_sequences, gamma).detach()
 
 
@@ -172,7 +172,7 @@ def gae(
     require_length("rewards", rewards, sequence_index.numel(), per="entry")
     require_length("values", values, sequence_index.numel(), per="entry")
     require_length("last_values", ends, num_sequences, per="sequence")
-    require_finite(rewards=rewards, values=values, last_values=ends)
+    require_finite_entries(rewards=rewards, values=values, last_values=ends)
     deltas = rewards + gamma * next_in_segment(values, sequence_index, ends) - values
     advantages = reverse_discounted_sum(deltas, sequence_index, num_sequences, gamma * gae_lambda).detach()
     return ValueAdvantages(advantages=advantages, returns=advantages + values.detach())

@@ -17,7 +17,7 @@ from rollwright.maths.sequences import (
     is_segment_end,
     is_segment_start,
     next_in_segment,
-    require_finite,
+    require_finite_entries,
     require_length,
     reverse_discounted_sum,
     segment_count,
@@ -37,7 +37,7 @@ def _num_trajectories(trajectory_index: Tensor, last_values: Tensor | None) -> i
 def _check_tokens(rewards: Tensor, values: Tensor, turn_index: Tensor) -> None:
     require_length("rewards", rewards, turn_index.numel(), per="token")
     require_length("values", values, turn_index.numel(), per="token")
-    require_finite(rewards=rewards, values=values)
+    require_finite_entries(rewards=rewards, values=values)
 
 
 def _pick(values: Tensor, chosen: Tensor, turn_index: Tensor, num_turns: int) -> Tensor:

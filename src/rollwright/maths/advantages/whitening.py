@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rollwright.maths.sequences import require_finite
+from rollwright.maths.sequences import require_finite_entries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ def whiten(values: Tensor, *, moments: Moments | None = None, shift_mean: bool =
     Raises:
         ValueError: the global batch has fewer than two entries, or an entry is not finite.
     """
-    require_finite(values=values)
+    require_finite_entries(values=values)
     whole = moments_of(values) if moments is None else moments
     centred = (values - whole.mean) * (whole.variance + eps) ** -0.5
     return (centred if shift_mean else centred + whole.mean).detach()

@@ -30,7 +30,7 @@ from rollwright.maths.losses.corrections import (
     truncate_sequences,
     truncate_tokens,
 )
-from rollwright.maths.losses.imitation import webrl_released, webrl_squared, weighted_nll
+from rollwright.maths.losses.imitation import webrl_released_loss, webrl_squared, weighted_nll
 from rollwright.maths.losses.kl import AdaptiveKl, KlKind, kl_estimate, kl_loss, kl_shaped_rewards
 from rollwright.maths.losses.policy import (
     CispoClip,
@@ -94,7 +94,7 @@ __all__ = [
     "truncate_sequences",
     "truncate_tokens",
     "value_loss",
-    "webrl_released",
+    "webrl_released_loss",
     "webrl_squared",
     "weighted_nll",
 ]

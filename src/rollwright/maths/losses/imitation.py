@@ -52,7 +52,7 @@ def webrl_squared(
     return (beta * segment_sum(ratios, sequence_index, num_sequences) - advantages.detach()).square()
 
 
-def webrl_released(
+def webrl_released_loss(
     logprobs: Tensor,
     logprobs_ref: Tensor,
     targets: Tensor,

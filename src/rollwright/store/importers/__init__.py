@@ -6,10 +6,10 @@ A format turns rows into records or says why not; nothing of a row is ever evalu
 from rollwright.store.importers.formats import load_format
 from rollwright.store.importers.into_store import ALREADY, import_episodes, import_tasks
 from rollwright.store.importers.log_records import (
-    Episode,
     Format,
     LeftOut,
-    Row,
+    LoggedEpisode,
+    LogRow,
     RowError,
     Step,
     Values,
@@ -22,10 +22,10 @@ from rollwright.store.importers.messages_out import export_messages
 
 __all__ = [
     "ALREADY",
-    "Episode",
     "Format",
     "LeftOut",
-    "Row",
+    "LogRow",
+    "LoggedEpisode",
     "RowError",
     "Step",
     "Values",

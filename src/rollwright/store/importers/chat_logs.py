@@ -13,9 +13,9 @@ from typing import Any
 
 from rollwright.contracts import Message, Role, Task
 from rollwright.store.importers.log_records import (
-    Episode,
     Format,
-    Row,
+    LoggedEpisode,
+    LogRow,
     RowError,
     Step,
     Values,
@@ -139,17 +139,17 @@ def strict_call(text: str) -> list[Call]:
     return [read_call(call) for call in (found if isinstance(found, list) else [found])]
 
 
-def openai_rows(rows: Sequence[Row], name: str) -> list[Episode]:
+def openai_rows(rows: Sequence[LogRow], name: str) -> list[LoggedEpisode]:
     """The episodes of a row with `messages`, or with `chosen` and `rejected`."""
     return _episodes(rows[0], name, "messages", read_openai)
 
 
-def sharegpt_rows(rows: Sequence[Row], name: str) -> list[Episode]:
+def sharegpt_rows(rows: Sequence[LogRow], name: str) -> list[LoggedEpisode]:
     """The episodes of a row with `conversations`, or with `chosen` and `rejected`."""
     return _episodes(rows[0], name, "conversations", read_sharegpt)
 
 
-def _episodes(row: Row, name: str, key: str, read: Any) -> list[Episode]:
+def _episodes(row: LogRow, name: str, key: str, read: Any) -> list[LoggedEpisode]:
     values = row.value
     notes = tuple(f"the column `{k}` is not read" for k, v in values.items() if k not in ROW_KEYS and v is not None)
     if values.get("chosen") is not None or values.get("rejected") is not None:
@@ -191,7 +191,7 @@ def _side(values: Values, side: str, read: Any) -> list[Said]:
 
 
 def episode(
-    row: Row,
+    row: LogRow,
     name: str,
     said: Sequence[Said],
     *,
@@ -199,7 +199,7 @@ def episode(
     rewards: Sequence[float] | None = None,
     won: bool | None = None,
     notes: tuple[str, ...] = (),
-) -> Episode:
+) -> LoggedEpisode:
     """One conversation as an episode: each message of the assistant is an action.
 
     Args:
@@ -219,7 +219,7 @@ def episode(
     if rest:
         params["rest"] = [{"role": message.role, "content": message.text} for message in rest]
         notes = (*notes, "it ends without an answer: its last messages are kept in the task's params, not learned from")
-    return Episode(
+    return LoggedEpisode(
         name=name,
         task=Task(id=_name(values.get("task_id")) or task, split=split_of(row, values), params=params),
         steps=tuple(steps),

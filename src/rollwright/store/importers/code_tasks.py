@@ -12,7 +12,7 @@ from typing import Any
 from rollwright.contracts import Split
 from rollwright.store.importers.log_records import (
     Format,
-    Row,
+    LogRow,
     RowError,
     Values,
     listed,
@@ -26,7 +26,7 @@ PUBLISHED: tuple[tuple[int, int, Split], ...] = ((1, 10, "train"), (11, 510, "te
 """MBPP's parts by task id; from 601 on it is train."""
 
 
-def mbpp_tasks(rows: Sequence[Row], name: str) -> list[dict[str, Any]]:
+def mbpp_tasks(rows: Sequence[LogRow], name: str) -> list[dict[str, Any]]:
     """A row with `task_id`, `text` or `prompt`, `code` and `test_list`. The first test is shown: it names the function.
 
     The split is the row's, else that of its folder, else the published one of its task id.
@@ -92,7 +92,7 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in ast.unparse(ast.parse(text)).splitlines())
 
 
-def humaneval_tasks(rows: Sequence[Row], name: str) -> list[dict[str, Any]]:
+def humaneval_tasks(rows: Sequence[LogRow], name: str) -> list[dict[str, Any]]:
     """A row with `task_id`, `prompt`, `entry_point`, `canonical_solution` and `test`, which defines `check`.
 
     They are test tasks unless the row says otherwise.

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from rollwright.contracts import Message, Span, TemplateError, Trajectory, Turn
 from rollwright.models import ChatCodec
-from rollwright.store.importers.log_records import Episode, RowError, Step
+from rollwright.store.importers.log_records import LoggedEpisode, RowError, Step
 
 
-def encode(episode: Episode, codec: ChatCodec, *, name: str) -> Trajectory:
+def encode(episode: LoggedEpisode, codec: ChatCodec, *, name: str) -> Trajectory:
     """The trajectory. Log-probs are 0, as nobody knows them: the tokens count as written by a data set.
 
     Where the model's template renders a message alike whatever follows it, the prompts grow by concatenation, as in an
@@ -69,5 +69,5 @@ def _turn(step: Step, prompt: tuple[int, ...], action: tuple[int, ...], text: st
     )
 
 
-def _ended(turn: Turn, episode: Episode) -> Turn:
+def _ended(turn: Turn, episode: LoggedEpisode) -> Turn:
     return replace(turn, terminated=not episode.stop_reason.is_truncation, truncated=episode.stop_reason.is_truncation)

@@ -16,9 +16,9 @@ from typing import Any
 
 from rollwright.contracts import Message, StopReason, Task
 from rollwright.store.importers.log_records import (
-    Episode,
     Format,
-    Row,
+    LoggedEpisode,
+    LogRow,
     RowError,
     Step,
     Values,
@@ -46,7 +46,7 @@ def _episode_id(values: Values) -> Hashable:
     raise RowError("a row without `episode`")
 
 
-def gymnasium_rows(rows: Sequence[Row], name: str) -> list[Episode]:
+def gymnasium_rows(rows: Sequence[LogRow], name: str) -> list[LoggedEpisode]:
     """The episode of a unit.
 
     Raises:
@@ -100,7 +100,7 @@ def as_text(value: Any, what: str) -> str:
     return text
 
 
-def _episode(row: Row, name: str, steps: Sequence[Transition]) -> Episode:
+def _episode(row: LogRow, name: str, steps: Sequence[Transition]) -> LoggedEpisode:
     if any(terminated or truncated for *_, terminated, truncated in steps[:-1]):
         raise RowError("an episode that goes on after its end")
     *_, terminated, truncated = steps[-1]
@@ -108,7 +108,7 @@ def _episode(row: Row, name: str, steps: Sequence[Transition]) -> Episode:
         raise RowError("an episode without an end: neither terminated nor truncated")
     values = row.value
     seed = values.get("seed")
-    return Episode(
+    return LoggedEpisode(
         name=name,
         task=Task(id=str(values.get("task") or name), split=split_of(row, values), params={"place": row.place}),
         steps=tuple(
@@ -121,7 +121,7 @@ def _episode(row: Row, name: str, steps: Sequence[Transition]) -> Episode:
     )
 
 
-def openenv_rows(rows: Sequence[Row], name: str) -> list[Episode]:
+def openenv_rows(rows: Sequence[LogRow], name: str) -> list[LoggedEpisode]:
     """The episode of a session's messages.
 
     Raises:

@@ -14,7 +14,7 @@ from rollwright.models import ChatCodec
 from rollwright.run_io import held
 from rollwright.store.importers.encode_logs import encode
 from rollwright.store.importers.log_files import read_rows
-from rollwright.store.importers.log_records import Episode, Format, LeftOut, Report, Row, RowError
+from rollwright.store.importers.log_records import Format, LeftOut, LoggedEpisode, LogRow, Report, RowError
 from rollwright.store.store_schema import TABLES
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.store.turn_rows import unpack_text
@@ -97,8 +97,8 @@ def _read(
     report, batch = Report(), list[Trajectory]()
     stored = frozenset(there)
 
-    def take(rows: Sequence[Row], name: str) -> None:
-        episodes: Sequence[Episode] = converted(form, rows, name)
+    def take(rows: Sequence[LogRow], name: str) -> None:
+        episodes: Sequence[LoggedEpisode] = converted(form, rows, name)
         _require_unique([episode.name for episode in episodes], stored, there)
         if demonstrations:
             episodes = [replace(e, success=True) if e.success is None else e for e in episodes]
@@ -129,7 +129,7 @@ def import_tasks(
         raise RunFolderError(f"{target} is there already: name another file, or delete it")
     report, names = Report(), set[str]()
 
-    def take(rows: Sequence[Row], name: str) -> None:
+    def take(rows: Sequence[LogRow], name: str) -> None:
         tasks: Sequence[dict[str, Any]] = converted(form, rows, name)
         _require_unique([task["id"] for task in tasks], frozenset(), names)
         write([json.dumps(task) for task in tasks])
@@ -169,7 +169,7 @@ def _new_file(target: Path | None) -> Iterator[Callable[[Sequence[str]], None]]:
         beside.unlink(missing_ok=True)
 
 
-def converted(form: Format, rows: Sequence[Row], name: str) -> Sequence[Any]:
+def converted(form: Format, rows: Sequence[LogRow], name: str) -> Sequence[Any]:
     """The records of a unit.
 
     Raises:
@@ -194,11 +194,11 @@ def _require_unique(names: Sequence[str], stored: frozenset[str], there: set[str
 
 
 def each_unit(
-    path: Path, form: Format, take: Callable[[Sequence[Row], str], None], report: Report, left_out: LeftOut
+    path: Path, form: Format, take: Callable[[Sequence[LogRow], str], None], report: Report, left_out: LeftOut
 ) -> None:
     """Give the rows of each unit to `take`; a unit that it refuses costs all of its rows, each counted."""
 
-    def drop(rows: Sequence[Row], error: RowError) -> None:
+    def drop(rows: Sequence[LogRow], error: RowError) -> None:
         for row in rows:
             report.leave_out(row, error)
             left_out(row, error)
@@ -212,7 +212,7 @@ def each_unit(
             drop(rows, error)
 
 
-def _name_of(rows: Sequence[Row], form: Format) -> str:
+def _name_of(rows: Sequence[LogRow], form: Format) -> str:
     given = form.unit(rows[0].value) if form.unit else None
     given = rows[0].value.get("id") if given is None else given
     if isinstance(given, str | int) and not isinstance(given, bool) and given != "":
@@ -223,10 +223,10 @@ def _name_of(rows: Sequence[Row], form: Format) -> str:
 
 
 def _units(
-    rows: Iterator[Row], form: Format, report: Report, drop: Callable[[Sequence[Row], RowError], None]
-) -> Iterator[list[Row]]:
+    rows: Iterator[LogRow], form: Format, report: Report, drop: Callable[[Sequence[LogRow], RowError], None]
+) -> Iterator[list[LogRow]]:
     """Rows that belong together, in order. What cannot be read is dropped here; it does not part a unit."""
-    unit: list[Row] = []
+    unit: list[LogRow] = []
     key: Hashable = None
     for row in rows:
         report.read += 1

@@ -18,9 +18,9 @@ from typing import Any
 from rollwright.contracts import Message, StopReason, Task
 from rollwright.store.importers.log_files import LIST
 from rollwright.store.importers.log_records import (
-    Episode,
     Format,
-    Row,
+    LoggedEpisode,
+    LogRow,
     RowError,
     Step,
     Values,
@@ -37,7 +37,7 @@ QUESTIONS = 20
 ROLES = {"Seller": True, "Dealer": True, "Buyer": False}
 
 
-def lmrl_rows(rows: Sequence[Row], name: str) -> list[Episode]:
+def lmrl_rows(rows: Sequence[LogRow], name: str) -> list[LoggedEpisode]:
     """The episode of a row. Raises RowError: it is of no known shape, or malformed."""
     (row,) = rows
     values = row.value
@@ -47,7 +47,7 @@ def lmrl_rows(rows: Sequence[Row], name: str) -> list[Episode]:
     raise RowError("a row of no task of LMRL-Gym", f"it holds {', '.join(map(str, values))[:80]}")
 
 
-def _questions(row: Row, name: str) -> Episode:
+def _questions(row: LogRow, name: str) -> LoggedEpisode:
     """-1 for each question or guess, 0 for the right one; cut where it neither hit nor reached twenty."""
     values = row.value
     words = values["word"]
@@ -70,7 +70,7 @@ def _question(line: Any) -> tuple[str, str]:
     return found[1], f"{found[2]}."
 
 
-def _dealer(row: Row, name: str) -> Episode:
+def _dealer(row: LogRow, name: str) -> LoggedEpisode:
     """The benchmark's "fancy" reward on the seller's last line; without an `output` the talk was cut."""
     said: list[tuple[bool, str]] = []
     for line in listed(row.value.get("lines"), "`lines`"):
@@ -97,7 +97,7 @@ def _sale(values: Values, output: Values) -> tuple[float, bool]:
     return number(output.get("buy_price"), "`buy_price`") / ((budget + msrp) / 2), True
 
 
-def _history(row: Row, name: str) -> Episode:
+def _history(row: LogRow, name: str) -> LoggedEpisode:
     """Texts by turns, shown first; a reward and an end for each of them, those of what was shown being 0."""
     texts = [whole_text(text, "a text") for text in listed(row.value["text_history"], "`text_history`")]
     paid = [number(value, "a reward") for value in listed(row.value.get("rewards"), "`rewards`")]
@@ -108,7 +108,7 @@ def _history(row: Row, name: str) -> Episode:
     return _marked(row, name, [(bool(at % 2), text) for at, text in enumerate(texts)], paid, dones[-1])
 
 
-def _sequence(row: Row, name: str) -> Episode:
+def _sequence(row: LogRow, name: str) -> LoggedEpisode:
     said = []
     for entry in listed(row.value["sequence"], "`sequence`"):
         pair = listed(entry, "an entry of `sequence`")
@@ -122,7 +122,7 @@ def _sequence(row: Row, name: str) -> Episode:
     return _marked(row, name, said, paid, row.value.get("done"))
 
 
-def _marked(row: Row, name: str, said: list[tuple[bool, str]], paid: list[float], done: Any) -> Episode:
+def _marked(row: LogRow, name: str, said: list[tuple[bool, str]], paid: list[float], done: Any) -> LoggedEpisode:
     if any(reward for (is_action, _), reward in zip(said, paid, strict=True) if not is_action):
         raise RowError("a reward on a text that is no action")
     if not any(is_action for is_action, _ in said):
@@ -132,7 +132,7 @@ def _marked(row: Row, name: str, said: list[tuple[bool, str]], paid: list[float]
     return _episode(row, name, steps, task=name, success=None, ended=bool(ended))
 
 
-def _transitions(row: Row, name: str) -> Episode:
+def _transitions(row: LogRow, name: str) -> LoggedEpisode:
     """Each state is all that the policy was shown: the steps do not share a history, but they stand in one episode."""
     entries = [mapping(e, "a step") for e in (listed(row.value[LIST], "the row") if LIST in row.value else [row.value])]
     steps = [
@@ -183,8 +183,10 @@ def _step(shown: str, action: str, reward: float | None) -> Step:
     return Step(observed=(Message(role="user", content=shown),), action=action.rstrip("\n"), reward=reward)
 
 
-def _episode(row: Row, name: str, steps: Sequence[Step], *, task: str, success: bool | None, ended: bool) -> Episode:
-    return Episode(
+def _episode(
+    row: LogRow, name: str, steps: Sequence[Step], *, task: str, success: bool | None, ended: bool
+) -> LoggedEpisode:
+    return LoggedEpisode(
         name=name,
         task=Task(id=task, split=split_of(row, _plain(row.value)), params={"place": row.place}),
         steps=tuple(steps),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rollwright.contracts import SPLITS, DataError, MissingDependency, Split
-from rollwright.store.importers.log_records import Row, RowError, strict_json
+from rollwright.store.importers.log_records import LogRow, RowError, strict_json
 from rollwright.store.importers.tfrecord import tfrecord_rows
 
 LINES, WHOLE, PARQUET, RECORDS = (".jsonl", ".ndjson"), (".json",), (".parquet",), (".tfrecord", ".tfrecords")
@@ -27,7 +27,7 @@ _PART = re.compile(r"-\d{5}-of-\d{5}$")
 _SPLIT_WORDS: dict[str, Split] = {**{split: split for split in SPLITS}, "dev": "validation", "valid": "validation"}
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[LogRow]:
     """Every row of a file or folder, in order.
 
     Raises:
@@ -54,7 +54,7 @@ def _kind(path: Path) -> str:
     return next((kind for kind in (*LINES, *WHOLE, *PARQUET, *RECORDS) if name.endswith(kind)), "")
 
 
-def _file_rows(path: Path, prefix: str) -> Iterator[Row]:
+def _file_rows(path: Path, prefix: str) -> Iterator[LogRow]:
     kind = _kind(path)
     if kind in PARQUET:
         yield from _parquet_rows(path, prefix)
@@ -79,7 +79,7 @@ def _opened(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
 
 
-def _line_rows(file: IO[bytes], prefix: str) -> Iterator[Row]:
+def _line_rows(file: IO[bytes], prefix: str) -> Iterator[LogRow]:
     number = 0
     try:
         while line := file.readline(MAX_LINE + 1):
@@ -88,33 +88,33 @@ def _line_rows(file: IO[bytes], prefix: str) -> Iterator[Row]:
             if len(line) > MAX_LINE:
                 while not line.endswith(b"\n") and (line := file.readline(MAX_LINE)):
                     pass
-                yield Row(place=place, bad=RowError(f"a line of more than {MAX_LINE} bytes"))
+                yield LogRow(place=place, bad=RowError(f"a line of more than {MAX_LINE} bytes"))
             elif line.strip().removeprefix(b"\xef\xbb\xbf"):  # a byte-order mark, as some editors write it
                 yield _parsed(line.removeprefix(b"\xef\xbb\xbf"), place)
     except (OSError, EOFError, zlib.error) as error:  # a .gz that is torn: what came before it is read
-        yield Row(place=f"{prefix}line {number + 1}", bad=RowError("the file is damaged from here on", error))
+        yield LogRow(place=f"{prefix}line {number + 1}", bad=RowError("the file is damaged from here on", error))
 
 
-def _parsed(line: bytes, place: str) -> Row:
+def _parsed(line: bytes, place: str) -> LogRow:
     try:
         return _row(strict_json(line.decode().strip()), place)
     except UnicodeDecodeError as error:
-        return Row(place=place, bad=RowError("not UTF-8", error))
+        return LogRow(place=place, bad=RowError("not UTF-8", error))
     except json.JSONDecodeError as error:
-        return Row(place=place, bad=RowError("not JSON", f"{error.msg}: character {error.pos + 1}"))
+        return LogRow(place=place, bad=RowError("not JSON", f"{error.msg}: character {error.pos + 1}"))
     except (ValueError, RecursionError) as error:
-        return Row(place=place, bad=RowError("not JSON", error))
+        return LogRow(place=place, bad=RowError("not JSON", error))
 
 
-def _row(value: Any, place: str, split: Split | None = None) -> Row:
+def _row(value: Any, place: str, split: Split | None = None) -> LogRow:
     if isinstance(value, list):
-        return Row(place=place, value={LIST: value}, split=split)
+        return LogRow(place=place, value={LIST: value}, split=split)
     if not isinstance(value, Mapping):
-        return Row(place=place, bad=RowError("the row is no object", repr(value)[:80]))
-    return Row(place=place, value=value, split=split)
+        return LogRow(place=place, bad=RowError("the row is no object", repr(value)[:80]))
+    return LogRow(place=place, value=value, split=split)
 
 
-def _json_rows(path: Path, prefix: str) -> Iterator[Row]:
+def _json_rows(path: Path, prefix: str) -> Iterator[LogRow]:
     try:
         with _opened(path) as file:
             found = strict_json(file.read().removeprefix(b"\xef\xbb\xbf").decode())
@@ -128,7 +128,7 @@ def _json_rows(path: Path, prefix: str) -> Iterator[Row]:
         yield _row(value, f"{prefix}row {number}")
 
 
-def _parquet_rows(path: Path, prefix: str) -> Iterator[Row]:
+def _parquet_rows(path: Path, prefix: str) -> Iterator[LogRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -142,10 +142,10 @@ def _parquet_rows(path: Path, prefix: str) -> Iterator[Row]:
     except (pa.ArrowException, OSError, ValueError) as error:
         if not number:
             raise DataError(f"{path} cannot be read as Parquet: {error}") from error
-        yield Row(place=f"{prefix}row {number + 1}", bad=RowError("the file is damaged from here on", error))
+        yield LogRow(place=f"{prefix}row {number + 1}", bad=RowError("the file is damaged from here on", error))
 
 
-def _dataset_rows(path: Path) -> Iterator[Row]:
+def _dataset_rows(path: Path) -> Iterator[LogRow]:
     try:
         from datasets import Dataset, load_from_disk
     except ImportError as error:
@@ -159,11 +159,11 @@ def _dataset_rows(path: Path) -> Iterator[Row]:
         split = _SPLIT_WORDS.get(name)
         if name and split is None:
             bad = RowError("a part of the data set that is no known split", name)
-            yield from (Row(place=f"{name} row {number}", bad=bad) for number in range(1, len(part) + 1))
+            yield from (LogRow(place=f"{name} row {number}", bad=bad) for number in range(1, len(part) + 1))
             continue
         for number in range(len(part)):
             place = f"{name} row {number + 1}".strip()
             try:
                 yield _row(part[number], place, split)
             except Exception as error:  # a picture that cannot be decoded, say
-                yield Row(place=place, bad=RowError("the row cannot be read", error))
+                yield LogRow(place=place, bad=RowError("the row cannot be read", error))

@@ -28,7 +28,7 @@ class RowError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class LogRow:
     """One row of a file. `place` names it for a person; `split` is that of a `datasets` folder; `bad` says why it could
     not even be read."""
 
@@ -38,7 +38,7 @@ class Row:
     bad: RowError | None = None
 
 
-LeftOut = Callable[[Row, RowError], None]
+LeftOut = Callable[[LogRow, RowError], None]
 """Told of each row that is not used."""
 
 
@@ -54,7 +54,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Episode:
+class LoggedEpisode:
     """One logged episode. `name` is unique within its file; `notes` count what was read but is not learned from."""
 
     name: str
@@ -100,7 +100,7 @@ class Report:
     records: int = 0
     turns: int = 0
 
-    def leave_out(self, row: Row, error: RowError) -> None:
+    def leave_out(self, row: LogRow, error: RowError) -> None:
         """Count a row that is not used."""
         self.left_out[error.kind] += 1
         shown = f"{error.detail} ({row.place})" if error.detail else row.place
@@ -178,7 +178,7 @@ def verdict(value: Any, what: str) -> bool | None:
     raise RowError(f"{what} is neither true nor false", repr(value))
 
 
-def split_of(row: Row, values: Values) -> Split:
+def split_of(row: LogRow, values: Values) -> Split:
     """The row's own `split`, else that of its folder, else train. Raises RowError."""
     given = values.get("split") or row.split or "train"
     found = next((split for split in SPLITS if split == given), None)

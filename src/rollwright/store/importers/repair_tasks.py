@@ -16,7 +16,7 @@ from typing import Any
 
 from rollwright.store.importers.log_records import (
     Format,
-    Row,
+    LogRow,
     RowError,
     Values,
     listed,
@@ -33,7 +33,7 @@ MAX_FILE = 60_000
 """`code.repair` edits no longer file."""
 
 
-def repair_tasks(rows: Sequence[Row], name: str, *, repositories: Path | None = None) -> list[dict[str, Any]]:
+def repair_tasks(rows: Sequence[LogRow], name: str, *, repositories: Path | None = None) -> list[dict[str, Any]]:
     """The task of a row.
 
     Raises:

@@ -11,13 +11,13 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from rollwright.store.importers.log_records import Row, RowError
+from rollwright.store.importers.log_records import LogRow, RowError
 
 MAX_RECORD = 256 * 2**20
 Field = tuple[int, Any]
 
 
-def tfrecord_rows(file: IO[bytes], prefix: str) -> Iterator[Row]:
+def tfrecord_rows(file: IO[bytes], prefix: str) -> Iterator[LogRow]:
     """Every record; the file is given up at the first that is torn. Checksums (masked CRC-32C) are not computed."""
     number = 0
     try:
@@ -30,14 +30,14 @@ def tfrecord_rows(file: IO[bytes], prefix: str) -> Iterator[Row]:
                 raise EOFError("a record ends early")
             yield _row(body, f"{prefix}record {number}")
     except (OSError, EOFError, zlib.error) as error:
-        yield Row(place=f"{prefix}record {number}", bad=RowError("the file is damaged from here on", error))
+        yield LogRow(place=f"{prefix}record {number}", bad=RowError("the file is damaged from here on", error))
 
 
-def _row(body: bytes, place: str) -> Row:
+def _row(body: bytes, place: str) -> LogRow:
     try:
-        return Row(place=place, value=example(body))
+        return LogRow(place=place, value=example(body))
     except (ValueError, IndexError, struct.error) as error:
-        return Row(place=place, bad=RowError("the record is no tf.train.Example", error))
+        return LogRow(place=place, bad=RowError("the record is no tf.train.Example", error))
 
 
 def example(body: bytes) -> dict[str, list[Any]]:

@@ -39,7 +39,7 @@ class Note(NamedTuple):
     after: str
 
 
-class Block(NamedTuple):
+class ColumnBlock(NamedTuple):
     """The trajectories of a block that can be replayed. owners: [turns] the trajectory of each, as a row of these."""
 
     trajectories: pa.Table
@@ -53,7 +53,7 @@ class _Shard:
     notes: list[Note] = field(default_factory=list)
     odd: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # table and fault -> rows of the file
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[ColumnBlock]:
         """What can be replayed, block after block: one of them is in memory at a time."""
         with ExitStack() as stack:
             files = [stack.enter_context(_opened(self.paths[table])) for table in TABLES]
@@ -62,13 +62,13 @@ class _Shard:
                 if tables is not None:
                     yield self._usable(*tables, dict(zip(TABLES, first_rows, strict=True)))
 
-    def _read(self, files: list[pq.ParquetFile], block: int) -> Block | None:
+    def _read(self, files: list[pq.ParquetFile], block: int) -> ColumnBlock | None:
         path = self.paths[TABLES[0]]
         try:
             headers = read_block(path, block, HEADER_COLUMNS, file=files[0])
             path = self.paths[TABLES[1]]
             turns = read_block(path, block, TURN_COLUMNS, file=files[1])
-            return Block(headers, turns, owners_of(headers, turns))
+            return ColumnBlock(headers, turns, owners_of(headers, turns))
         except DataError as error:
             self._note(path, str(error))
         except ValueError as error:
@@ -79,17 +79,19 @@ class _Shard:
         before, _, after = message.partition(str(path))
         self.notes.append(Note(path.parent.name, before, after))
 
-    def _usable(self, headers: pa.Table, turns: pa.Table, owners: Array, first_rows: Mapping[str, int]) -> Block:
+    def _usable(self, headers: pa.Table, turns: pa.Table, owners: Array, first_rows: Mapping[str, int]) -> ColumnBlock:
         kept = np.ones(headers.num_rows, np.bool_)
         for fault in faults(headers, turns, owners):
             kept[fault.trajectories] = False
             rows = (fault.rows + first_rows[fault.table]).tolist()
             self.odd.setdefault((fault.table, fault.reason), []).extend(rows)
         if kept.all():
-            return Block(headers, turns, owners)
+            return ColumnBlock(headers, turns, owners)
         with_owner = kept[owners]
         places = np.cumsum(kept) - 1
-        return Block(headers.filter(pa.array(kept)), turns.filter(pa.array(with_owner)), places[owners[with_owner]])
+        return ColumnBlock(
+            headers.filter(pa.array(kept)), turns.filter(pa.array(with_owner)), places[owners[with_owner]]
+        )
 
 
 def read_shard(paths: Mapping[str, Path]) -> tuple[dict[str, Array], dict[str, list[str]], list[Note]]:
