@@ -11,9 +11,10 @@ import pytest
 from rollwright import __version__
 from rollwright.cli import commands as cli
 from rollwright.contracts.environment import episode_seed
-from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import StopReason, Trajectory
 from rollwright.evaluation import EpisodeRow, Evaluation, save_evaluation
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 COMMANDS = ("compare", "report", "show", "components", "check-env", "version")
 
@@ -47,15 +48,7 @@ def save(run: Path, name: str, outcomes: str, split: str = "test") -> Path:
 
 def store(path: Path) -> None:
     def episode(name: str, task: str, success: bool) -> Trajectory:
-        turn = Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-1.0,), text=f"do {name}")
-        return Trajectory(
-            id=name,
-            task=Task(id=task, split="train"),
-            seed=0,
-            turns=(turn,),
-            stop_reason=StopReason.TERMINATED,
-            success=success,
-        )
+        return builders.episode(name, builders.turn(text=f"do {name}"), task=task, success=success)
 
     opened = TrajectoryStore(path)
     opened.append([episode("a", "click", True), episode("b", "drag", False)], tag="step_0")

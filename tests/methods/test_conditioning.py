@@ -26,6 +26,7 @@ from rollwright.rollout.context import Context
 from rollwright.rollout.contexts import AppendOnly, Windowed
 from rollwright.rollout.rerendering import require_same_prompts, rerender, shown_texts
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 
 def codec_of(wording: str) -> ChatCodec:
@@ -163,8 +164,7 @@ def step(state: str, action: str, reward: float) -> Turn:
 
 
 def episode(*turns: Turn) -> Trajectory:
-    task = Task(id="t", split="train")
-    return Trajectory(id="e", task=task, seed=0, turns=turns, stop_reason=StopReason.TERMINATED)
+    return builders.episode("e", *turns)
 
 
 def shares(data: list[Trajectory], count: int) -> tuple[ReturnLevels, dict[tuple[str, int], Counter[str]]]:

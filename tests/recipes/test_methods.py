@@ -19,7 +19,7 @@ from rollwright.batching.estimators import ADVANTAGES, DrGrpo, ReinforcePlusPlus
 from rollwright.config import build, build_part, dump, help_text
 from rollwright.contracts.environment import StepResult, episode_seed, fingerprint_kind
 from rollwright.contracts.errors import ConfigError
-from rollwright.contracts.record import Group, Span, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, Span, StopReason, Task, Trajectory
 from rollwright.envs.text.bandit import BanditEnvironment, BanditWorld
 from rollwright.learner.method_presets import METHODS, method_name
 from rollwright.maths.advantages import gigpo
@@ -30,6 +30,7 @@ from rollwright.rollout.rollout_metrics import is_informative, met_again_frac
 from rollwright.run_io.tracking import read_metrics
 from rollwright.training.plan import plan_text
 from rollwright.training.resumption import changed_keys
+from tests import builders
 
 TASK = Task(id="t", split="train")
 
@@ -90,27 +91,15 @@ def moved(folder: Path) -> float:
 
 def episode(name: str, *rewards: float, tokens: int = 1, states: Sequence[str] = ()) -> Trajectory:
     keys = states or [f"s{i}" for i in range(len(rewards))]
-    turns = tuple(
-        Turn(
-            prompt_ids=(1,),
-            action_ids=(2,) * tokens,
-            action_logprobs=(-0.5,) * tokens,
-            text="go",
-            rewards={"env": reward},
-            state_key=key,
-        )
+    turns = [
+        builders.turn(action=(2,) * tokens, reward=reward, logprobs=-0.5, text="go", state_key=key)
         for reward, key in zip(rewards, keys, strict=True)
-    )
-    return Trajectory(id=name, task=TASK, seed=1, turns=turns, stop_reason=StopReason.TERMINATED)
+    ]
+    return builders.episode(name, *turns, task=TASK, seed=1)
 
 
 def group(name: str, *returns: float) -> Group:
-    return Group(
-        id=name,
-        task=TASK,
-        seed=1,
-        trajectories=tuple(episode(f"{name}/{i}", earned) for i, earned in enumerate(returns)),
-    )
+    return builders.group(*(episode(f"{name}/{i}", earned) for i, earned in enumerate(returns)), name=name)
 
 
 # --- which groups are left out --------------------------------------------------------------------------------------

@@ -23,30 +23,18 @@ from rollwright.rollout.rollout_metrics import is_informative
 from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.rollout.run_ahead import Ahead, StaleCount, finished, length_bucket, oldest_version, staleness
 from rollwright.training.pipeline import Pipeline, fill_with_informative, open_pipeline
+from tests import builders
 
 TASKS = [Task(id=name, split="train") for name in ("easy", "hard", "mixed")]
 
 
 def turn(version: int = 0, reward: float = 0.0, **changes: Any) -> Turn:
-    values: dict[str, Any] = {
-        "prompt_ids": (1,),
-        "action_ids": (2, 3),
-        "action_logprobs": (-0.5, -0.5),
-        "text": "go",
-        "spans": (Span(start=0, end=2, version=version),),
-        "rewards": {"env": reward},
-    }
-    return Turn(**(values | changes))
+    spans = (Span(start=0, end=2, version=version),)
+    return builders.turn((1,), (2, 3), reward, logprobs=-0.5, text="go", **({"spans": spans} | changes))
 
 
 def episode(request: GroupRequest, index: int, turns: Sequence[Turn]) -> Trajectory:
-    return Trajectory(
-        id=f"{request.key}/{index}",
-        task=request.task,
-        seed=request.seed,
-        turns=tuple(turns),
-        stop_reason=StopReason.TERMINATED,
-    )
+    return builders.episode(f"{request.key}/{index}", *turns, task=request.task, seed=request.seed)
 
 
 class Scripted:
