@@ -38,6 +38,7 @@ from rollwright.recipes.mc import McConfig
 from rollwright.store.replay import TurnTable
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.token_q_config import TokenQConfig
+from tests import builders
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def turn(prompt: tuple[int, ...], action: tuple[int, ...], reward: float) -> Turn:
-    return Turn(
-        prompt_ids=prompt,
-        action_ids=action,
-        action_logprobs=(-1.0,) * len(action),
-        text="",
-        rewards={"env": reward} if reward else {},
-    )
+    return builders.turn(prompt, action, reward or None)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from rollwright.contracts.environment import Proposes, TakesInstructions
 from rollwright.contracts.errors import ConfigError
-from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, StopReason, Task
 from rollwright.critics.success_replay import SuccessReplaySettings
 from rollwright.curriculum.curriculum_settings import CurriculumSettings
 from rollwright.curriculum.evolving import Candidate, EvolvingCurriculum, Growth, in_value_band
@@ -36,6 +36,7 @@ from rollwright.models.loading import load_tokenizer
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.rollout import Collector, EngineActor, FaultLog, Limits
 from rollwright.rollout.contexts import Windowed
+from tests import builders
 
 NEAR, FAR = (
     Task(id=name, split="train", params={"start": start}) for name, start in (("near", [7, 6]), ("far", [1, 5]))
@@ -43,12 +44,9 @@ NEAR, FAR = (
 
 
 def played(task: Task, *successes: bool | None, stop: StopReason = StopReason.TERMINATED) -> Group:
-    turn = Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-1.0,), text="a")
-    members = [
-        Trajectory(id=str(i), task=task, seed=0, turns=(turn,), stop_reason=stop, success=won)
-        for i, won in enumerate(successes)
-    ]
-    return Group(id="g", task=task, seed=0, trajectories=tuple(members))
+    turn = builders.turn(text="a")
+    members = [builders.episode(str(i), turn, task=task, stop=stop, success=won) for i, won in enumerate(successes)]
+    return builders.group(*members)
 
 
 class Listed:

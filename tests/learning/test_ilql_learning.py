@@ -15,7 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import StopReason, Task, Trajectory
 from rollwright.critics.critic_learner import CriticLearner
 from rollwright.critics.critic_targets import ColumnLoss
 from rollwright.critics.token_q import implicit_loss, implicit_targets, token_q_loss
@@ -28,13 +28,9 @@ from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.store.replay import TurnTable, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests.builders import turn
 
 Run = Callable[..., None]
-
-
-def turn(prompt: tuple[int, ...], action: tuple[int, ...], reward: float) -> Turn:
-    words = {"prompt_ids": prompt, "action_ids": action, "action_logprobs": (-1.0,) * len(action)}
-    return Turn(**words, text="", rewards={"env": reward})
 
 
 @pytest.fixture

@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollwright.contracts.errors import DataError, RunFolderError
-from rollwright.contracts.record import Span, StopReason, Task, Trajectory, Turn
-from rollwright.store import store_rows
+from rollwright.contracts.record import Span, StopReason, Trajectory, Turn
+from rollwright.store import store_rows, store_schema
 from rollwright.store.replay import TurnTable
 from rollwright.store.replay import replay_index as index
-from rollwright.store.trajectory_store import TABLES, Ref, TrajectoryStore
+from rollwright.store.store_schema import TABLES
+from rollwright.store.trajectory_store import Ref, TrajectoryStore
+from tests import builders
 
 Rows = list[dict[str, Any]]
 
@@ -35,15 +37,10 @@ def episode(name: int, num_turns: int) -> Trajectory:
     for place in range(num_turns):
         spans = (Span(start=0, end=1, version=0, producer="forced"), Span(start=1, end=2, version=0))
         rewards = {"env": name + place / 4}
-        turns.append(
-            Turn(prompt_ids=prompt, action_ids=(place, 9), action_logprobs=(-1.0, -2.0), text="x", rewards=rewards,
-                 spans=spans)
-        )  # fmt: skip
+        turns.append(builders.turn(prompt, (place, 9), rewards, logprobs=(-1.0, -2.0), text="x", spans=spans))
         prompt = (*prompt, place, 9, name)
-    return Trajectory(
-        id=str(name), task=Task(id=f"task{name % 3}", split="train"), seed=name, turns=tuple(turns),
-        stop_reason=StopReason.MAX_TURNS, success=name % 2 == 0, next_prompt_ids=(name, 1),
-    )  # fmt: skip
+    ends = {"stop": StopReason.MAX_TURNS, "success": name % 2 == 0, "next_prompt_ids": (name, 1)}
+    return builders.episode(str(name), *turns, task=f"task{name % 3}", seed=name, **ends)
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +93,7 @@ def rewrite(folder: Path, change: Callable[[Rows, Rows], None], number: int = 0)
     sizes = [[g.num_rows for g in map(pq.read_metadata(path).row_group, range(4))] for path in paths]
     change(*rows)
     for path, table, parts, schema in zip(
-        paths, rows, sizes, (store_rows.TRAJECTORY_SCHEMA, store_rows.TURN_SCHEMA), strict=True
+        paths, rows, sizes, (store_schema.TRAJECTORY_SCHEMA, store_schema.TURN_SCHEMA), strict=True
     ):
         with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
             for size in [*parts[:-1], len(table)]:  # what was added or is missing shows in the last block

@@ -11,24 +11,22 @@ import torch
 from safetensors.torch import load_file
 
 from rollwright.contracts.errors import ConfigError
-from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Task, Trajectory
 from rollwright.recipes import archer, digirl
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.replay import valid_turns
 from rollwright.store.replay.replay_settings import OnlineReplaySettings
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.replay_loop import ReplayPhases, is_warm
+from tests import builders
 
 RECIPES = {"digirl": digirl, "archer": archer}
 TASK = Task(id="train/t", split="train")
 
 
 def episode(name: str, num_turns: int, *, split: str = "train") -> Trajectory:
-    turn = Turn(prompt_ids=(1, 2), action_ids=(3,), action_logprobs=(-0.1,), text="a")
-    task = TASK if split == "train" else Task(id="test/t", split="test")
-    return Trajectory(
-        id=name, task=task, seed=0, turns=(turn,) * num_turns, stop_reason=StopReason.TERMINATED, success=True
-    )
+    turn = builders.turn((1, 2), (3,), logprobs=-0.1, text="a")
+    return builders.episode(name, *[turn] * num_turns, task=f"{split}/t", split=split, success=True)
 
 
 def phases(folder: Path, *, offline: int = 0, batch: int = 32, **settings: Any) -> tuple[ReplayPhases, TrajectoryStore]:
