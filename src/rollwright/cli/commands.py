@@ -259,15 +259,13 @@ def _score(arguments: argparse.Namespace) -> None:
 
 
 def _components(arguments: argparse.Namespace) -> None:
-    from typing import get_args
-
     from rollwright.config import available, engine_note
-    from rollwright.generation import EngineSettings
+    from rollwright.generation import ENGINES
 
     for heading, names in (("worlds", available("envs")), ("rewards", available("rewards"))):
         print(f"{heading}:", *(f"  {name}" for name in names), sep="\n")
     print("engines:")
-    for name in get_args(EngineSettings.model_fields["name"].annotation):
+    for name in ENGINES.ours:
         note = engine_note(name)
         print(f"  {name}" + (f" ({note})" if note else ""))
 
