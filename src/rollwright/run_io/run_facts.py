@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -142,7 +142,7 @@ class RunFacts:
         for name, value in spent.items():
             self.add(**{name: value - self.session["spent"][name]})
 
-    def set_clocks(self, lane: Mapping[str, float]) -> None:
+    def set_clocks(self, lane: Mapping[Literal["engine", "environment", "queue"], float]) -> None:
         """Seconds since the session began in which episodes waited for the engine, else for the world alone."""
         self.put(engine_s=lane["engine"], world_s=lane["environment"])
 
