@@ -19,12 +19,28 @@ from rollwright.contracts.errors import (
     RunFolderError,
     StageTimeout,
 )
-from rollwright.contracts.record import Attachment, Group, Message, Score, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import (
+    Attachment,
+    Branch,
+    Group,
+    Message,
+    PlacedReward,
+    SamplerMask,
+    Score,
+    Span,
+    Start,
+    StopReason,
+    Task,
+    Trajectory,
+    Turn,
+    WorldMark,
+)
 from rollwright.evaluation import EpisodeRow, Evaluation, save_evaluation
 from rollwright.rollout import FaultLog
 from rollwright.store.trajectory_store import TrajectoryStore
-from rollwright.view import format_trajectory, write_report, write_transcripts
+from rollwright.view import format_trajectory, report_page, write_report, write_transcripts
 from rollwright.view.charts import MAX_POINTS, line_chart, thin
+from rollwright.view.report_page import MAX_IMAGE_BYTES, Images
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[31mred"
 VOID = ("meta", "img", "path", "circle", "polyline", "br")
@@ -170,8 +186,11 @@ def test_the_report_fetches_nothing(tmp_path: Path):
 def test_screenshots_are_embedded_from_the_run_folder_only(tmp_path: Path):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "shot.png").write_bytes(b"picture")
-    (tmp_path / "secret.png").write_bytes(b"secret")
+    png = b"\x89PNG\r\n\x1a\npicture"
+    (run / "shot.png").write_bytes(png)
+    (run / "page.png").write_bytes(b"<svg onload='alert(1)'/>")
+    (run / "large.png").write_bytes(png + bytes(MAX_IMAGE_BYTES))
+    (tmp_path / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\nsecret")
     attachments = tuple(
         Attachment(sha256="", media_type=media, path=where)
         for media, where in (
@@ -179,13 +198,26 @@ def test_screenshots_are_embedded_from_the_run_folder_only(tmp_path: Path):
             ("image/png", "../secret.png"),
             ("image/png", str(tmp_path / "secret.png")),
             ("image/svg+xml", "shot.png"),
+            ("image/jpeg", "shot.png"),
+            ("image/png", "page.png"),
+            ("image/png", "large.png"),
+            ("image/png", "gone.png"),
             ("image/png", None),
         )
     )
     turn = Turn(prompt_ids=(), action_ids=(), action_logprobs=(), text="", attachments=attachments)
     TrajectoryStore(run / "trajectories").append([episode(turns=(turn,))])
     page = Page(write_report(run).read_text(encoding="utf-8"))
-    assert [attrs["src"] for tag, attrs in page.seen if tag == "img"] == ["data:image/png;base64,cGljdHVyZQ=="]
+    assert [attrs["src"] for tag, attrs in page.seen if tag == "img"] == ["data:image/png;base64,iVBORw0KGgpwaWN0dXJl"]
+
+
+def test_the_pictures_of_a_report_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(92)  # 100 bytes
+    monkeypatch.setattr(report_page, "MAX_PAGE_BYTES", 250)
+    (tmp_path / "shot.png").write_bytes(png)
+    images = Images(tmp_path)
+    shot = Attachment(sha256="", media_type="image/png", path="shot.png")
+    assert [bool(images.uri(shot)) for _ in range(4)] == [True, True, False, False]
 
 
 def test_an_empty_run_folder_still_has_a_report(tmp_path: Path):
@@ -246,6 +278,45 @@ def test_a_transcript_by_hand():
         "    (empty)",
         "  -> reward env +1, terminated",
         "judge says: well done",
+    ]
+
+
+def test_a_transcript_says_what_is_unusual_about_an_episode():
+    wrote = (Span(start=0, end=1, version=-1, producer="human"),)
+    turn = Turn(
+        prompt_ids=(1,),
+        action_ids=(2,),
+        action_logprobs=(-1.0,),
+        text="8",
+        kind="plan",
+        attempt=1,
+        spans=wrote,
+        rewards={"env": 1.0},
+        rewards_at=(PlacedReward(position=0, name="env", value=0.25),),
+        costs={"har\x1bm": 0.5},
+        policy_weights=(0.0,),
+        kl_weights=(1.0,),
+        sampler_mask=SamplerMask(mask_id="top"),
+        attachments=(Attachment(sha256="ab", media_type="image/png", path="x/ab.png"),),
+    )
+    found = format_trajectory(
+        episode(
+            turns=(turn,),
+            world=WorldMark(name="text.maze", version="3", fingerprint="f00"),
+            start=Start(kind="guide_prefix", prefix_turns=2, prefix_tokens=5, source="g"),
+            branch=Branch(parent="p", turn=1, token=4),
+        )
+    )
+    assert found.splitlines()[1:] == [
+        "world text.maze, version 3, built as f00",
+        "began at a guide prefix, after 2 turns and 5 tokens of g",
+        "branched off from p at turn 1, token 4",
+        "turn 0 (plan, attempt 1)",
+        "  picture: x/ab.png",
+        "  action:",
+        "    8",
+        "  -> reward env +1, env +0.25 at token 0, cost har\\x1bm 0.5, written by human, sampled under mask top, "
+        "tokens weighed in policy, KL",
     ]
 
 

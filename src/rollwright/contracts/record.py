@@ -233,9 +233,8 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         if self.branch is not None and self.branch.turn > len(self.turns):
-            raise ValueError(
-                f"{self.id} leaves {self.branch.parent} at turn {self.branch.turn} and has {len(self.turns)}"
-            )
+            place = f"turn {self.branch.turn} of {self.branch.parent}"
+            raise ValueError(f"{self.id} branches off at {place} and has {len(self.turns)} turns itself")
 
     @property
     def rewards(self) -> list[float]:

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from rollwright.contracts import Attachment, DataError, RunFolderError, Trajectory
+from rollwright.contracts import Attachment, DataError, RunFolderError, Trajectory, picture_type
 from rollwright.evaluation import (
     Evaluation,
     compare,
@@ -30,12 +30,13 @@ from rollwright.store import Ref, TrajectoryStore
 from rollwright.view.charts import line_chart
 from rollwright.view.report_template import TEMPLATE
 from rollwright.view.run_story import run_story
-from rollwright.view.transcripts import headline, outcome, visible
+from rollwright.view.transcripts import headline, origins, outcome, turn_label, visible
 
 log = logging.getLogger(__name__)
 
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
 MAX_IMAGE_BYTES = 500_000
+MAX_PAGE_BYTES = 20_000_000
+"""Of all pictures in the page together: a browser must still open it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,9 @@ def render(run: RunFolder, num_replays: int) -> str:
     notes = untaught(rows)
     evaluations = read_evaluations(run, notes)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    images = Images(run.path)
     environment.filters |= {"visible": visible, "outcome": outcome, "headline": headline}
+    environment.filters |= {"label": turn_label, "origins": origins, "picture": images.uri}
     return environment.from_string(TEMPLATE).render(
         name=run.path.resolve().name,
         config=run.config.read_text(encoding="utf-8", errors="replace") if run.config.exists() else "",
@@ -88,7 +91,6 @@ def render(run: RunFolder, num_replays: int) -> str:
         progress=_progress(evaluations),
         faults=_fault_counts(run),
         episodes=replays(run, num_replays, notes),
-        image=lambda attachment: image_uri(attachment, run.path),
         notes=notes,
     )
 
@@ -159,14 +161,30 @@ def replays(run: RunFolder, count: int, notes: list[str]) -> list[Trajectory]:
     return sorted(found, key=lambda t: (t.task.id, not t.success))
 
 
-def image_uri(attachment: Attachment, folder: Path) -> str:
-    """A picture of the run folder as a data URI; "" where it is no picture, too large, or lies elsewhere."""
-    if attachment.path is None or attachment.media_type not in IMAGE_TYPES:
-        return ""
-    path = (folder / attachment.path).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file() or path.stat().st_size > MAX_IMAGE_BYTES:
-        return ""
-    return f"data:{attachment.media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
+class Images:
+    """The pictures of one page, embedded in it: the report stays one file. Made for one rendering."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._left = MAX_PAGE_BYTES
+
+    def uri(self, attachment: Attachment) -> str:
+        """A picture of the run folder as a data URI.
+
+        "" where it is no PNG, JPEG or WebP by its own first bytes, lies elsewhere, or is too large for the page.
+        """
+        if attachment.path is None:
+            return ""
+        path = (self._folder / attachment.path).resolve()
+        if not path.is_relative_to(self._folder) or not path.is_file():
+            return ""
+        if path.stat().st_size > min(MAX_IMAGE_BYTES, self._left):
+            return ""
+        content = path.read_bytes()
+        if picture_type(content) != attachment.media_type:  # what a store names a picture may be a page with a script
+            return ""
+        self._left -= len(content)
+        return f"data:{attachment.media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _progress(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -62,15 +62,18 @@ td, th { text-align: left; padding: .1rem .8rem .1rem 0; }
 {% for episode in episodes %}
 <details class="{{ 'fault' if episode.stop_reason.is_fault else 'success' if episode.success else 'other' }}">
 <summary>{{ episode | headline }}</summary>
+{% for line in episode | origins %}
+<p class="outcome">{{ line }}</p>
+{% endfor %}
 {% for turn in episode.turns %}
 {% for message in turn.observed %}
 <p class="role">{{ message.role }}</p>
 <pre>{{ message.content | visible }}</pre>
 {% endfor %}
-{% for attachment in turn.attachments if image(attachment) %}
-<img src="{{ image(attachment) }}" alt="screenshot">
+{% for uri in turn.attachments | map('picture') | select %}
+<img src="{{ uri }}" alt="screenshot">
 {% endfor %}
-<p class="role">turn {{ loop.index0 }}: action</p>
+<p class="role">turn {{ loop.index0 }}{{ turn | label }}: action</p>
 <pre class="action">{{ turn.text | visible }}</pre>
 {% if turn | outcome %}
 <p class="outcome">{{ turn | outcome }}</p>

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rollwright.contracts import Group, RunFolderError, Trajectory, Turn
+from rollwright.contracts import ACT, Group, RunFolderError, Trajectory, Turn
 
 _INDENT = "    "
 
@@ -38,7 +38,7 @@ def format_group(group: Group) -> str:
 
 def format_trajectory(trajectory: Trajectory) -> str:
     """One episode, turn by turn."""
-    parts = [headline(trajectory)]
+    parts = [headline(trajectory), *origins(trajectory)]
     parts += [_format_turn(index, turn) for index, turn in enumerate(trajectory.turns)]
     if trajectory.fault:
         parts.append(f"fault: {visible(trajectory.fault)}")
@@ -58,9 +58,36 @@ def headline(trajectory: Trajectory) -> str:
     )
 
 
+def origins(trajectory: Trajectory) -> list[str]:
+    """Where an episode was played, began and was forked, a line each; nothing of what nobody said or is usual."""
+    found = []
+    if (world := trajectory.world) is not None:
+        said = f"world {world.name}, version {world.version}, built as {world.fingerprint}"
+        found.append(visible(said))
+    start = trajectory.start
+    if start.kind != "initial":
+        tokens = f" and {start.prefix_tokens} tokens" if start.prefix_tokens else ""
+        source = f" of {visible(start.source)}" if start.source else ""
+        found.append(f"began at a {start.kind.replace('_', ' ')}, after {start.prefix_turns} turns{tokens}{source}")
+    if (branch := trajectory.branch) is not None:
+        token = f", token {branch.token}" if branch.token else ""
+        found.append(f"branched off from {visible(branch.parent)} at turn {branch.turn}{token}")
+    return found
+
+
+def turn_label(turn: Turn) -> str:
+    """What kind of turn it is where it is no act of a first attempt: ` (plan)`, ` (attempt 1)`; else nothing."""
+    words = [] if turn.kind == ACT else [visible(turn.kind)]
+    words += [f"attempt {turn.attempt}"] if turn.attempt else []
+    return f" ({', '.join(words)})" if words else ""
+
+
 def outcome(turn: Turn) -> str:
-    """What one action earned and whether it ended the episode."""
+    """What one action earned and cost, who wrote it, how it is weighed, and whether it ended the episode."""
     parts = [_rewards(turn.rewards)] if turn.rewards else []
+    parts += [f"{visible(at.name)} {at.value:+g} at token {at.position}" for at in turn.rewards_at]
+    parts += [f"cost {visible(name)} {value:g}" for name, value in turn.costs.items()]
+    parts += _written(turn)
     parts += [name for name in ("terminated", "truncated") if getattr(turn, name)]
     if turn.finish == "length":
         parts.append("action cut at its token limit")
@@ -76,14 +103,26 @@ def _printable(char: str) -> bool:
     return char in "\n\t" or (char.isprintable() and not "\ud800" <= char <= "\udfff") or char == "\u00a0"
 
 
+def _written(turn: Turn) -> list[str]:
+    """Who wrote the action where it was not the policy alone, under which mask, and how its tokens are weighed."""
+    writers = list(dict.fromkeys(span.producer for span in turn.spans))
+    found = [] if writers in ([], ["policy"]) else [f"written by {' and '.join(writers)}"]
+    if turn.sampler_mask is not None:
+        found.append(f"sampled under mask {visible(turn.sampler_mask.mask_id) or 'of kept ids'}")
+    weights = {"policy": turn.policy_weights, "value": turn.value_weights, "KL": turn.kl_weights}
+    named = [name for name, given in weights.items() if given is not None]
+    return [*found, f"tokens weighed in {', '.join(named)}"] if named else found
+
+
 def _rewards(rewards: Mapping[str, float]) -> str:
     return "reward " + ", ".join(f"{visible(name)} {value:+g}" for name, value in rewards.items())
 
 
 def _format_turn(index: int, turn: Turn) -> str:
-    lines = [f"turn {index}"]
+    lines = [f"turn {index}{turn_label(turn)}"]
     for message in turn.observed:
         lines += [f"  {message.role}:", textwrap.indent(visible(message.content), _INDENT)]
+    lines += [f"  picture: {visible(picture.path or picture.sha256)}" for picture in turn.attachments]
     lines.append("  action:")
     lines.append(textwrap.indent(visible(turn.text) or "(empty)", _INDENT))
     ended = outcome(turn)
