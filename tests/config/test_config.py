@@ -129,6 +129,7 @@ def test_the_default_file_is_read_only_where_none_is_named(base: Path, tmp_path:
     assert load_config(Recipe, [str(other)], default=base).steps == 3
 
 
+@pytest.mark.long
 @given(
     steps=st.integers(-(10**9), 10**9),
     rate=st.floats(allow_nan=False, allow_infinity=False),

@@ -201,6 +201,7 @@ def test_a_long_sequence_keeps_its_end(folder: Path, tmp_path: Path) -> None:
     learner(ValueLearner, body).read([long])
 
 
+@pytest.mark.long
 def test_an_encoder_is_trained_with_its_heads(folder: Path, states: Any, tmp_path: Path) -> None:
     tokenizer = load_policy(folder)[1]
     body = other_body(saved_encoder(tmp_path, tokenizer, "bert"), tokenizer)

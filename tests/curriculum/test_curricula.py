@@ -49,6 +49,7 @@ def test_gaussians_are_drawn_by_their_mean_progress() -> None:
     assert in_proportion(np.array([-1.0, 2.0])).tolist() == [0.0, 1.0]
 
 
+@pytest.mark.long
 def test_the_shares_of_all_draws_with_a_random_part() -> None:
     means = np.array([[0.1, 0.1], [0.5, 0.3], [0.9, 0.0]])
     teacher = AlpGmmCurriculum(ListSpace(TASKS), seed=0, random_frac=0.05)

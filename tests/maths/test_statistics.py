@@ -86,6 +86,7 @@ def test_pairing_of_runs_across_tasks_does_not_matter() -> None:
     assert widths[0] == pytest.approx(widths[1], rel=0.06)
 
 
+@pytest.mark.long
 def test_stratified_coverage_is_near_nominal() -> None:
     generator = rng(4)
     hits = 0

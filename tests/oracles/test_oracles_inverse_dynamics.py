@@ -131,6 +131,7 @@ def batches(store: TrajectoryStore) -> list[Transition]:
     return table.transitions(valid_turns(table))
 
 
+@pytest.mark.long
 def test_without_a_label_the_store_is_that_of_the_labelled_episodes_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,6 +224,7 @@ def test_an_expectile_of_one_half_evaluates_the_data_whatever_they_are(long: boo
         assert table.q_of(FIRST + 1, SAY, BACK) == pytest.approx([inside] * 2, abs=1e-4)
 
 
+@pytest.mark.long
 def test_conservatism_draws_q_towards_how_often_each_token_was_said(tmp_path: Path) -> None:
     """The gradient is (Q - y) + w (softmax(Q) - onehot(a)): at rest Q = y + w (1 - softmax(Q)_a / pi(a)), pi = 1/2."""
     steps = grouped(tmp_path, every_step_once())
@@ -306,6 +307,7 @@ def network(folder: Path, *, bias: float) -> CriticLearner:
     return CriticLearner(Accelerator(), module, OptimiserSettings(learning_rate=3e-3), polyak=0.2)
 
 
+@pytest.mark.long
 def test_a_network_settles_where_the_table_does(folder: Path, tmp_path: Path) -> None:
     """tau 0.5, no conservatism, both actions equally often: within half a turn of SARSA's fixed point."""
     steps, learner = grouped(tmp_path, every_step_once()), network(folder, bias=-4.0)

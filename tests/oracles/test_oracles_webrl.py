@@ -226,6 +226,7 @@ def drift(store: TrajectoryStore, promised: Mapping[int, float], beta: float) ->
     return float((now.exp() * (now - before)).sum(dim=1).mean())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_kl_to_the_reference_after_one_epoch_falls_with_beta(
     monkeypatch: pytest.MonkeyPatch, stored: Callable[..., TrajectoryStore], seed: int

@@ -361,6 +361,7 @@ def wander(env: PhoneEnv, tasks: list[Task], *, episodes: int, steps: int, seed:
     return taken
 
 
+@pytest.mark.long
 def test_a_thousand_random_episodes() -> None:
     world = build(splits="seed", distractors="many", rendering="lines")
     assert wander(world.make(), list(world.tasks("train")), episodes=1000, steps=6, seed=1) > 5000
