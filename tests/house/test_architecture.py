@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.conftest import BY_TEST
+
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "src" / "rollwright"
 PAGE = ROOT / "docs" / "architecture.md"
@@ -38,6 +40,11 @@ def test_what_the_page_names_is_there() -> None:
     assert len(named()) > 40
     gone = [path for path in named() if not (ROOT / path).exists() and not (CORE / path).is_dir()]
     assert not gone, f"{PAGE.name} names what is gone: {', '.join(gone)}"
+
+
+def test_the_files_whose_tests_are_handed_out_one_by_one_are_there() -> None:
+    found = [list(ROOT.glob(f"{place}*")) for place in BY_TEST]
+    assert found and all(found)
 
 
 def test_every_folder_stands_in_the_page() -> None:

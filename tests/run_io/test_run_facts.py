@@ -86,6 +86,12 @@ def test_an_error_is_told_without_its_secrets_and_goes_on(tmp_path: Path) -> Non
     assert entry["outcome"] == "ValueError: no answer from http://***@host/v1" and entry["ended"]
 
 
+def test_a_run_that_is_interrupted_says_so(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), RunFolder.opened(tmp_path, config_yaml=SETTINGS):
+        raise KeyboardInterrupt
+    assert [entry["outcome"] for entry in sessions(tmp_path)] == ["KeyboardInterrupt"]
+
+
 def test_every_start_has_its_entry_and_a_killed_one_is_called_so(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from rollwright.run_io import RunFolder\n"

@@ -120,7 +120,7 @@ class RunFacts:
         try:
             yield facts
         except BaseException as error:
-            facts._end(redact(f"{type(error).__name__}: {error}".splitlines()[0])[:500])
+            facts._end(_said(error))
             raise
         facts._end(FINISHED)
 
@@ -214,6 +214,12 @@ def _sessions(path: Path) -> list[dict[str, Any]]:
     if not sessions and path.exists():
         path.replace(path.with_name("run.damaged.json"))
     return sessions
+
+
+def _said(error: BaseException) -> str:
+    """Kind and first line of an error, without its secrets."""
+    text = str(error).strip().partition("\n")[0]
+    return redact(f"{type(error).__name__}: {text}" if text else type(error).__name__)[:500]
 
 
 def _now() -> str:
