@@ -35,8 +35,8 @@ from rollwright.contracts import Group
 from rollwright.critics import (
     FreshActions,
     HeadLoss,
+    RegressedCriticFit,
     TokenCriticFit,
-    TurnCriticFit,
     WeightedLikelihood,
     baseline_critic,
     followed,
@@ -116,7 +116,7 @@ class AlgorithmSettings(Config):
         return self
 
 
-class CriticFit(TurnCriticFit):
+class CriticFit(RegressedCriticFit):
     """Q and V of whole utterances."""
 
     updates: int = Field(50, ge=0, description="Optimiser steps for one step of the run.")

@@ -32,7 +32,7 @@ from rollwright.config import Readers
 from rollwright.contracts import ConfigError, Group
 from rollwright.critics import (
     FreshActions,
-    TurnCriticFit,
+    RegressedCriticFit,
     followed,
     one_step_targets,
     open_turn_critic,
@@ -72,7 +72,7 @@ class AlgorithmSettings(PolicyLossSettings):
     only_for: ClassVar[Readers] = PolicyLossSettings.only_for
 
 
-class CriticFit(TurnCriticFit):
+class CriticFit(RegressedCriticFit):
     """Q of own and of logged turns."""
 
     updates: int = Field(20, ge=0, description="Optimiser steps for one step of the run.")

@@ -23,7 +23,8 @@ from rollwright.config.named_parts import keys_of_parts
 from rollwright.config.part_builder import load_part
 from rollwright.config.schema import section_of
 from rollwright.contracts import StepResult
-from rollwright.critics import TokenCriticFit
+from rollwright.critics import RegressedCriticFit, TokenCriticFit, TurnCriticFit, squared_error
+from rollwright.critics.open_critics import losses_of
 from rollwright.curriculum import CurriculumSettings
 from rollwright.envs.text.bandit import BanditEnvironment, BanditWorld
 from rollwright.generation import EngineSettings
@@ -318,6 +319,17 @@ def test_losses_by_name_are_the_function_of_the_maths() -> None:
         wanted = policy_loss(*columns, num_sequences=2, level=level, clip=clip)  # type: ignore[arg-type]
         assert torch.equal(found.losses, wanted.losses) and torch.equal(found.clipped, wanted.clipped)
         assert found.clipped.any(), "the small example tells clipped from free tokens"
+
+
+def test_a_critic_loss_stands_in_for_the_squared_error_of_turns_and_for_nothing_else(elsewhere: Path) -> None:
+    ours = losses_of(RegressedCriticFit(), ["q", "v"], {"v": torch.minimum})
+    assert ours == {"q": squared_error, "v": torch.minimum}
+    assert losses_of(TurnCriticFit(), ["q"], {}) == {"q": squared_error}
+    fit = build(RegressedCriticFit, {"loss": "huber:Huber", "loss_options": {"delta": 0.5}})
+    theirs = losses_of(fit, ["q", "v"], {"v": torch.minimum})
+    values, targets = torch.tensor([[0.0, 2.0], [0.25, 0.0]]), torch.zeros(2, 2)
+    assert theirs["v"] is torch.minimum
+    assert theirs["q"](values, targets).tolist() == [[0.0, 0.875], [0.03125, 0.0]]  # 0.5 (2 - 0.25); 0.25^2 / 2
 
 
 def test_options_beside_a_part_of_ours_are_refused() -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from rollwright.config import Config, Presets, Readers, build, dump
+from rollwright.config.named_parts import keys_of_parts
 from rollwright.config.schema import all_keys, section_of
 from rollwright.contracts.errors import ConfigError
 from rollwright.training.preflight import require_components, require_siblings, require_trackers
@@ -58,13 +59,20 @@ def _listed_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[
                 yield from words
 
 
+def option_keys(cls: type[Config]) -> set[str]:
+    """The keys that hold the options of named parts: `build_part` reads them by the name that the kind of part says."""
+    inside = [section for field in cls.model_fields.values() if (section := section_of(field.annotation))]
+    own = {parts.options for _, parts in keys_of_parts(cls.model_fields)}
+    return own.union(*map(option_keys, inside))
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_key_is_read_by_somebody_and_explained(name: str) -> None:
     cls = recipe_config(name)
     if cls is None:
         return  # a recipe made of other recipes has no keys of its own
     keys = dict(all_keys(cls))
-    read = names_read()
+    read = names_read() | option_keys(cls)
     unread = [key for key in keys if key.rpartition(".")[2] not in read]
     unexplained = [key for key, field in keys.items() if not field.description]
     assert not unread, f"read by nobody: {unread}"

@@ -9,7 +9,7 @@ May import: learner and what stands above it.
 """
 
 from rollwright.critics.critic_body import cut_to, policy_body
-from rollwright.critics.critic_settings import TokenCriticFit, TurnCriticFit
+from rollwright.critics.critic_settings import RegressedCriticFit, TokenCriticFit, TurnCriticFit
 from rollwright.critics.critic_targets import (
     ColumnLoss,
     Columns,
@@ -61,6 +61,7 @@ __all__ = [
     "HeadLoss",
     "HeadTargets",
     "Readings",
+    "RegressedCriticFit",
     "StoredChains",
     "SuccessReplay",
     "SuccessReplaySettings",

@@ -26,6 +26,17 @@ class TurnCriticFit(Config):
     layer_norm: bool = Field(False, description="Layer norm in the heads, for many updates per step.")
 
 
+class RegressedCriticFit(TurnCriticFit):
+    """The same where heads are regressed on targets, so that the error can be measured in several ways."""
+
+    loss: Annotated[str, CRITIC_LOSSES] = Field(
+        "squared", description="Of values against their targets: the whole square; or a loss of one's own."
+    )
+    loss_options: dict[str, Any] = Field({}, description="Arguments of a loss of one's own.")
+
+    only_for: ClassVar[Readers] = {"loss_options": {"loss": (OWN,)}}
+
+
 class TokenCriticFit(Config):
     """A critic with one value per action token, and how it is fitted."""
 

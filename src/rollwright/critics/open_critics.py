@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rollwright.critics.critic_settings import TurnCriticFit
-from rollwright.learner import LearnerSettings
+from rollwright.config import build_part, is_own
+from rollwright.critics.critic_settings import RegressedCriticFit, TurnCriticFit
+from rollwright.learner import CriticLoss, LearnerSettings
 from rollwright.models import resolve_precision
 from rollwright.run_io import RunSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rollwright.critics.critic_body import CriticBody
     from rollwright.critics.critic_learner import TokenValues, TurnValues
     from rollwright.critics.critic_targets import HeadLoss
@@ -49,7 +52,7 @@ def open_turn_critic(
 
     Args:
         heads: name -> how many.
-        losses: name -> the loss of these heads; the squared error where left out.
+        losses: name -> the loss of these heads; where left out the squared error, or what `fit.loss` names for it.
         bias: what all heads say at first.
         polyak: how far a slow copy follows at each step; None = no slow copy.
     """
@@ -69,11 +72,32 @@ def open_turn_critic(
         body,
         shape,
         OptimiserSettings(learning_rate=fit.learning_rate, max_grad_norm=fit.max_grad_norm),
-        losses=losses,
+        losses=losses_of(fit, heads, losses or {}),
         polyak=polyak,
         **_packing_of(config, learner),
         name=name,
     )
+
+
+def losses_of(fit: TurnCriticFit, heads: Iterable[str], losses: Mapping[str, HeadLoss]) -> dict[str, HeadLoss]:
+    """Name -> the loss of every head. A loss of the user's own takes the place of the squared error, of no other.
+
+    Raises:
+        ConfigError: it cannot be made, or breaks its contract.
+    """
+    from rollwright.critics.critic_targets import squared_error
+
+    found = {head: losses.get(head, squared_error) for head in heads}
+    if not isinstance(fit, RegressedCriticFit) or not is_own(fit.loss):
+        return found
+    own: CriticLoss = build_part(fit, "loss")
+
+    def regression(values: Tensor, targets: Tensor) -> Tensor:
+        # Users write for [N]; heads of one name come as rows.
+        flat = values.flatten()
+        return own(flat, targets.flatten(), flat.detach()).view_as(values)
+
+    return {head: regression if loss is squared_error else loss for head, loss in found.items()}
 
 
 def _body_of(fit: TurnCriticFit, learner: Learner, codec: ChatCodec) -> CriticBody:
