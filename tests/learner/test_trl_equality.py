@@ -25,7 +25,7 @@ from rollwright.maths.losses import (
     loss_denominator,
     policy_loss,
 )
-from rollwright.maths.sequences import flatten_padded, padded_sequence_index
+from tests.maths.padded_layout import flatten_padded, padded_sequence_index
 
 trl = pytest.importorskip("trl")
 transformers = pytest.importorskip("transformers")

@@ -14,13 +14,10 @@ from rollwright.maths.advantages import (
     bilevel_gae_v1,
     bilevel_gae_v2,
     bootstrap_values,
-    combine_moments,
     dr_grpo,
     gae,
-    gae_padded,
     gigpo,
     grpo,
-    moments_of,
     opo,
     pass_at_k_advantages,
     reinforce,
@@ -28,12 +25,17 @@ from rollwright.maths.advantages import (
     reinforce_plus_plus_baseline,
     remax,
     returns_to_go,
-    returns_to_go_padded,
     rloo,
     turn_gae,
     whiten,
 )
-from rollwright.maths.sequences import flatten_padded, padded_sequence_index, unflatten_padded
+from tests.maths.padded_layout import (
+    flatten_padded,
+    gae_padded,
+    padded_sequence_index,
+    returns_to_go_padded,
+    unflatten_padded,
+)
 
 
 def f(*numbers: float) -> Tensor:
@@ -249,16 +251,6 @@ def test_reinforce_plus_plus_baseline_by_hand() -> None:
     # A second group of equal scores: [.5, -.5, 0, 0] over its deviation sqrt(.5 / 3).
     two = reinforce_plus_plus_baseline(f(1, 0, 10, 10), i(0, 1, 2, 3), i(4, 4, 7, 7), num_sequences=4)
     close(two, 1.224745, -1.224745, 0, 0)
-
-
-def test_whitening_over_ranks_equals_whitening_the_whole() -> None:
-    values = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 1
-    parts = [values[:7], values[7:7], values[7:]]
-    whole = combine_moments([moments_of(part) for part in parts])
-    torch.testing.assert_close(torch.cat([whiten(part, moments=whole) for part in parts]), whiten(values))
-    torch.testing.assert_close(whiten(values, shift_mean=False) - whiten(values), values.mean().expand(40))
-    with pytest.raises(ValueError, match="2 action tokens or more"):
-        whiten(f(1))
 
 
 GIGPO = {

@@ -9,25 +9,18 @@ import torch
 from torch import Tensor
 
 from rollwright.maths.losses import (
-    AdaptiveKl,
-    Correction,
     approximate_kl,
     clip_frac,
     combine,
     count_loss_units,
-    effective_sample_frac,
-    entropy_of_logits,
     filter_geometric,
     filter_off_policy,
-    filter_stale,
-    group_can_teach,
     kl_estimate,
     kl_loss,
     kl_shaped_rewards,
     mask_sequences,
     mask_tokens,
     masked_mean,
-    normalise_weights,
     overlong_penalty,
     sampler_log_weights,
     truncate_sequences,
@@ -145,20 +138,6 @@ def test_kl_in_the_reward() -> None:
     close(kl_shaped_rewards(f(0, 1), f(-1, -2), f(-1.5, -2), kl_coef=0.1), -0.05, 1.0)
 
 
-def test_adaptive_kl_by_hand_and_after_a_restart() -> None:
-    controller = AdaptiveKl(coef=0.001, target=0.1, horizon=10_000)
-    assert controller.update(0.11, num_samples=1000) == pytest.approx(0.001 * 1.01)  # error .1, a tenth of the horizon
-    assert controller.update(5.0, num_samples=10_000) == pytest.approx(0.00101 * 1.2)  # error capped at .2
-    assert controller.update(0.0, num_samples=10_000) == pytest.approx(0.00101 * 1.2 * 0.8)
-    resumed = AdaptiveKl(coef=1.0, target=0.1, horizon=10_000)
-    resumed.load_state_dict(controller.state_dict())
-    assert resumed.update(0.2, num_samples=5) == controller.update(0.2, num_samples=5)
-    with pytest.raises(ValueError, match="nan"):
-        controller.update(math.nan, num_samples=1)
-    with pytest.raises(ValueError, match="key 'coef'"):
-        resumed.load_state_dict({"beta": 1.0})
-
-
 def test_value_loss_by_hand() -> None:
     clipped = value_loss(f(1), f(2), values_old=f(0.5), clip_eps=0.2)
     assert clipped.item() == pytest.approx(0.845)  # (0.7 - 2)^2 / 2
@@ -173,14 +152,6 @@ def test_clipped_values_get_no_gradient_away_from_the_old_value() -> None:
         assert torch.autograd.grad(value_loss(x, f(2), values_old=f(0.5), clip_eps=0.2).sum(), x)[
             0
         ].item() == pytest.approx(expected)
-
-
-def test_entropy_with_forbidden_tokens() -> None:
-    logits = torch.tensor([[0.0, 0.0, -math.inf], [0.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
-    entropy = entropy_of_logits(logits)
-    close(entropy, math.log(2), math.log(3))
-    entropy.sum().backward()
-    assert logits.grad is not None and logits.grad.isfinite().all()
 
 
 def test_truncated_and_masked_importance_weights_by_hand() -> None:
@@ -226,9 +197,7 @@ def test_agreeing_sampler_makes_every_correction_the_identity() -> None:
         mask_sequences(logs, mask, index, num_sequences=count, cap=2.0),
         filter_geometric(logs, mask, index, num_sequences=count),
         filter_off_policy(logprobs, logprobs, advantages, mask, index, num_sequences=count, threshold=0.0),
-        filter_stale(torch.full((14,), 7), mask, current_version=7, max_staleness=0),
     )
-    everything = normalise_weights(everything)
     assert (everything.weights == 1).all() and torch.equal(everything.mask, mask)
 
 
@@ -255,29 +224,6 @@ def test_off_policy_sequences_are_dropped_only_if_they_did_badly() -> None:
     assert result.mask.tolist() == [False, True, True] and result.weights.tolist() == [1, 1, 1]
 
 
-def test_stale_tokens_are_dropped() -> None:
-    mask = i(1, 1, 1, 0) == 1
-    assert filter_stale(i(3, 4, 5, 9), mask, current_version=5, max_staleness=1).mask.tolist() == [
-        False,
-        True,
-        True,
-        False,
-    ]
-    with pytest.raises(ValueError, match="version 9 > 5"):
-        filter_stale(i(9), i(1) == 1, current_version=5, max_staleness=1)
-
-
-def test_normalised_weights_and_effective_sample_size() -> None:
-    correction = normalise_weights(Correction(weights=f(1, 3, 100), mask=i(1, 1, 0) == 1))
-    close(correction.weights[:2], 0.5, 1.5)
-    with pytest.raises(ValueError, match="entirely off-policy"):
-        normalise_weights(Correction(weights=f(1), mask=i(0) == 1))
-    assert effective_sample_frac(f(2, 2, 2)) == pytest.approx(1.0)
-    assert effective_sample_frac(f(1, 0, 0, 0)) == pytest.approx(0.25)
-    with pytest.raises(ValueError, match="positive weight"):
-        effective_sample_frac(f(0))
-
-
 def test_a_filter_changes_the_denominator_and_a_truncation_does_not() -> None:
     mask, index, logs = torch.ones(3, dtype=torch.bool), i(0, 0, 1), f(1, 0, 0)
     for correction, tokens in ((truncate_tokens(logs, mask, cap=2.0), 3), (mask_tokens(logs, mask, cap=2.0), 2)):
@@ -291,13 +237,6 @@ def test_soft_overlong_penalty_by_hand() -> None:
     close(overlong_penalty(lengths, **shape, factor=2.0, saturate=False), 0, 0, -1, -2, -3)
     with pytest.raises(ValueError, match="buffer"):
         overlong_penalty(lengths, max_length=10, buffer=11)
-
-
-def test_dynamic_sampling_predicate() -> None:
-    assert group_can_teach([1.0, 0.0]) and not group_can_teach([0.0, 0.0]) and not group_can_teach([0.5])
-    assert not group_can_teach([0.5, 0.5 + 1e-9], tolerance=1e-6)
-    with pytest.raises(ValueError, match="at least one score"):
-        group_can_teach([])
 
 
 def test_metrics_count_unmasked_tokens_only() -> None:

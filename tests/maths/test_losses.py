@@ -18,17 +18,20 @@ from rollwright.maths.losses import (
     NoClip,
     PpoClip,
     aggregate,
-    aggregate_padded,
     clip_frac,
     count_loss_units,
-    count_loss_units_padded,
     importance_ratio,
     loss_denominator,
     policy_loss,
-    policy_loss_padded,
     token_weights,
 )
-from rollwright.maths.sequences import flatten_padded, padded_sequence_index
+from tests.maths.padded_layout import (
+    aggregate_padded,
+    count_loss_units_padded,
+    flatten_padded,
+    padded_sequence_index,
+    policy_loss_padded,
+)
 
 PPO = PpoClip(low=0.2, high=0.2)
 CAPPED = CispoClip.absolute(cap=1.28)

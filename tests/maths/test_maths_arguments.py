@@ -26,7 +26,7 @@ from rollwright.batching.value_estimators import VALUE_ADVANTAGES, Gae
 from rollwright.config import load_part
 from rollwright.contracts.choices import require_choice
 from rollwright.contracts.errors import UnknownComponent
-from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import StopReason, Task
 from rollwright.critics.outcome_values import outcomes
 from rollwright.critics.replay_updates import WebRLObjective
 from rollwright.learner import objective
@@ -35,6 +35,8 @@ from rollwright.maths import sequences as segments
 from rollwright.maths import value_targets as values
 from rollwright.maths.statistics import reliability as calibration
 from rollwright.store.replay import above, in_perplexity_band
+from tests import builders
+from tests.maths import padded_layout
 
 
 def f(*numbers: float) -> Tensor:
@@ -46,18 +48,9 @@ def i(*numbers: int) -> Tensor:
 
 
 TASK = Task(id="t", split="train")
-TURN = Turn(prompt_ids=(1,), action_ids=(2, 3), action_logprobs=(-1.0, -1.0), text="x", rewards={"env": 1.0})
+TURN = builders.turn((1,), (2, 3), 1.0, text="x")
 BATCH = credit.flatten(
-    [
-        Group(
-            id="g",
-            task=TASK,
-            seed=0,
-            trajectories=tuple(
-                Trajectory(id=name, task=TASK, seed=0, turns=(TURN,), stop_reason=StopReason.MAX_TURNS) for name in "ab"
-            ),
-        )
-    ]
+    [builders.group(*(builders.episode(name, TURN, task=TASK, stop=StopReason.MAX_TURNS) for name in "ab"))]
 )
 MASK = torch.ones(4, dtype=torch.bool)
 INDEX, TWO = i(0, 0, 1, 1), {"num_sequences": 2}
@@ -151,16 +144,16 @@ CALLS = {
             ("rewards", "values", "last_values"),
         ),
         Call(
-            advantages.gae_padded,
+            padded_layout.gae_padded,
             {"rewards": f(0, 1)[None], "values": f(1, 2)[None], "mask": MASK[:2][None], **GAMMAS},
             ("rewards", "values"),
         ),
         Call(
-            advantages.returns_to_go_padded,
+            padded_layout.returns_to_go_padded,
             {"rewards": f(0, 1)[None], "mask": MASK[:2][None], "gamma": 1.0},
             ("rewards",),
         ),
-        Call(advantages.check_rewards, {"rewards": f(0, 1), "mask": MASK[:2]}, ("rewards",), ("mask",)),
+        Call(padded_layout.check_rewards, {"rewards": f(0, 1), "mask": MASK[:2]}, ("rewards",), ("mask",)),
         Call(
             advantages.bootstrap_values,
             {"values_after": f(1, 2), "terminated": MASK[:2], "truncated": ~MASK[:2]},
@@ -200,7 +193,7 @@ CALLS = {
         Call(losses.importance_ratio, {k: v for k, v in TOKENS.items() if k != "advantages"}
              | {"sequence_index": INDEX, "level": "token", **TWO}),
         Call(losses.policy_loss, {**TOKENS, "sequence_index": INDEX, "level": "token", "clip": losses.NoClip(), **TWO}),
-        Call(losses.policy_loss_padded, {**ROWS, "level": "token", "clip": losses.NoClip()}),
+        Call(padded_layout.policy_loss_padded, {**ROWS, "level": "token", "clip": losses.NoClip()}),
         Call(losses.kl_estimate, {"logprobs": LOGPROBS, "logprobs_ref": OLD, "kind": "k1"}),
         Call(losses.kl_loss, {"logprobs": LOGPROBS, "logprobs_old": OLD, "logprobs_ref": OLD, "mask": MASK,
                               "kind": "k3", "ratio_weighted": True}),
@@ -212,7 +205,7 @@ CALLS = {
                                     **TWO}),
         Call(losses.aggregate, {"losses": LOGPROBS, "mask": MASK, "sequence_index": INDEX, "how": "token-mean",
                                 "denominator": 1.0, **TWO}),
-        Call(losses.aggregate_padded, {"losses": ROWS["logprobs"], "mask": ROWS["mask"], "how": "token-mean",
+        Call(padded_layout.aggregate_padded, {"losses": ROWS["logprobs"], "mask": ROWS["mask"], "how": "token-mean",
                                        "denominator": 1.0}),
         Call(losses.webrl_released_loss, {**WEBRL, "targets": f(1, -1), "num_tokens": "turn"}),
         Call(estimators.Gigpo, {"gigpo_scale": "std"}),
@@ -280,7 +273,7 @@ def test_a_clip_that_is_none_is_refused(clip: Any) -> None:
     with pytest.raises(ValueError, match="unknown clip"):
         CALLS["losses.policy_loss"](clip=clip)
     with pytest.raises(ValueError, match="unknown clip"):
-        CALLS["losses.policy_loss_padded"](clip=clip)
+        CALLS["padded_layout.policy_loss_padded"](clip=clip)
 
 
 def test_the_nearest_word_is_named() -> None:
@@ -333,7 +326,6 @@ PAIRS = {
     "value_targets.expectile_loss": partial(values.expectile_loss, expectile=0.7),
     "value_targets.total_variation_loss": partial(values.total_variation_loss, alpha=0.7),
     "value_targets.chi_square_loss": partial(values.chi_square_loss, alpha=0.7),
-    "value_targets.reverse_kl_loss": partial(values.reverse_kl_loss, beta=1.0),
     "advantages.remax": advantages.remax,
 }
 
@@ -370,7 +362,6 @@ ENTRIES: dict[str, tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]]] =
                 **{"mask": MASK, "threshold": 0.1, **BY_SEQUENCE},
             },
         ),
-        (losses.filter_stale, {"versions": NUMBERS, "mask": MASK, "current_version": 2, "max_staleness": 9}),
         (losses.log_ratio, {"logprobs": NUMBERS, "logprobs_old": NUMBERS, "mask": MASK}),
         (
             losses.importance_ratio,
@@ -409,10 +400,6 @@ ENTRIES: dict[str, tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]]] =
             {"logprobs": NUMBERS, "logprobs_ref": NUMBERS, "mask": MASK, "targets": TURNS_OF_TWO, **BY_SEQUENCE},
         ),
         (values.td_target, {"rewards": NUMBERS, "next_values": NUMBERS, "terminated": MASK, "gamma": 0.9}),
-        (
-            values.double_q_target,
-            {"rewards": NUMBERS, "next_q1": NUMBERS, "next_q2": NUMBERS, "terminated": MASK, "gamma": 0.9},
-        ),
         (advantages.bootstrap_values, {"values_after": NUMBERS, "terminated": ~MASK, "truncated": MASK}),
     )
 }

@@ -16,8 +16,6 @@ from rollwright.maths.value_targets import (
     conservative_loss,
     expectile_loss,
     outcome_loss,
-    reverse_kl_loss,
-    subset_min,
     td_target,
     total_variation_loss,
 )
@@ -96,19 +94,6 @@ def test_fixed_points_of_the_value_losses() -> None:
         assert found == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize(("beta", "expected"), [(0.5, 3.3173), (1.0, 2.7989), (2.0, 2.3194)])
-def test_reverse_kl_gives_the_soft_value(beta: float, expected: float) -> None:
-    q = torch.tensor([0.0, 1.0, 2.0, 4.0], dtype=torch.float64)
-    value = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.Adam([value], lr=0.05)
-    for _ in range(800):
-        optimiser.zero_grad()
-        reverse_kl_loss(value.expand(4), q, beta=beta, clip=50.0).mean().backward()
-        optimiser.step()
-    assert value.item() == pytest.approx(expected, abs=2e-3)
-    assert value.item() == pytest.approx(beta * math.log(torch.exp(q / beta).mean().item()), abs=2e-3)
-
-
 def test_outcome_loss_converges_to_the_share_of_successes() -> None:
     logit = torch.zeros((), requires_grad=True)
     labels = torch.tensor([1.0, 0.0, 0.0, 0.0])
@@ -128,12 +113,9 @@ def test_the_conservative_gradient_is_softmax_minus_the_action() -> None:
     torch.testing.assert_close(q.grad, expected)
 
 
-def test_td_target_stops_at_the_end_and_subset_min_allows_repeats() -> None:
+def test_td_target_stops_at_the_end() -> None:
     target = td_target(torch.tensor([1.0, 1.0]), torch.tensor([4.0, math.nan]), torch.tensor([False, True]), gamma=0.5)
     assert target.tolist() == [3.0, 1.0]
-    ensemble = torch.tensor([[1.0, 5.0], [2.0, 3.0], [0.0, 9.0]])
-    assert subset_min(ensemble, torch.tensor([0, 1])).tolist() == [1.0, 3.0]
-    assert subset_min(ensemble, torch.tensor([1, 1])).tolist() == [2.0, 3.0]
 
 
 class Chain:

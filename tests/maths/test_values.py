@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollwright.maths.advantages import gae, returns_to_go
-from rollwright.maths.value_targets import double_q_target, expectile_loss, lambda_returns, polyak_update
+from rollwright.maths.value_targets import expectile_loss, lambda_returns, polyak_update
 
 
 def test_lambda_returns_by_hand() -> None:
@@ -56,17 +56,6 @@ def test_a_high_expectile_approaches_the_maximum() -> None:
         optimiser.step()
     # .9 * (1 - v) = .1 * v  ->  v = .9
     assert value.item() == pytest.approx(0.9, abs=1e-4)
-
-
-def test_double_q_target_takes_the_smaller_and_stops_at_the_end() -> None:
-    target = double_q_target(
-        torch.tensor([1.0, 1.0]),
-        torch.tensor([4.0, float("nan")]),
-        torch.tensor([2.0, 3.0]),
-        torch.tensor([False, True]),
-        gamma=0.5,
-    )
-    assert target.tolist() == [2.0, 1.0]
 
 
 def test_polyak_update() -> None:

@@ -7,7 +7,6 @@ averages luck, and one that maximises it. The losses and ArCHer's targets are th
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from rollwright.critics.critic_targets import HeadLoss, HeadTargets, loss_of_heads, rows_of_heads
 from rollwright.maths.losses import weighted_nll
-from rollwright.maths.value_targets import expectile_loss, reverse_kl_loss, td_target
+from rollwright.maths.value_targets import expectile_loss, td_target
 from rollwright.recipes import archer
 from rollwright.store.replay import Transition
 
@@ -88,54 +87,6 @@ def test_advantage_weights_turn_even_data_into_a_softmax_of_advantages() -> None
 
     optimiser.step(closure)
     near(logits.detach().softmax(dim=1)[:, 0], [0.725986, 0.892252, 0.914056], within=1e-5)
-
-
-def reverse_kl(beta: float, clip: float = 7.0) -> Loss:
-    return lambda v, q: reverse_kl_loss(v, q, beta=beta, clip=clip)
-
-
-@pytest.mark.parametrize(
-    ("beta", "expected"),
-    [
-        (0.5, [-2.884943, -1.669145, -0.343743]),
-        (1.0, [-3.583578, -2.251513, -0.650731]),
-        (5.0, [-5.723768, -4.314997, -1.925926]),
-    ],
-)
-def test_reverse_kl_settles_on_the_soft_value_of_the_chain(beta: float, expected: list[float]) -> None:
-    rate = 0.3 * beta**2
-    near(settle(reverse_kl(beta), start=1.0, rate=rate), expected)
-    near(settle(reverse_kl(beta, clip=50.0), start=-9.0, rate=rate), expected)  # a clip lets go of what lies far above
-
-
-def test_reverse_kl_maximises_as_beta_falls_and_averages_as_it_grows() -> None:
-    beta = 0.01  # each turn costs beta ln 2 against the best action, the other one is out of reach
-    low = settle(reverse_kl(beta), start=0.0, rate=0.3 * beta**2)
-    lost = beta * math.log(2)
-    near(low, [-1.95 - lost * (1 + GAMMA + GAMMA**2), -1 - lost * (1 + GAMMA), -lost])
-    near(low, BEST, within=0.03)
-    near(settle(reverse_kl(1e5), start=0.0, rate=0.3 * 1e10), UNIFORM, within=1e-3)
-
-
-def slope(error: float, *, beta: float, clip: float = 7.0) -> float:
-    """Derivative of the reverse-KL loss by x = target - value at x = error."""
-    value = torch.tensor([0.0], dtype=torch.float64, requires_grad=True)
-    loss = reverse_kl_loss(value, torch.tensor([error], dtype=torch.float64), beta=beta, clip=clip)
-    return -float(torch.autograd.grad(loss.sum(), value)[0])
-
-
-@pytest.mark.parametrize("beta", [0.5, 2.0])
-def test_reverse_kl_has_no_kink_at_zero(beta: float) -> None:
-    """(exp(z) - 1) exp(-m) / beta, z = x / beta: 0 at x = 0 and 1 / beta^2 steep on both sides; f-DVL's others jump."""
-    step = 1e-5
-    assert slope(0.0, beta=beta) == 0.0
-    for side in (step, -step):
-        assert slope(side, beta=beta) / side == pytest.approx(1 / beta**2, rel=1e-3)
-    assert slope(3 * beta, beta=beta) == pytest.approx((1 - math.exp(-3)) / beta), (
-        "m = 3: the step stays below 1 / beta"
-    )
-    assert slope(-3 * beta, beta=beta) == pytest.approx((math.exp(-2) - math.e) / beta), "m = -1 at the least"
-    assert slope(3 * beta, beta=beta, clip=2.0) == 0.0, "beyond the clip nothing pulls"
 
 
 # --- the lottery ------------------------------------------------------------------------------------------------

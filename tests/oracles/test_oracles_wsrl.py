@@ -19,7 +19,6 @@ from rollwright.contracts.record import Group, Trajectory
 from rollwright.critics.fresh_actions import sample_actions
 from rollwright.critics.replay_updates import WeightedLikelihood, stored_segments
 from rollwright.critics.turn_critic import ValueLearner
-from rollwright.maths.value_targets import double_q_target, subset_min, td_target
 from rollwright.recipes import archer
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.replay import Transition, TurnTable, valid_turns
@@ -199,6 +198,7 @@ def note_call(seen: Watched, step_now: list[int]) -> Callable[..., Any]:
     return noted
 
 
+@pytest.mark.long
 def test_every_online_step_takes_its_critic_steps_each_with_one_of_the_slow_copy_then_those_of_the_policy(
     switched: Watched,
 ) -> None:
@@ -254,6 +254,7 @@ def test_a_run_that_is_stopped_at_the_switch_goes_on_with_the_same_bits(
 # WSRL: what it reduces to
 
 
+@pytest.mark.long
 def test_without_stores_and_warm_up_it_is_the_plain_recipe(tmp_path: Path) -> None:
     """K = 0, nothing to retain: the same bits; with a warm-up they differ, since the first step updates nothing."""
     plain, reduced, warmed = (
@@ -284,15 +285,3 @@ def test_without_offline_steps_and_warm_up_old_and_new_turns_are_learned_from_at
     turns = valid_turns(found.table)
     assert len(turns) == old + sum(len(t.turns) for t in own)
     assert found.metrics()["replay/offline_frac"] == pytest.approx(old / len(turns))
-
-
-def test_a_subset_of_both_of_two_critics_is_double_q_and_of_one_is_that_critic() -> None:
-    """y = r + gamma min_i Q_i(s', a'), r alone where the task ended."""
-    ensemble = torch.tensor([[1.0, 5.0, 2.0], [2.0, 3.0, 9.0]])
-    rewards, done = torch.tensor([-1.0, 0.5, 4.0]), torch.tensor([False, False, True])
-    both = td_target(rewards, subset_min(ensemble, torch.tensor([0, 1])), done, gamma=0.9)
-    assert torch.equal(both, double_q_target(rewards, ensemble[0], ensemble[1], done, gamma=0.9))
-    torch.testing.assert_close(both, torch.tensor([-0.1, 3.2, 4.0]))
-    for member in (0, 1):
-        alone = subset_min(ensemble, torch.tensor([member, member]))
-        assert torch.equal(alone, ensemble[member])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollwright.contracts.errors import RunFolderError
-from rollwright.run_io.progress import Progress, track
+from rollwright.run_io.progress import Progress
 from rollwright.run_io.tracking import RunFolder, Tracker, append_line, read_metrics
 
 
@@ -169,7 +169,3 @@ def test_progress_draws_on_a_terminal() -> None:
     with Progress("episodes", total=3, stream=stream) as progress:
         progress.advance(3, note="done")
     assert "3/3" in stream.getvalue()
-
-
-def test_track_hands_on_every_item() -> None:
-    assert list(track([1, 2, 3], "items")) == [1, 2, 3]

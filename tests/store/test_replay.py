@@ -30,9 +30,6 @@ from rollwright.store.replay import (
     in_perplexity_band,
     keep_trajectories,
     replay_index,
-    returns_to_go,
-    split_by_trajectory,
-    states_only,
     top_trajectories,
     valid_turns,
 )
@@ -104,14 +101,12 @@ def test_the_next_state_is_the_next_prompt_and_ends_keep_apart(table: TurnTable)
 
 def test_returns_to_go_count_turns(table: TurnTable) -> None:
     expected = [0.5 * 0.5 + 0.25 * 1.0, 0.5 + 0.5 * 1.0, 1.0, -1.5, -1.0]
-    assert returns_to_go(table, 0.5)[:5] == pytest.approx(expected)
     assert [t.return_to_go for t in table.transitions(range(5), gamma=0.5)] == pytest.approx(expected)
 
 
 def test_valid_turns_leave_out_faults_held_out_undecided_and_empty_actions(table: TurnTable) -> None:
     assert valid_turns(table).tolist() == [0, 1, 2, 3, 4, 5]
     assert valid_turns(table, needs_next=True).tolist() == [0, 1, 2, 3, 4], "a blind end has nothing to bootstrap from"
-    assert states_only(table).tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
 
 
 def test_the_best_tenth_of_failures_is_all_of_them_unless_positive_only() -> None:
@@ -204,10 +199,6 @@ def test_the_probability_of_a_turn_is_the_geometric_mean_of_its_chosen_tokens(tm
     assert in_perplexity_band(np.arange(5), means).tolist() == [0, 1, 4]
 
 
-def test_returns_of_an_empty_table() -> None:
-    assert returns_to_go(TurnTable(may_be_empty=True), 0.9).tolist() == []
-
-
 def test_a_grown_store_is_taken_in_and_numbers_stay(tmp_path: Path) -> None:
     store = TrajectoryStore(tmp_path / "s")
     store.append([GROWING])
@@ -272,16 +263,6 @@ def test_a_share_of_zero_never_touches_its_data(table: TurnTable) -> None:
     assert offline.num_drawn == drawn
     with pytest.raises(ValueError, match="add up to 1"):
         Mixture([(offline, 0.5)])
-
-
-def test_the_validation_split_keeps_trajectories_together(tmp_path: Path) -> None:
-    store = TrajectoryStore(tmp_path / "s")
-    store.append([trajectory(f"t{i}", *(turn((i, t), (1,)) for t in range(5))) for i in range(200)])
-    table = TurnTable(store)
-    train, held = split_by_trajectory(table, valid_turns(table), validation_frac=0.2)
-    owners = table.owners()
-    assert not set(owners[train]) & set(owners[held]) and len(train) + len(held) == 1000
-    assert 100 < len(held) < 300
 
 
 def test_several_ranks_open_the_same_new_store_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

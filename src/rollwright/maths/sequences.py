@@ -149,27 +149,3 @@ def reverse_discounted_sum(values: Tensor, sequence_index: Tensor, num_sequences
     for column in range(dense.shape[1] - 2, -1, -1):
         dense[:, column] += decay * dense[:, column + 1]
     return dense[sequence_index, columns]
-
-
-def flatten_padded(padded: Tensor, mask: Tensor) -> Tensor:
-    """The masked-in entries of a padded tensor, row after row. [B, T] -> [N].
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if padded.shape != mask.shape:
-        raise ValueError(f"tensor {tuple(padded.shape)} and mask {tuple(mask.shape)} must have the same shape")
-    return padded[mask.bool()]
-
-
-def padded_sequence_index(mask: Tensor) -> Tensor:
-    """Row number of every masked-in entry, in the order of `flatten_padded`. [B, T] -> [N] int64."""
-    return mask.bool().nonzero()[:, 0]
-
-
-def unflatten_padded(flat: Tensor, mask: Tensor) -> Tensor:
-    """Inverse of `flatten_padded`: entries go back to their places, all other places hold 0. [N] -> [B, T]."""
-    chosen = mask.bool()
-    if flat.dim() != 1 or flat.numel() != int(chosen.sum()):
-        raise ValueError(f"{flat.numel()} flat entries cannot fill a mask with {int(chosen.sum())} places")
-    return flat.new_zeros(mask.shape).masked_scatter(chosen, flat)

@@ -96,22 +96,6 @@ def chi_square_loss(values: Tensor, targets: Tensor, *, alpha: float) -> Tensor:
     return alpha * (errors + errors.square() / 4).clamp(min=0) - (1 - alpha) * errors
 
 
-def reverse_kl_loss(values: Tensor, targets: Tensor, *, beta: float, clip: float = 7.0) -> Tensor:
-    """exp(z - m) - z exp(-m) - exp(-m) for z = min((target - value) / beta, clip), m = max(max z, -1), detached.
-
-    The shift by m scales the step and keeps exp finite; on a full batch it moves no minimiser, which is the soft value
-    beta * log mean exp(target / beta).
-
-    Sources: arXiv:2302.08560 (Dual RL), arXiv:2301.02328 (XQL).
-    """
-    if beta <= 0:
-        raise ValueError(f"the temperature beta must be positive, got {beta}")
-    require_same_shape(values=values, targets=targets)
-    z = ((targets.detach() - values) / beta).clamp(max=clip)
-    shift = z.detach().max().clamp(min=-1.0)
-    return (z - shift).exp() - z * (-shift).exp() - (-shift).exp()
-
-
 def _errors(values: Tensor, targets: Tensor, alpha: float) -> Tensor:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie strictly between 0 and 1, got {alpha}")
@@ -202,28 +186,6 @@ def td_target(rewards: Tensor, next_values: Tensor, terminated: Tensor, *, gamma
     """
     require_same_shape(rewards=rewards, next_values=next_values, terminated=terminated)
     following = torch.where(terminated.bool(), torch.zeros_like(next_values), next_values)
-    return (rewards + gamma * following).detach()
-
-
-def subset_min(ensemble: Tensor, members: Tensor) -> Tensor:
-    """Smallest value among the chosen members of an ensemble. [E, N], [k] int64 with repeats allowed -> [N].
-
-    Sources: arXiv:2101.05982 (REDQ), arXiv:2412.07762 (WSRL).
-    """
-    return ensemble[members].min(dim=0).values
-
-
-def double_q_target(rewards: Tensor, next_q1: Tensor, next_q2: Tensor, terminated: Tensor, *, gamma: float) -> Tensor:
-    """r + gamma * min(Q1, Q2) of what follows, and r alone where the task ended. [N] -> [N], without gradient.
-
-    A truncated step is not terminated: it keeps its bootstrap.
-
-    Sources: arXiv:1802.09477 (TD3).
-    """
-    require_same_shape(rewards=rewards, next_q1=next_q1, next_q2=next_q2, terminated=terminated)
-    following = torch.minimum(next_q1, next_q2)
-    # A terminal state has no value to read, so the critic's output there may be anything.
-    following = torch.where(terminated.bool(), torch.zeros_like(following), following)
     return (rewards + gamma * following).detach()
 
 

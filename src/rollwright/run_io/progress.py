@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import TextIO, TypeVar
 
@@ -72,16 +71,6 @@ class Progress:
         note = f", {self._note}" if self._note else ""
         self._stream.write(f"{self.what}: {self.done}{of} after {self._last_line - self._started:.0f} s{note}\n")
         self._stream.flush()
-
-
-def track(items: Iterable[T], what: str, *, total: int | None = None) -> Iterator[T]:
-    """The same items, with a `Progress` beside them. `total` is read off `items` where they have a length."""
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    with Progress(what, total=total) as progress:
-        for item in items:
-            yield item
-            progress.advance()
 
 
 def _bar(stream: TextIO) -> RichProgress:

@@ -14,14 +14,11 @@ from torch import Tensor
 from rollwright.maths.advantages.groups import group_mean
 from rollwright.maths.advantages.whitening import whiten
 from rollwright.maths.sequences import (
-    flatten_padded,
     next_in_segment,
-    padded_sequence_index,
     require_finite_entries,
     require_length,
     reverse_discounted_sum,
     segment_sum,
-    unflatten_padded,
 )
 
 
@@ -33,30 +30,6 @@ class ValueAdvantages:
     """Not whitened."""
     returns: Tensor
     """advantages + values: the critic's regression target, taken before any whitening."""
-
-
-def check_rewards(rewards: Tensor, mask: Tensor) -> None:
-    """Raise if a reward stands on a token that the policy did not write, or is not finite.
-
-    Such a reward would vanish silently from every estimator below, since they walk over action tokens only.
-
-    Args:
-        rewards: [B, T] or [T] float.
-        mask: same shape, true on the tokens that the policy sampled.
-
-    Raises:
-        ValueError: shapes differ, a reward on a masked token, or a reward that is not finite.
-    """
-    if rewards.shape != mask.shape:
-        raise ValueError(f"rewards {tuple(rewards.shape)} and mask {tuple(mask.shape)} must have the same shape")
-    lost = (rewards != 0) & ~mask.bool()
-    if lost.any():
-        raise ValueError(
-            f"{int(lost.sum())} reward(s) stand on masked tokens, first at {lost.nonzero()[0].tolist()}: "
-            "put each reward on the last token of the action that earned it"
-        )
-    if not rewards.isfinite().all():
-        raise ValueError("rewards must be finite: check the reward function of this batch")
 
 
 def bootstrap_values(values_after: Tensor, *, terminated: Tensor, truncated: Tensor) -> Tensor:
@@ -176,47 +149,3 @@ def gae(
     deltas = rewards + gamma * next_in_segment(values, sequence_index, ends) - values
     advantages = reverse_discounted_sum(deltas, sequence_index, num_sequences, gamma * gae_lambda).detach()
     return ValueAdvantages(advantages=advantages, returns=advantages + values.detach())
-
-
-def gae_padded(
-    rewards: Tensor,
-    values: Tensor,
-    mask: Tensor,
-    *,
-    gamma: float,
-    gae_lambda: float,
-    last_values: Tensor | None = None,
-) -> ValueAdvantages:
-    """`gae` for the padded layout: [B, T] (or [T] for one sequence) with a mask; masked places return 0.
-
-    Raises:
-        ValueError: a reward stands on a masked token.
-    """
-    check_rewards(rewards, mask)
-    rows = mask.reshape(-1, mask.shape[-1])
-    flat = gae(
-        flatten_padded(rewards, mask),
-        flatten_padded(values, mask),
-        padded_sequence_index(rows),
-        num_sequences=rows.shape[0],
-        gamma=gamma,
-        gae_lambda=gae_lambda,
-        last_values=last_values,
-    )
-    return ValueAdvantages(
-        advantages=unflatten_padded(flat.advantages, mask), returns=unflatten_padded(flat.returns, mask)
-    )
-
-
-def returns_to_go_padded(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
-    """`returns_to_go` for the padded layout: [B, T] (or [T]) with a mask; masked places return 0.
-
-    Raises:
-        ValueError: a reward stands on a masked token.
-    """
-    check_rewards(rewards, mask)
-    rows = mask.reshape(-1, mask.shape[-1])
-    flat = returns_to_go(
-        flatten_padded(rewards, mask), padded_sequence_index(rows), num_sequences=rows.shape[0], gamma=gamma
-    )
-    return unflatten_padded(flat, mask)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -39,22 +38,11 @@ def moments_of(values: Tensor) -> Moments:
     return Moments(count=values.numel(), mean=float(mean), squares=float((exact - mean).square().sum()))
 
 
-def combine_moments(parts: Sequence[Moments]) -> Moments:
-    """Moments of the union of disjoint sets, from the moments of each (Chan's parallel form)."""
-    count = sum(part.count for part in parts)
-    if count == 0:
-        return Moments(count=0, mean=0.0, squares=0.0)
-    mean = sum(part.mean * part.count for part in parts) / count
-    squares = sum(part.squares + part.count * (part.mean - mean) ** 2 for part in parts)
-    return Moments(count=count, mean=mean, squares=squares)
-
-
-def whiten(values: Tensor, *, moments: Moments | None = None, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
+def whiten(values: Tensor, *, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
     """(x - mean) / sqrt(variance + eps) with the unbiased variance.
 
     Args:
         values: float tensor of action tokens only: masked entries must have been left out.
-        moments: of the global batch; None when `values` is the global batch.
         shift_mean: False keeps the mean and only scales.
         eps: added to the variance, in squared units of `values`.
 
@@ -62,6 +50,6 @@ def whiten(values: Tensor, *, moments: Moments | None = None, shift_mean: bool =
         ValueError: the global batch has fewer than two entries, or an entry is not finite.
     """
     require_finite_entries(values=values)
-    whole = moments_of(values) if moments is None else moments
+    whole = moments_of(values)
     centred = (values - whole.mean) * (whole.variance + eps) ** -0.5
     return (centred if shift_mean else centred + whole.mean).detach()

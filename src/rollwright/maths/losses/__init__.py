@@ -8,30 +8,25 @@ from rollwright.maths.losses.aggregation import (
     Aggregation,
     LossCounts,
     aggregate,
-    aggregate_padded,
     constant_length,
     count_loss_units,
-    count_loss_units_padded,
     loss_denominator,
     token_weights,
 )
 from rollwright.maths.losses.corrections import (
     Correction,
     combine,
-    effective_sample_frac,
     filter_geometric,
     filter_off_policy,
-    filter_stale,
     mask_sequences,
     mask_tokens,
-    normalise_weights,
     sampler_log_weights,
     sequence_log_weights,
     truncate_sequences,
     truncate_tokens,
 )
 from rollwright.maths.losses.imitation import webrl_released_loss, webrl_squared, weighted_nll
-from rollwright.maths.losses.kl import AdaptiveKl, KlKind, kl_estimate, kl_loss, kl_shaped_rewards
+from rollwright.maths.losses.kl import KlKind, kl_estimate, kl_loss, kl_shaped_rewards
 from rollwright.maths.losses.policy import (
     CispoClip,
     Clip,
@@ -42,15 +37,13 @@ from rollwright.maths.losses.policy import (
     importance_ratio,
     log_ratio,
     policy_loss,
-    policy_loss_padded,
 )
 from rollwright.maths.losses.ratio_metrics import approximate_kl, clip_frac, masked_mean
-from rollwright.maths.losses.shaping import group_can_teach, overlong_penalty
-from rollwright.maths.losses.value_losses import entropy_of_logits, value_loss
+from rollwright.maths.losses.shaping import overlong_penalty
+from rollwright.maths.losses.value_losses import value_loss
 
 __all__ = [
     "AGGREGATIONS",
-    "AdaptiveKl",
     "Aggregation",
     "CispoClip",
     "Clip",
@@ -62,19 +55,13 @@ __all__ = [
     "PpoClip",
     "RatioLevel",
     "aggregate",
-    "aggregate_padded",
     "approximate_kl",
     "clip_frac",
     "combine",
     "constant_length",
     "count_loss_units",
-    "count_loss_units_padded",
-    "effective_sample_frac",
-    "entropy_of_logits",
     "filter_geometric",
     "filter_off_policy",
-    "filter_stale",
-    "group_can_teach",
     "importance_ratio",
     "kl_estimate",
     "kl_loss",
@@ -84,10 +71,8 @@ __all__ = [
     "mask_sequences",
     "mask_tokens",
     "masked_mean",
-    "normalise_weights",
     "overlong_penalty",
     "policy_loss",
-    "policy_loss_padded",
     "sampler_log_weights",
     "sequence_log_weights",
     "token_weights",

@@ -26,8 +26,6 @@ from torch import Tensor
 from rollwright.contracts import require_choice
 from rollwright.maths.sequences import (
     check_segments,
-    flatten_padded,
-    padded_sequence_index,
     require_same_shape,
     segment_count,
 )
@@ -175,17 +173,3 @@ def aggregate(
         dtype=torch.promote_types(losses.dtype, torch.float32),  # half precision would lose small weights
     )
     return (torch.where(mask.bool(), losses, torch.zeros_like(losses)) * weights).sum()
-
-
-def aggregate_padded(losses: Tensor, mask: Tensor, *, how: Aggregation, denominator: float) -> Tensor:
-    """`aggregate` for the padded layout, [B, T] losses and mask; every row is a sequence."""
-    flat = flatten_padded(losses, mask)
-    index = padded_sequence_index(mask)
-    everything = torch.ones_like(index, dtype=torch.bool)
-    return aggregate(flat, everything, index, num_sequences=mask.shape[0], how=how, denominator=denominator)
-
-
-def count_loss_units_padded(mask: Tensor) -> LossCounts:
-    """`count_loss_units` for a [B, T] mask."""
-    index = padded_sequence_index(mask)
-    return count_loss_units(torch.ones_like(index, dtype=torch.bool), index, num_sequences=mask.shape[0])

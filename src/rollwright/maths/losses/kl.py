@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -95,49 +94,3 @@ def kl_shaped_rewards(
     """
     require_same_shape(rewards=rewards, logprobs=logprobs)
     return (rewards - kl_coef * kl_estimate(logprobs, logprobs_ref, kind=kind)).detach()
-
-
-@dataclass(kw_only=True)
-class AdaptiveKl:
-    """A KL coefficient that is steered towards a target KL; its state is saved in checkpoints.
-
-    Sources: arXiv:1909.08593 section 2.2.
-    """
-
-    coef: float = 0.001
-    target: float = 0.1
-    """Desired mean KL, in nats, in the unit of what `update` is given."""
-    horizon: int = 10_000
-    """Samples over which the coefficient may change by 20 % at most."""
-
-    def __post_init__(self) -> None:
-        if not (self.coef > 0 and self.target > 0 and self.horizon > 0):
-            raise ValueError(
-                f"coef, target and horizon must be positive, got {self.coef}, {self.target}, {self.horizon}"
-            )
-
-    def update(self, kl: float, *, num_samples: int) -> float:
-        """Move the coefficient after a batch of `num_samples` with mean KL `kl`, and return it.
-
-        Raises:
-            ValueError: the KL is not finite; the coefficient stays as it was.
-        """
-        if not math.isfinite(kl):
-            raise ValueError(f"the KL of the batch is {kl}: look for a non-finite log-prob before adapting to it")
-        error = min(max(kl / self.target - 1.0, -0.2), 0.2)
-        self.coef *= 1.0 + error * num_samples / self.horizon
-        return self.coef
-
-    def state_dict(self) -> dict[str, float]:
-        """What a checkpoint must hold; target and horizon are configuration."""
-        return {"coef": self.coef}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Continue from `state_dict()`.
-
-        Raises:
-            ValueError: the keys are not those of `state_dict`.
-        """
-        if set(state) != {"coef"}:
-            raise ValueError(f"the state of a KL controller has the key 'coef', got {sorted(state)}")
-        self.coef = float(state["coef"])

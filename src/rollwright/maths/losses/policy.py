@@ -22,8 +22,6 @@ from torch import Tensor
 from rollwright.contracts import require_choice
 from rollwright.maths.sequences import (
     check_segments,
-    flatten_padded,
-    padded_sequence_index,
     require_same_shape,
     segment_count,
     segment_sum,
@@ -213,29 +211,4 @@ def policy_loss(
         losses=torch.where(kept, losses, zeros),
         ratio=torch.where(kept, ratio.detach(), torch.ones_like(zeros)),
         clipped=cut & kept,
-    )
-
-
-def policy_loss_padded(
-    logprobs: Tensor,
-    logprobs_old: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    *,
-    level: RatioLevel,
-    clip: Clip,
-    weights: Tensor | None = None,
-) -> PolicyLoss:
-    """`policy_loss` for [B, T] tensors; the result is flat, in the order of `flatten_padded`."""
-    index = padded_sequence_index(mask)
-    return policy_loss(
-        flatten_padded(logprobs, mask),
-        flatten_padded(logprobs_old, mask),
-        flatten_padded(advantages, mask),
-        torch.ones_like(index, dtype=torch.bool),
-        index,
-        num_sequences=mask.shape[0],
-        level=level,
-        clip=clip,
-        weights=None if weights is None else flatten_padded(weights, mask),
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 
@@ -28,20 +26,3 @@ def overlong_penalty(
         raise ValueError(f"need 0 < buffer <= max_length and factor >= 0, got {buffer}, {max_length}, {factor}")
     excess = ((lengths - (max_length - buffer)).float() / buffer).clamp(min=0.0)
     return -factor * (excess.clamp(max=1.0) if saturate else excess)
-
-
-def group_can_teach(scores: Sequence[float], *, tolerance: float = 0.0) -> bool:
-    """DAPO's dynamic sampling: keep a group only if its members did not all score the same.
-
-    Args:
-        scores: one per trajectory of the group.
-        tolerance: scores this close count as the same.
-
-    Raises:
-        ValueError: an empty group.
-
-    Sources: arXiv:2503.14476 section 3.2.
-    """
-    if not scores:
-        raise ValueError("a group has at least one score")
-    return max(scores) - min(scores) > tolerance

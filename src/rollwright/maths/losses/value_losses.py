@@ -35,11 +35,3 @@ def value_loss(values: Tensor, returns: Tensor, *, values_old: Tensor | None, cl
     anchor = values_old.detach()
     clipped = anchor + (values - anchor).clamp(-clip_eps, clip_eps)
     return 0.5 * torch.maximum(errors, (clipped - returns.detach()).square())
-
-
-def entropy_of_logits(logits: Tensor) -> Tensor:
-    """Entropy of the categorical distribution in nats. [..., V] -> [...]. Logits of -inf have probability 0."""
-    logprobs = logits.log_softmax(-1)
-    # 0 * -inf is NaN, and its gradient too: a forbidden token contributes nothing instead.
-    terms = torch.where(logprobs.isneginf(), torch.zeros_like(logprobs), logprobs)
-    return -(terms.exp() * terms * ~logprobs.isneginf()).sum(-1)

@@ -4,9 +4,9 @@ The store stays the only truth. `TurnTable` lays an index of plain arrays beside
 deleted at any time; a view is an array of turn numbers; a sampler draws from views.
 """
 
-from rollwright.store.replay.replay_sampler import Mixture, ReplaySampler, split_by_trajectory
+from rollwright.store.replay.replay_sampler import Mixture, ReplaySampler
 from rollwright.store.replay.replay_settings import OnlineReplaySettings, ReplaySettings
-from rollwright.store.replay.replay_table import Transition, TurnTable, returns_to_go
+from rollwright.store.replay.replay_table import Transition, TurnTable
 from rollwright.store.replay.replay_views import (
     above,
     best_trajectories,
@@ -14,7 +14,6 @@ from rollwright.store.replay.replay_views import (
     in_perplexity_band,
     keep_trajectories,
     latest_per_task,
-    states_only,
     top_trajectories,
     valid_turns,
 )
@@ -32,9 +31,6 @@ __all__ = [
     "in_perplexity_band",
     "keep_trajectories",
     "latest_per_task",
-    "returns_to_go",
-    "split_by_trajectory",
-    "states_only",
     "top_trajectories",
     "valid_turns",
 ]

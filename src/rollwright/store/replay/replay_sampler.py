@@ -86,19 +86,6 @@ class Mixture:
             sampler.load_state_dict(saved)
 
 
-def split_by_trajectory(
-    table: TurnTable, turns: Array, *, validation_frac: float, seed: int = 0
-) -> tuple[Array, Array]:
-    """Train and validation turns; the turns of one trajectory stay together, and keep their side as the store grows.
-
-    A split by turn would leak: the neighbours of a validation turn share its outcome.
-    """
-    owners = table.owners()[turns]
-    side = {int(owner): _unit(seed, int(owner)) < validation_frac for owner in np.unique(owners)}
-    held = np.array([side[int(owner)] for owner in owners], np.bool_)
-    return turns[~held], turns[held]
-
-
 def _unit(seed: int, number: int) -> float:
     """A number in [0, 1) fixed by seed and trajectory."""
     digest = hashlib.sha256(f"{seed}/split/{number}".encode()).digest()

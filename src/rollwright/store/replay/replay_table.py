@@ -213,13 +213,3 @@ def _next_prompt(shard: ShardIndex, place: int, trajectory: Any) -> tuple[int, .
     if place + 1 < trajectory["first_turn"] + trajectory["num_turns"]:
         return tuple(_prompt(shard, place + 1).tolist())
     return tuple(shard.next_ids[trajectory["next_start"] : trajectory["next_end"]].tolist())
-
-
-def returns_to_go(table: TurnTable, gamma: float) -> Array:
-    """[U] float64, discounted return from every turn on, its own reward included; one step of gamma per turn."""
-    totals = table.column("reward").astype(np.float64)
-    firsts, counts = table.trajectories["first_turn"], table.trajectories["num_turns"]
-    for place in range(int(counts.max(initial=0)) - 2, -1, -1):
-        at = firsts[counts > place + 1] + place
-        totals[at] += gamma * totals[at + 1]
-    return totals

@@ -29,11 +29,6 @@ def valid_turns(table: TurnTable, *, needs_next: bool = False) -> Array:
     return np.flatnonzero(kept)
 
 
-def states_only(table: TurnTable) -> Array:
-    """Every turn of the train split whose state can be read, action-free logs included: for state values."""
-    return np.flatnonzero(table.per_turn("train"))
-
-
 def best_trajectories(scores: Array, fraction: float, *, positive_only: bool, among: Array | None = None) -> Array:
     """Trajectories whose score reaches the (1 - fraction) quantile (linear interpolation), compared with >=.
 
