@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from rollwright.config import load_config
 from rollwright.contracts.errors import ConfigError
-from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import StopReason, Turn
 from rollwright.critics.critic_body import CriticBody
 from rollwright.critics.critic_learner import CriticLearner
 from rollwright.critics.critic_targets import ColumnLoss, Columns, Readings
@@ -36,7 +36,6 @@ from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes.ilql import IlqlConfig
 from rollwright.recipes.mc import McConfig
 from rollwright.store.replay import TurnTable
-from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.token_q_config import TokenQConfig
 from tests import builders
 
@@ -55,19 +54,13 @@ def turn(prompt: tuple[int, ...], action: tuple[int, ...], reward: float) -> Tur
 @pytest.fixture
 def table(tmp_path: Path) -> TurnTable:
     """E A A E A, as the LMRL-Gym card has it (state positions 0, 1, 3; next states 1, 3, end), and one that was cut."""
-    store = TrajectoryStore(tmp_path / "store")
-    task = Task(id="t", split="train")
     ended = (turn((5,), (6, 7), 1.0), turn((5, 6, 7, 8), (9,), 2.0))
     cut = (turn((10,), (11,), 4.0),)
-    store.append(
-        [
-            Trajectory(id="a", task=task, seed=0, turns=ended, stop_reason=StopReason.TERMINATED),
-            Trajectory(
-                id="b", task=task, seed=0, turns=cut, stop_reason=StopReason.MAX_TURNS, next_prompt_ids=(10, 12)
-            ),
-        ]
+    return builders.table_of(
+        tmp_path / "store",
+        builders.episode("a", *ended),
+        builders.episode("b", *cut, stop=StopReason.MAX_TURNS, next_prompt_ids=(10, 12)),
     )
-    return TurnTable(store)
 
 
 def test_the_next_state_skips_the_environment_and_crosses_turns(table: TurnTable) -> None:
@@ -91,6 +84,7 @@ def critic(folder: Path, *, bias: float = 0.0) -> CriticLearner:
     return CriticLearner(Accelerator(), module, OptimiserSettings(learning_rate=1e-2), polyak=0.1)
 
 
+@pytest.mark.long
 def test_heads_learn_the_value_of_the_token_taken(table: TurnTable, folder: Path) -> None:
     learner, segments = critic(folder, bias=-4.4), stored_segments(table.transitions([0, 2]), [0.0, 0.0])
     first = learner.read_tokens(segments)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from rollwright.contracts.errors import ConfigError
-from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, Task
 from rollwright.curriculum.curriculum_settings import CurriculumSettings
 from rollwright.curriculum.samplers import BandCurriculum, Curriculum
 from rollwright.curriculum.select_curriculum import open_curriculum
+from tests import builders
 
 NAMES = ["uniform", "band", "learnability", "level_replay", "alp_gmm"]
 TASKS = [Task(id=name, split="train") for name in ("easy", "middling", "hard", "new")]
@@ -23,9 +24,7 @@ def made(name: str, tasks: Sequence[Task], *, seed: int = 0, **settings: Any) ->
 
 
 def outcome(task: Task, success: bool) -> Group:
-    turn = Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-1.0,), text="a")
-    one = Trajectory(id="x", task=task, seed=0, turns=(turn,), stop_reason=StopReason.TERMINATED, success=success)
-    return Group(id="g", task=task, seed=0, trajectories=(one,))
+    return builders.group(builders.episode("x", builders.turn(text="a"), task=task, success=success))
 
 
 @pytest.mark.parametrize("name", NAMES)

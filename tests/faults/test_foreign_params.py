@@ -9,12 +9,13 @@ import pytest
 
 from rollwright.config.components import create
 from rollwright.contracts.errors import ConfigError, DataError, RewardFault
-from rollwright.contracts.record import SPLITS, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import SPLITS, Task
 from rollwright.envs.code import correction, maths, repair, synthesis, unit_tests
 from rollwright.envs.code.problems.specifications import FAMILIES, MAX_STEPS, from_params, specifications
 from rollwright.envs.code.sandbox import unavailable_reason
 from rollwright.store.rescoring import score_store
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 needs_sandbox = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "sandbox")
 CODE = "(__import__('os').system('touch {mark}') or 0)"
@@ -77,6 +78,7 @@ def test_specifications_that_the_world_never_draws_are_refused(case: str, tmp_pa
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_specification_that_the_world_draws_is_believed(family: str) -> None:
     drawn = [
@@ -93,11 +95,9 @@ def test_more_steps_than_can_be_believed_cannot_be_asked_for() -> None:
 
 
 def stored(folder: Path, params: dict[str, Any], text: str) -> TrajectoryStore:
-    store = TrajectoryStore(folder)
-    turn = Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-0.5,), text=text)
-    task = Task(id="t", split="train", params=params)
-    store.append([Trajectory(id="a", task=task, seed=0, turns=(turn,), stop_reason=StopReason.TERMINATED)], tag="x")
-    return store
+    turn = builders.turn(logprobs=-0.5, text=text)
+    episode = builders.episode("a", turn, task=Task(id="t", split="train", params=params))
+    return builders.store_of(folder, episode, tag="x")
 
 
 @needs_sandbox

@@ -16,7 +16,7 @@ import pytest
 
 from rollwright.config.components import create
 from rollwright.contracts.errors import EnvironmentFault
-from rollwright.contracts.record import Group, Score, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, Score, Task
 from rollwright.envs.code import repair, unit_tests
 from rollwright.envs.code.judging import Case, judge_cases
 from rollwright.envs.code.problems import maths_families
@@ -24,6 +24,7 @@ from rollwright.envs.code.repairs import repository_tools as tools
 from rollwright.envs.code.sandbox import Called, WarmBox, box, plain, rules, unavailable_reason
 from rollwright.rewards import combine, maths, overlong, patch_rule, patch_similarity, static_quality
 from rollwright.rewards.judge import parse_verdict
+from tests import builders
 from tests.hostile_answers import HEAVY, LONG, running
 
 needs_sandbox = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "sandbox")
@@ -36,18 +37,8 @@ NEGATE = {"family": "numbers", "steps": [["negate", None]], "start": 0}
 
 def group_of(texts: Sequence[str], params: dict[str, Any], task: Task | None = None) -> Group:
     task = task or Task(id="t", split="train", params=params)
-    members = tuple(
-        Trajectory(
-            id=str(i),
-            task=task,
-            seed=0,
-            stop_reason=StopReason.TERMINATED,
-            success=False,
-            turns=(Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(0.0,), text=text, rewards={"env": 0.0}),),
-        )
-        for i, text in enumerate(texts)
-    )
-    return Group(id="g", task=task, seed=0, trajectories=members)
+    turns = [builders.turn(reward=0.0, logprobs=0.0, text=text) for text in texts]
+    return builders.group(*(builders.episode(str(i), t, task=task, success=False) for i, t in enumerate(turns)))
 
 
 def of_world(name: str, **options: Any) -> Callable[[Sequence[str]], Sequence[Score]]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from rollwright.contracts.record import StopReason, Task, Trajectory
+from rollwright.contracts.record import StopReason
 from rollwright.critics.critic_learner import CriticLearner
 from rollwright.critics.critic_targets import ColumnLoss
 from rollwright.critics.token_q import implicit_loss, implicit_targets, token_q_loss
@@ -27,7 +27,7 @@ from rollwright.maths.value_targets import conservative_loss
 from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.store.replay import TurnTable, valid_turns
-from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 from tests.builders import turn
 
 Run = Callable[..., None]
@@ -36,19 +36,15 @@ Run = Callable[..., None]
 @pytest.fixture
 def table(tmp_path: Path) -> TurnTable:
     """Two states, two actions; one action is paid differently from time to time, and two walks are cut in one state."""
-    store, task = TrajectoryStore(tmp_path / "store"), Task(id="t", split="train")
     one, two = turn((5, 6), (7, 8), -1.0), turn((5, 9), (7, 3, 8), -2.0)
     lucky = turn((5, 6), (7, 8), 4.0)
-    cut = {"stop_reason": StopReason.MAX_TURNS, "next_prompt_ids": (5, 9)}
-    ended = {"stop_reason": StopReason.TERMINATED}
-    store.append(
-        [
-            Trajectory(id="a", task=task, seed=0, turns=(one, one, two, lucky), **ended),
-            Trajectory(id="b", task=task, seed=1, turns=(two, one), **cut),
-            Trajectory(id="c", task=task, seed=2, turns=(lucky,), **cut),
-        ]
+    cut = {"stop": StopReason.MAX_TURNS, "next_prompt_ids": (5, 9)}
+    return builders.table_of(
+        tmp_path / "store",
+        builders.episode("a", one, one, two, lucky),
+        builders.episode("b", two, one, seed=1, **cut),
+        builders.episode("c", lucky, seed=2, **cut),
     )
-    return TurnTable(store)
 
 
 def critic(folder: Path, *, q_heads: int = 2) -> CriticLearner:

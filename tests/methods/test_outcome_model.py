@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rollwright.checks.reward_check import check_reward
 from rollwright.cli import commands as cli
 from rollwright.contracts.errors import ConfigError, DataError
-from rollwright.contracts.record import Group, Message, Score, Split, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, Message, Score, Split, StopReason, Task, Trajectory
 from rollwright.contracts.reward import score_group
 from rollwright.maths.statistics.reliability import area_under_curve
 from rollwright.methods.outcome_data import Case, prompts_apart, read_cases, split_cases
@@ -28,19 +29,20 @@ from rollwright.rewards import combine, outcome_model
 from rollwright.store.rescoring import score_store
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.open_world import RewardSettings, open_reward
+from tests import builders
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
-def said(*steps: tuple[str, str], system: str = "", name: str = "e", split: Split = "train", **more: object):
+def said(*steps: tuple[str, str], system: str = "", name: str = "e", split: Split = "train", **more: Any):
     """An episode of (what was observed, what was done)."""
     turns = []
     for place, (seen, done) in enumerate(steps):
         head = (Message(role="system", content=system),) if system and place == 0 else ()
         messages = (*head, Message(role="user", content=seen)) if seen else ()
-        turns.append(Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-1.0,), text=done, observed=messages))
-    fields: dict[str, object] = {"stop_reason": StopReason.TERMINATED, "seed": 0} | more
-    return Trajectory(id=name, task=Task(id="t", split=split), turns=tuple(turns), **fields)  # type: ignore[arg-type]
+        turns.append(builders.turn(text=done, observed=messages))
+    stop = more.pop("stop_reason", StopReason.TERMINATED)
+    return builders.episode(name, *turns, split=split, task="t", stop=stop, **more)
 
 
 # What a judge reads
@@ -211,6 +213,7 @@ def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_it_tells_held_out_successes_from_failures(trained: Path):
     report = json.loads((trained / "eval" / "calibration.json").read_text())
     assert report["num_held_out"] >= 30 and report["num_unread"] == 0
@@ -342,6 +345,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {file.name: sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
+@pytest.mark.long
 def test_a_training_that_fails_leaves_the_model_of_the_one_before(
     trained: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -389,6 +393,7 @@ def paired(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_pair_model_is_there_with_its_threshold_or_not_at_all(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -404,6 +409,7 @@ def test_a_pair_model_is_there_with_its_threshold_or_not_at_all(
     assert OutcomeCard.load(tmp_path / "pair_model").threshold != 0.5
 
 
+@pytest.mark.long
 def test_another_tokenizer_beside_a_pair_model_is_refused(paired: Path, tmp_path: Path):
     other = tmp_path / "other"
     shutil.copytree(paired / "pair_model", other)

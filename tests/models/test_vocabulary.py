@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rollwright.batching.packing import Segment, pack
 from rollwright.contracts.errors import ConfigError, DataError
-from rollwright.contracts.record import StopReason, Task, Trajectory, Turn
 from rollwright.critics.vocabulary_critic import VocabularyQSettings, vocabulary_q
 from rollwright.generation.engine import Engine, Generation, Sampling
 from rollwright.generation.parity import Sampled, check_parity, measure_parity, model_logprobs
@@ -37,6 +36,7 @@ from rollwright.models.vocabulary import MAX_BIASES, biases_against, marked, row
 from rollwright.store.data_checks import require_own_tokens
 from rollwright.store.replay import TurnTable
 from rollwright.store.trajectory_store import TrajectoryStore
+from tests import builders
 
 PADDING, CONTEXT = 64, 128
 PROMPTS = [(5, 6, 7), (5, 6, 7, 8, 9), (11, 12)]
@@ -221,10 +221,7 @@ def test_stores_and_fine_tuning_refuse_padding_and_speak_of_the_models_rows(padd
     known, rows = known_of(padded), rows_of(padded)
     assert rows == known + PADDING
     for last, match in ((known - 1, ""), (known, f"token id {known}, .*row"), (rows, f"model's vocabulary has {rows}")):
-        turn = Turn(prompt_ids=(5, 6), action_ids=(7, last), action_logprobs=(-1.0, -1.0), text="")
-        episode = Trajectory(
-            id="a", task=Task(id="t", split="train"), seed=0, turns=(turn,), stop_reason=StopReason.TERMINATED
-        )
+        episode = builders.episode("a", builders.turn((5, 6), (7, last)))
         store = TrajectoryStore(tmp_path / str(last))
         store.append([episode])
         checks = [

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rollwright.contracts.record import Span, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Span, StopReason, Trajectory
 from rollwright.critics.critic_targets import HeadLoss, HeadTargets, loss_of_heads, rows_of_heads
 from rollwright.critics.replay_updates import WeightedLikelihood, stored_segments
 from rollwright.generation.engine import Generation, Sampling
@@ -31,6 +31,7 @@ from rollwright.run_io.tracking import read_metrics
 from rollwright.store.replay import Transition
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.loop import Training
+from tests import builders
 
 pytestmark = pytest.mark.usefixtures("at_root")
 Ids = tuple[int, ...]
@@ -54,13 +55,9 @@ def solved(p: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def walk(name: str, visits: Sequence[tuple[Ids, Ids, float]], *, then: Ids = ()) -> Trajectory:
     """Turns of one action each; cut before the state `then`, or ended by the task."""
-    turns = tuple(
-        Turn(prompt_ids=state, action_ids=action, action_logprobs=(-0.7,), text="", rewards={"env": reward})
-        for state, action, reward in visits
-    )
+    turns = [builders.turn(state, action, reward, logprobs=-0.7) for state, action, reward in visits]
     why = StopReason.MAX_TURNS if then else StopReason.TERMINATED
-    task = Task(id="chain", split="train")
-    return Trajectory(id=name, task=task, seed=0, turns=turns, stop_reason=why, next_prompt_ids=then)
+    return builders.episode(name, *turns, task="chain", stop=why, next_prompt_ids=then)
 
 
 class Table:

@@ -20,7 +20,7 @@ from torch import Tensor
 from rollwright.batching.credit import flatten, to_segments
 from rollwright.batching.packing import Segment
 from rollwright.batching.value_estimators import TurnGae
-from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, Task, Turn
 from rollwright.critics.critic_body import policy_body
 from rollwright.critics.critic_targets import HeadTargets
 from rollwright.critics.turn_critic import TurnCriticSettings, ValueLearner
@@ -33,6 +33,7 @@ from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes import hnpg
 from rollwright.store.replay import Transition
+from tests import builders
 
 TASK = Task(id="t", split="train")
 LOGGED = Transition(
@@ -111,18 +112,14 @@ class Hybrid(hnpg.Hnpg):
 
 
 def said(prompt: tuple[int, ...], action: tuple[int, ...], reward: float) -> Turn:
-    logprobs = (-1.5,) * len(action)
-    return Turn(prompt_ids=prompt, action_ids=action, action_logprobs=logprobs, text="", rewards={"env": reward})
+    return builders.turn(prompt, action, reward, logprobs=-1.5)
 
 
 def own_groups() -> list[Group]:
     """Two episodes: three turns of one to three tokens, and one turn."""
     first = (said((5, 6), (7, 4), -1.0), said((5, 8), (9,), 0.5), said((5, 9), (7, 8, 4), 2.0))
-    many, one = (
-        Trajectory(id=name, task=TASK, seed=0, turns=turns, stop_reason=StopReason.TERMINATED)
-        for name, turns in (("many", first), ("one", (said((5, 6), (8, 4), 3.0),)))
-    )
-    return [Group(id="g", task=TASK, seed=0, trajectories=(many, one))]
+    one = said((5, 6), (8, 4), 3.0)
+    return [builders.group(builders.episode("many", *first, task=TASK), builders.episode("one", one, task=TASK))]
 
 
 RETURNS = {

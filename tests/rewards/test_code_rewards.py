@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from rollwright.checks.reward_check import check_reward
 from rollwright.config.components import create
 from rollwright.contracts.errors import ConfigError
-from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, Task
 from rollwright.rewards import patch_similarity as ps
 from rollwright.rewards import static_quality as sq
+from tests import builders
 
 
 def block(path: str, search: str, replacement: str) -> str:
@@ -24,17 +25,10 @@ def answer(*blocks: str, thought: str = "hm") -> str:
 
 def group_of(texts: list[str], params: dict) -> Group:
     task = Task(id="t", split="train", params=params)
-    members = tuple(
-        Trajectory(
-            id=str(i),
-            task=task,
-            seed=0,
-            stop_reason=StopReason.TERMINATED,
-            turns=(Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(0.0,), text=text),),
-        )
-        for i, text in enumerate(texts)
-    )
-    return Group(id="g", task=task, seed=0, trajectories=members)
+    members = [
+        builders.episode(str(i), builders.turn(logprobs=0.0, text=text), task=task) for i, text in enumerate(texts)
+    ]
+    return builders.group(*members)
 
 
 OLD = {"a.py": "def f(x):\n    return x+1\n", "b.py": "y = 1\n"}

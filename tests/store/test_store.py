@@ -42,6 +42,7 @@ from rollwright.contracts.record import (
 )
 from rollwright.store import store_rows, store_schema, turn_rows
 from rollwright.store.trajectory_store import Ref, TrajectoryStore
+from tests import builders
 
 # Every code point, lone surrogates too: page text is not always valid Unicode.
 texts = st.text(st.characters(), max_size=12)
@@ -163,11 +164,10 @@ def episode(name: str = "t0", num_turns: int = 2, **changes: Any) -> Trajectory:
     prompt = tuple(range(100, 120))
     for index in range(num_turns):
         action = (7, 8 + index)
-        turns.append(Turn(prompt_ids=prompt, action_ids=action, action_logprobs=(-0.5, -0.25), text=f"act {index}"))
+        turns.append(builders.turn(prompt, action, logprobs=(-0.5, -0.25), text=f"act {index}"))
         prompt = prompt + action + (1, 2, index)
     task = Task(id="maze", split="train", params={"size": 3})
-    fields = {"id": name, "task": task, "seed": 1, "turns": tuple(turns), "stop_reason": StopReason.TERMINATED}
-    return Trajectory(**(fields | changes))
+    return dataclasses.replace(builders.episode(name, *turns, task=task, seed=1), **changes)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])

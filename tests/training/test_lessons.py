@@ -13,7 +13,7 @@ import pytest
 
 from rollwright.config import build
 from rollwright.contracts.errors import ConfigError, ContextOverflow
-from rollwright.contracts.record import Group, Score, Span, StopReason, Task, Trajectory, Turn
+from rollwright.contracts.record import Group, Score, Span, StopReason, Task
 from rollwright.envs.text import bandit
 from rollwright.recipes import filtered_bc, grpo, hnpg, ppo
 from rollwright.recipes.archer import ArcherConfig
@@ -28,6 +28,7 @@ from rollwright.training import preflight_models, recipe_entry
 from rollwright.training.lessons import Idle, Lessons, reason, taught
 from rollwright.training.loop_config import LoopConfig
 from rollwright.view.report_page import untaught
+from tests import builders
 
 TASK = Task(id="t", split="train")
 
@@ -37,28 +38,13 @@ def config(cls: type[LoopConfig] = GrpoConfig, **sections: Any) -> LoopConfig:
 
 
 def group(*returns: float, **changes: Any) -> Group:
-    turn = Turn(prompt_ids=(1,), action_ids=(2,), action_logprobs=(-0.5,), text="go")
-    members = [
-        Trajectory(
-            id=str(i),
-            task=TASK,
-            seed=1,
-            turns=(replace(turn, rewards={"env": earned}),),
-            stop_reason=StopReason.TERMINATED,
-        )
-        for i, earned in enumerate(returns)
-    ]
-    return Group(id="g", task=TASK, seed=1, trajectories=tuple(replace(member, **changes) for member in members))
+    turns = [builders.turn(reward=earned, logprobs=-0.5, text="go") for earned in returns]
+    members = [builders.episode(str(i), turn, task=TASK, seed=1) for i, turn in enumerate(turns)]
+    return builders.group(*(replace(member, **changes) for member in members))
 
 
 TIED = [group(0, 0), group(1, 1)]
-GUIDED = Turn(
-    prompt_ids=(1,),
-    action_ids=(2,),
-    action_logprobs=(-0.5,),
-    text="go",
-    spans=(Span(start=0, end=1, producer="guide", version=0),),
-)
+GUIDED = builders.turn(logprobs=-0.5, text="go", spans=(Span(start=0, end=1, producer="guide", version=0),))
 BY_A_GUIDE = group(0, 1, turns=(GUIDED,))
 UNKNOWN = Score(value=None, verifier="judge")
 MOVED = {"optim/grad_norm": 0.1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.view import format_trajectory, report_page, write_report, write_transcripts
 from rollwright.view.charts import MAX_POINTS, line_chart, thin
 from rollwright.view.report_page import MAX_IMAGE_BYTES, Images
+from tests import builders
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[31mred"
 VOID = ("meta", "img", "path", "circle", "polyline", "br")
@@ -74,27 +76,16 @@ class Page(HTMLParser):
 
 
 def episode(name: str = "t0", *, foreign: str = "plain", **changes: Any) -> Trajectory:
-    turn = Turn(
-        prompt_ids=(1,),
-        action_ids=(2,),
-        action_logprobs=(-0.5,),
+    turn = builders.turn(
+        reward={"env": 1.0, f"part{foreign}": -0.25},
+        logprobs=-0.5,
         text=f"click {foreign}",
         observed=(Message(role="system", content=f"rules {foreign}"), Message(role="user", content=f"page {foreign}")),
-        rewards={"env": 1.0, f"part{foreign}": -0.25},
         finish="length",
         terminated=True,
     )
-    fields: dict[str, Any] = {
-        "id": name,
-        "task": Task(id="click", split="train"),
-        "seed": 5,
-        "turns": (turn,),
-        "stop_reason": StopReason.TERMINATED,
-        "success": True,
-        "policy": "tiny",
-        "version": 2,
-    }
-    return Trajectory(**(fields | changes))
+    whole = builders.episode(name, turn, task="click", seed=5, success=True, policy="tiny", version=2)
+    return replace(whole, **changes)
 
 
 def evaluation(name: str, version: int, outcomes: str, task: str = "click") -> Evaluation:
