@@ -66,6 +66,7 @@ def option_keys(cls: type[Config]) -> set[str]:
     return own.union(*map(option_keys, inside))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_key_is_read_by_somebody_and_explained(name: str) -> None:
     cls = recipe_config(name)

@@ -132,6 +132,7 @@ def test_gradient_of_the_squared_loss() -> None:
     torch.testing.assert_close(gradient, per_turn[index], rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_larger_beta_keeps_the_policy_nearer(folder: Path, tmp_path: Path) -> None:
     """Random advantages, card: verification 9, through the learner."""
     generator = np.random.default_rng(0)
@@ -255,6 +256,7 @@ def whole(train: Train, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return run, train(run, "run.steps=6")
 
 
+@pytest.mark.long
 def test_the_reference_changes_between_phases_only(whole: tuple[Path, list[dict]]) -> None:
     versions = [row["webrl/reference_version"] for row in whole[1]]
     assert versions[0] == versions[1] == 0.0
@@ -287,6 +289,7 @@ def test_tasks_grow_between_phases(train: Train, tmp_path: Path) -> None:
     assert played[0] == played[1] == {"umaze/2,3"} and len(played[5]) > 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("every", [1, 2], ids=["inside a phase", "between phases"])
 def test_a_killed_run_ends_as_the_undisturbed_one(
     whole: tuple[Path, list[dict]], train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
