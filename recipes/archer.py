@@ -144,6 +144,7 @@ class ArcherConfig(LoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run ArCHer as the configuration says."""
     config = recipe_config(ArcherConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
@@ -154,6 +155,8 @@ def main(argv: list[str] | None = None) -> None:
 
 class Archer(ReplayMethod):
     """The critic, the replayed turns, and one step on each level."""
+
+    phases: ReplayPhases
 
     def __init__(self, run: Training, config: ArcherConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
@@ -167,7 +170,7 @@ class Archer(ReplayMethod):
             config.critic,
             heads,
             name="critic",
-            losses={"v": value_loss(config.algorithm)},
+            losses={"v": loss_of_v(config.algorithm)},
             polyak=config.algorithm.polyak,
         )
         self.fresh = FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
@@ -179,23 +182,11 @@ class Archer(ReplayMethod):
         """What this step learns from."""
         return self.phases.table
 
-    def begin(self, step: int) -> bool:
-        """Offline steps collect nothing."""
-        return self.phases.begin(step)
-
-    def may_learn(self, groups: Sequence[Group]) -> bool:
-        """Not while the buffer warms up."""
-        return self.phases.may_update()
-
     def draw(self, step: int, groups: Sequence[Group]) -> None:
         """Look at what there is."""
         self.turns = valid_turns(self.table, needs_next=not self.algorithm.truncated_end)
         self.actor_rests = step < self.algorithm.warmup_steps
         self.fresh.begin(step)
-
-    def metrics(self) -> dict[str, float]:
-        """What the buffer holds."""
-        return self.phases.metrics()
 
     def sample(self, size: int) -> list[Transition]:
         """Turns of any age."""
@@ -266,7 +257,7 @@ class Archer(ReplayMethod):
         return q.min(dim=0).values - v.min(dim=0).values
 
 
-def value_loss(algorithm: AlgorithmSettings) -> HeadLoss:
+def loss_of_v(algorithm: AlgorithmSettings) -> HeadLoss:
     """Loss of V against values of actions: squared for fresh actions, leaning upwards for stored ones."""
     if algorithm.critic == "policy":
         return squared_error

@@ -37,10 +37,9 @@ from rollwright.contracts import (
     World,
     episode_seed,
     tasks_of,
-    world_mark,
 )
-from rollwright.generation import Engine, EngineSettings, open_engine
-from rollwright.models import ChatCodec, ModelSettings, open_codec, policy_folder
+from rollwright.generation import Engine, EngineSettings
+from rollwright.models import ChatCodec, ModelSettings
 from rollwright.rollout import (
     Actor,
     Collector,
@@ -50,7 +49,6 @@ from rollwright.rollout import (
     RandomActor,
     RolloutSettings,
     TeacherActor,
-    open_collector,
     score_or_note,
 )
 from rollwright.run_io import Progress, RunFacts, RunFolder
@@ -59,9 +57,8 @@ from rollwright.training import (
     NO_GROUPS,
     RewardSettings,
     WorldSettings,
-    close_play,
     open_reward,
-    open_world,
+    open_stage,
     recipe_config,
     run_recipe,
 )
@@ -167,28 +164,13 @@ def start_seed(config: CollectConfig, task: Task, index: int) -> int:
 @contextmanager
 def opened(config: CollectConfig, folder: RunFolder) -> Iterator[tuple[Collector, list[Task]]]:
     """The collector of the named source and the training tasks; closed at the end."""
-    world = open_world(config.world)
-    collector = engine = None
-    try:
-        model_folder = policy_folder(config.model, world, folder.path)
-        codec = open_codec(model_folder, folder.path)
+    with open_stage(config.world, config.model, folder.path) as stage:
         if config.collect.by == "policy":
-            engine = open_engine(config.engine, model_folder, codec, seed=config.run.seed, run_folder=folder.path)
-        actor = actor_of(config.collect, world, codec, engine)
-        faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
-        faults.watch(engine)
-        collector = open_collector(
-            config.rollout,
-            world,
-            actor,
-            codec,
-            context_length=config.engine.max_context if engine is None else engine.context_length,
-            faults=faults,
-            mark=world_mark(world, config.world.options),
-        )
-        yield collector, list(tasks_of(world, "train"))
-    finally:
-        close_play(world, collector, engine)
+            stage.open_engine(config.engine, seed=config.run.seed)
+        actor = actor_of(config.collect, stage.world, stage.codec, stage.engine)
+        length = config.engine.max_context if stage.engine is None else stage.engine.context_length
+        collector = stage.open_collector(config.rollout, actor, context_length=length)
+        yield collector, list(tasks_of(stage.world, "train"))
 
 
 def actor_of(settings: CollectSettings, world: World, codec: ChatCodec, engine: Engine | None) -> Actor:

@@ -109,6 +109,7 @@ class DigirlConfig(LoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run DigiRL as the configuration says."""
     config = recipe_config(DigirlConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
@@ -118,6 +119,8 @@ def main(argv: list[str] | None = None) -> None:
 
 class Digirl(ReplayMethod):
     """The two critics, the replayed turns, and one step of DigiRL on them."""
+
+    phases: ReplayPhases
 
     def __init__(self, run: Training, config: DigirlConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
@@ -152,18 +155,6 @@ class Digirl(ReplayMethod):
     def outcomes(self) -> np.ndarray:
         """[S] 0 or 1 for every trajectory."""
         return outcomes(self.table, self.algorithm.outcome)
-
-    def begin(self, step: int) -> bool:
-        """Offline steps collect nothing."""
-        return self.phases.begin(step)
-
-    def may_learn(self, groups: Sequence[Group]) -> bool:
-        """Not while the buffer warms up."""
-        return self.phases.may_update()
-
-    def metrics(self) -> dict[str, float]:
-        """What the buffer holds."""
-        return self.phases.metrics()
 
     def draw(self, step: int, groups: Sequence[Group]) -> None:
         """All turns for the critics; for the policy those that the first filter keeps, by the critic as it was."""

@@ -20,15 +20,22 @@ from typing import ClassVar
 from pydantic import Field
 
 from rollwright.config import Config, Unread, dump
-from rollwright.contracts import tasks_of, world_mark
+from rollwright.contracts import tasks_of
 from rollwright.evaluation import EvaluationSettings, evaluate_policy, format_table, save_evaluation
-from rollwright.generation import EngineSettings, open_engine
+from rollwright.generation import EngineSettings
 from rollwright.learner import go_on_alone
-from rollwright.models import ModelSettings, open_codec, policy_folder
-from rollwright.rollout import EngineActor, FaultLog, RolloutSettings, open_collector
+from rollwright.models import ModelSettings
+from rollwright.rollout import EngineActor, RolloutSettings
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
-from rollwright.training import NO_GROUPS, ONE_EVALUATION, WorldSettings, open_world, recipe_config, run_recipe
+from rollwright.training import (
+    NO_GROUPS,
+    ONE_EVALUATION,
+    WorldSettings,
+    open_stage,
+    recipe_config,
+    run_recipe,
+)
 
 log = logging.getLogger(__name__)
 
@@ -61,27 +68,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
     """Play, write the record, keep the episodes in place of those of an earlier start, print the table."""
-    world = open_world(config.world)
-    tasks = tasks_of(world, config.evaluation.split)
-    start = policy_folder(config.model, world, folder.path)
-    codec = open_codec(start, folder.path)
-    engine = open_engine(config.engine, start, codec, run_folder=folder.path)
-    faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
-    faults.watch(engine)
-    collector = open_collector(
-        config.rollout,
-        world,
-        EngineActor(engine),
-        codec,
-        context_length=engine.context_length,
-        faults=faults,
-        mark=world_mark(world, config.world.options),
-    )
-    try:
+    with open_stage(config.world, config.model, folder.path) as stage:
+        tasks = tasks_of(stage.world, config.evaluation.split)
+        engine = stage.open_engine(config.engine)
+        collector = stage.open_collector(config.rollout, EngineActor(engine), context_length=engine.context_length)
         result, played = evaluate_policy(collector, tasks, config.evaluation, name=config.name)
-    finally:
-        collector.close()
-        engine.close()
     folder.facts.played(played)
     folder.facts.set_clocks(collector.occupancy.seconds())
     if (folder.evaluations / f"{config.name}.json").exists():

@@ -74,6 +74,7 @@ class FilteredBcConfig(LoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run filtered behaviour cloning as the configuration says."""
     config = recipe_config(FilteredBcConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
@@ -123,7 +124,7 @@ def best(table: TurnTable, algorithm: AlgorithmSettings, *, first: int, seed: in
     turns = turns[table.owners()[turns] >= first]
     owners = np.unique(table.owners()[turns])
     chosen = top_trajectories(
-        scores_of(table, algorithm),
+        merits(table, algorithm),
         algorithm.top_frac,
         rng=np.random.default_rng(seed),
         positive_only=algorithm.positive_only,
@@ -132,7 +133,7 @@ def best(table: TurnTable, algorithm: AlgorithmSettings, *, first: int, seed: in
     return keep_trajectories(table, chosen, among=turns)
 
 
-def scores_of(table: TurnTable, algorithm: AlgorithmSettings) -> np.ndarray:
+def merits(table: TurnTable, algorithm: AlgorithmSettings) -> np.ndarray:
     """[S] what the best are the best in."""
     return outcomes(table) if algorithm.score == "success" else table.trajectories["total_reward"]
 
@@ -146,9 +147,7 @@ def require_a_choice(table: TurnTable, algorithm: AlgorithmSettings) -> None:
     turns = valid_turns(table)
     data_checks.require_turns(table, turns)
     if algorithm.top_frac < 1 and not algorithm.positive_only:
-        data_checks.require_outcomes(
-            table, turns, scores_of(table, algorithm) if algorithm.score == "success" else None
-        )
+        data_checks.require_outcomes(table, turns, merits(table, algorithm) if algorithm.score == "success" else None)
     if not len(best(table, algorithm, first=0)):
         raise DataError("none of the stored episodes succeeded, and algorithm.positive_only imitates no failure")
 

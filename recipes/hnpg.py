@@ -87,6 +87,7 @@ class HnpgConfig(PolicyLoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run HNPG as the configuration says."""
     config = recipe_config(HnpgConfig, argv, plan=plan_text)
     if bool(config.replay.stores) != bool(config.algorithm.offline_weight or config.algorithm.logged_states):
         raise ConfigError(

@@ -59,6 +59,7 @@ class IlqlConfig(TokenQConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run ILQL as the configuration says."""
     config = recipe_config(IlqlConfig, argv, plan=token_q_plan)
     with Training.start(config) as run:
         replay_loop(run, Ilql(run, config))

@@ -21,7 +21,8 @@ prepare_environment()  # before torch is imported: its thread pools read the env
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from pydantic import Field
@@ -78,6 +79,7 @@ class LabelSettings(Config):
     with_known: bool = Field(True, description="Put the episodes with known actions into the store too.")
 
     def prompt(self) -> InversePrompt:
+        """The question, in these words."""
         return InversePrompt(**self.model_dump(exclude={"threshold", "with_known"}))
 
 
@@ -107,64 +109,55 @@ class InverseConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Train the model, judge its labels and write the labelled store."""
     config = recipe_config(InverseConfig, argv)
     if not go_on_alone("inverse dynamics"):
         return
     require_trl("inverse dynamics")
-    known, hidden, logs = read(config)
-    aside = [t for t in known if held_out(t, config.data.held_out_frac, seed=config.run.seed, what="held-out")]
-    teach = [t for t in known if t not in aside]
-    require_both(teach, aside, config.data.held_out_frac)
+    episodes = Episodes.read(config)
     with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
         require_empty(folder)
-        learn_and_label(config, folder, teach=teach, aside=aside, hidden=hidden, logs=logs)
+        learn_and_label(config, folder, episodes)
 
 
-def learn_and_label(
-    config: InverseConfig,
-    folder: RunFolder,
-    *,
-    teach: Sequence[Trajectory],
-    aside: Sequence[Trajectory],
-    hidden: Sequence[Trajectory],
-    logs: Sequence[Trajectory],
-) -> None:
-    """Train on `teach`, judge the labels on `aside`, label the others."""
-    start, codec, new_context = open_context(config.world, config.model, config.rollout, folder.path)
-    for trajectory in [*teach, *aside]:
-        require_same_prompts(trajectory, new_context)
-    rows = inverse_rows(teach, codec, config.label.prompt(), max_length=config.sft.max_length)
-    model = fit(rows, start, folder.path, config.sft, seed=config.run.seed, name="inverse_model", facts=folder.facts)
-    engine = open_engine(config.engine, model, codec, seed=config.run.seed, run_folder=folder.path)
-    try:
-        write(config, folder, codec, engine, new_context, teach=teach, aside=aside, hidden=hidden, logs=logs)
-    finally:
-        engine.close()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episodes:
+    """Who teaches the model (`teach`), what its labels are judged by (`aside`), and what it labels.
 
-
-def read(config: InverseConfig) -> tuple[list[Trajectory], list[Trajectory], list[Trajectory]]:
-    """Episodes whose actions the model may learn from, those whose actions it is not shown, and the logs.
-
-    Raises:
-        DataError: there is nothing to learn from or nothing to label, or the logs have actions.
+    hidden: episodes whose actions it is not shown. logs: those that have none.
     """
-    data, seed = config.data, config.run.seed
-    if not data.stores or not (data.logs or data.hide_frac):
-        raise DataError("name stores with actions in data.stores, and what to label in data.logs (or data.hide_frac)")
-    stored = imitable(read_stores(data.stores), only_success=False)
-    hidden = [t for t in stored if held_out(t, data.hide_frac, seed=seed, what="hidden")]
-    known = [t for t in stored if not held_out(t, data.hide_frac, seed=seed, what="hidden")]
-    if not known:
-        raise DataError(f"data.hide_frac = {data.hide_frac:g} leaves none of {len(stored)} episodes to learn from")
-    return known, hidden, require_logs(read_stores(data.logs)) if data.logs else []
+
+    teach: list[Trajectory]
+    aside: list[Trajectory]
+    hidden: list[Trajectory]
+    logs: list[Trajectory]
+
+    @classmethod
+    def read(cls, config: InverseConfig) -> Episodes:
+        """All of them, before anything is trained.
+
+        Raises:
+            DataError: there is nothing to learn from, to judge by or to label, or the logs have actions.
+        """
+        data, seed = config.data, config.run.seed
+        if not data.stores or not (data.logs or data.hide_frac):
+            raise DataError(
+                "name stores with actions in data.stores, and what to label in data.logs (or data.hide_frac)"
+            )
+        stored = imitable(stored_episodes(data.stores), only_success=False)
+        hidden = [t for t in stored if held_out(t, data.hide_frac, seed=seed, what="hidden")]
+        known = [t for t in stored if not held_out(t, data.hide_frac, seed=seed, what="hidden")]
+        if not known:
+            raise DataError(f"data.hide_frac = {data.hide_frac:g} leaves none of {len(stored)} episodes to learn from")
+        aside = [t for t in known if held_out(t, data.held_out_frac, seed=seed, what="held-out")]
+        teach = [t for t in known if t not in aside]
+        require_teachers_and_judges(teach, aside, data.held_out_frac)
+        logs = require_logs(stored_episodes(data.logs)) if data.logs else []
+        return cls(teach=teach, aside=aside, hidden=hidden, logs=logs)
 
 
-def require_both(teach: Sequence[Trajectory], aside: Sequence[Trajectory], held_out_frac: float) -> None:
-    """Before anything is trained: episodes to learn from, and others to judge the labels by.
-
-    Raises:
-        DataError: one of them is missing.
-    """
+def require_teachers_and_judges(teach: Sequence[Trajectory], aside: Sequence[Trajectory], held_out_frac: float) -> None:
+    """Raises DataError where there is nothing to learn from, or nothing else to judge the labels by."""
     if teach and aside:
         return
     missing, change = ("to judge the labels by", "raise") if teach else ("to learn from", "lower")
@@ -174,34 +167,43 @@ def require_both(teach: Sequence[Trajectory], aside: Sequence[Trajectory], held_
     )
 
 
+def learn_and_label(config: InverseConfig, folder: RunFolder, episodes: Episodes) -> None:
+    """Train the model on those who teach it, then label."""
+    start, codec, new_context = open_context(config.world, config.model, config.rollout, folder.path)
+    for trajectory in [*episodes.teach, *episodes.aside]:
+        require_same_prompts(trajectory, new_context)
+    rows = inverse_rows(episodes.teach, codec, config.label.prompt(), max_length=config.sft.max_length)
+    model = fit(rows, start, folder.path, config.sft, seed=config.run.seed, name="inverse_model", facts=folder.facts)
+    engine = open_engine(config.engine, model, codec, seed=config.run.seed, run_folder=folder.path)
+    with closing(engine):
+        label_all(config, folder, codec, engine, new_context, episodes)
+
+
 def require_empty(folder: RunFolder) -> None:
     """Raises ConfigError where the run folder's store holds episodes: a second run would write them all once more."""
     if len(TrajectoryStore(folder.trajectories)):
         raise ConfigError(f"{folder.trajectories} holds labelled episodes already: name another run.folder")
 
 
-def read_stores(stores: Sequence[str]) -> list[Trajectory]:
+def stored_episodes(stores: Sequence[str]) -> list[Trajectory]:
+    """All episodes of these folders."""
     return [t for store in stores for t in TrajectoryStore(store, mode="read").iter_trajectories()]
 
 
-def write(
+def label_all(
     config: InverseConfig,
     folder: RunFolder,
     codec: ChatCodec,
     engine: Engine,
     new_context: NewContext,
-    *,
-    teach: Sequence[Trajectory],
-    aside: Sequence[Trajectory],
-    hidden: Sequence[Trajectory],
-    logs: Sequence[Trajectory],
+    episodes: Episodes,
 ) -> None:
     """Judge the labels where the truth is known, label the logs, fill the store."""
     settings, prompt = config.label, config.label.prompt()
     asked = ModelLabeller(engine, codec, prompt, max_tokens=config.rollout.max_action_tokens)
-    report = judge_labels(aside, label(aside, asked, prompt), codec, threshold=settings.threshold)
-    reports = {"held_out": report}
-    blind = [*(without_actions(t) for t in hidden), *logs]
+    aside, hidden = episodes.aside, episodes.hidden
+    reports = {"held_out": judge_labels(aside, label(aside, asked, prompt), codec, threshold=settings.threshold)}
+    blind = [*(without_actions(t) for t in hidden), *episodes.logs]
     labels = label(blind, asked, prompt)
     if hidden:
         reports["hidden"] = judge_labels(hidden, labels[: len(hidden)], codec, threshold=settings.threshold)
@@ -209,7 +211,7 @@ def write(
     kept = [t for t in filled if t.has_actions]
     store = TrajectoryStore(folder.trajectories)
     if settings.with_known:
-        store.append([*teach, *aside], tag="known")
+        store.append([*episodes.teach, *aside], tag="known")
     store.append(kept, tag=TAG)
     tell(folder, reports, kept, len(blind))
 

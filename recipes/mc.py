@@ -37,6 +37,7 @@ class McConfig(TokenQConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run Monte-Carlo Q-learning as the configuration says."""
     config = recipe_config(McConfig, argv, plan=token_q_plan)
     with Training.start(config) as run:
         replay_loop(run, Mc(run, config))

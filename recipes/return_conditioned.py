@@ -27,13 +27,13 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from rollwright.config import Config, Unread, dump
-from rollwright.contracts import DataError, Trajectory, world_mark
+from rollwright.contracts import DataError, Trajectory
 from rollwright.evaluation import Evaluation, EvaluationSettings, evaluate_policy, format_table, save_evaluation
 from rollwright.generation import Engine, EngineSettings, open_engine
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
 from rollwright.methods import ReturnLevels, ReturnTargets, conditioned, imitable, sft_rows
 from rollwright.models import ModelSettings, open_codec, rows_of, unknown_ids
-from rollwright.rollout import EngineActor, FaultLog, RolloutSettings, open_collector
+from rollwright.rollout import EngineActor, RolloutSettings
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
 from rollwright.store.replay import ReplaySettings
@@ -42,7 +42,7 @@ from rollwright.training import (
     ONE_EVALUATION,
     WorldSettings,
     open_context,
-    open_world,
+    open_stage,
     recipe_config,
     run_recipe,
 )
@@ -83,11 +83,12 @@ class ReturnConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Imitate, then play for each target."""
     config = recipe_config(ReturnConfig, argv)
     if not go_on_alone("return-conditioned imitation"):
         return
     require_trl("return-conditioned imitation")
-    trajectories = read(config)
+    trajectories = read_imitable(config)
     levels = ReturnLevels.of(
         [to_go for t in trajectories for to_go in t.returns_to_go(1.0)],
         count=config.algorithm.levels,
@@ -101,19 +102,19 @@ def learn_and_play(
     config: ReturnConfig, trajectories: list[Trajectory], levels: ReturnLevels, folder: RunFolder
 ) -> None:
     """Train, then ask for each target and print what came of it."""
-    policy = train(config, trajectories, levels, folder)
+    policy = train_on_levels(config, trajectories, levels, folder)
     best = max(t.total_reward for t in trajectories)
     engine = open_engine(
         config.engine, policy, open_codec(policy, folder.path), seed=config.run.seed, run_folder=folder.path
     )
     try:
         for target in config.algorithm.targets or [best]:
-            print(format_table(play(config, levels, target, engine, policy, folder)))
+            print(format_table(play_for_target(config, levels, target, engine, policy, folder)))
     finally:
         engine.close()
 
 
-def read(config: ReturnConfig) -> list[Trajectory]:
+def read_imitable(config: ReturnConfig) -> list[Trajectory]:
     """The episodes that may be learned from.
 
     Raises:
@@ -130,7 +131,9 @@ def read(config: ReturnConfig) -> list[Trajectory]:
     return kept
 
 
-def train(config: ReturnConfig, trajectories: list[Trajectory], levels: ReturnLevels, folder: RunFolder) -> Path:
+def train_on_levels(
+    config: ReturnConfig, trajectories: list[Trajectory], levels: ReturnLevels, folder: RunFolder
+) -> Path:
     """Imitate every turn under its own return-to-go; the levels are written beside the policy."""
     start, _, new_context = open_context(config.world, config.model, config.rollout, folder.path)
     shown = [conditioned(trajectory, new_context, levels) for trajectory in trajectories]
@@ -141,27 +144,18 @@ def train(config: ReturnConfig, trajectories: list[Trajectory], levels: ReturnLe
     return policy
 
 
-def play(
+def play_for_target(
     config: ReturnConfig, levels: ReturnLevels, target: float, engine: Engine, policy: Path, folder: RunFolder
 ) -> Evaluation:
     """Ask for this return on held-out tasks and write `eval/return_<target>.json`."""
-    codec, limit = open_codec(policy, folder.path), config.rollout.max_observation_tokens
-    cut = {"shorten": partial(codec.cut, max_tokens=limit)} if limit else {}
-    world = ReturnTargets(open_world(config.world), levels, target, **cut)
-    collector = open_collector(
-        config.rollout.model_copy(update={"max_observation_tokens": 0}),
-        world,
-        EngineActor(engine),
-        codec,
-        context_length=engine.context_length,
-        faults=FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac),
-        mark=world_mark(world, config.world.options),
-    )
-    try:
-        tasks = collector.world.tasks(config.evaluation.split)
+    limit = config.rollout.max_observation_tokens
+    uncut = config.rollout.model_copy(update={"max_observation_tokens": 0})
+    with open_stage(config.world, policy, folder.path) as stage:
+        cut = {"shorten": partial(stage.codec.cut, max_tokens=limit)} if limit else {}
+        asked = ReturnTargets(stage.world, levels, target, **cut)
+        collector = stage.open_collector(uncut, EngineActor(engine), context_length=engine.context_length, world=asked)
+        tasks = asked.tasks(config.evaluation.split)
         result, played = evaluate_policy(collector, tasks, config.evaluation, name=f"return_{target:g}")
-    finally:
-        collector.close()
     lane = collector.occupancy.seconds()
     folder.facts.add(engine_s=lane["engine"], world_s=lane["environment"])
     folder.facts.played(played)

@@ -16,20 +16,26 @@ prepare_environment()  # before torch is imported: its thread pools read the env
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
 from rollwright.config import Config, Unread, dump
-from rollwright.contracts import RunFolderError, Trajectory, World, world_mark
+from rollwright.contracts import RunFolderError, Trajectory
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
 from rollwright.methods import DEMONSTRATION, demonstrate, imitable, sft_rows
-from rollwright.models import ModelSettings, open_codec, policy_folder, rows_of, unknown_ids
-from rollwright.rollout import FaultLog, RolloutSettings, TeacherActor, open_collector
+from rollwright.models import ModelSettings, rows_of, unknown_ids
+from rollwright.rollout import RolloutSettings, TeacherActor
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore, unpack_text
-from rollwright.training import NO_GROUPS, WorldSettings, open_world, recipe_config, run_recipe
+from rollwright.training import (
+    NO_GROUPS,
+    Stage,
+    WorldSettings,
+    open_stage,
+    recipe_config,
+    run_recipe,
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +79,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(config: SftConfig, folder: RunFolder) -> None:
     """Collect or read, keep, train, save."""
-    world = open_world(config.world)
-    start = policy_folder(config.model, world, folder.path)
-
-    trajectories = read(config.data.stores) if config.data.stores else teach(config, world, start, folder)
+    with open_stage(config.world, config.model, folder.path) as stage:
+        start = stage.start
+        trajectories = read(config.data.stores) if config.data.stores else teach(config, stage, folder)
     rows = sft_rows(
         imitable(trajectories, only_success=config.data.only_success),
         vocab_size=rows_of(start),
@@ -87,22 +92,16 @@ def train(config: SftConfig, folder: RunFolder) -> None:
     print(f"policy saved to {folder.path / 'policy'}")
 
 
-def teach(config: SftConfig, world: World, start: Path, folder: RunFolder) -> list[Trajectory]:
+def teach(config: SftConfig, stage: Stage, folder: RunFolder) -> list[Trajectory]:
     """Let the teachers play, keep what they did in the run folder's store, in place of an earlier start's.
 
     Raises:
         RunFolderError: the store holds episodes of another kind.
     """
     store = own_store(folder)
-    codec = open_codec(start, folder.path)
-    actor = TeacherActor(world, codec.encode_action)
-    faults = FaultLog(folder.faults, max_frac=config.rollout.max_fault_frac)
-    mark = world_mark(world, config.world.options)
-    collector = open_collector(config.rollout, world, actor, codec, context_length=1 << 20, faults=faults, mark=mark)
-    try:
-        played = demonstrate(collector, world.tasks("train"), per_task=config.data.per_task, seed=config.run.seed)
-    finally:
-        collector.close()
+    collector = stage.open_collector(config.rollout, TeacherActor(stage.world, stage.codec.encode_action))
+    tasks = stage.world.tasks("train")
+    played = demonstrate(collector, tasks, per_task=config.data.per_task, seed=config.run.seed)
     store.replace(played, tag="teacher")
     folder.facts.played(played)
     solved = sum(bool(t.success) for t in played)

@@ -113,6 +113,7 @@ class WebrlConfig(LoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run WebRL as the configuration says."""
     config = recipe_config(WebrlConfig, argv, plan=plan_text)
     with Training.start(config) as run:
         replay_loop(run, Webrl(run, config))

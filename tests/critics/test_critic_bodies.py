@@ -97,8 +97,8 @@ def test_a_frozen_critic_learns_and_its_body_does_not(folder: Path, states: Any)
 
 def test_a_resumed_frozen_critic_goes_on_bit_for_bit(folder: Path, states: Any, tmp_path: Path) -> None:
     critic, targets = learner(FrozenValueLearner, plain(folder)), torch.tensor([1.0, -2.0, 0.5])
-    critic.update(towards(states[:1], targets))
-    critic.update(towards(states[:2], targets))  # the second is read beside none, later it would be beside others
+    critic.update(towards(states[:1], targets[:1]))
+    critic.update(towards(states[:2], targets[:2]))  # the second is read beside none, later it would be beside others
     critic.save_state(tmp_path)
     again = learner(Counted, plain(folder))
     again.load_state(tmp_path)

@@ -28,7 +28,7 @@ from rollwright.maths.value_targets import (
 )
 from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
-from rollwright.recipes.archer import AlgorithmSettings, Archer, actor_weights, value_loss
+from rollwright.recipes.archer import AlgorithmSettings, Archer, actor_weights, loss_of_v
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 GAMMA = 0.95
@@ -125,7 +125,7 @@ def test_archer_takes_the_loss_and_the_weights_of_its_settings() -> None:
     }
     for critic, expected in cases.items():
         settings = AlgorithmSettings(critic=critic, **({"alpha": 0.7} if critic.startswith("fdvl") else {}))  # type: ignore[arg-type]
-        torch.testing.assert_close(value_loss(settings)(values, targets), expected)
+        torch.testing.assert_close(loss_of_v(settings)(values, targets), expected)
     advantages = torch.tensor([-1.0, 0.5])
     assert actor_weights(AlgorithmSettings(), advantages) is advantages
     exponential = actor_weights(AlgorithmSettings(actor="awr"), advantages)
@@ -145,7 +145,7 @@ def test_archers_own_loss_brings_a_network_to_the_tabular_solution(divergence: s
     policy, _ = load_policy(tmp_path, "float32")
     shape = TurnCriticSettings(heads={"q": 2, "v": 2}, width=32, bias=-2.0)
     algorithm = AlgorithmSettings(critic=divergence, alpha=0.9, gamma=GAMMA)  # type: ignore[arg-type]
-    optimiser, losses = OptimiserSettings(learning_rate=3e-3), {"v": value_loss(algorithm)}
+    optimiser, losses = OptimiserSettings(learning_rate=3e-3), {"v": loss_of_v(algorithm)}
     critic = ValueLearner(Accelerator(), policy_body(policy), shape, optimiser, losses=losses, polyak=0.1)
     archer = SimpleNamespace(algorithm=algorithm, critic=critic)
     states, actions = ((5, 6, 7), (5, 6, 8, 9), (11,)), ((12,), (13,))

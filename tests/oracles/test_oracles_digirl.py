@@ -30,7 +30,7 @@ from rollwright.recipes import digirl, filtered_bc
 from rollwright.store.replay import valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.loop import Training
-from rollwright.training.replay_loop import learn
+from rollwright.training.replay_loop import learn_from_stored
 from tests import builders
 
 Numbers = NDArray[Any]
@@ -189,7 +189,7 @@ def test_without_thresholds_digirl_is_behaviour_cloning(built: Digirl, no_thresh
     """All trajectories, all of their steps, and then the very weights, bit by bit."""
     made = built(*MIXED, top_frac=1.0)
     begun = weights_of(made.run.learner)
-    metrics = learn(made, 0, [], seed=0)
+    metrics = learn_from_stored(made, 0, [], seed=0)
     turns, expected = cloned(made, top_frac=1.0)
     assert len(turns) == 13 and metrics["digirl/trajectories_kept_count"] == 5
     assert metrics["digirl/steps_kept_frac"] == 1.0
@@ -205,7 +205,7 @@ def test_where_nothing_is_promised_digirl_is_filtered_behaviour_cloning(
     """V_instr = 0 leaves the outcome as the score. Where equals stand at the quantile, DigiRL alone keeps them all."""
     made = built(*MIXED, top_frac=top_frac, positive_only=positive_only)
     table_of(made, "v_instruction").say({3: 0.0, 6: 0.0})
-    metrics = learn(made, 0, [], seed=0)
+    metrics = learn_from_stored(made, 0, [], seed=0)
     turns, expected = cloned(made, score="success", top_frac=top_frac, positive_only=positive_only)
     assert made.filter(valid_turns(made.table)).tolist() == turns.tolist()
     assert sorted({"abcde"[owner] for owner in made.table.owners()[turns]}) == list(kept)
@@ -302,7 +302,7 @@ def test_where_nothing_succeeds_positive_only_keeps_nothing_and_nothing_moves(bu
     careful = built(*lost, positive_only=True)
     begun = weights_of(careful.run.learner)
     assert not len(careful.filter(valid_turns(careful.table)))
-    metrics = learn(careful, 0, [], seed=0)
+    metrics = learn_from_stored(careful, 0, [], seed=0)
     assert metrics == {"digirl/trajectories_kept_count": 0.0, "digirl/steps_kept_frac": 0.0}
     assert same(weights_of(careful.run.learner), begun) and careful.run.learner.step == 0
 
@@ -331,7 +331,10 @@ def test_no_turn_at_all_is_nothing_to_learn_and_no_error(built: Digirl) -> None:
     begun = weights_of(made.run.learner)
     none = np.zeros(0, np.int64)
     assert not len(made.filter(none)) and not len(made.weigh(none))
-    assert learn(made, 0, [], seed=0) == {"digirl/trajectories_kept_count": 0.0, "digirl/steps_kept_frac": 0.0}
+    assert learn_from_stored(made, 0, [], seed=0) == {
+        "digirl/trajectories_kept_count": 0.0,
+        "digirl/steps_kept_frac": 0.0,
+    }
     assert same(weights_of(made.run.learner), begun)
 
 
@@ -347,6 +350,6 @@ def test_an_episode_that_never_had_a_turn_counts_for_nothing(built: Digirl, why:
         table_of(made, "v_step").say({3: 0.4, 4: 0.5, 5: 0.9, 6: 0.2})
         turns = valid_turns(made.table)
         found.append((turns.tolist(), made.filter(turns).tolist(), made.weigh(turns).tolist()))
-        learn(made, 0, [], seed=0)
+        learn_from_stored(made, 0, [], seed=0)
     assert found[0] == found[1] and found[0][0] == [0, 1, 2, 3] and found[0][1] == [0, 1]
     assert same(*(weights_of(made.run.learner) for made in (with_it, without)))

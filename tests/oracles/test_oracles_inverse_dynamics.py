@@ -25,8 +25,8 @@ from rollwright.rollout import Collector, FaultLog, Limits, TeacherActor
 from rollwright.rollout.rerendering import NewContext
 from rollwright.store.replay import Transition, TurnTable, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
-from rollwright.training.offline_assembly import open_context
 from rollwright.training.open_world import open_world
+from rollwright.training.stage import open_context
 
 
 class Reader(ScriptedEngine):

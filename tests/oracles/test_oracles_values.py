@@ -72,7 +72,7 @@ def test_the_expectile_loss_settles_on_the_value_of_taking_the_better_action_so_
 def test_advantage_weights_turn_even_data_into_a_softmax_of_advantages() -> None:
     """tau 0.9, temperature 1: pi(F) = exp(A(F)) / (exp(A(F)) + exp(A(B))) minimises the weighted likelihood."""
     iql = archer.AlgorithmSettings(critic="iql", actor="awr", expectile=0.9, temperature=1.0)
-    values = settle(lambda v, q: archer.value_losses(iql, v, q), start=-9.0, rate=0.5)
+    values = settle(archer.loss_of_v(iql), start=-9.0, rate=0.5)
     weights = archer.actor_weights(iql, chain_q(values) - values[SOURCE])
     assert not weights.requires_grad and weights.max() < 100
     logits = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
@@ -143,7 +143,7 @@ def bought(*, unique: bool, expectile: float) -> TableCritic:
     """ArCHer's critic after many fits to ten tickets of which one wins 1."""
     tickets = [ticket(k == 4, 10 + k if unique else 10) for k in range(10)]
     settings = archer.AlgorithmSettings(critic="iql", expectile=expectile)
-    critic = TableCritic({"v": archer.value_loss(settings)})
+    critic = TableCritic({"v": archer.loss_of_v(settings)})
     fitted = SimpleNamespace(algorithm=settings, critic=critic)
     acted = [t.prompt_ids + t.action_ids for t in tickets]
     for _ in range(400):
@@ -167,7 +167,7 @@ def test_an_expectile_of_returns_pays_for_luck() -> None:
     value = torch.zeros((), dtype=torch.float64)
     for _ in range(200):
         value.requires_grad_()
-        (steep,) = torch.autograd.grad(archer.value_loss(iql)(value.expand(10), returns).sum(), value)
+        (steep,) = torch.autograd.grad(archer.loss_of_v(iql)(value.expand(10), returns).sum(), value)
         value = value.detach() - 0.2 * steep
     assert value.item() == pytest.approx(0.5, abs=1e-6)
     critic = bought(unique=True, expectile=0.9)

@@ -299,15 +299,15 @@ def test_a_killed_run_ends_as_the_undisturbed_one(
     class Killed(Exception):
         pass
 
-    fit = recipe.Webrl.fit_policy
+    update = recipe.Webrl.update
 
-    def die(self: recipe.Webrl, turns: np.ndarray) -> dict[str, float]:
+    def die(self: recipe.Webrl) -> dict[str, float]:
         if self.run.next_step == 3:
             raise Killed
-        return fit(self, turns)
+        return update(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipe.Webrl, "fit_policy", die)
+        patch.setattr(recipe.Webrl, "update", die)
         with pytest.raises(Killed):
             train(tmp_path, "run.steps=6", f"run.checkpoint_every={every}")
     rows = train(tmp_path, "run.steps=6", f"run.checkpoint_every={every}")

@@ -123,6 +123,7 @@ def other_body(name_or_path: str | Path, policy_tokenizer: PreTrainedTokenizerBa
 
     @lru_cache(maxsize=_MOST_TRANSLATED)
     def translate(ids: Ids) -> Ids:
+        """The policy's ids as words, and these as the other model's ids."""
         text = policy_tokenizer.decode(list(ids), skip_special_tokens=True)
         own = tuple(tokenizer(text, truncation=True, max_length=longest)["input_ids"])
         return own or (0,)  # where no words are left

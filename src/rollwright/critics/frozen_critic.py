@@ -50,6 +50,7 @@ class Scaling(nn.Module):
         self.register_buffer("factor", torch.ones(width))
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """[N, d] -> [N, d] less their mean and over their deviation."""
         return (hidden - self.shift) * self.factor
 
     @torch.no_grad()

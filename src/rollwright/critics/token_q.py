@@ -89,7 +89,8 @@ class StoredChains:
 class Reads(Protocol):
     """A critic with a slow copy, as far as targets need it."""
 
-    def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]: ...
+    def read_tokens(self, segments: Sequence[Segment], *, slow: bool = False) -> dict[str, Tensor]:
+        """Values of every action token, in the flat order. -> name of the head -> [heads, N] float32."""
 
 
 def implicit_targets(

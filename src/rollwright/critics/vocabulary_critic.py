@@ -105,6 +105,7 @@ class FrozenVocabularyLearner(FrozenCriticLearner):
     heads: VocabularyHeads
 
     def values_of(self, heads: Any, hidden: Tensor, segments: Sequence[Segment]) -> dict[str, Tensor]:
+        """Of the tokens that were taken, see `VocabularyHeads`."""
         tokens = torch.tensor([token for segment in segments for token in segment.action_ids], device=hidden.device)
         values: dict[str, Tensor] = heads(hidden, tokens)
         return values

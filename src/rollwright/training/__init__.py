@@ -2,19 +2,19 @@
 
 Lives here: the entry of a recipe and what is checked before it starts (`recipe_entry`, `preflight`,
 `preflight_models`, `plan`, `inputs`), the sections that loops read (`loop_config`, `token_q_config`), opening a run
-(`open_run`: its parts in order; `open_world`; `offline_assembly`), the steps (`loop`, `pipeline`, `group_scores`,
-`parity_gate`, `step_clock`, `lessons`), the loop of methods on stored turns (`replay_loop`),
-and resumption (`resumption`, `inventory`).
+(`open_run`: its parts in order; `open_world`), a world outside of a loop (`stage`), the steps (`loop`, `pipeline`,
+`group_scores`, `parity_gate`, `step_clock`, `lessons`), the loop of methods on stored turns (`replay_loop`), and
+resumption (`resumption`, `inventory`).
 May import: every folder but the command line.
 """
 
 from rollwright.training.loop import Training
 from rollwright.training.loop_config import NO_GROUPS, ONE_EVALUATION, OWN_UPDATES, LoopConfig, PolicyLoopConfig
-from rollwright.training.offline_assembly import open_context
 from rollwright.training.open_world import RewardSettings, WorldSettings, close_play, open_reward, open_world
 from rollwright.training.plan import plan_text
 from rollwright.training.recipe_entry import recipe_config, run_recipe
 from rollwright.training.replay_loop import ReplayMethod, ReplayPhases, replay_loop
+from rollwright.training.stage import Stage, open_context, open_stage
 from rollwright.training.token_q_config import TokenQConfig, token_q_plan
 
 __all__ = [
@@ -26,12 +26,14 @@ __all__ = [
     "ReplayMethod",
     "ReplayPhases",
     "RewardSettings",
+    "Stage",
     "TokenQConfig",
     "Training",
     "WorldSettings",
     "close_play",
     "open_context",
     "open_reward",
+    "open_stage",
     "open_world",
     "plan_text",
     "recipe_config",

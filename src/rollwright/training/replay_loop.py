@@ -37,20 +37,22 @@ class ReplayMethod:
     """One method, in the verbs of a step. A recipe overrides those that its paper has.
 
     Attributes:
+        phases: of the stored turns, where the method has them: they say when it collects and when it may learn.
         draws: of this step, fixed by the run's seed and the step, so that a resumed run draws the same.
         policy_moves: false where the policy stands still and a critic acts with it: nothing is handed to the engine.
     """
 
+    phases: ReplayPhases | None = None
     draws: np.random.Generator
     policy_moves: ClassVar[bool] = True
 
     def begin(self, step: int) -> bool:
         """Enter a step. -> whether it collects episodes."""
-        return True
+        return self.phases is None or self.phases.begin(step)
 
     def may_learn(self, groups: Sequence[Group]) -> bool:
         """The step's episodes are stored. -> whether anything may change in it."""
-        return True
+        return self.phases is None or self.phases.may_update()
 
     def draw(self, step: int, groups: Sequence[Group]) -> None:
         """Choose what this step learns from."""
@@ -65,7 +67,7 @@ class ReplayMethod:
 
     def metrics(self) -> Metrics:
         """What is logged of every step, whether it learned or not."""
-        return {}
+        return {} if self.phases is None else self.phases.metrics()
 
 
 def replay_loop(run: Training, method: ReplayMethod) -> None:
@@ -76,13 +78,13 @@ def replay_loop(run: Training, method: ReplayMethod) -> None:
         metrics: Metrics = {}
         if method.may_learn(groups):
             with run.learning():
-                metrics = learn(method, step, groups, seed=run.config.run.seed)
+                metrics = learn_from_stored(method, step, groups, seed=run.config.run.seed)
             if method.policy_moves:
                 run.sync()
         run.finish(step, groups, metrics | method.metrics())
 
 
-def learn(method: ReplayMethod, step: int, groups: Sequence[Group], *, seed: int) -> Metrics:
+def learn_from_stored(method: ReplayMethod, step: int, groups: Sequence[Group], *, seed: int) -> Metrics:
     """What a step learns from what is stored; the critics first, as the policy's update reads them."""
     method.draws = np.random.default_rng([seed, step])
     method.draw(step, groups)
