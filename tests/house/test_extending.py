@@ -227,6 +227,15 @@ def test_answers_of_the_wrong_form_are_found_on_a_small_example(
     assert expected in said and "docs/extending.md" in said and not (elsewhere / "never").exists()
 
 
+def test_rounds_are_refused_for_an_engine_that_takes_single_requests(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*words_for("diary", elsewhere / "never"), "rollout.schedule=rounds"]
+    said = end_of(grpo, words, monkeypatch, capsys)
+    assert "needs an engine that takes whole batches, and `engine.name=diary:Diary` does not" in said
+    assert not (elsewhere / "never").exists()
+
+
 def test_help_and_plan_show_the_options_of_a_part(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for word, expected in (
         ("--help", "algorithm.advantage_options: of advantage estimator median:AgainstMedian. The return against the"),

@@ -27,7 +27,7 @@ from rollwright.generation.kv_cache import KVRows
 from rollwright.generation.open_engine import open_engine
 from rollwright.generation.parity import Sampled, check_parity, measure_parity, model_logprobs
 from rollwright.generation.scripted_engine import ScriptedEngine
-from rollwright.generation.select_engine import choose_engine, make_engine
+from rollwright.generation.select_engine import choose_engine, make_engine, takes_batches
 from rollwright.generation.threaded_engine import ThreadedEngine
 from rollwright.generation.vllm_engine import rank_without_compiling, repack_tied_head, vllm_importable
 
@@ -60,5 +60,6 @@ __all__ = [
     "open_engine",
     "rank_without_compiling",
     "repack_tied_head",
+    "takes_batches",
     "vllm_importable",
 ]

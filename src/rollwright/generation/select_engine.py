@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rollwright.config import is_own, make_own_part, make_part
+from rollwright.config import is_own, load_part, make_own_part, make_part
 from rollwright.contracts import UnknownComponent
 from rollwright.generation.engine import Engine
 from rollwright.generation.engine_settings import ENGINES
@@ -33,6 +34,17 @@ def choose_engine(name: str = "auto") -> str:
     if name == "auto":
         return "vllm" if vllm_importable() else "transformers"
     return name
+
+
+def takes_batches(name: str) -> bool:
+    """Whether the named engine can be asked for a batch as a whole, as `rollout.schedule=rounds` needs it.
+
+    What a user's own function makes is not known before it has made it: it counts as one that can.
+    """
+    if not is_own(name):
+        return name != "vllm_server"
+    build = load_part(ENGINES, name)
+    return not inspect.isclass(build) or hasattr(build, "generate_together")
 
 
 def make_engine(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rollwright.config import Config, Kind, require, require_own_parts, sections
 from rollwright.contracts import ConfigError, MissingDependency, RunFolderError, UnknownComponent
-from rollwright.generation import EngineSettings
+from rollwright.generation import EngineSettings, takes_batches
 from rollwright.models import ModelSettings
 from rollwright.rollout import RolloutSettings
 from rollwright.run_io import RunSettings
@@ -133,10 +133,10 @@ def require_engine(config: Config) -> None:
                 f"`{name}.lora_sync=adapter` swaps LoRA adapters, but `model.lora_rank` is 0: the policy has none"
             )
         for key, rollout in sections(config, RolloutSettings):
-            if engine.name == "vllm_server" and rollout.schedule == "rounds":
+            if rollout.schedule == "rounds" and not takes_batches(engine.name):
                 raise ConfigError(
-                    f"`{key}.schedule=rounds` needs an engine that takes whole batches, and `{name}.name=vllm_server` "
-                    "does not: use vllm or transformers, or `rollout.schedule=continuous`"
+                    f"`{key}.schedule=rounds` needs an engine that takes whole batches, and "
+                    f"`{name}.name={engine.name}` does not: use vllm or transformers, or `rollout.schedule=continuous`"
                 )
 
 
