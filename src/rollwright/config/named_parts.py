@@ -42,6 +42,7 @@ class Parts:
         return core_schema.no_info_after_validator_function(self._known, handler(source))
 
     def _known(self, name: str) -> str:
+        # A user's module is imported by the checks of a start; reading a file must stay without effect.
         if name not in self.ours and not is_own(name):
             raise PydanticCustomError("no_part", "no such part")
         return name

@@ -99,6 +99,7 @@ def require_own_parts(config: Config) -> None:
             check_options(named.said, build, named.options, given=named.parts.given)
         except ConfigError as error:
             raise ConfigError(f"`{named.options_path}`: {error}") from error
+        # What a run has to give (tasks, a model folder) is not there yet.
         if not named.parts.given:
             _make_own(named, build, {})
         elif inspect.isclass(build):

@@ -64,6 +64,7 @@ class AlpGmmCurriculum:
         self.mixture: GaussianMixture | None = None
 
     def next(self, step: int, count: int) -> list[Task]:
+        """Tasks at points drawn for this step."""
         draws = np.random.default_rng(draws_of(self.seed, "alp_gmm", step).getrandbits(64))
         return [self.space.task_at(self.draw(draws)) for _ in range(count)]
 
@@ -85,6 +86,7 @@ class AlpGmmCurriculum:
         return positive
 
     def update(self, groups: Sequence[Group]) -> None:
+        """One report for each group: its mean outcome."""
         for group in groups:
             point, outcomes = self.space.point_of(group.task), outcomes_of(group)
             if point is not None and outcomes:
@@ -114,6 +116,7 @@ class AlpGmmCurriculum:
         )
 
     def metrics(self) -> dict[str, float]:
+        """Mean progress and outcome of the latest reports, and how many Gaussians there are."""
         recent = slice(-self.fit_every, None)
         if not self.num_reports:
             return {}
@@ -124,6 +127,7 @@ class AlpGmmCurriculum:
         }
 
     def state_dict(self) -> dict[str, Any]:
+        """All reports that are remembered, and the mixture."""
         return {
             "points": self.points.tolist(),
             "outcomes": self.outcomes.tolist(),
@@ -133,6 +137,7 @@ class AlpGmmCurriculum:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`."""
         self.points = np.asarray(state["points"], np.float64).reshape(-1, self.space.dimensions)
         self.outcomes, self.gains = np.asarray(state["outcomes"]), np.asarray(state["gains"])
         self.num_reports = int(state["num_reports"])

@@ -77,6 +77,7 @@ class EvolvingCurriculum:
 
     def next(self, step: int, count: int) -> list[Task]:
         """`given_frac` of the draws from the given tasks, the others from those that grew; each in shuffled passes."""
+        # The given tasks are what the policy is judged by: they never leave the draws.
         old = count if not self.grown else max(1, round(count * self.growth.given_frac))
         drawn = self._passes(self.given, old, step, "given") + self._passes(self.grown, count - old, step, "grown")
         draws_of(self.seed, "evolving", step).shuffle(drawn)
@@ -167,6 +168,7 @@ class EvolvingCurriculum:
         return once | {"curriculum/tasks_count": float(len(self.given) + len(self.grown))}
 
     def state_dict(self) -> dict[str, Any]:
+        """What grew, what was ever known, and the outcomes since the last round."""
         grown = [{"id": task.id, "params": dict(task.params)} for task in self.grown]
         return {"grown": grown, "known": sorted(self._known), "wins": self._wins}
 

@@ -47,27 +47,31 @@ class LearnabilityCurriculum:
         return (sum(known) + 1) / (len(known) + 2)
 
     def next(self, step: int, count: int) -> list[Task]:
+        """Each draw is one of three kinds: uniform, of the mastered, or by p (1 - p)."""
         rng = draws_of(self.seed, "learnability", step)
         chances = [self.chance(task) for task in self.tasks]
         mastered = [task for task, p in zip(self.tasks, chances, strict=True) if p >= MASTERED]
         weights = [p * (1 - p) for p in chances]
         drawn: list[Task] = []
         for _ in range(count):
+            # Without uniform draws a task whose few episodes all failed would never be tried again.
             kind = rng.random()
             if kind < self.random_frac:
                 drawn.append(rng.choice(self.tasks))
             elif kind < self.random_frac + self.mastered_frac:
-                drawn.append(rng.choice(mastered or self.tasks))
+                drawn.append(rng.choice(mastered or self.tasks))  # forgetting shows only where one looks
             else:
                 drawn += rng.choices(self.tasks, weights)
         return drawn
 
     def update(self, groups: Sequence[Group]) -> None:
+        """Take in the outcomes; what is older than the window falls out."""
         for group in groups:
             if group.task.id in self.outcomes:
                 self.outcomes[group.task.id] += outcomes_of(group)
 
     def metrics(self) -> dict[str, float]:
+        """Mean learnability, and the shares of tasks that are mastered and that were ever played."""
         chances = [self.chance(task) for task in self.tasks]
         return {
             "curriculum/learnability_mean": sum(p * (1 - p) for p in chances) / len(chances),
@@ -76,6 +80,7 @@ class LearnabilityCurriculum:
         }
 
     def state_dict(self) -> dict[str, Any]:
+        """The latest outcomes of every task that was played."""
         return {"outcomes": {task: list(known) for task, known in self.outcomes.items() if known}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ class LevelReplayCurriculum:
         self.num_reports = 0
 
     def next(self, step: int, count: int) -> list[Task]:
+        """Each draw is an unseen task, with the chance of their share, or a seen one by its weight."""
         rng = draws_of(self.seed, "level_replay", step)
         seen = [task for task in self.tasks if task.id in self.scores]
         unseen = [task for task in self.tasks if task.id not in self.scores]
@@ -58,11 +59,13 @@ class LevelReplayCurriculum:
         return [(1 - self.stale_frac) * a + self.stale_frac * b for a, b in zip(by_rank, by_age, strict=True)]
 
     def update(self, groups: Sequence[Group]) -> None:
+        """Score each task by how far its latest episodes were from what was expected."""
         for group in groups:
             outcomes = outcomes_of(group)
             if not outcomes or group.task.id not in self._known:
                 continue
             mean = sum(outcomes) / len(outcomes)
+            # A lone episode is its own mean and would surprise nobody: it is held against the report before it.
             expected = mean if len(outcomes) > 1 else self.means.get(group.task.id, 0.5)
             self.num_reports += 1
             self.scores[group.task.id] = sum(abs(one - expected) for one in outcomes) / len(outcomes)
@@ -70,6 +73,7 @@ class LevelReplayCurriculum:
             self.last_played[group.task.id] = self.num_reports
 
     def metrics(self) -> dict[str, float]:
+        """Mean score, and the share of tasks that were played."""
         if not self.scores:
             return {}
         return {
@@ -78,6 +82,7 @@ class LevelReplayCurriculum:
         }
 
     def state_dict(self) -> dict[str, Any]:
+        """Scores, means, and when each task was last played."""
         return {
             "scores": dict(self.scores),
             "means": dict(self.means),
@@ -94,6 +99,7 @@ class LevelReplayCurriculum:
 
 def rank_shares(scores: Sequence[float], temperature: float) -> list[float]:
     """[n] (1 / rank)^(1 / temperature), scaled to add up to 1; the highest score has rank 1, of equals the first."""
+    # Ranks and not scores: one outlier must not take all draws.
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     raw = [0.0] * len(scores)
     for rank, index in enumerate(order, start=1):

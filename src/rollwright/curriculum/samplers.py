@@ -14,15 +14,20 @@ from rollwright.run_io import metric_part
 class Curriculum(Protocol):
     """Draws the tasks of a step. Draws depend on the run's seed, the step and what was reported, on nothing else."""
 
-    def next(self, step: int, count: int) -> list[Task]: ...
+    def next(self, step: int, count: int) -> list[Task]:
+        """The tasks of one step, `count` of them, with repeats where it wants some."""
 
-    def update(self, groups: Sequence[Group]) -> None: ...
+    def update(self, groups: Sequence[Group]) -> None:
+        """Hear what became of the groups that were played."""
 
-    def metrics(self) -> dict[str, float]: ...
+    def metrics(self) -> dict[str, float]:
+        """Numbers for the log, each under `curriculum/`."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, as JSON keeps it."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`; the list of tasks may have changed since."""
 
 
 class UniformCurriculum:
@@ -33,10 +38,12 @@ class UniformCurriculum:
         self.seed = seed
 
     def next(self, step: int, count: int) -> list[Task]:
+        """The next tasks of the shuffled passes."""
         first = step * count
         return [self._at(first + index) for index in range(count)]
 
     def _at(self, position: int) -> Task:
+        # A pass is shuffled by its number alone: a resumed run finds its place without any state.
         epoch, place = divmod(position, len(self.tasks))
         order = list(self.tasks)
         draws_of(self.seed, "uniform", epoch).shuffle(order)
@@ -46,9 +53,11 @@ class UniformCurriculum:
         """Nothing to learn."""
 
     def metrics(self) -> dict[str, float]:
+        """None: there is nothing to tell."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
+        """Nothing to save."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -77,6 +86,7 @@ class BandCurriculum:
         """Systematic sampling: a task with weight share w gets between floor(w count) and ceil(w count) places."""
         rng = draws_of(self.seed, "band", step)
         weights = [self.success[t.id] * (1 - self.success[t.id]) + self.floor for t in self.tasks]
+        # One draw places an even comb over the line of weights: far less chance than `count` draws of their own.
         spacing = sum(weights) / count
         pointer, passed = rng.random() * spacing, 0.0
         drawn: list[Task] = []
@@ -90,6 +100,7 @@ class BandCurriculum:
         return drawn
 
     def update(self, groups: Sequence[Group]) -> None:
+        """Move the mean of each task towards what its group earned."""
         for group in groups:
             outcomes = outcomes_of(group)
             if outcomes and group.task.id in self.success:
@@ -98,9 +109,11 @@ class BandCurriculum:
                 self.success[group.task.id] = self.momentum * old + (1 - self.momentum) * mean
 
     def metrics(self) -> dict[str, float]:
+        """The running mean of every task."""
         return {f"curriculum/{metric_part(task)}_success_frac": p for task, p in self.success.items()}
 
     def state_dict(self) -> dict[str, Any]:
+        """The running means."""
         return {"success": dict(self.success)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -118,6 +131,11 @@ def _outcome(success: bool | None, total_reward: float) -> float:
 
 
 def checked_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks, each once.
+
+    Raises:
+        ConfigError: there are none, or held-out ones among them.
+    """
     if not tasks:
         raise ConfigError("the world has no training tasks; check `world.options` (tasks, splits)")
     wrong = [task.id for task in tasks if task.split != "train"]

@@ -44,6 +44,7 @@ class Visited:
 
     @property
     def task(self) -> str:
+        """The task whose episode was there."""
         return self.waypoints[0].task.id
 
 

@@ -52,6 +52,7 @@ class WorldGenerator:
     seed: int
 
     def propose(self, seeds: Sequence[Task], count: int, *, key: int) -> list[Task]:
+        """Variations of the seeds, by the world."""
         each = -(-count // len(seeds))
         rng = draws_of(self.seed, "proposals", key)
         batches = [list(self.world.propose(task, each, rng.randrange(2**31))) for task in seeds]
@@ -73,6 +74,7 @@ class WrittenGenerator:
     rounds: int = 2
 
     def propose(self, seeds: Sequence[Task], count: int, *, key: int) -> list[Task]:
+        """Tasks with instructions that a model wrote, those that the world can make of them."""
         places: dict[str, list[Task]] = {}
         for task in seeds:
             places.setdefault(self.world.place_of(task), []).append(task)

@@ -19,7 +19,8 @@ class TaskSpace(Protocol):
 
     dimensions: int
 
-    def task_at(self, point: Array) -> Task: ...
+    def task_at(self, point: Array) -> Task:
+        """The task at a point [dimensions]."""
 
     def point_of(self, task: Task) -> Array | None:
         """[dimensions]; None for a task from elsewhere."""
@@ -40,9 +41,12 @@ class ListSpace:
         self._places = {task.id: place for place, task in enumerate(self.tasks)}
 
     def task_at(self, point: Array) -> Task:
+        """The task whose stretch of the line the point lies on."""
+        # The point 1.0 itself belongs to the last task.
         return self.tasks[min(int(point[0] * len(self.tasks)), len(self.tasks) - 1)]
 
     def point_of(self, task: Task) -> Array | None:
+        """The middle of the task's stretch; None for a task that is not listed."""
         place = self._places.get(task.id)
         return None if place is None else np.array([(place + 0.5) / len(self.tasks)])
 
@@ -71,6 +75,7 @@ class BoxSpace:
         return checked_tasks([task])[0]
 
     def point_of(self, task: Task) -> Array | None:
+        """Where the parameters of a task lie; None where it lacks one."""
         if any(name not in task.params for name in self.names):
             return None
         values = np.array([float(task.params[name]) for name in self.names])
