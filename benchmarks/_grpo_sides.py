@@ -64,7 +64,7 @@ def tell(iteration: Iteration | None) -> None:
 
 def ours(engine: str, folder: Path, shape: Shape, scratch: Path) -> None:
     """The loop of `recipes/grpo.py`, with a clock between its lines. Every group is kept, as TRL keeps it."""
-    from rollwright.batching import flatten, to_segments
+    from rollwright.batching import flatten
     from rollwright.config import build_part, load_config
     from rollwright.learner import objective_of
     from rollwright.recipes.grpo import GrpoConfig
@@ -83,16 +83,16 @@ def ours(engine: str, folder: Path, shape: Shape, scratch: Path) -> None:
             clock.append(time.perf_counter())
             groups = run.score(groups)
             batch = flatten(groups, min_members=2)
-            segments = to_segments(batch, estimator(batch))
+            batch = batch.with_columns(advantages=estimator(batch))
             clock.append(time.perf_counter())
-            metrics = run.update(segments, objective)
+            metrics = run.update(batch, objective)
             clock.append(time.perf_counter())
             run.sync()
             clock.append(time.perf_counter())
             run.finish(step, groups, metrics)
             clock.append(time.perf_counter())
             parts = [after - before for before, after in pairwise(clock)]
-            naive = sum(len(s.prompt_ids) + len(s.action_ids) for s in segments)
+            naive = sum(len(s.prompt_ids) + len(s.action_ids) for s in batch.segments)
             tell(
                 Iteration(
                     total_s=clock[-1] - clock[0],
@@ -100,8 +100,8 @@ def ours(engine: str, folder: Path, shape: Shape, scratch: Path) -> None:
                     update_s=parts[2],
                     sync_s=parts[3],
                     other_s=parts[1] + parts[4],
-                    sampled_tokens=sum(len(s.action_ids) for s in segments),
-                    trained_tokens=sum(sum(s.action_mask) for s in segments),
+                    sampled_tokens=sum(len(s.action_ids) for s in batch.segments),
+                    trained_tokens=len(batch),
                     forwarded_tokens=round(naive / metrics["batch/sharing_ratio"]),
                 )
             )

@@ -84,16 +84,7 @@ def turns_of(case: Case, seed: int, vocab: int) -> list[Segment]:
         history = start
         for _ in range(case.turns):
             action = ids(case.action)
-            segments.append(
-                Segment(
-                    prompt_ids=history,
-                    action_ids=action,
-                    action_mask=(True,) * len(action),
-                    logprobs_sampled=(0.0,) * len(action),
-                    advantages=(1.0,) * len(action),
-                    sequence=member,
-                )
-            )
+            segments.append(Segment(prompt_ids=history, action_ids=action, sequence=member))
             history = (*history, *action, *ids(case.observation))
     return segments
 

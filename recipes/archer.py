@@ -44,7 +44,7 @@ from rollwright.critics import (
     open_turn_critic,
     residual_ratio,
     squared_error,
-    stored_segments,
+    stored_batch,
     with_action,
     with_token_baseline,
 )
@@ -242,11 +242,11 @@ class Archer(ReplayMethod):
                 actions = self.fresh([t.prompt_ids for t in batch])
                 batch = [with_action(t, a) for t, a in zip(batch, actions, strict=True)]
             advantages = self.advantages(batch)
-            segments = stored_segments(batch, actor_weights(self.algorithm, advantages).tolist())
+            tokens = stored_batch(batch, actor_weights(self.algorithm, advantages).tolist())
             if self.algorithm.baseline == "token":
-                segments = with_token_baseline(segments, self.run.learner.values(segments))
-                metrics = {"archer/residual_ratio": residual_ratio(segments)}
-            metrics |= self.run.learner.update(segments, WeightedLikelihood())
+                tokens = with_token_baseline(tokens, self.run.learner.values(tokens))
+                metrics = {"archer/residual_ratio": residual_ratio(tokens)}
+            metrics |= self.run.learner.update(tokens, WeightedLikelihood())
             metrics["archer/advantage_mean"] = float(advantages.mean())
         return metrics
 

@@ -35,10 +35,8 @@ from rollwright.batching import (
     can_whiten,
     estimator_needs,
     estimators_that_need,
-    flat_tokens,
     flatten,
     members_to_learn_from,
-    to_segments,
     with_kl,
     with_members,
 )
@@ -141,14 +139,15 @@ def main(argv: list[str] | None = None) -> None:
                 continue
             batch = flatten(teaching, min_members=algorithm.members)
             with run.learning():
-                plain = to_segments(batch)
-                reference = flat_tokens(run.learner.reference_logprobs(plain), batch) if needs_reference else None
-                old = flat_tokens(run.learner.logprobs(plain), batch) if algorithm.kl_in_reward > 0 else None
-            if old is not None and reference is not None:
-                batch = with_kl(batch, old, reference, kl_coef=algorithm.kl_in_reward)
-            chosen = estimator(batch) if greedy is None else estimator(batch, greedy)  # type: ignore[call-arg]
-            segments = to_segments(batch, chosen, logprobs_old=old, logprobs_ref=reference)
-            metrics = run.update(segments, objective, collected=num_episodes(usable))
+                if needs_reference:
+                    batch = batch.with_columns(logprobs_ref=run.learner.reference_logprobs(batch))
+                if algorithm.kl_in_reward > 0:
+                    batch = batch.with_columns(logprobs_old=run.learner.logprobs(batch))
+            if algorithm.kl_in_reward > 0:
+                batch = with_kl(batch, kl_coef=algorithm.kl_in_reward)
+            advantages = estimator(batch) if greedy is None else estimator(batch, greedy)  # type: ignore[call-arg]
+            batch = batch.with_columns(advantages=advantages)
+            metrics = run.update(batch, objective, collected=num_episodes(usable))
             run.sync()
             run.finish(step, groups, metrics | anchors)
 

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rollwright.batching import FlatBatch, Segment, can_whiten, flatten, to_segments
+from rollwright.batching import TokenBatch, can_whiten, flatten, join_batches
 from rollwright.config import Readers
 from rollwright.contracts import ConfigError, Group
 from rollwright.critics import (
@@ -36,7 +36,7 @@ from rollwright.critics import (
     followed,
     one_step_targets,
     open_turn_critic,
-    stored_segments,
+    stored_batch,
     with_action,
 )
 from rollwright.learner import PolicyLossSettings, objective_of
@@ -133,7 +133,7 @@ class Hnpg(ReplayMethod):
     def draw(self, step: int, groups: Sequence[Group]) -> None:
         """This step's own turns and their returns."""
         self.fresh.begin(step)
-        self.own: FlatBatch = flatten(groups)
+        self.own: TokenBatch = flatten(groups)
         self.ends = self.end_values()
         rewards, index = self.own.turn_rewards, self.own.trajectory_index
         blank = torch.zeros_like(rewards)
@@ -181,10 +181,14 @@ class Hnpg(ReplayMethod):
 
     def update(self) -> dict[str, float]:
         """One batch of both sets, on one scale."""
-        segments = whitened([*self.own_segments(), *self.logged_segments()])
-        return self.run.update(segments, objective_of(self.algorithm))
+        return self.run.update(whitened(self.tokens()), objective_of(self.algorithm))
 
-    def own_segments(self) -> list[Segment]:
+    def tokens(self) -> TokenBatch:
+        """What the policy learns from: own tokens, and those at logged states."""
+        own, logged = self.own_tokens(), self.logged_tokens()
+        return own if logged is None else join_batches([own, logged])
+
+    def own_tokens(self) -> TokenBatch:
         """Own turns, each with its advantage on all of its tokens."""
         values = self.values([turn.prompt_ids for turn in self.own.turns])
         estimate = gae(
@@ -196,30 +200,23 @@ class Hnpg(ReplayMethod):
             gae_lambda=self.algorithm.gae_lambda,
             last_values=self.ends,
         )
-        return to_segments(self.own, estimate.advantages[self.own.turn_index])
+        return self.own.with_columns(advantages=estimate.advantages[self.own.turn_index])
 
-    def logged_segments(self) -> list[Segment]:
-        """Logged states with what the policy would do there now, and its advantage by the critic."""
+    def logged_tokens(self) -> TokenBatch | None:
+        """Logged states with what the policy would do there now, and its advantage by the critic; None without any."""
         states = self.sample(self.algorithm.logged_states)
         if not states:
-            return []
+            return None
         prompts = [t.prompt_ids for t in states]
         acted = [with_action(t, a) for t, a in zip(states, self.fresh(prompts), strict=True)]
         q = self.critic.read([t.prompt_ids + t.action_ids for t in acted])["q"][0]
-        segments = stored_segments(acted, (q - self.values(prompts)).tolist())
-        return [replace(s, sequence=("logged", s.sequence), version=self.run.engine.version) for s in segments]
+        batch = stored_batch(acted, (q - self.values(prompts)).tolist())
+        return replace(batch, versions=torch.full_like(batch.versions, self.run.engine.version))
 
 
-def whitened(segments: Sequence[Segment]) -> list[Segment]:
-    """Both sets on one scale: mean 0 and spread 1 over the tokens that are learned from, 0 on all others."""
-    masks = [torch.tensor(s.action_mask) for s in segments]
-    flat = torch.cat([torch.tensor(s.advantages)[mask] for s, mask in zip(segments, masks, strict=True)])
-    parts = whiten(flat).split([int(mask.sum()) for mask in masks])
-    rows = [
-        torch.zeros(len(mask), dtype=part.dtype).masked_scatter(mask, part)
-        for mask, part in zip(masks, parts, strict=True)
-    ]
-    return [replace(s, advantages=tuple(row.tolist())) for s, row in zip(segments, rows, strict=True)]
+def whitened(batch: TokenBatch) -> TokenBatch:
+    """Both sets on one scale: advantages of mean 0 and spread 1 over all tokens."""
+    return batch.with_columns(advantages=whiten(batch.advantages))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -30,14 +29,11 @@ from torch import Tensor
 
 from rollwright.batching import (
     VALUE_ADVANTAGES,
-    FlatBatch,
-    Segment,
+    TokenBatch,
     ValueAdvantage,
     can_whiten,
-    flat_tokens,
     flatten,
     states_after_cuts,
-    to_segments,
     with_kl,
     with_members,
 )
@@ -103,46 +99,35 @@ def main(argv: list[str] | None = None) -> None:
                 run.finish(step, groups, {"optim/skipped_count": 1.0})
                 continue
             batch = flatten(groups)
-            plain = to_segments(batch)
             with run.learning():
-                values, ends = read_values(run.learner, batch, plain, after_cuts=algorithm.bootstrap_truncated)
-                old = flat_tokens(run.learner.logprobs(plain), batch)
-                reference = flat_tokens(run.learner.reference_logprobs(plain), batch) if needs_reference else None
-            if reference is not None and algorithm.kl_in_reward > 0:
-                batch = with_kl(batch, old, reference, kl_coef=algorithm.kl_in_reward)
+                values, ends = read_values(run.learner, batch, after_cuts=algorithm.bootstrap_truncated)
+                old = run.learner.logprobs(batch)
+                reference = run.learner.reference_logprobs(batch) if needs_reference else None
+            batch = batch.with_columns(values=values, logprobs_old=old, logprobs_ref=reference)
+            if algorithm.kl_in_reward > 0:
+                batch = with_kl(batch, kl_coef=algorithm.kl_in_reward)
             estimate = estimator(batch, values, ends)
-            segments = to_segments(
-                batch,
-                whiten(estimate.advantages) if algorithm.whiten else estimate.advantages,
-                returns=estimate.returns,
-                values=values,
-                logprobs_old=old,
-                logprobs_ref=reference,
-            )
-            metrics = run.update(segments, objective)
+            advantages = whiten(estimate.advantages) if algorithm.whiten else estimate.advantages
+            batch = batch.with_columns(advantages=advantages, returns=estimate.returns)
+            metrics = run.update(batch, objective)
             run.sync()
             run.finish(step, groups, metrics)
 
 
-def read_values(
-    learner: Learner, batch: FlatBatch, segments: Sequence[Segment], *, after_cuts: bool
-) -> tuple[Tensor, Tensor | None]:
+def read_values(learner: Learner, batch: TokenBatch, *, after_cuts: bool) -> tuple[Tensor, Tensor | None]:
     """[N] the critic before each action token, and [S] behind each trajectory that a limit cut (0 for the others).
 
     Args:
-        segments: the turns of the batch.
         after_cuts: False reads nothing behind the cuts: the second is None.
     """
-    states = states_after_cuts(batch) if after_cuts else {}
-    behind = [reading(ids, owner=len(segments) + s) for s, ids in states.items()]
-    found = learner.values([*segments, *behind])
-    values = flat_tokens(found[: len(segments)], batch)
     if not after_cuts:
-        return values, None
-    ends = torch.zeros(len(batch.trajectories))
-    for s, value in zip(states, found[len(segments) :], strict=True):
-        ends[s] = value[0]
-    return values, ends
+        return learner.values(batch), None
+    states = states_after_cuts(batch)
+    behind = [reading(ids, owner=len(batch.segments) + s) for s, ids in states.items()]
+    found = learner.values(TokenBatch.of([*batch.segments, *behind]))
+    ends = torch.zeros(batch.num_sequences)
+    ends[list(states)] = found[len(batch) :]
+    return found[: len(batch)], ends
 
 
 if __name__ == "__main__":

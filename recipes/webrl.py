@@ -42,7 +42,7 @@ from rollwright.critics import (
     outcome_steps,
     outcomes,
     shuffled_batches,
-    stored_segments,
+    stored_batch,
 )
 from rollwright.learner import FixedPolicy
 from rollwright.maths import outcome_loss
@@ -190,9 +190,9 @@ class Webrl(ReplayMethod):
                 if released and not (weights > 0).any():
                     continue  # negative targets carry no loss in this form
                 steps = self.table.transitions(turns[places])
-                anchors = self.reference.logprobs(stored_segments(steps, weights.tolist()))
-                batch = stored_segments(steps, weights.tolist(), anchors)
-                metrics |= self.run.learner.update(batch, objective)
+                tokens = stored_batch(steps, weights.tolist())
+                tokens = tokens.with_columns(logprobs_ref=self.reference.logprobs(tokens))
+                metrics |= self.run.learner.update(tokens, objective)
         return metrics | {
             "webrl/reference_version": float(self.reference.version),
             "webrl/eligible_count": float(self.phase.num_eligible),

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from rollwright.batching import tree_attention
 from rollwright.batching.packing import Layout, PackedBatch, Segment, pack, segment_of
 from rollwright.batching.prefix_tree import CostModel, build_rows, join_always, shared_prefix
-from rollwright.batching.token_record import TokenRecord, token_columns
+from rollwright.batching.token_batch import TokenBatch
 from rollwright.contracts.record import Span, Turn
 from rollwright.models.scoring import TokenScorer
 from rollwright.models.tiny_model import tiny_llama
+from tests.token_batches import SpelledTurn, batch_of
 
 VOCAB = 32
 LAYOUTS: tuple[Layout, ...] = ("tree", "padded", "auto")
@@ -28,13 +29,13 @@ def model() -> torch.nn.Module:
     return tiny_llama(VOCAB, hidden=32).double()
 
 
-def segment(prompt: list[int], action: list[int], *, sequence: object = 0, **fields: Any) -> Segment:
+def segment(prompt: list[int], action: list[int], *, sequence: object = 0, **fields: Any) -> SpelledTurn:
     n = len(action)
-    given = {"action_mask": [True] * n, "logprobs_sampled": [0.0] * n, "advantages": [1.0] * n} | fields
-    return Segment(prompt_ids=tuple(prompt), action_ids=tuple(action), sequence=sequence, **given)
+    given = {"mask": [True] * n, "logprobs_sampled": [0.0] * n, "advantages": [1.0] * n} | fields
+    return SpelledTurn(prompt_ids=tuple(prompt), action_ids=tuple(action), sequence=sequence, **given)
 
 
-def random_turns(seed: int) -> list[Segment]:
+def random_turns(seed: int) -> list[SpelledTurn]:
     """Groups of growing or windowed histories over few distinct tokens, so that prefixes branch at every depth."""
     rng = random.Random(seed)
 
@@ -50,9 +51,7 @@ def random_turns(seed: int) -> list[Segment]:
                 action = ids(1, 5)
                 mask = [rng.random() < 0.8 for _ in action]
                 advantages = [rng.gauss(0, 1) for _ in action]
-                segments.append(
-                    segment(history, action, sequence=(group, member), action_mask=mask, advantages=advantages)
-                )
+                segments.append(segment(history, action, sequence=(group, member), mask=mask, advantages=advantages))
                 history = [*system, *ids(1, 6)] if windowed else [*history, *action, *ids(1, 4)]
     rng.shuffle(segments)
     return segments
@@ -63,28 +62,30 @@ def naive_logprobs(model: torch.nn.Module, one: Segment) -> torch.Tensor:
     ids = torch.tensor([[*one.prompt_ids, *one.action_ids]])
     logprobs = model(input_ids=ids).logits[0].log_softmax(-1)
     before = range(len(one.prompt_ids) - 1, ids.shape[1] - 1)
-    return torch.stack([logprobs[t, token] for t, token in zip(before, one.action_ids, strict=True)])
+    scored = zip(before, one.action_ids, one.mask or [True] * len(one.action_ids), strict=True)
+    rows = [logprobs[t, token] for t, token, counts in scored if counts]
+    return torch.stack(rows) if rows else logprobs.new_zeros(0)
 
 
-def loss_of(logprobs: torch.Tensor, record: TokenRecord) -> torch.Tensor:
+def loss_of(logprobs: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
     """Not linear in the log-probs, so that a position that serves several turns must add up their gradients."""
-    return (torch.where(record.mask, logprobs.exp() + logprobs, 0.0) * record.advantages.double()).sum()
+    return (torch.where(batch.mask, logprobs.exp() + logprobs, 0.0) * batch.advantages.double()).sum()
 
 
-def naive(model: torch.nn.Module, segments: list[Segment]) -> tuple[torch.Tensor, float, list[torch.Tensor]]:
+def naive(model: torch.nn.Module, segments: list[SpelledTurn]) -> tuple[torch.Tensor, float, list[torch.Tensor]]:
     model.zero_grad()
     logprobs = torch.cat([naive_logprobs(model, one) for one in segments])
-    loss = loss_of(logprobs, token_columns(segments).record)
+    loss = loss_of(logprobs, batch_of(segments))
     loss.backward()
     return logprobs.detach(), float(loss.detach()), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
 def packed(
-    model: torch.nn.Module, segments: list[Segment], batches: list[PackedBatch]
+    model: torch.nn.Module, segments: list[SpelledTurn], batches: list[PackedBatch]
 ) -> tuple[torch.Tensor, float, list[torch.Tensor]]:
     model.zero_grad()
-    scorer, flat = TokenScorer(model, chunk=5), token_columns(segments)
-    logprobs = torch.full((sum(flat.lengths),), torch.nan, dtype=torch.float64)
+    scorer, flat = TokenScorer(model, chunk=5), batch_of(segments)
+    logprobs = torch.full((len(flat),), torch.nan, dtype=torch.float64)
     total = 0.0
     for batch in batches:
         scores, _, _ = scorer(batch)
@@ -135,7 +136,7 @@ def test_every_action_token_is_scored_once_and_budgets_hold(seed: int, layout: L
     segments = random_turns(seed)
     batches = pack(segments, token_budget=budget, layout=layout)
     entries = torch.cat([batch.entries for batch in batches])
-    assert sorted(entries.tolist()) == list(range(sum(len(s.action_ids) for s in segments)))
+    assert sorted(entries.tolist()) == list(range(sum(s.num_tokens for s in segments)))
     for batch in batches:
         alone = {i for i in batch.segment_index.tolist() if len(segments[i].forward_ids) > budget}
         assert batch.input_ids.numel() <= budget or (len(alone) >= 1 and batch.input_ids.shape[0] == 1)
@@ -171,23 +172,24 @@ def test_two_turn_trajectory_token_by_token(model: torch.nn.Module) -> None:
     second = Turn(
         prompt_ids=(10, 11, 12, 20, 21, 22, 13, 14), action_ids=(23, 24), action_logprobs=(-0.3, -0.4), text=""
     )
-    segments = [
-        segment_of(first, advantages=(0.5, 0.5, 0.0), sequence="t"),
-        segment_of(second, advantages=(-1.5, -1.5), sequence="t"),
-    ]
+    segments = [segment_of(turn, sequence="t", mask=turn.action_mask) for turn in (first, second)]
     (batch,) = pack(segments, token_budget=64, layout="tree")
-    record = token_columns(segments).select(batch.entries)
+    sampled, gains = torch.tensor([-0.1, -0.2, -0.3, -0.4]), torch.tensor([0.5, 0.5, -1.5, -1.5])
+    whole = TokenBatch.of(
+        segments, logprobs_sampled=sampled, advantages=gains, versions=[first.version, second.version]
+    )
+    record = whole.select(batch.entries)
 
     assert batch.input_ids.tolist() == [[10, 11, 12, 20, 21, 22, 13, 14, 23]]  # one chain, the last token not needed
     assert batch.attention_mask() is None
-    assert batch.positions.tolist() == [[0, 2], [0, 3], [0, 4], [0, 7], [0, 8]]  # one before each action token
-    assert batch.targets.tolist() == [20, 21, 22, 23, 24]
-    assert batch.segment_index.tolist() == [0, 0, 0, 1, 1]
-    assert record.mask.tolist() == [True, True, False, True, True]
-    torch.testing.assert_close(record.logprobs_sampled, torch.tensor([-0.1, -0.2, 0.0, -0.3, -0.4]))
-    assert record.advantages.tolist() == [0.5, 0.5, 0.0, -1.5, -1.5]
-    assert record.sequence_index.tolist() == [0] * 5 and record.num_sequences == 1
-    assert record.versions.tolist() == [3, 3, 3, -1, -1]
+    assert batch.positions.tolist() == [[0, 2], [0, 3], [0, 7], [0, 8]]  # one before each chosen token
+    assert batch.targets.tolist() == [20, 21, 23, 24]  # the forced one is context
+    assert batch.segment_index.tolist() == [0, 0, 1, 1]
+    assert record.mask.tolist() == [True] * 4
+    torch.testing.assert_close(record.logprobs_sampled, sampled)
+    assert record.advantages.tolist() == [0.5, 0.5, -1.5, -1.5]
+    assert record.sequence_index.tolist() == [0] * 4 and record.num_sequences == 1
+    assert record.versions.tolist() == [3, 3, -1, -1]
     scores, _, _ = TokenScorer(model)(batch)
     torch.testing.assert_close(scores, torch.cat([naive_logprobs(model, one) for one in segments]))
 
@@ -247,13 +249,11 @@ def test_shared_prefix() -> None:
 def test_segments_that_cannot_be_trained_on_are_refused() -> None:
     with pytest.raises(ValueError, match="both must be non-empty"):
         segment([], [1])
-    with pytest.raises(ValueError, match="advantages has 1 entries for 2 action ids"):
-        segment([1], [1, 2], advantages=[0.0])
+    with pytest.raises(ValueError, match="mask has 1 entries for 2 action ids"):
+        segment([1], [1, 2], mask=[True])
+    with pytest.raises(ValueError, match="`advantages` needs one number per action token"):
+        TokenBatch.of([segment([1], [1, 2])], advantages=torch.zeros(1))
     with pytest.raises(ValueError, match="token_budget is 0"):
         pack([segment([1], [2])], token_budget=0)
     with pytest.raises(ValueError, match="unknown layout"):
         pack([segment([1], [2])], token_budget=8, layout="tall")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least one segment"):
-        token_columns([])
-    with pytest.raises(ValueError, match="returns is given for 1 of 2"):
-        token_columns([segment([1], [2], returns=[0.0]), segment([1], [2])])

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from rollwright.batching.credit import (
-    FlatBatch,
-    flat_tokens,
     flatten,
     states_after_cuts,
-    to_segments,
 )
 from rollwright.batching.estimators import ADVANTAGES
+from rollwright.batching.packing import pack
+from rollwright.batching.token_batch import TokenBatch, join_batches
 from rollwright.batching.value_estimators import VALUE_ADVANTAGES
 from rollwright.config import make_part
 from rollwright.contracts.record import Score, Span, StopReason, Task, Trajectory, Turn
@@ -30,7 +29,7 @@ TASK = Task(id="t", split="train")
 
 
 def group_advantages(
-    batch: FlatBatch, how: str, *, greedy_scores: dict[str, float] | None = None, **words: Any
+    batch: TokenBatch, how: str, *, greedy_scores: dict[str, float] | None = None, **words: Any
 ) -> Tensor:
     """By the name and the keys, as the recipe does it."""
     estimator = make_part(ADVANTAGES, how, words)
@@ -38,7 +37,7 @@ def group_advantages(
 
 
 def value_advantages(
-    batch: FlatBatch, values: Tensor, how: str, *, last_values: Tensor | None = None, **words: Any
+    batch: TokenBatch, values: Tensor, how: str, *, last_values: Tensor | None = None, **words: Any
 ) -> ValueAdvantages:
     """By the name and the keys, as the recipe does it."""
     return make_part(VALUE_ADVANTAGES, how, words)(batch, values, last_values)
@@ -61,13 +60,13 @@ def trajectory(name: str, *turns: Turn, **changes: Any) -> Trajectory:
 
 
 @pytest.fixture
-def batch() -> FlatBatch:
+def batch() -> TokenBatch:
     a = trajectory("a", turn((10, 11), 0.0, key="s0"), turn((12, 13, 14), 1.0, prompt=(1, 10, 11, 5), key="s1"))
     b = trajectory("b", turn((20,), 0.0, key="s0"))
     return flatten([group(a, b)])
 
 
-def test_the_flat_layout_token_by_token(batch: FlatBatch) -> None:
+def test_the_flat_layout_token_by_token(batch: TokenBatch) -> None:
     assert batch.turn_index.tolist() == [0, 0, 1, 1, 1, 2]
     assert batch.trajectory_index.tolist() == [0, 0, 1]
     assert batch.sequence_index.tolist() == [0, 0, 0, 0, 0, 1]
@@ -76,16 +75,13 @@ def test_the_flat_layout_token_by_token(batch: FlatBatch) -> None:
     assert batch.scores.tolist() == [1, 0] and batch.lengths.tolist() == [5, 1]
 
 
-def test_every_token_of_a_two_turn_trajectory_has_its_mask_logprob_and_advantage(batch: FlatBatch) -> None:
+def test_every_token_of_a_two_turn_trajectory_has_its_mask_logprob_and_advantage(batch: TokenBatch) -> None:
     advantages = group_advantages(batch, "dr_grpo")
     assert advantages.tolist() == [0.5] * 5 + [-0.5]
-    segments = to_segments(batch, advantages)
-    rows = [
-        (i, m, round(lp, 1), a)
-        for s in segments
-        for i, m, lp, a in zip(s.action_ids, s.action_mask, s.logprobs_sampled, s.advantages, strict=True)
-    ]
-    assert rows == [
+    batch = batch.with_columns(advantages=advantages)
+    ids = [i for s in batch.segments for i in s.action_ids]
+    columns = (batch.mask.tolist(), [round(x, 1) for x in batch.logprobs_sampled.tolist()], batch.advantages.tolist())
+    assert list(zip(ids, *columns, strict=True)) == [
         (10, True, -0.1, 0.5),
         (11, True, -0.2, 0.5),
         (12, True, -0.1, 0.5),
@@ -93,17 +89,18 @@ def test_every_token_of_a_two_turn_trajectory_has_its_mask_logprob_and_advantage
         (14, True, -0.3, 0.5),
         (20, True, -0.1, -0.5),
     ]
-    assert [s.sequence for s in segments] == [0, 0, 1] and [s.version for s in segments] == [4, 4, 4]
-    assert segments[1].prompt_ids == (1, 10, 11, 5)
+    assert [s.sequence for s in batch.segments] == [0, 0, 1] and batch.versions.tolist() == [4] * 6
+    assert batch.segments[1].prompt_ids == (1, 10, 11, 5)
 
 
 def test_forced_tokens_get_no_advantage_and_no_place_in_the_batch() -> None:
     batch = flatten([group(trajectory("a", turn((7, 8, 9), 0.0, forced=1)), trajectory("b", turn((6,), 1.0)))])
-    assert batch.turn_index.tolist() == [0, 0, 1]
-    segments = to_segments(batch, torch.tensor([1.0, 2.0, 3.0]))
-    assert segments[0].advantages == (1.0, 2.0, 0.0) and segments[0].action_mask == (True, True, False)
-    answers = [torch.tensor([5.0, 6.0, 99.0]), torch.tensor([7.0])]
-    assert flat_tokens(answers, batch).tolist() == [5.0, 6.0, 7.0]
+    assert batch.turn_index.tolist() == [0, 0, 1] and batch.tokens_per_turn.tolist() == [2, 1]
+    assert batch.segments[0].action_ids == (7, 8, 9) and batch.segments[0].mask == (True, True, False)
+    (packed,) = pack(batch.segments, token_budget=64, layout="padded")
+    assert packed.targets[packed.entries].tolist() == [7, 8, 6], "9 is read and not scored"
+    batch = batch.with_columns(advantages=torch.tensor([1.0, 2.0, 3.0]))
+    assert [row.tolist() for row in batch.by_turn(batch.advantages)] == [[1.0, 2.0], [3.0]]
 
 
 def test_faults_undecided_scores_and_lonely_groups_are_left_out() -> None:
@@ -128,18 +125,18 @@ def test_faults_undecided_scores_and_lonely_groups_are_left_out() -> None:
         ("gigpo", [1.0, 1.0, 0.5, 0.5, 0.5, -1.0]),  # s0 is shared (+-0.5 besides), s1 is not; gamma 1, no std
     ],
 )
-def test_each_estimator_by_hand(batch: FlatBatch, how: str, expected: list[float]) -> None:
+def test_each_estimator_by_hand(batch: TokenBatch, how: str, expected: list[float]) -> None:
     found = group_advantages(batch, how, gamma=1.0)  # type: ignore[arg-type]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), atol=1e-4, rtol=0)
 
 
-def test_remax_needs_and_uses_the_greedy_return(batch: FlatBatch) -> None:
+def test_remax_needs_and_uses_the_greedy_return(batch: TokenBatch) -> None:
     assert group_advantages(batch, "remax", greedy_scores={"g": 0.25}).tolist() == [0.75] * 5 + [-0.25]
     with pytest.raises(ValueError, match="greedy"):
         group_advantages(batch, "remax")
 
 
-def test_gae_at_lambda_one_is_return_minus_value_over_all_turns(batch: FlatBatch) -> None:
+def test_gae_at_lambda_one_is_return_minus_value_over_all_turns(batch: TokenBatch) -> None:
     values = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     found = value_advantages(batch, values, "gae", gamma=1.0, gae_lambda=1.0, turn_gamma=1.0)
     torch.testing.assert_close(found.advantages, torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, -0.6]))
@@ -151,7 +148,7 @@ ONES = {"gamma": 1.0, "gae_lambda": 1.0, "turn_gamma": 1.0}
 VALUE_ESTIMATORS = tuple(VALUE_ADVANTAGES.ours)
 
 
-def cut_and_ended() -> FlatBatch:
+def cut_and_ended() -> TokenBatch:
     cut = trajectory(
         "cut",
         turn((10,), -1.0),
@@ -229,7 +226,7 @@ def silent(reward: float) -> Turn:
 
 
 @pytest.fixture
-def guided() -> FlatBatch:
+def guided() -> TokenBatch:
     """The policy acts twice in each episode; before, between and after it others earn 100, 2 and 4."""
     mine, yours = turn((10, 11), 1.0, key="s0"), turn((12,), 0.0, key="s1")
     led = trajectory("led", foreign(100.0), mine, foreign(2.0), yours, silent(4.0), foreign(0.0, "dataset"))
@@ -238,7 +235,7 @@ def guided() -> FlatBatch:
     return flatten([group(led, alone, watched)])
 
 
-def test_rewards_of_turns_that_the_policy_did_not_write_count_with_its_turn_before(guided: FlatBatch) -> None:
+def test_rewards_of_turns_that_the_policy_did_not_write_count_with_its_turn_before(guided: TokenBatch) -> None:
     assert [t.id for t in guided.trajectories] == ["led", "alone"], "nothing of the policy's own to learn from"
     assert guided.rewards.tolist() == [0, 3, 4, 0, 1] and guided.turn_rewards.tolist() == [3, 4, 0, 1]
     assert guided.scores.tolist() == [7, 1], "what came before the policy's first turn is nothing that it caused"
@@ -255,13 +252,13 @@ def test_rewards_of_turns_that_the_policy_did_not_write_count_with_its_turn_befo
         ("gigpo", [6, 6, 4.5, -6, -4.5]),  # 3 of the episode; returns 7 and 1 at s0, 4 and 1 at s1
     ],
 )
-def test_every_estimator_counts_the_same_rewards(guided: FlatBatch, how: str, expected: list[float]) -> None:
+def test_every_estimator_counts_the_same_rewards(guided: TokenBatch, how: str, expected: list[float]) -> None:
     found = group_advantages(guided, how, gamma=1.0)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("how", VALUE_ESTIMATORS)
-def test_return_minus_value_counts_the_same_rewards_too(guided: FlatBatch, how: str) -> None:
+def test_return_minus_value_counts_the_same_rewards_too(guided: TokenBatch, how: str) -> None:
     returns = value_advantages(guided, torch.zeros(5), how, **ONES).returns
     assert returns.tolist() == [7, 7, 4, 1, 1]
     discounted = value_advantages(guided, torch.zeros(5), "turn_gae", gamma=1.0, gae_lambda=1.0, turn_gamma=0.5).returns
@@ -286,9 +283,32 @@ def test_the_same_sum_reaches_tokens_turns_and_scores_whoever_wrote_the_turns(se
     torch.testing.assert_close(group_advantages(batch, "reinforce")[first], totals)
 
 
-def test_a_tensor_of_another_length_is_refused_by_name(batch: FlatBatch) -> None:
+def test_a_tensor_of_another_length_is_refused_by_name(batch: TokenBatch) -> None:
     with pytest.raises(ValueError, match="`last_values` needs one number per trajectory"):
         value_advantages(batch, torch.zeros(6), "gae", last_values=torch.zeros(3), **ONES)
     for name in ("advantages", "returns", "values", "logprobs_old", "logprobs_ref"):
         with pytest.raises(ValueError, match=f"`{name}` needs one number per action token"):
-            to_segments(batch, **{name: torch.zeros(5)})
+            batch.with_columns(**{name: torch.zeros(5)})
+
+
+def test_parts_of_a_batch_keep_their_columns_and_count_their_sequences_anew(batch: TokenBatch) -> None:
+    batch = batch.with_columns(advantages=torch.arange(6), returns=torch.arange(6) * 2)
+    part = batch.select_turns([2, 0])
+    assert part.advantages.tolist() == [5, 0, 1] and part.returns is not None and part.returns.tolist() == [10, 0, 2]
+    assert part.turn_index.tolist() == [0, 1, 1] and part.sequence_index.tolist() == [0, 1, 1]
+    assert part.num_sequences == 2 and part.lengths.tolist() == [1, 2] and not part.trajectories
+    micro = batch.select(torch.tensor([5, 2]))
+    assert micro.advantages.tolist() == [5, 2] and micro.sequence_index.tolist() == [1, 0] and micro.num_sequences == 2
+    assert batch.masked(torch.arange(6) > 3).mask.tolist() == [False] * 4 + [True] * 2
+
+
+def test_joined_batches_keep_their_sequences_apart(batch: TokenBatch) -> None:
+    both = join_batches([batch.with_columns(advantages=torch.arange(6)), batch])
+    assert both.advantages.tolist() == [0, 1, 2, 3, 4, 5] + [0] * 6
+    assert both.sequence_index.tolist() == [0] * 5 + [1] + [2] * 5 + [3] and both.num_sequences == 4
+    assert both.turn_index.tolist() == [0, 0, 1, 1, 1, 2, 3, 3, 4, 4, 4, 5]
+    assert both.select_turns(range(3, 6)).sequence_index.tolist() == [0] * 5 + [1]
+    with pytest.raises(ValueError, match="returns is given for 1 of 2"):
+        join_batches([batch.with_columns(returns=torch.zeros(6)), batch])
+    with pytest.raises(ValueError, match="at least one segment"):
+        TokenBatch.of([])

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from rollwright.contracts.record import Trajectory
 from rollwright.critics.outcome_values import outcomes
-from rollwright.critics.replay_updates import WebRLObjective, WeightedLikelihood, imitate, stored_segments
+from rollwright.critics.replay_updates import WebRLObjective, WeightedLikelihood, imitate, stored_batch
 from rollwright.learner.learner import Learner
 from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
@@ -49,8 +49,8 @@ def learner(folder: Path, rate: float = 1e-2) -> Learner:
 
 def test_imitation_raises_what_is_weighted_and_leaves_the_rest(table: TurnTable, folder: Path) -> None:
     model, turns = learner(folder), valid_turns(table)
-    segments = stored_segments(table.transitions(turns), [1.0, 1.0, 0.0])
-    before = [float(row.sum()) for row in model.logprobs(segments)]
+    batch = stored_batch(table.transitions(turns), [1.0, 1.0, 0.0])
+    before = [float(row.sum()) for row in batch.by_turn(model.logprobs(batch))]
     metrics = imitate(
         model,
         table,
@@ -61,7 +61,7 @@ def test_imitation_raises_what_is_weighted_and_leaves_the_rest(table: TurnTable,
         draws=np.random.default_rng(0),
         loss=WeightedLikelihood(),
     )
-    after = [float(row.sum()) for row in model.logprobs(segments)]
+    after = [float(row.sum()) for row in batch.by_turn(model.logprobs(batch))]
     assert after[0] > before[0] + 1 and after[1] > before[1] + 1 and after[2] < before[2]
     assert 0 < metrics["policy/kept_frac"] < 1
     assert not imitate(
@@ -79,12 +79,12 @@ def test_imitation_raises_what_is_weighted_and_leaves_the_rest(table: TurnTable,
 def test_the_sum_over_an_action_counts_turns_of_weight_zero(table: TurnTable, folder: Path) -> None:
     """Loss = -(1 / batch) * sum of the kept actions' log-probs, as the DigiRL card has it."""
     model = learner(folder)
-    segments = stored_segments(table.transitions([0, 1, 2]), [1.0, 0.0, 0.0])
-    expected = -float(model.logprobs(segments)[0].sum()) / 3
-    assert model.update(segments, WeightedLikelihood())["optim/loss"] == pytest.approx(expected, abs=1e-5)
+    batch = stored_batch(table.transitions([0, 1, 2]), [1.0, 0.0, 0.0])
+    expected = -float(batch.by_turn(model.logprobs(batch))[0].sum()) / 3
+    assert model.update(batch, WeightedLikelihood())["optim/loss"] == pytest.approx(expected, abs=1e-5)
     token_mean = WeightedLikelihood(aggregation="token-mean")
     again = learner(folder)
-    assert again.update(segments, token_mean)["optim/loss"] == pytest.approx(expected * 3 / 5, abs=1e-5)
+    assert again.update(batch, token_mean)["optim/loss"] == pytest.approx(expected * 3 / 5, abs=1e-5)
 
 
 @pytest.mark.parametrize(("form", "expected"), [("squared", (1.0 + 0.25) / 2), ("released", 0.5 / 2)])
@@ -92,10 +92,10 @@ def test_webrl_at_the_reference_through_the_learner(table: TurnTable, folder: Pa
     """At pi = pi_ref the log-ratio is 0: the squared form leaves A^2, the released one 0.5 for a target of 1."""
     model = learner(folder)
     turns = table.transitions([0, 2])
-    plain = stored_segments(turns, [0.0, 0.0])
     weights = [1.0, -0.5] if form == "squared" else [1.0, -0.6]
-    segments = stored_segments(turns, weights, model.logprobs(plain))
-    loss = model.update(segments, WebRLObjective(form=form, num_tokens=2.0))["optim/loss"]  # type: ignore[arg-type]
+    batch = stored_batch(turns, weights)
+    batch = batch.with_columns(logprobs_ref=model.logprobs(batch))
+    loss = model.update(batch, WebRLObjective(form=form, num_tokens=2.0))["optim/loss"]  # type: ignore[arg-type]
     assert loss == pytest.approx(expected, abs=1e-5)
 
 
@@ -104,7 +104,12 @@ def test_outcomes_take_the_verdict_before_the_return(table: TurnTable) -> None:
 
 
 def test_reference_log_probs_travel_with_their_turn(table: TurnTable) -> None:
-    rows = [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0])]
-    segments = stored_segments(table.transitions([0, 1]), [0.5, -1.0], rows)
-    assert [s.logprobs_ref for s in segments] == [(-1.0, -2.0), (-3.0,)]
-    assert [s.advantages for s in segments] == [(0.5, 0.5), (-1.0,)]
+    batch = stored_batch(table.transitions([0, 1]), [0.5, -1.0])
+    batch = batch.with_columns(logprobs_ref=torch.tensor([-1.0, -2.0, -3.0]))
+    assert batch.logprobs_ref is not None
+    assert [row.tolist() for row in batch.by_turn(batch.logprobs_ref)] == [[-1.0, -2.0], [-3.0]]
+    assert [row.tolist() for row in batch.by_turn(batch.advantages)] == [[0.5, 0.5], [-1.0]]
+    with pytest.raises(ValueError, match="`logprobs_ref` needs one number per action token"):
+        batch.with_columns(logprobs_ref=torch.zeros(2))
+    with pytest.raises(ValueError, match="2 turns need as many weights, got 1"):
+        stored_batch(table.transitions([0, 1]), [0.5])

@@ -17,7 +17,7 @@ from rollwright.contracts.record import StopReason, Turn
 from rollwright.critics.critic_body import CriticBody
 from rollwright.critics.critic_learner import CriticLearner
 from rollwright.critics.critic_targets import ColumnLoss, Columns, Readings
-from rollwright.critics.replay_updates import stored_segments
+from rollwright.critics.replay_updates import stored_batch
 from rollwright.critics.token_q import decode_with
 from rollwright.critics.token_steps import token_steps
 from rollwright.critics.vocabulary_critic import (
@@ -86,7 +86,7 @@ def critic(folder: Path, *, bias: float = 0.0) -> CriticLearner:
 
 @pytest.mark.long
 def test_heads_learn_the_value_of_the_token_taken(table: TurnTable, folder: Path) -> None:
-    learner, segments = critic(folder, bias=-4.4), stored_segments(table.transitions([0, 2]), [0.0, 0.0])
+    learner, segments = critic(folder, bias=-4.4), stored_batch(table.transitions([0, 2]), [0.0, 0.0]).segments
     first = learner.read_tokens(segments)
     assert torch.equal(first["q"], torch.full((2, 3), -4.4)) and torch.equal(first["v"], torch.full((1, 3), -4.4))
     targets = torch.tensor([1.0, -1.0, 2.0])
@@ -191,7 +191,7 @@ def towards(*targets: float) -> tuple[Columns, ColumnLoss]:
 
 
 def test_frozen_heads_learn_what_they_learn_on_layers_that_are_held_still(table: TurnTable, folder: Path) -> None:
-    segments = stored_segments(table.transitions([0, 2]), [0.0, 0.0])
+    segments = stored_batch(table.transitions([0, 2]), [0.0, 0.0]).segments
     whole, heads = critic(folder), frozen(folder)
     whole.module.body.requires_grad_(False)  # type: ignore[union-attr]
     heads.scaling.fix = lambda hidden: None  # type: ignore[method-assign, assignment]
@@ -207,7 +207,7 @@ def test_frozen_heads_learn_what_they_learn_on_layers_that_are_held_still(table:
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_a_frozen_critic_acts_as_it_reads(table: TurnTable, folder: Path, slow: bool) -> None:
-    segments, learner = stored_segments(table.transitions([0, 2]), [0.0, 0.0]), frozen(folder)
+    segments, learner = stored_batch(table.transitions([0, 2]), [0.0, 0.0]).segments, frozen(folder)
     acting = learner.slow if slow else learner.module  # made before the first update, as engines are told of it
     for _ in range(30):
         learner.update_tokens(segments, *towards(1.0, -1.0, 2.0))
@@ -218,7 +218,7 @@ def test_a_frozen_critic_acts_as_it_reads(table: TurnTable, folder: Path, slow: 
 
 
 def test_a_resumed_frozen_critic_goes_on_bit_for_bit(table: TurnTable, folder: Path, tmp_path: Path) -> None:
-    segments = stored_segments(table.transitions([0, 2]), [0.0, 0.0])
+    segments = stored_batch(table.transitions([0, 2]), [0.0, 0.0]).segments
     learner, again = frozen(folder), frozen(folder)
     learner.update_tokens(segments[:1], *towards(1.0, -1.0))
     learner.save_state(tmp_path)

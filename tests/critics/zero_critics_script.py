@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from rollwright.batching.packing import Segment
+from rollwright.batching import Segment, TokenBatch
 from rollwright.contracts.errors import ConfigError
 from rollwright.critics.critic_body import CriticBody, policy_body
 from rollwright.critics.frozen_critic import FrozenValueLearner
@@ -96,7 +96,10 @@ class Quintet:
         for name in ("v_instruction", "v_step", "frozen", "encoder"):
             metrics |= fit_outcomes(self.critics[name], "v", states, labels)
         promised = success_probability(self.critics["v_step"], "v", states)
-        return metrics | self.learner.update([segment(k, float(p)) for k, p in enumerate(promised)], REINFORCE)
+        batch = TokenBatch.of([acted(k) for k in range(len(states))])
+        gains = torch.as_tensor(labels, dtype=torch.float32) - promised
+        batch = batch.with_columns(logprobs_sampled=torch.full((len(batch),), -3.0), advantages=gains[batch.turn_index])
+        return metrics | self.learner.update(batch, REINFORCE)
 
     def bootstrapped(self, states: list[tuple[int, ...]]) -> dict[str, float]:
         """Q towards 1 + 0.9 V_slow, V towards Q_slow, each head towards its own."""
@@ -123,16 +126,9 @@ class Quintet:
         return named
 
 
-def segment(k: int, promised: float) -> Segment:
+def acted(k: int) -> Segment:
     ids = tuple((7 + k + i) % VOCAB for i in range(1 + k % 3))
-    return Segment(
-        prompt_ids=STATES[k],
-        action_ids=ids,
-        action_mask=(True,) * len(ids),
-        sequence=k,
-        logprobs_sampled=(-3.0,) * len(ids),
-        advantages=(k % 2 - promised,) * len(ids),
-    )
+    return Segment(prompt_ids=STATES[k], action_ids=ids, sequence=k)
 
 
 def train(folder: Path, *, lora_rank: int, cut: int | None) -> None:

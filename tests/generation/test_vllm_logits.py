@@ -137,10 +137,7 @@ async def test_each_critic_update_and_each_weight_sync_is_seen_at_the_next_token
     chain = Segment(
         prompt_ids=(5, 6),
         action_ids=(7, 8, 9),
-        action_mask=(True,) * 3,
         sequence=0,
-        logprobs_sampled=(-1.0,) * 3,
-        advantages=(0.0,) * 3,
     )
 
     def high(values: Readings, columns: Columns) -> torch.Tensor:

@@ -14,8 +14,7 @@ import torch
 from accelerate import Accelerator
 from transformers import LlamaForCausalLM
 
-from rollwright.batching.packing import Segment
-from rollwright.batching.token_record import TokenLoss, TokenRecord
+from rollwright.batching.token_batch import TokenBatch, TokenLoss
 from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
 from rollwright.learner.critic_losses import Squared
 from rollwright.learner.learner import Learner
@@ -27,6 +26,7 @@ from rollwright.learner.token_critic import CriticSettings
 from rollwright.maths.losses import AGGREGATIONS, Aggregation
 from rollwright.models.loading import with_lora
 from rollwright.models.tiny_model import tiny_llama
+from tests.token_batches import SpelledTurn, batch_of, per_turn
 
 VOCAB = 32
 REINFORCE = PolicyObjective(loss=Reinforce(), correction="none")
@@ -46,13 +46,13 @@ def make_learner(accelerator: Accelerator) -> Iterator[Any]:
     yield make
 
 
-def segment(prompt: tuple[int, ...], action: tuple[int, ...], *, sequence: object, **fields: Any) -> Segment:
+def segment(prompt: tuple[int, ...], action: tuple[int, ...], *, sequence: object, **fields: Any) -> SpelledTurn:
     n = len(action)
-    columns = {"action_mask": (True,) * n, "logprobs_sampled": (-1.0,) * n, "advantages": (1.0,) * n} | fields
-    return Segment(prompt_ids=prompt, action_ids=action, sequence=sequence, **columns)
+    columns = {"mask": (True,) * n, "logprobs_sampled": (-1.0,) * n, "advantages": (1.0,) * n} | fields
+    return SpelledTurn(prompt_ids=prompt, action_ids=action, sequence=sequence, **columns)
 
 
-def trajectories(count: int = 6) -> list[Segment]:
+def trajectories(count: int = 6) -> list[SpelledTurn]:
     """Two-turn histories of different lengths from one start, with masked tokens and different advantages."""
     generator = torch.Generator().manual_seed(0)
     segments = []
@@ -62,9 +62,7 @@ def trajectories(count: int = 6) -> list[Segment]:
         mask = tuple(i != 1 for i in range(len(second)))
         gain = float(torch.randn((), generator=generator))
         segments.append(segment((1, 2, 3), first, sequence=k, advantages=(gain,) * len(first)))
-        segments.append(
-            segment((1, 2, 3, *first, 4), second, sequence=k, action_mask=mask, advantages=(-gain,) * len(second))
-        )
+        segments.append(segment((1, 2, 3, *first, 4), second, sequence=k, mask=mask, advantages=(-gain,) * len(second)))
     return segments
 
 
@@ -79,11 +77,11 @@ def assert_same_weights(left: dict[str, torch.Tensor], right: dict[str, torch.Te
 
 
 def gradients(
-    make_learner: Any, segments: list[Segment], objective: PolicyObjective, **settings: Any
+    make_learner: Any, segments: list[SpelledTurn], objective: PolicyObjective, **settings: Any
 ) -> list[torch.Tensor]:
     """The clipped gradient of one update, read out of Adam's first moment; Adam's first step itself is only a sign."""
     learner = make_learner(tiny_llama(VOCAB, hidden=32).double(), **settings)
-    learner.update(segments, objective)
+    learner.update(batch_of(segments), objective)
     moments = learner.state_dict()["policy"]["optimizer"]["state"]
     return [moments[key]["exp_avg"] / 0.1 for key in sorted(moments)]
 
@@ -112,21 +110,21 @@ def test_the_gradient_is_that_of_the_formula(make_learner: Any) -> None:
         ids = torch.tensor([[*one.prompt_ids, *one.action_ids]])
         logprobs = model(input_ids=ids).logits[0, len(one.prompt_ids) - 1 : -1].log_softmax(-1)
         for t, token in enumerate(one.action_ids):
-            if one.action_mask[t]:
+            if one.mask[t]:
                 total, count = total - one.advantages[t] * logprobs[t, token], count + 1
     (total / count).backward()
     expected = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None))
-    metrics = make_learner(tiny_llama(VOCAB, hidden=32).double()).update(segments, REINFORCE)
+    metrics = make_learner(tiny_llama(VOCAB, hidden=32).double()).update(batch_of(segments), REINFORCE)
     assert metrics["optim/grad_norm"] == pytest.approx(expected, rel=1e-5)
     assert metrics["optim/loss"] == pytest.approx(float(total.detach()) / count, rel=1e-5)
 
 
 def test_masked_tokens_do_not_matter(make_learner: Any) -> None:
-    def spoil(one: Segment) -> Segment:
-        gains = [a if keep else 1e9 for a, keep in zip(one.advantages, one.action_mask, strict=True)]
+    def spoil(one: SpelledTurn) -> SpelledTurn:
+        gains = [a if keep else 1e9 for a, keep in zip(one.advantages, one.mask, strict=True)]
         return replace(one, advantages=gains)
 
-    masked = segment((1, 2, 3), (9, 9, 9), sequence="never sampled", action_mask=(False,) * 3)
+    masked = segment((1, 2, 3), (9, 9, 9), sequence="never sampled", mask=(False,) * 3)
     objective = replace(REINFORCE, aggregation="seq-mean-token-mean")
     batches = (trajectories(), [*map(spoil, trajectories()), masked])
     plain, spoiled = [gradients(make_learner, batch, objective) for batch in batches]
@@ -137,8 +135,8 @@ def test_masked_tokens_do_not_matter(make_learner: Any) -> None:
 def test_a_fresh_batch_has_ratio_one(make_learner: Any) -> None:
     ppo = PolicyObjective(loss=Ppo(), correction="none")
     first, second = make_learner(), make_learner()
-    metrics = first.update(trajectories(), ppo)
-    second.update(trajectories(), REINFORCE)
+    metrics = first.update(batch_of(trajectories()), ppo)
+    second.update(batch_of(trajectories()), REINFORCE)
     assert metrics["policy/kl_old_mean"] == 0 and metrics["policy/ratio_clipped_frac"] == 0
     assert_same_weights(weights_of(first), weights_of(second), rtol=1e-4, atol=1e-6)
 
@@ -152,14 +150,14 @@ def test_old_log_probs_are_those_before_the_first_of_several_steps(make_learner:
         with_entropy: bool = False
         whole_sequences: bool = False
 
-        def __call__(self, tokens: TokenRecord) -> TokenLoss:
+        def __call__(self, tokens: TokenBatch) -> TokenLoss:
             assert tokens.logprobs is not None and tokens.logprobs_old is not None
             self.seen.append((tokens.logprobs - tokens.logprobs_old).detach().abs().max())
             return TokenLoss(losses=-tokens.logprobs * tokens.advantages, metrics={})
 
     spy = Spy([])
     learner = make_learner(token_budget=1000)
-    learner.update(trajectories(), spy, epochs=3)
+    learner.update(batch_of(trajectories()), spy, epochs=3)
     assert float(spy.seen[0]) < 1e-6 < 1e-3 < float(spy.seen[1]) < float(spy.seen[2])
     assert learner.step == 3
 
@@ -167,17 +165,17 @@ def test_old_log_probs_are_those_before_the_first_of_several_steps(make_learner:
 def test_minibatches_keep_sequences_whole() -> None:
     import random
 
-    parts = split_minibatches(trajectories(7), 3, random.Random(0))
-    owners = [{one.sequence for one in part} for part in parts]
+    parts = split_minibatches(batch_of(trajectories(7)), 3, random.Random(0))
+    owners = [{one.sequence for one in part.segments} for part in parts]
     assert sorted(len(owner) for owner in owners) == [2, 2, 3]
-    assert len(set.union(*owners)) == 7 and sum(map(len, parts)) == 14
+    assert len(set.union(*owners)) == 7 and sum(len(part.segments) for part in parts) == 14
 
 
 def test_scores_come_back_in_the_callers_order(make_learner: Any) -> None:
     learner, segments = make_learner(token_budget=10), trajectories()
-    rows = learner.logprobs(segments)
+    rows = per_turn(learner.logprobs, segments)
     for one, row in zip(segments, rows, strict=True):
-        torch.testing.assert_close(learner.logprobs([one])[0], row)
+        torch.testing.assert_close(per_turn(learner.logprobs, [one])[0], row)
         assert len(row) == len(one.action_ids)
 
 
@@ -188,18 +186,18 @@ def test_scores_come_back_in_the_callers_order(make_learner: Any) -> None:
 def test_a_loss_that_is_not_finite_moves_nothing(make_learner: Any, bad: float) -> None:
     learner = make_learner(token_budget=8, critic=CriticSettings(learning_rate=1e-2, loss=Squared()))
     segments = [replace(one, returns=(0.0,) * len(one.action_ids)) for one in trajectories()]
-    learner.update(segments, REINFORCE)
+    learner.update(batch_of(segments), REINFORCE)
     before, saved = weights_of(learner), copy.deepcopy(learner.state_dict())
     broken = [*segments[:-1], replace(segments[-1], advantages=(bad,) * len(segments[-1].action_ids))]
     with pytest.raises(NonFiniteUpdate, match="step 1: the policy loss"):
-        learner.update(broken, REINFORCE)
+        learner.update(batch_of(broken), REINFORCE)
     assert_same_weights(weights_of(learner), before)
     assert learner.step == 1
     # Nothing of the broken batch is left in the gradients either: the next step is that of a learner that never saw it.
-    learner.update(segments, REINFORCE)
+    learner.update(batch_of(segments), REINFORCE)
     fresh = make_learner(token_budget=8, critic=CriticSettings(learning_rate=1e-2, loss=Squared()))
     fresh.load_state_dict(saved)
-    fresh.update(segments, REINFORCE)
+    fresh.update(batch_of(segments), REINFORCE)
     assert_same_weights(weights_of(learner), weights_of(fresh))
 
 
@@ -208,14 +206,14 @@ def test_a_gradient_that_is_not_finite_moves_nothing(make_learner: Any) -> None:
     before = weights_of(learner)
     next(learner.policy.parameters()).register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(NonFiniteUpdate, match="step 0: the gradient norm of the policy"):
-        learner.update(trajectories(), REINFORCE)
+        learner.update(batch_of(trajectories()), REINFORCE)
     assert_same_weights(weights_of(learner), before)
     assert learner.step == 0
 
 
 def test_a_batch_without_any_unmasked_token_is_refused(make_learner: Any) -> None:
     with pytest.raises(ValueError, match="no unmasked action token"):
-        make_learner().update([segment((1,), (2,), sequence=0, action_mask=(False,))], REINFORCE)
+        make_learner().update(batch_of([segment((1,), (2,), sequence=0, mask=(False,))]), REINFORCE)
 
 
 def test_processes_that_did_not_join_are_noticed(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +243,7 @@ def bandit_probability(learner: Learner, steps: int, *, wanted: int = 7) -> floa
             segment(prompt, (a,), sequence=k, advantages=(gain,))
             for k, (a, gain) in enumerate(zip(actions.tolist(), gains, strict=True))
         ]
-        learner.update(batch, REINFORCE)
+        learner.update(batch_of(batch), REINFORCE)
     return float(probabilities()[wanted])
 
 
@@ -270,20 +268,20 @@ def test_the_critic_learns_values_that_depend_on_the_state(make_learner: Any, ki
         segment((1, token), (9, 8), sequence=token, returns=(gain, gain), advantages=(0.0, 0.0))
         for token, gain in ((5, 1.0), (6, -1.0))
     ]
-    assert [row.tolist() for row in learner.values(batch)] == [[0.0, 0.0], [0.0, 0.0]]
+    assert [row.tolist() for row in per_turn(learner.values, batch)] == [[0.0, 0.0], [0.0, 0.0]]
     before = weights_of(learner)
     for _ in range(60):
-        metrics = learner.update(batch, REINFORCE)
-    assert [float(row[0]) for row in learner.values(batch)] == pytest.approx([1.0, -1.0], abs=0.2)
+        metrics = learner.update(batch_of(batch), REINFORCE)
+    assert [float(row[0]) for row in per_turn(learner.values, batch)] == pytest.approx([1.0, -1.0], abs=0.2)
     assert metrics["critic/loss"] < 0.02
     assert_same_weights(weights_of(learner), before)  # advantages were 0: the critic trained nothing of the policy
 
 
 def test_a_critic_needs_targets_and_values_need_a_critic(make_learner: Any) -> None:
     with pytest.raises(ValueError, match="the critic has no targets"):
-        make_learner(critic=CriticSettings()).update(trajectories(), REINFORCE)
+        make_learner(critic=CriticSettings()).update(batch_of(trajectories()), REINFORCE)
     with pytest.raises(ConfigError, match="has no critic"):
-        make_learner().values(trajectories())
+        per_turn(make_learner().values, trajectories())
 
 
 # --- LoRA, references, weights, checkpoints ------------------------------------------------------------------------
@@ -293,8 +291,8 @@ def test_lora_trains_the_adapter_and_hands_out_merged_weights(make_learner: Any)
     base = {name: p.clone() for name, p in tiny_llama(VOCAB, hidden=32).named_parameters()}
     learner = make_learner(with_lora(tiny_llama(VOCAB, hidden=32), rank=4), reference="adapter")
     assert_same_weights(weights_of(learner), base)  # a new adapter is the identity
-    before = learner.logprobs(trajectories())
-    learner.update(trajectories(), REINFORCE)
+    before = per_turn(learner.logprobs, trajectories())
+    learner.update(batch_of(trajectories()), REINFORCE)
 
     trained = weights_of(learner)
     changed = {name for name in base if not torch.equal(base[name], trained[name])}
@@ -306,18 +304,18 @@ def test_lora_trains_the_adapter_and_hands_out_merged_weights(make_learner: Any)
     ids = torch.tensor([[1, 2, 3, 4, 5]])
     torch.testing.assert_close(merged(input_ids=ids).logits, learner.policy(input_ids=ids).logits)
 
-    after = learner.logprobs(trajectories())
+    after = per_turn(learner.logprobs, trajectories())
     assert not torch.allclose(torch.cat(after), torch.cat(before), atol=1e-3)
-    torch.testing.assert_close(torch.cat(learner.reference_logprobs(trajectories())), torch.cat(before))
+    torch.testing.assert_close(torch.cat(per_turn(learner.reference_logprobs, trajectories())), torch.cat(before))
 
 
 def test_a_copied_reference_stays_where_the_policy_began(make_learner: Any) -> None:
     learner = make_learner(reference="copy")
-    before = torch.cat(learner.logprobs(trajectories()))
-    learner.update(trajectories(), REINFORCE)
-    torch.testing.assert_close(torch.cat(learner.reference_logprobs(trajectories())), before)
+    before = torch.cat(per_turn(learner.logprobs, trajectories()))
+    learner.update(batch_of(trajectories()), REINFORCE)
+    torch.testing.assert_close(torch.cat(per_turn(learner.reference_logprobs, trajectories())), before)
     with pytest.raises(ConfigError, match="has no reference"):
-        make_learner().reference_logprobs(trajectories())
+        per_turn(make_learner().reference_logprobs, trajectories())
     with pytest.raises(ConfigError, match="needs a policy with a LoRA adapter"):
         make_learner(reference="adapter")
 
@@ -333,7 +331,7 @@ def test_a_tied_head_is_handed_out_once(make_learner: Any) -> None:
 def test_save_pretrained_is_the_policy(make_learner: Any, tmp_path: Path, lora: bool) -> None:
     model = tiny_llama(VOCAB, hidden=32)
     learner = make_learner(with_lora(model, rank=4) if lora else model)
-    learner.update(trajectories(), REINFORCE)
+    learner.update(batch_of(trajectories()), REINFORCE)
     learner.save_pretrained(tmp_path)
     loaded = LlamaForCausalLM.from_pretrained(tmp_path)
     ids = torch.tensor([[1, 2, 3, 4, 5]])
@@ -350,15 +348,15 @@ def test_a_resumed_learner_goes_on_bit_for_bit(make_learner: Any, tmp_path: Path
     segments = [replace(one, returns=one.advantages) for one in trajectories()]
     straight = make()
     for _ in range(2):
-        straight.update(segments, REINFORCE, minibatches=2)
+        straight.update(batch_of(segments), REINFORCE, minibatches=2)
     straight.save_state(tmp_path)
     resumed = make()
     resumed.load_state(tmp_path)
     for learner in (straight, resumed):
-        learner.update(segments, REINFORCE, minibatches=2)
+        learner.update(batch_of(segments), REINFORCE, minibatches=2)
     assert resumed.step == straight.step == 6
     assert_same_weights(weights_of(resumed), weights_of(straight))
-    assert torch.equal(torch.cat(resumed.values(segments)), torch.cat(straight.values(segments)))
+    assert torch.equal(torch.cat(per_turn(resumed.values, segments)), torch.cat(per_turn(straight.values, segments)))
     with pytest.raises(ValueError, match="whether they have a critic"):
         make_learner().load_state(tmp_path)
 
@@ -372,10 +370,10 @@ def test_the_learning_rate_warms_up_and_stays() -> None:
 # --- filters -------------------------------------------------------------------------------------------------------
 
 
-def drifted(names: tuple[int, ...], learner: Learner) -> list[Segment]:
+def drifted(names: tuple[int, ...], learner: Learner) -> list[SpelledTurn]:
     """The trajectories, the named sequences as if sampled by a policy that gave each token e times less."""
     plain = trajectories()
-    now = [row.tolist() for row in learner.logprobs(plain)]
+    now = [row.tolist() for row in per_turn(learner.logprobs, plain)]
     shift = [1.0 if one.sequence in names else 0.0 for one in plain]
     return [replace(one, logprobs_sampled=[x - s for x in row]) for one, row, s in zip(plain, now, shift, strict=True)]
 
@@ -390,7 +388,7 @@ def test_what_a_mask_drops_also_leaves_the_denominator(
     segments = drifted((0,), make_learner(tiny_llama(VOCAB, hidden=32).double()))
     masked = gradients(make_learner, segments, replace(plain, correction=correction), token_budget=12)
     # Dr. GRPO's constant counts every sequence, dropped or not; the others only what is left
-    empty = [replace(one, action_mask=(False,) * len(one.action_ids)) if one.sequence == 0 else one for one in segments]
+    empty = [replace(one, mask=(False,) * len(one.action_ids)) if one.sequence == 0 else one for one in segments]
     alone = gradients(make_learner, empty, plain, token_budget=1000)
     for mine, theirs in zip(masked, alone, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-8)
@@ -400,6 +398,6 @@ def test_a_step_whose_tokens_are_all_filtered_away_moves_nothing(make_learner: A
     learner = make_learner()
     segments = drifted(tuple({one.sequence for one in trajectories()}), learner)
     before = weights_of(learner)
-    metrics = learner.update(segments, PolicyObjective(correction="sequence_mask"))
+    metrics = learner.update(batch_of(segments), PolicyObjective(correction="sequence_mask"))
     assert_same_weights(before, weights_of(learner))
     assert metrics["policy/filtered_frac"] == 1.0 and learner.step == 0

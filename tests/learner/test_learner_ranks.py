@@ -14,21 +14,19 @@ SCRIPT = """
 import sys
 import torch
 from accelerate import Accelerator
-from rollwright.batching.packing import Segment
+from rollwright.batching import Segment, TokenBatch
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
 from rollwright.learner.policy_losses import Reinforce
 from rollwright.models.tiny_model import tiny_llama
 
 def turn(k):
-    action = tuple(range(5, 6 + k))
-    ones = (1.0,) * len(action)
-    return Segment(prompt_ids=(1, 2, k), action_ids=action, action_mask=(True,) * len(action), sequence=k,
-                   logprobs_sampled=ones, advantages=(k - 2.0,) * len(action))
+    return Segment(prompt_ids=(1, 2, k), action_ids=tuple(range(5, 6 + k)), sequence=k)
 
 accelerator = Accelerator(cpu=True)
 learner = Learner(accelerator, tiny_llama(32, hidden=32).double(), learning_rate=1e-2, token_budget=9)
-mine = [turn(k) for k in range(7)]
+gains = torch.arange(7).repeat_interleave(torch.arange(1, 8)) - 2.0
+mine = TokenBatch.of([turn(k) for k in range(7)], logprobs_sampled=torch.ones(28), advantages=gains)
 metrics = learner.update(mine, PolicyObjective(loss=Reinforce(), correction="none", aggregation=sys.argv[2]))
 if accelerator.is_main_process:
     state = learner.state_dict()["policy"]["optimizer"]["state"]

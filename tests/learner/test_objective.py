@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from rollwright.batching.token_record import TokenRecord
+from rollwright.batching import Segment, TokenBatch
 from rollwright.config import build, make_part
 from rollwright.contracts.errors import ConfigError
 from rollwright.learner.learner_settings import PolicyLossSettings
@@ -15,20 +16,17 @@ from rollwright.learner.objective import PolicyObjective, objective_of
 from rollwright.learner.policy_losses import LOSSES, Ppo, Reinforce
 
 
-def record(logprobs: torch.Tensor, **changes: Any) -> TokenRecord:
+def record(logprobs: torch.Tensor, **changes: Any) -> TokenBatch:
     n = logprobs.numel()
+    batch = TokenBatch.of([Segment(prompt_ids=(1,), action_ids=(2,) * n, sequence=0)])
     values: dict[str, Any] = {
-        "mask": torch.ones(n, dtype=torch.bool),
-        "sequence_index": torch.zeros(n, dtype=torch.long),
-        "num_sequences": 1,
         "versions": torch.zeros(n, dtype=torch.long),
-        "weights": torch.ones(n),
         "logprobs_sampled": logprobs.detach(),
         "advantages": torch.tensor([1.0, -2.0, 0.5])[:n],
         "logprobs": logprobs,
         "logprobs_old": logprobs.detach(),
     }
-    return TokenRecord(**(values | changes))
+    return replace(batch, **(values | changes))
 
 
 def gradient(objective: PolicyObjective, **changes: Any) -> list[float]:
@@ -87,7 +85,7 @@ def test_metrics_are_sums_and_counts_over_unmasked_tokens() -> None:
     assert round(float(total) / float(count), 4) == 0.1
 
 
-TWO = {"sequence_index": torch.tensor([0, 0, 1]), "num_sequences": 2}
+TWO = {"turn_index": torch.tensor([0, 0, 1]), "trajectory_index": torch.tensor([0, 1]), "num_sequences": 2}
 DRIFTED = {**TWO, "logprobs_sampled": torch.tensor([-2.0, -2.0, -0.5])}  # log weights 1, 0 and 0
 
 

@@ -45,9 +45,6 @@ def segment(sequence: int, length: int) -> Segment:
     return Segment(
         prompt_ids=(1,),
         action_ids=ids,
-        action_mask=(True,) * length,
-        logprobs_sampled=(-1.0,) * length,
-        advantages=(1.0,) * length,
         sequence=sequence,
     )
 
@@ -75,23 +72,23 @@ def test_a_launch_configuration_says_what_its_name_says(name: str) -> None:
 def test_a_batch_is_cut_by_whole_sequences_into_neighbours_of_like_size() -> None:
     # Tokens per sequence with its prompt: 3, 3, 6, 4 + 4 (two turns), 2; half of 22 lies inside the third.
     batch = [segment(0, 2), segment(1, 2), segment(2, 5), segment(3, 3), segment(3, 3), segment(4, 1)]
-    assert share(batch, rank=0, count=2).indices == [0, 1, 2]
-    assert share(batch, rank=1, count=2).indices == [3, 4, 5]
+    assert share(batch, rank=0, count=2).own == [0, 1, 2]
+    assert share(batch, rank=1, count=2).own == [3, 4, 5]
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12), count=st.integers(1, 5))
 def test_every_segment_lies_in_exactly_one_share(lengths: list[int], count: int) -> None:
     batch = [segment(i // 2, length) for i, length in enumerate(lengths)]
     shares = [share(batch, rank=rank, count=count) for rank in range(count)]
-    assert sorted(i for part in shares for i in part.indices) == list(range(len(batch)))
+    assert sorted(i for part in shares for i in part.own) == list(range(len(batch)))
     for part in shares:  # a rank without work still has something to run, and nothing to learn from it
-        assert part.segments
-        assert bool(part.indices) == any(any(s.action_mask) for s in part.segments)
+        assert part.turns
+        assert bool(part.own) == (not part.idle)
 
 
 def test_one_process_keeps_its_batch_as_it_is() -> None:
     batch = [segment(1, 2), segment(0, 3)]
-    assert share(batch, rank=0, count=1).segments == batch
+    assert share(batch, rank=0, count=1).own == [0, 1]
     ranks = Ranks(open_accelerator())
     assert ranks.spread([3, 4], lambda items: [2 * i for i in items]) == [6, 8]
     assert (ranks.gather(7), ranks.of_first(8), ranks.first, ranks.count) == ([7], 8, True, 1)

@@ -17,12 +17,11 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from rollwright.batching.packing import Segment
+from rollwright.batching import Segment, TokenBatch
 from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
 from rollwright.contracts.record import Group, Score
 from rollwright.contracts.reward import EnvReward
@@ -51,24 +50,16 @@ class EvenIds(EnvReward):
         return Score(value=sum(sum(part.values()) for part in parts), verifier=self.name, turn_parts=tuple(parts))
 
 
-def batch(gain: float = 1.0, count: int = 7) -> list[Segment]:
+def batch(gain: float = 1.0, count: int = 7) -> TokenBatch:
     """Actions of 1 to 7 tokens: ranks get different numbers of micro-batches."""
-    segments = []
-    for k in range(count):
-        ids = tuple((5 + k + i) % VOCAB for i in range(1 + k))
-        ones = (1.0,) * len(ids)
-        segments.append(
-            Segment(
-                prompt_ids=(1, 2, k),
-                action_ids=ids,
-                action_mask=(True,) * len(ids),
-                sequence=k,
-                logprobs_sampled=(-3.0,) * len(ids),
-                advantages=tuple((k - 2.0) * gain * one for one in ones),
-                returns=tuple(0.1 * k * one for one in ones),
-            )
-        )
-    return segments
+    turns = [
+        Segment(prompt_ids=(1, 2, k), action_ids=tuple((5 + k + i) % VOCAB for i in range(1 + k)), sequence=k)
+        for k in range(count)
+    ]
+    made = TokenBatch.of(turns)
+    k = made.sequence_index
+    blank = torch.zeros(len(made))
+    return made.with_columns(logprobs_sampled=blank - 3.0, advantages=(k - 2.0) * gain, returns=0.1 * k)
 
 
 REINFORCE = PolicyObjective(loss=Reinforce(), correction="none")
@@ -93,14 +84,15 @@ def one_step(folder: str) -> None:
     learner.save_pretrained(path / "exported")
     state = weights_of(learner)
     if learner.ranks.first:
-        torch.save([rows, torch.cat(values), torch.cat(logprobs), state], path / "steps.pt")
+        torch.save([rows, values, logprobs, state], path / "steps.pt")
 
 
 def bad_batches(folder: str) -> None:
     """A loss that is not finite moves nothing and leaves nothing behind; ranks with unlike batches are noticed."""
     learner, fresh = make_learner(), make_learner()
     before = weights_of(learner)
-    spoilt = [*batch()[:-1], replace(batch()[-1], advantages=(float("nan"),) * 7)]
+    last = batch().sequence_index == 6
+    spoilt = batch().with_columns(advantages=batch().advantages.masked_fill(last, float("nan")))
     try:
         learner.update(spoilt, REINFORCE)
         raise AssertionError("a NaN in the loss went unnoticed")

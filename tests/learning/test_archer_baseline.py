@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import ConfigError
 from rollwright.critics.critic_settings import TokenCriticFit
 from rollwright.critics.replay_updates import WeightedLikelihood
@@ -24,6 +23,7 @@ from rollwright.maths.losses import aggregate, value_loss, weighted_nll
 from rollwright.models.tiny_model import tiny_llama
 from rollwright.recipes import archer as recipe
 from rollwright.run_io.tracking import read_metrics
+from tests.token_batches import SpelledTurn, batch_of
 
 VOCAB = 32
 pytestmark = pytest.mark.usefixtures("at_root")
@@ -31,19 +31,18 @@ pytestmark = pytest.mark.usefixtures("at_root")
 
 def utterance(
     action: tuple[int, ...], advantage: float, *, owner: int = 0, prompt: tuple[int, ...] = (1, 2)
-) -> Segment:
+) -> SpelledTurn:
     count = len(action)
-    return Segment(
+    return SpelledTurn(
         prompt_ids=prompt,
         action_ids=action,
-        action_mask=(True,) * count,
         logprobs_sampled=(-1.0,) * count,
         advantages=(advantage,) * count,
         sequence=owner,
     )
 
 
-TWO = [utterance((5, 6), 2.0), utterance((7, 8, 9), -1.0, owner=1)]
+TWO = batch_of([utterance((5, 6), 2.0), utterance((7, 8, 9), -1.0, owner=1)])
 
 
 def learner_of(critic: CriticSettings | None = None, **settings: Any) -> Learner:
@@ -60,11 +59,11 @@ def weights_of(learner: Learner) -> dict[str, Tensor]:
 
 def test_advantages_targets_and_losses_by_hand() -> None:
     """A = 2 over two tokens and -1 over three; v = (0.5, 1.5) and (0, -1, -2)."""
-    made = with_token_baseline(TWO, [torch.tensor([0.5, 1.5]), torch.tensor([0.0, -1.0, -2.0])])
-    assert [s.advantages for s in made] == [(1.5, 0.5), (-1.0, 0.0, 1.0)]
-    assert [s.returns for s in made] == [(2.0, 2.0), (-1.0, -1.0, -1.0)]
+    made = with_token_baseline(TWO, torch.tensor([0.5, 1.5, 0.0, -1.0, -2.0]))
+    assert made.advantages.tolist() == [1.5, 0.5, -1.0, 0.0, 1.0]
+    assert made.returns is not None and made.returns.tolist() == [2.0, 2.0, -1.0, -1.0, -1.0]
     assert residual_ratio(made) == pytest.approx((2.25 + 0.25 + 1 + 0 + 1) / (4 + 4 + 1 + 1 + 1))
-    left, returns = (torch.tensor([x for s in made for x in getattr(s, name)]) for name in ("advantages", "returns"))
+    left, returns = made.advantages, made.returns
     logprobs = torch.tensor([-1.0, -2.0, -3.0, -4.0, -5.0])
     index, everything = torch.tensor([0, 0, 1, 1, 1]), torch.ones(5, dtype=torch.bool)
     # -(1.5 * -1 + 0.5 * -2 + -1 * -3 + 0 * -4 + 1 * -5) over two utterances
@@ -87,18 +86,18 @@ def test_the_learner_minimises_these_losses_and_names_them_apart() -> None:
 def test_the_baseline_has_not_seen_its_token() -> None:
     """Else the gradient would be biased. Both utterances begin with 5; the second tokens differ."""
     learner = learner_of(baseline_critic(TokenCriticFit(learning_rate=1e-2)))
-    pair = [utterance((5, 6, 9), 3.0), utterance((5, 8, 9), -1.0, owner=1)]
+    pair = batch_of([utterance((5, 6, 9), 3.0), utterance((5, 8, 9), -1.0, owner=1)])
     for _ in range(30):
         learner.update(with_token_baseline(pair, learner.values(pair)), WeightedLikelihood())
-    first, second = learner.values(pair)
+    first, second = pair.by_turn(learner.values(pair))
     torch.testing.assert_close(first[:2], second[:2])
     assert float(first[0]) == pytest.approx(1.0, abs=0.5), "the mean of what follows"
     assert float(first[2] - second[2]) > 2, "the last token's value has seen the second"
 
 
 def test_values_must_fit_the_segments() -> None:
-    for values in ([torch.zeros(2)], [torch.zeros(2), torch.zeros(2)]):
-        with pytest.raises(ValueError, match="zip"):
+    for values in (torch.zeros(2), torch.zeros(4)):
+        with pytest.raises(ValueError, match="`values` needs one number per action token"):
             with_token_baseline(TWO, values)
     with pytest.raises(ValueError, match="with_token_baseline"):
         residual_ratio(TWO)
@@ -143,8 +142,8 @@ class TokenMdp:
 
     def gradient(self, action: tuple[int, ...], values: list[float]) -> Tensor:
         """Of the recipe's own loss of one utterance."""
-        [segment] = with_token_baseline([utterance(action, WORTH[action])], [torch.tensor(values).double()])
-        loss = weighted_nll(self.logprobs(action), torch.tensor(segment.advantages).double()).sum()
+        batch = with_token_baseline(batch_of([utterance(action, WORTH[action])]), torch.tensor(values).double())
+        loss = weighted_nll(self.logprobs(action), batch.advantages.double()).sum()
         return torch.autograd.grad(loss, self.logits)[0]
 
     def moments(self, *, baseline: bool) -> tuple[Tensor, float]:
@@ -217,7 +216,7 @@ def test_a_killed_run_ends_as_the_undisturbed_one(
     class Killed(Exception):
         pass
 
-    improve = recipe.Archer.improve_actor
+    improve = recipe.Archer.update
 
     def die(self: recipe.Archer) -> dict[str, float]:
         if self.run.next_step == 2:
@@ -226,7 +225,7 @@ def test_a_killed_run_ends_as_the_undisturbed_one(
 
     rows = train(tmp_path / "whole", *words)
     with monkeypatch.context() as patch:
-        patch.setattr(recipe.Archer, "improve_actor", die)
+        patch.setattr(recipe.Archer, "update", die)
         with pytest.raises(Killed):
             train(tmp_path / "killed", *words)
     assert train(tmp_path / "killed", *words) == rows

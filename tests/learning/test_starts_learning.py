@@ -25,12 +25,11 @@ from rollwright.envs.text import combination_lock
 from rollwright.generation.engine import Generation, Sampling
 from rollwright.rollout import Collector, EngineActor, FaultLog, Limits
 from rollwright.rollout.rollout_settings import RolloutSettings
-from rollwright.rollout.run_ahead import finished
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.collection import OnPolicy, Requests
 from rollwright.training.loop_config import LoopConfig
 from rollwright.training.open_run import open_starts, taught_groups
-from rollwright.training.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
 LOCK = combination_lock.combination(6, 2)
@@ -93,7 +92,7 @@ class Digits:
 
 
 def solved_after_training(length: int, *, seed: int, snapshots: bool) -> bool:
-    """Greedy success from the true start, after 12 steps of 24 episodes through the real pipeline."""
+    """Greedy success from the true start, after 12 steps of 24 episodes through the real collection."""
     world, table = combination_lock.build(lengths=[length], max_turns=2 * length), Table(length)
     starts = {"name": "snapshots", "source": "teacher", "steps": 8, "max_turns": 8, "episodes": 2}
     settings = {"world": {"name": "text.combination_lock"}, "run": {"seed": seed}} | (
@@ -115,11 +114,9 @@ def solved_after_training(length: int, *, seed: int, snapshots: bool) -> bool:
         assert pool.metrics([])["starts/waypoints_count"] == 2 * (length - 1)
     rollout = RolloutSettings(group_size=1, groups_per_step=24)
     curriculum = UniformCurriculum(tasks, seed=seed)
-    pipeline = Pipeline(
-        rollout, finished(made.collect), curriculum, version=lambda: 0, seed=seed, steps=12, starts=pool
-    )
+    source = OnPolicy(Requests(rollout, curriculum, seed=seed, starts=pool), made.collect)
     for step in range(12):
-        groups = pipeline.take(step)
+        groups = source.take(step)
         begun = [group.start is not None for group in groups]
         assert any(begun) == (snapshots and step < 8)
         table.learn(groups)

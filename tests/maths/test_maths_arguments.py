@@ -212,8 +212,6 @@ CALLS = {
         Call(estimators.estimator_needs, {"name": "rloo", "what": "siblings"}),
         Call(estimators.estimators_that_need, {"what": "siblings"}),
         Call(gae_of_a_batch, {"values": f(1, 2, 3, 4), **ENDS}, ("values", "last_values"), ("values", "last_values")),
-        Call(credit.to_segments, {"batch": BATCH, "advantages": f(1, 2, 3, 4), "sequence": "turn"}, (),
-             ("advantages",)),
         Call(objective.PolicyObjective, {}),
     )
 }  # fmt: skip

@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
-from rollwright.batching.packing import Segment
 from rollwright.config import build
 from rollwright.contracts.errors import ConfigError
 from rollwright.critics.critic_body import policy_body
@@ -24,6 +23,7 @@ from rollwright.learner.policy_losses import Ppo
 from rollwright.learner.token_critic import CriticSettings
 from rollwright.models.loading import with_lora
 from rollwright.models.starting_model import ModelSettings
+from tests.token_batches import SpelledTurn, batch_of, per_turn
 
 VOCAB = 32
 PPO = PolicyObjective(loss=Ppo(), correction="none", kl_coef=0.1)
@@ -59,14 +59,13 @@ def model(request: pytest.FixtureRequest) -> Any:
     return request.param().eval()
 
 
-def batch() -> list[Segment]:
+def batch() -> list[SpelledTurn]:
     generator = torch.Generator().manual_seed(1)
     draws = torch.randint(3, VOCAB, (8, 10), generator=generator).tolist()
     return [
-        Segment(
+        SpelledTurn(
             prompt_ids=row[:4],
             action_ids=row[4:],
-            action_mask=(True,) * 6,
             logprobs_sampled=(-3.0,) * 6,
             advantages=(1.0 if index % 2 else -1.0,) * 6,
             sequence=index,
@@ -78,9 +77,9 @@ def batch() -> list[Segment]:
 def updated(learner: Learner, loss: PolicyObjective = PPO) -> dict[str, float]:
     """Metrics of two steps that hardly move, on old and reference log-probs of the policy itself."""
     segments = batch()
-    rows = learner.logprobs(segments)
+    rows = per_turn(learner.logprobs, segments)
     segments = [replace(one, logprobs_ref=row.tolist()) for one, row in zip(segments, rows, strict=True)]
-    return learner.update(segments, loss, minibatches=2)
+    return learner.update(batch_of(segments), loss, minibatches=2)
 
 
 def test_a_policy_at_rest_is_neither_clipped_nor_away_from_itself(model: Any) -> None:
@@ -110,7 +109,9 @@ def test_critics_that_begin_as_the_policy_have_no_dropout_either(model: Any) -> 
         Accelerator(cpu=True), model, learning_rate=1e-12, critic=CriticSettings(learning_rate=1e-12, loss=Squared())
     )
     segments = [replace(one, returns=(1.0,) * 6) for one in batch()]
-    seen = training_of(learner._critic.module.body, lambda: learner.update(segments, replace(PPO, kl_coef=0.0)))  # type: ignore[union-attr]
+    seen = training_of(
+        learner._critic.module.body, lambda: learner.update(batch_of(segments), replace(PPO, kl_coef=0.0))
+    )  # type: ignore[union-attr]
     assert seen == {False}
     turns = ValueLearner(
         Accelerator(cpu=True),

@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from rollwright.batching.packing import Segment
 from rollwright.config import load_config
 from rollwright.contracts.errors import ConfigError
 from rollwright.generation.cache_check import check_cache
@@ -31,11 +30,12 @@ from rollwright.recipes.grpo import GrpoConfig
 from rollwright.training.preflight_models import require_context
 from rollwright.training.recipe_entry import recipe_config
 from tests.model_families import FAMILIES, VOCAB, WINDOW, Family, build
+from tests.token_batches import SpelledTurn, batch_of, per_turn
 
 CASES = [pytest.param(family, id=name) for name, family in FAMILIES.items()]
 
 
-def turns(count: int = 6, *, length: int = 12, seed: int = 0) -> list[Segment]:
+def turns(count: int = 6, *, length: int = 12, seed: int = 0) -> list[SpelledTurn]:
     """Two-turn episodes from one start, whose sequences are longer than a small window."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -47,10 +47,9 @@ def turns(count: int = 6, *, length: int = 12, seed: int = 0) -> list[Segment]:
         first, second = draw(3), draw(4)
         rows += [(root, first), ((*root, *first, *draw(2)), second)]
     return [
-        Segment(
+        SpelledTurn(
             prompt_ids=prompt,
             action_ids=action,
-            action_mask=(True,) * len(action),
             logprobs_sampled=(-4.0,) * len(action),
             advantages=(1.0 if index % 2 else -1.0,) * len(action),
             returns=(1.0,) * len(action),
@@ -61,7 +60,7 @@ def turns(count: int = 6, *, length: int = 12, seed: int = 0) -> list[Segment]:
 
 
 @torch.no_grad()
-def own_logprobs(model: Any, segments: Sequence[Segment]) -> list[torch.Tensor]:
+def own_logprobs(model: Any, segments: Sequence[SpelledTurn]) -> list[torch.Tensor]:
     """The plain way: one sequence at a time, under the attention of the model's own file."""
     before = model.config._attn_implementation
     if model.config.model_type != "falcon":  # whose file chooses when it is built
@@ -77,9 +76,9 @@ def own_logprobs(model: Any, segments: Sequence[Segment]) -> list[torch.Tensor]:
     return rows
 
 
-def assert_own(learner: Learner, model: Any, segments: Sequence[Segment], tolerance: float = 2e-4) -> None:
+def assert_own(learner: Learner, model: Any, segments: Sequence[SpelledTurn], tolerance: float = 2e-4) -> None:
     expected = own_logprobs(model, segments)
-    for mine, own in zip(learner.logprobs(segments), expected, strict=True):
+    for mine, own in zip(per_turn(learner.logprobs, segments), expected, strict=True):
         torch.testing.assert_close(mine, own, rtol=0, atol=tolerance)
 
 
@@ -178,9 +177,9 @@ def test_update_reference_adapter_and_critic_go_by_what_the_check_found(name: st
     )
     segments = turns()
     expected = own_logprobs(model.get_base_model(), segments)
-    for mine, own in zip(learner.reference_logprobs(segments), expected, strict=True):
+    for mine, own in zip(per_turn(learner.reference_logprobs, segments), expected, strict=True):
         torch.testing.assert_close(mine, own, rtol=0, atol=2e-4)
-    metrics = learner.update(segments, PolicyObjective(loss=Ppo(), correction="none"), minibatches=2)
+    metrics = learner.update(batch_of(segments), PolicyObjective(loss=Ppo(), correction="none"), minibatches=2)
     assert metrics["policy/ratio_clipped_frac"] == 0 and abs(metrics["policy/kl_old_mean"]) < 1e-5
 
 

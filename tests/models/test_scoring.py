@@ -24,9 +24,6 @@ def branching_batch() -> PackedBatch:
         Segment(
             prompt_ids=(7, 8),
             action_ids=action,
-            action_mask=(True,) * len(action),
-            logprobs_sampled=(0.0,) * len(action),
-            advantages=(1.0,) * len(action),
             sequence=k,
         )
         for k, action in enumerate(actions)

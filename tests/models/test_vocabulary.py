@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from rollwright.batching.packing import Segment, pack
+from rollwright.batching.packing import pack
 from rollwright.contracts.errors import ConfigError, DataError
 from rollwright.critics.vocabulary_critic import VocabularyQSettings, vocabulary_q
 from rollwright.generation.engine import Engine, Generation, Sampling
@@ -37,6 +37,7 @@ from rollwright.store.data_checks import require_own_tokens
 from rollwright.store.replay import TurnTable
 from rollwright.store.trajectory_store import TrajectoryStore
 from tests import builders
+from tests.token_batches import SpelledTurn, batch_of, per_turn
 
 PADDING, CONTEXT = 64, 128
 PROMPTS = [(5, 6, 7), (5, 6, 7, 8, 9), (11, 12)]
@@ -87,11 +88,10 @@ def differences(folder: Path, results: list[tuple[tuple[int, ...], Generation]],
     return max(gaps)
 
 
-def segment(prompt: tuple[int, ...], action: tuple[int, ...], sequence: int = 0) -> Segment:
-    return Segment(
+def segment(prompt: tuple[int, ...], action: tuple[int, ...], sequence: int = 0) -> SpelledTurn:
+    return SpelledTurn(
         prompt_ids=prompt,
         action_ids=action,
-        action_mask=(True,) * len(action),
         logprobs_sampled=(-3.0,) * len(action),
         advantages=(1.0,) * len(action),
         sequence=sequence,
@@ -122,15 +122,17 @@ async def test_the_learner_scores_what_the_engine_sampled(padded: Path, layout: 
             results = await sampled_by(engine, 1.0)
             actions = [Sampled.of_generation(*result) for result in results]
             segments = [segment(ids, said.token_ids, n) for n, (ids, said) in enumerate(results)]
-            logprobs = [row.tolist() for row in learner.logprobs(segments)]
+            logprobs = [row.tolist() for row in per_turn(learner.logprobs, segments)]
             parity = check_parity(measure_parity(actions, logprobs), dtype="float32")
             assert parity.max_difference < 1e-5
             if version == 1:
                 for still in (learner.reference_logprobs, FixedPolicy(learner).logprobs):
-                    frozen = [row.tolist() for row in still(segments)]
+                    frozen = [row.tolist() for row in per_turn(still, segments)]
                     assert measure_parity(actions, frozen).max_difference < 1e-5
                 assert measure_parity(actions, model_logprobs(load_model(padded), actions)).max_difference < 1e-5
-            metrics = learner.update(segments, PolicyObjective(loss=Ppo(), correction="none", entropy_coef=0.1))
+            metrics = learner.update(
+                batch_of(segments), PolicyObjective(loss=Ppo(), correction="none", entropy_coef=0.1)
+            )
             assert all(torch.isfinite(torch.tensor(value)) for value in metrics.values())
             engine.load_weights(learner.weights(), version=version)
     finally:

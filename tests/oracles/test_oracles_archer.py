@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rollwright.contracts.record import Span, StopReason, Trajectory
 from rollwright.critics.critic_targets import HeadLoss, HeadTargets, loss_of_heads, rows_of_heads
-from rollwright.critics.replay_updates import WeightedLikelihood, stored_segments
+from rollwright.critics.replay_updates import WeightedLikelihood, stored_batch
 from rollwright.generation.engine import Generation, Sampling
 from rollwright.learner.learner import Learner
 from rollwright.maths.value_targets import polyak_update
@@ -273,14 +273,15 @@ def expected_gradient(model: Learner, worths: Sequence[float]) -> tuple[float, f
     batch = [Transition(action_ids=ids, index=place, **blank) for place, ids in enumerate(spoken)]
     advantages = torch.tensor(worths)
     weights = recipe.actor_weights(recipe.AlgorithmSettings(), advantages)
-    chances = torch.stack([row.sum() for row in model.logprobs(stored_segments(batch, weights.tolist()))]).exp()
+    tokens = stored_batch(batch, weights.tolist())
+    chances = torch.stack([row.sum() for row in tokens.by_turn(model.logprobs(tokens))]).exp()
     assert float(chances.sum()) == pytest.approx(1.0, abs=1e-5)
     rows = torch.tensor([prompt + ids for ids in spoken])
     logits = model.policy(input_ids=rows).logits[:, 1:3].log_softmax(dim=-1)
     exact = logits.gather(2, rows[:, 2:, None]).sum(dim=(1, 2)).exp()
     parameters = [p for p in model.policy.parameters() if p.requires_grad]
     wanted = torch.autograd.grad((exact * advantages).sum() / len(spoken), parameters)
-    metrics = model.update(stored_segments(batch, (weights * chances).tolist()), WeightedLikelihood())
+    metrics = model.update(stored_batch(batch, (weights * chances).tolist()), WeightedLikelihood())
     return metrics["optim/grad_norm"], float(torch.cat([g.flatten() for g in wanted]).norm())
 
 

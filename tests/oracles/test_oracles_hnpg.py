@@ -17,8 +17,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rollwright.batching.credit import flatten, to_segments
-from rollwright.batching.packing import Segment
+from rollwright.batching import TokenBatch
+from rollwright.batching.credit import flatten
 from rollwright.batching.value_estimators import TurnGae
 from rollwright.contracts.record import Group, Task, Turn
 from rollwright.critics.critic_body import policy_body
@@ -161,30 +161,32 @@ def test_without_logged_states_hnpg_updates_as_ppo_does_with_that_critic(folder:
     hybrid = Hybrid(critic, gamma=0.9, gae_lambda=0.8, offline_weight=0.0, logged_states=0, samples=2)
     hybrid.take_in()
     hybrid.fit()
-    found = hnpg.whitened([*hybrid.own_segments(), *hybrid.logged_segments()])
+    found = hnpg.whitened(hybrid.tokens())
 
     batch = flatten(own_groups())
     asked = [turn.prompt_ids for turn in batch.turns for _ in range(2)]
     acted = [prompt + action.token_ids for prompt, action in zip(asked, Fresh()(asked), strict=True)]
     values = critic.read(acted)["q"][0].view(-1, 2).mean(dim=1)[batch.turn_index]
     estimate = TurnGae(turn_gamma=0.9, gae_lambda=0.8)(batch, values)
-    expected = to_segments(batch, whiten(estimate.advantages))
-    assert found == expected and len(found) == 4 and hybrid.table.reads == 0
+    expected = batch.with_columns(advantages=whiten(estimate.advantages))
+    assert found.segments == expected.segments and len(found.segments) == 4 and hybrid.table.reads == 0
+    for name in ("advantages", "logprobs_sampled", "versions", "weights", "mask", "turn_index", "sequence_index"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
     objective = objective_of(hybrid.algorithm)
-    moved = [updated(folder, segments, objective) for segments in (found, expected)]
+    moved = [updated(folder, tokens, objective) for tokens in (found, expected)]
     assert torch.equal(moved[0], moved[1])
     some = Hybrid(critic, gamma=0.9, gae_lambda=0.8, offline_weight=0.0, logged_states=3, samples=2)
     some.take_in()
-    more = hnpg.whitened([*some.own_segments(), *some.logged_segments()])
-    assert len(more) == 7 and some.table.reads == 1
+    more = hnpg.whitened(some.tokens())
+    assert len(more.segments) == 7 and some.table.reads == 1
     assert not torch.allclose(updated(folder, more, objective), moved[0], atol=1e-4), "logged states would be seen"
 
 
-def updated(folder: Path, segments: Sequence[Segment], objective: PolicyObjective) -> Tensor:
+def updated(folder: Path, batch: TokenBatch, objective: PolicyObjective) -> Tensor:
     """The policy's weights after one step from the model in the folder."""
     policy, _ = load_policy(folder, "float32")
-    Learner(Accelerator(), policy, learning_rate=1e-2).update(segments, objective)
+    Learner(Accelerator(), policy, learning_rate=1e-2).update(batch, objective)
     return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
 
 
@@ -193,17 +195,17 @@ def test_that_update_is_the_policy_gradient(folder: Path) -> None:
     policy, _ = load_policy(folder, "float32")
     hybrid = Hybrid(turn_critic(folder), gamma=0.9, offline_weight=0.0, logged_states=0, correction="none")
     hybrid.take_in()
-    segments = hnpg.whitened([*hybrid.own_segments(), *hybrid.logged_segments()])
+    batch = hnpg.whitened(hybrid.tokens())
     terms = []
-    for segment in segments:
+    for segment, advantages in zip(batch.segments, batch.by_turn(batch.advantages), strict=True):
         ids = torch.tensor([[*segment.prompt_ids, *segment.action_ids]])
         logprobs = policy(input_ids=ids).logits[0].float().log_softmax(dim=-1)
         at = len(segment.prompt_ids) - 1
         taken = logprobs[at:-1].gather(1, torch.tensor(segment.action_ids)[:, None])[:, 0]
-        terms.append(-torch.tensor(segment.advantages) * taken)
+        terms.append(-advantages * taken)
     loss = torch.cat(terms).mean()
     slopes = torch.autograd.grad(loss, [p for p in policy.parameters() if p.requires_grad])
     norm = torch.cat([part.flatten() for part in slopes]).norm().item()
     learner = Learner(Accelerator(), policy, learning_rate=1e-2)
-    metrics = learner.update(segments, objective_of(hybrid.algorithm))
+    metrics = learner.update(batch, objective_of(hybrid.algorithm))
     assert norm > 0.01 and metrics["optim/grad_norm"] == pytest.approx(norm, rel=1e-4)

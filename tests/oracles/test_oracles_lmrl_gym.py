@@ -18,14 +18,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.batching.packing import Segment
+from rollwright.batching import TokenBatch
 from rollwright.contracts.environment import as_observation, episode_seed
 from rollwright.contracts.record import Group, StopReason, Task, Trajectory, Turn
 from rollwright.envs.text import maze
 from rollwright.maths.losses import kl_shaped_rewards
 from rollwright.recipes import filtered_bc, ppo
 from rollwright.store.replay import TurnTable
-from rollwright.store.trajectory_store import TrajectoryStore
 from tests import builders
 
 TASK = Task(id="t", split="train")
@@ -37,9 +36,7 @@ def turn(state: int, action: tuple[int, ...], reward: float) -> Turn:
 
 
 def stored(folder: Path, episodes: Sequence[Trajectory]) -> TurnTable:
-    store = TrajectoryStore(folder / "store")
-    store.append(list(episodes))
-    return TurnTable(store)
+    return builders.table_of(folder / "store", *episodes)
 
 
 # --- a KL inside the reward -------------------------------------------------------------------------------------
@@ -57,17 +54,17 @@ class Episodes:
     """A run that has played one episode, for a recipe that trains on it: what it was told is kept."""
 
     def __init__(self, group: Group, old: float, reference: float) -> None:
-        self.group, self.trained, self.asked = group, [], 0  # type: tuple[Group, list[Segment], int]
+        self.group, self.trained, self.asked = group, None, 0  # type: tuple[Group, TokenBatch | None, int]
         self.learner = SimpleNamespace(
-            values=lambda segments: [torch.zeros(len(s.action_ids)) for s in segments],
-            logprobs=lambda segments: [torch.full((len(s.action_ids),), old) for s in segments],
-            reference_logprobs=lambda segments: self.refer(segments, reference),
+            values=lambda batch: torch.zeros(len(batch)),
+            logprobs=lambda batch: torch.full((len(batch),), old),
+            reference_logprobs=lambda batch: self.refer(batch, reference),
         )
         self.learning = nullcontext
 
-    def refer(self, segments: Sequence[Segment], logprob: float) -> list[Tensor]:
+    def refer(self, batch: TokenBatch, logprob: float) -> Tensor:
         self.asked += 1
-        return [torch.full((len(segment.action_ids),), logprob) for segment in segments]
+        return torch.full((len(batch),), logprob)
 
     @contextmanager
     def start(self, config: Any, *, reference: bool, critic: Any) -> Iterator[Episodes]:
@@ -83,8 +80,8 @@ class Episodes:
     def score(self, groups: list[Group]) -> list[Group]:
         return groups
 
-    def update(self, segments: list[Segment], objective: Any) -> dict[str, float]:
-        self.trained = segments
+    def update(self, batch: TokenBatch, objective: Any) -> dict[str, float]:
+        self.trained = batch
         return {}
 
     def sync(self) -> None: ...
@@ -104,9 +101,10 @@ def test_ppo_trains_on_rewards_less_the_kl_of_each_token(
     monkeypatch.chdir(Path(__file__).parents[2])
     words = ["algorithm.advantage=gae", "algorithm.gae_lambda=1", "algorithm.whiten=false", "model.path=tiny"]
     ppo.main(["recipes/text/maze_ppo.yaml", *words, f"algorithm.kl_in_reward={weight}"])
-    found = [a for segment in run.trained for a in segment.advantages]
+    assert run.trained is not None and run.trained.returns is not None
+    found = run.trained.advantages.tolist()
     assert found == pytest.approx([6.0 - 3 * cost, 6.0 - 2 * cost, 5.0 - cost])
-    assert [r for segment in run.trained for r in segment.returns or ()] == pytest.approx(found)
+    assert run.trained.returns.tolist() == pytest.approx(found)
     assert (run.with_reference, run.asked) == (weight > 0, int(weight > 0)), "weight 0 loads no reference"
 
 

@@ -7,6 +7,7 @@ the tie of an outcome model; and how far one phase drifts in KL. The critic is a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,8 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rollwright.batching.packing import Segment
-from rollwright.batching.token_record import TokenRecord
+from rollwright.batching import Segment, TokenBatch
 from rollwright.contracts.record import Group, Message, StopReason, Task, Trajectory, Turn
 from rollwright.contracts.reward import score_group
 from rollwright.critics.outcome_values import outcomes
@@ -50,18 +50,16 @@ def arms_loss(logits: Tensor, advantages: Tensor, beta: float) -> Tensor:
     def spread(logprobs: Tensor) -> Tensor:
         return (logprobs / TOKENS)[index]
 
-    record = TokenRecord(
-        mask=torch.ones(6, dtype=torch.bool),
-        sequence_index=index,
-        num_sequences=3,
-        versions=torch.zeros(6, dtype=torch.long),
-        weights=torch.ones(6),
-        logprobs_sampled=torch.zeros(6),
+    arms = [
+        Segment(prompt_ids=(1,), action_ids=(2,) * count, sequence=arm) for arm, count in enumerate(TOKENS.tolist())
+    ]
+    batch = replace(
+        TokenBatch.of(arms),
         advantages=advantages[index],
         logprobs=spread(logits.log_softmax(dim=0)),
         logprobs_ref=spread(REFERENCE.log()),
     )
-    losses = WebRLObjective(form="squared", beta=beta)(record).losses
+    losses = WebRLObjective(form="squared", beta=beta)(batch).losses
     return (REFERENCE[index] * losses).sum()
 
 
@@ -213,15 +211,12 @@ def drift(store: TrajectoryStore, promised: Mapping[int, float], beta: float) ->
         Segment(
             prompt_ids=(state,),
             action_ids=(action,),
-            action_mask=(True,),
-            logprobs_sampled=(0.0,),
-            advantages=(0.0,),
             sequence=(state, action),
         )
         for state in STATES
         for action in range(VOCAB)
     ]
-    now, before = (torch.cat(by.logprobs(every)).view(-1, VOCAB) for by in (learner, made.reference))
+    now, before = (by.logprobs(TokenBatch.of(every)).view(-1, VOCAB) for by in (learner, made.reference))
     torch.testing.assert_close(now.exp().sum(dim=1), torch.ones(len(now)))
     return float((now.exp() * (now - before)).sum(dim=1).mean())
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rollwright.contracts.record import Group, Trajectory
 from rollwright.critics.fresh_actions import sample_actions
-from rollwright.critics.replay_updates import WeightedLikelihood, stored_segments
+from rollwright.critics.replay_updates import WeightedLikelihood, stored_batch
 from rollwright.critics.turn_critic import ValueLearner
 from rollwright.recipes import archer
 from rollwright.run_io.tracking import read_metrics
@@ -127,7 +127,7 @@ def probe(run: Training) -> dict[str, Any]:
     return {
         "fast": critic.read(acted),
         "slow": critic.read(acted, slow=True),
-        "policy": run.learner.logprobs(stored_segments(batch, [0.0] * len(batch))),
+        "policy": run.learner.logprobs(stored_batch(batch, [0.0] * len(batch))),
         "engine": [(answer.token_ids, answer.logprobs) for answer in said],
         "moments": copied,
     }

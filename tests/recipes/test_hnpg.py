@@ -6,12 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
+from rollwright.batching import TokenBatch, join_batches
 from rollwright.batching.credit import flatten
-from rollwright.batching.packing import Segment
 from rollwright.contracts.errors import ConfigError, DataError
 from rollwright.contracts.record import Group, StopReason
 from rollwright.critics.critic_targets import loss_of_heads, rows_of_heads
@@ -22,6 +21,7 @@ from rollwright.run_io.tracking import read_metrics
 from rollwright.store.replay import Transition
 from rollwright.store.trajectory_store import TrajectoryStore
 from tests import builders
+from tests.token_batches import SpelledTurn, batch_of
 
 
 def group(*rewards: float, stop: StopReason = StopReason.TERMINATED, follows: tuple[int, ...] = ()) -> Group:
@@ -104,34 +104,23 @@ def test_the_loss_is_the_two_means(weight: float, expected: float) -> None:
 
 def test_whitening_leaves_out_tokens_that_nobody_chose() -> None:
     """(1, 3) has the mean 2 and the unbiased variance 2; a forced token between them is not a third number."""
-    segment = Segment(
-        prompt_ids=(5,),
-        action_ids=(7, 8, 9),
-        action_mask=(True, False, True),
-        logprobs_sampled=(0.0,) * 3,
-        advantages=(1.0, 0.0, 3.0),
-        sequence=0,
+    turn = SpelledTurn(
+        prompt_ids=(5,), action_ids=(7, 8, 9), mask=(True, False, True), advantages=(1.0, 0.0, 3.0), sequence=0
     )
-    (found,) = whitened([segment])
-    assert found.advantages == pytest.approx((-(2**-0.5), 0.0, 2**-0.5))
+    found = whitened(batch_of([turn]))
+    assert found.advantages.tolist() == pytest.approx([-(2**-0.5), 2**-0.5])
 
 
 def test_both_sets_share_one_scale() -> None:
-    def segment(owner: object, *advantages: float) -> Segment:
-        count = len(advantages)
-        return Segment(
-            prompt_ids=(1,),
-            action_ids=(2,) * count,
-            action_mask=(True,) * count,
-            logprobs_sampled=(0.0,) * count,
-            advantages=advantages,
-            sequence=owner,
-        )
+    def tokens(*advantages: float) -> TokenBatch:
+        turn = SpelledTurn(prompt_ids=(1,), action_ids=(2,) * len(advantages), advantages=advantages, sequence=0)
+        return batch_of([turn])
 
-    own, far = whitened([segment(0, 1.0, 1.0), segment(("logged", 0), 4.0)])
-    flat = np.array([*own.advantages, *far.advantages])
+    found = whitened(join_batches([tokens(1.0, 1.0), tokens(4.0)]))
+    flat = found.advantages.numpy()
     assert flat.mean() == pytest.approx(0, abs=1e-6) and flat.std(ddof=1) == pytest.approx(1, abs=1e-4)
-    assert own.advantages[0] == own.advantages[1] < 0 < far.advantages[0] and far.sequence == ("logged", 0)
+    assert flat[0] == flat[1] < 0 < flat[2], "and the sets stay sequences of their own"
+    assert found.sequence_index.tolist() == [0, 0, 1]
 
 
 SMALL = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.batching.credit import FlatBatch
-from rollwright.batching.packing import Segment
+from rollwright.batching.credit import TokenBatch
 from rollwright.batching.value_estimators import ValueAdvantage
 from rollwright.config import build_part
 from rollwright.learner.learner import Learner
@@ -42,15 +40,15 @@ class Watch:
     """What the recipe gave to its estimator in each step, with the critic's own answer at the same moment."""
 
     def __init__(self) -> None:
-        self.batches: list[FlatBatch] = []
+        self.batches: list[TokenBatch] = []
         self.ends: list[Tensor | None] = []
         self.wanted: list[Tensor] = []
         self.found: list[ValueAdvantages] = []
         self.critic: Any = None
 
-    def values(self, learner: Learner, segments: Sequence[Segment]) -> list[Tensor]:
+    def values(self, learner: Learner, batch: TokenBatch) -> Tensor:
         self.critic = learner._critic.module  # type: ignore[union-attr]
-        return READ(learner, segments)
+        return READ(learner, batch)
 
     def build(self, section: Any, key: str) -> Any:
         """What the recipe builds; of its estimator every call is noted."""
@@ -60,7 +58,7 @@ class Watch:
         self.estimator: ValueAdvantage = made
         return self.advantages
 
-    def advantages(self, batch: FlatBatch, values: Tensor, last_values: Tensor | None) -> ValueAdvantages:
+    def advantages(self, batch: TokenBatch, values: Tensor, last_values: Tensor | None) -> ValueAdvantages:
         made = self.estimator(batch, values, last_values)
         self.batches.append(batch)
         self.ends.append(last_values)
@@ -83,7 +81,7 @@ def value_behind(critic: TokenCritic, ids: tuple[int, ...]) -> float:
 
 def watched(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> Watch:
     watch = Watch()
-    monkeypatch.setattr(Learner, "values", lambda learner, segments: watch.values(learner, segments))
+    monkeypatch.setattr(Learner, "values", lambda learner, batch: watch.values(learner, batch))
     monkeypatch.setattr(ppo, "build_part", watch.build)
     ppo.main(["recipes/text/maze_ppo.yaml", *SMALL, f"run.folder={folder}", *words])
     assert len(watch.batches) == 2

@@ -12,11 +12,11 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from rollwright.batching.packing import Segment
+from rollwright.batching import Segment, TokenBatch
 from rollwright.contracts.errors import ConfigError, DataError
 from rollwright.contracts.record import Trajectory
 from rollwright.critics.outcome_values import outcomes
-from rollwright.critics.replay_updates import WebRLObjective, WeightedLikelihood, stored_segments
+from rollwright.critics.replay_updates import WebRLObjective, WeightedLikelihood, stored_batch
 from rollwright.envs.text.maze import MOVES
 from rollwright.envs.text.maze import build as build_maze
 from rollwright.learner.fixed_policy import FixedPolicy
@@ -30,8 +30,8 @@ from rollwright.rollout.contexts import Windowed
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.data_checks import require_success_is_seen
 from rollwright.store.replay import TurnTable, latest_per_task, valid_turns
-from rollwright.store.trajectory_store import TrajectoryStore
 from tests import builders
+from tests.builders import table_of
 
 pytestmark = pytest.mark.usefixtures("at_root")
 
@@ -39,12 +39,6 @@ pytestmark = pytest.mark.usefixtures("at_root")
 def episode(name: str, *, task: str = "t", reward: float, success: bool | None, ids: int = 5) -> Trajectory:
     turn = builders.turn((ids, 6), (7, 8), reward)
     return builders.episode(name, turn, task=task, success=success)
-
-
-def table_of(folder: Path, *episodes: Trajectory) -> TurnTable:
-    store = TrajectoryStore(folder)
-    store.append(episodes)
-    return TurnTable(store)
 
 
 @pytest.fixture(scope="module")
@@ -65,31 +59,31 @@ def learner_of(folder: Path, *, lora: bool = False) -> Learner:
 @pytest.mark.parametrize("lora", [False, True])
 def test_the_reference_stands_still_until_it_is_renewed(folder: Path, tmp_path: Path, lora: bool) -> None:
     learner, table = learner_of(folder, lora=lora), table_of(tmp_path / "s", episode("a", reward=1.0, success=True))
-    segments = stored_segments(table.transitions([0]), [1.0])
+    batch = stored_batch(table.transitions([0]), [1.0])
     fixed = FixedPolicy(learner)
-    before = fixed.logprobs(segments)[0]
-    torch.testing.assert_close(before, learner.logprobs(segments)[0], rtol=0, atol=1e-5)
+    before = fixed.logprobs(batch)
+    torch.testing.assert_close(before, learner.logprobs(batch), rtol=0, atol=1e-5)
     for _ in range(5):
-        learner.update(segments, WeightedLikelihood())
-    assert torch.equal(fixed.logprobs(segments)[0], before) and fixed.version == 0
-    now = learner.logprobs(segments)[0]
+        learner.update(batch, WeightedLikelihood())
+    assert torch.equal(fixed.logprobs(batch), before) and fixed.version == 0
+    now = learner.logprobs(batch)
     assert float((now - before).abs().max()) > 0.05
     fixed.renew()
-    torch.testing.assert_close(fixed.logprobs(segments)[0], now, rtol=0, atol=1e-5)
+    torch.testing.assert_close(fixed.logprobs(batch), now, rtol=0, atol=1e-5)
     assert fixed.version == 5
 
 
 def test_the_reference_survives_in_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     learner, table = learner_of(folder), table_of(tmp_path / "s", episode("a", reward=1.0, success=True))
-    segments = stored_segments(table.transitions([0]), [1.0])
-    learner.update(segments, WeightedLikelihood())
+    batch = stored_batch(table.transitions([0]), [1.0])
+    learner.update(batch, WeightedLikelihood())
     fixed = FixedPolicy(learner)
-    learner.update(segments, WeightedLikelihood())
+    learner.update(batch, WeightedLikelihood())
     fixed.save_state(tmp_path)
     other = FixedPolicy(learner)  # of the policy as it is now
-    assert not torch.equal(other.logprobs(segments)[0], fixed.logprobs(segments)[0]) and other.version == 2
+    assert not torch.equal(other.logprobs(batch), fixed.logprobs(batch)) and other.version == 2
     other.load_state(tmp_path)
-    assert torch.equal(other.logprobs(segments)[0], fixed.logprobs(segments)[0]) and other.version == 1
+    assert torch.equal(other.logprobs(batch), fixed.logprobs(batch)) and other.version == 1
 
 
 # Losses: numbers of the method card
@@ -142,12 +136,13 @@ def test_a_larger_beta_keeps_the_policy_nearer(folder: Path, tmp_path: Path) -> 
     for beta in (0.1, 1.0, 10.0):
         learner = learner_of(folder)
         steps = table.transitions(valid_turns(table))
-        before = learner.logprobs(stored_segments(steps, advantages))
-        segments = stored_segments(steps, advantages, before)
+        batch = stored_batch(steps, advantages)
+        before = learner.logprobs(batch)
+        batch = batch.with_columns(logprobs_ref=before)
         for _ in range(150):
-            learner.update(segments, WebRLObjective(form="squared", beta=beta))
-        after = learner.logprobs(segments)
-        drift.append(float(torch.stack([(a - b).sum().square() for a, b in zip(after, before, strict=True)]).mean()))
+            learner.update(batch, WebRLObjective(form="squared", beta=beta))
+        moved = batch.by_turn(learner.logprobs(batch) - before)
+        drift.append(float(torch.stack([row.sum().square() for row in moved]).mean()))
     assert drift[0] > 4 * drift[1] > 16 * drift[2]
 
 
@@ -220,19 +215,12 @@ def walker(tmp_path_factory: pytest.TempPathFactory) -> Path:
         context.observe(env.reset(task, 0))
         for move in MOVES:
             action = codec.encode_action(move)
-            one = {"action_mask": (True,) * len(action), "logprobs_sampled": (0.0,) * len(action)}
-            segments.append(
-                Segment(
-                    prompt_ids=context.prompt_ids(8),
-                    action_ids=action,
-                    advantages=(1.0,) * len(action),
-                    sequence=len(segments),
-                    **one,
-                )
-            )
+            segments.append(Segment(prompt_ids=context.prompt_ids(8), action_ids=action, sequence=len(segments)))
+    batch = TokenBatch.of(segments)
+    batch = batch.with_columns(advantages=torch.ones(len(batch)))
     learner = learner_of(path / "random")
     for _ in range(60):
-        learner.update(segments, WeightedLikelihood())
+        learner.update(batch, WeightedLikelihood())
     learner.save_pretrained(path / "policy")
     load_tokenizer(path / "random").save_pretrained(path / "policy")
     return path / "policy"

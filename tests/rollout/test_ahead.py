@@ -13,8 +13,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from rollwright.batching.credit import flatten, to_segments
+from rollwright.batching.credit import flatten
 from rollwright.batching.packing import segment_of
+from rollwright.batching.token_batch import TokenBatch
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import StalledRollout
 from rollwright.contracts.record import Group, Span
@@ -31,9 +32,9 @@ from rollwright.recipes import grpo
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
 from rollwright.rollout.contexts import Windowed
 from rollwright.rollout.rollout_settings import RolloutSettings
-from rollwright.rollout.run_ahead import finished
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.trajectory_store import TrajectoryStore
+from rollwright.training.collection import Collection, OnPolicy, Requests
 from rollwright.training.loop import Training
 from rollwright.training.pipeline import Pipeline
 
@@ -67,21 +68,18 @@ class Parts:
         self.learner = Learner(Accelerator(cpu=True), load_policy(folder)[0], learning_rate=1e-2, token_budget=512)
         self.curriculum = UniformCurriculum(self.world.tasks("train"), seed=SEED)
 
-    def pipeline(self, max_staleness: int) -> Pipeline:
-        return Pipeline(
-            RolloutSettings(groups_per_step=GROUPS, group_size=MEMBERS, max_staleness=max_staleness),
-            self.collector.start if max_staleness else finished(self.collector.collect),
-            self.curriculum,
-            version=lambda: self.engine.version,
-            seed=SEED,
-            steps=STEPS,
-        )
+    def pipeline(self, max_staleness: int) -> Collection:
+        settings = RolloutSettings(groups_per_step=GROUPS, group_size=MEMBERS, max_staleness=max_staleness)
+        requests = Requests(settings, self.curriculum, seed=SEED)
+        if not max_staleness:
+            return OnPolicy(requests, self.collector.collect)
+        return Pipeline(requests, self.collector.start, version=lambda: self.engine.version, steps=STEPS)
 
     def learn(self, groups: list[Group]) -> None:
         """A game that a random policy never wins teaches nothing, so even ids are praised here and odd ones blamed."""
         batch = flatten(groups)
         ids = torch.tensor([token for turn in batch.turns for token in turn.action_ids])
-        self.learner.update(to_segments(batch, 1.0 - 2.0 * (ids % 2)), PolicyObjective())
+        self.learner.update(batch.with_columns(advantages=1.0 - 2.0 * (ids % 2)), PolicyObjective())
         self.engine.load_weights(self.learner.weights(), version=self.engine.version + 1)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -147,8 +145,8 @@ def test_every_token_was_sampled_from_the_weights_its_span_names(make_parts: Cal
     scorers = [Learner(Accelerator(cpu=True), policy, learning_rate=1.0) for policy in policies]
     wrong = 0.0
     for turn in turns:
-        segment = segment_of(turn, advantages=(0.0,) * len(turn.action_ids), sequence=0)
-        by_version = [scorer.logprobs([segment])[0] for scorer in scorers]
+        batch = TokenBatch.of([segment_of(turn, sequence=0)])
+        by_version = [scorer.logprobs(batch) for scorer in scorers]
         for span in turn.spans:
             said = torch.tensor(turn.action_logprobs[span.start : span.end])
             errors = [float((said - row[span.start : span.end]).abs().max()) for row in by_version]
@@ -185,7 +183,7 @@ def ahead_with(engine: OneAnswer, folder: Path, limits: Limits, **settings: Any)
     )
     keys = RolloutSettings(groups_per_step=2, group_size=2, max_staleness=2)
     tasks = UniformCurriculum(world.tasks("train"), seed=0)
-    return collector, Pipeline(keys, collector.start, tasks, version=lambda: 0, seed=0, steps=9)
+    return collector, Pipeline(Requests(keys, tasks, seed=0), collector.start, version=lambda: 0, steps=9)
 
 
 def test_a_bug_in_the_generator_ends_the_learners_wait_with_its_own_error(folder: Path) -> None:

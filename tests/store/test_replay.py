@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from rollwright.batching.packing import Segment
+from rollwright.batching.token_batch import TokenBatch
 from rollwright.contracts.errors import DataError
 from rollwright.contracts.record import Score, Span, StopReason, Task, Trajectory, Turn
 from rollwright.critics.success_replay import mean_logprobs
@@ -180,8 +180,10 @@ def test_the_probability_of_a_turn_is_the_geometric_mean_of_its_chosen_tokens(tm
     told = [(-0.1, -0.3), (math.log(0.94),) * 2, (math.log(0.49),) * 2, (math.log(0.97),) * 2, (-9.0, -0.1)]
 
     class Told:
-        def logprobs(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
-            return [torch.tensor(told[segment.prompt_ids[0]], dtype=torch.float64) for segment in segments]
+        def logprobs(self, batch: TokenBatch) -> torch.Tensor:
+            rows = [torch.tensor(told[s.prompt_ids[0]], dtype=torch.float64) for s in batch.segments]
+            masks = [torch.tensor(s.mask) for s in batch.segments]
+            return torch.cat([row[mask] for row, mask in zip(rows, masks, strict=True)])
 
     forced = (Span(start=0, end=1, version=0, producer="forced"), Span(start=1, end=2, version=0))
     turns = [

@@ -21,8 +21,9 @@ from rollwright.recipes.grpo import GrpoConfig
 from rollwright.rollout import GroupRequest
 from rollwright.rollout.rollout_metrics import is_informative
 from rollwright.rollout.rollout_settings import RolloutSettings
-from rollwright.rollout.run_ahead import Ahead, StaleCount, finished, length_bucket, oldest_version, staleness
-from rollwright.training.pipeline import Pipeline, fill_with_informative, open_pipeline
+from rollwright.rollout.run_ahead import Ahead, StaleCount, length_bucket, oldest_version, staleness
+from rollwright.training.collection import OnPolicy, Requests, fill_with_informative
+from rollwright.training.pipeline import Pipeline, open_collection
 from tests import builders
 
 TASKS = [Task(id=name, split="train") for name in ("easy", "hard", "mixed")]
@@ -53,9 +54,12 @@ class Scripted:
         return Group(id=request.key, task=request.task, seed=request.seed, trajectories=members)
 
 
+def requests(curriculum: Curriculum, **keys: Any) -> Requests:
+    return Requests(RolloutSettings(**({"groups_per_step": 3, "group_size": 2} | keys)), curriculum, seed=5)
+
+
 def pipeline(start: Any, curriculum: Curriculum, *, version: Callable[[], int] = lambda: 0, **keys: Any) -> Pipeline:
-    settings = RolloutSettings(**({"groups_per_step": 3, "group_size": 2} | keys))
-    return Pipeline(settings, start, curriculum, version=version, seed=5, steps=10)
+    return Pipeline(requests(curriculum, **keys), start, version=version, steps=10)
 
 
 # --- dynamic sampling ----------------------------------------------------------------------------------------------
@@ -73,7 +77,7 @@ class Heard(UniformCurriculum):
 
 
 def fill(max_rounds: int, curriculum: Curriculum, policy: Scripted, step: int = 0) -> list[Group]:
-    pipe = pipeline(finished(policy.play), curriculum)
+    pipe = OnPolicy(requests(curriculum), policy.play)
 
     def score(groups: Sequence[Group]) -> list[Group]:
         scored = [score_group(group, EnvReward()) for group in groups]
@@ -275,7 +279,7 @@ def test_what_waits_when_the_run_stops_is_handed_out_marked() -> None:
 
 def test_of_what_is_finished_the_oldest_goes_first_also_when_it_finished_last() -> None:
     generator = Held()
-    ahead = Ahead(generator.start, whole=False)
+    ahead = Ahead(generator.start)
     ahead.issue([GroupRequest(key=key, task=TASKS[0], seed=1, size=1) for key in "abcd"])
     generator.finish("d", "c")
     assert [g.id for g in ahead.take(1)] == ["c"]
@@ -284,10 +288,16 @@ def test_of_what_is_finished_the_oldest_goes_first_also_when_it_finished_last() 
     assert [g.id for g in ahead.take(1)] == ["d"] and ahead.outstanding == 1
 
 
-def test_a_piece_that_came_back_whole_can_be_taken_in_parts() -> None:
-    ahead = Ahead(finished(Scripted().play), whole=True)
-    ahead.issue([GroupRequest(key=key, task=TASKS[0], seed=1, size=1) for key in "abc"])
-    assert [[g.id for g in ahead.take(n)] for n in (1, 2)] == [["a"], ["b", "c"]] and ahead.outstanding == 0
+def test_on_policy_a_batch_comes_back_whole_and_nothing_is_left_in_flight() -> None:
+    policy, heard = Scripted(), []
+    source = OnPolicy(requests(Heard()), lambda asked, watch: (heard.append(watch), policy.play(asked, watch))[1])
+    with source.watched(print):
+        groups = source.take(2)
+    assert [g.id for g in groups] == ["5/2/0", "5/2/1", "5/2/2"] == [r.key for r in policy.asked]
+    assert [g.id for g in source.more(2)] == ["5/2/3", "5/2/4"] and source.metrics() == {"rollout/rounds_count": 2.0}
+    assert heard == [print, None], "episodes are told of while somebody watches"
+    source.close()
+    assert source.dropped() == []
 
 
 def test_an_error_of_the_generator_reaches_the_waiting_learner() -> None:
@@ -311,7 +321,7 @@ def test_an_error_of_the_generator_reaches_the_waiting_learner() -> None:
 
 def test_a_wait_that_could_not_end_is_refused() -> None:
     with pytest.raises(ValueError, match="2 groups are wanted and 0 were issued"):
-        Ahead(finished(Scripted().play), whole=True).take(2)
+        Ahead(held()[0].start).take(2)
 
 
 def test_settings_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,4 +335,4 @@ def test_settings_that_contradict_each_other_are_refused(monkeypatch: pytest.Mon
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = build(GrpoConfig, plain | {"rollout": {"max_staleness": 1}})
     with pytest.raises(ConfigError, match="2 were started"):
-        open_pipeline(config, None, None, None)  # type: ignore[arg-type]
+        open_collection(config, None, None, None)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """From scored groups to one advantage per action token: the stage between the record and the learner.
 
 `flatten` lays a batch of groups out flat (N action tokens of U turns of S trajectories of G groups), an estimator (see
-`estimators`, `value_estimators`) judges the whole batch, `to_segments` hands the result to the learner.
+`estimators`, `value_estimators`) judges the whole batch, and the learner takes the batch with their column.
 Only what may be learned from takes part: faults, undecided scores and turns without a token of the policy are left out
 here, once. What a turn of somebody else earned goes to the policy's last turn before it, so that every estimator counts
 the same rewards. The clock is the policy's own, so nothing is discounted on the way. What came before the policy's
@@ -12,61 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from rollwright.batching.packing import Segment
-from rollwright.contracts import Group, Trajectory, Turn, require_choice
-from rollwright.maths import require_length, segment_sum
+from rollwright.batching.packing import segment_of
+from rollwright.batching.token_batch import TokenBatch
+from rollwright.contracts import Group, Trajectory, Turn
+from rollwright.maths import segment_sum
 from rollwright.maths.losses import kl_shaped_rewards
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlatBatch:
-    """A batch of groups, flat. Tensors are int64 unless said otherwise."""
-
-    trajectories: tuple[Trajectory, ...]
-    turns: tuple[Turn, ...]
-    turn_index: Tensor
-    """[N] the turn of each action token."""
-    trajectory_index: Tensor
-    """[U] the trajectory of each turn."""
-    group_index: Tensor
-    """[S] the group of each trajectory."""
-    group_ids: tuple[str, ...]
-    """[G] the ids of the groups that `group_index` counts."""
-    rewards: Tensor
-    """[N] float32; what a turn earned (see `turn_rewards`) lies on its last action token."""
-    penalties: Tensor | None = None
-    """[N] float32, taken off `rewards` already and off what is summed up here (see `with_kl`); None = none."""
-
-    @property
-    def sequence_index(self) -> Tensor:
-        """[N] the trajectory of each action token."""
-        return self.trajectory_index[self.turn_index]
-
-    @property
-    def scores(self) -> Tensor:
-        """[S] float32, undiscounted returns from the policy's first turn on, without the penalties."""
-        totals = [policy_return(t) for t in self.trajectories]
-        return self._without_penalties(torch.tensor(totals), self.sequence_index)
-
-    @property
-    def turn_rewards(self) -> Tensor:
-        """[U] float32, with what turns of others earned up to the policy's next one, without the penalties."""
-        earned = [reward for t in self.trajectories for _, reward in policy_turns(t)]
-        return self._without_penalties(torch.tensor(earned), self.turn_index)
-
-    def _without_penalties(self, earned: Tensor, index: Tensor) -> Tensor:
-        return earned if self.penalties is None else earned - segment_sum(self.penalties, index, len(earned))
-
-    @property
-    def lengths(self) -> Tensor:
-        """[S] action tokens per trajectory."""
-        return torch.bincount(self.sequence_index, minlength=len(self.trajectories))
 
 
 def members_to_learn_from(group: Group) -> list[Trajectory]:
@@ -102,7 +56,7 @@ def can_whiten(groups: Sequence[Group]) -> bool:
     return sum(sum(turn.policy_mask) for turn in turns) > 1
 
 
-def flatten(groups: Sequence[Group], *, min_members: int = 1) -> FlatBatch:
+def flatten(groups: Sequence[Group], *, min_members: int = 1) -> TokenBatch:
     """Lay the learnable trajectories out flat; groups with fewer than `min_members` of them are left out.
 
     Raises:
@@ -113,36 +67,56 @@ def flatten(groups: Sequence[Group], *, min_members: int = 1) -> FlatBatch:
     trajectories = [t for members in kept.values() for t in members]
     if not trajectories:
         raise ValueError(f"none of {len(groups)} groups has {min_members} or more trajectories to learn from")
-    earned = [policy_turns(t) for t in trajectories]
-    turns = [turn for played in earned for turn, _ in played]
-    counts = [sum(turn.policy_mask) for turn in turns]
-    paid = [reward for played in earned for _, reward in played]
-    rewards = [[0.0] * (n - 1) + [reward] for n, reward in zip(counts, paid, strict=True)]
-    return FlatBatch(
+    played = [(s, turn, reward) for s, t in enumerate(trajectories) for turn, reward in policy_turns(t)]
+    turns = tuple(turn for _, turn, _ in played)
+    batch = TokenBatch.of(
+        [segment_of(turn, sequence=s, mask=turn.policy_mask) for s, turn, _ in played],
+        logprobs_sampled=torch.tensor([x for turn in turns for x in _of_the_policy(turn)], dtype=torch.float32),
+        versions=[turn.version for turn in turns],
+    )
+    last_tokens = batch.tokens_per_turn.cumsum(0) - 1
+    earned = torch.tensor([reward for *_, reward in played], dtype=torch.float32)
+    return replace(
+        batch,
+        rewards=torch.zeros(len(batch)).index_copy(0, last_tokens, earned),
+        turn_rewards=earned,
+        scores=torch.tensor([policy_return(t) for t in trajectories]),
+        turns=turns,
         trajectories=tuple(trajectories),
-        turns=tuple(turns),
-        turn_index=torch.repeat_interleave(torch.arange(len(turns)), torch.tensor(counts)),
-        trajectory_index=torch.tensor([s for s, played in enumerate(earned) for _ in played]),
         group_index=torch.tensor([g for g, members in enumerate(kept.values()) for _ in members]),
         group_ids=tuple(kept),
-        rewards=torch.tensor([r for row in rewards for r in row], dtype=torch.float32),
     )
 
 
-def with_kl(batch: FlatBatch, logprobs: Tensor, logprobs_ref: Tensor, *, kl_coef: float) -> FlatBatch:
+def _of_the_policy(turn: Turn) -> list[float]:
+    """The log-probs of the tokens that the policy chose."""
+    return [x for x, chosen in zip(turn.action_logprobs, turn.policy_mask, strict=True) if chosen]
+
+
+def with_kl(batch: TokenBatch, *, kl_coef: float) -> TokenBatch:
     """The batch with the KL to a reference inside its rewards: k1 of every action token, times `kl_coef`.
 
     Args:
-        logprobs: [N] float, by the policy that the update begins with.
-        logprobs_ref: [N] float, by the frozen reference.
+        batch: with `logprobs_old`, by the policy that the update begins with, and `logprobs_ref`.
+
+    Raises:
+        ValueError: one of the two is not known.
 
     Sources: arXiv:1909.08593 (PPO), arXiv:2501.03262 (REINFORCE++), arXiv:2402.14740 (RLOO, summed per answer).
     """
-    penalties = -kl_shaped_rewards(torch.zeros_like(batch.rewards), logprobs, logprobs_ref, kl_coef=kl_coef)
-    return replace(batch, rewards=batch.rewards - penalties, penalties=penalties)
+    if batch.logprobs_old is None or batch.logprobs_ref is None:
+        raise ValueError("a KL in the reward needs `logprobs_old` and `logprobs_ref` of every token")
+    blank = torch.zeros_like(batch.rewards)
+    penalties = -kl_shaped_rewards(blank, batch.logprobs_old, batch.logprobs_ref, kl_coef=kl_coef)
+    return replace(
+        batch,
+        rewards=batch.rewards - penalties,
+        turn_rewards=batch.turn_rewards - segment_sum(penalties, batch.turn_index, len(batch.segments)),
+        scores=batch.scores - segment_sum(penalties, batch.sequence_index, batch.num_sequences),
+    )
 
 
-def states_after_cuts(batch: FlatBatch) -> dict[int, tuple[int, ...]]:
+def states_after_cuts(batch: TokenBatch) -> dict[int, tuple[int, ...]]:
     """What the policy would have been given next, by number of the trajectory, for those that a limit cut.
 
     A critic reads the value of what follows behind these ids. Where the next prompt no longer fitted into the context
@@ -156,63 +130,3 @@ def states_after_cuts(batch: FlatBatch) -> dict[int, tuple[int, ...]]:
 def _state_after(trajectory: Trajectory) -> tuple[int, ...]:
     last = trajectory.turns[-1]
     return trajectory.next_prompt_ids or last.prompt_ids + last.action_ids
-
-
-def to_segments(
-    batch: FlatBatch,
-    advantages: Tensor | None = None,
-    *,
-    returns: Tensor | None = None,
-    values: Tensor | None = None,
-    logprobs_old: Tensor | None = None,
-    logprobs_ref: Tensor | None = None,
-    sequence: Literal["trajectory", "turn"] = "trajectory",
-) -> list[Segment]:
-    """One `Segment` per turn, in the batch's order; each [N] tensor is cut into its turns' action tokens.
-
-    Raises:
-        ValueError: a word for `sequence` that is not known, or a tensor of another length.
-    """
-    require_choice("sequence", sequence, ("trajectory", "turn"))
-    given = {"advantages": advantages, "returns": returns, "values": values}
-    given |= {"logprobs_old": logprobs_old, "logprobs_ref": logprobs_ref}
-    for name, tensor in given.items():
-        if tensor is not None:
-            require_length(name, tensor, len(batch.turn_index), per="action token")
-    counts = torch.bincount(batch.turn_index, minlength=len(batch.turns)).tolist()
-
-    def cut(tensor: Tensor | None) -> list[tuple[float, ...] | None]:
-        if tensor is None:
-            return [None] * len(counts)
-        spread = zip(tensor.detach().float().cpu().split(counts), batch.turns, strict=True)
-        return [_spread(part.tolist(), turn.policy_mask) for part, turn in spread]
-
-    columns = zip(cut(advantages), cut(returns), cut(values), cut(logprobs_old), cut(logprobs_ref), strict=True)
-    return [
-        Segment(
-            prompt_ids=turn.prompt_ids,
-            action_ids=turn.action_ids,
-            action_mask=turn.policy_mask,
-            logprobs_sampled=turn.action_logprobs,
-            advantages=a if a is not None else (0.0,) * len(turn.action_ids),
-            returns=r,
-            values=v,
-            logprobs_old=old,
-            logprobs_ref=ref,
-            sequence=u if sequence == "turn" else int(batch.trajectory_index[u]),
-            version=turn.version,
-        )
-        for u, (turn, (a, r, v, old, ref)) in enumerate(zip(batch.turns, columns, strict=True))
-    ]
-
-
-def flat_tokens(per_segment: Sequence[Tensor], batch: FlatBatch) -> Tensor:
-    """The learner's answer per segment (one value per action id) as the batch's flat [N] tensor."""
-    parts = [t.cpu()[torch.tensor(turn.policy_mask)] for t, turn in zip(per_segment, batch.turns, strict=True)]
-    return torch.cat(parts)
-
-
-def _spread(values: Sequence[float], mask: Sequence[bool]) -> tuple[float, ...]:
-    """Values of the unmasked tokens at their places, 0 elsewhere."""
-    source = iter(values)
-    return tuple(next(source) if keep else 0.0 for keep in mask)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rollwright.batching.credit import FlatBatch, flatten
+from rollwright.batching.credit import flatten
 from rollwright.batching.estimators import Advantage
+from rollwright.batching.token_batch import TokenBatch
 from rollwright.batching.value_estimators import ValueAdvantage
 from rollwright.contracts import Group, StopReason, Task, Trajectory, Turn
 from rollwright.maths import advantages as adv
@@ -20,7 +21,7 @@ _RETURNS = {"a": ((0.0, 1.0), (0.0, 0.0)), "b": ((0.5, 1.0), (0.0, -1.0))}
 """By group: what each turn of each episode earns."""
 
 
-def small_batch() -> FlatBatch:
+def small_batch() -> TokenBatch:
     """Two groups of two episodes of two turns, three action tokens each: N = 24, U = 8, S = 4, G = 2."""
     return flatten([_group(name, episodes) for name, episodes in _RETURNS.items()])
 

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from rollwright.batching.credit import FlatBatch
+from rollwright.batching.token_batch import TokenBatch
 from rollwright.config import Parts, is_own, load_part
 from rollwright.contracts import require_choice
 from rollwright.maths import advantages as adv
@@ -49,7 +49,7 @@ Need = Literal["siblings", "spread", "states", "greedy"]
 class Advantage(Protocol):
     """One advantage per action token."""
 
-    def __call__(self, batch: FlatBatch) -> Tensor:
+    def __call__(self, batch: TokenBatch) -> Tensor:
         """-> [N] float, on the CPU; not divided by anything that the estimator does not say."""
         ...
 
@@ -80,7 +80,7 @@ class Grpo:
     eps: float = 1e-6
     needs_siblings: ClassVar[bool] = True
 
-    def __call__(self, batch: FlatBatch) -> Tensor:
+    def __call__(self, batch: TokenBatch) -> Tensor:
         return adv.grpo(batch.scores, batch.group_index, eps=self.eps)[batch.sequence_index]
 
 
@@ -90,7 +90,7 @@ class DrGrpo:
 
     needs_siblings: ClassVar[bool] = True
 
-    def __call__(self, batch: FlatBatch) -> Tensor:
+    def __call__(self, batch: TokenBatch) -> Tensor:
         return adv.dr_grpo(batch.scores, batch.group_index)[batch.sequence_index]
 
 
@@ -100,7 +100,7 @@ class Rloo:
 
     needs_siblings: ClassVar[bool] = True
 
-    def __call__(self, batch: FlatBatch) -> Tensor:
+    def __call__(self, batch: TokenBatch) -> Tensor:
         return adv.rloo(batch.scores, batch.group_index)[batch.sequence_index]
 
 
@@ -110,7 +110,7 @@ class Opo:
 
     needs_siblings: ClassVar[bool] = True
 
-    def __call__(self, batch: FlatBatch) -> Tensor:
+    def __call__(self, batch: TokenBatch) -> Tensor:
         return adv.opo(batch.scores, batch.lengths, batch.group_index)[batch.sequence_index]
 
 
@@ -120,7 +120,7 @@ class PassAtK:
 
     needs_siblings: ClassVar[bool] = True
 
-    def __call__(self, batch: FlatBatch) -> Tensor:
+    def __call__(self, batch: TokenBatch) -> Tensor:
         return adv.pass_at_k_advantages(batch.scores, batch.group_index)[batch.sequence_index]
 
 
@@ -130,7 +130,7 @@ class Remax:
 
     needs_greedy: ClassVar[bool] = True
 
-    def __call__(self, batch: FlatBatch, greedy_scores: Mapping[str, float] | None = None) -> Tensor:
+    def __call__(self, batch: TokenBatch, greedy_scores: Mapping[str, float] | None = None) -> Tensor:
         """-> [N] float32.
 
         Args:
@@ -151,7 +151,7 @@ class ReturnToGo:
 
     gamma: float = 1.0
 
-    def __call__(self, batch: FlatBatch) -> Tensor:
+    def __call__(self, batch: TokenBatch) -> Tensor:
         count = len(batch.trajectories)
         return adv.reinforce(batch.rewards, batch.sequence_index, num_sequences=count, gamma=self.gamma)
 
@@ -163,7 +163,7 @@ class ReinforcePlusPlus:
     gamma: float = 1.0
     needs_spread: ClassVar[bool] = True
 
-    def __call__(self, batch: FlatBatch) -> Tensor:
+    def __call__(self, batch: TokenBatch) -> Tensor:
         count = len(batch.trajectories)
         return adv.reinforce_plus_plus(batch.rewards, batch.sequence_index, num_sequences=count, gamma=self.gamma)
 
@@ -174,7 +174,7 @@ class ReinforcePlusPlusBaseline:
 
     needs_siblings: ClassVar[bool] = True
 
-    def __call__(self, batch: FlatBatch) -> Tensor:
+    def __call__(self, batch: TokenBatch) -> Tensor:
         index, count = batch.sequence_index, len(batch.trajectories)
         return adv.reinforce_plus_plus_baseline(batch.rewards, index, batch.group_index, num_sequences=count)
 
@@ -196,7 +196,7 @@ class Gigpo:
     def __post_init__(self) -> None:
         require_choice("gigpo_scale", self.gigpo_scale, ("none", "std"))
 
-    def __call__(self, batch: FlatBatch) -> Tensor:
+    def __call__(self, batch: TokenBatch) -> Tensor:
         found = adv.gigpo(
             batch.turn_rewards,
             batch.trajectory_index,

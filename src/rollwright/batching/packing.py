@@ -1,18 +1,18 @@
 """From turns to packed tensors: prefix trees where prefixes are shared, length-bucketed padding where they are not.
 
-One alignment rule, relied on everywhere: entry `i` of a segment belongs to `action_ids[i]` given
-`prompt_ids + action_ids[:i]`, so its log-prob and its value are read at the position *before* the token.
+One alignment rule, relied on everywhere: what is said of `action_ids[i]` is said given `prompt_ids + action_ids[:i]`,
+so its log-prob and its value are read at the position *before* the token.
 
-All per-token numbers live in flat tensors, one entry per action token, in the callers' order of segments: the *flat
-order*. A `PackedBatch` says where in its rows each entry is predicted (`gather`, `slots`) and which entry of the flat
-order it is (`entries`). One position may serve many entries; nothing but the action tokens of segments is ever scored.
+All per-token numbers live in flat tensors, one entry per scored action token, in the callers' order of segments: the
+*flat order* (see `token_batch`). A `PackedBatch` says where in its rows each entry is predicted (`gather`, `slots`) and
+which entry of the flat order it is (`entries`). One position may serve many entries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,33 +29,22 @@ from rollwright.batching.prefix_tree import (
     join_when_cheaper,
     sort_order,
 )
-from rollwright.contracts import Turn
 
 Layout = Literal["tree", "padded", "auto"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One turn to train on. Per-token fields have one entry per action id; None means "not known".
+    """The ids of one turn, as a model reads them.
 
     sequence: id of what the turn aggregates under in a per-sequence loss: its trajectory, or the turn itself.
-    weight: multiplies the turn's losses, detached (sampling priorities); `weights` per token (importance weights).
-    version: of the weights that sampled the action, -1 unknown.
+    mask: [len(action_ids)] which action ids are scored; None = all of them. The others are context.
     """
 
     prompt_ids: Sequence[int]
     action_ids: Sequence[int]
-    action_mask: Sequence[bool]
-    logprobs_sampled: Sequence[float]
-    advantages: Sequence[float]
     sequence: Hashable
-    logprobs_old: Sequence[float] | None = None
-    logprobs_ref: Sequence[float] | None = None
-    values: Sequence[float] | None = None
-    returns: Sequence[float] | None = None
-    weights: Sequence[float] | None = None
-    weight: float = 1.0
-    version: int = -1
+    mask: Sequence[bool] | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt_ids or not self.action_ids:
@@ -63,13 +52,16 @@ class Segment:
                 f"a segment of sequence {self.sequence!r} has {len(self.prompt_ids)} prompt and {len(self.action_ids)} "
                 "action ids; both must be non-empty: the first action token is predicted from the prompt's last"
             )
-        for name in ("action_mask", *TOKEN_FIELDS):
-            column = getattr(self, name)
-            if column is not None and len(column) != len(self.action_ids):
-                raise ValueError(
-                    f"segment of sequence {self.sequence!r}: {name} has {len(column)} entries for "
-                    f"{len(self.action_ids)} action ids; expected one per id"
-                )
+        if self.mask is not None and len(self.mask) != len(self.action_ids):
+            raise ValueError(
+                f"segment of sequence {self.sequence!r}: mask has {len(self.mask)} entries for "
+                f"{len(self.action_ids)} action ids; expected one per id"
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        """How many of its action ids are scored."""
+        return len(self.action_ids) if self.mask is None else sum(self.mask)
 
     @property
     def forward_ids(self) -> Ids:
@@ -77,21 +69,21 @@ class Segment:
         return np.asarray([*self.prompt_ids, *self.action_ids[:-1]], dtype=np.int64)
 
 
-TOKEN_FIELDS = ("logprobs_sampled", "advantages", "logprobs_old", "logprobs_ref", "values", "returns", "weights")
+class Acted(Protocol):
+    """A record of a turn, from the run or from a store."""
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What was read before the action."""
+
+    @property
+    def action_ids(self) -> tuple[int, ...]:
+        """What was then written."""
 
 
-def segment_of(turn: Turn, *, advantages: Sequence[float], sequence: Hashable, weight: float = 1.0) -> Segment:
+def segment_of(turn: Acted, *, sequence: Hashable, mask: Sequence[bool] | None = None) -> Segment:
     """The segment of a recorded turn: the exact ids that were sampled, never a second tokenization of its text."""
-    return Segment(
-        prompt_ids=turn.prompt_ids,
-        action_ids=turn.action_ids,
-        action_mask=turn.action_mask,
-        logprobs_sampled=turn.action_logprobs,
-        advantages=advantages,
-        sequence=sequence,
-        weight=weight,
-        version=turn.version,
-    )
+    return Segment(prompt_ids=turn.prompt_ids, action_ids=turn.action_ids, sequence=sequence, mask=mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +164,7 @@ def pack(
         raise ValueError(f"token_budget is {token_budget}; a micro-batch needs room for at least one token")
     joins = _join_rule(layout, costs or CostModel())
     sequences = [segment.forward_ids for segment in segments]
-    starts = np.cumsum([0, *(len(segment.action_ids) for segment in segments)])
+    starts = np.cumsum([0, *(segment.num_tokens for segment in segments)])
 
     def rows_of(members: Sequence[int]) -> list[Row]:
         rows = build_rows([sequences[m] for m in members], limit=token_budget, joins=joins)
@@ -271,8 +263,11 @@ def _terms(rows: Sequence[Row], segments: Sequence[Segment], starts: Ids, width:
     where, targets, owner, entries = [], [], [], []
     for index, row in enumerate(rows):
         for member, path in zip(row.members, row.paths, strict=True):
-            action = np.asarray(segments[member].action_ids, dtype=np.int64)
-            where.append(index * width + path[-len(action) :])
+            action, mask = np.asarray(segments[member].action_ids, dtype=np.int64), segments[member].mask
+            before = index * width + path[-len(action) :]
+            if mask is not None:
+                before, action = before[np.asarray(mask)], action[np.asarray(mask)]
+            where.append(before)
             targets.append(action)
             owner.append(np.full(len(action), member))
             entries.append(starts[member] + np.arange(len(action)))

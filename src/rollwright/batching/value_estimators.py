@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rollwright.batching.credit import FlatBatch
+from rollwright.batching.token_batch import TokenBatch
 from rollwright.config import Parts
 from rollwright.maths import advantages as adv
 from rollwright.maths import require_length
@@ -36,12 +36,12 @@ class ValueAdvantage(Protocol):
     None: nothing follows any of them, as where the limit is part of the task.
     """
 
-    def __call__(self, batch: FlatBatch, values: Tensor, last_values: Tensor | None = None) -> adv.ValueAdvantages:
+    def __call__(self, batch: TokenBatch, values: Tensor, last_values: Tensor | None = None) -> adv.ValueAdvantages:
         """-> [N] each, not whitened. values: [N] float, read one position before each token."""
         ...
 
 
-def ends_of(batch: FlatBatch, last_values: Tensor | None) -> Tensor | None:
+def ends_of(batch: TokenBatch, last_values: Tensor | None) -> Tensor | None:
     """[S] the values where a limit cut the trajectory, 0 where the task ended it; None where none are given.
 
     Raises:
@@ -61,7 +61,7 @@ class Gae:
     gamma: float = 1.0
     gae_lambda: float = 0.95
 
-    def __call__(self, batch: FlatBatch, values: Tensor, last_values: Tensor | None = None) -> adv.ValueAdvantages:
+    def __call__(self, batch: TokenBatch, values: Tensor, last_values: Tensor | None = None) -> adv.ValueAdvantages:
         return adv.gae(
             batch.rewards,
             values,
@@ -80,7 +80,7 @@ class TurnGae:
     turn_gamma: float = 1.0
     gae_lambda: float = 0.95
 
-    def __call__(self, batch: FlatBatch, values: Tensor, last_values: Tensor | None = None) -> adv.ValueAdvantages:
+    def __call__(self, batch: TokenBatch, values: Tensor, last_values: Tensor | None = None) -> adv.ValueAdvantages:
         return adv.turn_gae(
             batch.rewards,
             values,
@@ -100,7 +100,7 @@ class BilevelV1:
     turn_gamma: float = 1.0
     gae_lambda: float = 0.95
 
-    def __call__(self, batch: FlatBatch, values: Tensor, last_values: Tensor | None = None) -> adv.ValueAdvantages:
+    def __call__(self, batch: TokenBatch, values: Tensor, last_values: Tensor | None = None) -> adv.ValueAdvantages:
         return adv.bilevel_gae_v1(
             batch.rewards,
             values,
@@ -121,7 +121,7 @@ class BilevelV2:
     turn_gamma: float = 1.0
     gae_lambda: float = 0.95
 
-    def __call__(self, batch: FlatBatch, values: Tensor, last_values: Tensor | None = None) -> adv.ValueAdvantages:
+    def __call__(self, batch: TokenBatch, values: Tensor, last_values: Tensor | None = None) -> adv.ValueAdvantages:
         return adv.bilevel_gae_v2(
             batch.rewards,
             values,

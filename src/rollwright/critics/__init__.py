@@ -37,7 +37,7 @@ from rollwright.critics.replay_updates import (
     WeightedLikelihood,
     imitate,
     shuffled_batches,
-    stored_segments,
+    stored_batch,
 )
 from rollwright.critics.success_replay import SuccessReplay, SuccessReplaySettings
 from rollwright.critics.token_baseline import baseline_critic, residual_ratio, with_token_baseline
@@ -93,7 +93,7 @@ __all__ = [
     "sample_actions",
     "shuffled_batches",
     "squared_error",
-    "stored_segments",
+    "stored_batch",
     "success_probability",
     "token_q_loss",
     "with_action",

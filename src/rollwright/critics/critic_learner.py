@@ -99,8 +99,9 @@ class PackedReader:
     def read(self, computes: Computes, segments: Sequence[Segment], *, autocast: bool = True) -> dict[str, Tensor]:
         """What the module says of every action token, in the flat order. -> name -> [rows, N] float32 on the CPU."""
         mine = share(segments, rank=self.ranks.index, count=self.ranks.count)
-        packs = self.pack(mine.segments)
-        total = sum(len(segment.action_ids) for segment in mine.segments)
+        chosen = [segments[turn] for turn in mine.turns]
+        packs = self.pack(chosen)
+        total = sum(segment.num_tokens for segment in chosen)
         columns: dict[str, Tensor] = {}
         for number in range(max(self.ranks.gather(len(packs)))):  # sharded layers are gathered by all ranks together
             packed = packs[number % len(packs)]
@@ -116,7 +117,7 @@ class PackedReader:
         if self.ranks.count == 1:
             return columns
         places = places_of(segments, mine)
-        total = sum(len(segment.action_ids) for segment in segments)
+        total = sum(segment.num_tokens for segment in segments)
         result = {name: torch.zeros(len(rows), total) for name, rows in columns.items()}
         for where, part in self.ranks.gather((places, columns)):
             for name, rows in part.items():
@@ -224,11 +225,12 @@ class CriticLearner:
             NonFiniteUpdate: loss or gradient is not finite; nothing has moved.
         """
         mine, averages = share(segments, rank=self.ranks.index, count=self.ranks.count), Averages()
-        total = sum(len(segment.action_ids) for segment in segments)
+        total = sum(segment.num_tokens for segment in segments)
         self._fast.begin(self.step)
         set_training(self._fast.prepared, True)
         try:
-            self._backward(mine, places_of(segments, mine), total, targets, loss, averages)
+            own, places = [segments[turn] for turn in mine.turns], places_of(segments, mine)
+            self._backward(own, places, total, targets, loss, averages)
             self._fast.clip(self.step)
             norm = self._fast.move(self.step)
         except BaseException:
@@ -241,12 +243,18 @@ class CriticLearner:
         return {f"{self.name}/loss": sum(self.ranks.gather(averages.sums["loss"])), f"{self.name}/grad_norm": norm}
 
     def _backward(
-        self, mine: Share, places: Tensor, total: int, targets: Columns, loss: ColumnLoss, averages: Averages
+        self,
+        mine: Sequence[Segment],
+        places: Tensor,
+        total: int,
+        targets: Columns,
+        loss: ColumnLoss,
+        averages: Averages,
     ) -> None:
         """Add up the gradient of this rank's tokens; ranks with less to do go along with nothing."""
-        packs = self._reader.pack(mine.segments)
-        rounds, idle = max(self.ranks.gather(len(packs))), not mine.indices
-        places = torch.zeros(len(mine.segments[0].action_ids), dtype=torch.long) if idle else places
+        packs = self._reader.pack(mine)
+        rounds, idle = max(self.ranks.gather(len(packs))), not len(places)
+        places = torch.zeros(mine[0].num_tokens, dtype=torch.long) if idle else places
         device = self.accelerator.device
         places, columns = places.to(device), {name: column.to(device) for name, column in targets.items()}
         for number in range(rounds):
@@ -302,7 +310,7 @@ class CriticLearner:
 
 def places_of(segments: Sequence[Segment], mine: Share) -> Tensor:
     """[n] places of this rank's action tokens in the flat order of the whole batch."""
-    lengths = torch.tensor([len(segment.action_ids) for segment in segments])
+    lengths = torch.tensor([segment.num_tokens for segment in segments])
     starts = lengths.cumsum(0) - lengths
-    parts = [torch.arange(int(starts[i]), int(starts[i] + lengths[i])) for i in mine.indices]
+    parts = [torch.arange(int(starts[i]), int(starts[i] + lengths[i])) for i in mine.own]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)

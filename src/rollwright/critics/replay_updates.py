@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from rollwright.batching import Segment, TokenLoss, TokenRecord
+from rollwright.batching import TokenBatch, TokenLoss, segment_of
 from rollwright.contracts import require_choice
 from rollwright.maths import segment_count, segment_mean
 from rollwright.maths.losses import Aggregation, webrl_released_loss, webrl_squared, weighted_nll
@@ -32,7 +32,7 @@ class WeightedLikelihood:
     with_entropy: bool = False
     whole_sequences: bool = False
 
-    def __call__(self, tokens: TokenRecord) -> TokenLoss:
+    def __call__(self, tokens: TokenBatch) -> TokenLoss:
         assert tokens.logprobs is not None
         count = float(tokens.mask.sum())
         nll = -float(tokens.logprobs.detach()[tokens.mask].sum())
@@ -63,7 +63,7 @@ class WebRLObjective:
             require_choice("num_tokens", self.num_tokens, ("turn",))
         require_choice("aggregation", self.aggregation, Aggregation)
 
-    def __call__(self, tokens: TokenRecord) -> TokenLoss:
+    def __call__(self, tokens: TokenBatch) -> TokenLoss:
         assert tokens.logprobs is not None and tokens.logprobs_ref is not None
         index, num = tokens.sequence_index, tokens.num_sequences
         counts = segment_count(tokens.mask, index, num)
@@ -79,26 +79,23 @@ class WebRLObjective:
         return TokenLoss(losses=(per_turn / counts.clamp(min=1))[index], metrics=metrics)
 
 
-def stored_segments(
-    transitions: Sequence[Transition], weights: Sequence[float], logprobs_ref: Sequence[Tensor] | None = None
-) -> list[Segment]:
-    """Stored turns for an update, one sequence each; `weights` become the advantages of all their tokens.
+def stored_batch(transitions: Sequence[Transition], weights: Sequence[float]) -> TokenBatch:
+    """Stored turns for an update, one sequence each; `weights` become the advantages of all their chosen tokens.
 
     A turn that was drawn twice counts twice.
+
+    Raises:
+        ValueError: no turn, or another number of weights than of turns.
     """
-    reference = [None] * len(transitions) if logprobs_ref is None else [tuple(row.tolist()) for row in logprobs_ref]
-    return [
-        Segment(
-            prompt_ids=t.prompt_ids,
-            action_ids=t.action_ids,
-            action_mask=t.action_mask,
-            logprobs_sampled=t.logprobs,
-            advantages=(float(weight),) * len(t.action_ids),
-            logprobs_ref=ref,
-            sequence=place,
-        )
-        for place, (t, weight, ref) in enumerate(zip(transitions, weights, reference, strict=True))
-    ]
+    if len(weights) != len(transitions):
+        raise ValueError(f"{len(transitions)} turns need as many weights, got {len(weights)}")
+    chosen = [logprob for t in transitions for logprob, counts in zip(t.logprobs, t.action_mask, strict=True) if counts]
+    batch = TokenBatch.of(
+        [segment_of(t, sequence=place, mask=t.action_mask) for place, t in enumerate(transitions)],
+        logprobs_sampled=torch.tensor(chosen, dtype=torch.float32),
+    )
+    worth = torch.tensor([float(weight) for weight in weights], dtype=torch.float32)
+    return batch.with_columns(advantages=worth[batch.turn_index])
 
 
 def shuffled_batches(items: Array, size: int, draws: np.random.Generator) -> list[Array]:
@@ -110,7 +107,8 @@ def shuffled_batches(items: Array, size: int, draws: np.random.Generator) -> lis
 class Updates(Protocol):
     """The learner, as far as imitation needs it."""
 
-    def update(self, segments: Sequence[Segment], loss: WeightedLikelihood) -> dict[str, float]: ...
+    def update(self, batch: TokenBatch, loss: WeightedLikelihood) -> dict[str, float]:
+        """Train on a batch; metrics come back."""
 
 
 def imitate(
@@ -139,6 +137,6 @@ def imitate(
     for _ in range(updates if weights.any() else 0):
         places = draws.integers(len(turns), size=batch_size)
         if weights[places].any():
-            batch = stored_segments(table.transitions(turns[places]), weights[places].tolist())
+            batch = stored_batch(table.transitions(turns[places]), weights[places].tolist())
             metrics = learner.update(batch, loss)
     return metrics

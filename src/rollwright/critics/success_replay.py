@@ -7,7 +7,6 @@ actions the reference finds neither certain nor surprising. Sources: arXiv:2411.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +14,8 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from rollwright.batching import Segment
-from rollwright.critics.replay_updates import stored_segments
+from rollwright.batching import TokenBatch
+from rollwright.critics.replay_updates import stored_batch
 from rollwright.learner import FixedPolicy
 from rollwright.store import replay
 from rollwright.store.replay import ReplaySettings
@@ -103,11 +102,11 @@ class SuccessReplay:
 class Scores(Protocol):
     """A policy that can score actions: the learner's, or a fixed one."""
 
-    def logprobs(self, segments: Sequence[Segment]) -> list[Tensor]: ...
+    def logprobs(self, batch: TokenBatch) -> Tensor:
+        """[N] of the batch's tokens."""
 
 
 def mean_logprobs(policy: Scores, table: replay.TurnTable, turns: np.ndarray) -> np.ndarray:
     """[n] mean log-prob of each turn's chosen action tokens under this policy: minus the log of its perplexity."""
-    segments = stored_segments(table.transitions(turns), [0.0] * len(turns))
-    scored = zip(policy.logprobs(segments), segments, strict=True)
-    return np.array([float(row[list(segment.action_mask)].mean()) for row, segment in scored])
+    batch = stored_batch(table.transitions(turns), [0.0] * len(turns))
+    return np.array([float(row.mean()) for row in batch.by_turn(policy.logprobs(batch))])

@@ -12,15 +12,13 @@ Source: arXiv:2402.19446 with its released trainer; docs/methods/archer.md says 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 from torch import Tensor
 
-from rollwright.batching import Segment
+from rollwright.batching import TokenBatch
 from rollwright.config import build_part
 from rollwright.critics.critic_settings import TokenCriticFit
 from rollwright.learner import CriticSettings
+from rollwright.maths import require_length
 
 
 def baseline_critic(fit: TokenCriticFit) -> CriticSettings:
@@ -28,33 +26,30 @@ def baseline_critic(fit: TokenCriticFit) -> CriticSettings:
     return CriticSettings(name="baseline", kind=fit.kind, learning_rate=fit.learning_rate, loss=build_part(fit, "loss"))
 
 
-def with_token_baseline(segments: Sequence[Segment], values: Sequence[Tensor]) -> list[Segment]:
-    """The segments with A - v_t as the advantage of each token, and A as the return that v_t is fitted to.
+def with_token_baseline(batch: TokenBatch, values: Tensor) -> TokenBatch:
+    """The batch with A - v_t as the advantage of each token, and A as the return that v_t is fitted to.
 
     Args:
-        segments: of whole utterances, A the advantage of every token (see `replay_updates.stored_segments`).
-        values: [len(action_ids)] per segment, v before each token (see `Learner.values`).
+        batch: of whole utterances, A the advantage of every token (see `replay_updates.stored_batch`).
+        values: [N] v before each token (see `Learner.values`).
 
     Raises:
-        ValueError: another number of values than of segments or of tokens.
+        ValueError: another number of values than of tokens.
     """
-    result = []
-    for segment, row in zip(segments, values, strict=True):
-        left = tuple(a - v for a, v in zip(segment.advantages, row.tolist(), strict=True))
-        result.append(replace(segment, advantages=left, returns=segment.advantages))
-    return result
+    require_length("values", values, len(batch), per="action token")
+    left = batch.advantages.double() - values.double()
+    return batch.with_columns(advantages=left, returns=batch.advantages, values=values)
 
 
-def residual_ratio(segments: Sequence[Segment]) -> float:
+def residual_ratio(batch: TokenBatch) -> float:
     """Mean square of A - v_t over that of A, over the action tokens: 1 before v has learned, above 1 where it misleads.
 
     Raises:
-        ValueError: a segment without `returns`.
+        ValueError: a batch without `returns` and `values`.
     """
+    if batch.returns is None or batch.values is None:
+        raise ValueError("a batch without returns has no baseline: use `with_token_baseline` first")
     left = total = 0.0
-    for segment in segments:
-        if segment.returns is None:
-            raise ValueError("a segment without returns has no baseline: use `with_token_baseline` first")
-        for a, whole, counts in zip(segment.advantages, segment.returns, segment.action_mask, strict=True):
-            left, total = left + counts * a * a, total + counts * whole * whole
+    for whole, value in zip(batch.returns.tolist(), batch.values.tolist(), strict=True):
+        left, total = left + (whole - value) * (whole - value), total + whole * whole
     return left / total if total else 1.0

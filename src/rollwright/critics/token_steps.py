@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rollwright.batching import Segment
-from rollwright.critics.replay_updates import stored_segments
+from rollwright.batching import Segment, segment_of
 from rollwright.critics.turn_critic import reading
 from rollwright.maths import next_in_segment, reverse_discounted_sum, segment_mean
 from rollwright.store.replay import Transition, TurnTable
@@ -43,7 +42,7 @@ class TokenSteps:
     @cached_property
     def num_entries(self) -> int:
         """n, the action tokens of the segments."""
-        return sum(len(segment.action_ids) for segment in self.segments)
+        return sum(segment.num_tokens for segment in self.segments)
 
     @cached_property
     def _distinct_ends(self) -> dict[tuple[int, ...], Segment]:
@@ -96,9 +95,8 @@ def token_steps(table: TurnTable, turns: NDArray[Any], *, truncated_end: bool = 
     rewards[lengths.cumsum(0) - 1] = torch.as_tensor(_earned(table, turns)[turns]).float()
     for place in np.flatnonzero(np.isin(turns, [] if truncated_end else _before_cuts(table, turns))):
         ends[index[place]] = reading(_state_after(transitions[place]), owner=len(transitions) + int(index[place]))
-    segments = stored_segments(transitions, [0.0] * len(transitions))
     index_of = torch.as_tensor(index).repeat_interleave(lengths)
-    return _chosen_steps(segments, torch.arange(len(rewards)), ends, rewards, index_of)
+    return _chosen_steps(transitions, torch.arange(len(rewards)), ends, rewards, index_of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +146,9 @@ class StoredSteps:
         rewards = torch.zeros(len(inside))
         rewards[lasts] = torch.as_tensor(self.rewards[turns]).float()
         owners, index = np.unique(self.table.owners()[turns], return_inverse=True)
-        segments = stored_segments(transitions, [0.0] * len(transitions))
         entries = starts.repeat_interleave(lengths) + inside
         index_of = torch.as_tensor(index).repeat_interleave(lengths)
-        return _chosen_steps(segments, entries, self._ends(owners), rewards, index_of)
+        return _chosen_steps(transitions, entries, self._ends(owners), rewards, index_of)
 
     def _ends(self, owners: NDArray[np.int64]) -> list[Segment | None]:
         turns = self.after[owners]
@@ -179,10 +176,11 @@ def _earned(table: TurnTable, turns: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _chosen_steps(
-    segments: list[Segment], entries: Tensor, ends: list[Segment | None], rewards: Tensor, index: Tensor
+    turns: Sequence[Transition], entries: Tensor, ends: list[Segment | None], rewards: Tensor, index: Tensor
 ) -> TokenSteps:
     """Of all action tokens the chosen ones. A forced one earns nothing (`Turn` sees to it)."""
-    chosen = torch.tensor([chose for segment in segments for chose in segment.action_mask])[entries]
+    chosen = torch.tensor([chose for turn in turns for chose in turn.action_mask])[entries]
+    segments = [segment_of(turn, sequence=place) for place, turn in enumerate(turns)]
     return TokenSteps(
         segments=segments, entries=entries[chosen], ends=ends, rewards=rewards[chosen], index=index[chosen]
     )

@@ -97,9 +97,6 @@ def reading(ids: Sequence[int], *, owner: int) -> Segment:
     return Segment(
         prompt_ids=tuple(ids),
         action_ids=(int(ids[-1]),),
-        action_mask=(True,),
-        logprobs_sampled=(0.0,),
-        advantages=(0.0,),
         sequence=owner,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from rollwright.batching import Segment
+from rollwright.batching import TokenBatch
 from rollwright.contracts import ConfigError
 from rollwright.learner.learner import Learner
 from rollwright.learner.weights import full_weights
@@ -55,9 +54,9 @@ class FixedPolicy:
             mine[name].copy_(tensor)
         self.version = self.learner.step
 
-    def logprobs(self, segments: Sequence[Segment]) -> list[Tensor]:
-        """As `Learner.logprobs`, by the copy: one float32 CPU tensor [len(action_ids)] per segment."""
-        return self.learner.logprobs_by(self._scorer, segments)
+    def logprobs(self, batch: TokenBatch) -> Tensor:
+        """As `Learner.logprobs`, by the copy. -> [N] float32 on the CPU."""
+        return self.learner.logprobs_by(self._scorer, batch)
 
     def save_state(self, folder: Path) -> None:
         """Write the copy into a checkpoint; the first rank does."""

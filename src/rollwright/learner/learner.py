@@ -6,7 +6,6 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +19,10 @@ from rollwright.batching import (
     Layout,
     PackedBatch,
     Segment,
+    TokenBatch,
     TokenObjective,
     pack,
     pays_on,
-    token_columns,
 )
 from rollwright.contracts import ConfigError
 from rollwright.learner.optimisation import (
@@ -148,12 +147,12 @@ class Learner:
         return self._autocast_dtype
 
     def update(
-        self, segments: Sequence[Segment], loss: TokenObjective, *, minibatches: int = 1, epochs: int = 1
+        self, batch: TokenBatch, loss: TokenObjective, *, minibatches: int = 1, epochs: int = 1
     ) -> dict[str, float]:
         """Train on a batch: `epochs` passes, each cut into `minibatches` optimiser steps by whole sequences.
 
         Where the batch gets a single step, the old log-probs are those of the step's own forward pass; otherwise, and
-        for a loss that filters, they are computed first, unless the segments bring them. A step whose tokens are all
+        for a loss that filters, they are computed first, unless the batch brings them. A step whose tokens are all
         filtered away is left out.
 
         Returns:
@@ -161,19 +160,19 @@ class Learner:
 
         Raises:
             NonFiniteUpdate: loss or gradient norm is NaN or infinite. The step that would have moved did not.
-            ValueError: no segment, no unmasked token, or a critic without targets.
+            ValueError: no unmasked token, or a critic without targets.
         """
         if epochs < 1:
             raise ValueError(f"an update needs at least one epoch, got {epochs}")
-        self.ranks.require_same(segments)
+        self.ranks.require_same(batch)
         if minibatches * epochs > 1 or (isinstance(loss, FilteringObjective) and loss.filters):
-            segments = self._with_old(segments)
+            batch = self._with_old(batch)
         averages = Averages()
         self._set_training(True)
         try:
             for _ in range(epochs):
                 order = random.Random(f"{self._seed}/{self.step}")
-                for part in split_minibatches(segments, minibatches, order):
+                for part in split_minibatches(batch, minibatches, order):
                     self._optimiser_step(part, loss, averages)
         finally:
             self._set_training(False)
@@ -184,21 +183,20 @@ class Learner:
             if module is not None:
                 set_training(module.prepared, training, dropout=self._dropout)
 
-    def _with_old(self, segments: Sequence[Segment]) -> list[Segment]:
-        """The segments with the log-probs and values that hold before the first step."""
-        result = list(segments)
-        if any(segment.logprobs_old is None for segment in result):
-            old = self.logprobs(result)
-            result = [replace(segment, logprobs_old=row.tolist()) for segment, row in zip(result, old, strict=True)]
-        if getattr(self._critic_loss, "needs_old", False) and any(segment.values is None for segment in result):
-            values = self.values(result)
-            result = [replace(segment, values=row.tolist()) for segment, row in zip(result, values, strict=True)]
-        return result
+    def _with_old(self, batch: TokenBatch) -> TokenBatch:
+        """The batch with the log-probs and values that hold before the first step."""
+        if batch.logprobs_old is None:
+            batch = batch.with_columns(logprobs_old=self.logprobs(batch))
+        if getattr(self._critic_loss, "needs_old", False) and batch.values is None:
+            batch = batch.with_columns(values=self.values(batch))
+        return batch
 
-    def _optimiser_step(self, segments: Sequence[Segment], loss: TokenObjective, averages: Averages) -> None:
-        num_tokens = sum(sum(segment.action_mask) for segment in segments)
-        segments = share(segments, rank=self.ranks.index, count=self.ranks.count).segments
-        packs = self._pack(segments, whole_sequences=loss.whole_sequences)
+    def _optimiser_step(self, batch: TokenBatch, loss: TokenObjective, averages: Averages) -> None:
+        mine, num_tokens = share(batch.segments, rank=self.ranks.index, count=self.ranks.count), int(batch.mask.sum())
+        batch = batch.select_turns(mine.turns)
+        if mine.idle:
+            batch = batch.masked(torch.zeros_like(batch.mask))
+        packs = self._pack(batch.segments, whole_sequences=loss.whole_sequences)
         moved = UpdateStep(
             accelerator=self.accelerator,
             policy=self._policy,
@@ -207,21 +205,21 @@ class Learner:
             autocast=self._autocast,
             step=self.step,
             averages=averages,
-        ).run(packs, token_columns(segments, device=self.accelerator.device), loss)
+        ).run(packs, batch.to(self.accelerator.device), loss)
         if not moved:
             return
         self.step += 1
         self.tokens_trained += num_tokens
         positions = sum(packed.input_ids.numel() for packed in packs)
         real = sum(packed.num_real_tokens for packed in packs)
-        naive = sum(len(segment.prompt_ids) + len(segment.action_ids) - 1 for segment in segments)
+        naive = sum(len(segment.prompt_ids) + len(segment.action_ids) - 1 for segment in batch.segments)
         averages.add({"batch/padding_frac": (positions - real, positions), "batch/sharing_ratio": (naive, real)})
 
-    def logprobs(self, segments: Sequence[Segment]) -> list[Tensor]:
-        """Log-probs of the policy now, one float32 CPU tensor [len(action_ids)] per segment, in the callers' order."""
-        return self._score(segments, lambda packed: self._policy.prepared(packed)[0])
+    def logprobs(self, batch: TokenBatch) -> Tensor:
+        """Log-probs of the batch's tokens by the policy now. -> [N] float32 on the CPU."""
+        return self._score(batch, lambda packed: self._policy.prepared(packed)[0])
 
-    def reference_logprobs(self, segments: Sequence[Segment]) -> list[Tensor]:
+    def reference_logprobs(self, batch: TokenBatch) -> Tensor:
         """The same by the frozen reference.
 
         Raises:
@@ -229,18 +227,18 @@ class Learner:
         """
         if self._reference == "adapter":
             with adapter_off(self.policy):
-                return self.logprobs(segments)
+                return self.logprobs(batch)
         scorer = self._reference_scorer
         if scorer is None:
             raise ConfigError("this learner has no reference: make it with reference 'copy' or 'adapter'")
-        return self.logprobs_by(scorer, segments)
+        return self.logprobs_by(scorer, batch)
 
-    def logprobs_by(self, scorer: nn.Module, segments: Sequence[Segment]) -> list[Tensor]:
+    def logprobs_by(self, scorer: nn.Module, batch: TokenBatch) -> Tensor:
         """The same by another policy: a `TokenScorer` around it, whole on every rank."""
-        return self._score(segments, lambda packed: scorer(packed)[0])
+        return self._score(batch, lambda packed: scorer(packed)[0])
 
-    def values(self, segments: Sequence[Segment]) -> list[Tensor]:
-        """The critic's value before each action token, in the same form.
+    def values(self, batch: TokenBatch) -> Tensor:
+        """The critic's value before each token. -> [N] float32 on the CPU.
 
         Raises:
             ConfigError: the learner was made without a critic.
@@ -251,25 +249,24 @@ class Learner:
         module = critic.module
         assert isinstance(module, TokenCritic)
         if module.body is None:
-            return self._score(segments, lambda packed: critic.prepared(packed, self._policy.prepared(packed)[2]))
-        return self._score(segments, lambda packed: critic.prepared(packed, None))
+            return self._score(batch, lambda packed: critic.prepared(packed, self._policy.prepared(packed)[2]))
+        return self._score(batch, lambda packed: critic.prepared(packed, None))
 
     @torch.no_grad()
-    def _score(self, segments: Sequence[Segment], per_token: Callable[[PackedBatch], Tensor]) -> list[Tensor]:
-        mine = share(segments, rank=self.ranks.index, count=self.ranks.count)
-        lengths = [len(segment.action_ids) for segment in mine.segments]
-        flat = torch.zeros(sum(lengths))
-        packs = self._pack(mine.segments, whole_sequences=False)
+    def _score(self, batch: TokenBatch, per_token: Callable[[PackedBatch], Tensor]) -> Tensor:
+        mine = share(batch.segments, rank=self.ranks.index, count=self.ranks.count)
+        part = batch.select_turns(mine.turns)
+        scores = torch.zeros(len(part))
+        packs = self._pack(part.segments, whole_sequences=False)
         # All ranks run as often as the one with most to do: sharded layers are gathered in each forward pass.
         for index in range(max(self.ranks.gather(len(packs)))):
             packed = packs[index % len(packs)]
             with self._autocast():
-                scores = per_token(packed)
-            flat[packed.entries.cpu()] = scores.float().cpu()
-        scored: dict[int, Tensor] = {}
-        for part in self.ranks.gather(dict(zip(mine.indices, flat.split(lengths), strict=False))):
-            scored |= part
-        return [scored[index] for index in range(len(segments))]
+                scores[packed.entries.cpu()] = per_token(packed).float().cpu()
+        places, whole = batch.entries_of(mine.own), torch.zeros(len(batch))
+        for where, found in self.ranks.gather((places, scores[: len(places)])):
+            whole[where] = found
+        return whole
 
     def _pack(self, segments: Sequence[Segment], *, whole_sequences: bool) -> list[PackedBatch]:
         packs = pack(

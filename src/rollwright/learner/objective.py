@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rollwright.batching import TokenLoss, TokenRecord
+from rollwright.batching import TokenBatch, TokenLoss
 from rollwright.config import build_part
 from rollwright.contracts import require_choice
 from rollwright.learner.learner_settings import CorrectionName, FilterName, PolicyLossSettings
@@ -68,12 +68,10 @@ class PolicyObjective:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the log-probs of the frozen reference are read."""
         return self.kl_coef > 0
 
     @property
     def with_entropy(self) -> bool:
-        """Whether the entropy of every token is read."""
         return self.entropy_coef != 0
 
     @property
@@ -87,7 +85,7 @@ class PolicyObjective:
         """Whether `keep` may drop a token; the learner then needs the old log-probs before the step."""
         return self.correction in ("token_mask", "sequence_mask") or self.sequence_filter == "geometric"
 
-    def keep(self, tokens: TokenRecord) -> Tensor:
+    def keep(self, tokens: TokenBatch) -> Tensor:
         """[N] bool: the tokens of one optimiser step that take part in loss and denominator."""
         old = required(tokens.logprobs_old, "logprobs_old")
         mask = self._correction(tokens, old).mask
@@ -95,7 +93,7 @@ class PolicyObjective:
             mask = mask & self._geometric(tokens, old)
         return mask
 
-    def _geometric(self, tokens: TokenRecord, old: Tensor) -> Tensor:
+    def _geometric(self, tokens: TokenBatch, old: Tensor) -> Tensor:
         return filter_geometric(
             self._log_weights(tokens, old),
             tokens.mask,
@@ -105,7 +103,7 @@ class PolicyObjective:
             high=self.filter_high,
         ).mask
 
-    def __call__(self, tokens: TokenRecord) -> TokenLoss:
+    def __call__(self, tokens: TokenBatch) -> TokenLoss:
         """Per-token losses [N], and metrics as (sum, count)."""
         logprobs, old = required(tokens.logprobs, "logprobs"), required(tokens.logprobs_old, "logprobs_old")
         weights = self._weights(tokens, logprobs, old)
@@ -123,11 +121,11 @@ class PolicyObjective:
             metrics["policy/weight_capped_frac"] = (float((used >= self.correction_cap).sum()), count)
         return TokenLoss(losses=policy.losses + self._extra(tokens, logprobs, metrics, count), metrics=metrics)
 
-    def _log_weights(self, tokens: TokenRecord, old: Tensor) -> Tensor:
+    def _log_weights(self, tokens: TokenBatch, old: Tensor) -> Tensor:
         """log of the learner's starting policy over the engine's: the mismatch of the two implementations."""
         return sampler_log_weights(old, tokens.logprobs_sampled, tokens.mask)
 
-    def _correction(self, tokens: TokenRecord, old: Tensor) -> Correction:
+    def _correction(self, tokens: TokenBatch, old: Tensor) -> Correction:
         """The named correction at the policy that the update starts from."""
         logs, mask, cap = self._log_weights(tokens, old), tokens.mask, self.correction_cap
         index, count = tokens.sequence_index, tokens.num_sequences
@@ -141,7 +139,7 @@ class PolicyObjective:
             return mask_sequences(logs, mask, index, num_sequences=count, cap=cap)
         return Correction(weights=torch.ones_like(logs), mask=mask)
 
-    def _weights(self, tokens: TokenRecord, logprobs: Tensor, old: Tensor) -> Tensor | None:
+    def _weights(self, tokens: TokenBatch, logprobs: Tensor, old: Tensor) -> Tensor | None:
         """[N] detached factors of the policy loss; None where nothing is corrected."""
         if self.correction == "none" and self.sequence_filter != "off_policy":
             return None
@@ -162,7 +160,7 @@ class PolicyObjective:
         )
 
     def _extra(
-        self, tokens: TokenRecord, logprobs: Tensor, metrics: dict[str, tuple[float, float]], count: float
+        self, tokens: TokenBatch, logprobs: Tensor, metrics: dict[str, tuple[float, float]], count: float
     ) -> Tensor:
         """KL and entropy terms, each with its metric."""
         nothing = torch.zeros_like(logprobs)

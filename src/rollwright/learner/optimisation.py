@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rollwright.batching import Segment
+from rollwright.batching import TokenBatch
 from rollwright.contracts import NonFiniteUpdate
 
 
@@ -242,7 +242,7 @@ class Averages:
         return {name: float(total / max(count, 1e-30)) for name, (total, count) in zip(names, table, strict=True)}
 
 
-def split_minibatches(segments: Sequence[Segment], count: int, order: random.Random) -> list[list[Segment]]:
+def split_minibatches(batch: TokenBatch, count: int, order: random.Random) -> list[TokenBatch]:
     """Shuffle whole sequences into `count` parts of like size; fewer if there are fewer sequences; one is not shuffled.
 
     Raises:
@@ -251,11 +251,11 @@ def split_minibatches(segments: Sequence[Segment], count: int, order: random.Ran
     if count < 1:
         raise ValueError(f"an update needs at least one minibatch, got {count}")
     if count == 1:
-        return [list(segments)]
-    units: dict[Hashable, list[Segment]] = {}
-    for segment in segments:
-        units.setdefault(segment.sequence, []).append(segment)
-    names = list(units)
+        return [batch]
+    turns_of: dict[int, list[int]] = {}
+    for turn, sequence in enumerate(batch.trajectory_index.tolist()):
+        turns_of.setdefault(sequence, []).append(turn)
+    names = list(turns_of)
     order.shuffle(names)
-    parts = [[segment for name in names[k::count] for segment in units[name]] for k in range(count)]
-    return [part for part in parts if part]
+    parts = [[turn for name in names[k::count] for turn in turns_of[name]] for k in range(count)]
+    return [batch.select_turns(part) for part in parts if part]

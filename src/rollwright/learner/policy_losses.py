@@ -6,13 +6,13 @@ micro-batch. Averaging, the detached weights, KL and entropy are added by `objec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from rollwright.batching import TokenRecord
+from rollwright.batching import Segment, TokenBatch
 from rollwright.config import Parts
 from rollwright.maths.losses import CispoClip, Clip, NoClip, PolicyLoss, PpoClip, RatioLevel, policy_loss
 
@@ -39,7 +39,7 @@ class TokenPolicyLoss(Protocol):
     micro-batches; where it is missing, tokens may come in any parts.
     """
 
-    def __call__(self, tokens: TokenRecord, weights: Tensor | None = None) -> PolicyLoss:
+    def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
         """-> [N] losses with gradient, before they are averaged.
 
         Args:
@@ -53,7 +53,7 @@ class TokenPolicyLoss(Protocol):
 class Reinforce:
     """-advantage * logprob: no ratio, no clip. Source: Williams 1992."""
 
-    def __call__(self, tokens: TokenRecord, weights: Tensor | None = None) -> PolicyLoss:
+    def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
         return surrogate(tokens, weights, level="none", clip=NoClip())
 
 
@@ -68,7 +68,7 @@ class Ppo:
     def __post_init__(self) -> None:
         _ppo_clip(self)  # a range that cannot be is refused when the loss is made
 
-    def __call__(self, tokens: TokenRecord, weights: Tensor | None = None) -> PolicyLoss:
+    def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
         return surrogate(tokens, weights, level="token", clip=_ppo_clip(self))
 
 
@@ -78,7 +78,7 @@ class Gspo(Ppo):
 
     whole_sequences: ClassVar[bool] = True
 
-    def __call__(self, tokens: TokenRecord, weights: Tensor | None = None) -> PolicyLoss:
+    def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
         return surrogate(tokens, weights, level="sequence", clip=_ppo_clip(self))
 
 
@@ -88,7 +88,7 @@ class GspoToken(Ppo):
 
     whole_sequences: ClassVar[bool] = True
 
-    def __call__(self, tokens: TokenRecord, weights: Tensor | None = None) -> PolicyLoss:
+    def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
         return surrogate(tokens, weights, level="sequence_token", clip=_ppo_clip(self))
 
 
@@ -98,7 +98,7 @@ class RlooSequence(Ppo):
 
     whole_sequences: ClassVar[bool] = True
 
-    def __call__(self, tokens: TokenRecord, weights: Tensor | None = None) -> PolicyLoss:
+    def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
         return surrogate(tokens, weights, level="sequence_sum", clip=_ppo_clip(self))
 
 
@@ -109,7 +109,7 @@ class Cispo:
     clip_low: float = 0.2
     clip_high: float = 0.2
 
-    def __call__(self, tokens: TokenRecord, weights: Tensor | None = None) -> PolicyLoss:
+    def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
         clip = CispoClip.relative(low=self.clip_low, high=self.clip_high)
         return surrogate(tokens, weights, level="token", clip=clip)
 
@@ -118,7 +118,7 @@ def _ppo_clip(loss: Ppo) -> PpoClip:
     return PpoClip(low=loss.clip_low, high=loss.clip_high, dual=loss.dual_clip)
 
 
-def surrogate(tokens: TokenRecord, weights: Tensor | None, *, level: RatioLevel, clip: Clip) -> PolicyLoss:
+def surrogate(tokens: TokenBatch, weights: Tensor | None, *, level: RatioLevel, clip: Clip) -> PolicyLoss:
     """`maths.losses.policy_loss` of a token record: what all of ours are.
 
     Raises:
@@ -155,7 +155,7 @@ def try_loss(loss: TokenPolicyLoss) -> None:
         ValueError: it does not give one finite loss per token with a gradient. Whatever the loss raises.
     """
     for weights in (None, torch.full((6,), 0.5)):
-        tokens = _small_record()
+        tokens = _small_batch()
         found: object = loss(tokens, weights)
         if not isinstance(found, PolicyLoss):
             given = type(found).__name__
@@ -171,16 +171,12 @@ def try_loss(loss: TokenPolicyLoss) -> None:
             raise ValueError("`losses` must carry the gradient of `tokens.logprobs`: they have none")
 
 
-def _small_record() -> TokenRecord:
+def _small_batch() -> TokenBatch:
     logprobs = torch.tensor([-0.5, -1.0, -2.0, -0.1, -3.0, -0.7], requires_grad=True)
-    return TokenRecord(
-        mask=torch.tensor([True, True, True, True, False, True]),
-        sequence_index=torch.tensor([0, 0, 0, 1, 1, 1]),
-        num_sequences=2,
-        versions=torch.zeros(6, dtype=torch.long),
-        weights=torch.ones(6),
+    batch = TokenBatch.of(
+        [Segment(prompt_ids=(1,), action_ids=(2, 3, 4), sequence=sequence) for sequence in range(2)],
         logprobs_sampled=logprobs.detach() + 0.1,
         advantages=torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0]),
-        logprobs=logprobs,
-        logprobs_old=logprobs.detach() - 0.05,
     )
+    mask = torch.tensor([True, True, True, True, False, True])
+    return replace(batch, mask=mask, logprobs=logprobs, logprobs_old=logprobs.detach() - 0.05)

@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list, gather_object
 
-from rollwright.batching import Segment
+from rollwright.batching import Segment, TokenBatch
 from rollwright.contracts import ConfigError
 
 log = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class Ranks:
             results[rank :: self.count] = part
         return results
 
-    def require_same(self, segments: Sequence[Segment]) -> None:
+    def require_same(self, batch: TokenBatch) -> None:
         """All ranks must have been given the same batch: each takes its own share of it.
 
         Raises:
@@ -198,7 +198,7 @@ class Ranks:
         """
         if self.count == 1:
             return
-        digests = self.gather(_digest(segments))
+        digests = self.gather(_digest(batch))
         if len(set(digests)) > 1:
             raise ConfigError(
                 f"the ranks were given different batches (digests {', '.join(digests)}): give every rank the whole "
@@ -206,35 +206,46 @@ class Ranks:
             )
 
 
-def _digest(segments: Sequence[Segment]) -> str:
-    """A short name of a batch: ids, advantages and returns of every segment, in order."""
+def _digest(batch: TokenBatch) -> str:
+    """A short name of a batch: the ids of every turn, in order, and the advantages and returns of every token."""
     sums = hashlib.sha256()
-    for segment in segments:
-        parts = (*segment.prompt_ids, *segment.action_ids, *segment.advantages, *(segment.returns or ()))
-        sums.update(repr(parts).encode())
+    for segment in batch.segments:
+        sums.update(repr((*segment.prompt_ids, *segment.action_ids)).encode())
+    for column in (batch.advantages, batch.returns):
+        sums.update(repr(None if column is None else column.tolist()).encode())
     return sums.hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one rank does of a batch. `indices` into the batch; `segments` to run, a masked stand-in if it has none."""
+    """What one rank does of a batch: the numbers of its turns, or of a stand-in if there are none for it.
 
-    indices: list[int]
-    segments: list[Segment]
+    idle: whether it runs a stand-in, whose results belong nowhere.
+    """
+
+    turns: list[int]
+    idle: bool
+
+    @property
+    def own(self) -> list[int]:
+        """The turns whose results count."""
+        return [] if self.idle else self.turns
 
 
 def share(segments: Sequence[Segment], *, rank: int, count: int) -> Share:
     """The part of rank `rank` of `count`: whole sequences, neighbours together, about the same number of tokens each.
 
     Neighbours share their prompts, which are forwarded once. Every sequence lies in exactly one share. A rank for which
-    nothing is left gets one masked segment: it has to take part in each collective call.
+    nothing is left gets the shortest turn as a stand-in: it has to take part in each collective call.
     """
     if count == 1:
-        return Share(indices=list(range(len(segments))), segments=list(segments))
+        return Share(turns=list(range(len(segments))), idle=False)
     owners = _owners(segments, count)
-    indices = [i for i, segment in enumerate(segments) if owners[segment.sequence] == rank]
-    chosen = [segments[i] for i in indices]
-    return Share(indices=indices, segments=chosen or [_stand_in(segments)])
+    turns = [i for i, segment in enumerate(segments) if owners[segment.sequence] == rank]
+    if turns:
+        return Share(turns=turns, idle=False)
+    shortest = min(range(len(segments)), key=lambda i: len(segments[i].prompt_ids) + len(segments[i].action_ids))
+    return Share(turns=[shortest], idle=True)
 
 
 def _owners(segments: Sequence[Segment], count: int) -> dict[Hashable, int]:
@@ -247,10 +258,3 @@ def _owners(segments: Sequence[Segment], count: int) -> dict[Hashable, int]:
     total = ends[-1] if ends else 1
     middles = (end - size / 2 for end, size in zip(ends, sizes.values(), strict=True))
     return {name: int(count * middle / total) for name, middle in zip(sizes, middles, strict=True)}
-
-
-def _stand_in(segments: Sequence[Segment]) -> Segment:
-    if not segments:
-        raise ValueError("an update needs at least one segment; every trajectory was dropped or filtered away")
-    shortest = min(segments, key=lambda segment: len(segment.prompt_ids) + len(segment.action_ids))
-    return replace(shortest, action_mask=(False,) * len(shortest.action_ids))

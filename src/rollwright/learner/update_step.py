@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rollwright.batching import FilteringObjective, FlatTokens, PackedBatch, TokenObjective, TokenRecord
+from rollwright.batching import FilteringObjective, PackedBatch, TokenBatch, TokenObjective
 from rollwright.learner.critic_losses import CriticLoss
 from rollwright.learner.optimisation import Averages, Optimisation, require_finite
 from rollwright.maths.losses import (
@@ -34,7 +34,7 @@ class UpdateStep:
     step: int
     averages: Averages
 
-    def run(self, packs: Sequence[PackedBatch], flat: FlatTokens, objective: TokenObjective) -> bool:
+    def run(self, packs: Sequence[PackedBatch], batch: TokenBatch, objective: TokenObjective) -> bool:
         """Move policy and critic once, from the gradient of the whole batch.
 
         Returns:
@@ -44,12 +44,12 @@ class UpdateStep:
             NonFiniteUpdate: before anything has moved.
             ValueError: no unmasked token, or a critic without targets.
         """
-        kept = self._filtered(flat, objective)
+        kept = self._filtered(batch, objective)
         if kept is None:
             return False
-        weights = global_token_weights(self.accelerator, kept.record, objective.aggregation, objective.max_length)
-        weights = weights * flat.record.weights
-        value_weights = global_token_weights(self.accelerator, flat.record, "token-mean", None)
+        weights = global_token_weights(self.accelerator, kept, objective.aggregation, objective.max_length)
+        weights = weights * batch.weights
+        value_weights = global_token_weights(self.accelerator, batch, "token-mean", None)
         self._begin()
         # Ranks with fewer micro-batches repeat one with weight 0: the others would wait for them for ever.
         mine = torch.tensor([len(packs)], device=self.accelerator.device)
@@ -60,7 +60,7 @@ class UpdateStep:
                 last = index == rounds - 1
                 hidden = self._policy_pass(packed, kept, objective, weights * live, live=live, last=last)
                 if self.critic:
-                    self._critic_pass(self.critic, packed, flat, hidden, value_weights * live, last=last)
+                    self._critic_pass(self.critic, packed, batch, hidden, value_weights * live, last=last)
             self._move()
         except BaseException:
             for module in self._modules:
@@ -68,14 +68,14 @@ class UpdateStep:
             raise
         return True
 
-    def _filtered(self, flat: FlatTokens, objective: TokenObjective) -> FlatTokens | None:
+    def _filtered(self, batch: TokenBatch, objective: TokenObjective) -> TokenBatch | None:
         """The tokens that the policy loss keeps (the critic learns from all of them); None where there are none."""
         if not (isinstance(objective, FilteringObjective) and objective.filters):
-            return flat
-        before, mask = flat.record.mask, objective.keep(flat.record) & flat.record.mask
+            return batch
+        before, mask = batch.mask, objective.keep(batch) & batch.mask
         self.averages.add({"policy/filtered_frac": (float((before & ~mask).sum()), float(before.sum()))})
         left = self.accelerator.reduce(mask.sum(), reduction="sum")
-        return flat.keeping(mask) if int(left) else None
+        return batch.masked(mask) if int(left) else None
 
     @property
     def _modules(self) -> list[Optimisation]:
@@ -103,7 +103,7 @@ class UpdateStep:
     def _policy_pass(
         self,
         packed: PackedBatch,
-        flat: FlatTokens,
+        batch: TokenBatch,
         objective: TokenObjective,
         weights: Tensor,
         *,
@@ -114,10 +114,10 @@ class UpdateStep:
         with self.policy.accumulating(last):
             with self.autocast():
                 logprobs, entropy, hidden = self.policy.prepared(packed, objective.with_entropy)
-            tokens = flat.select(packed.entries, logprobs=logprobs, entropy=entropy)
+            tokens = replace(batch.select(packed.entries), logprobs=logprobs, entropy=entropy)
             if tokens.logprobs_old is None:
                 # The only step on this batch: the policy before it is the one that was just run.
-                tokens = flat.select(packed.entries, logprobs=logprobs, entropy=entropy, logprobs_old=logprobs.detach())
+                tokens = replace(tokens, logprobs_old=logprobs.detach())
             result = objective(tokens)
             self._backward(self.policy, result.losses, tokens, weights[packed.entries])
         if live:
@@ -128,24 +128,24 @@ class UpdateStep:
         self,
         critic: Optimisation,
         packed: PackedBatch,
-        flat: FlatTokens,
+        batch: TokenBatch,
         hidden: Tensor,
         weights: Tensor,
         *,
         last: bool,
     ) -> None:
-        tokens = flat.select(packed.entries)
+        tokens = batch.select(packed.entries)
         if tokens.returns is None:
-            raise ValueError("the critic has no targets: give every segment its `returns`, or train without a critic")
+            raise ValueError("the critic has no targets: give every token its `returns`, or train without a critic")
         with critic.accumulating(last):
             with self.autocast():
                 values = critic.prepared(packed, hidden)
-            old = values.detach() if tokens.values_old is None else tokens.values_old
+            old = values.detach() if tokens.values is None else tokens.values
             assert self.critic_loss is not None
             losses = self.critic_loss(values, tokens.returns, old)
             self._backward(critic, losses, tokens, weights[packed.entries])
 
-    def _backward(self, module: Optimisation, losses: Tensor, tokens: TokenRecord, weights: Tensor) -> None:
+    def _backward(self, module: Optimisation, losses: Tensor, tokens: TokenBatch, weights: Tensor) -> None:
         zeros = torch.zeros_like(losses)
         share = (torch.where(tokens.mask, losses, zeros) * weights.to(losses.dtype)).sum()
         require_finite(share, what=f"{module.name} loss", step=self.step, accelerator=self.accelerator)
@@ -154,14 +154,14 @@ class UpdateStep:
 
 
 def global_token_weights(
-    accelerator: Accelerator, record: TokenRecord, how: Aggregation, max_length: float | None
+    accelerator: Accelerator, batch: TokenBatch, how: Aggregation, max_length: float | None
 ) -> Tensor:
     """[N] factor of every token: its part in the mean over all ranks, times the ranks the gradient is averaged over."""
-    counts = count_loss_units(record.mask, record.sequence_index, num_sequences=record.num_sequences)
-    local = torch.tensor([counts.num_tokens, counts.num_sequences, counts.num_rows], device=record.mask.device)
+    counts = count_loss_units(batch.mask, batch.sequence_index, num_sequences=batch.num_sequences)
+    local = torch.tensor([counts.num_tokens, counts.num_sequences, counts.num_rows], device=batch.mask.device)
     tokens, sequences, rows = accelerator.reduce(local, reduction="sum").tolist()
     total = LossCounts(num_tokens=tokens, num_sequences=sequences, num_rows=rows)
     denominator = loss_denominator([total], how, max_length=max_length) / accelerator.num_processes
     return token_weights(
-        record.mask, record.sequence_index, num_sequences=record.num_sequences, how=how, denominator=denominator
+        batch.mask, batch.sequence_index, num_sequences=batch.num_sequences, how=how, denominator=denominator
     )

@@ -143,15 +143,7 @@ def _probes(known: Sequence[int]) -> list[Segment]:
         (ids(33, 6), ids(11, 3)),
     ]
     return [
-        Segment(
-            prompt_ids=prompt,
-            action_ids=action,
-            action_mask=(True,) * len(action),
-            logprobs_sampled=(0.0,) * len(action),
-            advantages=(0.0,) * len(action),
-            sequence=index,
-        )
-        for index, (prompt, action) in enumerate(turns)
+        Segment(prompt_ids=prompt, action_ids=action, sequence=index) for index, (prompt, action) in enumerate(turns)
     ]
 
 

@@ -135,8 +135,9 @@ class TokenScorer(nn.Module):
     def _score(self, hidden: Tensor, packed: PackedBatch, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
         order = torch.argsort(packed.slots, stable=True)
         slots, targets = packed.slots[order], packed.targets[order]
-        # Counted from the end, so that the last chunk is a full one: see `_chunk`.
-        edges = [0, *sorted(range(len(hidden), 0, -self.chunk))]
+        # Counted from the end, so that the last chunk is a full one: see `_chunk`. Turns of which nobody chose a token
+        # leave one empty chunk, so that the graph hangs together.
+        edges = [0, *(sorted(range(len(hidden), 0, -self.chunk)) or [0])]
         bounds = torch.searchsorted(slots, slots.new_tensor(edges)).tolist()
         scores, entropies = [], []
         for index, (start, end) in enumerate(itertools.pairwise(edges)):

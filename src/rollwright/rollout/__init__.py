@@ -22,7 +22,7 @@ from rollwright.rollout.restoring import prompt_digest
 from rollwright.rollout.rollout_metrics import is_informative, met_again_frac, rollout_metrics
 from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.rollout.rounds import JournalledActor, RoundsActor
-from rollwright.rollout.run_ahead import Ahead, StaleCount, Start, finished, set_aside
+from rollwright.rollout.run_ahead import Ahead, StaleCount, Start, set_aside
 
 __all__ = [
     "Actor",
@@ -49,7 +49,6 @@ __all__ = [
     "TeacherActor",
     "Windowed",
     "context_factory",
-    "finished",
     "is_informative",
     "met_again_frac",
     "open_actor",

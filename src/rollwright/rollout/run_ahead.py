@@ -22,20 +22,6 @@ Start = Callable[[Sequence[GroupRequest], Progress], "Future[list[Group]]"]
 """Begins to play groups; the future brings all of them, in order, or the error that ended them."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
-class _Unit:
-    """Groups that come back together; `size` of them are not taken yet."""
-
-    size: int
-    future: Future[list[Group]]
-
-    def take(self, count: int) -> list[Group]:
-        """The next `count` of its groups, or what is left of them. It must be done."""
-        left = self.future.result()[-self.size :]
-        self.size -= min(count, self.size)
-        return left[:count]
-
-
 class Ahead:
     """A bounded line of groups between a generator and a learner. Made by the pipeline, lives for the run.
 
@@ -43,27 +29,26 @@ class Ahead:
     `take`, whatever it waits for.
 
     Args:
-        start: begins a play. One that returns a finished future plays at once, on the caller's thread.
-        whole: play each issue as one piece, whose groups come back together; else every group by itself.
+        start: begins a play of one group.
     """
 
-    def __init__(self, start: Start, *, whole: bool) -> None:
-        self._start, self._whole = start, whole
+    def __init__(self, start: Start) -> None:
+        self._start = start
         self._watch: Progress | None = None
-        self._units: list[_Unit] = []  # in the order of issue
+        self._plays: list[Future[list[Group]]] = []  # one per group, in the order of issue
         self._changed = threading.Condition()
 
     @property
     def outstanding(self) -> int:
         """Groups that were issued and not taken, finished or not."""
-        return sum(unit.size for unit in self._units)
+        return len(self._plays)
 
     def issue(self, requests: Sequence[GroupRequest]) -> None:
-        """Have these groups played."""
-        for part in [list(requests)] if self._whole else [[request] for request in requests]:
-            unit = _Unit(size=len(part), future=self._start(part, self._played))
-            self._units.append(unit)
-            unit.future.add_done_callback(self._wake)
+        """Have these groups played, each by itself."""
+        for request in requests:
+            play = self._start([request], self._played)
+            self._plays.append(play)
+            play.add_done_callback(self._wake)
 
     def take(self, count: int) -> list[Group]:
         """`count` finished groups, of those that are finished the ones issued first; waits until there are as many.
@@ -78,12 +63,9 @@ class Ahead:
             self._changed.wait_for(lambda: self._failed() or self._finished() >= count)
         if failed := self._failed():
             raise failed
-        taken: list[Group] = []
-        for unit in [unit for unit in self._units if unit.future.done()]:
-            if len(taken) < count:
-                taken += unit.take(count - len(taken))
-        self._units = [unit for unit in self._units if unit.size]
-        return taken
+        taken = [play for play in self._plays if play.done()][:count]
+        self._plays = [play for play in self._plays if play not in taken]
+        return [group for play in taken for group in play.result()]
 
     @contextmanager
     def watched(self, watch: Progress) -> Iterator[None]:
@@ -101,38 +83,24 @@ class Ahead:
 
     def close(self) -> list[Group]:
         """Give up what is in flight; returns the groups that were finished and not taken. Idempotent."""
-        units, self._units = self._units, []
-        left: list[Group] = []
-        for unit in units:
-            if not unit.future.cancel() and unit.future.exception() is None:
-                left += unit.take(unit.size)
-        return left
+        plays, self._plays = self._plays, []
+        left = [play for play in plays if not play.cancel() and play.exception() is None]
+        return [group for play in left for group in play.result()]
 
     def _wake(self, _: object) -> None:
         with self._changed:
             self._changed.notify_all()
 
     def _finished(self) -> int:
-        return sum(unit.size for unit in self._units if unit.future.done())
+        return sum(play.done() for play in self._plays)
 
     def _failed(self) -> BaseException | None:
-        for unit in self._units:
-            if unit.future.cancelled():
+        for play in self._plays:
+            if play.cancelled():
                 return RollwrightError("the generator was stopped while the learner waited for its episodes")
-            if unit.future.done() and (error := unit.future.exception()) is not None:
+            if play.done() and (error := play.exception()) is not None:
                 return error
         return None
-
-
-def finished(play: Callable[[Sequence[GroupRequest], Progress], list[Group]]) -> Start:
-    """A `Start` that plays at once and returns when everything is done: strictly on-policy collection."""
-
-    def start(requests: Sequence[GroupRequest], progress: Progress) -> Future[list[Group]]:
-        future: Future[list[Group]] = Future()
-        future.set_result(play(requests, progress))
-        return future
-
-    return start
 
 
 def oldest_version(trajectory: Trajectory) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from rollwright.batching import Segment
+from rollwright.batching import TokenBatch
 from rollwright.contracts import Group, RollwrightError, Trajectory, episode_seed
 from rollwright.curriculum import EvolvingCurriculum
 from rollwright.evaluation import Evaluation, evaluate_policy, save_evaluation
@@ -23,12 +23,12 @@ from rollwright.maths.losses import constant_length
 from rollwright.rollout import rollout_metrics
 from rollwright.run_io import Progress, deadline
 from rollwright.training import resumption
+from rollwright.training.collection import fill_with_informative
 from rollwright.training.group_scores import greedy_requests, greedy_returns, score_once
 from rollwright.training.lessons import Lessons
 from rollwright.training.loop_config import LoopConfig
 from rollwright.training.open_run import RunParts, open_run
 from rollwright.training.parity_gate import lower_precision, pass_gate
-from rollwright.training.pipeline import fill_with_informative
 from rollwright.training.plan import method_of
 from rollwright.view import write_report, write_transcripts
 
@@ -99,20 +99,20 @@ class Training(RunParts):
                 that were played come back, scored.
         """
         wanted = self.config.rollout.groups_per_step
-        groups = self._play(f"step {step}: episodes", wanted, lambda: self.pipeline.take(step))
+        groups = self._play(f"step {step}: episodes", wanted, lambda: self.collection.take(step))
         self._parity_gate(groups)
         if max_rounds == 1:
             return groups
         return fill_with_informative(groups, wanted=wanted, max_rounds=max_rounds, score=self.score, more=self._more)
 
     def _more(self, count: int) -> list[Group]:
-        return self._play("episodes in place of equal groups", count, lambda: self.pipeline.more(count))
+        return self._play("episodes in place of equal groups", count, lambda: self.collection.more(count))
 
     def _play(self, what: str, groups: int, take: Callable[[], list[Group]]) -> list[Group]:
         rollout = self.config.rollout  # running ahead, episodes of later steps end here too: no total is known
         total = None if rollout.max_staleness else self.collector.played_here(groups) * rollout.group_size
         bar = Progress(what, total=total)
-        with self.clock.timed("time/collect_s"), bar, self.pipeline.ahead.watched(lambda _: bar.advance()):
+        with self.clock.timed("time/collect_s"), bar, self.collection.watched(lambda _: bar.advance()):
             return take()
 
     def _parity_gate(self, groups: Sequence[Group]) -> None:
@@ -148,26 +148,26 @@ class Training(RunParts):
         return self.clock.timed("time/update_s")
 
     def update(
-        self, segments: Sequence[Segment], objective: PolicyObjective, *, collected: int | None = None
+        self, batch: TokenBatch, objective: PolicyObjective, *, collected: int | None = None
     ) -> dict[str, float]:
         """The optimiser steps of one batch.
 
         Args:
             collected: sequences that could have been learned from, where those that say nothing were left out of the
-                segments: the denominator of the "constant" aggregation counts them. None = the segments' own.
+                batch: the denominator of the "constant" aggregation counts them. None = the batch's own.
         """
         settings = self.config.learner
-        self._signal = any(any(segment.advantages) for segment in segments)
-        sized = self._sized(objective, segments, collected)
+        self._signal = bool(batch.advantages.any())
+        sized = self._sized(objective, batch, collected)
         with self.clock.timed("time/update_s"):
-            return self.learner.update(segments, sized, minibatches=settings.minibatches, epochs=settings.epochs)
+            return self.learner.update(batch, sized, minibatches=settings.minibatches, epochs=settings.epochs)
 
-    def _sized(self, objective: PolicyObjective, segments: Sequence[Segment], collected: int | None) -> PolicyObjective:
+    def _sized(self, objective: PolicyObjective, batch: TokenBatch, collected: int | None) -> PolicyObjective:
         """The objective with the length that "constant" divides by; without one set, the longest an episode can be."""
         if objective.aggregation != "constant":
             return objective
         longest = self.config.rollout.max_action_tokens * self.collector.limits.max_turns
-        kept = len({segment.sequence for segment in segments})
+        kept = batch.num_sequences
         length = constant_length(objective.max_length or longest, collected=max(collected or 0, kept), kept=kept)
         return replace(objective, max_length=length)
 
@@ -179,7 +179,7 @@ class Training(RunParts):
     def remember(self, step: int, groups: Sequence[Group]) -> None:
         """Put the step's episodes into the store now, for an update that replays them; else `finish` does it."""
         self._keep([t for group in groups for t in group.trajectories], tag=f"step_{step}")
-        self._keep(self.pipeline.dropped(), tag=f"dropped_{step}")
+        self._keep(self.collection.dropped(), tag=f"dropped_{step}")
         self.learner.ranks.wait()  # every rank reads what the first has written
         self._stored_step = step
 
@@ -191,7 +191,7 @@ class Training(RunParts):
         if every and step % every == 0 and self.learner.ranks.first:
             write_transcripts(groups[:4], self.folder.path / "transcripts" / f"step_{step:05d}.txt")
         timings = self.clock.metrics()
-        played = rollout_metrics(groups) | self.pipeline.metrics()
+        played = rollout_metrics(groups) | self.collection.metrics()
         if self.starts is not None:
             played |= self.starts.metrics(groups)
         taught = self.lessons.take(step, groups, metrics, signal=self._signal)
@@ -239,9 +239,9 @@ class Training(RunParts):
 
     def _end(self) -> None:
         """The last checkpoint, the final evaluation, the policy as a plain folder, the report."""
-        self.pipeline.close()
+        self.collection.close()
         resumption.save(self)
-        self._end_pipeline()  # after the checkpoint: a longer run plays these anew, and sets the old ones aside
+        self._end_collection()  # after the checkpoint: a longer run plays these anew, and sets the old ones aside
         self._export(self.folder.path / "policy")
         self.evaluate("final")
         self.folder.facts.set_clocks(self.collector.occupancy.seconds())
@@ -263,15 +263,15 @@ class Training(RunParts):
             yield
         except BaseException:
             try:
-                self._end_pipeline()
+                self._end_collection()
             except RollwrightError as error:
                 log.warning("finished episodes could not be stored while the run stopped: %s", error)
             raise
 
-    def _end_pipeline(self) -> None:
+    def _end_collection(self) -> None:
         """Give up what is in flight; episodes that are finished and that no update will use are stored, marked."""
-        self.pipeline.close()
-        self._keep(self.pipeline.dropped(), tag="unused")
+        self.collection.close()
+        self._keep(self.collection.dropped(), tag="unused")
 
     def _limited(self, stage: str, key: str) -> AbstractContextManager[None]:
         report = partial(self.collector.faults.note, subject=stage)

@@ -47,9 +47,10 @@ from rollwright.rollout import (
 from rollwright.run_io import Checkpoint, Checkpoints, RunFacts, RunFolder, RunLock, Tracker, held, hyperparameters
 from rollwright.store import TrajectoryStore
 from rollwright.training import inputs, resumption
+from rollwright.training.collection import Collection
 from rollwright.training.loop_config import LoopConfig
 from rollwright.training.open_world import close_play, close_world, open_reward, open_world
-from rollwright.training.pipeline import Pipeline, open_pipeline
+from rollwright.training.pipeline import open_collection
 from rollwright.training.step_clock import StepClock
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class RunParts:
     store: TrajectoryStore
     checkpoints: Checkpoints
     journal: Journal
-    pipeline: Pipeline
+    collection: Collection
     clock: StepClock
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Fingerprints of what the settings name by a path (`inputs.fingerprints`)."""
@@ -194,7 +195,7 @@ def _open_parts(
             store=TrajectoryStore(folder.trajectories),
             checkpoints=_run_checkpoints(config, learner, folder),
             journal=journal,
-            pipeline=open_pipeline(config, collector, curriculum, engine, scene.starts),
+            collection=open_collection(config, collector, curriculum, engine, scene.starts),
             clock=StepClock(Ledger(collector.occupancy, engine)),
             inputs=read,
             lock=lock,

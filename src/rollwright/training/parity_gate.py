@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Literal
 
-from rollwright.batching import segment_of
+from rollwright.batching import TokenBatch, segment_of
 from rollwright.contracts import Group, Turn
 from rollwright.generation import Engine, Sampled, check_parity, measure_parity
 from rollwright.learner import Learner
@@ -34,8 +34,8 @@ def pass_gate(
     chosen = _chosen(groups, version=engine.version)
     if not chosen:
         return {}
-    plain = [segment_of(t, advantages=(0.0,) * len(t.action_ids), sequence=i) for i, t in enumerate(chosen)]
-    logprobs = [row.tolist() for row in learner.logprobs(plain)]
+    batch = TokenBatch.of([segment_of(turn, sequence=place) for place, turn in enumerate(chosen)])
+    logprobs = [row.tolist() for row in batch.by_turn(learner.logprobs(batch))]
     parity = measure_parity([Sampled.of_turn(turn) for turn in chosen], logprobs)
     facts = facts_of(causal_lm(learner.policy).config)
     check_parity(parity, dtype=dtype, where=f"at engine version {engine.version}", facts=facts)
