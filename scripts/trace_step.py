@@ -52,7 +52,8 @@ TO_THE_ENGINE = ("score", "credit", "update", "sync")
 APART = ("envs/", "rewards/")
 SMALL = (
     *("run.steps=2", "rollout.schedule=rounds", "engine=transformers", "engine.dtype=float32"),
-    *("rollout.groups_per_step=12", "rollout.max_turns=12", "evaluation.seeds_per_task=1", "evaluation.max_turns=2"),
+    *("rollout.groups_per_step=6", "rollout.group_size=4", "rollout.max_turns=8"),
+    *("evaluation.seeds_per_task=1", "evaluation.max_turns=2"),
 )
 
 
