@@ -77,11 +77,11 @@ def table_of(folder: Path, *episodes: Trajectory, may_be_empty: bool = False) ->
 def run_of(
     folder: Path, *episodes: Trajectory, metrics: Iterable[Mapping[str, float]] = (), config: str = "seed: 0\n"
 ) -> RunFolder:
-    """A run folder as a run leaves it: settings, one line of metrics for each mapping, stored episodes."""
+    """A run folder as a run leaves it: settings, one line of metrics for each mapping, episodes stored at step 0."""
     run = RunFolder.create(folder, config_yaml=config)
     tracker = Tracker(run)
     for step, values in enumerate(metrics):
         tracker.log(step, values)
     if episodes:
-        store_of(run.trajectories, *episodes)
+        store_of(run.trajectories, *episodes, tag="step_0")
     return run

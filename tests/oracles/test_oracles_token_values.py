@@ -30,7 +30,6 @@ from rollwright.maths.value_targets import conservative_loss
 from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.store.replay import TurnTable, valid_turns
-from rollwright.store.trajectory_store import TrajectoryStore
 from tests import builders
 
 TASK = Task(id="t", split="train")
@@ -71,9 +70,7 @@ def played(name: str, steps: Sequence[Step], end: int | None, *, long: bool = Fa
 
 
 def stored(folder: Path, episodes: Sequence[Trajectory]) -> TurnTable:
-    store = TrajectoryStore(folder / "store")
-    store.append(list(episodes))
-    return TurnTable(store)
+    return builders.table_of(folder / "store", *episodes)
 
 
 def grouped(folder: Path, episodes: Sequence[Trajectory]) -> TokenSteps:
@@ -195,8 +192,8 @@ def test_v_is_regressed_on_the_smaller_slow_q(tmp_path: Path) -> None:
     steps = grouped(tmp_path, every_step_once())
     table = Table(steps, heads=(-4.0, -2.0))
     table.slow = torch.stack([torch.full_like(table.slow[0], -1.0), torch.full_like(table.slow[0], -3.0)])
-    _, wanted_v = implicit_targets(table, steps, gamma=GAMMA)
-    assert wanted_v.tolist() == [-3.0] * steps.num_entries
+    wanted = implicit_targets(table, steps, gamma=GAMMA)
+    assert wanted["v"].tolist() == [-3.0] * steps.num_entries
 
 
 @pytest.mark.parametrize("long", [False, True])
@@ -230,7 +227,7 @@ def test_conservatism_draws_q_towards_how_often_each_token_was_said(tmp_path: Pa
     steps = grouped(tmp_path, every_step_once())
     for weight in (0.0, 0.5):
         table = ilql(steps, expectile=0.5, cql_weight=weight)
-        wanted, _ = implicit_targets(table, steps, gamma=GAMMA)
+        wanted = implicit_targets(table, steps, gamma=GAMMA)["q"]
         states, tokens = table.places(steps.segments)
         with torch.no_grad():
             missing = 1 - 2 * table.q.softmax(dim=-1)[:, states, tokens]

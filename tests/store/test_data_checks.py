@@ -20,7 +20,6 @@ from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes import archer, digirl, filtered_bc, hnpg, ilql, mc, webrl
 from rollwright.store.data_checks import require_outcomes, require_own_tokens, require_turns
 from rollwright.store.replay import TurnTable, valid_turns
-from rollwright.store.trajectory_store import TrajectoryStore
 from tests import builders
 
 Ids = tuple[int, ...]
@@ -40,9 +39,7 @@ def episode(
 
 
 def table_of(folder: Path, *episodes: Trajectory) -> TurnTable:
-    store = TrajectoryStore(folder)
-    store.append(episodes)
-    return TurnTable(store, may_be_empty=True)
+    return builders.table_of(folder, *episodes, may_be_empty=True)
 
 
 # Something to learn from

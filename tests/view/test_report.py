@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -107,22 +108,20 @@ def evaluation(name: str, version: int, outcomes: str, task: str = "click") -> E
 
 
 def run_folder(path: Path, foreign: str = "plain") -> Path:
-    (path / "metrics.jsonl").write_text(
-        "".join(json.dumps({"step": i, "reward/total_mean": i / 10, "policy/odd": None}) + "\n" for i in range(5))
-        + '{"step": 5, "rew'  # a kill tore the last line
+    lost = episode("lost", foreign=foreign, success=None, stop_reason=StopReason.ENV_ERROR, fault=f"died {foreign}")
+    run = builders.run_of(
+        path,
+        episode("won", foreign=foreign),
+        lost,
+        metrics=[{"reward/total_mean": i / 10, "policy/odd": math.nan} for i in range(5)],
+        config=f"model: {foreign}\n",
     )
-    (path / "config.yaml").write_text(f"model: {foreign}\n")
+    with run.metrics.open("a") as file:
+        file.write('{"step": 5, "rew')  # a kill tore the last line
     line = {"stop_reason": "env_error", "task": f"click{foreign}"}
     (path / "faults.jsonl").write_text((json.dumps(line) + "\n") * 3)
     save_evaluation(evaluation("start", 0, "00000000", task=f"click{foreign}"), path)
     save_evaluation(evaluation("final", 9, "11011011", task=f"click{foreign}"), path)
-    TrajectoryStore(path / "trajectories").append(
-        [
-            episode("won", foreign=foreign),
-            episode("lost", foreign=foreign, success=None, stop_reason=StopReason.ENV_ERROR, fault=f"died {foreign}"),
-        ],
-        tag="step_0",
-    )
     return path
 
 
