@@ -82,7 +82,9 @@ def watching(module: Any, cls: type[Config], patch: pytest.MonkeyPatch) -> Itera
     watched.on = False
 
 
-def copied(rows: Any, start: Path, folder: Path, settings: Config, *, seed: int, name: str = "policy") -> Path:
+def copied(
+    rows: Any, start: Path, folder: Path, settings: Config, *, seed: int, name: str = "policy", facts: Any = None
+) -> Path:
     """In place of a training: the model as it was; the settings are its own section, read as a whole."""
     settings.model_dump()
     shutil.copytree(start, folder / name)
