@@ -6,6 +6,7 @@ Every block of code of the page is saved under the name that stands above it; th
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from rollwright.curriculum import CurriculumSettings
 from rollwright.envs.text.bandit import BanditEnvironment, BanditWorld
 from rollwright.generation import EngineSettings
 from rollwright.learner import LOSSES, PolicyLossSettings, objective_of
+from rollwright.learner.policy_losses import small_tokens, try_loss
 from rollwright.maths import advantages as adv
 from rollwright.maths.losses import PpoClip, policy_loss
 from rollwright.recipes import grpo, ppo
@@ -275,8 +277,6 @@ def test_every_word_of_ours_is_there_and_reads_the_keys_that_its_section_says() 
         assert parts.options in section.model_fields
         readers: dict[str, set[str]] = {}
         for name in parts.ours:
-            import inspect
-
             for option in inspect.signature(load_part(parts, name)).parameters:
                 if option in section.model_fields and option not in parts.given:
                     readers.setdefault(option, set()).add(name)
@@ -314,14 +314,12 @@ def test_estimators_by_name_are_the_functions_of_the_maths() -> None:
 
 
 def test_losses_by_name_are_the_function_of_the_maths() -> None:
-    from rollwright.learner.policy_losses import _small_record, try_loss
-
     levels = {"ppo": "token", "gspo": "sequence", "gspo_token": "sequence_token", "rloo_sequence": "sequence_sum"}
     for name in LOSSES.ours:
         try_loss(make_part(LOSSES, name, {}))
     for name, level in levels.items():
         settings = build(PolicyLossSettings, {"loss": name, "clip_low": 0.02, "clip_high": 0.03})
-        tokens = _small_record()
+        tokens = small_tokens()
         found = objective_of(settings).loss(tokens, None)
         columns = (tokens.logprobs, tokens.logprobs_old, tokens.advantages, tokens.mask, tokens.sequence_index)
         clip = PpoClip(low=0.02, high=0.03)

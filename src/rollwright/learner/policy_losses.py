@@ -155,7 +155,7 @@ def try_loss(loss: TokenPolicyLoss) -> None:
         ValueError: it does not give one finite loss per token with a gradient. Whatever the loss raises.
     """
     for weights in (None, torch.full((6,), 0.5)):
-        tokens = _small_batch()
+        tokens = small_tokens()
         found: object = loss(tokens, weights)
         if not isinstance(found, PolicyLoss):
             given = type(found).__name__
@@ -171,7 +171,8 @@ def try_loss(loss: TokenPolicyLoss) -> None:
             raise ValueError("`losses` must carry the gradient of `tokens.logprobs`: they have none")
 
 
-def _small_batch() -> TokenBatch:
+def small_tokens() -> TokenBatch:
+    """Six action tokens of two sequences, the fifth masked, by a policy that has moved a little."""
     logprobs = torch.tensor([-0.5, -1.0, -2.0, -0.1, -3.0, -0.7], requires_grad=True)
     batch = TokenBatch.of(
         [Segment(prompt_ids=(1,), action_ids=(2, 3, 4), sequence=sequence) for sequence in range(2)],
