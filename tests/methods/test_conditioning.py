@@ -22,8 +22,7 @@ from rollwright.models.codec import ChatCodec
 from rollwright.models.tiny_model import tiny_tokenizer
 from rollwright.recipes import collect, return_conditioned
 from rollwright.rollout import Collector, FaultLog, Limits, TeacherActor
-from rollwright.rollout.context import Context
-from rollwright.rollout.contexts import AppendOnly, Windowed
+from rollwright.rollout.contexts import AppendOnly, Context, Windowed
 from rollwright.rollout.rerendering import require_same_prompts, rerender, shown_texts
 from rollwright.store.trajectory_store import TrajectoryStore
 from tests import builders

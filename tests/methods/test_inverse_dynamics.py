@@ -36,8 +36,7 @@ from rollwright.models.codec import ChatCodec
 from rollwright.models.tiny_model import tiny_tokenizer
 from rollwright.recipes import collect, filtered_bc, inverse_dynamics
 from rollwright.rollout import Collector, FaultLog, Limits, TeacherActor
-from rollwright.rollout.context import Context
-from rollwright.rollout.contexts import AppendOnly, Windowed
+from rollwright.rollout.contexts import AppendOnly, Context, Windowed
 from rollwright.store.replay import TurnTable, valid_turns
 from rollwright.store.trajectory_store import TrajectoryStore
 from tests import builders

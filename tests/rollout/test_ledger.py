@@ -18,12 +18,12 @@ from rollwright.rollout.ledger import (
     GENERATOR_PARTS,
     LEARNER_PARTS,
     Ledger,
+    Occupancy,
     Reading,
     generator_lane,
     learner_lane,
     shares,
 )
-from rollwright.rollout.occupancy import Occupancy
 from rollwright.view.report_page import ledger_lines
 
 

@@ -129,6 +129,7 @@ class PackedBatch:
         return (before & (index[:, None] < self.subtree_ends[:, None, :])).unsqueeze(1)
 
     def to(self, device: torch.device | str) -> PackedBatch:
+        """The same micro-batch on another device."""
         moved = {name: getattr(self, name).to(device) for name in _TENSORS}
         return PackedBatch(**moved, branching=self.branching, num_real_tokens=self.num_real_tokens)
 

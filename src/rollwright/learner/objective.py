@@ -68,10 +68,12 @@ class PolicyObjective:
 
     @property
     def needs_reference(self) -> bool:
+        """Whether the log-probs of the frozen reference are read."""
         return self.kl_coef > 0
 
     @property
     def with_entropy(self) -> bool:
+        """Whether the entropy of every token is read."""
         return self.entropy_coef != 0
 
     @property

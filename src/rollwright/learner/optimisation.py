@@ -229,6 +229,7 @@ class Averages:
     counts: dict[str, float] = field(default_factory=dict)
 
     def add(self, pairs: Mapping[str, tuple[Tensor | float, Tensor | float]]) -> None:
+        """Count in the sums and counts of a micro-batch, by name of the metric."""
         for name, (total, count) in pairs.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(total)
             self.counts[name] = self.counts.get(name, 0.0) + float(count)

@@ -31,19 +31,32 @@ class FitSettings(Protocol):
     """What `fit` reads of a recipe's settings; see `SftSettings` for their meaning."""
 
     @property
-    def learning_rate(self) -> float: ...
+    def learning_rate(self) -> float:
+        """AdamW's peak learning rate."""
+
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """Rows per optimiser step."""
+
     @property
-    def epochs(self) -> float: ...
+    def epochs(self) -> float:
+        """Passes over the rows."""
+
     @property
-    def max_steps(self) -> int: ...
+    def max_steps(self) -> int:
+        """Optimiser steps in place of epochs; -1 = by epochs."""
+
     @property
-    def max_minutes(self) -> float: ...
+    def max_minutes(self) -> float:
+        """Minutes of training after which it stops; 0 = no limit."""
+
     @property
-    def max_length(self) -> int: ...
+    def max_length(self) -> int:
+        """Tokens that a row may have."""
+
     @property
-    def precision(self) -> Precision: ...
+    def precision(self) -> Precision:
+        """Compute type; weights stay fp32."""
 
 
 def require_trl(what: str) -> None:

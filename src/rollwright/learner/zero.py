@@ -41,6 +41,7 @@ class InPrecision(nn.Module):
         self._device_type, self._dtype = device_type, dtype
 
     def forward(self, *inputs: Any) -> Any:
+        """What the module gives, computed in the precision."""
         with torch.autocast(self._device_type, dtype=self._dtype, enabled=self._dtype is not None):
             return self.module(*inputs)
 

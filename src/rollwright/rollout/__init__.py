@@ -2,15 +2,14 @@
 
 Lives here: the section `rollout` (`rollout_settings`, `open_collector`), one episode (`episode`, `answers`,
 `restoring`), many at once (`collector`, `rounds`, `run_ahead`, `rank_spread`), who acts (`actors`), what a policy is
-shown (`context`, `contexts`, `rerendering`), faults as data (`faults`, `journal`), and what it cost
-(`rollout_metrics`, `ledger`, `occupancy`).
+shown (`contexts`, `rerendering`), faults as data (`faults`, `journal`), and what it cost
+(`rollout_metrics`, `ledger`).
 May import: critics and what stands above it.
 """
 
 from rollwright.rollout.actors import Actor, EngineActor, RandomActor, TeacherActor
 from rollwright.rollout.collector import Collector, GroupRequest
-from rollwright.rollout.context import Context
-from rollwright.rollout.contexts import AppendOnly, Windowed
+from rollwright.rollout.contexts import AppendOnly, Context, Windowed
 from rollwright.rollout.episode import EpisodeRequest, Limits
 from rollwright.rollout.faults import FaultLog, score_or_note
 from rollwright.rollout.journal import Journal

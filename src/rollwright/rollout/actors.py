@@ -48,7 +48,8 @@ class Actor(Protocol):
     name: str
     origin: Origin
 
-    def begin(self, task: Task) -> Act: ...
+    def begin(self, task: Task) -> Act:
+        """What chooses the actions of one episode of this task."""
 
 
 class EngineActor:
@@ -61,6 +62,7 @@ class EngineActor:
         self.name = engine.name
 
     def begin(self, task: Task) -> Act:
+        """What chooses the actions of one episode of this task."""
         return self._act
 
     async def _act(self, decision: Decision) -> Generation:
@@ -108,6 +110,7 @@ class RandomActor:
         self.name = f"random:{world.name}"
 
     def begin(self, task: Task) -> Act:
+        """What chooses the actions of one episode of this task."""
         return self._act
 
     async def _act(self, decision: Decision) -> Generation:
@@ -135,6 +138,7 @@ class TeacherActor:
         self.name = f"teacher:{world.name}" + (f" with {random_frac:g} random" if random_frac > 0 else "")
 
     def begin(self, task: Task) -> Act:
+        """What chooses the actions of one episode of this task."""
         teacher = self.world.teacher(task)
         if teacher is None:
             raise DataError(f"task {task.id!r} has no teacher; leave it out of the tasks to demonstrate")

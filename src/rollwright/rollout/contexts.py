@@ -8,13 +8,33 @@ actions as plain text inside a new prompt, which is a prompt like any other.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from rollwright.contracts import WHOLE, ActionRule, ContextOverflow, Message, Observation
 from rollwright.generation import Generation
 from rollwright.models import ChatCodec
 
 NO_ANSWER = "(empty)"
+
+
+class Context(Protocol):
+    """What the policy is given, built turn by turn."""
+
+    def observe(self, observation: Observation) -> tuple[Message, ...]:
+        """Take in an observation; returns the messages that are new to the policy."""
+        ...
+
+    def prompt_ids(self, reserve: int) -> tuple[int, ...]:
+        """The ids of the next prompt, leaving room for `reserve` action tokens.
+
+        Raises:
+            ContextOverflow: there is no such room.
+        """
+        ...
+
+    def act(self, generation: Generation) -> str:
+        """Take in what was sampled; returns the action's text."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

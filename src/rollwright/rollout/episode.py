@@ -36,8 +36,8 @@ from rollwright.contracts import (
 from rollwright.generation import Generation, Sampling
 from rollwright.rollout.actors import Act, Actor, Decision
 from rollwright.rollout.answers import checked, checked_observation
-from rollwright.rollout.context import Context
-from rollwright.rollout.occupancy import Occupancy, Place
+from rollwright.rollout.contexts import Context
+from rollwright.rollout.ledger import Occupancy, Place
 from rollwright.rollout.restoring import bring_to, check_prompt, observation_of, retrace, shown_of
 from rollwright.rollout.world_host import EnvHost
 
@@ -82,6 +82,7 @@ class Status:
     _place: Place | None = None
 
     def now(self, waits_for: str) -> None:
+        """The episode waits for something else from here on; names of the engine begin with `engine.`."""
         self.waits_for, self.since = waits_for, time.monotonic()
         self._move("engine" if waits_for.startswith("engine.") else "environment")
 
@@ -117,6 +118,7 @@ class Episode:
 
     @property
     def max_turns(self) -> int:
+        """Turns after which the episode is cut."""
         return self.request.max_turns or self.limits.max_turns
 
     @property
@@ -254,6 +256,7 @@ class Episode:
         return generation, max(0.0, time.monotonic() - before - generation.generate_s)
 
     def finish(self, stop_reason: StopReason, fault: str = "") -> Trajectory:
+        """The record of what was played so far, ended for this reason."""
         success = self.success
         cut = self.request.cut and len(self.turns) >= self.max_turns
         if success is None and stop_reason.is_truncation and not cut and self.turns:

@@ -12,8 +12,7 @@ from rollwright.learner import Ranks
 from rollwright.models import ChatCodec
 from rollwright.rollout.actors import Actor, EngineActor
 from rollwright.rollout.collector import Collector
-from rollwright.rollout.context import Context
-from rollwright.rollout.contexts import AppendOnly, Windowed
+from rollwright.rollout.contexts import AppendOnly, Context, Windowed
 from rollwright.rollout.episode import Limits
 from rollwright.rollout.faults import FaultLog
 from rollwright.rollout.journal import Journal

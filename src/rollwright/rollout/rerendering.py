@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from rollwright.contracts import DataError, Message, Observation, Trajectory, Turn
 from rollwright.generation import Generation
-from rollwright.rollout.context import Context
+from rollwright.rollout.contexts import Context
 
 NewContext = Callable[[], Context]
 _DID = "Did: "

@@ -28,7 +28,7 @@ from rollwright.contracts import (
 )
 from rollwright.generation import Generation
 from rollwright.rollout.answers import checked, checked_observation
-from rollwright.rollout.context import Context
+from rollwright.rollout.contexts import Context
 
 Call = Callable[..., Awaitable[tuple[Any, Any]]]
 """Name and method of an environment, arguments -> what it gave, and the fingerprint of the state it led to."""
@@ -41,6 +41,7 @@ def shown_of(observation: Observation) -> Shown:
 
 
 def observation_of(shown: Shown) -> Observation:
+    """What a waypoint shows, as the observation that an episode begins with."""
     return Observation(text=shown.text, goal=shown.goal, attachments=shown.attachments)
 
 

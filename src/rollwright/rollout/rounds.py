@@ -71,6 +71,7 @@ class RoundsActor(EngineActor):
         self._start_if_complete()
 
     def begin(self, task: Task) -> Act:
+        """What chooses the actions of one episode: each of them waits for its round."""
         return self._wait
 
     async def _wait(self, decision: Decision) -> Generation:
