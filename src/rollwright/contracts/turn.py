@@ -147,8 +147,8 @@ class Turn:
             _require_finite("costs", self.costs)
         if self.rewards_at:
             _require_placed(self)
-        for name in ("policy_weights", "value_weights", "kl_weights"):
-            _require_weights(name, getattr(self, name), len(self.action_ids))
+        if self.policy_weights is not None or self.value_weights is not None or self.kl_weights is not None:
+            _require_weights(self)
         if self.sampler_mask is not None:
             _require_mask(self.sampler_mask, self.action_ids)
 
@@ -221,13 +221,13 @@ def _require_placed(turn: Turn) -> None:
             raise ValueError(f"the reward {placed.name!r} lies on token {placed.position}, which was forced")
 
 
-def _require_weights(name: str, weights: Sequence[float] | None, count: int) -> None:
-    if weights is None:
-        return
-    if len(weights) != count:
-        raise ValueError(f"{len(weights)} {name} for {count} action ids")
-    if odd := [weight for weight in weights if not 0 <= weight < math.inf]:  # NaN too
-        raise ValueError(f"{name} must be finite and 0 or more, got {odd[0]}")
+def _require_weights(turn: Turn) -> None:
+    given = {"policy_weights": turn.policy_weights, "value_weights": turn.value_weights, "kl_weights": turn.kl_weights}
+    for name, weights in given.items():
+        if weights is not None and len(weights) != len(turn.action_ids):
+            raise ValueError(f"{len(weights)} {name} for {len(turn.action_ids)} action ids")
+        if odd := [weight for weight in weights or () if not 0 <= weight < math.inf]:  # NaN too
+            raise ValueError(f"{name} must be finite and 0 or more, got {odd[0]}")
 
 
 def _require_mask(mask: SamplerMask, action_ids: Sequence[int]) -> None:

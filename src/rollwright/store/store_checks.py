@@ -61,7 +61,8 @@ def require_turn(row: Row, owner: str) -> None:
     for span in row["spans"]:
         _require_span(span, len(row["action_ids"]))
     for column in ("rewards", "env_rewards", "costs"):
-        _require_parts(column, row.get(column) or ())
+        if parts := row.get(column):
+            _require_parts(column, parts)
     _require_once("values", row["values"])
     for critic in row["values"]:
         _require_finite("values", critic["values"])

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollwright.contracts import DataError
-from rollwright.store.store_schema import PAIR_KEY, SCHEMAS, VERSION_KEY, schema_fault
+from rollwright.store.store_schema import NULLABLE, PAIR_KEY, SCHEMAS, VERSION_KEY, schema_fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +30,12 @@ class Shard:
 
     @property
     def num_trajectories(self) -> int:
+        """Trajectories of the shard."""
         return self.first_rows[-1]
 
     @property
     def paths(self) -> tuple[Path, Path]:
+        """Its files, by table."""
         return self.trajectories, self.turns
 
     @property
@@ -138,6 +140,11 @@ def read_block(
     except Exception as error:
         raise DataError(f"block {block} of {path} is damaged, passed over: {reason_of(error)}") from error
     return table
+
+
+def without_empty_columns(table: pa.Table) -> pa.Table:
+    """The table without the columns that may be empty and are, in every row: most stores use few of them."""
+    return table.drop_columns([n for n in table.column_names if n in NULLABLE and table[n].null_count == len(table)])
 
 
 def write_pair(contents: Mapping[Path, memoryview]) -> None:

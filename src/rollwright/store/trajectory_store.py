@@ -39,6 +39,7 @@ from rollwright.store.store_files import (
     reason_of,
     shard_files,
     stored_version,
+    without_empty_columns,
     write_pair,
 )
 from rollwright.store.store_rows import encode_shard, read_trajectory
@@ -341,7 +342,8 @@ class TrajectoryStore:
         """The rows of one block and, for each, its turns. The latest block is kept: neighbours are read together."""
         key = (shard.number, block)
         if self._cache is None or self._cache[0] != key:
-            rows, found = (read_block(path, block).to_pylist() for path in (shard.trajectories, shard.turns))
+            rows = read_block(shard.trajectories, block).to_pylist()
+            found = without_empty_columns(read_block(shard.turns, block)).to_pylist()
             counts = [row["num_turns"] or 0 for row in rows]
             if min(counts, default=0) < 0 or sum(counts) != len(found):
                 raise DataError(

@@ -196,7 +196,8 @@ def _numbers(stored: Sequence[float] | None) -> tuple[float, ...] | None:
 
 
 def _read_message(row: Row) -> Message:
-    parts = tuple(_read_part(part) for part in row.get("parts") or ())
+    stored = row.get("parts")
+    parts = tuple(_read_part(part) for part in stored) if stored else ()
     return Message(role=row["role"], content=unpack_text(row["content"]), parts=parts)
 
 
