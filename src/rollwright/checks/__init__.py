@@ -5,7 +5,9 @@ May import: methods and what stands above it.
 """
 
 from rollwright.checks.env_check import check_env
+from rollwright.checks.reward_check import check_reward
 
 __all__ = [
     "check_env",
+    "check_reward",
 ]
