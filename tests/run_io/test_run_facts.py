@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.contracts import RunFolderError
+from rollwright.contracts import RunFolderError, Span
 from rollwright.run_io import machine_facts, run_facts
 from rollwright.run_io.run_facts import FACTS, RunFacts, read_facts, seeds_of, without_secret
 from rollwright.run_io.tracking import RunFolder
@@ -185,7 +185,9 @@ def test_seeds_are_found_at_any_depth() -> None:
 
 def test_only_the_policys_tokens_count_as_sampled() -> None:
     facts = RunFacts(None)
-    facts.played([episode("a", turn((1,), (2, 3)), turn((4,), (5,))), episode("b", turn(), origin="teacher")])
+    guided = (Span(start=0, end=1, version=0, producer="forced"), Span(start=1, end=2, version=0))
+    own = episode("a", turn((1,), (2, 3)), turn((4,), (5, 6), spans=guided))
+    facts.played([own, episode("b", turn(), origin="teacher")])
     spent = facts.session["spent"]
     assert (spent["episodes"], spent["turns"], spent["tokens_sampled"]) == (2, 3, 3)
 

@@ -147,12 +147,12 @@ class RunFacts:
         self.put(engine_s=lane["engine"], world_s=lane["environment"])
 
     def played(self, trajectories: Sequence[Trajectory]) -> None:
-        """Count episodes. Tokens are sampled by the policy alone: a teacher's or a log's are only turns."""
+        """Count episodes. Only what the policy itself wrote was sampled: not a teacher's turn, nor a forced token."""
         own = [t for t in trajectories if t.origin == "policy"]
         self.add(
             episodes=len(trajectories),
             turns=sum(len(t.turns) for t in trajectories),
-            tokens_sampled=sum(len(turn.action_ids) for t in own for turn in t.turns),
+            tokens_sampled=sum(sum(turn.policy_mask) for t in own for turn in t.turns),
         )
 
     def resumed(self, step: int) -> None:
