@@ -440,6 +440,7 @@ def test_of_several_ranks_one_speaks_and_all_end_alike(
     assert "no file god.yaml" in said[0] and said[1:] == ["", ""]
 
 
+@pytest.mark.long
 def test_ranks_that_are_launched_end_together_and_one_speaks(tmp_path: Path) -> None:
     """The first rank is late on purpose: the launcher must not end it before it has said what is wrong."""
     pytest.importorskip("deepspeed")
@@ -459,6 +460,7 @@ def test_ranks_that_are_launched_end_together_and_one_speaks(tmp_path: Path) -> 
     assert len(re.findall(r"exitcode\s*: 2 ", done.stderr)) == 2, done.stderr
 
 
+@pytest.mark.long
 def test_a_recipe_that_is_started_as_a_user_starts_it(tmp_path: Path) -> None:
     (tmp_path / "tab.yaml").write_text("run:\n\tsteps: 1\n")
     done = subprocess.run(
@@ -476,6 +478,7 @@ def test_every_recipe_begins_and_ends_the_same_way(file: Path) -> None:
     assert "recipe_config(" in source and "load_config(" not in source
 
 
+@pytest.mark.long
 def test_the_launcher_adds_no_traceback_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text("import sys\n\nsys.exit('rollwright: said')\n")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]

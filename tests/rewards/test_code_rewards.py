@@ -146,6 +146,7 @@ def test_an_assertion_must_be_about_the_focal_call() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("said", "gold", "right"),
     [

@@ -288,6 +288,7 @@ def writer(folder: Path, rounds: int) -> subprocess.Popen[str]:
     return started
 
 
+@pytest.mark.long
 def test_many_processes_share_a_cache_and_a_kill_leaves_no_half_answer(tmp_path: Path):
     killed, done = [writer(tmp_path, 100_000) for _ in range(2)], writer(tmp_path, 3)
     try:

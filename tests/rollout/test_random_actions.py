@@ -261,6 +261,7 @@ def mean_return(store: TrajectoryStore) -> float:
     return float(sum(rows) / len(rows))
 
 
+@pytest.mark.long
 def test_a_random_collection_says_so_and_repeats_bit_for_bit(collected: Callable[..., TrajectoryStore]) -> None:
     one, two = (collected(name, "collect.by=random") for name in ("one", "two"))
     assert {row["tag"] for _, row in one.headers()} == {"random"}

@@ -156,6 +156,7 @@ def test_one_process_may_open_a_folder_twice_and_its_forks_give_nothing_back(tmp
     assert not (tmp_path / NAME).exists()
 
 
+@pytest.mark.long
 def test_of_many_that_start_at_once_one_gets_the_folder(tmp_path: Path) -> None:
     script = """
         import sys, time

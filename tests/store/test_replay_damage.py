@@ -116,6 +116,7 @@ def test_a_flipped_byte_costs_the_trajectories_of_one_block(folder: Path, table:
     assert {t.seed for t in store.iter_trajectories()} == set(kept), "the store's own walk loses the same"
 
 
+@pytest.mark.long
 def test_flipped_bits_are_warned_of_and_what_is_kept_is_right(folder: Path, tmp_path: Path) -> None:
     healthy = contents(TurnTable(shutil.copytree(folder, tmp_path / "copy")))
     shutil.rmtree(tmp_path / "copy")

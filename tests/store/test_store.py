@@ -170,6 +170,7 @@ def episode(name: str = "t0", num_turns: int = 2, **changes: Any) -> Trajectory:
     return dataclasses.replace(builders.episode(name, *turns, task=task, seed=1), **changes)
 
 
+@pytest.mark.long
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trajectories=st.lists(trajectory_records(), min_size=1, max_size=4))
 def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, trajectories: list[Trajectory]):

@@ -41,6 +41,7 @@ def actions(folder: Path) -> list[Any]:
     return [[turn.action_ids for turn in t.turns] for t in TrajectoryStore(folder / "trajectories").iter_trajectories()]
 
 
+@pytest.mark.long
 def test_sft_started_again_holds_its_demonstrations_once(
     run_recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -131,6 +132,7 @@ def sft_policy(run_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder / "policy"
 
 
+@pytest.mark.long
 def test_start_weights_that_were_trained_anew_are_noticed(
     run_recipe: Recipe, sft_policy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,6 +211,7 @@ def test_what_else_the_settings_name_is_told_apart_too(tmp_path: Path, caplog: p
     assert {key for key in after if after[key] != before[key]} == set(kinds) - {"model.path"}
 
 
+@pytest.mark.long
 def test_a_store_that_has_grown_is_said_on_resume(
     run_recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
