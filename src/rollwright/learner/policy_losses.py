@@ -180,4 +180,5 @@ def small_tokens() -> TokenBatch:
         advantages=torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0]),
     )
     mask = torch.tensor([True, True, True, True, False, True])
-    return replace(batch, mask=mask, logprobs=logprobs, logprobs_old=logprobs.detach() - 0.05)
+    moved = torch.tensor([0.05, -0.02, 0.1, -0.04, 0.0, 0.06])  # unlike within a sequence: levels of ratio differ
+    return replace(batch, mask=mask, logprobs=logprobs, logprobs_old=logprobs.detach() - moved)
