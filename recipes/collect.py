@@ -102,6 +102,7 @@ class CollectConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(CollectConfig, argv)
     RunFolder.refuse_other_settings(
         config.run.folder,
@@ -158,6 +159,7 @@ def fill(
 
 
 def start_seed(config: CollectConfig, task: Task, index: int) -> int:
+    """The seed of an episode's start, fixed by the run's seed and the episode's place."""
     return episode_seed("train", "collect", config.run.seed, task.id, index)
 
 

@@ -52,6 +52,7 @@ class DemoConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(DemoConfig, argv)
     RunFolder.refuse_other_settings(
         config.folder,

@@ -59,6 +59,7 @@ class EvaluateConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(EvaluateConfig, argv)
     if not go_on_alone("evaluation"):
         return

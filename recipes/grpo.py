@@ -43,6 +43,7 @@ from rollwright.batching import (
 from rollwright.config import OWN, Presets, Readers, build_part, keys_without_effect
 from rollwright.contracts import Group, World, fingerprint_kind
 from rollwright.learner import METHODS, MethodChoice, PolicyLossSettings, method_name, objective_of
+from rollwright.maths.losses import Aggregation
 from rollwright.rollout import is_informative, met_again_frac
 from rollwright.training import PolicyLoopConfig, Training, plan_text, recipe_config, run_recipe
 
@@ -56,9 +57,7 @@ class AlgorithmSettings(PolicyLossSettings, MethodChoice):
         "grpo", description="How an episode is compared, with its siblings or otherwise; or an estimator of one's own."
     )
     advantage_options: dict[str, Any] = Field({}, description="Arguments of an estimator of one's own.")
-    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"] = Field(
-        "seq-mean-token-mean", description="How token losses become one number."
-    )
+    aggregation: Aggregation = Field("seq-mean-token-mean", description="How token losses become one number.")
     kl_coef: float = Field(0.04, ge=0, description="KL to the frozen reference as a loss term; 0 = none.")
     kl_in_reward: float = Field(
         0.0, ge=0, description="KL penalty per token inside the reward (k1); without any KL no reference is loaded."
@@ -115,29 +114,34 @@ class GrpoConfig(PolicyLoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(GrpoConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     estimator: Advantage = build_part(algorithm, "advantage")
     objective = objective_of(algorithm)
     needs_reference = objective.needs_reference or algorithm.kl_in_reward > 0
+    compares_states = estimator_needs(algorithm.advantage, "states")
+    asks_greedy = estimator_needs(algorithm.advantage, "greedy")
+    needs_spread = estimator_needs(algorithm.advantage, "spread")
+    members, rounds, drops = algorithm.members, algorithm.rounds, algorithm.drops
 
     with Training.start(config, reference=needs_reference) as run:
-        if estimator_needs(algorithm.advantage, "states"):
+        if compares_states:
             warn_of_histories(run.collector.world)
         for step in run.steps():
-            groups = run.score(run.collect(step, max_rounds=algorithm.rounds))
-            usable = with_members(groups, algorithm.members)
-            teaching = those_that_teach(algorithm, usable)
-            anchors = states_met_again(algorithm, groups)
+            groups = run.score(run.collect(step, max_rounds=rounds))
+            usable = with_members(groups, members)
+            teaching = those_that_teach(usable, drops=drops)
+            anchors = {"rollout/anchor_met_frac": met_again_frac(groups)} if compares_states else {}
             greedy = None
-            if estimator_needs(algorithm.advantage, "greedy") and len(teaching) >= algorithm.min_groups:
+            if asks_greedy and len(teaching) >= algorithm.min_groups:
                 greedy = run.greedy_scores(teaching)
                 teaching = [group for group in teaching if group.id in greedy]  # without a baseline nothing is compared
-            lone_token = estimator_needs(algorithm.advantage, "spread") and not can_whiten(teaching)
+            lone_token = needs_spread and not can_whiten(teaching)
             if len(teaching) < algorithm.min_groups or lone_token:
                 run.finish(step, groups, {"optim/skipped_count": 1.0} | anchors)
                 continue
-            batch = flatten(teaching, min_members=algorithm.members)
+            batch = flatten(teaching, min_members=members)
             with run.learning():
                 if needs_reference:
                     batch = batch.with_columns(logprobs_ref=run.learner.reference_logprobs(batch))
@@ -152,15 +156,9 @@ def main(argv: list[str] | None = None) -> None:
             run.finish(step, groups, metrics | anchors)
 
 
-def those_that_teach(algorithm: AlgorithmSettings, groups: Sequence[Group]) -> list[Group]:
+def those_that_teach(groups: Sequence[Group], *, drops: bool) -> list[Group]:
     """The groups that the update sees: all of them, or those whose members can be told apart."""
-    return [g for g in groups if is_informative(g) or not algorithm.drops]
-
-
-def states_met_again(algorithm: AlgorithmSettings, groups: Sequence[Group]) -> dict[str, float]:
-    """The metric of estimators that compare turns of one state; nothing for others."""
-    asks = estimator_needs(algorithm.advantage, "states")
-    return {"rollout/anchor_met_frac": met_again_frac(groups)} if asks else {}
+    return [group for group in groups if is_informative(group) or not drops]
 
 
 def num_episodes(groups: Sequence[Group]) -> int:

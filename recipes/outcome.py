@@ -71,6 +71,7 @@ class OutcomeConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(OutcomeConfig, argv)
     if not go_on_alone("training an outcome model"):
         return

@@ -83,6 +83,7 @@ class PpoConfig(PolicyLoopConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(PpoConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     estimator: ValueAdvantage = build_part(algorithm, "advantage")

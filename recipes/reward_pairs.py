@@ -85,6 +85,7 @@ class PairConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(PairConfig, argv)
     if not go_on_alone("training a pair model"):
         return

@@ -69,6 +69,7 @@ class SftConfig(Config):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(SftConfig, argv)
     if not go_on_alone("supervised fine-tuning"):
         return

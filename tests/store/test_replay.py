@@ -21,7 +21,6 @@ from rollwright.contracts.errors import DataError
 from rollwright.contracts.record import Score, Span, StopReason, Task, Trajectory, Turn
 from rollwright.critics.success_replay import mean_logprobs
 from rollwright.store.replay import (
-    Mixture,
     ReplaySampler,
     TurnTable,
     above,
@@ -254,17 +253,6 @@ def test_draws_are_uniform_over_the_view_and_resume(table: TurnTable) -> None:
     again = ReplaySampler(table, view, seed=99)
     again.load_state_dict(saved)
     assert again.indices(50).tolist() == expected and again.num_drawn == 60_050
-
-
-def test_a_share_of_zero_never_touches_its_data(table: TurnTable) -> None:
-    offline, online = (ReplaySampler(table, np.array(turns), seed=0) for turns in ([0, 1, 2], [3, 4]))
-    both = Mixture([(offline, 0.5), (online, 0.5)]).sample(7)
-    assert [t.trajectory for t in both] == [0, 0, 0, 1, 1, 1, 1]
-    drawn = offline.num_drawn
-    assert {t.trajectory for t in Mixture([(offline, 0.0), (online, 1.0)]).sample(64)} == {1}
-    assert offline.num_drawn == drawn
-    with pytest.raises(ValueError, match="add up to 1"):
-        Mixture([(offline, 0.5)])
 
 
 def test_several_ranks_open_the_same_new_store_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

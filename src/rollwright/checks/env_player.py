@@ -26,6 +26,7 @@ class Moment:
 
     @property
     def is_end(self) -> bool:
+        """Whether the episode ended here, by the task or by a limit."""
         return self.terminated or self.truncated
 
 
@@ -53,6 +54,7 @@ class Player:
         self.found.setdefault(problem, []).append(where)
 
     def shut_down(self) -> None:
+        """End the threads that calls were made on."""
         self._workers.close()
 
     async def play(self, env: Environment, task: Task, seed: int, script: list[str], where: str) -> list[Moment]:
@@ -61,6 +63,7 @@ class Player:
         return [first, *await self.go_on(env, script, where)]
 
     async def go_on(self, env: Environment, script: Sequence[str], where: str) -> list[Moment]:
+        """The moments that follow the given actions in an episode that has begun."""
         moments: list[Moment] = []
         for action in script:
             moments.append((await self.step(env, action, where))[0])
@@ -69,10 +72,12 @@ class Player:
         return moments
 
     async def begin(self, env: Environment, task: Task, seed: int, where: str) -> tuple[Moment, Observation]:
+        """A new episode: its environment and the first moment."""
         observation = self._text(await self.call("reset", env.reset, task, seed, where=where), "reset", where)
         return Moment(text=observation.text, state=await self._fingerprint(env, where)), observation
 
     async def step(self, env: Environment, action: str, where: str) -> tuple[Moment, Observation]:
+        """One action; the moment after it, and the step's result."""
         result = await self.call("step", env.step, action, where=where)
         if not isinstance(result, StepResult):
             self.report(f"step() must give a StepResult, got {type(result).__name__}", where)
@@ -130,6 +135,7 @@ class Player:
                     await self.call("close", env.close, where=f"{where}, {attempt} call")
 
     async def call(self, name: str, method: Callable[..., Any], *args: Any, where: str) -> Any:
+        """Call a method of an environment; an error or a missing answer is noted and ends the episode (`Abandon`)."""
         try:
             return await self.attempt(method, *args, name=name)
         except TimeoutError as error:
@@ -141,6 +147,7 @@ class Player:
             raise Abandon from error
 
     async def attempt(self, method: Callable[..., Any], *args: Any, name: str = "") -> Any:
+        """The call itself, bounded in time; a breach of the world's `execution` is noted."""
         execution = self._world.execution
         if execution == "async":
             result = method(*args)
@@ -155,5 +162,6 @@ class Player:
 
 
 def short(value: object) -> str:
+    """The text in one line, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:70]}... ({len(text)} characters)"

@@ -77,9 +77,13 @@ class Environment(Protocol):
     Raises `EnvironmentFault` where the environment itself broke.
     """
 
-    def reset(self, task: Task, seed: int) -> Observation | str | Awaitable[Observation | str]: ...
+    def reset(self, task: Task, seed: int) -> Observation | str | Awaitable[Observation | str]:
+        """Begin an episode; the same task and seed give the same one."""
+        ...
 
-    def step(self, action: str) -> StepResult | Awaitable[StepResult]: ...
+    def step(self, action: str) -> StepResult | Awaitable[StepResult]:
+        """Act once; see `StepResult`."""
+        ...
 
     def fingerprint(self) -> str | Awaitable[str]:
         """A key of everything the policy can see of the state; equal keys mean the same state.
@@ -88,16 +92,22 @@ class Environment(Protocol):
         """
         ...
 
-    def close(self) -> Awaitable[None] | None: ...
+    def close(self) -> Awaitable[None] | None:
+        """Give back what the environment holds; a second call does nothing."""
+        ...
 
 
 @runtime_checkable
 class Snapshots(Protocol):
     """What an environment with `World.snapshots` other than "none" can do besides. Both leave the episode playable."""
 
-    def snapshot(self) -> bytes | Awaitable[bytes]: ...
+    def snapshot(self) -> bytes | Awaitable[bytes]:
+        """The state of the episode now, as something that `restore` takes."""
+        ...
 
-    def restore(self, state: bytes) -> Awaitable[None] | None: ...
+    def restore(self, state: bytes) -> Awaitable[None] | None:
+        """Go to the state of a snapshot."""
+        ...
 
 
 class World(Protocol):
@@ -113,7 +123,9 @@ class World(Protocol):
     snapshots: SnapshotKind
     max_turns: int
 
-    def tasks(self, split: Split) -> Sequence[Task]: ...
+    def tasks(self, split: Split) -> Sequence[Task]:
+        """The tasks of a split, the same ones in the same order at every call."""
+        ...
 
     def make(self) -> Environment | Awaitable[Environment]:
         """A fresh environment. A world with execution "async" may return a coroutine."""
@@ -153,14 +165,18 @@ def tasks_of(world: World, split: Split) -> Sequence[Task]:
 class Teacher(Protocol):
     """A scripted policy: sees what the policy sees (and may look into the environment), returns the next action."""
 
-    def act(self, env: Environment, observation: Observation) -> str | Awaitable[str]: ...
+    def act(self, env: Environment, observation: Observation) -> str | Awaitable[str]:
+        """The text of the teacher's next action."""
+        ...
 
 
 @runtime_checkable
 class Taught(Protocol):
     """A world with teachers for some or all of its tasks."""
 
-    def teacher(self, task: Task) -> Teacher | None: ...
+    def teacher(self, task: Task) -> Teacher | None:
+        """A teacher of the task, or None where there is none."""
+        ...
 
 
 @runtime_checkable
@@ -191,7 +207,9 @@ class Proposes(Protocol):
 class TakesInstructions(Protocol):
     """A world whose tasks are sentences, so that anybody can write another one."""
 
-    def instruction_of(self, task: Task) -> str: ...
+    def instruction_of(self, task: Task) -> str:
+        """The instruction of a task, in words."""
+        ...
 
     def place_of(self, task: Task) -> str:
         """Where the task is done: a site, an app. Tasks of one place can be told from one another by words alone."""

@@ -91,6 +91,7 @@ class StopReason(StrEnum):
 
     @property
     def is_fault(self) -> bool:
+        """Whether something of ours broke: such an episode is never scored and never learned from."""
         return self in (StopReason.ENV_ERROR, StopReason.ENGINE_ERROR, StopReason.ABORTED)
 
     @property
@@ -260,6 +261,7 @@ class Trajectory:
 
     @property
     def num_action_tokens(self) -> int:
+        """Tokens that were acted with, over all turns."""
         return sum(sum(turn.action_mask) for turn in self.turns)
 
     @property
@@ -355,4 +357,5 @@ class Group:
         return [trajectory.total_reward for trajectory in self.trajectories]
 
     def with_trajectories(self, trajectories: Sequence[Trajectory]) -> Group:
+        """The same group with other members."""
         return replace(self, trajectories=tuple(trajectories))

@@ -23,16 +23,22 @@ class Reward(Protocol):
 
     name: str
 
-    def score(self, group: Group) -> Sequence[Score]: ...
+    def score(self, group: Group) -> Sequence[Score]:
+        """Score each trajectory, in their order."""
+        ...
 
 
 @runtime_checkable
 class StatefulReward(Reward, Protocol):
     """A reward with state (a running mean, a cache) that a checkpoint keeps."""
 
-    def state_dict(self) -> Mapping[str, Any]: ...
+    def state_dict(self) -> Mapping[str, Any]:
+        """What a checkpoint keeps of the reward."""
+        ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what a checkpoint kept."""
+        ...
 
 
 class EnvReward:
@@ -41,6 +47,7 @@ class EnvReward:
     name = "env"
 
     def score(self, group: Group) -> list[Score]:
+        """The world's own rewards and verdict, as they were recorded."""
         return [
             Score(value=_paid(t), verifier=self.name, turn_parts=tuple(turn.paid for turn in t.turns))
             for t in group.trajectories

@@ -33,6 +33,7 @@ class EpisodeRow:
 
     @property
     def is_fault(self) -> bool:
+        """Whether the episode broke, so that it says nothing about the policy."""
         return self.stop_reason.is_fault
 
     @property
@@ -62,6 +63,7 @@ class Evaluation:
 
     @property
     def greedy(self) -> bool:
+        """Whether it sampled at temperature 0."""
         return self.temperature == 0.0
 
     @property
@@ -86,6 +88,7 @@ class Evaluation:
 
     @property
     def fault_frac(self) -> float:
+        """Share of episodes that broke."""
         return sum(self.faults.values()) / max(1, len(self.rows))
 
 

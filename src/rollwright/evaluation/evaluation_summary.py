@@ -49,6 +49,7 @@ class Summary:
 
     @property
     def fault_frac(self) -> float:
+        """Share of episodes that broke."""
         return self.num_faults / max(1, self.num_episodes)
 
 

@@ -104,7 +104,9 @@ class AdapterEngine(Engine, Protocol):
     """An engine that can be given a LoRA adapter alone; `takes_adapters` says whether it wants that."""
 
     @property
-    def takes_adapters(self) -> bool: ...
+    def takes_adapters(self) -> bool:
+        """Whether a LoRA adapter alone is sent instead of merged weights."""
+        ...
 
     def load_adapter(self, adapter: Adapter, *, version: int) -> None:
         """As `load_weights`: from here on tokens are sampled with this adapter."""

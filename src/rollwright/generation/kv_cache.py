@@ -62,6 +62,7 @@ class KVRows:
 
     @classmethod
     def of(cls, layers: list[SlabLayer], lengths: list[int], width: int) -> KVRows:
+        """The rows of a cache that a forward pass has just filled."""
         return cls(layers=layers, cache=Cache(layers=list(layers)), lengths=lengths, width=width)
 
     def extend(self, added: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -32,10 +32,12 @@ class Sampled:
 
     @classmethod
     def of_turn(cls, turn: Turn) -> Sampled:
+        """What a recorded turn sampled."""
         return cls(prompt_ids=turn.prompt_ids, action_ids=turn.action_ids, logprobs=turn.action_logprobs)
 
     @classmethod
     def of_generation(cls, prompt_ids: tuple[int, ...], generation: Generation) -> Sampled:
+        """What an answer of an engine sampled."""
         return cls(prompt_ids=prompt_ids, action_ids=generation.token_ids, logprobs=generation.logprobs)
 
 

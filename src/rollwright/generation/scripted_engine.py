@@ -73,6 +73,7 @@ class ScriptedEngine:
         self.version = version
 
     def close(self) -> None:
+        """Nothing to give back."""
         self._closed = True
 
     async def _text(self, prompt_ids: tuple[int, ...], request_id: str) -> str:

@@ -50,6 +50,7 @@ class Request:
             self.started = time.monotonic()
 
     def append(self, token_id: int, logprob: float, version: int) -> None:
+        """Add a sampled token."""
         self.token_ids.append(token_id)
         self.logprobs.append(logprob)
         self.versions.append(version)
@@ -69,6 +70,7 @@ class Request:
         self._settle(generation, None)
 
     def fail(self, error: Exception) -> None:
+        """End the request with an error, for whoever waits for it."""
         self._settle(None, error)
 
     def _settle(self, generation: Generation | None, error: Exception | None) -> None:
@@ -87,21 +89,29 @@ class Request:
 class Backend(Protocol):
     """What an engine does. Every method is called by one thread at a time."""
 
-    def add(self, request: Request) -> None: ...
+    def add(self, request: Request) -> None:
+        """Take a request; its tokens come from later steps."""
+        ...
 
-    def abort(self, request: Request) -> None: ...
+    def abort(self, request: Request) -> None:
+        """Forget a request that nobody waits for."""
+        ...
 
     def step(self, version: int) -> list[Request]:
         """One round of work; returns the requests it finished (they have been told)."""
         ...
 
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]], unfinished: int) -> None: ...
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], unfinished: int) -> None:
+        """Take new weights; no step runs meanwhile."""
+        ...
 
     def forget(self) -> None:
         """Drop what is kept of finished requests (cached prefixes). Called while nothing is unfinished."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back memory and processes."""
+        ...
 
 
 class ThreadedEngine:

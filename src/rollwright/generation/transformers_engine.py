@@ -83,10 +83,12 @@ class SamplingRow:
 
     @property
     def ids(self) -> tuple[int, ...]:
+        """Prompt and what was sampled so far."""
         return (*self.request.prompt_ids, *self.request.token_ids)
 
     @property
     def length(self) -> int:
+        """Tokens of both."""
         return len(self.request.prompt_ids) + len(self.request.token_ids)
 
 
@@ -105,12 +107,14 @@ class TransformersBackend:
         self.perturb: Perturb | None = None
 
     def add(self, request: Request) -> None:
+        """Put a request into the queue."""
         seed = request.sampling.seed
         stream = random.Random(seed if seed is not None else f"{self.seed}:{request.request_id}")
         stops = frozenset(request.sampling.stop_token_ids or self.stop_token_ids)
         self.waiting.append(SamplingRow(request, stream, stops))
 
     def abort(self, request: Request) -> None:
+        """Take a request out of the queue or the batch."""
         self.waiting = [row for row in self.waiting if row.request is not request]
         self._release(row for row in self.running if row and row.request is request)
 
@@ -127,6 +131,7 @@ class TransformersBackend:
             return self._decode(version) if active else []
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], unfinished: int) -> None:
+        """Copy new weights into the model."""
         if not self.owns_weights:
             if unfinished:
                 raise EngineFault(
@@ -143,6 +148,7 @@ class TransformersBackend:
         """Nothing outlives its request."""
 
     def close(self) -> None:
+        """Let the model and its keys and values go."""
         self.waiting, self.running, self.kv = [], [], None
         self.model = None
 

@@ -170,6 +170,7 @@ class VLLMBackend:
             self._submit(follower)
 
     def abort(self, request: Request) -> None:
+        """Take a request out of vLLM's scheduler."""
         if request in self.followers:
             self.followers.remove(request)
             return
@@ -180,6 +181,7 @@ class VLLMBackend:
             del self.requests[key]
 
     def step(self, version: int) -> list[Request]:
+        """One step of vLLM; the requests that it ended."""
         finished = []
         for output in self.engine.step():
             request = self.requests.get(output.request_id)
@@ -198,6 +200,7 @@ class VLLMBackend:
         return finished
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], unfinished: int) -> None:
+        """Load new weights into vLLM's model and clear its prefix cache."""
         checked = complete(weights, self.expected)
         if self.on_cpu:
             self.engine.collective_rpc("reload_weights", kwargs={"weights_iterator": checked})
@@ -214,6 +217,7 @@ class VLLMBackend:
             raise RuntimeError("vLLM did not clear its prefix cache: the next batch would depend on the earlier ones")
 
     def close(self) -> None:
+        """End vLLM's engine and give its memory back."""
         self.engine.engine_core.shutdown()
         self.hook.change = None  # vLLM remembers every class of processors; the critic need not live on with it
         self.requests.clear()

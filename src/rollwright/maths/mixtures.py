@@ -53,10 +53,12 @@ class GaussianMixture:
         return price * self.num_parameters - 2 * self.log_likelihood(points)
 
     def to_json(self) -> dict[str, Any]:
+        """The mixture as lists of numbers."""
         return {name: getattr(self, name).tolist() for name in ("weights", "means", "covariances")}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> GaussianMixture:
+        """A mixture back from `to_json`."""
         return cls(**{name: np.asarray(values, np.float64) for name, values in row.items()})
 
 

@@ -112,10 +112,12 @@ class TargetedEnvironment:
         self.wanted = targets.target
 
     def reset(self, task: Task, seed: int) -> Any:
+        """Begin the episode, with the target in its first observation."""
         self.wanted = self.targets.target
         return _then(self.inner.reset(task, seed), self._shown)
 
     def step(self, action: str) -> Any:
+        """Act, with what is left of the target in the next observation."""
         return _then(self.inner.step(action), self._stepped)
 
     def _stepped(self, result: StepResult) -> StepResult:
@@ -127,9 +129,11 @@ class TargetedEnvironment:
         return replace(seen, text=self.targets.levels.under(self.targets.shorten(seen.text), self.wanted))
 
     def fingerprint(self) -> Any:
+        """The world's own fingerprint."""
         return _then(self.inner.fingerprint(), lambda key: f"{key}/{self.targets.levels.level(self.wanted)}")
 
     def close(self) -> Awaitable[None] | None:
+        """Close the world's environment."""
         return self.inner.close()
 
 
@@ -154,6 +158,7 @@ class ReturnTargets:
         self.version = version_of(world)
 
     def tasks(self, split: Split) -> Sequence[Task]:
+        """The world's own tasks."""
         return self.inner.tasks(split)
 
     def make(self) -> Any:
@@ -161,6 +166,7 @@ class ReturnTargets:
         return _then(self.inner.make(), lambda env: TargetedEnvironment(env, self))
 
     def close(self) -> Awaitable[None] | None:
+        """Close the world."""
         return self.inner.close()
 
 

@@ -47,9 +47,11 @@ class Seat:
         return node_id()
 
     def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the environment in the actor."""
         return getattr(self.env, method)(*args)
 
     def close(self) -> None:
+        """Close the environment and end the actor."""
         if self.env is not None:
             self.env.close()
         self.world.close()
@@ -59,13 +61,16 @@ class AsyncSeat(Seat):
     """The same for a world with execution "async", whose methods are awaited on the actor's own event loop."""
 
     async def make(self) -> str:  # type: ignore[override]
+        """Build the environment in the actor."""
         self.env = await _settled(self.world.make())
         return node_id()
 
     async def call(self, method: str, *args: Any) -> Any:
+        """Call an async method of the environment in the actor."""
         return await _settled(getattr(self.env, method)(*args))
 
     async def close(self) -> None:  # type: ignore[override]
+        """Close the environment and end the actor."""
         if self.env is not None:
             await _settled(self.env.close())
         await _settled(self.world.close())
@@ -81,12 +86,15 @@ class RayEnvironment:
         self.world, self.actor, self.node = world, actor, node
 
     async def reset(self, task: Task, seed: int) -> Observation | str:
+        """As the environment's own, in its actor."""
         return await self._call("reset", task, seed)  # type: ignore[no-any-return]
 
     async def step(self, action: str) -> StepResult:
+        """As the environment's own, in its actor."""
         return await self._call("step", action)  # type: ignore[no-any-return]
 
     async def fingerprint(self) -> str:
+        """As the environment's own, in its actor."""
         return await self._call("fingerprint")  # type: ignore[no-any-return]
 
     async def close(self) -> None:
@@ -101,9 +109,11 @@ class RaySnapshotEnvironment(RayEnvironment):
     """The same where the world can save and restore its states."""
 
     async def snapshot(self) -> bytes:
+        """As the environment's own, in its actor."""
         return await self._call("snapshot")  # type: ignore[no-any-return]
 
     async def restore(self, state: bytes) -> None:
+        """As the environment's own, in its actor."""
         await self._call("restore", state)
 
 
@@ -142,6 +152,7 @@ class RayWorld:
         self._place: Callable[[], Any] = lambda: placed.remote(name, options)
 
     def tasks(self, split: Split) -> Sequence[Task]:
+        """The world's own tasks."""
         return self.inner.tasks(split)
 
     async def make(self) -> RayEnvironment:

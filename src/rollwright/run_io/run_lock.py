@@ -49,6 +49,7 @@ class Owner:
 
     @classmethod
     def this_process(cls) -> Owner:
+        """The process that asks."""
         return cls(
             host=socket.gethostname(),
             boot=_read("/proc/sys/kernel/random/boot_id"),
@@ -59,6 +60,7 @@ class Owner:
         )
 
     def is_same_process(self, other: Owner) -> bool:
+        """Whether the two are one process, not two with one number."""
         return self._place() == other._place() and (self.pid, self.started) == (other.pid, other.started)
 
     def can_see(self, other: Owner) -> bool:

@@ -95,26 +95,32 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """The resolved settings."""
         return self.path / "config.yaml"
 
     @property
     def metrics(self) -> Path:
+        """One line of metrics for each step."""
         return self.path / "metrics.jsonl"
 
     @property
     def faults(self) -> Path:
+        """One line for each fault."""
         return self.path / "faults.jsonl"
 
     @property
     def trajectories(self) -> Path:
+        """The store of the run's episodes."""
         return self.path / "trajectories"
 
     @property
     def checkpoints(self) -> Path:
+        """Its checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def evaluations(self) -> Path:
+        """Its evaluations."""
         return self.path / "eval"
 
     def _write_config(self, text: str) -> None:

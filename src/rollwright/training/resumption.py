@@ -54,8 +54,12 @@ only names other keys, which are compared themselves."""
 class Part(Protocol):
     """Something of a recipe's own that a checkpoint holds: a further critic, a replay sampler."""
 
-    def save_state(self, folder: Path) -> None: ...
-    def load_state(self, folder: Path) -> None: ...
+    def save_state(self, folder: Path) -> None:
+        """Write the part's state into the folder of a checkpoint."""
+        ...
+    def load_state(self, folder: Path) -> None:
+        """Read it back."""
+        ...
 
 
 class Run(Protocol):

@@ -47,6 +47,7 @@ class CudaTransport:
         self._one_at_a_time = asyncio.Lock()
 
     async def begin(self, client: ServerClient) -> None:
+        """Name a new server's weights version 0; one that an earlier run has changed is refused."""
         found = await client.version()
         if found not in FRESH:
             raise EngineFault(
@@ -56,6 +57,7 @@ class CudaTransport:
         await name_version(client, 0)
 
     def stage(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> Staged:
+        """Copy the weights on this GPU, so that the learner may change its own."""
         copies = [
             (name, value.to(device=f"cuda:{self._device}", dtype=self._dtype, copy=True).contiguous())
             for name, value in complete(weights, self._expected)
@@ -63,6 +65,7 @@ class CudaTransport:
         return Staged(version=version, content=copies)
 
     async def deliver(self, client: ServerClient, staged: Staged) -> str | None:
+        """Send the copies to a server, one server at a time."""
         async with self._one_at_a_time:
             world = (await client.get("/get_world_size", timeout_s=60.0))["world_size"]
             await asyncio.to_thread(self._send, client.url, int(world), staged.content)
@@ -73,6 +76,7 @@ class CudaTransport:
         """Nothing is kept."""
 
     def close(self) -> None:
+        """End the senders."""
         for trainer in self._trainers.values():
             trainer.shutdown()
         self._trainers.clear()

@@ -46,6 +46,7 @@ class FileReceiver(WeightTransferEngine[NoInit, Shards]):
         """Nothing to do: files need no handshake."""
 
     def start_weight_update(self) -> None:
+        """Prepare the model for weights that come layer by layer."""
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
         initialize_layerwise_reload(self.model)
@@ -67,6 +68,7 @@ class FileReceiver(WeightTransferEngine[NoInit, Shards]):
             self.model.load_weights(iter(load_file(path, device=str(self.device)).items()))
 
     def finish_weight_update(self) -> None:
+        """End the loading; a tied head on a CPU is packed anew."""
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         finalize_layerwise_reload(self.model, self.model_config)

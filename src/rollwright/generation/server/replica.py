@@ -144,6 +144,7 @@ class Replica:
 
     @property
     def name(self) -> str:
+        """What logs and errors call this server."""
         return f"server {self.index} ({self.client.url})"
 
     async def stop(self) -> None:

@@ -268,6 +268,7 @@ def error_message(text: str) -> str:
 
 
 def as_json(text: str, url: str, path: str) -> Any:
+    """The body as an object; an error says what came instead."""
     if not text.strip():
         return None
     try:

@@ -58,7 +58,9 @@ class Transport(Protocol):
         """Every server has this version: what was staged earlier can go."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back what the transport holds."""
+        ...
 
 
 class FileTransport:
@@ -71,6 +73,7 @@ class FileTransport:
         self._expected = weight_names(model_folder)
 
     async def begin(self, client: ServerClient) -> None:
+        """Name a new server's weights version 0; give a server that outlives runs the model folder's."""
         if await client.version() in FRESH:
             await name_version(client, 0)
         else:  # a server that outlives runs still has the last run's weights
@@ -78,10 +81,12 @@ class FileTransport:
             await self.deliver(client, Staged(version=0, content=paths))
 
     def stage(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> Staged:
+        """Write the weights as shards."""
         paths = self._files.write(complete(weights, self._expected), version=version)
         return Staged(version=version, content=[str(path) for path in paths])
 
     async def deliver(self, client: ServerClient, staged: Staged) -> str | None:
+        """Let a server load the shards, one after the other."""
         await client.post("/start_weight_update", timeout_s=UPDATE_S)
         for path in staged.content:
             await client.post("/update_weights", {"update_info": {"paths": [path]}}, timeout_s=UPDATE_S)
@@ -89,9 +94,11 @@ class FileTransport:
         return None
 
     def settle(self, version: int) -> None:
+        """Remove the files of all other versions."""
         self._files.forget_all_but(version)
 
     def close(self) -> None:
+        """Remove all files."""
         self._files.close()
 
 
@@ -104,9 +111,11 @@ class AdapterTransport:
         self._files = files
 
     async def begin(self, client: ServerClient) -> None:
+        """Name the base weights version 0."""
         await name_version(client, 0)  # the base weights never change; the first adapter comes with an update
 
     def stage(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> Staged:
+        """Refuses: whole weights are not what this transport sends."""
         raise EngineFault(
             "this engine takes LoRA adapters (engine.lora_sync=adapter), but was given whole weights: hand it the "
             "adapter with `load_adapter`, or set engine.lora_sync=merge"
@@ -121,15 +130,18 @@ class AdapterTransport:
         return Staged(version=version, content=str(folder))
 
     async def deliver(self, client: ServerClient, staged: Staged) -> str | None:
+        """Let a server read the adapter's files; the name that requests then ask for."""
         body = {"lora_name": ADAPTER_NAME, "lora_path": staged.content, "load_inplace": True}
         await client.post("/v1/load_lora_adapter", body, timeout_s=UPDATE_S)
         await name_version(client, staged.version)
         return ADAPTER_NAME
 
     def settle(self, version: int) -> None:
+        """Remove the files of all other versions."""
         self._files.forget_all_but(version)
 
     def close(self) -> None:
+        """Remove all files."""
         self._files.close()
 
 

@@ -37,6 +37,7 @@ class Confusion:
 
     @property
     def accuracy(self) -> Interval:
+        """Share of verdicts that are right."""
         right = self.true_positives + self.true_negatives
         return wilson_interval(right, right + self.false_positives + self.false_negatives)
 

@@ -4,7 +4,7 @@ The store stays the only truth. `TurnTable` lays an index of plain arrays beside
 deleted at any time; a view is an array of turn numbers; a sampler draws from views.
 """
 
-from rollwright.store.replay.replay_sampler import Mixture, ReplaySampler
+from rollwright.store.replay.replay_sampler import ReplaySampler
 from rollwright.store.replay.replay_settings import OnlineReplaySettings, ReplaySettings
 from rollwright.store.replay.replay_table import Transition, TurnTable
 from rollwright.store.replay.replay_views import (
@@ -19,7 +19,6 @@ from rollwright.store.replay.replay_views import (
 )
 
 __all__ = [
-    "Mixture",
     "OnlineReplaySettings",
     "ReplaySampler",
     "ReplaySettings",

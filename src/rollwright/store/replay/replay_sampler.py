@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,41 +51,10 @@ class ReplaySampler:
         return self.table.transitions(self.indices(size), gamma=self.gamma)
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the draws, and how many there were."""
         return {"rng": self._rng.bit_generator.state, "num_drawn": self.num_drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the draws of a checkpoint."""
         self._rng.bit_generator.state = state["rng"]
         self.num_drawn = int(state["num_drawn"])
-
-
-class Mixture:
-    """Batches drawn from several samplers by fixed shares: the offline/online ratio of RLPD and WSRL.
-
-    The shares of one batch are rounded down, and what is left goes to the last sampler. A share of 0 never touches its
-    sampler, so offline data may be thrown away.
-    """
-
-    def __init__(self, parts: Sequence[tuple[ReplaySampler, float]]) -> None:
-        total = sum(share for _, share in parts)
-        if not parts or abs(total - 1) > 1e-9 or any(share < 0 for _, share in parts):
-            raise ValueError(f"shares must be 0 or more and add up to 1, got {[share for _, share in parts]}")
-        self.parts = [(sampler, share) for sampler, share in parts if share > 0]
-
-    def sample(self, size: int) -> list[Transition]:
-        """A batch of `size`, part after part."""
-        counts = [int(size * share) for _, share in self.parts]
-        counts[-1] += size - sum(counts)
-        return [t for (sampler, _), n in zip(self.parts, counts, strict=True) for t in sampler.sample(n)]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"parts": [sampler.state_dict() for sampler, _ in self.parts]}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for (sampler, _), saved in zip(self.parts, state["parts"], strict=True):
-            sampler.load_state_dict(saved)
-
-
-def _unit(seed: int, number: int) -> float:
-    """A number in [0, 1) fixed by seed and trajectory."""
-    digest = hashlib.sha256(f"{seed}/split/{number}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
