@@ -85,7 +85,7 @@ def loss_of_heads(losses: Mapping[str, HeadLoss], values: Readings, columns: Col
 
 def _share(name: str) -> str:
     """The column that says what a row counts for this head; 0 in the rows of others."""
-    return f"{name}/share"
+    return f"share of {name}"
 
 
 def followed(batch: Sequence[Transition], *, truncated_end: bool = False) -> list[int]:
