@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from rollwright.config import OWN, Config, Readers
-from rollwright.learner import CRITIC_LOSSES
+from rollwright.learner import CRITIC_LOSSES, CriticKind
 
 
 class TurnCriticFit(Config):
@@ -40,7 +40,7 @@ class RegressedCriticFit(TurnCriticFit):
 class TokenCriticFit(Config):
     """A critic with one value per action token, and how it is fitted."""
 
-    kind: Literal["model", "head"] = Field("model", description="A transformer of its own, or a head on the policy's.")
+    kind: CriticKind = Field("model", description="A transformer of its own, or a head on the policy's.")
     learning_rate: float = Field(1e-5, gt=0, description="AdamW's peak learning rate for the critic.")
     loss: Annotated[str, CRITIC_LOSSES] = Field("squared", description="Of its values; or a loss of one's own.")
     loss_options: dict[str, Any] = Field({}, description="Arguments of a loss of one's own.")

@@ -27,7 +27,7 @@ from rollwright.learner.optimisation import (
 from rollwright.learner.policy_losses import LOSSES, TokenPolicyLoss
 from rollwright.learner.ranks import Ranks, Share, go_on_alone, open_accelerator, share
 from rollwright.learner.sft import FitSettings, SftSettings, fit, require_trl, stop_after, trainer_arguments
-from rollwright.learner.token_critic import CriticSettings
+from rollwright.learner.token_critic import CriticKind, CriticSettings
 from rollwright.learner.weights import copied_body, gathered, hand_over
 from rollwright.learner.zero import ZeroOptimisation, zero_stage
 
@@ -36,6 +36,7 @@ __all__ = [
     "LOSSES",
     "METHODS",
     "Averages",
+    "CriticKind",
     "CriticLoss",
     "CriticSettings",
     "FitSettings",
