@@ -113,7 +113,8 @@ def test_only_estimators_that_compare_siblings_leave_equal_groups_out(advantage:
     algorithm = AlgorithmSettings(preset="dapo", advantage=advantage)
     compares = advantage not in ("reinforce", "reinforce++", "remax")
     assert compares == estimator_needs(advantage, "siblings")
-    kept = [g.id for g in those_that_teach(algorithm, with_members([SOLVED, FAILED, MIXED], algorithm.members))]
+    usable = with_members([SOLVED, FAILED, MIXED], algorithm.members)
+    kept = [g.id for g in those_that_teach(usable, drops=algorithm.drops)]
     assert kept == (["mixed"] if compares else ["solved", "failed", "mixed"])
     assert algorithm.rounds == (10 if compares else 1)
     given = {"world": {"name": "text.bandit"}, "algorithm": {"advantage": advantage, "drop_equal_groups": True}}
@@ -127,7 +128,7 @@ def test_only_estimators_that_compare_siblings_leave_equal_groups_out(advantage:
 def test_one_group_all_solved_and_one_all_failed_tell_reinforce_plus_plus_what_is_good() -> None:
     """Six tokens, returns 1 1 1 0 0 0: mean 0.5, unbiased variance 6 * 0.25 / 5 = 0.3, so 0.5 / sqrt(0.3) = 0.913."""
     algorithm = AlgorithmSettings(preset="reinforce++")
-    batch = flatten(those_that_teach(algorithm, [SOLVED, FAILED]))
+    batch = flatten(those_that_teach([SOLVED, FAILED], drops=algorithm.drops))
     wanted = [0.5 / math.sqrt(0.3)] * 3 + [-0.5 / math.sqrt(0.3)] * 3
     assert build_part(algorithm, "advantage")(batch).tolist() == pytest.approx(wanted, abs=1e-6)
     assert wanted[0] == pytest.approx(0.913, abs=5e-4)
@@ -298,7 +299,9 @@ def test_the_kl_inside_the_reward_is_k1_of_every_token() -> None:
     pair = Group(id="g", task=TASK, seed=1, trajectories=(episode("a", 1.0, tokens=2), episode("b", 0.0, tokens=2)))
     batch = flatten([pair])
     old, reference = torch.tensor([-1.0, -1.0, -1.0, -1.0]), torch.tensor([-1.5, -0.75, -2.0, -1.0])
-    inside = with_kl(batch, old, reference, kl_coef=0.1)
+    with pytest.raises(ValueError, match="`logprobs_old` and `logprobs_ref`"):
+        with_kl(batch, kl_coef=0.1)
+    inside = with_kl(batch.with_columns(logprobs_old=old, logprobs_ref=reference), kl_coef=0.1)
     assert inside.rewards.tolist() == pytest.approx([-0.05, 1.025, -0.1, 0.0])
     assert inside.scores.tolist() == pytest.approx([0.975, -0.1])
     assert inside.turn_rewards.tolist() == pytest.approx([0.975, -0.1])

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 
 from rollwright.contracts.record import Group
+from rollwright.rollout.ledger import StepClock
 from rollwright.training.loop import Training
 from rollwright.training.replay_loop import Metrics, ReplayMethod, replay_loop
-from rollwright.training.step_clock import StepClock
 
 
 class Run:
@@ -123,7 +123,7 @@ def test_draws_are_those_of_seed_and_step() -> None:
 def test_a_stage_inside_itself_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An update that is made while the loop is learning: 1 s, and not 1 s and another one."""
     now = [0.0]
-    monkeypatch.setattr("rollwright.training.step_clock.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("rollwright.rollout.ledger.time.monotonic", lambda: now[0])
     ledger: Any = SimpleNamespace(begin=lambda: None, end=lambda timings: {})
     clock = StepClock(ledger)
     clock.begin()

@@ -13,7 +13,7 @@ from rollwright.rollout.contexts import AppendOnly, Context, Windowed
 from rollwright.rollout.episode import EpisodeRequest, Limits
 from rollwright.rollout.faults import FaultLog, score_or_note
 from rollwright.rollout.journal import Journal
-from rollwright.rollout.ledger import Ledger, shares
+from rollwright.rollout.ledger import Ledger, StepClock, shares
 from rollwright.rollout.open_collector import context_factory, open_actor, open_collector, players_of
 from rollwright.rollout.rank_spread import Players, SpreadCollector
 from rollwright.rollout.rerendering import NewContext, require_same_prompts, rerender, shown_texts
@@ -45,6 +45,7 @@ __all__ = [
     "SpreadCollector",
     "StaleCount",
     "Start",
+    "StepClock",
     "TeacherActor",
     "Windowed",
     "context_factory",

@@ -39,6 +39,7 @@ from rollwright.rollout import (
     GroupRequest,
     Journal,
     Ledger,
+    StepClock,
     TeacherActor,
     open_actor,
     open_collector,
@@ -51,7 +52,6 @@ from rollwright.training.collection import Collection
 from rollwright.training.loop_config import LoopConfig
 from rollwright.training.open_world import close_play, close_world, open_reward, open_world
 from rollwright.training.pipeline import open_collection
-from rollwright.training.step_clock import StepClock
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
