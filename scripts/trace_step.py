@@ -91,44 +91,52 @@ class Tracer:
 
     def __post_init__(self) -> None:
         self._main = threading.get_ident()
-        self._stack: list[tuple[int, Call | None]] = []  # of every Python frame of the main thread, ours or not
+        self._open: list[tuple[int, Call]] = []  # the frames of ours in the main thread that have not returned
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        main = threading.get_ident() == self._main
-        if event == "return" and main:
-            self._cut(frame, behind=False)
-        if event != "call":
+        resumed = frame.f_code.co_name == "steps" and event == "call"
+        if event not in ("call", "return") or not (resumed or self.begun == self.step):
             return
         file = self.place(frame.f_code.co_filename)
-        if not main:
-            if file is not None and self.begun == self.step:
-                self.elsewhere.append((len(self.calls), Call(file, *_named(frame))))
+        if file is None:
             return
-        if frame.f_back is not None:
-            self._cut(frame.f_back, behind=True)
-        self._stack.append((id(frame), None if file is None else self._enter(file, frame)))
+        if threading.get_ident() != self._main:
+            if event == "call" and self.begun == self.step:
+                self.elsewhere.append((len(self.calls), Call(file, *_named(frame))))
+        elif event == "return":
+            self._leave(frame)
+        else:
+            self.begun += resumed
+            if self.begun == self.step:
+                self._enter(file, frame, first=resumed)
 
-    def _cut(self, frame: FrameType, *, behind: bool) -> None:
-        """Take off all that lies behind a frame, and the frame itself unless `behind`.
+    def _enter(self, file: str, frame: FrameType, *, first: bool) -> None:
+        if first:
+            self._open = self._below(frame)
+            self.calls += [call for _, call in self._open[-1:]]  # the loop, which runs all the time in the recipe
+        call = Call(file, *_named(frame), self._open[-1][1] if self._open else None)
+        self.calls.append(call)
+        self._open.append((id(frame), call))
 
-        Calls and returns do not come in pairs: the frames that were there when the profile was set only return.
-        """
-        at = len(self._stack) - 1
-        while at >= 0 and self._stack[at][0] != id(frame):
-            at -= 1
-        if at >= 0:
-            del self._stack[at + behind :]
+    def _leave(self, frame: FrameType) -> None:
+        """Take the frame off, and what lies behind it; one that was there before the step is not among them."""
+        for at in range(len(self._open) - 1, -1, -1):
+            if self._open[at][0] == id(frame):
+                del self._open[at:]
+                return
 
-    def _enter(self, file: str, frame: FrameType) -> Call:
-        caller = next((call for _, call in reversed(self._stack) if call is not None), None)
-        call = Call(file, *_named(frame), caller)
-        if call.name.split(".")[-1] == "steps":
-            self.begun += 1
-            if self.begun == self.step and caller is not None:
-                self.calls.append(caller)  # the loop itself, which stands in the recipe and runs all the time
-        if self.begun == self.step:
-            self.calls.append(call)
-        return call
+    def _below(self, frame: FrameType) -> list[tuple[int, Call]]:
+        """The frames of ours that this one was called from, the outermost first."""
+        frames = []
+        while frame.f_back is not None:
+            frame = frame.f_back
+            frames.append(frame)
+        found: list[tuple[int, Call]] = []
+        for one in reversed(frames):
+            file = self.place(one.f_code.co_filename)
+            if file is not None:
+                found.append((id(one), Call(file, *_named(one), found[-1][1] if found else None)))
+        return found
 
 
 def _named(frame: FrameType) -> tuple[str, int]:
@@ -319,11 +327,12 @@ def _prepare(recipe: str, *words: str | Path) -> None:
 def traced(recipe: str, words: Sequence[str], *, step: int) -> Tracer:
     """Run the recipe with every thread observed. What it prints goes to stderr, so that stdout holds the report."""
     tracer = Tracer(places(), step=step)
+    run = recipe_module(recipe).main
     threading.setprofile(tracer)
     sys.setprofile(tracer)
     printed, sys.stdout = sys.stdout, sys.stderr
     try:
-        recipe_module(recipe).main(list(words))
+        run(list(words))
     finally:
         sys.stdout = printed
         sys.setprofile(None)

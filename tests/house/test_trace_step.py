@@ -90,7 +90,7 @@ def test_a_step_without_an_end_is_refused(trace: ModuleType) -> None:
         trace.report(tracer)
 
 
-def test_callers_are_found_though_a_generator_is_left_by_an_error(trace: ModuleType) -> None:
+def test_callers_are_those_that_have_not_returned(trace: ModuleType) -> None:
     def steps():
         yield
 
