@@ -22,7 +22,7 @@ def check_segments(values: Tensor, sequence_index: Tensor, num_sequences: int) -
     if values.dim() != 1 or sequence_index.shape != values.shape:
         raise ValueError(
             f"expected flat tensors of one length, got {tuple(values.shape)} with an index of "
-            f"{tuple(sequence_index.shape)}: flatten padded tensors with `flatten_padded` first"
+            f"{tuple(sequence_index.shape)}: flatten padded tensors first, with `tensor[mask]`"
         )
     if sequence_index.is_floating_point() or sequence_index.dtype == torch.bool:
         raise TypeError(f"the sequence index must hold integers, got {sequence_index.dtype}")

@@ -57,6 +57,7 @@ class Part(Protocol):
     def save_state(self, folder: Path) -> None:
         """Write the part's state into the folder of a checkpoint."""
         ...
+
     def load_state(self, folder: Path) -> None:
         """Read it back."""
         ...
