@@ -126,7 +126,7 @@ def build(family: Family, **words: Any) -> Any:
     """The model with weights fixed by a seed, under the attention that `models.load_model` would choose."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    import rollwright.batching.tree_attention  # noqa: F401  makes "sdpa_tree" known to transformers
+    import rollwright.batching.prefix_tree  # noqa: F401  makes "sdpa_tree" known to transformers
 
     config = AutoConfig.for_model(family.kind, **(_COMMON | family.words | words))
     for attention in ("sdpa_tree", "sdpa", "eager"):

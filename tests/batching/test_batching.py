@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollwright.batching import tree_attention
+from rollwright.batching import prefix_tree
 from rollwright.batching.packing import Layout, PackedBatch, Segment, pack, segment_of
 from rollwright.batching.prefix_tree import CostModel, build_rows, join_always, shared_prefix
 from rollwright.batching.token_batch import TokenBatch
@@ -120,8 +120,8 @@ def test_packed_equals_naive_in_logprobs_loss_and_gradient(
 def test_attention_by_blocks_equals_naive_too(
     model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(tree_attention, "CALL_WORK", 0.0)  # else trees this small are one block
-    monkeypatch.setattr(tree_attention, "LONGEST_PIECE", 3)
+    monkeypatch.setattr(prefix_tree, "CALL_WORK", 0.0)  # else trees this small are one block
+    monkeypatch.setattr(prefix_tree, "LONGEST_PIECE", 3)
     segments = random_turns(seed)
     batches = pack(segments, token_budget=60, layout="tree")
     actual, expected = packed(model, segments, batches), naive(model, segments)

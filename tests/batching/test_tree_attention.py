@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import rollwright.batching.tree_attention as tree
+import rollwright.batching.prefix_tree as tree
 from rollwright.batching.packing import PackedBatch
-from rollwright.batching.tree_attention import TREE_ATTENTION, plan_rows
+from rollwright.batching.prefix_tree import TREE_ATTENTION, plan_rows
 from rollwright.models.loading import load_model
 from rollwright.models.scoring import TokenScorer
 from rollwright.models.tiny_model import make_tiny_model

@@ -11,8 +11,8 @@ from rollwright.contracts.environment import Observation, StepResult, as_observa
 from rollwright.contracts.record import Message, Task, whole
 from rollwright.models.codec import ChatCodec
 from rollwright.models.tiny_model import tiny_tokenizer
-from rollwright.rollout.answers import checked, checked_observation
 from rollwright.rollout.contexts import AppendOnly, Windowed
+from rollwright.rollout.world_host import checked, checked_observation
 
 HALF, JOINED = "a\ud83d b\ude00", "a\ud83d\ude00b"
 CODEC = ChatCodec(tiny_tokenizer(["a b"]))

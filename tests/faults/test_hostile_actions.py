@@ -33,8 +33,7 @@ from rollwright.envs.text import from_gymnasium, navigation, openenv, to_openenv
 from rollwright.envs.text.to_gymnasium import to_gymnasium
 from rollwright.methods.conditioning import ReturnLevels, ReturnTargets
 from rollwright.models.tiny_model import tiny_tokenizer
-from rollwright.rollout.answers import checked, checked_observation
-from rollwright.rollout.world_host import EnvHost
+from rollwright.rollout.world_host import EnvHost, checked, checked_observation
 
 _TEXT = runpy.run_path(str(Path(__file__).parents[1] / "hostile_text.py"))  # tests are no package
 ODD_VALUES, hostile, hostile_code = (_TEXT[name] for name in ("ODD_VALUES", "hostile", "hostile_code"))

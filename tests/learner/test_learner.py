@@ -16,13 +16,12 @@ from transformers import LlamaForCausalLM
 
 from rollwright.batching.token_batch import TokenBatch, TokenLoss
 from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
-from rollwright.learner.critic_losses import Squared
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
 from rollwright.learner.optimisation import OptimiserSettings, split_minibatches
 from rollwright.learner.policy_losses import Ppo, Reinforce
 from rollwright.learner.ranks import check_world
-from rollwright.learner.token_critic import CriticSettings
+from rollwright.learner.token_critic import CriticSettings, Squared
 from rollwright.maths.losses import AGGREGATIONS, Aggregation
 from rollwright.models.loading import with_lora
 from rollwright.models.tiny_model import tiny_llama

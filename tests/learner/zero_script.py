@@ -25,12 +25,11 @@ from rollwright.batching import Segment, TokenBatch
 from rollwright.contracts.errors import ConfigError, NonFiniteUpdate
 from rollwright.contracts.record import Group, Score
 from rollwright.contracts.reward import EnvReward
-from rollwright.learner.critic_losses import Squared
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
 from rollwright.learner.policy_losses import Reinforce
 from rollwright.learner.ranks import Ranks, open_accelerator, under_deepspeed
-from rollwright.learner.token_critic import CriticSettings
+from rollwright.learner.token_critic import CriticSettings, Squared
 from rollwright.models.tiny_model import tiny_llama
 from rollwright.recipes import grpo, ppo
 

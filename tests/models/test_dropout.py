@@ -15,12 +15,11 @@ from rollwright.config import build
 from rollwright.contracts.errors import ConfigError
 from rollwright.critics.critic_body import policy_body
 from rollwright.critics.turn_critic import TurnCriticSettings, ValueLearner
-from rollwright.learner.critic_losses import Squared
 from rollwright.learner.learner import Learner
 from rollwright.learner.objective import PolicyObjective
 from rollwright.learner.optimisation import OptimiserSettings
 from rollwright.learner.policy_losses import Ppo
-from rollwright.learner.token_critic import CriticSettings
+from rollwright.learner.token_critic import CriticSettings, Squared
 from rollwright.models.loading import with_lora
 from rollwright.models.starting_model import ModelSettings
 from tests.token_batches import SpelledTurn, batch_of, per_turn

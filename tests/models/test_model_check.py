@@ -24,7 +24,7 @@ from rollwright.learner.weights import checkpoint_weights
 from rollwright.methods.outcome_model import next_token_logits
 from rollwright.models.loading import load_model, with_lora
 from rollwright.models.model_check import check_model
-from rollwright.models.model_facts import facts_of, window_of
+from rollwright.models.model_files import facts_of, window_of
 from rollwright.models.tiny_model import make_tiny_model, tiny_llama
 from rollwright.recipes.grpo import GrpoConfig
 from rollwright.training.preflight_models import require_context

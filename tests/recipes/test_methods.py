@@ -26,7 +26,7 @@ from rollwright.maths.advantages import gigpo
 from rollwright.maths.losses import LossCounts, constant_length, loss_denominator
 from rollwright.recipes import grpo
 from rollwright.recipes.grpo import AlgorithmSettings, GrpoConfig, num_episodes, those_that_teach
-from rollwright.rollout.rollout_metrics import is_informative, met_again_frac
+from rollwright.rollout.ledger import is_informative, met_again_frac
 from rollwright.run_io.tracking import read_metrics
 from rollwright.training.plan import plan_text
 from rollwright.training.resumption import changed_keys

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from rollwright.contracts.errors import RunFolderError
-from rollwright.run_io.checkpoint import Checkpoints
-from rollwright.run_io.seals import seal_fault, sealed
+from rollwright.run_io.checkpoint import Checkpoints, seal_fault, sealed
 
 
 def writer(text: str):

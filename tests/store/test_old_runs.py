@@ -13,7 +13,7 @@ import pytest
 from rollwright.contracts import Timings, Trajectory
 from rollwright.recipes import grpo
 from rollwright.store import TABLES, TrajectoryStore, shard_files, upgrade_store
-from rollwright.store.store_schema import SCHEMAS, VERSION_KEY
+from rollwright.store.store_checks import SCHEMAS, VERSION_KEY
 
 SETTINGS = [
     "world.name=text.bandit",

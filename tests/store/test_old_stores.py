@@ -30,7 +30,7 @@ from rollwright.contracts import (
     Turn,
     WorldMark,
 )
-from rollwright.store import TABLES, TrajectoryStore, shard_files, store_schema, upgrade_store
+from rollwright.store import TABLES, TrajectoryStore, shard_files, store_checks, upgrade_store
 from rollwright.store.replay import TurnTable
 from rollwright.store.upgrade import ENDING
 
@@ -104,7 +104,7 @@ def contents(folder: Path) -> list[Trajectory]:
 
 def versions(folder: Path) -> list[str]:
     files = [path for table in TABLES for path in shard_files(folder / table).values()]
-    return [pq.read_metadata(path).metadata[store_schema.VERSION_KEY].decode() for path in files]
+    return [pq.read_metadata(path).metadata[store_checks.VERSION_KEY].decode() for path in files]
 
 
 def test_an_old_store_is_read_to_the_last_field(old: Path) -> None:
@@ -124,11 +124,11 @@ def test_an_old_store_can_be_replayed_and_appended_to(old: Path) -> None:
 
 def test_an_upgraded_store_holds_the_same_and_keeps_its_marks_and_blocks(old: Path) -> None:
     before = TrajectoryStore(old).census(2)
-    marks = [pq.read_metadata(old / table / "000000.parquet").metadata[store_schema.PAIR_KEY] for table in TABLES]
+    marks = [pq.read_metadata(old / table / "000000.parquet").metadata[store_checks.PAIR_KEY] for table in TABLES]
     assert str(upgrade_store(old)) == "4 files upgraded, 0 were of version 3, 0 left"
     assert versions(old) == ["3"] * 4 and contents(old) == WRITTEN
     after = [pq.read_metadata(old / table / "000000.parquet") for table in TABLES]
-    assert [meta.metadata[store_schema.PAIR_KEY] for meta in after] == marks and after[0].num_row_groups == 2
+    assert [meta.metadata[store_checks.PAIR_KEY] for meta in after] == marks and after[0].num_row_groups == 2
     assert TrajectoryStore(old).census(2) == before  # a run that goes on from a checkpoint finds its shards again
     assert str(upgrade_store(old)) == "0 files upgraded, 4 were of version 3, 0 left"
     assert len(TurnTable(old)) == 6
@@ -207,7 +207,7 @@ def test_a_damaged_file_is_left_as_it_is(old: Path) -> None:
 def test_an_unknown_version_is_refused_before_anything_changes(old: Path) -> None:
     path = old / "turns" / "000001.parquet"
     table = pq.read_table(path, partitioning=None)
-    pq.write_table(table.replace_schema_metadata({store_schema.VERSION_KEY: b"4"}), path)
+    pq.write_table(table.replace_schema_metadata({store_checks.VERSION_KEY: b"4"}), path)
     before = {file: file.read_bytes() for file in old.glob("*/*.parquet")}
     with pytest.raises(DataError, match=r"schema version 4; this release reads versions 2 and 3"):
         upgrade_store(old)

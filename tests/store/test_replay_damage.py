@@ -20,10 +20,10 @@ import pytest
 
 from rollwright.contracts.errors import DataError, RunFolderError
 from rollwright.contracts.record import Span, StopReason, Trajectory, Turn
-from rollwright.store import store_rows, store_schema
+from rollwright.store import store_checks, store_rows
 from rollwright.store.replay import TurnTable
 from rollwright.store.replay import replay_index as index
-from rollwright.store.store_schema import TABLES
+from rollwright.store.store_checks import TABLES
 from rollwright.store.trajectory_store import Ref, TrajectoryStore
 from tests import builders
 
@@ -93,7 +93,7 @@ def rewrite(folder: Path, change: Callable[[Rows, Rows], None], number: int = 0)
     sizes = [[g.num_rows for g in map(pq.read_metadata(path).row_group, range(4))] for path in paths]
     change(*rows)
     for path, table, parts, schema in zip(
-        paths, rows, sizes, (store_schema.TRAJECTORY_SCHEMA, store_schema.TURN_SCHEMA), strict=True
+        paths, rows, sizes, (store_checks.TRAJECTORY_SCHEMA, store_checks.TURN_SCHEMA), strict=True
     ):
         with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
             for size in [*parts[:-1], len(table)]:  # what was added or is missing shows in the last block

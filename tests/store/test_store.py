@@ -40,7 +40,7 @@ from rollwright.contracts.record import (
     Turn,
     WorldMark,
 )
-from rollwright.store import store_rows, store_schema, turn_rows
+from rollwright.store import store_checks, store_rows, turn_rows
 from rollwright.store.trajectory_store import Ref, TrajectoryStore
 from tests import builders
 
@@ -186,18 +186,18 @@ def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize(
     ("record", "schema", "derived"),
     [
-        (Trajectory, store_schema.TRAJECTORY_SCHEMA, {"turns": "num_turns", "task": "task_id"}),
-        (Turn, store_schema.TURN_SCHEMA, {"prompt_ids": "prompt_new"}),
-        (Score, store_schema.TRAJECTORY_SCHEMA.field("score").type, {}),
-        (Start, store_schema.TRAJECTORY_SCHEMA.field("start").type, {}),
-        (Timings, store_schema.TURN_SCHEMA.field("timings").type, {}),
-        (Span, store_schema.TURN_SCHEMA.field("spans").type.value_type, {}),
-        (Message, store_schema.TURN_SCHEMA.field("observed").type.value_type, {}),
-        (Attachment, store_schema.TURN_SCHEMA.field("attachments").type.value_type, {"content": "sha256"}),
-        (SamplerMask, store_schema.TURN_SCHEMA.field("sampler_mask").type, {}),
-        (PlacedReward, store_schema.TURN_SCHEMA.field("rewards_at").type.value_type, {}),
-        (WorldMark, store_schema.TRAJECTORY_SCHEMA.field("world").type, {}),
-        (Branch, store_schema.TRAJECTORY_SCHEMA.field("branch").type, {}),
+        (Trajectory, store_checks.TRAJECTORY_SCHEMA, {"turns": "num_turns", "task": "task_id"}),
+        (Turn, store_checks.TURN_SCHEMA, {"prompt_ids": "prompt_new"}),
+        (Score, store_checks.TRAJECTORY_SCHEMA.field("score").type, {}),
+        (Start, store_checks.TRAJECTORY_SCHEMA.field("start").type, {}),
+        (Timings, store_checks.TURN_SCHEMA.field("timings").type, {}),
+        (Span, store_checks.TURN_SCHEMA.field("spans").type.value_type, {}),
+        (Message, store_checks.TURN_SCHEMA.field("observed").type.value_type, {}),
+        (Attachment, store_checks.TURN_SCHEMA.field("attachments").type.value_type, {"content": "sha256"}),
+        (SamplerMask, store_checks.TURN_SCHEMA.field("sampler_mask").type, {}),
+        (PlacedReward, store_checks.TURN_SCHEMA.field("rewards_at").type.value_type, {}),
+        (WorldMark, store_checks.TRAJECTORY_SCHEMA.field("world").type, {}),
+        (Branch, store_checks.TRAJECTORY_SCHEMA.field("branch").type, {}),
     ],
 )
 def test_every_field_of_the_record_has_a_column(record: type, schema: Any, derived: dict[str, str]):
@@ -323,7 +323,7 @@ def test_another_schema_version_is_refused(tmp_path: Path):
     TrajectoryStore(tmp_path).append([episode()])
     path = tmp_path / "turns" / "000000.parquet"
     table = pq.read_table(path, partitioning=None)
-    pq.write_table(table.replace_schema_metadata({store_schema.VERSION_KEY: b"99"}), path)
+    pq.write_table(table.replace_schema_metadata({store_checks.VERSION_KEY: b"99"}), path)
     with pytest.raises(DataError, match=r"version 99.*reads versions 2 and 3"):
         TrajectoryStore(tmp_path)
 
@@ -383,7 +383,7 @@ def test_flipped_bits_in_a_footer_are_a_warning_or_a_data_error(tmp_path: Path):
 
 def test_a_foreign_parquet_file_is_refused(tmp_path: Path):
     TrajectoryStore(tmp_path)
-    pq.write_table(store_schema.TURN_SCHEMA.empty_table().replace_schema_metadata(None), tmp_path / "x.parquet")
+    pq.write_table(store_checks.TURN_SCHEMA.empty_table().replace_schema_metadata(None), tmp_path / "x.parquet")
     for table in ("turns", "trajectories"):
         (tmp_path / table / "000000.parquet").write_bytes((tmp_path / "x.parquet").read_bytes())
     with pytest.raises(DataError, match="version none"):
@@ -491,7 +491,7 @@ def unmarked(folder: Path) -> None:
     """A store as older releases wrote it: no mark says which two files belong together."""
     for path in folder.glob("*/*.parquet"):
         table = pq.read_table(path, partitioning=None)
-        metadata = {k: v for k, v in table.schema.metadata.items() if k != store_schema.PAIR_KEY}
+        metadata = {k: v for k, v in table.schema.metadata.items() if k != store_checks.PAIR_KEY}
         pq.write_table(table.replace_schema_metadata(metadata), path)
 
 

@@ -19,7 +19,7 @@ from rollwright.contracts.reward import EnvReward, score_group
 from rollwright.curriculum.samplers import BandCurriculum, Curriculum, UniformCurriculum
 from rollwright.recipes.grpo import GrpoConfig
 from rollwright.rollout import GroupRequest
-from rollwright.rollout.rollout_metrics import is_informative
+from rollwright.rollout.ledger import is_informative
 from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.rollout.run_ahead import Ahead, StaleCount, length_bucket, oldest_version, staleness
 from rollwright.training.collection import OnPolicy, Requests, fill_with_informative

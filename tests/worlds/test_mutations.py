@@ -27,7 +27,7 @@ from rollwright.rollout import Journal
 from rollwright.run_io.checkpoint import Checkpoints
 from rollwright.run_io.tracking import read_metrics
 from rollwright.store.replay import TurnTable
-from rollwright.store.store_schema import TABLES
+from rollwright.store.store_checks import TABLES
 from rollwright.store.trajectory_store import TrajectoryStore
 
 MAZE = ["world.options.maze=umaze", "model.tiny_hidden=32", "model.tiny_layers=1"]

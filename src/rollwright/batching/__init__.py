@@ -1,8 +1,8 @@
 """From trajectories to the tokens that a learner forwards, and back.
 
 Lives here: the tokens of an update in columns (`token_batch`), what each action earned (`credit`), what its tokens are
-credited with (`estimators`, `value_estimators`, and `estimator_trials` for those of a user), shared prefixes
-(`prefix_tree`), packed rows (`packing`), attention along a tree (`tree_attention`).
+credited with (`estimators`, `value_estimators`, and `estimator_trials` for those of a user), shared prefixes and
+attention along them (`prefix_tree`), packed rows (`packing`).
 May import: contracts, config, run_io and maths.
 """
 
@@ -18,9 +18,8 @@ from rollwright.batching.credit import (
 )
 from rollwright.batching.estimators import ADVANTAGES, Advantage, estimator_needs, estimators_that_need
 from rollwright.batching.packing import Layout, PackedBatch, Segment, pack, segment_of
-from rollwright.batching.prefix_tree import CostModel
+from rollwright.batching.prefix_tree import TREE_ATTENTION, CostModel, pays_on, plan_rows
 from rollwright.batching.token_batch import FilteringObjective, TokenBatch, TokenLoss, TokenObjective, join_batches
-from rollwright.batching.tree_attention import TREE_ATTENTION, pays_on, plan_rows
 from rollwright.batching.value_estimators import VALUE_ADVANTAGES, ValueAdvantage
 
 __all__ = [

@@ -1,29 +1,14 @@
 """What every part of Rollwright talks about: the record, the contracts, the errors.
 
-Lives here: tasks, trajectories and groups (`record`), turns (`turn`), messages and pictures (`content`), the contract
-of worlds (`environment`) and of rewards (`reward`), which world an episode was played in (`world_mark`), which part of
-an answer is its action (`action_rule`), copies of a running episode (`forking`), the errors that a user sees
-(`errors`), the one way to refuse an unknown word (`choices`), and the names of foreign logs (`log_formats`).
+Lives here: tasks, trajectories and groups (`record`), turns with what messages and pictures hold (`turn`), the contract
+of worlds and which world an episode was played in (`environment`), the contract of rewards (`reward`), which part of an
+answer is its action (`action_rule`), copies of a running episode (`forking`), the errors that a user sees (`errors`),
+the one way to refuse an unknown word (`choices`), and the names of foreign logs (`log_formats`).
 May import: nothing of ours, and no torch: a process that plays a world loads this folder and little else.
 """
 
 from rollwright.contracts.action_rule import WHOLE, ActionRule
 from rollwright.contracts.choices import require_choice
-from rollwright.contracts.content import (
-    MAX_PICTURE_BYTES,
-    PICTURE_SUFFIX,
-    ROLES,
-    Attachment,
-    ImagePart,
-    Message,
-    Part,
-    Role,
-    TextPart,
-    attach_picture,
-    is_hash,
-    picture_type,
-    whole,
-)
 from rollwright.contracts.environment import (
     ActsAtRandom,
     Environment,
@@ -39,6 +24,7 @@ from rollwright.contracts.environment import (
     TakesInstructions,
     Taught,
     Teacher,
+    Versioned,
     World,
     as_observation,
     distinct,
@@ -47,6 +33,8 @@ from rollwright.contracts.environment import (
     split_of_seed,
     state_key,
     tasks_of,
+    version_of,
+    world_mark,
 )
 from rollwright.contracts.errors import (
     ConfigError,
@@ -99,15 +87,27 @@ from rollwright.contracts.reward import EnvReward, Reward, StatefulReward, breac
 from rollwright.contracts.turn import (
     ACT,
     FINISHES,
+    MAX_PICTURE_BYTES,
+    PICTURE_SUFFIX,
     PRODUCERS,
+    ROLES,
+    Attachment,
+    ImagePart,
+    Message,
+    Part,
     PlacedReward,
     Producer,
+    Role,
     SamplerMask,
     Span,
+    TextPart,
     Timings,
     Turn,
+    attach_picture,
+    is_hash,
+    picture_type,
+    whole,
 )
-from rollwright.contracts.world_mark import Versioned, version_of, world_mark
 
 __all__ = [
     "ACT",

@@ -13,18 +13,25 @@ from enum import StrEnum
 from typing import Any, Literal, get_args
 
 from rollwright.contracts.choices import require_choice
-from rollwright.contracts.content import ROLES, Attachment, ImagePart, Message, Part, Role, TextPart, whole
 from rollwright.contracts.turn import (
     ACT,
     FINISHES,
     PRODUCERS,
+    ROLES,
+    Attachment,
     Finish,
+    ImagePart,
+    Message,
+    Part,
     PlacedReward,
     Producer,
+    Role,
     SamplerMask,
     Span,
+    TextPart,
     Timings,
     Turn,
+    whole,
 )
 
 __all__ = [

@@ -2,13 +2,12 @@
 
 Lives here: the section `learner` and the keys of a policy's loss (`learner_settings`), published methods that set them
 (`method_presets`), the learner (`learner`), one optimiser step (`update_step`, `optimisation`), what is minimised
-(`objective`, `policy_losses`, `critic_losses`), many ranks (`ranks`, `zero`), the weights that an engine is given
-(`weights`), a critic of tokens beside the policy (`token_critic`), a policy that stays as it is (`fixed_policy`),
-supervised fine-tuning (`sft`).
+(`objective`, `policy_losses`), many ranks (`ranks`, `zero`), the weights that an engine is given (`weights`), a critic
+of tokens beside the policy (`token_critic`), a policy that stays as it is (`fixed_policy`), supervised fine-tuning
+(`sft`).
 May import: store and what stands above it.
 """
 
-from rollwright.learner.critic_losses import CRITIC_LOSSES, CriticLoss, Squared
 from rollwright.learner.fixed_policy import FixedPolicy
 from rollwright.learner.learner import Learner
 from rollwright.learner.learner_settings import LearnerSettings, PolicyLossSettings
@@ -27,7 +26,7 @@ from rollwright.learner.optimisation import (
 from rollwright.learner.policy_losses import LOSSES, TokenPolicyLoss
 from rollwright.learner.ranks import Ranks, Share, go_on_alone, open_accelerator, share
 from rollwright.learner.sft import FitSettings, SftSettings, fit, require_trl, stop_after, trainer_arguments
-from rollwright.learner.token_critic import CriticKind, CriticSettings
+from rollwright.learner.token_critic import CRITIC_LOSSES, CriticKind, CriticLoss, CriticSettings, Squared
 from rollwright.learner.weights import copied_body, gathered, hand_over
 from rollwright.learner.zero import ZeroOptimisation, zero_stage
 

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rollwright.batching import FilteringObjective, PackedBatch, TokenBatch, TokenObjective
-from rollwright.learner.critic_losses import CriticLoss
 from rollwright.learner.optimisation import Averages, Optimisation, require_finite
+from rollwright.learner.token_critic import CriticLoss
 from rollwright.maths.losses import (
     Aggregation,
     LossCounts,

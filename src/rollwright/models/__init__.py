@@ -1,9 +1,8 @@
 """Language models: where they come from, how text becomes tokens, what a forward pass gives.
 
 Lives here: the section `model` and what a run starts from (`starting_model`), weights, tokenizers and tiny models
-(`loading`, `model_files`, `tiny_model`, `adapters`, `precision`), chat text to tokens (`codec`, `chat_template`,
-`control_tokens`, `vocabulary`), log-probs of packed rows (`scoring`), and the check that our forward pass is the
-model's own (`model_check`, `model_facts`).
+(`loading`, `model_files`, `tiny_model`, `adapters`), chat text to tokens (`codec`, `chat_template`, `vocabulary`),
+log-probs of packed rows (`scoring`), and the check that our forward pass is the model's own (`model_check`).
 May import: batching and what stands above it.
 """
 
@@ -12,6 +11,7 @@ from rollwright.models.chat_template import day_of_run, keep_day
 from rollwright.models.codec import ChatCodec
 from rollwright.models.loading import (
     Dtype,
+    Precision,
     cache_folder,
     embedded_is_there,
     load_model,
@@ -19,20 +19,20 @@ from rollwright.models.loading import (
     load_tokenizer,
     require_embedded,
     resolve_model,
+    resolve_precision,
     with_lora,
 )
 from rollwright.models.model_check import check_model
-from rollwright.models.model_facts import facts_of
 from rollwright.models.model_files import (
     base_of,
     config_of,
     context_within,
+    facts_of,
     is_adapter,
     load_whole,
     positions_of,
     require_positions,
 )
-from rollwright.models.precision import Precision, resolve_precision
 from rollwright.models.scoring import (
     TokenScorer,
     body_hidden,

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rollwright.contracts import Message, TemplateError, whole
-from rollwright.models.chat_template import PROBE, ChatTemplate
-from rollwright.models.control_tokens import ControlTokens
+from rollwright.models.chat_template import PROBE, ChatTemplate, ControlTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

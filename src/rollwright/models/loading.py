@@ -2,6 +2,8 @@
 
 Only safetensors and JSON are read: no pickled weights, no code out of a model folder. With `HF_HUB_OFFLINE=1` a hub
 name is looked up in the local cache and nothing is fetched.
+
+Which floating-point format weights are computed with: `auto` takes what the hardware is fast at.
 """
 
 from __future__ import annotations
@@ -21,6 +23,29 @@ from rollwright.models.vocabulary import leave_out_unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def resolve_precision(name: Precision) -> Literal["float32", "bfloat16"]:
+    """`auto` is bfloat16 on a GPU or CPU with the instructions for it, float32 elsewhere."""
+    if name != "auto":
+        return name
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_instructions() else "float32"
+
+
+def _has_bf16_instructions() -> bool:
+    """Without avx512_bf16 or amx a CPU emulates bfloat16, slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 SMOLLM2 = "smollm2"
@@ -69,7 +94,7 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    from rollwright.batching import tree_attention  # noqa: F401  makes "sdpa_tree" known to transformers
+    from rollwright.batching import prefix_tree  # noqa: F401  makes "sdpa_tree" known to transformers
 
     place, words = resolve_model(folder), {"dtype": getattr(torch, dtype)}
     model: PreTrainedModel

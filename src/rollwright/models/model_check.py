@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from rollwright.batching import Layout, PackedBatch, Segment, pack
 from rollwright.contracts import ConfigError
-from rollwright.models.model_facts import facts_of, recurrent_layers, window_of
+from rollwright.models.model_files import facts_of, recurrent_layers, window_of
 from rollwright.models.scoring import TokenScorer, causal_lm
 from rollwright.models.vocabulary import marked, without_unknown
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from rollwright.batching import TREE_ATTENTION, PackedBatch, pays_on, plan_rows
 from rollwright.contracts import ConfigError
-from rollwright.models.model_facts import window_of
+from rollwright.models.model_files import window_of
 from rollwright.models.vocabulary import marked, without_unknown
 
 CHUNK = 256

@@ -1,9 +1,9 @@
 """Episodes: one, many at once, and what goes wrong in them.
 
-Lives here: the section `rollout` (`rollout_settings`, `open_collector`), one episode (`episode`, `answers`,
-`restoring`), many at once (`collector`, `rounds`, `run_ahead`, `rank_spread`), who acts (`actors`), what a policy is
-shown (`contexts`, `rerendering`), faults as data (`faults`, `journal`), and what it cost
-(`rollout_metrics`, `ledger`).
+Lives here: the section `rollout` (`rollout_settings`, `open_collector`), one episode (`episode`, `restoring`), the
+calls of its world (`world_host`), many at once (`collector`, `rounds`, `run_ahead`, `rank_spread`), who acts
+(`actors`), what a policy is shown (`contexts`, `rerendering`), faults as data (`faults`, `journal`), and what it cost
+(`ledger`).
 May import: critics and what stands above it.
 """
 
@@ -13,12 +13,11 @@ from rollwright.rollout.contexts import AppendOnly, Context, Windowed
 from rollwright.rollout.episode import EpisodeRequest, Limits
 from rollwright.rollout.faults import FaultLog, score_or_note
 from rollwright.rollout.journal import Journal
-from rollwright.rollout.ledger import Ledger, StepClock, shares
+from rollwright.rollout.ledger import Ledger, StepClock, is_informative, met_again_frac, rollout_metrics, shares
 from rollwright.rollout.open_collector import context_factory, open_actor, open_collector, players_of
 from rollwright.rollout.rank_spread import Players, SpreadCollector
 from rollwright.rollout.rerendering import NewContext, require_same_prompts, rerender, shown_texts
 from rollwright.rollout.restoring import prompt_digest
-from rollwright.rollout.rollout_metrics import is_informative, met_again_frac, rollout_metrics
 from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.rollout.rounds import JournalledActor, RoundsActor
 from rollwright.rollout.run_ahead import Ahead, StaleCount, Start, set_aside

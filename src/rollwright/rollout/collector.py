@@ -30,14 +30,12 @@ from rollwright.contracts import (
 )
 from rollwright.generation import Sampling
 from rollwright.rollout.actors import Actor
-from rollwright.rollout.answers import checked_observation
 from rollwright.rollout.contexts import Context
 from rollwright.rollout.episode import Episode, EpisodeRequest, Limits, Status
-from rollwright.rollout.event_loop import LoopThread
 from rollwright.rollout.faults import FaultLog
 from rollwright.rollout.ledger import Occupancy
 from rollwright.rollout.rounds import RoundsActor
-from rollwright.rollout.world_host import EnvHost
+from rollwright.rollout.world_host import EnvHost, LoopThread, checked_observation
 
 log = logging.getLogger(__name__)
 Progress = Callable[[Trajectory], None]

@@ -35,11 +35,10 @@ from rollwright.contracts import (
 )
 from rollwright.generation import Generation, Sampling
 from rollwright.rollout.actors import Act, Actor, Decision
-from rollwright.rollout.answers import checked, checked_observation
 from rollwright.rollout.contexts import Context
 from rollwright.rollout.ledger import Occupancy, Place
 from rollwright.rollout.restoring import bring_to, check_prompt, observation_of, retrace, shown_of
-from rollwright.rollout.world_host import EnvHost
+from rollwright.rollout.world_host import EnvHost, checked, checked_observation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,8 +27,8 @@ from rollwright.contracts import (
     as_observation,
 )
 from rollwright.generation import Generation
-from rollwright.rollout.answers import checked, checked_observation
 from rollwright.rollout.contexts import Context
+from rollwright.rollout.world_host import checked, checked_observation
 
 Call = Callable[..., Awaitable[tuple[Any, Any]]]
 """Name and method of an environment, arguments -> what it gave, and the fingerprint of the state it led to."""

@@ -1,15 +1,15 @@
 """Trajectories on disk: written, read, checked, drawn from, taken in from elsewhere.
 
-Lives here: the store (`trajectory_store`), its columns and their versions (`store_schema`), its rows (`store_rows`,
-`turn_rows`, `store_checks`), its files (`store_files`) and pictures (`attachments`), older stores brought up to date
+Lives here: the store (`trajectory_store`), its rows (`store_rows`, `turn_rows`), their columns by version and what a
+row must hold (`store_checks`), its files (`store_files`) and pictures (`attachments`), older stores brought up to date
 (`upgrade`), scores given afterwards (`rescoring`), checks of training data (`data_checks`), random access to turns
 (`replay/`), logs of others (`importers/`).
 May import: generation and what stands above it.
 """
 
 from rollwright.store.rescoring import score_store
+from rollwright.store.store_checks import TABLES
 from rollwright.store.store_files import shard_files
-from rollwright.store.store_schema import TABLES
 from rollwright.store.trajectory_store import Ref, TrajectoryStore
 from rollwright.store.turn_rows import unpack_text
 from rollwright.store.upgrade import Upgraded, upgrade_store

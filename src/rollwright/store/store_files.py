@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollwright.contracts import DataError
-from rollwright.store.store_schema import NULLABLE, PAIR_KEY, SCHEMAS, VERSION_KEY, schema_fault
+from rollwright.store.store_checks import NULLABLE, PAIR_KEY, SCHEMAS, VERSION_KEY, schema_fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

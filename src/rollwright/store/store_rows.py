@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollwright.contracts import Branch, DataError, Score, Start, StopReason, Task, Trajectory, WorldMark
-from rollwright.store.store_checks import require_header, require_total
-from rollwright.store.store_schema import PAIR_KEY, TRAJECTORY_SCHEMA, TURN_SCHEMA
+from rollwright.store.store_checks import PAIR_KEY, TRAJECTORY_SCHEMA, TURN_SCHEMA, require_header, require_total
 from rollwright.store.turn_rows import (
     Row,
     named_rows,

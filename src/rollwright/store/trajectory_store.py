@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from rollwright.contracts import DataError, Origin, RunFolderError, Split, Trajectory
 from rollwright.store.attachments import Pictures
-from rollwright.store.store_checks import require_header
+from rollwright.store.store_checks import SCHEMAS, TABLES, require_header
 from rollwright.store.store_files import (
     Shard,
     check_columns,
@@ -43,7 +43,6 @@ from rollwright.store.store_files import (
     write_pair,
 )
 from rollwright.store.store_rows import encode_shard, read_trajectory
-from rollwright.store.store_schema import SCHEMAS, TABLES
 from rollwright.store.turn_rows import pack_text, unpack_text
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from rollwright.contracts import DataError, RunFolderError
 from rollwright.run_io import held
+from rollwright.store.store_checks import SCHEMA_VERSION, SCHEMAS, TABLES, VERSION_KEY
 from rollwright.store.store_files import check_columns, open_table, read_block, reason_of, shard_files, stored_version
 from rollwright.store.store_rows import table_writer
-from rollwright.store.store_schema import SCHEMA_VERSION, SCHEMAS, TABLES, VERSION_KEY
 
 ENDING = ".upgrading"
 """Of a file that is being written: no reader takes it for a shard."""

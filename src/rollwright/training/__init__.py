@@ -1,10 +1,10 @@
 """What the loops of all recipes share: opening a run, its steps, its end, and going on after a kill.
 
-Lives here: the entry of a recipe and what is checked before it starts (`recipe_entry`, `preflight`,
-`preflight_models`, `plan`, `inputs`), the sections that loops read (`loop_config`, `token_q_config`), opening a run
-(`open_run`: its parts in order; `open_world`), a world outside of a loop (`stage`), the steps (`loop`, `collection`,
-`pipeline`, `group_scores`, `parity_gate`, `lessons`), the loop of methods on stored turns
-(`replay_loop`), and resumption (`resumption`, `inventory`).
+Lives here: the entry of a recipe and what is checked before it starts (`recipe_entry`, `preflight`, `preflight_models`,
+`plan`, `inputs`), the sections that loops read (`loop_config`, `token_q_config`), opening a run (`open_run`: its parts
+in order; `open_world`), a world outside of a loop (`stage`), the steps (`loop`, `collection`, `pipeline`,
+`parity_gate`, `lessons`), the loop of methods on stored turns (`replay_loop`), and resumption (`resumption`,
+`inventory`).
 May import: every folder but the command line.
 """
 

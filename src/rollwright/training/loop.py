@@ -1,6 +1,8 @@
 """What the loops share, as verbs: collect, score, update, sync, finish; with evaluation and checkpoints when due.
 
 A recipe opens `Training.start(config)` and writes the algorithm; everything here is the same for all of them.
+
+Scores of a step's groups: each group once, shared out over the ranks; and ReMax's greedy episodes.
 """
 
 from __future__ import annotations
@@ -14,17 +16,16 @@ from functools import partial
 from pathlib import Path
 
 from rollwright.batching import TokenBatch
-from rollwright.contracts import Group, RollwrightError, Trajectory, episode_seed
-from rollwright.curriculum import EvolvingCurriculum
+from rollwright.contracts import Group, Reward, RollwrightError, StatefulReward, Trajectory, episode_seed
+from rollwright.curriculum import EvolvingCurriculum, StartPool
 from rollwright.evaluation import Evaluation, evaluate_policy, save_evaluation
 from rollwright.evaluation import metrics as evaluation_metrics
-from rollwright.learner import CriticSettings, PolicyObjective, hand_over
+from rollwright.learner import CriticSettings, PolicyObjective, Ranks, hand_over
 from rollwright.maths.losses import constant_length
-from rollwright.rollout import rollout_metrics
+from rollwright.rollout import Collector, EpisodeRequest, FaultLog, rollout_metrics, score_or_note
 from rollwright.run_io import Progress, deadline
 from rollwright.training import resumption
 from rollwright.training.collection import fill_with_informative
-from rollwright.training.group_scores import greedy_requests, greedy_returns, score_once
 from rollwright.training.lessons import Lessons
 from rollwright.training.loop_config import LoopConfig
 from rollwright.training.open_run import RunParts, open_run
@@ -276,3 +277,57 @@ class Training(RunParts):
     def _limited(self, stage: str, key: str) -> AbstractContextManager[None]:
         report = partial(self.collector.faults.note, subject=stage)
         return deadline(stage, getattr(self.config.run, key), setting=f"run.{key}", report=report)
+
+
+def score_once(
+    groups: Sequence[Group], reward: Reward, faults: FaultLog, ranks: Ranks
+) -> tuple[list[Group], list[Group]]:
+    """Score the groups that have no score yet. All ranks call with the same groups.
+
+    Returns:
+        All groups in their order, those scored before as they were; and the newly scored ones alone.
+
+    Raises:
+        FaultBudgetExceeded: the reward failed too often.
+    """
+    is_new = [not any(t.score is not None for t in group.trajectories) for group in groups]
+    fresh = _scored([group for group, new in zip(groups, is_new, strict=True) if new], reward, faults, ranks)
+    coming = iter(fresh)
+    return [next(coming) if new else group for group, new in zip(groups, is_new, strict=True)], fresh
+
+
+def _scored(groups: Sequence[Group], reward: Reward, faults: FaultLog, ranks: Ranks) -> list[Group]:
+    def work(mine: Sequence[Group]) -> list[Group]:
+        return [score_or_note(group, reward, faults) for group in mine]
+
+    # A reward that remembers has to see every group on every rank.
+    return work(groups) if isinstance(reward, StatefulReward) else ranks.spread(groups, work)
+
+
+def greedy_requests(
+    groups: Sequence[Group], collector: Collector, starts: StartPool | None = None
+) -> list[EpisodeRequest]:
+    """One greedy episode for each group, from the group's own start."""
+    greedy = replace(collector.sampling, temperature=0.0)
+    requests = []
+    for group in groups:
+        request = collector.request(f"{group.id} greedy", group.task, group.seed, sampling=greedy)
+        if group.start is not None and starts is not None:
+            request = replace(request, start=group.start, max_turns=starts.limit_from(group.start))
+        requests.append(request)
+    return requests
+
+
+def greedy_returns(
+    groups: Sequence[Group], played: Sequence[Trajectory], reward: Reward, faults: FaultLog, ranks: Ranks
+) -> dict[str, float]:
+    """Id of each group -> the return of its greedy episode, as the reward scores it. All ranks call alike.
+
+    A group whose greedy episode faulted for good, or got no score, is not among them: it has no baseline.
+
+    Raises:
+        FaultBudgetExceeded: the reward failed too often.
+    """
+    lone = [group.with_trajectories([t]) for group, t in zip(groups, played, strict=True)]
+    scored, _ = score_once(lone, reward, faults, ranks)
+    return {group.id: t.total_reward for group in scored for t in group.trajectories if t.learnable}

@@ -13,32 +13,37 @@ from rollwright.maths.losses.aggregation import (
     loss_denominator,
     token_weights,
 )
-from rollwright.maths.losses.corrections import (
+from rollwright.maths.losses.imitation import webrl_released_loss, webrl_squared, weighted_nll
+from rollwright.maths.losses.kl import (
+    KlKind,
+    approximate_kl,
+    clip_frac,
+    kl_estimate,
+    kl_loss,
+    kl_shaped_rewards,
+    masked_mean,
+)
+from rollwright.maths.losses.policy import (
+    CispoClip,
+    Clip,
     Correction,
+    NoClip,
+    PolicyLoss,
+    PpoClip,
+    RatioLevel,
     combine,
     filter_geometric,
     filter_off_policy,
+    importance_ratio,
+    log_ratio,
     mask_sequences,
     mask_tokens,
+    policy_loss,
     sampler_log_weights,
     sequence_log_weights,
     truncate_sequences,
     truncate_tokens,
 )
-from rollwright.maths.losses.imitation import webrl_released_loss, webrl_squared, weighted_nll
-from rollwright.maths.losses.kl import KlKind, kl_estimate, kl_loss, kl_shaped_rewards
-from rollwright.maths.losses.policy import (
-    CispoClip,
-    Clip,
-    NoClip,
-    PolicyLoss,
-    PpoClip,
-    RatioLevel,
-    importance_ratio,
-    log_ratio,
-    policy_loss,
-)
-from rollwright.maths.losses.ratio_metrics import approximate_kl, clip_frac, masked_mean
 from rollwright.maths.losses.shaping import overlong_penalty
 from rollwright.maths.losses.value_losses import value_loss
 

@@ -15,7 +15,7 @@ from rollwright.run_io import held
 from rollwright.store.importers.encode_logs import encode
 from rollwright.store.importers.log_files import read_rows
 from rollwright.store.importers.log_records import Format, LeftOut, LoggedEpisode, LogRow, Report, RowError
-from rollwright.store.store_schema import TABLES
+from rollwright.store.store_checks import TABLES
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.store.turn_rows import unpack_text
 

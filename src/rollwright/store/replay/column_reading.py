@@ -25,8 +25,8 @@ from rollwright.store.replay.turn_columns import (
     trajectory_arrays,
     turn_arrays,
 )
+from rollwright.store.store_checks import TABLES
 from rollwright.store.store_files import open_table, read_block
-from rollwright.store.store_schema import TABLES
 
 _NAMED_ROWS = 3
 

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from rollwright.contracts import FINISHES, ORIGINS, PRODUCERS, SPLITS
 from rollwright.store.replay.turn_columns import flat, reward_sums
-from rollwright.store.store_checks import MAX_LOGPROB, MIN_LOGPROB, STOP_REASONS
-from rollwright.store.store_schema import NULLABLE
+from rollwright.store.store_checks import MAX_LOGPROB, MIN_LOGPROB, NULLABLE, STOP_REASONS
 
 Array = NDArray[Any]
 Checks = Iterator[tuple[str, Array]]  # what is wrong, and [rows] where

@@ -20,7 +20,7 @@ import numpy as np
 from rollwright.contracts import DataError, RunFolderError
 from rollwright.store.replay.column_reading import Note, read_shard
 from rollwright.store.replay.turn_columns import IDS, TRAJECTORY, TURN, Array
-from rollwright.store.store_schema import TABLES
+from rollwright.store.store_checks import TABLES
 from rollwright.store.trajectory_store import TrajectoryStore
 
 log = logging.getLogger(__name__)
