@@ -230,6 +230,16 @@ def test_children_of_a_killed_server_go_too_and_its_end_is_named(tmp_path: Path)
 
 
 @pytest.mark.long
+def test_a_guard_is_one_thread_without_torch(tmp_path: Path):
+    process, _ = start_family(tmp_path)
+    try:
+        own = Path(f"/proc/{process._guard.pid}")
+        assert "Threads:\t1\n" in (own / "status").read_text(encoding="ascii")
+        assert "libtorch" not in (own / "maps").read_text(encoding="utf-8")
+    finally:
+        process.stop()
+
+
 def test_a_killed_guard_takes_its_server_along(tmp_path: Path):
     process, group = start_family(tmp_path)
     process._guard.kill()

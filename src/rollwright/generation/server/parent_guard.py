@@ -1,6 +1,6 @@
 """The guard of one server: starts it, and ends its whole process group when it or the run that wanted it is gone.
 
-    python -m rollwright.generation.server.parent_guard PARENT_PID PID_FILE COMMAND...
+    python parent_guard.py PARENT_PID PID_FILE COMMAND...
 
 A server has processes of its own (vLLM's engine core), which outlive a killed server, and a killed run can tidy up
 nothing. So the guard stands between: a process of its own, which only watches. Standard library only; one thread, so

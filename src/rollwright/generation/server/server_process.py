@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rollwright.generation.server import parent_guard
 from rollwright.generation.server.parent_guard import GRACE_S, KILL_S, end_group
 
 _STOP_S = GRACE_S + KILL_S + 6.0
@@ -26,14 +27,8 @@ class ServerProcess:
         self.pid_file = log.with_suffix(".pid")
         self._log_start = log.stat().st_size if log.exists() else 0
         self.pid_file.unlink(missing_ok=True)
-        guard = [
-            sys.executable,
-            "-P",
-            "-m",
-            "rollwright.generation.server.parent_guard",
-            str(os.getpid()),
-            str(self.pid_file),
-        ]
+        # By its file, not as a module: the folders around it would be imported first, and torch with its threads.
+        guard = [sys.executable, "-P", parent_guard.__file__, str(os.getpid()), str(self.pid_file)]
         with log.open("ab") as out:
             self._guard = subprocess.Popen(
                 [*guard, *command],
