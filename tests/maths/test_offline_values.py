@@ -279,7 +279,7 @@ def test_archers_critic_batches_pair_each_state_with_its_own_action(critic: str)
         config=SimpleNamespace(critic=SimpleNamespace(updates=3, batch_size=2)),
         algorithm=AlgorithmSettings(critic=critic),
         turns=turns,
-        draw=lambda size: turns[:size],
+        sample=lambda size: turns[:size],
         fresh=fresh,
     )
     batches = list(Archer.critic_batches(archer))  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def test_turn_level_targets(table: TurnTable) -> None:
 
 
 class Stage:
-    """As much of an ArCHer as `begin` reads."""
+    """As much of an ArCHer as `draw` reads."""
 
     def __init__(self, table: TurnTable, *, truncated_end: bool) -> None:
         self.table, self.algorithm = table, archer.AlgorithmSettings(truncated_end=truncated_end)
@@ -77,7 +77,7 @@ class Stage:
 @pytest.mark.parametrize(("truncated_end", "num_turns"), [(False, 5), (True, 6)])
 def test_archer_learns_from_turns_that_have_a_target(table: TurnTable, truncated_end: bool, num_turns: int) -> None:
     stage: Any = Stage(table, truncated_end=truncated_end)
-    archer.Archer.begin(stage, 0)
+    archer.Archer.draw(stage, 0, [])
     assert len(stage.turns) == num_turns
 
 
@@ -109,7 +109,7 @@ def test_forced_tokens_are_no_steps(tmp_path: Path, scanned: bool) -> None:
     steps: TokenSteps = StoredSteps.scan(table, turns).steps(turns) if scanned else token_steps(table, turns)
     assert steps.index.tolist() == [0, 0, 1, 1, 1, 1] and steps.rewards.tolist() == [-1, -1, 0, -1, 0, -1]
     assert steps.returns(0.5).tolist() == [-1.5, -1.0, -0.625, -1.25, -0.5, -1.0]
-    chosen = torch.tensor([token for segment in steps.segments for token in segment.action_mask])
+    chosen = torch.tensor([0, 1, 0, 1, 1, 1, 1, 1])  # both turns of a, then those of b
     assert steps.weights.tolist() == (chosen * 8 / 6).tolist()
     assert steps.next_values(torch.arange(8.0))[[1, 5]].tolist() == [0.0, 0.0]
 

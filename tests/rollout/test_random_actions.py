@@ -298,6 +298,6 @@ def test_the_recipe_names_a_world_that_cannot_act_at_random(
 ) -> None:
     world = maze.build(maze="umaze", wording="compact")
     world.__class__ = QuietMaze
-    monkeypatch.setattr(collect, "open_world", lambda settings: world)
+    monkeypatch.setattr("rollwright.training.stage.open_world", lambda settings: world)
     with pytest.raises(DataError, match=r"world 'text\.maze' has no random actions; collect with a policy"):
         collected("none", "collect.by=random")

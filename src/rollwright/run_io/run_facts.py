@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from rollwright.config import credentials, redact
-from rollwright.contracts import RunFolderError, Trajectory
+from rollwright.contracts import ConfigError, RunFolderError, Trajectory
 from rollwright.run_io.machine_facts import commit, hardware, package_versions
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,8 @@ class RunFacts:
     def recorded(cls, folder: Path, *, settings: str, ranks: int = 1, writes: bool = True) -> Iterator[RunFacts]:
         """A new session, from here to the end of the body, whichever way that ends. The caller holds the folder's lock.
 
+        A start that the configuration forbids before an episode was played leaves the file as it was.
+
         Args:
             writes: false on every rank but the first.
 
@@ -113,12 +115,19 @@ class RunFacts:
             RunFolderError: the file cannot be written when the session begins. Later this is a warning.
         """
         facts = cls(folder / FACTS if writes else None, settings=settings, ranks=ranks)
+        before = facts._content()
         try:
             facts._write(begins=True)
         except OSError as error:
             raise RunFolderError(f"{folder / FACTS} cannot be written: {error.strerror or error}") from error
         try:
             yield facts
+        except ConfigError as error:
+            if facts.session["spent"]["episodes"]:
+                facts._end(_said(error))
+            else:
+                facts._withdraw(before)
+            raise
         except BaseException as error:
             facts._end(_said(error))
             raise
@@ -166,6 +175,20 @@ class RunFacts:
             self._write()
         except OSError as error:
             log.warning("%s could not be brought up to date: %s", self.path, error.strerror or error)
+
+    def _content(self) -> bytes | None:
+        return self.path.read_bytes() if self.path and self.path.is_file() else None
+
+    def _withdraw(self, before: bytes | None) -> None:
+        """A start that was refused before it played anything is no session: the folder may be another run's."""
+        if self.path is None:
+            return
+        if before is None:
+            self.path.unlink(missing_ok=True)
+            return
+        beside = self.path.with_name(f".{FACTS}.new")
+        beside.write_bytes(before)
+        os.replace(beside, self.path)
 
     def _end(self, outcome: str) -> None:
         self.session |= {"ended": _now(), "outcome": outcome}
