@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.contracts import RunFolderError, Span
+from rollwright.contracts import ConfigError, RunFolderError, Span
 from rollwright.run_io import machine_facts, run_facts
 from rollwright.run_io.run_facts import FACTS, RunFacts, read_facts, seeds_of, without_secret
 from rollwright.run_io.tracking import RunFolder
@@ -84,6 +84,22 @@ def test_an_error_is_told_without_its_secrets_and_goes_on(tmp_path: Path) -> Non
         raise ValueError("no answer from http://me:hunter2@host/v1\nsecond line")
     (entry,) = sessions(tmp_path)
     assert entry["outcome"] == "ValueError: no answer from http://***@host/v1" and entry["ended"]
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_start_that_is_refused_before_it_played_leaves_the_file_as_it_was(tmp_path: Path, earlier: bool) -> None:
+    if earlier:
+        with RunFacts.recorded(tmp_path, settings=SETTINGS) as facts:
+            facts.played([episode("a", turn())])
+    before = (tmp_path / FACTS).read_bytes() if earlier else None
+    with pytest.raises(ConfigError), RunFacts.recorded(tmp_path, settings=SETTINGS):
+        raise ConfigError("other weights")
+    assert ((tmp_path / FACTS).read_bytes() if earlier else None) == before
+    assert (tmp_path / FACTS).exists() is earlier and not list(tmp_path.glob(".run*"))
+    with pytest.raises(ConfigError), RunFacts.recorded(tmp_path, settings=SETTINGS) as facts:
+        facts.played([episode("a", turn())])
+        raise ConfigError("too late for that")
+    assert sessions(tmp_path)[-1]["outcome"].startswith("ConfigError")
 
 
 def test_a_run_that_is_interrupted_says_so(tmp_path: Path) -> None:
