@@ -69,7 +69,7 @@ SOUND = attach_picture(PNG + b"sound")
         (replace(SOUND, content=PNG + b"another"), "its content has another hash"),
         (replace(SOUND, media_type="image/jpeg"), "its content is no image/jpeg"),
         (replace(SOUND, content=None), "nowhere to be read"),
-        (replace(SOUND, content=None, path="/dev/null"), "another hash"),
+        (replace(SOUND, content=None, path="/dev/null"), "nowhere to be read"),
         (replace(SOUND, content=None, path="a\x00b"), "nowhere to be read"),
         (attach_picture(PNG + bytes(100)), "has 108 bytes, a picture may have 50"),
         (attach_picture(PNG + bytes(30)), "may have 3e\\+01 bytes together"),
@@ -97,6 +97,18 @@ def test_a_row_cannot_name_a_file_outside_of_its_store(tmp_path: Path) -> None:
         store.append([episode("a", replace(SOUND, content=None, path=path))])
         [[back]] = pictures_of(store.folder)
         assert back.path == path
+
+
+@pytest.mark.timeout(60)
+def test_a_copy_of_a_foreign_store_waits_for_no_pipe_that_a_row_names(tmp_path: Path) -> None:
+    """Nobody writes into the pipe: opened as a file it would hold the copy for ever."""
+    pipe, other = tmp_path / "pipe.png", tmp_path / "other.png"
+    os.mkfifo(pipe)
+    other.write_bytes(PNG + b"other")
+    named = [episode(str(k), replace(SOUND, content=None, path=str(path))) for k, path in enumerate((pipe, other))]
+    store = TrajectoryStore(tmp_path / "copy")
+    store.append(named)
+    assert "nowhere to be read" in store.warnings[0] and "another hash" in store.warnings[1]
 
 
 @pytest.mark.parametrize("name", ["fsync", "rename"])

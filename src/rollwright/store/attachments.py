@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,11 +111,15 @@ def _changed(trajectory: Trajectory, change: Callable[[Attachment], Attachment])
 
 
 def _read(path: str | None) -> bytes | None:
-    """What lies at the path, as much of it as a picture may have and one byte more."""
+    """What the file at the path holds, as much of it as a picture may have and one byte more.
+
+    The path may be a foreign store's word: a pipe or a device is not waited for.
+    """
     if path is None:
         return None
     try:
-        with open(path, "rb") as file:
-            return file.read(MAX_PICTURE_BYTES + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            return file.read(MAX_PICTURE_BYTES + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except (OSError, ValueError):  # gone, no file, not to be read, a NUL in its name
         return None
