@@ -2,7 +2,8 @@
 
 Lives here: the section `evaluation` (`evaluation_settings`), the episodes (`evaluation_play`), their record and files
 (`evaluation_record`, `evaluation_files`), figures (`evaluation_summary`, `value_calibration`), comparisons and tables
-(`comparison`, `comparison_tables`).
+(`comparison`, `comparison_tables`), alarms where reward and
+score part (`mismatch`).
 May import: checks and what stands above it.
 """
 
@@ -13,16 +14,27 @@ from rollwright.evaluation.evaluation_play import evaluate, evaluate_policy, eva
 from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation, record_evaluation
 from rollwright.evaluation.evaluation_settings import EvaluationSettings
 from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, metrics, summarise
+from rollwright.evaluation.mismatch import (
+    CheckpointScores,
+    MismatchAlarm,
+    best_by_score,
+    checkpoint_scores,
+    mismatch_alarms,
+)
 from rollwright.evaluation.value_calibration import calibrate, format_calibration, save_calibration
 
 __all__ = [
+    "CheckpointScores",
     "Comparison",
     "EpisodeRow",
     "Evaluation",
     "EvaluationSettings",
+    "MismatchAlarm",
     "Summary",
     "TaskSummary",
+    "best_by_score",
     "calibrate",
+    "checkpoint_scores",
     "compare",
     "evaluate",
     "evaluate_policy",
@@ -34,6 +46,7 @@ __all__ = [
     "held_out_seeds",
     "load_evaluation",
     "metrics",
+    "mismatch_alarms",
     "record_evaluation",
     "save_calibration",
     "save_evaluation",

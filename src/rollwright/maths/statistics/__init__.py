@@ -19,6 +19,13 @@ from rollwright.maths.statistics.matrices import (
     stratified_bootstrap,
     stratified_bootstrap_pair,
 )
+from rollwright.maths.statistics.multiplicity import (
+    benjamini_hochberg,
+    holm,
+    mcnemar_exact,
+    spearman,
+    units_needed,
+)
 from rollwright.maths.statistics.rates import Interval, pass_at_k, wilson_interval
 from rollwright.maths.statistics.reliability import (
     Bin,
@@ -37,13 +44,16 @@ __all__ = [
     "Interval",
     "PairedDifference",
     "area_under_curve",
+    "benjamini_hochberg",
     "best_threshold",
     "brier_score",
     "calibration_bins",
     "clustered_bootstrap",
     "confusion",
     "expected_calibration_error",
+    "holm",
     "interquartile_mean",
+    "mcnemar_exact",
     "mean_of_episodes",
     "mean_score",
     "median_score",
@@ -55,7 +65,9 @@ __all__ = [
     "probability_of_improvement",
     "profile_band",
     "score_matrix",
+    "spearman",
     "stratified_bootstrap",
     "stratified_bootstrap_pair",
+    "units_needed",
     "wilson_interval",
 ]
