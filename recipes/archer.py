@@ -72,33 +72,42 @@ class AlgorithmSettings(Config):
     """The two levels."""
 
     critic: Literal["policy", "iql", "fdvl_tv", "fdvl_chi2"] = Field(
-        "policy", description="V from fresh actions, or from stored ones (IQL, f-DVL)."
+        "policy", description="Whether V is learned from fresh actions, or from stored ones (IQL, f-DVL)."
     )
     actor: Literal["reinforce", "awr", "dual"] = Field(
-        "reinforce", description="Fresh actions, or stored ones by exp(A) or by f-DVL's weight."
+        "reinforce",
+        description="Actions that the policy learns from: fresh ones, or stored ones weighted by exp(A) or "
+        "f-DVL's weight.",
     )
     baseline: Literal["none", "token"] = Field(
-        "none", description="reinforce: take from A what a learned value of the tokens before each token foresees."
+        "none", description="reinforce: subtract a learned token-level baseline from A."
     )
     gamma: float = Field(0.95, ge=0, le=1, description="Discount per turn.")
-    polyak: float = Field(0.1, gt=0, le=1, description="How far the slow critic follows at each critic step.")
-    expectile: float = Field(0.9, gt=0, lt=1, description="iql: tau of the expectile.")
-    alpha: float = Field(
-        0.8, gt=0.5, lt=1, description="fdvl: V's lean to the best action; tv: the (2 - 1 / alpha)-quantile."
+    polyak: float = Field(
+        0.1, gt=0, le=1, description="Polyak rate at which the target critic follows, per critic step."
     )
-    temperature: float = Field(1.0, gt=0, description="awr: of exp(A / temperature).")
+    expectile: float = Field(0.9, gt=0, lt=1, description="iql: tau of the expectile loss.")
+    alpha: float = Field(
+        0.8,
+        gt=0.5,
+        lt=1,
+        description="fdvl: how far V leans towards the best action; for tv, the (2 - 1 / alpha)-quantile.",
+    )
+    temperature: float = Field(1.0, gt=0, description="awr: temperature in exp(A / temperature).")
     cap: float | None = Field(
         None,
         gt=0,
-        description="awr: largest weight; null = not capped, as in ArCHer's code; IQL's and f-DVL's is 100.",
+        description="awr: maximum weight; null = not capped, as in ArCHer's code; IQL and f-DVL use 100.",
     )
     truncated_end: bool = Field(
-        False, description="A limit is the task's own end, as in the released code: nothing follows a cut episode."
+        False,
+        description="Treat a time limit as the task's own end, as the released code does: a cut episode has "
+        "no further value.",
     )
-    offline_steps: int = Field(0, ge=0, description="First steps, which only learn from `replay.stores`.")
-    warmup_steps: int = Field(0, ge=0, description="First steps in which only the critic learns.")
-    actor_updates: int = Field(3, ge=0, description="Optimiser steps of the policy for one step of the run.")
-    batch_size: int = Field(128, ge=1, description="States of one optimiser step of the policy.")
+    offline_steps: int = Field(0, ge=0, description="Number of initial steps that learn only from `replay.stores`.")
+    warmup_steps: int = Field(0, ge=0, description="Number of initial steps in which only the critic learns.")
+    actor_updates: int = Field(3, ge=0, description="Optimiser steps of the policy per step of the run.")
+    batch_size: int = Field(128, ge=1, description="Number of states per optimiser step of the policy.")
 
     only_for: ClassVar[Readers] = {
         "expectile": {"critic": ("iql",)},
@@ -119,15 +128,18 @@ class AlgorithmSettings(Config):
 class CriticFit(RegressedCriticFit):
     """Q and V of whole utterances."""
 
-    updates: int = Field(50, ge=0, description="Optimiser steps for one step of the run.")
-    batch_size: int = Field(128, ge=1, description="Turns of one optimiser step.")
+    updates: int = Field(50, ge=0, description="Optimiser steps per step of the run.")
+    batch_size: int = Field(128, ge=1, description="Number of turns per optimiser step.")
 
 
 class ArcherReplay(OnlineReplaySettings):
     """Stores, and how much of a batch is theirs."""
 
     offline_frac: float | None = Field(
-        None, ge=0, le=1, description="Share of each batch from `stores` (RLPD: 0.5); null = as many as there are."
+        None,
+        ge=0,
+        le=1,
+        description="Share of each batch drawn from `stores` (RLPD: 0.5); null = in proportion to their size.",
     )
 
 

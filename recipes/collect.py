@@ -70,11 +70,13 @@ class CollectSettings(Config):
     """Who plays, and how much."""
 
     by: Literal["policy", "teacher", "random"] = Field(
-        "policy", description="The model, the world's scripted teachers, or its well-formed actions by chance."
+        "policy", description="Who acts: the model, the world's scripted teachers, or random well-formed actions."
     )
-    random_frac: float = Field(0.0, ge=0, le=1, description="teacher: share of the actions drawn at random instead.")
-    per_task: int = Field(10, ge=1, description="Episodes of every task of the train split.")
-    shard: int = Field(512, ge=1, description="Episodes that are written together; a stop loses at most these.")
+    random_frac: float = Field(
+        0.0, ge=0, le=1, description="teacher: share of actions that are replaced by random ones."
+    )
+    per_task: int = Field(10, ge=1, description="Number of episodes per task of the train split.")
+    shard: int = Field(512, ge=1, description="Number of episodes written together; stopping loses at most these.")
     tag: str = Field("", description="Name of the source in the store; empty = the value of `by`.")
 
     only_for: ClassVar[Readers] = {"random_frac": {"by": ("teacher",)}}
@@ -84,7 +86,7 @@ class CollectRun(Config):
     """Where the store lies and from which seed it is filled."""
 
     folder: str = Field("runs/collect", description="Run folder; the store is its `trajectories`.")
-    seed: int = Field(0, ge=0, description="Fixes start states and every sampled token.")
+    seed: int = Field(0, ge=0, description="Seed of the start states and of every sampled token.")
 
 
 class CollectConfig(Config):

@@ -34,15 +34,21 @@ from rollwright.training import recipe_config, run_recipe
 class DemoConfig(Config):
     """What can be changed about the demo."""
 
-    folder: str = Field("runs/demo", description="Everything lands here.")
-    seed: int = Field(0, ge=0, description="Training seed; the start states that are judged never depend on it.")
-    engine: Annotated[str, ENGINES] = Field("auto", description="Who samples, as `engine.name` of the other recipes.")
-    config_file: str = Field("cpu", description="Name of an accelerate config, or a path.")
-    demos_per_task: int = Field(10, ge=1, description="Demonstrations per task.")
-    steps: int = Field(24, ge=1, description="GRPO steps.")
-    max_minutes: float = Field(18.0, gt=0, description="GRPO stops cleanly after so many minutes.")
-    seeds_per_task: int = Field(50, ge=2, description="Held-out start states per task.")
-    base_seeds_per_task: int = Field(15, ge=2, description="The same for the untouched model, which is slow to fail.")
+    folder: str = Field("runs/demo", description="Folder for all results.")
+    seed: int = Field(0, ge=0, description="Training seed; the start states used for evaluation do not depend on it.")
+    engine: Annotated[str, ENGINES] = Field(
+        "auto", description="Engine that generates the actions, as `engine.name` in the other recipes."
+    )
+    config_file: str = Field("cpu", description="Name or path of an accelerate configuration file.")
+    demos_per_task: int = Field(10, ge=1, description="Number of demonstrations per task.")
+    steps: int = Field(24, ge=1, description="Number of GRPO steps.")
+    max_minutes: float = Field(18.0, gt=0, description="Stop GRPO cleanly after this many minutes.")
+    seeds_per_task: int = Field(50, ge=2, description="Number of held-out start states per task.")
+    base_seeds_per_task: int = Field(
+        15,
+        ge=2,
+        description="Number of held-out start states per task for the untouched model, whose failures take long.",
+    )
 
     @field_validator("config_file")
     @classmethod

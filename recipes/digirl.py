@@ -60,20 +60,24 @@ from rollwright.training import (
 class AlgorithmSettings(Config):
     """The two filters and the actor."""
 
-    form: Literal["paper", "released"] = Field("paper", description="Advantage and threshold as printed, or as coded.")
-    actor: Literal["filter", "awr"] = Field("filter", description="Imitate what passes the filters, or weigh by exp.")
-    outcome: Literal["verdict", "reward"] = Field(
-        "verdict", description="What a success is: the world's verdict where it has one, or a return above 0."
+    form: Literal["paper", "released"] = Field(
+        "paper", description="Form of advantage and threshold: as in the paper, or as in the released code."
     )
-    top_frac: float = Field(0.1, gt=0, le=1, description="Share of trajectories that the first filter keeps.")
+    actor: Literal["filter", "awr"] = Field(
+        "filter", description="Imitate what passes the filters, or weight every turn by exp(A / beta)."
+    )
+    outcome: Literal["verdict", "reward"] = Field(
+        "verdict", description="What counts as a success: the world's verdict where there is one, or a return above 0."
+    )
+    top_frac: float = Field(0.1, gt=0, le=1, description="Share of trajectories kept by the first filter.")
     positive_only: bool = Field(False, description="Never keep a failed trajectory.")
     decay: float = Field(
-        0.5, ge=0, le=1, description="lambda (paper) or gamma (released): how far success reaches back."
+        0.5, ge=0, le=1, description="lambda (paper) or gamma (released): how far credit for success reaches back."
     )
-    temperature: float = Field(1.0, gt=0, description="awr: beta of exp(A / beta), which is cut to 100.")
-    offline_steps: int = Field(0, ge=0, description="First steps, which only learn from `replay.stores`.")
-    actor_updates: int = Field(20, ge=0, description="Optimiser steps of the policy for one step of the run.")
-    batch_size: int = Field(64, ge=1, description="Turns of one optimiser step of the policy.")
+    temperature: float = Field(1.0, gt=0, description="awr: beta in exp(A / beta); the weight is capped at 100.")
+    offline_steps: int = Field(0, ge=0, description="Number of initial steps that learn only from `replay.stores`.")
+    actor_updates: int = Field(20, ge=0, description="Optimiser steps of the policy per step of the run.")
+    batch_size: int = Field(64, ge=1, description="Number of turns per optimiser step of the policy.")
 
     only_for: ClassVar[Readers] = {
         "top_frac": {"actor": ("filter",)},

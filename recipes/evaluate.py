@@ -46,9 +46,9 @@ class EvaluateConfig(Config):
     name: str = Field(
         "evaluation",
         pattern=r"^[^/\\.][^/\\]*$",
-        description="Name of the record, eval/<name>.json in the folder; the name of a file, without a slash.",
+        description="Name of the result: eval/<name>.json in the folder; a file name without a slash.",
     )
-    folder: str = Field("runs/evaluate", description="Where the record goes.")
+    folder: str = Field("runs/evaluate", description="Folder for the result.")
     model: ModelSettings = ModelSettings()
     world: WorldSettings
     engine: EngineSettings = EngineSettings()

@@ -44,13 +44,13 @@ from rollwright.training import (
 class AlgorithmSettings(Config):
     """What is imitated, and how often."""
 
-    score: Literal["return", "success"] = Field("return", description="What the best are the best in.")
-    top_frac: float = Field(0.1, gt=0, le=1, description="Share of trajectories that is imitated, int(n p); 1 = all.")
-    positive_only: bool = Field(False, description="success: never imitate a failure, however few succeed.")
-    fresh_only: bool = Field(False, description="Imitate this step's own episodes only (online %BC).")
-    offline_steps: int = Field(0, ge=0, description="First steps, which only learn from `replay.stores`.")
-    updates: int = Field(20, ge=1, description="Optimiser steps for one step of the run.")
-    batch_size: int = Field(64, ge=1, description="Turns of one optimiser step.")
+    score: Literal["return", "success"] = Field("return", description="Measure by which trajectories are ranked.")
+    top_frac: float = Field(0.1, gt=0, le=1, description="Share p of trajectories to imitate, int(n p) of n; 1 = all.")
+    positive_only: bool = Field(False, description="success: never imitate a failure, even if few episodes succeed.")
+    fresh_only: bool = Field(False, description="Imitate only the episodes of the current step (online %BC).")
+    offline_steps: int = Field(0, ge=0, description="Number of initial steps that learn only from `replay.stores`.")
+    updates: int = Field(20, ge=1, description="Optimiser steps per step of the run.")
+    batch_size: int = Field(64, ge=1, description="Number of turns per optimiser step.")
 
     only_for: ClassVar[Readers] = {"positive_only": {"score": ("success",)}}
 

@@ -54,24 +54,37 @@ class AlgorithmSettings(PolicyLossSettings, MethodChoice):
     """Which member of the family. The defaults here are those of preset=grpo; another preset brings its own."""
 
     advantage: Annotated[str, ADVANTAGES] = Field(
-        "grpo", description="How an episode is compared, with its siblings or otherwise; or an estimator of one's own."
+        "grpo", description="Advantage estimator: how an episode is compared with its siblings, or your own estimator."
     )
-    advantage_options: dict[str, Any] = Field({}, description="Arguments of an estimator of one's own.")
-    aggregation: Aggregation = Field("seq-mean-token-mean", description="How token losses become one number.")
-    kl_coef: float = Field(0.04, ge=0, description="KL to the frozen reference as a loss term; 0 = none.")
+    advantage_options: dict[str, Any] = Field({}, description="Arguments of your own estimator.")
+    aggregation: Aggregation = Field("seq-mean-token-mean", description="How token losses are reduced to one number.")
+    kl_coef: float = Field(
+        0.04, ge=0, description="Coefficient of the KL to the frozen reference as a loss term; 0 = none."
+    )
     kl_in_reward: float = Field(
-        0.0, ge=0, description="KL penalty per token inside the reward (k1); without any KL no reference is loaded."
+        0.0,
+        ge=0,
+        description="Coefficient of a per-token KL penalty (k1) inside the reward; no reference is loaded "
+        "without any KL.",
     )
-    gamma: float = Field(1.0, ge=0, le=1, description="Discount: per token (reinforce, reinforce++), per turn (gigpo).")
-    gigpo_scale: Literal["none", "std"] = Field("none", description="gigpo: divide by the group's spread or not.")
-    step_weight: float = Field(1.0, ge=0, description="gigpo: weight of the step part (omega).")
+    gamma: float = Field(
+        1.0, ge=0, le=1, description="Discount per token (reinforce, reinforce++) or per turn (gigpo)."
+    )
+    gigpo_scale: Literal["none", "std"] = Field(
+        "none", description="gigpo: whether to divide by the group's standard deviation."
+    )
+    step_weight: float = Field(1.0, ge=0, description="gigpo: weight omega of the step-level advantage.")
     drop_equal_groups: bool = Field(
-        False, description="Leave out groups whose members all earned the same (DAPO): siblings then say nothing."
+        False,
+        description="Leave out groups whose members all earned the same reward (DAPO): their advantages are zero.",
     )
     max_rounds: int = Field(
-        1, ge=1, description="Rounds of collection that replace such groups by others (DAPO); 1 = none is replaced."
+        1,
+        ge=1,
+        description="Maximum rounds of collection per step; further rounds replace such groups (DAPO); 1 = no"
+        " replacement.",
     )
-    min_groups: int = Field(1, ge=1, description="Skip the update when fewer groups than this can teach.")
+    min_groups: int = Field(1, ge=1, description="Skip the update when fewer groups than this are informative.")
 
     only_for: ClassVar[Readers] = {
         **PolicyLossSettings.only_for,

@@ -61,13 +61,19 @@ class AlgorithmSettings(PolicyLossSettings):
     """The critic's two halves and the actor's two sets of states."""
 
     gamma: float = Field(1.0, ge=0, le=1, description="Discount per turn.")
-    gae_lambda: float = Field(0.97, ge=0, le=1, description="GAE's lambda per turn, on own episodes.")
+    gae_lambda: float = Field(0.97, ge=0, le=1, description="Lambda of GAE per turn, on the run's own episodes.")
     offline_weight: float = Field(1.0, ge=0, description="Weight of the logged turns in the critic's loss.")
-    polyak: float = Field(0.2, gt=0, le=1, description="How far the slow critic follows at each critic step.")
-    bias: float = Field(0.0, description="Where all values start; near the mean return spares a long way.")
-    samples: int = Field(4, ge=1, description="Fresh actions whose mean Q is the value of a state.")
-    logged_states: int = Field(64, ge=0, description="Logged states in the policy's loss of each step.")
-    truncated_end: bool = Field(False, description="A limit is the task's own end: nothing follows a cut episode.")
+    polyak: float = Field(
+        0.2, gt=0, le=1, description="Polyak rate at which the target critic follows, per critic step."
+    )
+    bias: float = Field(
+        0.0, description="Initial value of all states; learning is faster when it is close to the mean return."
+    )
+    samples: int = Field(4, ge=1, description="Number of fresh actions whose mean Q is the value of a state.")
+    logged_states: int = Field(64, ge=0, description="Number of logged states in the policy's loss per step.")
+    truncated_end: bool = Field(
+        False, description="Treat a time limit as the task's own end: a cut episode has no further value."
+    )
 
     only_for: ClassVar[Readers] = PolicyLossSettings.only_for
 
@@ -75,7 +81,7 @@ class AlgorithmSettings(PolicyLossSettings):
 class CriticFit(RegressedCriticFit):
     """Q of own and of logged turns."""
 
-    updates: int = Field(20, ge=0, description="Optimiser steps for one step of the run.")
+    updates: int = Field(20, ge=0, description="Optimiser steps per step of the run.")
 
 
 class HnpgConfig(PolicyLoopConfig):

@@ -44,11 +44,15 @@ from rollwright.training import (
 class AlgorithmSettings(TokenQSettings):
     """Targets, losses and decoding."""
 
-    expectile: float = Field(0.95, gt=0, lt=1, description="tau of V's expectile; 0.5 evaluates, 1 maximises.")
-    polyak: float = Field(0.005, gt=0, le=1, description="How far the slow Q follows at each critic step.")
-    truncated_end: bool = Field(False, description="A limit is the task's own end: nothing follows a cut episode.")
+    expectile: float = Field(
+        0.95, gt=0, lt=1, description="tau of V's expectile loss; 0.5 evaluates the logged policy, 1 takes the maximum."
+    )
+    polyak: float = Field(0.005, gt=0, le=1, description="Polyak rate at which the target Q follows, per critic step.")
+    truncated_end: bool = Field(
+        False, description="Treat a time limit as the task's own end: a cut episode has no further value."
+    )
     highest: float | None = Field(
-        None, description="What no return exceeds, for targets: 0 where rewards are costs; null = no bound (papers)."
+        None, description="Upper bound of targets: 0 where all rewards are costs; null = no bound, as in the papers."
     )
 
 

@@ -63,20 +63,24 @@ class DataSettings(Config):
 
     stores: list[str] = Field([], description="Folders of stored episodes whose actions are known.")
     logs: list[str] = Field([], description="Folders of stored episodes without actions.")
-    hide_frac: float = Field(0.0, ge=0, lt=1, description="Share of `stores` that is made into logs, for measuring.")
-    held_out_frac: float = Field(0.1, gt=0, lt=1, description="Share of known episodes that only the report sees.")
+    hide_frac: float = Field(
+        0.0, ge=0, lt=1, description="Share of `stores` whose actions are hidden, to measure the labels."
+    )
+    held_out_frac: float = Field(0.1, gt=0, lt=1, description="Share of known episodes held out for the report.")
 
 
 class LabelSettings(Config):
     """What is asked, and which answers count."""
 
-    threshold: float = Field(0.9, ge=0, le=1, description="Least probability of a label; below it a step has none.")
-    history: int = Field(0, ge=0, description="Observations shown besides the two around the action.")
-    system: str = Field(_WORDS.system, description="Instruction of the question; empty = none.")
-    before: str = Field(_WORDS.before, description="Stands above each observation before the action.")
-    after: str = Field(_WORDS.after, description="Stands above the one after it.")
-    ended: str = Field(_WORDS.ended, description="Stands for what follows the action that ended the task.")
-    with_known: bool = Field(True, description="Put the episodes with known actions into the store too.")
+    threshold: float = Field(
+        0.9, ge=0, le=1, description="Minimum probability of a label; below it, the step stays unlabelled."
+    )
+    history: int = Field(0, ge=0, description="Number of observations shown besides the two around the action.")
+    system: str = Field(_WORDS.system, description="Instruction of the question; empty = no instruction.")
+    before: str = Field(_WORDS.before, description="Heading above each observation before the action.")
+    after: str = Field(_WORDS.after, description="Heading above the observation after the action.")
+    ended: str = Field(_WORDS.ended, description="Text shown in place of the observation after the last action.")
+    with_known: bool = Field(True, description="Also write the episodes with known actions into the store.")
 
     def prompt(self) -> InversePrompt:
         """The question, in these words."""
@@ -87,7 +91,7 @@ class InverseRun(Config):
     """Where the run writes and from which seed."""
 
     folder: str = Field("runs/inverse", description="Run folder; the store is its `trajectories`.")
-    seed: int = Field(0, ge=0, description="Fixes the splits, order and initialisation.")
+    seed: int = Field(0, ge=0, description="Seed of the splits, the order and the initialisation.")
 
 
 class InverseConfig(Config):

@@ -56,8 +56,8 @@ from rollwright.training import recipe_config, run_recipe
 class OutcomeRun(Config):
     """Where the run writes and from which seed."""
 
-    folder: str = Field("runs/outcome", description="Run folder; the model lands in its `verifier`.")
-    seed: int = Field(0, ge=0, description="Fixes the split, the order and the initialisation.")
+    folder: str = Field("runs/outcome", description="Run folder; the model is written to its `verifier` folder.")
+    seed: int = Field(0, ge=0, description="Seed of the split, the order and the initialisation.")
 
 
 class OutcomeConfig(Config):

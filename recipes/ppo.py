@@ -48,15 +48,17 @@ class AlgorithmSettings(PolicyLossSettings):
     """PPO's own settings."""
 
     advantage: Annotated[str, VALUE_ADVANTAGES] = Field(
-        "gae", description="Clock of the critic: tokens, turns, or both; or an estimator of one's own."
+        "gae", description="Advantage estimator: GAE over tokens, over turns, or on both levels; or your own estimator."
     )
-    advantage_options: dict[str, Any] = Field({}, description="Arguments of an estimator of one's own.")
+    advantage_options: dict[str, Any] = Field({}, description="Arguments of your own estimator.")
     gamma: float = Field(1.0, ge=0, le=1, description="Discount per action token.")
     turn_gamma: float = Field(1.0, ge=0, le=1, description="Discount per turn.")
-    gae_lambda: float = Field(0.95, ge=0, le=1, description="GAE's lambda.")
-    whiten: bool = Field(True, description="Whiten advantages over the batch.")
-    kl_in_reward: float = Field(0.0, ge=0, description="KL penalty per token inside the reward (k1).")
-    bootstrap_truncated: bool = Field(False, description="Episodes cut by a limit end in the value of what followed.")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="Lambda of GAE.")
+    whiten: bool = Field(True, description="Whiten the advantages over the batch.")
+    kl_in_reward: float = Field(0.0, ge=0, description="Coefficient of a per-token KL penalty (k1) inside the reward.")
+    bootstrap_truncated: bool = Field(
+        False, description="Bootstrap an episode cut by a limit from the value of its last state."
+    )
 
     only_for: ClassVar[Readers] = {
         **PolicyLossSettings.only_for,
@@ -70,7 +72,7 @@ class AlgorithmSettings(PolicyLossSettings):
 class CriticConfig(TokenCriticFit):
     """The token critic."""
 
-    clip_eps: float | None = Field(None, description="How far a value may move in one update; none = free.")
+    clip_eps: float | None = Field(None, description="Maximum change of a value in one update; null = not limited.")
 
     only_for: ClassVar[Readers] = {**TokenCriticFit.only_for, "clip_eps": {"loss": ("squared",)}}
 

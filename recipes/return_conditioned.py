@@ -51,19 +51,21 @@ from rollwright.training import (
 class AlgorithmSettings(Config):
     """What the policy is told, and what is asked of it."""
 
-    levels: int = Field(8, ge=2, description="Levels of return-to-go, each as often in the data as the others.")
-    line: str = Field("Wanted return: level {level} of {levels}.", description="How the policy is told.")
-    targets: list[float] = Field([], description="Returns to ask for; empty = the best one in the stores.")
+    levels: int = Field(8, ge=2, description="Number of return-to-go levels, each equally frequent in the data.")
+    line: str = Field(
+        "Wanted return: level {level} of {levels}.", description="How the target return is shown to the policy."
+    )
+    targets: list[float] = Field([], description="Target returns; empty = the best return in the stores.")
     cut_episodes: Literal["keep", "leave_out"] = Field(
-        "keep", description="leave_out: those that a limit ended, since what they would still have earned is unknown."
+        "keep", description="leave_out: drop episodes that ended at a limit, since their full return is unknown."
     )
 
 
 class ReturnRun(Config):
     """Where the run writes and from which seed."""
 
-    folder: str = Field("runs/return", description="Run folder; the policy lands in its `policy`.")
-    seed: int = Field(0, ge=0, description="Fixes order and initialisation.")
+    folder: str = Field("runs/return", description="Run folder; the policy is written to its `policy` folder.")
+    seed: int = Field(0, ge=0, description="Seed of the order and the initialisation.")
 
 
 class ReturnConfig(Config):

@@ -58,20 +58,24 @@ from rollwright.training import recipe_config, run_recipe
 class PairData(JudgedData):
     """What is shown of an episode, and how pairs are made."""
 
-    per_success: int = Field(4, ge=1, description="Failures of its task that each success is compared with.")
+    per_success: int = Field(
+        4, ge=1, description="Number of failures of the same task that each success is compared with."
+    )
 
 
 class PairFit(JudgeFit):
     """How the pair model is trained."""
 
-    centre: float = Field(0.01, ge=0, description="Pull of the mean score towards 0 (arXiv:2312.09244); 0 = none.")
+    centre: float = Field(
+        0.01, ge=0, description="Weight of a penalty that keeps the mean score near 0 (arXiv:2312.09244); 0 = none."
+    )
 
 
 class PairRun(Config):
     """Where the run writes and from which seed."""
 
-    folder: str = Field("runs/reward_pairs", description="Run folder; the model lands in its `pair_model`.")
-    seed: int = Field(0, ge=0, description="Fixes the split, the pairs, the order and the new head.")
+    folder: str = Field("runs/reward_pairs", description="Run folder; the model is written to its `pair_model` folder.")
+    seed: int = Field(0, ge=0, description="Seed of the split, the pairs, the order and the new head.")
 
 
 class PairConfig(Config):

@@ -43,16 +43,18 @@ log = logging.getLogger(__name__)
 class DataSettings(Config):
     """What is imitated."""
 
-    stores: list[str] = Field([], description="Folders of stored trajectories; empty = the world's teachers.")
-    per_task: int = Field(10, ge=1, description="Demonstrations per training task, by the teachers.")
+    stores: list[str] = Field(
+        [], description="Folders of stored trajectories; empty = demonstrations by the world's teachers."
+    )
+    per_task: int = Field(10, ge=1, description="Number of the teachers' demonstrations per training task.")
     only_success: bool = Field(True, description="Leave out episodes that failed.")
 
 
 class SftRun(Config):
     """Where the run writes and from which seed."""
 
-    folder: str = Field("runs/sft", description="Run folder; the policy lands in its `policy`.")
-    seed: int = Field(0, ge=0, description="Fixes demonstrations, order and initialisation.")
+    folder: str = Field("runs/sft", description="Run folder; the policy is written to its `policy` folder.")
+    seed: int = Field(0, ge=0, description="Seed of the demonstrations, the order and the initialisation.")
 
 
 class SftConfig(Config):

@@ -66,16 +66,26 @@ from rollwright.training import (
 class AlgorithmSettings(Config):
     """Phases, the advantage, the constrained update."""
 
-    form: Literal["paper", "released"] = Field("paper", description="Advantage and loss as printed, or as coded.")
-    phase_steps: int = Field(1, ge=1, description="Steps of one phase; its reference stands still as long.")
-    outcome: Literal["reward", "verdict"] = Field(
-        "reward", description="What a success is: a return above 0, or the world's verdict where it has one."
+    form: Literal["paper", "released"] = Field(
+        "paper", description="Form of advantage and loss: as in the paper, or as in the released code."
     )
-    beta: float = Field(0.1, gt=0, description="paper: strength of the pull to the phase's reference.")
-    advantage_lambda: float = Field(0.5, ge=0, le=1, description="paper: 1 = TD error, 0 = outcome minus value.")
-    gamma: float = Field(0.9, ge=0, le=1, description="released: discount of the outcome, which it puts on every turn.")
-    epochs: int = Field(1, ge=1, description="Passes of the policy over a step's turns and the replayed ones.")
-    batch_size: int = Field(128, ge=1, description="Turns of one optimiser step of the policy.")
+    phase_steps: int = Field(
+        1, ge=1, description="Number of steps per phase; the reference stays fixed within a phase."
+    )
+    outcome: Literal["reward", "verdict"] = Field(
+        "reward", description="What counts as a success: a return above 0, or the world's verdict where there is one."
+    )
+    beta: float = Field(0.1, gt=0, description="paper: strength of the KL to the phase's reference.")
+    advantage_lambda: float = Field(
+        0.5, ge=0, le=1, description="paper: mix of the advantage; 1 = TD error, 0 = outcome minus value."
+    )
+    gamma: float = Field(
+        0.9, ge=0, le=1, description="released: discount of the outcome, which is assigned to every turn."
+    )
+    epochs: int = Field(
+        1, ge=1, description="Number of passes of the policy over a step's turns and the replayed ones."
+    )
+    batch_size: int = Field(128, ge=1, description="Number of turns per optimiser step of the policy.")
 
     only_for: ClassVar[Readers] = {
         "beta": {"form": ("paper",)},
@@ -87,7 +97,7 @@ class AlgorithmSettings(Config):
 class CriticFit(TurnCriticFit):
     """The step critic; its optimiser steps are passes over the same turns as the policy's."""
 
-    updates: int = Field(1, ge=0, description="Passes over a step's turns.")
+    updates: int = Field(1, ge=0, description="Number of passes over a step's turns.")
 
 
 class WebrlConfig(LoopConfig):

@@ -24,10 +24,12 @@ from rollwright.store.replay import ReplaySettings
 class SuccessReplaySettings(ReplaySettings):
     """Which old successes are learned from again."""
 
-    low: float = Field(0.5, ge=0, le=1, description="Mean token probability under the reference: above this ...")
-    high: float = Field(0.95, ge=0, le=1, description="... and at most this.")
-    ratio: float = Field(2.0, ge=0, description="At most so many replayed turns for one new turn; 0 = no replay.")
-    one_per_task: bool = Field(False, description="Only the latest success of each task.")
+    low: float = Field(
+        0.5, ge=0, le=1, description="Lower bound of a replayed turn's mean token probability under the reference."
+    )
+    high: float = Field(0.95, ge=0, le=1, description="Upper bound of that probability.")
+    ratio: float = Field(2.0, ge=0, description="Maximum number of replayed turns per new turn; 0 = no replay.")
+    one_per_task: bool = Field(False, description="Keep only the latest success of each task.")
 
     @model_validator(mode="after")
     def _the_band_holds_something(self) -> SuccessReplaySettings:

@@ -32,15 +32,19 @@ class TokenQSettings(Config):
 
     gamma: float = Field(0.99, ge=0, le=1, description="Discount per action token.")
     cql_weight: float = Field(0.5, ge=0, description="Weight of the conservative term.")
-    beta: float = Field(16.0, ge=0, description="What Q weighs beside the policy's logits; 0 acts as the policy.")
-    updates: int = Field(50, ge=1, description="Optimiser steps for one step of the run.")
-    trajectories: int = Field(8, ge=1, description="Trajectories of one optimiser step.")
+    beta: float = Field(16.0, ge=0, description="Weight of Q added to the policy's logits; 0 = act as the policy does.")
+    updates: int = Field(50, ge=1, description="Optimiser steps per step of the run.")
+    trajectories: int = Field(8, ge=1, description="Trajectories per optimiser step.")
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate for the critic.")
-    decay: bool = Field(False, description="The learning rate falls linearly to 0 over the run.")
-    width: int = Field(256, ge=1, description="Hidden layer of the heads.")
-    frozen: bool = Field(False, description="Only the heads learn, on the policy's layers; a turn is read once.")
-    depth: float = Field(1.0, gt=0, le=1, description="Share of those layers that is kept, from the bottom.")
-    bias: float = Field(0.0, description="Where all values start; near the mean return spares a long way.")
+    decay: bool = Field(False, description="Decay the learning rate linearly to 0 over the run.")
+    width: int = Field(256, ge=1, description="Width of the heads' hidden layer.")
+    frozen: bool = Field(
+        False, description="Train only the heads, on the policy's frozen layers; each turn is then read once."
+    )
+    depth: float = Field(1.0, gt=0, le=1, description="Share of those layers to keep, counted from the bottom.")
+    bias: float = Field(
+        0.0, description="Initial value of all states; learning is faster when it is close to the mean return."
+    )
 
 
 ENGINES_WITH_Q = (

@@ -29,39 +29,64 @@ class CurriculumSettings(Config):
 
     name: Annotated[str, CURRICULA] = Field(
         "uniform",
-        description="band, learnability: prefer tasks neither solved nor hopeless; level_replay: those that surprised; "
-        "alp_gmm: those where outcomes are changing; evolving: add new ones like the failed; or one of one's own.",
+        description="How tasks are chosen. band, learnability: prefer tasks that are neither solved nor "
+        "hopeless; level_replay: tasks with surprising outcomes; alp_gmm: tasks whose outcomes "
+        "are changing; evolving: add new tasks like the failed ones; or your own curriculum.",
     )
-    options: dict[str, Any] = Field({}, description="Arguments of a curriculum of one's own.")
+    options: dict[str, Any] = Field({}, description="Arguments of your own curriculum.")
     every: int = Field(1, ge=1, description="Steps between two rounds of new tasks.")
-    new_tasks: int = Field(16, ge=1, description="Tasks that one round adds at most.")
-    num_seeds: int = Field(10, ge=1, description="Failed tasks that a round starts from.")
-    given_frac: float = Field(0.2, gt=0, le=1, description="Share of the draws that stays with the world's own tasks.")
-    low: float = Field(0.05, ge=0, le=1, description="A new task is kept where a critic's first value lies above ...")
-    high: float = Field(0.75, ge=0, le=1, description="... and below; without a critic all are kept.")
+    new_tasks: int = Field(16, ge=1, description="Maximum number of tasks that one round adds.")
+    num_seeds: int = Field(10, ge=1, description="Failed tasks that seed one round.")
+    given_frac: float = Field(0.2, gt=0, le=1, description="Share of draws reserved for the world's own tasks.")
+    low: float = Field(
+        0.05, ge=0, le=1, description="Keep a new task only if the critic's initial value is above this."
+    )
+    high: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="Keep a new task only if the critic's initial value is below this; without a critic, all are kept.",
+    )
     outcome: Literal["verdict", "reward"] = Field(
-        "verdict", description="evolving: failed by the world's verdict where it has one, or by no return above 0."
+        "verdict",
+        description="evolving: whether a failure means the world's verdict (where there is one) or a return "
+        "of 0 or less.",
     )
     generator: Literal["world", "endpoint", "engine"] = Field(
-        "world", description="Variations by the world, or instructions by a model: an endpoint's, or the run's own."
+        "world",
+        description="Where new tasks come from: variations by the world, or instructions by a model (an "
+        "endpoint, or the run's own engine).",
     )
     url: str = Field("", description="endpoint: an OpenAI-compatible API, such as http://localhost:8000/v1.")
-    model: str = Field("", description="endpoint: name of the model there.")
-    key_variable: str = Field("", description="endpoint: environment variable that holds its key; empty = no key.")
-    max_tokens: int = Field(512, ge=16, description="endpoint, engine: longest answer.")
-    window: int = Field(20, ge=1, description="learnability: latest episodes of a task that count.")
+    model: str = Field("", description="endpoint: name of the model that it serves.")
+    key_variable: str = Field("", description="endpoint: environment variable that holds the API key; empty = no key.")
+    max_tokens: int = Field(512, ge=16, description="endpoint, engine: maximum length of an answer, in tokens.")
+    window: int = Field(20, ge=1, description="learnability: number of latest episodes of a task that count.")
     random_frac: float = Field(0.2, ge=0, le=1, description="learnability, alp_gmm: share of uniform draws.")
     mastered_frac: float = Field(0.1, ge=0, le=1, description="learnability: share of draws among mastered tasks.")
-    temperature: float = Field(0.1, gt=0, description="level_replay: near 0 the highest score alone is drawn.")
-    stale_frac: float = Field(0.1, ge=0, le=1, description="level_replay: share of draws by age.")
-    fit_every: int = Field(250, ge=5, description="alp_gmm: groups between two fits, and how many each fit sees.")
-    max_components: int = Field(10, ge=2, description="alp_gmm: most Gaussians of a mixture.")
-    min_width: float = Field(
-        0.07, gt=0, le=1, description="alp_gmm: least standard deviation of a Gaussian, in sides of the task space."
+    temperature: float = Field(
+        0.1,
+        gt=0,
+        description="level_replay: temperature of the draw; near 0, only the task with the highest score is drawn.",
     )
-    criterion: Literal["aic", "bic"] = Field("aic", description="alp_gmm: what decides on their number.")
+    stale_frac: float = Field(
+        0.1, ge=0, le=1, description="level_replay: share of draws that favour tasks not played for long."
+    )
+    fit_every: int = Field(
+        250, ge=5, description="alp_gmm: groups between two fits, and number of groups that each fit uses."
+    )
+    max_components: int = Field(10, ge=2, description="alp_gmm: maximum number of Gaussians in a mixture.")
+    min_width: float = Field(
+        0.07,
+        gt=0,
+        le=1,
+        description="alp_gmm: minimum standard deviation of a Gaussian, relative to the sides of the task space.",
+    )
+    criterion: Literal["aic", "bic"] = Field(
+        "aic", description="alp_gmm: criterion that chooses the number of Gaussians."
+    )
     progress: Literal["absolute", "covariance"] = Field(
-        "absolute", description="alp_gmm: change against the nearest earlier task, or with time (Covar-GMM)."
+        "absolute", description="alp_gmm: progress measured against the nearest earlier task, or over time (Covar-GMM)."
     )
 
     shorthand = "name"
@@ -92,25 +117,34 @@ class StartSettings(Config):
     """Where episodes begin. `starts=snapshots` is short for `starts.name=snapshots`; evaluation ignores it."""
 
     name: Literal["initial", "snapshots"] = Field(
-        "initial", description="snapshots: a share of the groups begins in the middle of an earlier episode (S3RL)."
+        "initial", description="snapshots: start a share of the groups in the middle of an earlier episode (S3RL)."
     )
     source: Literal["own", "teacher"] = Field(
-        "own", description="Whose episodes leave snapshots: the run's own, or the world's scripted teacher's."
+        "own", description="Whose episodes provide the snapshots: the run's own, or the world's scripted teacher's."
     )
-    frac: float = Field(0.8, ge=0, le=1, description="Share of the groups that begin at one, once there are any.")
-    steps: int = Field(0, ge=0, description="First steps of the run that begin at snapshots; 0 = all of them.")
+    frac: float = Field(0.8, ge=0, le=1, description="Share of groups that begin at a snapshot, once there are any.")
+    steps: int = Field(0, ge=0, description="Number of initial steps that use snapshots; 0 = all steps.")
     every: int = Field(1, ge=1, description="Turns between two snapshots of an episode.")
-    episodes: int = Field(10, ge=1, description="own: kept per task, the best by return; teacher: played in all.")
-    capacity: int = Field(2000, ge=1, description="Snapshots kept in all.")
-    pick: Literal["clusters", "uniform"] = Field(
-        "clusters", description="clusters: first one of k clusters of like value, then one of its snapshots."
+    episodes: int = Field(
+        10,
+        ge=1,
+        description="own: number of snapshots kept per task, best return first; teacher: number of episodes to play.",
     )
-    clusters: int = Field(6, ge=1, description="clusters: k.")
+    capacity: int = Field(2000, ge=1, description="Maximum number of snapshots kept in total.")
+    pick: Literal["clusters", "uniform"] = Field(
+        "clusters",
+        description="How a snapshot is drawn. clusters: first one of k clusters of similar value, then a "
+        "snapshot in it.",
+    )
+    clusters: int = Field(6, ge=1, description="clusters: the number of clusters, k.")
     value: Literal["return", "progress"] = Field(
-        "return", description="clusters: by what its episode still earned, or by 1 - turns left / turn limit."
+        "return",
+        description="clusters: value of a snapshot: what its episode still earned, or 1 - turns left / turn limit.",
     )
     gamma: float = Field(0.95, ge=0, le=1, description="return: discount per turn.")
-    max_turns: int = Field(0, ge=0, description="Turns after a snapshot before the cut; 0 = what the limit leaves.")
+    max_turns: int = Field(
+        0, ge=0, description="Maximum number of turns after a snapshot; 0 = the rest of the turn limit."
+    )
 
     shorthand = "name"
     only_for: ClassVar[Readers] = {

@@ -27,35 +27,52 @@ class EngineSettings(Config):
 
     name: Annotated[str, ENGINES] = Field(
         "auto",
-        description="auto: vLLM if importable. vllm_server: processes of their own, here or elsewhere. Or an engine of "
-        "one's own.",
+        description="auto: vLLM if it can be imported. vllm_server: separate server processes, on this "
+        "machine or others. Or your own engine.",
     )
-    options: dict[str, Any] = Field({}, description="Arguments of an engine of one's own.")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast.")
-    max_batch: int = Field(64, ge=1, description="Requests decoded together, by each server.")
+    options: dict[str, Any] = Field({}, description="Arguments of your own engine.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Data type of the engine; auto: bfloat16 where the hardware is fast with it."
+    )
+    max_batch: int = Field(64, ge=1, description="Maximum number of requests that each server decodes together.")
     max_context: int = Field(
-        1024, ge=16, description="Prompt plus action, in tokens; where it is not set, less if the model takes less."
+        1024,
+        ge=16,
+        description="Maximum length of prompt plus action, in tokens; if it is not set, the model's own limit"
+        " may lower it.",
     )
-    replicas: int = Field(1, ge=1, description="Servers to start.")
-    urls: list[str] = Field([], description="Running servers, such as http://10.0.0.2:8000; none is started then.")
-    devices: list[str] = Field([], description="CUDA devices of each server: ['1','2'], or ['2,3'] to split a model.")
-    served_name: str = Field("policy", description="The model's name at the servers.")
+    replicas: int = Field(1, ge=1, description="Number of servers to start.")
+    urls: list[str] = Field(
+        [], description="URLs of running servers, such as http://10.0.0.2:8000; no server is started then."
+    )
+    devices: list[str] = Field(
+        [],
+        description="CUDA devices of each server: ['1','2'] for two servers, or ['2,3'] to split one model "
+        "over two GPUs.",
+    )
+    served_name: str = Field("policy", description="Name of the model on the servers.")
     transport: Literal["file", "ipc", "nccl"] = Field(
-        "file", description="Way of new weights: files on one host; ipc: same GPU; nccl: other GPUs and hosts."
+        "file",
+        description="How new weights reach the servers. file: files on one host; ipc: same GPU; nccl: other "
+        "GPUs and hosts.",
     )
-    transfer_folder: str = Field("", description="file: where the weights lie; empty = shared memory.")
+    transfer_folder: str = Field("", description="file: folder for the weights; empty = shared memory.")
     update_mode: Literal["keep", "wait"] = Field(
-        "keep", description="Requests under way at a weight update: go on under the new weights, or finish first."
+        "keep",
+        description="What happens to running requests at a weight update: continue with the new weights, or "
+        "finish first.",
     )
     lora_sync: Literal["merge", "adapter"] = Field(
-        "merge", description="LoRA policy: send merged weights, or swap the adapter alone."
+        "merge", description="LoRA policy: send merged weights, or only the adapter."
     )
-    request_s: float = Field(170.0, gt=0, description="Limit of one action, retries and restarts included.")
-    server_start_s: float = Field(900.0, gt=0, description="Limit of a server's start.")
-    server_stall_s: float = Field(60.0, gt=0, description="A server silent for so long is given up and started again.")
-    server_restarts: int = Field(3, ge=0, description="How often each server is started again.")
-    kv_cache_gib: float = Field(1.0, gt=0, description="Keys and values of one server, without a GPU.")
-    gpu_memory_frac: float = Field(0.85, gt=0, le=1, description="Share of the GPU's memory one server takes.")
+    request_s: float = Field(
+        170.0, gt=0, description="Time limit of one action in seconds, including retries and restarts."
+    )
+    server_start_s: float = Field(900.0, gt=0, description="Time limit for starting a server, in seconds.")
+    server_stall_s: float = Field(60.0, gt=0, description="Seconds of silence after which a server is restarted.")
+    server_restarts: int = Field(3, ge=0, description="Maximum number of restarts per server.")
+    kv_cache_gib: float = Field(1.0, gt=0, description="Key-value cache of one server without a GPU, in GiB.")
+    gpu_memory_frac: float = Field(0.85, gt=0, le=1, description="Share of the GPU's memory that one server takes.")
 
     shorthand = "name"
     limits: ClassVar[Limits] = {

@@ -21,13 +21,17 @@ class LearnerSettings(Config):
     learning_rate: float = Field(1e-6, gt=0, description="AdamW's peak learning rate.")
     warmup_steps: int = Field(0, ge=0, description="Linear warm-up, in optimiser steps.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
-    minibatches: int = Field(1, ge=1, description="Optimiser steps one collected batch is split into.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Maximum gradient norm; larger gradients are clipped.")
+    minibatches: int = Field(1, ge=1, description="Number of optimiser steps per pass over the collected batch.")
     epochs: int = Field(1, ge=1, description="Passes over the collected batch.")
-    token_budget: int = Field(1024, ge=64, description="Tokens per packed row: memory against speed.")
-    layout: Literal["auto", "tree", "padded"] = Field("auto", description="How turns are packed.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Compute type; weights stay fp32.")
-    dropout: bool = Field(False, description="Keep the dropout of the model's own configuration on in updates.")
+    token_budget: int = Field(
+        1024, ge=64, description="Maximum number of tokens in one packed row; more is faster and takes more memory."
+    )
+    layout: Literal["auto", "tree", "padded"] = Field("auto", description="How turns are packed into rows.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Data type of the computation; weights stay in fp32."
+    )
+    dropout: bool = Field(False, description="Keep the model's own dropout active during updates.")
 
     limits: ClassVar[Limits] = {
         "learning_rate": (1.0, "AdamW moves every weight by up to so much at each step"),
@@ -41,33 +45,47 @@ class PolicyLossSettings(Config):
     """The loss on the tokens that the policy sampled."""
 
     loss: Annotated[str, LOSSES] = Field(
-        "ppo", description="Ratio level and clip; or a loss of one's own, by its place."
+        "ppo",
+        description="Policy loss: level of the ratio and form of the clip; or your own loss, as "
+        "package.module:Attribute.",
     )
-    loss_options: dict[str, Any] = Field({}, description="Arguments of a loss of one's own.")
-    aggregation: Aggregation = Field("token-mean", description="How token losses become one number.")
+    loss_options: dict[str, Any] = Field({}, description="Arguments of your own loss.")
+    aggregation: Aggregation = Field("token-mean", description="How token losses are reduced to one number.")
     max_length: int | None = Field(
-        None, ge=1, description="constant: the length L that Dr. GRPO divides by; null = the longest an episode can be."
+        None,
+        ge=1,
+        description="constant: the length L that Dr. GRPO divides by; null = the maximum length of an episode.",
     )
-    clip_low: float = Field(0.2, gt=0, description="The ratio is clipped below 1 - clip_low.")
-    clip_high: float = Field(0.2, gt=0, description="... and above 1 + clip_high (DAPO: 0.28).")
-    dual_clip: float | None = Field(None, gt=1, description="Bound for negative advantages, such as 3.0; null = off.")
+    clip_low: float = Field(0.2, gt=0, description="The ratio is clipped from below at 1 - clip_low.")
+    clip_high: float = Field(0.2, gt=0, description="The ratio is clipped from above at 1 + clip_high (DAPO: 0.28).")
+    dual_clip: float | None = Field(
+        None, gt=1, description="Bound of the ratio for negative advantages (dual clip), such as 3.0; null = off."
+    )
     correction: CorrectionName = Field(
         "token_tis",
-        description="Importance weights for the engine's slightly different or older policy: cut at the cap (tis), or "
-        "what lies above it left out (mask).",
+        description="Importance weights that correct for the engine's slightly different or older policy: "
+        "truncated at the cap (tis), or tokens above the cap left out (mask).",
     )
-    correction_cap: float = Field(2.0, ge=1, description="Cap of those weights.")
+    correction_cap: float = Field(2.0, ge=1, description="Cap of these importance weights.")
     sequence_filter: FilterName = Field(
         "none",
-        description="Leave out whole sequences: whose mean weight lies outside a band (geometric), or that did badly "
-        "and that the policy has moved away from (off_policy, arXiv:2512.02556).",
+        description="Leave out whole sequences. geometric: those whose mean weight lies outside a band; "
+        "off_policy: those with a negative advantage that the policy has moved away from "
+        "(arXiv:2512.02556).",
     )
-    filter_low: float = Field(0.999, gt=0, le=1, description="geometric: lowest geometric mean of the weights.")
-    filter_high: float = Field(1.001, ge=1, description="geometric: highest one.")
-    filter_threshold: float = Field(0.1, ge=0, description="off_policy: drift it tolerates, in nats per token.")
-    kl_coef: float = Field(0.0, ge=0, description="KL to the frozen reference as a loss term; 0 loads no reference.")
+    filter_low: float = Field(
+        0.999, gt=0, le=1, description="geometric: lower bound of a sequence's geometric mean weight."
+    )
+    filter_high: float = Field(1.001, ge=1, description="geometric: upper bound of a sequence's geometric mean weight.")
+    filter_threshold: float = Field(0.1, ge=0, description="off_policy: maximum drift, in nats per token.")
+    kl_coef: float = Field(
+        0.0,
+        ge=0,
+        description="Coefficient of the KL to the frozen reference as a loss term; 0 = none, and no reference"
+        " is loaded.",
+    )
     kl_kind: Literal["k2", "k3", "abs", "k3+"] = Field("k3", description="Estimator of that KL.")
-    entropy_coef: float = Field(0.0, ge=0, description="Entropy bonus.")
+    entropy_coef: float = Field(0.0, ge=0, description="Coefficient of the entropy bonus.")
 
     only_for: ClassVar[Readers] = {
         "loss_options": {"loss": (OWN,)},

@@ -142,8 +142,8 @@ class MethodChoice(Config):
 
     preset: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce++", "gigpo"] = Field(
         "grpo",
-        description="A method as its paper has it: fills in the keys of this section that are not set. --plan shows "
-        "what comes of it.",
+        description="A method as its paper defines it; it fills in the keys of this section that are not set."
+        " --plan shows the result.",
     )
 
 

@@ -19,12 +19,12 @@ class SftSettings(Config):
     """The optimiser of supervised fine-tuning."""
 
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's peak learning rate.")
-    batch_size: int = Field(16, ge=1, description="Rows per optimiser step.")
+    batch_size: int = Field(16, ge=1, description="Number of rows per optimiser step.")
     epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
-    max_steps: int = Field(-1, description="Optimiser steps in place of epochs; -1 = by epochs.")
-    max_minutes: float = Field(0.0, ge=0, description="Stop after so many minutes of training; 0 = no limit.")
-    max_length: int = Field(1024, ge=16, description="Longer rows are left out.")
-    precision: Precision = Field("auto", description="Compute type; weights stay fp32.")
+    max_steps: int = Field(-1, description="Number of optimiser steps, in place of epochs; -1 = use epochs.")
+    max_minutes: float = Field(0.0, ge=0, description="Stop training after this many minutes; 0 = no limit.")
+    max_length: int = Field(1024, ge=16, description="Maximum length of a row in tokens; longer rows are left out.")
+    precision: Precision = Field("auto", description="Data type of the computation; weights stay in fp32.")
 
 
 class FitSettings(Protocol):

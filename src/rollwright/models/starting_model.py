@@ -22,12 +22,12 @@ class ModelSettings(Config):
     """The policy."""
 
     path: str = Field("smollm2", description="`smollm2` (embedded), a Hugging Face folder, or `tiny` (random).")
-    lora_rank: int = Field(0, ge=0, description="Train LoRA adapters of this rank; 0 = all weights.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the LoRA adapters in updates.")
-    tiny_hidden: int = Field(128, ge=32, description="tiny: width.")
-    tiny_layers: int = Field(2, ge=1, description="tiny: layers.")
-    tiny_context: int = Field(1024, ge=32, description="tiny: longest sequence.")
-    tiny_seed: int = Field(0, ge=0, description="tiny: initial weights.")
+    lora_rank: int = Field(0, ge=0, description="Rank of the LoRA adapters to train; 0 = train all weights.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the LoRA adapters during updates.")
+    tiny_hidden: int = Field(128, ge=32, description="tiny: hidden size.")
+    tiny_layers: int = Field(2, ge=1, description="tiny: number of layers.")
+    tiny_context: int = Field(1024, ge=32, description="tiny: maximum sequence length, in tokens.")
+    tiny_seed: int = Field(0, ge=0, description="tiny: seed of the initial weights.")
 
     limits: ClassVar[Limits] = {
         "lora_rank": (2**14, "an adapter of a higher rank holds more than the weights that it stands for"),

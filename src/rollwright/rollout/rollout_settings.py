@@ -15,34 +15,55 @@ class RolloutSettings(Config):
 
     group_size: int = Field(8, ge=1, description="Episodes per task and start state.")
     groups_per_step: int = Field(12, ge=1, description="Groups collected for one optimiser step.")
-    max_turns: int = Field(0, ge=0, description="Turns before the episode is cut; 0 = the world's own limit.")
-    max_action_tokens: int = Field(24, ge=1, description="Longest action, stop token included.")
+    max_turns: int = Field(0, ge=0, description="Maximum number of turns per episode; 0 = the world's own limit.")
+    max_action_tokens: int = Field(
+        24, ge=1, description="Maximum length of an action in tokens, including the stop token."
+    )
     max_staleness: int = Field(
-        0, ge=0, description="Weight updates that an episode may be behind: 0 = on-policy; k plays k batches ahead."
+        0,
+        ge=0,
+        description="Number of weight updates that an episode may lag behind. 0 = on-policy; k = play up to k"
+        " batches ahead.",
     )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; the learner uses the same.")
-    context: Literal["append", "windowed"] = Field("windowed", description="Whole history, or latest state.")
-    history: int = Field(4, ge=0, description="windowed: how many past actions the prompt shows.")
+    context: Literal["append", "windowed"] = Field(
+        "windowed", description="What the prompt shows: the whole history, or the latest state with a short history."
+    )
+    history: int = Field(4, ge=0, description="windowed: number of past actions that the prompt shows.")
     action: str = Field(
         "all",
-        description="What of an answer the world is given: all; after_think, what follows `</think>`; or a regular "
-        "expression, the first group of its last match. All of the answer is learned from.",
+        description="Which part of an answer the world receives. all: everything; after_think: what follows "
+        "`</think>`; or a regular expression: the first group of its last match. The learner "
+        "trains on the whole answer.",
     )
-    max_observation_tokens: int = Field(0, ge=0, description="Cut longer observations, visibly; 0 = never.")
-    parallel_episodes: int = Field(32, ge=1, description="Episodes in flight at once.")
+    max_observation_tokens: int = Field(
+        0,
+        ge=0,
+        description="Maximum length of an observation in characters; longer ones are cut with a visible mark;"
+        " 0 = never.",
+    )
+    parallel_episodes: int = Field(32, ge=1, description="Number of episodes played at the same time.")
     schedule: Literal["continuous", "rounds"] = Field(
         "continuous",
-        description="continuous: the engine never waits; rounds: it is asked when all running episodes wait for it, "
-        "so that two runs, or a killed and resumed one, agree bit for bit.",
+        description="continuous: the engine never waits. rounds: the engine is called when all running "
+        "episodes wait for it, so that repeated or resumed runs agree bit for bit.",
     )
-    retries: int = Field(2, ge=0, description="How often a faulted episode is played again.")
+    retries: int = Field(2, ge=0, description="Maximum number of retries of an episode after a fault.")
     refills: int = Field(
-        1, ge=0, description="How often members lost to faults are replaced by further episodes of their group."
+        1,
+        ge=0,
+        description="Number of rounds in which episodes lost to faults are replaced by new ones of the same group.",
     )
-    max_fault_frac: float = Field(0.2, ge=0, le=1, description="Share of lost episodes above which the run stops.")
-    episode_s: float = Field(300.0, gt=0, description="Wall-clock limit of an episode.")
-    env_call_s: float = Field(30.0, gt=0, description="Limit of one environment call; beyond it is a fault.")
-    engine_call_s: float = Field(180.0, gt=0, description="Limit of one generation; beyond it is a fault.")
+    max_fault_frac: float = Field(
+        0.2, ge=0, le=1, description="Stop the run when more than this share of episodes is lost to faults."
+    )
+    episode_s: float = Field(300.0, gt=0, description="Time limit of an episode, in seconds.")
+    env_call_s: float = Field(
+        30.0, gt=0, description="Time limit of one environment call, in seconds; a longer call is a fault."
+    )
+    engine_call_s: float = Field(
+        180.0, gt=0, description="Time limit of one generation, in seconds; a longer one is a fault."
+    )
 
     limits: ClassVar[Limits] = {
         "max_turns": (1_000_000, "all turns of an episode are held in memory"),

@@ -13,24 +13,38 @@ class RunSettings(Config):
     """Where the run writes, how long it lasts, from which seed."""
 
     folder: str = Field("runs/latest", description="Run folder: config, metrics, trajectories, checkpoints, report.")
-    seed: int = Field(0, ge=0, description="Fixes task order, start states and every sampled token.")
-    steps: int = Field(20, ge=0, description="Rounds of collect, update and sync: the axis of all that is logged.")
-    max_minutes: float = Field(0.0, ge=0, description="Stop cleanly after so many minutes; 0 = no limit.")
+    seed: int = Field(0, ge=0, description="Seed of the task order, the start states and every sampled token.")
+    steps: int = Field(
+        20, ge=0, description="Number of steps; one step is collect, update and sync. All metrics are logged by step."
+    )
+    max_minutes: float = Field(0.0, ge=0, description="Stop cleanly after this many minutes; 0 = no limit.")
     resume: Literal["auto", "never", "must"] = Field(
-        "auto", description="auto: continue from the folder's last checkpoint if there is one; must: or stop."
+        "auto",
+        description="auto: continue from the folder's last checkpoint if there is one; must: stop with an "
+        "error if there is none.",
     )
     checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 = only at the end.")
-    keep_checkpoints: int = Field(2, ge=1, description="How many checkpoints stay on disk.")
-    score_s: float = Field(600.0, ge=0, description="Limit of scoring one batch, a clear stop beyond; 0 = none.")
-    sync_s: float = Field(900.0, ge=0, description="Limit of one weight sync; 0 = none.")
-    checkpoint_s: float = Field(1800.0, ge=0, description="Limit of writing one checkpoint; 0 = none.")
+    keep_checkpoints: int = Field(2, ge=1, description="Number of checkpoints kept on disk.")
+    score_s: float = Field(
+        600.0,
+        ge=0,
+        description="Time limit for scoring one batch in seconds; the run stops with an error beyond it; 0 = no limit.",
+    )
+    sync_s: float = Field(900.0, ge=0, description="Time limit of one weight sync, in seconds; 0 = no limit.")
+    checkpoint_s: float = Field(
+        1800.0, ge=0, description="Time limit for writing one checkpoint, in seconds; 0 = no limit."
+    )
     parity_checks: int = Field(
-        2, ge=0, description="So many batches, from the first, are compared with the learner's log-probs; 0 = all."
+        2,
+        ge=0,
+        description="Number of initial batches whose engine log-probs are checked against the learner's; 0 = all.",
     )
     transcripts_every: int = Field(5, ge=0, description="Steps between readable transcripts; 0 = none.")
     trackers: list[str] = Field([], description="Further sinks besides metrics.jsonl: tensorboard, trackio, wandb.")
     rank_timeout_s: float = Field(
-        1800.0, gt=0, description="Several processes: how long one waits for the others before the run ends."
+        1800.0,
+        gt=0,
+        description="Several processes: seconds that one waits for the others before the run stops with an error.",
     )
 
     limits: ClassVar[Limits] = {"steps": (2**53, "trackers keep a step's number as a float, exact up to here")}

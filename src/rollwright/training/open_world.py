@@ -21,10 +21,12 @@ class WorldSettings(Config):
     name: str = Field(description="Module of rollwright.envs, such as `web.miniwob`, or `package.module:Attribute`.")
     options: dict[str, Any] = Field({}, description="Arguments of the world's `build`.")
     placement: Literal["local", "ray"] = Field(
-        "local", description="Where environments are played: in this process, or in Ray actors on any node."
+        "local", description="Where environments run: in this process, or in Ray actors on any node."
     )
-    ray_address: str = Field("", description="ray: a running cluster, or auto; empty starts one on this machine.")
-    ray_cpus: float = Field(1.0, ge=0, description="ray: CPUs that one environment takes of its node.")
+    ray_address: str = Field(
+        "", description="ray: address of a running cluster, or auto; empty = start one on this machine."
+    )
+    ray_cpus: float = Field(1.0, ge=0, description="ray: number of CPUs that one environment reserves.")
 
     only_for: ClassVar[Readers] = {name: {"placement": ("ray",)} for name in ("ray_address", "ray_cpus")}
 

@@ -17,6 +17,10 @@ class OnlineReplaySettings(ReplaySettings):
     """What is learned from besides the run's own episodes, and what becomes of it when the run collects some."""
 
     warmup_turns: int = Field(
-        0, ge=0, description="Turns collected after the offline steps before the next update (WSRL); 0 = none."
+        0,
+        ge=0,
+        description="Number of turns to collect after the offline steps before the next update (WSRL); 0 = none.",
     )
-    retain: bool = Field(True, description="false: after the offline steps `stores` are learned from no more (WSRL).")
+    retain: bool = Field(
+        True, description="Whether learning from `stores` continues after the offline steps; WSRL: false."
+    )
