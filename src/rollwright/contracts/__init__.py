@@ -3,11 +3,13 @@
 Lives here: tasks, trajectories and groups (`record`), turns with what messages and pictures hold (`turn`), the contract
 of worlds and which world an episode was played in (`environment`), the contract of rewards (`reward`), which part of an
 answer is its action (`action_rule`), copies of a running episode (`forking`), the errors that a user sees (`errors`),
-the one way to refuse an unknown word (`choices`), and the names of foreign logs (`log_formats`).
+the one way to refuse an unknown word (`choices`), what a world declares for its audit (`auditing`), and the names of
+foreign logs (`log_formats`).
 May import: nothing of ours, and no torch: a process that plays a world loads this folder and little else.
 """
 
 from rollwright.contracts.action_rule import WHOLE, ActionRule
+from rollwright.contracts.auditing import Audited, AuditFacts, Breakable, Rewords, TellsTruth
 from rollwright.contracts.choices import require_choice
 from rollwright.contracts.environment import (
     ActsAtRandom,
@@ -125,7 +127,10 @@ __all__ = [
     "ActionRule",
     "ActsAtRandom",
     "Attachment",
+    "AuditFacts",
+    "Audited",
     "Branch",
+    "Breakable",
     "ConfigError",
     "ContextOverflow",
     "ContractViolation",
@@ -157,6 +162,7 @@ __all__ = [
     "ReplayMismatch",
     "Reward",
     "RewardFault",
+    "Rewords",
     "Role",
     "RollwrightError",
     "RunFolderError",
@@ -178,6 +184,7 @@ __all__ = [
     "Task",
     "Taught",
     "Teacher",
+    "TellsTruth",
     "TemplateError",
     "TextPart",
     "Timings",

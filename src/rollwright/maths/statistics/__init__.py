@@ -26,7 +26,7 @@ from rollwright.maths.statistics.multiplicity import (
     spearman,
     units_needed,
 )
-from rollwright.maths.statistics.rates import Interval, pass_at_k, wilson_interval
+from rollwright.maths.statistics.rates import Interval, effective_wilson, pass_at_k, wilson_interval
 from rollwright.maths.statistics.reliability import (
     Bin,
     Confusion,
@@ -50,6 +50,7 @@ __all__ = [
     "calibration_bins",
     "clustered_bootstrap",
     "confusion",
+    "effective_wilson",
     "expected_calibration_error",
     "holm",
     "interquartile_mean",
