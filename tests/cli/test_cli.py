@@ -10,13 +10,12 @@ import pytest
 
 from rollwright import __version__
 from rollwright.cli import commands as cli
+from rollwright.cli.argument_types import key_values
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.record import StopReason, Trajectory
 from rollwright.evaluation import EpisodeRow, Evaluation, save_evaluation
 from rollwright.store.trajectory_store import TrajectoryStore
 from tests import builders
-
-COMMANDS = ("compare", "report", "show", "components", "check-env", "version")
 
 
 def save(run: Path, name: str, outcomes: str, split: str = "test") -> Path:
@@ -55,13 +54,16 @@ def store(path: Path) -> None:
     opened.append([episode("c", "click", False)], tag="step_1")
 
 
-@pytest.mark.parametrize("command", [(), *[(name,) for name in COMMANDS]])
+@pytest.mark.parametrize("command", [(), *[(name,) for name in cli.COMMANDS]])
 def test_every_command_explains_itself(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as stop:
-        cli.main([*command, "--help"])
-    assert stop.value.code == 0
+    if command:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*command, "--help"])
+        assert stop.value.code == 0
+    else:
+        assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert "usage: rollwright" in shown and (command or all(name in shown for name in COMMANDS))
+    assert "usage: rollwright" in shown and (command or all(name in shown for name in cli.COMMANDS))
 
 
 def test_compare_prints_both_tables_and_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -121,9 +123,39 @@ def test_what_is_wrong_is_said_in_one_line(
     Path("deep.json").write_text("[" * 100_000)
     save(Path("run"), "final", "01")
     save(Path("other"), "final", "01", split="validation")
-    assert cli.main(arguments) == 1
+    assert cli.main(arguments) == 2
     shown = capsys.readouterr()
     assert message in shown.err and shown.err.startswith("rollwright: ") and "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage: rollwright"),
+        (["compar", "a", "b"], "there is no command 'compar'. Did you mean `rollwright compare`?"),
+        (["-v", "xyzzy"], "there is no command 'xyzzy'. The commands are"),
+    ],
+)
+def test_a_command_that_does_not_exist_gets_the_nearest_name(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    shown = capsys.readouterr()
+    assert message in shown.out + shown.err
+
+
+def test_a_misspelt_option_gets_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["show", "--lmit=3", "run"])
+    shown = capsys.readouterr().err
+    assert stop.value.code == 2 and "unknown argument '--lmit=3', did you mean --limit" in shown
+    assert shown.count("\n") == 1 and shown.startswith("rollwright show: ")
+
+
+@pytest.mark.parametrize("words", [["-v", "show", "nothing"], ["show", "nothing", "--verbose"]])
+def test_the_traceback_is_shown_only_when_asked_for(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -171,7 +203,7 @@ def test_show_filters_and_says_how_many_there_are(tmp_path: Path, capsys: pytest
     cli.main(["show", str(tmp_path / "run"), "--limit", "2"])
     both = capsys.readouterr()
     assert "do a" in both.out and "2 of 3 episodes" in both.err
-    assert cli.main(["show", str(tmp_path / "run" / "trajectories"), "--task", "clik"]) == 1
+    assert cli.main(["show", str(tmp_path / "run" / "trajectories"), "--task", "clik"]) == 2
     assert "none of the 3 trajectories matches; tags here: step_0 2, step_1 1" in capsys.readouterr().err
 
 
@@ -285,7 +317,7 @@ def test_components_says_which_package_an_engine_lacks(
 
 
 def test_options_are_json_or_text():
-    assert cli._options(["size=3", "name=x=y", "deep=[1]"]) == {"size": 3, "name": "x=y", "deep": [1]}
+    assert key_values(["size=3", "name=x=y", "deep=[1]"]) == {"size": 3, "name": "x=y", "deep": [1]}
 
 
 def test_help_and_version_load_nothing_heavy():

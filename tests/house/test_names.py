@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "src" / "rollwright"
 USERS = ("src/rollwright", "recipes", "envs", "rewards", "scripts", "benchmarks")
 
-ENTRY_POINTS = ("main", "build")
+ENTRY_POINTS = ("main", "build", "add", "run")
 """What a loader or a shell looks up under this very name in many modules."""
 
 

@@ -350,8 +350,8 @@ def test_what_a_command_lacks_is_said_and_nothing_is_made(
         (["messages", bad, "--dry-run"], "none of the 1 rows"),
         (["nobody.there:X", path, "--dry-run"], "cannot be loaded"),
     ]:
-        assert main(["import", *map(str, words)]) == 1
+        assert main(["import", *map(str, words)]) == 2
         assert expected in capsys.readouterr().err
         assert not into.exists()
-    assert main(["export", str(tmp_path)]) == 1
+    assert main(["export", str(tmp_path)]) == 2
     assert "holds no trajectory store" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The command line: `rollwright`, also `python -m rollwright.cli`.
 
-Lives here: the commands (`commands`, `import_command`, `upgrade_command`).
+Lives here: the table of commands (`commands`), what their words may be (`argument_types`), and one file per command:
+`add(parser)` declares its options, `run(arguments)` does it. A command's file is imported only when it is named.
 May import: every folder.
 """
 

@@ -6,10 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from rollwright.cli.argument_types import store_folder
 from rollwright.contracts import DataError
 
 
-def run_upgrade(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Bring a store, or the one of a run folder, to the present version and print the counts.
 
     Raises:
@@ -20,8 +21,7 @@ def run_upgrade(arguments: argparse.Namespace) -> None:
     from rollwright.store import TABLES, shard_files, upgrade_store
 
     given: Path = arguments.store
-    inner = given / "trajectories"
-    store = inner if (inner / "trajectories").is_dir() else given
+    store = store_folder(given)
     if not store.is_dir():
         raise DataError(f"there is no store or run folder {given}")
     total = sum(len(shard_files(store / table)) for table in TABLES if (store / table).is_dir())
@@ -32,6 +32,6 @@ def run_upgrade(arguments: argparse.Namespace) -> None:
     print(f"{store}: {found}")
 
 
-def add_upgrade(parser: argparse.ArgumentParser) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """The options of `rollwright upgrade`."""
     parser.add_argument("store", metavar="STORE|RUN", type=Path, help="a trajectory store or a run folder")

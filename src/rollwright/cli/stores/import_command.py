@@ -1,10 +1,9 @@
-"""`rollwright import` and `rollwright export`."""
+"""`rollwright import`: logs or tasks of others."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from rollwright.store.importers import Format, LeftOut, LogRow, RowError
 
 
-def run_import(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Import a file and print the counts.
 
     Raises:
@@ -93,32 +92,7 @@ def _write(file: IO[str], row: LogRow, error: RowError) -> None:
     file.write(json.dumps({"place": row.place, "reason": error.kind, "detail": error.detail}) + "\n")
 
 
-def run_export(arguments: argparse.Namespace) -> None:
-    """Write a store as messages, to a file or standard output."""
-    from rollwright.store import TrajectoryStore
-    from rollwright.store.importers import export_messages
-
-    inner = arguments.store / "trajectories"
-    store = TrajectoryStore(inner if (inner / "trajectories").is_dir() else arguments.store, mode="read")
-    count = 0
-    if arguments.out is None:
-        for line in export_messages(store):
-            print(line)
-    else:
-        try:
-            with arguments.out.open("x", encoding="utf-8") as file:
-                for count, line in enumerate(export_messages(store), start=1):  # noqa: B007
-                    file.write(line + "\n")
-        except FileExistsError:
-            raise RunFolderError(f"{arguments.out} is there already: name another file, or delete it") from None
-        except OSError as error:
-            raise RunFolderError(f"{arguments.out} cannot be written: {error.strerror or error}") from error
-        print(f"{count} conversations: {arguments.out}")
-    for warning in store.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-
-
-def add_import(parser: argparse.ArgumentParser) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """The options of `rollwright import`."""
     names = ", ".join(FORMATS)
     parser.add_argument("format", metavar="FORMAT", help=f"{names}, or package.module:Attribute of your own")
@@ -132,10 +106,3 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="read and count, write nothing")
     parser.add_argument("--left-out", metavar="FILE", type=Path, help="write each row left out, with the reason")
-
-
-def add_export(parser: argparse.ArgumentParser) -> None:
-    """The options of `rollwright export`."""
-    parser.add_argument("store", metavar="STORE", type=Path, help="a trajectory store or a run folder")
-    parser.add_argument("--as", dest="form", choices=("messages",), default="messages", help="OpenAI messages (JSONL)")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="the file to write (standard output)")

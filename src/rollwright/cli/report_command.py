@@ -1,0 +1,30 @@
+"""`rollwright report`: a run folder as one page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rollwright.cli.argument_types import whole_number
+from rollwright.contracts import DataError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The options of `rollwright report`."""
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
+    parser.add_argument("--replays", metavar="N", type=whole_number, default=24, help="episodes shown at most (24)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the page and print where it is.
+
+    Raises:
+        DataError: this is no run folder.
+    """
+    from rollwright.view import write_report
+
+    run: Path = arguments.run
+    traces = ("config.yaml", "metrics.jsonl", "eval", "trajectories/trajectories")
+    if run.is_dir() and not any((run / trace).exists() for trace in traces):
+        raise DataError(f"{run} is no run folder: expected config.yaml, metrics.jsonl or eval/ in it")
+    print(f"written to {write_report(run, num_replays=arguments.replays)}")
