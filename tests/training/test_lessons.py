@@ -145,8 +145,8 @@ def test_a_reason_is_warned_of_once_and_counted_at_the_end(caplog: pytest.LogCap
         lessons.take(4, [group(0, 0, stop_reason=StopReason.ENV_ERROR)], {})
         first = [record.getMessage() for record in caplog.records]
         lessons.end()
-    assert len(first) == 2 and first[0].startswith("step 0 taught the policy nothing: the members of each")
-    assert first[1].startswith("step 4 taught the policy nothing: all 2 episodes were lost to faults")
+    assert len(first) == 2 and first[0].startswith("step 1 of 20 taught the policy nothing: the members of each")
+    assert first[1].startswith("step 5 of 20 taught the policy nothing: all 2 episodes were lost to faults")
     last = caplog.records[-1].getMessage()
     assert last.startswith("4 of 5 steps taught the policy nothing: 3 x the members") and "1 x all 2 episodes" in last
 
@@ -215,7 +215,7 @@ def test_a_run_that_learns_nothing_says_so_at_its_first_step_and_at_its_end(
     with caplog.at_level(logging.WARNING, logger="rollwright.training.lessons"):
         recipe.main([*SMALL, f"run.folder={tmp_path}", *words])
     first, last = (r.getMessage() for r in caplog.records if r.name == "rollwright.training.lessons")
-    assert first.startswith("step 0 taught the policy nothing: ") and cause in first
+    assert first.startswith("step 1 of 3 taught the policy nothing: ") and cause in first
     assert last.startswith("nothing was learned in all 3 steps, the policy is the one they began with: 3 x ")
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["optim/taught_count"] for row in rows if "optim/taught_count" in row] == [0.0] * 3

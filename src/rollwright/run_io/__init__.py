@@ -1,18 +1,19 @@
 """What a run writes down, and how long it waits: metrics, progress, checkpoints, locks, deadlines.
 
 Lives here: the section `run` (`run_settings`), metric files and trackers (`tracking`), what a run was and spent
-(`run_facts`, `machine_facts`), progress bars (`progress`), checkpoints on disk and seals that tell a file from a
-changed one (`checkpoint`), the lock of a folder (`run_lock`), deadlines (`deadlines`), threads and Ray processes that
-run worlds (`workers`, `ray_world`).
+(`run_facts`, `machine_facts`), the lines of a run (`console`), progress bars (`progress`), checkpoints on disk and
+seals that tell a file from a changed one (`checkpoint`), the lock of a folder (`run_lock`), deadlines (`deadlines`),
+threads and Ray processes that run worlds (`workers`, `ray_world`).
 May import: contracts and config. No torch: Ray's workers load this folder.
 """
 
 from rollwright.run_io.checkpoint import Checkpoint, Checkpoints, seal_fault, sealed
+from rollwright.run_io.console import StepReport, duration, evaluation_line, say, step_line
 from rollwright.run_io.deadlines import deadline
 from rollwright.run_io.progress import Progress
 from rollwright.run_io.ray_world import RayWorld
 from rollwright.run_io.run_facts import FACTS, RunFacts, read_facts, remember_command
-from rollwright.run_io.run_lock import NAME, RunLock, held
+from rollwright.run_io.run_lock import NAME, RunLock, held, is_held
 from rollwright.run_io.run_settings import RunSettings
 from rollwright.run_io.tracking import RunFolder, Tracker, append_line, hyperparameters, metric_part, read_metrics
 from rollwright.run_io.workers import Workers, bounded
@@ -28,17 +29,23 @@ __all__ = [
     "RunFolder",
     "RunLock",
     "RunSettings",
+    "StepReport",
     "Tracker",
     "Workers",
     "append_line",
     "bounded",
     "deadline",
+    "duration",
+    "evaluation_line",
     "held",
     "hyperparameters",
+    "is_held",
     "metric_part",
     "read_facts",
     "read_metrics",
     "remember_command",
+    "say",
     "seal_fault",
     "sealed",
+    "step_line",
 ]

@@ -89,6 +89,23 @@ def held(folder: Path | str) -> Iterator[RunLock]:
         lock.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a live process holds the folder's lock: a look that takes nothing and writes nothing.
+
+    The process table decides where the owner is in it; of an owner elsewhere its heartbeat, by this host's clock.
+    """
+    path = folder / NAME
+    try:
+        there, touched = _parse(path.read_bytes()), path.stat().st_mtime
+    except OSError:
+        return False
+    if there is None:
+        return False
+    if Owner.this_process().can_see(there):
+        return _started(there.pid) == there.started
+    return time.time() - touched < STALE_S
+
+
 class RunLock:
     """The lock of one folder, held by this process. A thread touches the file every `BEAT_S` seconds."""
 

@@ -75,7 +75,7 @@ class Lessons:
         if idle.kind not in self.texts:
             self.texts[idle.kind] = idle
             if self.speaks and not idle.wait:
-                log.warning("step %d taught the policy nothing: %s", step, idle.text)
+                log.warning("step %d of %d taught the policy nothing: %s", step + 1, self.config.run.steps, idle.text)
         return {TAUGHT: 0.0}
 
     def _require_room(self, groups: Sequence[Group]) -> None:

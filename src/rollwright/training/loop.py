@@ -19,18 +19,17 @@ from rollwright.batching import TokenBatch
 from rollwright.contracts import Group, Reward, RollwrightError, StatefulReward, Trajectory, episode_seed
 from rollwright.curriculum import EvolvingCurriculum, StartPool
 from rollwright.evaluation import Evaluation, evaluate_policy, save_evaluation
-from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.learner import CriticSettings, PolicyObjective, Ranks, hand_over
 from rollwright.maths.losses import constant_length
 from rollwright.rollout import Collector, EpisodeRequest, FaultLog, rollout_metrics, score_or_note
-from rollwright.run_io import Progress, deadline
+from rollwright.run_io import Progress, StepReport, deadline
 from rollwright.training import resumption
+from rollwright.training.announcements import announce, announce_end, announce_evaluation
 from rollwright.training.collection import fill_with_informative
 from rollwright.training.lessons import Lessons
 from rollwright.training.loop_config import LoopConfig
 from rollwright.training.open_run import RunParts, open_run
 from rollwright.training.parity_gate import lower_precision, pass_gate
-from rollwright.training.plan import method_of
 from rollwright.view import write_report, write_transcripts
 
 log = logging.getLogger(__name__)
@@ -44,9 +43,12 @@ class Training(RunParts):
     _parity: dict[str, float] = field(default_factory=dict)
     _signal: bool | None = None
     lessons: Lessons = field(init=False)
+    console: StepReport = field(init=False)
 
     def __post_init__(self) -> None:
+        run = self.config.run
         self.lessons = Lessons(config=self.config, speaks=self.learner.ranks.first)
+        self.console = StepReport(run.steps, max_minutes=run.max_minutes)
 
     @classmethod
     @contextmanager
@@ -60,15 +62,26 @@ class Training(RunParts):
             critic: train a token critic beside the policy.
         """
         with open_run(cls, config, reference=reference, critic=critic) as run, run._nothing_lost():
-            if (method := method_of(config)) and run.learner.ranks.first:
-                print(f"method: {method}", flush=True)
+            run.announce()
             yield run
             run._end()
+
+    def announce(self) -> None:
+        """Say what was chosen for this run, and why."""
+        announce(
+            self.config,
+            tasks=self.tasks,
+            resumed_at=self.resumed.step if self.resumed else None,
+            layout=self.learner.checked.layout,
+            note=self.learner.checked.note,
+            device=str(self.learner.accelerator.device),
+        )
 
     def steps(self) -> Iterator[int]:
         """The step numbers still to do; ends early when `run.max_minutes` are over."""
         if self.config.evaluation.at_start and self.next_step == 0:
             self.evaluate("start")
+        self.console.begin()
         for step in range(self.next_step, self.config.run.steps):
             limit = self.config.run.max_minutes
             if limit and self.learner.ranks.of_first(time.monotonic() - self.started > 60 * limit):
@@ -100,7 +113,9 @@ class Training(RunParts):
                 that were played come back, scored.
         """
         wanted = self.config.rollout.groups_per_step
-        groups = self._play(f"step {step}: episodes", wanted, lambda: self.collection.take(step))
+        groups = self._play(
+            f"step {step + 1} of {self.config.run.steps}: episodes", wanted, lambda: self.collection.take(step)
+        )
         self._parity_gate(groups)
         if max_rounds == 1:
             return groups
@@ -198,6 +213,7 @@ class Training(RunParts):
         taught = self.lessons.take(step, groups, metrics, signal=self._signal)
         everything = played | self.curriculum.metrics() | dict(metrics) | taught | timings | self._parity
         self.tracker.log(step, everything)
+        self.console.step(step + 1, everything)
         self._count(timings)
         self.next_step = step + 1
         if self._due(step, self.config.evaluation.every):
@@ -228,7 +244,7 @@ class Training(RunParts):
         if self.learner.ranks.first:
             save_evaluation(result, self.folder.path)
         self._keep(played, tag=f"eval_{name}")
-        self.tracker.log(self.next_step, evaluation_metrics(result) | took)
+        self.tracker.log(self.next_step, announce_evaluation(result, settings) | took)
         return result
 
     def _keep(self, played: Sequence[Trajectory], *, tag: str) -> None:
@@ -249,6 +265,8 @@ class Training(RunParts):
         self.lessons.end()
         if self.learner.ranks.first:
             write_report(self.folder.path)
+        spent = time.monotonic() - self.started
+        announce_end(self.folder.path, done=self.next_step, steps=self.config.run.steps, seconds=spent)
         self.learner.ranks.wait()
 
     def _export(self, folder: Path) -> None:

@@ -44,7 +44,7 @@ def plan_text(config: LoopConfig) -> str:
     return "\n".join(lines)
 
 
-def method_of(config: LoopConfig) -> str:
+def method_of(config: Config) -> str:
     """The name of the run's method where its recipe has several, or "own mix" and what differs; else empty."""
     return str(getattr(getattr(config, "algorithm", None), "method", ""))
 
