@@ -12,6 +12,7 @@ from rollwright.contracts.action_rule import WHOLE, ActionRule
 from rollwright.contracts.auditing import Audited, AuditFacts, Breakable, Rewords, TellsTruth
 from rollwright.contracts.choices import require_choice
 from rollwright.contracts.environment import (
+    SEEDS_PER_SPLIT,
     ActsAtRandom,
     Environment,
     Execution,
@@ -121,6 +122,7 @@ __all__ = [
     "PICTURE_SUFFIX",
     "PRODUCERS",
     "ROLES",
+    "SEEDS_PER_SPLIT",
     "SPLITS",
     "START_KINDS",
     "WHOLE",

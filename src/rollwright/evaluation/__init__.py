@@ -14,6 +14,9 @@ from rollwright.evaluation.evaluation_play import evaluate, evaluate_policy, eva
 from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation, record_evaluation
 from rollwright.evaluation.evaluation_settings import EvaluationSettings
 from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, metrics, summarise
+from rollwright.evaluation.foreign.any_evaluation import is_foreign_log, load_any_evaluation, read_any_evaluation
+from rollwright.evaluation.foreign.log_pairing import LogPairing, check_same_content
+from rollwright.evaluation.foreign.log_reading import EvaluationReading, LogReport
 from rollwright.evaluation.mismatch import (
     CheckpointScores,
     MismatchAlarm,
@@ -28,12 +31,16 @@ __all__ = [
     "Comparison",
     "EpisodeRow",
     "Evaluation",
+    "EvaluationReading",
     "EvaluationSettings",
+    "LogPairing",
+    "LogReport",
     "MismatchAlarm",
     "Summary",
     "TaskSummary",
     "best_by_score",
     "calibrate",
+    "check_same_content",
     "checkpoint_scores",
     "compare",
     "evaluate",
@@ -44,9 +51,12 @@ __all__ = [
     "format_side_by_side",
     "format_table",
     "held_out_seeds",
+    "is_foreign_log",
+    "load_any_evaluation",
     "load_evaluation",
     "metrics",
     "mismatch_alarms",
+    "read_any_evaluation",
     "record_evaluation",
     "save_calibration",
     "save_evaluation",

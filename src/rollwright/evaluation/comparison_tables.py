@@ -58,6 +58,7 @@ def format_comparison(comparison: Comparison) -> str:
 def describe(evaluation: Evaluation) -> str:
     """What was evaluated and how, in one line."""
     how = "greedy" if evaluation.greedy else f"temperature {evaluation.temperature:g}"
+    how = how if evaluation.temperature >= 0 else "temperature not stated"
     who = evaluation.policy or "policy"
     version = "" if evaluation.version < 0 else f" version {evaluation.version}"
     seeds = {(row.task, row.seed) for row in evaluation.rows}

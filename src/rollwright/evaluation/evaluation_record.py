@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rollwright.contracts import DataError, Split, StopReason, Trajectory, split_of_seed
 
@@ -46,8 +46,10 @@ class EpisodeRow:
 class Evaluation:
     """All episodes of one policy version, under one way of sampling, on one split.
 
-    `temperature` 0 is greedy. `version` -1 means that the policy has no weight versions (a script, a teacher).
-    `world`, `world_version` and `world_fingerprint` say where it was played (`world_mark`); "" where nobody said.
+    `temperature` 0 is greedy; -1 means that a log of another tool does not state it. `version` -1 means that the policy
+    has no weight versions (a script, a teacher). `world`, `world_version` and `world_fingerprint` say where it was
+    played (`world_mark`); "" where nobody said. `origin` "foreign" is a log of another tool, whose samples are the
+    tasks.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Evaluation:
     world: str = ""
     world_version: str = ""
     world_fingerprint: str = ""
+    origin: Literal["own", "foreign"] = "own"
 
     @property
     def greedy(self) -> bool:
