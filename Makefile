@@ -15,7 +15,7 @@ export VLLM_LOGGING_LEVEL ?= ERROR
 TEST_WORKERS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || awk -v cores=$$(nproc 2>/dev/null || echo 1) \
 	'/MemTotal/ {n = int($$2 / 7.5e6); n = n < cores + 1 ? n : cores + 1; n = n < 4 ? n : 4; print (n > 1 ? n : 1)}' /proc/meminfo)
 
-.PHONY: help setup demo test test-quick check fix bench docs clean
+.PHONY: help setup demo test test-quick check fix bench docs site clean
 
 help:
 	@echo "make setup    virtual environment, packages, browser"
@@ -25,7 +25,8 @@ help:
 	@echo "make check    ruff and mypy"
 	@echo "make fix      format, and what ruff can mend safely"
 	@echo "make bench    every benchmark, results in benchmarks/results/"
-	@echo "make docs     docs/configuration.md from the recipes' own help, the picture of the house from the code"
+	@echo "make docs     docs/configuration.md from the recipes' own help, the pictures from code and results"
+	@echo "make site     the documentation as a web site in build/site; stops at a warning or a dead link"
 
 setup:
 	@bash scripts/setup.sh
@@ -67,6 +68,10 @@ bench: setup
 docs: setup
 	$(PY) scripts/write_docs.py
 	$(PY) scripts/draw_house.py
+	$(PY) scripts/draw_figures.py
+
+site: setup
+	$(PY) scripts/build_site.py $(ARGS)
 
 clean:
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

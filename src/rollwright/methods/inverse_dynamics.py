@@ -49,9 +49,10 @@ Labeller = Callable[[Sequence[Passage]], Sequence[Label]]
 class InversePrompt:
     """How the model is asked.
 
-    history: observations before the one that the action answers to; more than 0 where one observation hides what an
-        action does (a speed, a chosen tool).
-    ended: stands for what comes after an action that ended its task.
+    Attributes:
+        history: observations before the one that the action answers to; more than 0 where one observation hides what an
+            action does (a speed, a chosen tool).
+        ended: stands for what comes after an action that ended its task.
     """
 
     system: str = "Say which action leads from the last state before to the state after. Answer with the action only."
