@@ -13,7 +13,7 @@ from typing import Any
 from rollwright.contracts import ConfigError
 
 
-def whole_number(text: str, least: int = 0) -> int:
+def natural_number(text: str, least: int = 0) -> int:
     """A whole number of `least` or more.
 
     Raises:
@@ -31,7 +31,7 @@ def one_or_more(text: str) -> int:
     Raises:
         ArgumentTypeError: it is none.
     """
-    return whole_number(text, least=1)
+    return natural_number(text, least=1)
 
 
 def finite_number(text: str) -> float:

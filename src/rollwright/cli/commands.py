@@ -15,10 +15,17 @@ from typing import Any, NoReturn
 from rollwright.contracts import RollwrightError
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "train": {
+        "train": ("launching.train_command", "Run a recipe: SFT, GRPO, PPO, DigiRL and the others, on any world."),
+        "plan": ("launching.train_command", "Print what a run would do: its settings, batches and memory."),
+        "collect": ("launching.train_command", "Fill a store with episodes, for methods that learn from stored ones."),
+    },
     "judge": {
+        "evaluate": ("launching.train_command", "Judge a policy on held-out tasks: success with intervals."),
         "compare": ("compare_command", "Two evaluations: both tables and the paired difference with its verdict."),
     },
     "look at runs": {
+        "view": ("view_command", "Serve a local web page over run folders, live while they run."),
         "report": ("report_command", "Write report.html of a run folder: curves, evaluations, replays."),
         "show": ("stores.show_command", "Print stored episodes turn by turn."),
     },
@@ -53,7 +60,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse these words; a word that is left over is an error."""
-        found, left = self.parse_known_args(args, namespace)
+        found, left = self.parse_known_intermixed_args(args, namespace)
         if left:
             known = [option for action in self._actions for option in action.option_strings]
             near = difflib.get_close_matches(left[0].partition("=")[0], known, n=1)
@@ -82,11 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rollwright: {_no_such_command(name)}", file=sys.stderr)
         return USER_ERROR
     module = command_module(name)
-    parser = CommandParser(prog=f"rollwright {name}", description=COMMANDS[name][1], allow_abbrev=False)
+    parser = CommandParser(
+        prog=f"rollwright {name}", description=COMMANDS[name][1], allow_abbrev=False, conflict_handler="resolve"
+    )
     parser.add_argument(*_VERBOSE, action="store_true", help="show the traceback of an error")
+    parser.set_defaults(command=name)
     module.add(parser)
     arguments = parser.parse_args(words[1:])
-    arguments.command = name
     return _run(module, arguments, verbose or arguments.verbose)
 
 
@@ -108,7 +117,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="rollwright", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (_, text) in COMMANDS.items():
-        command_module(name).add(commands.add_parser(name, help=text, description=text))
+        command = commands.add_parser(name, help=text, description=text, conflict_handler="resolve")
+        command.set_defaults(command=name)
+        command_module(name).add(command)
     return parser
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rollwright.cli.argument_types import whole_number
+from rollwright.cli.argument_types import natural_number
 from rollwright.contracts import DataError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The options of `rollwright report`."""
     parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
-    parser.add_argument("--replays", metavar="N", type=whole_number, default=24, help="episodes shown at most (24)")
+    parser.add_argument("--replays", metavar="N", type=natural_number, default=24, help="episodes shown at most (24)")
 
 
 def run(arguments: argparse.Namespace) -> None:

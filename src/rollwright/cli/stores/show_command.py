@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rollwright.cli.argument_types import store_folder, whole_number
+from rollwright.cli.argument_types import natural_number, store_folder
 from rollwright.contracts import SPLITS, DataError
 
 
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     outcome = parser.add_mutually_exclusive_group()
     outcome.add_argument("--solved", action="store_true", help="only successes")
     outcome.add_argument("--unsolved", action="store_true", help="only the others, faults included")
-    parser.add_argument("--limit", metavar="N", type=whole_number, default=10, help="episodes printed at most (10)")
+    parser.add_argument("--limit", metavar="N", type=natural_number, default=10, help="episodes printed at most (10)")
     parser.add_argument("--brief", action="store_true", help="one line per episode")
 
 
