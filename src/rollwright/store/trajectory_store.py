@@ -34,6 +34,7 @@ from rollwright.store.store_files import (
     check_columns,
     check_rows,
     new_mark,
+    open_table,
     pair_mark,
     read_block,
     reason_of,
@@ -168,6 +169,28 @@ class TrajectoryStore:
         for shard in list(self._shards.values()):
             for block in range(len(shard.first_rows) - 1):
                 yield from self._block_headers(shard, block)
+
+    def columns(self, number: int, table: str, names: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Some columns of one shard, block after block: an overview of many trajectories that reads none of them whole.
+
+        A damaged block is passed over with a warning.
+
+        Args:
+            table: one of `TABLES`.
+            names: those that the shard lacks, being of an older version, are left out.
+
+        Yields:
+            The row, among the shard's trajectories, that the block begins with; the columns.
+        """
+        shard = self._shards[number]
+        path = shard.paths[TABLES.index(table)]
+        with open_table(path) as file:
+            there = [name for name in names if name in file.schema_arrow.names]
+            for block, first in enumerate(shard.first_rows[:-1]):
+                try:
+                    yield first, read_block(path, block, there, file=file)
+                except DataError as error:
+                    self.warn(str(error))
 
     def refs(
         self,

@@ -1,14 +1,19 @@
-"""What a person reads of a run: `report.html` and plain-text transcripts.
+"""What a person reads of a run: the live page, `report.html` and plain-text transcripts.
 
-Lives here: the page (`report_page`, `report_template`, `charts`), what a run was in lines (`run_story`) and episodes as
-text (`transcripts`).
+Lives here: the server and the answers of `rollwright view` (`live/`), its page (`assets/`), metric explanations and
+reference curves (`reference/`), the frozen page (`report_page`, `report_template`, `charts`), what a run was in lines
+(`run_story`) and episodes as text (`transcripts`).
 May import: evaluation and what stands above it.
 """
 
+from rollwright.view.live.page_server import PageServer
+from rollwright.view.live.run_catalogue import RunCatalogue
 from rollwright.view.report_page import write_report
 from rollwright.view.transcripts import format_group, format_trajectory, headline, write_transcripts
 
 __all__ = [
+    "PageServer",
+    "RunCatalogue",
     "format_group",
     "format_trajectory",
     "headline",

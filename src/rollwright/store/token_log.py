@@ -1,0 +1,161 @@
+"""What the learner found out about action tokens, beside the store: advantages, log-prob differences, masks.
+
+A run folder has `token_log/step_000012.parquet`, one row per turn, for a bounded number of episodes of each step, and
+`token_log/tokenizer.json`, which turns ids into strings. The trajectories' store keeps what was sampled; what is here
+was computed by the update of that step and is needed by nobody but a reader of the run. Each file is whole or absent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+log = logging.getLogger(__name__)
+
+FOLDER = "token_log"
+_FLOATS = pa.list_(pa.float32())
+_SCHEMA = pa.schema(
+    [
+        ("trajectory_id", pa.string()),
+        ("turn", pa.int64()),
+        ("num_ids", pa.int64()),
+        ("positions", pa.list_(pa.int32())),
+        ("advantages", _FLOATS),
+        ("diffs", _FLOATS),
+        ("entropies", _FLOATS),
+        ("masks", pa.list_(pa.bool_())),
+        ("weights", _FLOATS),
+        ("values", _FLOATS),
+        ("returns", _FLOATS),
+    ]
+)
+PER_TOKEN = ("advantages", "diffs", "entropies", "masks", "weights", "values", "returns")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnLog:
+    """What an update knew about the action of one turn. All lists have one entry per scored token.
+
+    Attributes:
+        turn: its number in the trajectory.
+        num_ids: action ids of the turn, scored or not.
+        positions: of the scored tokens among the action ids.
+        advantages: as the loss took them.
+        diffs: log-prob by the learner before the update minus the one that the engine reported, natural log.
+        entropies: of the policy before the update, in nats; None where the loss did not need them.
+        masks: false where the loss left the token out.
+        weights: factors of the loss; None where all are 1.
+        values: by the token critic, where there is one.
+        returns: what that critic is fitted to.
+    """
+
+    trajectory_id: str
+    turn: int
+    num_ids: int
+    positions: Sequence[int]
+    advantages: Sequence[float]
+    diffs: Sequence[float]
+    masks: Sequence[bool]
+    entropies: Sequence[float] | None = None
+    weights: Sequence[float] | None = None
+    values: Sequence[float] | None = None
+    returns: Sequence[float] | None = None
+
+
+class TokenLog:
+    """The token log of one run folder. The run's first rank writes; any number of processes may read.
+
+    Args:
+        run: the run folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.folder = run / FOLDER
+        self._kept: tuple[int, int, dict[tuple[str, int], dict[str, Any]]] | None = None
+
+    def steps(self) -> list[int]:
+        """The steps that have a file, ascending."""
+        return sorted(self._files())
+
+    def write(self, step: int, turns: Sequence[TurnLog]) -> None:
+        """Write the file of one step, in place of one that is there. A full disk costs the file, not the run."""
+        if not turns:
+            return
+        target = self.folder / f"step_{step:06d}.parquet"
+        temporary = target.with_suffix(f".tmp-{os.getpid()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            table = pa.Table.from_pylist([asdict(turn) for turn in turns], schema=_SCHEMA)
+            pq.write_table(table, temporary, compression="zstd")
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            log.warning("the token log of step %d could not be written: %s", step, error.strerror or error)
+
+    def write_tokenizer(self, text: str) -> None:
+        """Keep the tokenizer's own JSON once, so that ids can be shown as strings while the run goes on."""
+        target = self.folder / "tokenizer.json"
+        if target.exists():
+            return
+        temporary = target.with_suffix(f".tmp-{os.getpid()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            log.warning("the tokenizer could not be kept for `rollwright view`: %s", error.strerror or error)
+
+    def read(self, step: int) -> Mapping[tuple[str, int], Mapping[str, Any]]:
+        """(id of the trajectory, number of the turn) -> its columns, one entry per action id, None where unscored.
+
+        Empty where the step has no file, or none that can be read. The latest step is kept in memory.
+        """
+        path = self._files().get(step)
+        if path is None:
+            return {}
+        try:
+            stamp = path.stat().st_mtime_ns
+            if self._kept is None or self._kept[:2] != (step, stamp):
+                rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
+                found = {(row["trajectory_id"], row["turn"]): _spread(row) | {"step": step} for row in rows}
+                self._kept = (step, stamp, found)
+        except (OSError, pa.ArrowException, ValueError, TypeError, IndexError) as error:
+            log.warning("%s cannot be read and is left out: %s", path, error)
+            return {}
+        return self._kept[2]
+
+    def rewind(self, step: int) -> int:
+        """Set aside the files from `step` on, as a resumed run writes them anew; -> how many. Nothing is deleted."""
+        later = {number: path for number, path in self._files().items() if number >= step}
+        if later:
+            aside = self.folder / "superseded" / f"{sum(1 for _ in self.folder.glob('superseded/*')):04d}"
+            aside.mkdir(parents=True)
+            for path in later.values():
+                path.rename(aside / path.name)
+        return len(later)
+
+    def _files(self) -> dict[int, Path]:
+        paths = self.folder.glob("step_*.parquet")
+        return {int(path.stem[5:]): path for path in paths if path.stem[5:].isdecimal()}
+
+
+def _spread(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row laid out over all action ids."""
+    spread: dict[str, Any] = {}
+    for name in PER_TOKEN:
+        if row[name] is None:
+            spread[name] = None
+            continue
+        whole: list[float | None] = [None] * row["num_ids"]
+        for place, value in zip(row["positions"], row[name], strict=True):
+            whole[place] = int(value) if name == "masks" else float(f"{value:.6g}")
+        spread[name] = whole
+    return spread

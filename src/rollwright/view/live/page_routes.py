@@ -1,0 +1,169 @@
+"""The addresses of the page: from the path of a request to the JSON, picture or file that answers it.
+
+The whole table is `ROUTES`. What a browser sends is only looked up: ids among the runs that were found, keys among the
+episodes of the index, hashes among the pictures of a store. No part of an address becomes a path of the file system.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from rollwright.contracts import DataError, RollwrightError
+from rollwright.view.live.episode_query import EpisodeQuery
+from rollwright.view.live.evaluation_answers import comparison_answer
+from rollwright.view.live.followed_run import FollowedRun
+from rollwright.view.live.reference_curves import metric_notes, reference_answer
+from rollwright.view.live.run_answers import fault_answer, run_answer, settings_diff, task_answer
+from rollwright.view.live.run_catalogue import RunCatalogue
+
+Asked = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back: bytes with their media type and status."""
+
+    content: bytes
+    media_type: str = "application/json; charset=utf-8"
+    status: int = 200
+
+
+def answer(catalogue: RunCatalogue, address: str) -> Answer:
+    """The answer to one address below `/api/`; what cannot be found or read is a sentence with its status."""
+    parts = urlsplit(address)
+    asked = dict(parse_qsl(parts.query, max_num_fields=50))
+    words = [unquote(word) for word in parts.path.strip("/").split("/")]
+    try:
+        return _routed(catalogue, words[1:], asked)
+    except RollwrightError as error:
+        return _sentence(str(error), 400)
+
+
+def _routed(catalogue: RunCatalogue, words: list[str], asked: Asked) -> Answer:
+    if words == ["runs"]:
+        return as_json(runs_answer(catalogue))
+    if words == ["metric-names"]:
+        return as_json(metric_notes())
+    if words[:1] == ["reference"]:
+        return _or_none(reference_answer("/".join(words[1:])), "reference curve")
+    if words == ["compare"]:
+        return as_json(_compared(catalogue, asked))
+    if words == ["diff"]:
+        a, b = (_run(catalogue, asked.get(side, "")) for side in ("a", "b"))
+        return as_json(settings_diff(a, b))
+    if words[:1] == ["run"] and len(words) in (2, 3, 4):
+        return _of_run(_run(catalogue, words[1]), words[2:], asked)
+    return _sentence("there is nothing at this address", 404)
+
+
+def runs_answer(catalogue: RunCatalogue) -> dict[str, Any]:
+    """The list of runs, the latest first."""
+    from rollwright import __version__
+
+    summaries = []
+    for run in catalogue.runs():
+        with run.lock:
+            run.refresh()
+            summaries.append(run.summary())
+    summaries.sort(key=lambda summary: -summary["updated"])
+    return {
+        "version": __version__,
+        "frozen": False,
+        "folders": [str(folder) for folder in catalogue.folders],
+        "runs": summaries,
+    }
+
+
+Route = Callable[[FollowedRun, Asked], dict[str, Any]]
+
+
+def _metrics(run: FollowedRun, asked: Asked) -> dict[str, Any]:
+    names = asked["names"].split(",") if asked.get("names") else None
+    since = asked.get("since", "")
+    return run.metrics.answer(names, int(since) if re.fullmatch(r"\d{1,15}", since) else None)
+
+
+def _doctor(run: FollowedRun, _: Asked) -> dict[str, Any]:
+    return {"available": False, "findings": [], "unjudged": []}
+
+
+ROUTES: dict[str, Route] = {
+    "": lambda run, _: run_answer(run),
+    "metrics": _metrics,
+    "tasks": lambda run, _: task_answer(run),
+    "faults": lambda run, _: fault_answer(run),
+    "episodes": lambda run, asked: run.episode_list(EpisodeQuery.of(asked)),
+    "doctor": _doctor,
+}
+"""Word behind `api/run/ID/` -> what answers it."""
+
+
+def _of_run(run: FollowedRun, words: list[str], asked: Asked) -> Answer:
+    with run.lock:
+        run.refresh()
+        match words:
+            case []:
+                return as_json(ROUTES[""](run, asked))
+            case [word] if word in ROUTES and word:
+                return as_json(ROUTES[word](run, asked))
+            case ["episode", key]:
+                return _or_none(run.episode(key), "episode")
+            case ["group", group]:
+                return _or_none(run.group(group), "group")
+            case ["attachment", name]:
+                picture = run.attachment(name)
+                return _sentence("there is no such picture", 404) if picture is None else Answer(*picture)
+    return _sentence("there is nothing at this address", 404)
+
+
+def _compared(catalogue: RunCatalogue, asked: Asked) -> dict[str, Any]:
+    sides = []
+    for side in ("a", "b"):
+        name, _, evaluation = asked.get(side, "").partition("/")
+        run = _run(catalogue, name)
+        with run.lock:
+            run.refresh()
+            found = {one.name: one for one in run.evaluations()}
+        if evaluation not in found:
+            known = ", ".join(found) or "none"
+            raise DataError(f"{name} has no evaluation {evaluation[:80]!r}; it has: {known}")
+        sides.append((run, found[evaluation]))
+    return comparison_answer(sides[0], sides[1])
+
+
+def _run(catalogue: RunCatalogue, name: str) -> FollowedRun:
+    run = catalogue.run(name)
+    if run is None:
+        raise DataError(f"there is no run {name[:80]!r} here")
+    return run
+
+
+def _or_none(found: dict[str, Any] | None, what: str) -> Answer:
+    return _sentence(f"there is no such {what}", 404) if found is None else as_json(found)
+
+
+def _sentence(text: str, status: int) -> Answer:
+    return Answer(json.dumps({"error": text}).encode(), status=status)
+
+
+def as_json(content: Any) -> Answer:
+    """JSON in which every number is finite: browsers read no NaN."""
+    try:
+        return Answer(json.dumps(content, allow_nan=False).encode())
+    except ValueError:
+        return Answer(json.dumps(finite(content), allow_nan=False).encode())
+
+
+def finite(content: Any) -> Any:
+    """The same content with None in place of numbers that are not finite."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    return [finite(value) for value in content] if isinstance(content, list | tuple) else content
