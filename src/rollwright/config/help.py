@@ -32,12 +32,12 @@ def _sections(cls: type[Config], prefix: str, unread: frozenset[str] = frozenset
     fields = {name: field for name, field in cls.model_fields.items() if f"{prefix}{name}" not in unread}
     keys = {name: field for name, field in fields.items() if not section_of(field.annotation)}
     if prefix and keys:
-        yield f"\n{prefix.rstrip('.')}: {_first_sentence(cls.__doc__)}"
+        yield f"\n{prefix.rstrip('.')}: {first_sentence(cls.__doc__)}"
     elif keys:
         yield "\nkeys:"
     for name, field in keys.items():
-        yield f"  {prefix}{name} = {_default(field)}   ({type_text(field)})"
-        yield _wrap(f"{field.description or ''}{_readers(cls, name)}".strip(), 6)
+        yield f"  {prefix}{name} = {default_text(field)}   ({type_text(field)})"
+        yield _wrap(f"{field.description or ''}{readers_text(cls, name)}".strip(), 6)
     for name, field in fields.items():
         section = section_of(field.annotation)
         if section:
@@ -76,14 +76,16 @@ def annotation_text(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-def _default(field: FieldInfo) -> str:
+def default_text(field: FieldInfo) -> str:
+    """The default of a key as the help prints it."""
     if field.is_required():
         return "REQUIRED"
     value = field.get_default(call_default_factory=True, validated_data={})
     return "null" if value is None else str(value) if not isinstance(value, str) else (value or "''")
 
 
-def _readers(cls: type[Config], name: str) -> str:
+def readers_text(cls: type[Config], name: str) -> str:
+    """Which choices read a key, and its largest sensible value; empty where neither is limited."""
     conditions = [
         f"{chooser}={'|'.join(str(value) for value in values)}"
         for chooser, values in cls.only_for.get(name, {}).items()
@@ -93,7 +95,8 @@ def _readers(cls: type[Config], name: str) -> str:
     return only + (f" At most {most:.17g}: {why}." if why else "")
 
 
-def _first_sentence(doc: str | None) -> str:
+def first_sentence(doc: str | None) -> str:
+    """The first paragraph of a docstring, on one line."""
     return " ".join((doc or "").split("\n\n")[0].split())
 
 
