@@ -1,0 +1,84 @@
+// The episodes of one group side by side, turn beside turn: what made the difference.
+
+import { load, useData } from "rw/data";
+import { words } from "rw/episodes_page";
+import { count, figure, visible } from "rw/format";
+import { html, useEffect, useMemo, useState } from "rw/kit";
+import { choose, link } from "rw/routes";
+import { LENSES, lensChoices, reachOf, usableLens } from "rw/token_colours";
+import { ActionTokens, Legend } from "rw/token_text";
+import { Amount, sumOf } from "rw/turn_view";
+import { Heading, Notice, Segments, Toggle, Verdict } from "rw/widgets";
+
+const MOST = 16;
+
+export function GroupPage({ run, query }) {
+  const base = `api/run/${encodeURIComponent(run.id)}`;
+  const state = useData(query.group ? `${base}/group/${encodeURIComponent(query.group)}` : null);
+  const group = state.stale ? null : state.data;
+  const episodes = useEpisodes(base, group);
+  if (!query.group) return html`<p class="notice">Choose an episode <a href=${link("episodes", { run: run.id })}>in the list</a>; its page leads to its group.</p>`;
+  if (!group) return html`<${Notice} state=${{ ...state, data: null }} />`;
+  return html`<${Heading} title=${group.task}><span class="badge">${count(group.rows.length, "sibling")}</span>
+      <span class="quiet">mean reward <b class="strong">${figure(group.mean_reward)}</b> · ${words(group.tag)} · seed ${visible(group.seed)}</span>
+      <span class="quiet">${group.informative ? "Rewards differ, so the group teaches." : "All earned the same, so the group teaches nothing."}</span><//>
+    ${episodes ? html`<${Siblings} run=${run} group=${group} episodes=${episodes} query=${query} />` : html`<p class="waiting">Loading the episodes…</p>`}
+    ${group.rows.length > MOST && html`<p class="quiet">The first ${MOST} of ${group.rows.length} siblings are shown.</p>`}`;
+}
+
+// [rows] the whole episode of each row, null where it cannot be read; null while they are on their way.
+function useEpisodes(base, group) {
+  const [episodes, setEpisodes] = useState(null);
+  useEffect(() => {
+    let stopped = false;
+    setEpisodes(null);
+    if (!group) return undefined;
+    const all = group.rows.slice(0, MOST).map((row) => load(`${base}/episode/${encodeURIComponent(row.key)}`).catch(() => null));
+    Promise.all(all).then((found) => stopped || setEpisodes(found));
+    return () => {
+      stopped = true;
+    };
+  }, [group]);
+  return episodes;
+}
+
+function Siblings({ run, group, episodes, query }) {
+  const turns = useMemo(() => episodes.flatMap((episode) => episode?.turns ?? []), [episodes]);
+  const choices = useMemo(() => lensChoices(turns), [turns]);
+  const lens = usableLens(query.lens, choices);
+  const reach = useMemo(() => reachOf(turns, lens), [turns, lens]);
+  const marks = query.marks !== "0";
+  const longest = Math.max(0, ...episodes.map((episode) => episode?.turns.length ?? 0));
+  return html`<div class="lens-bar card"><${Segments} label="Colour tokens by" value=${lens} options=${choices} onChange=${(name) => choose({ lens: name })} />
+      <${Toggle} label="Show whitespace" on=${marks} onChange=${(on) => choose({ marks: on ? "" : "0" })} />
+      <${Legend} lens=${lens} reach=${reach} /></div>
+    <div class="table-frame"><table class="siblings" aria-label="Siblings, turn beside turn">
+      <thead><tr><th scope="col">Turn</th>${episodes.map((episode, index) => html`<${SiblingHead} key=${group.rows[index].key} run=${run}
+        row=${group.rows[index]} episode=${episode} mean=${group.mean_reward} />`)}</tr></thead>
+      <tbody>${Array.from({ length: longest }, (_, number) => html`<tr key=${number}><th scope="row">${number}</th>
+        ${episodes.map((episode, index) => html`<td key=${group.rows[index].key}>${episode?.turns[number] && html`<${SiblingTurn} run=${run} row=${group.rows[index]}
+          turn=${episode.turns[number]} number=${number} vocabulary=${episode.vocabulary} lens=${lens} reach=${reach} marks=${marks} />`}</td>`)}</tr>`)}</tbody>
+    </table></div>`;
+}
+
+function SiblingHead({ run, row, episode, mean }) {
+  const advantage = episode ? meanOf(episode.turns.flatMap((turn) => LENSES.advantage.values(turn) ?? [])) : null;
+  return html`<th scope="col"><div class="sibling-head"><a href=${link("episode", { run: run.id, key: row.key })}>Sibling ${row.member ?? ""}</a> <${Verdict} row=${row} />
+    <div class="quiet">reward <b class="strong">${figure(row.reward)}</b>${mean !== null && mean !== undefined && html` (<${Amount} value=${row.reward - mean} /> to the mean)`}</div>
+    <div class="quiet">${count(row.turns, "turn")} · ${words(row.stop)}${advantage !== null ? ` · advantage ${figure(advantage)}` : ""}</div>
+    ${!episode && html`<div class="quiet">cannot be read</div>`}</div></th>`;
+}
+
+function SiblingTurn({ run, row, turn, number, vocabulary, lens, reach, marks }) {
+  const shown = turn.observed.map((message) => message.content).join("\n");
+  return html`<div class="sibling-turn">
+    ${shown && html`<details><summary class="quiet small">observation</summary><pre class="foreign said">${visible(shown)}</pre></details>`}
+    <${ActionTokens} turn=${turn} vocabulary=${vocabulary} lens=${lens} reach=${reach} marks=${marks} />
+    <div class="sibling-foot"><a class="small" href=${link("episode", { run: run.id, key: row.key, turn: number })}>open</a>
+      ${Object.keys(turn.rewards).length > 0 && html`<${Amount} value=${sumOf(turn.rewards)} />`}</div></div>`;
+}
+
+function meanOf(values) {
+  const known = values.filter((value) => Number.isFinite(value));
+  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+}
