@@ -12,8 +12,10 @@ import importlib.util
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -132,13 +134,13 @@ def foreign(what: str, name: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        module = _own_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise  # the module was found; what it imports was not
         raise UnknownComponent(
             f"{what} `{name}`: there is no module `{error.name}` on the import path. "
-            "Install its package, or start with PYTHONPATH=. if it lies in the current folder."
+            f"Install its package, or start in the folder that holds it; this is {Path.cwd()}."
         ) from error
     except ValueError as error:
         raise UnknownComponent(f"{what} `{name}` must read `package.module:Attribute`.") from error
@@ -149,6 +151,22 @@ def foreign(what: str, name: str) -> Callable[..., Any]:
         hint = f" Did you mean `{module_name}:{near[0]}`?" if near else ""
         raise UnknownComponent(f"{what} `{name}`: module `{module_name}` has no callable `{attribute}`.{hint}")
     return found  # type: ignore[no-any-return]
+
+
+def _own_module(name: str) -> ModuleType:
+    """A module of the user's own: installed, on PYTHONPATH, or in the folder where the command was started.
+
+    That folder is looked at last, and only for a module that it holds: no file in it can stand in for another module.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        top = name.partition(".")[0]
+        here = Path.cwd()
+        if error.name != top or not ((here / f"{top}.py").is_file() or (here / top).is_dir()):
+            raise
+        sys.path.append(str(here))
+        return importlib.import_module(name)
 
 
 def import_failure(what: str, name: str, error: Exception) -> ConfigError:
