@@ -52,7 +52,7 @@ def read(run: Path) -> Outcome:
     """The outcome of a finished demo folder, and of its control run where there is one."""
     sft = load_evaluation(run / "grpo" / "eval" / "start.json")
     rl = load_evaluation(run / "grpo" / "eval" / "final.json")
-    paired = compare(sft, rl, fixed_tasks=True).success
+    paired = compare(sft, rl, target="these").success
     if paired is None:
         raise SystemExit(f"{run}: the two evaluations share no judged episode")
     steps = [row["time/step_s"] for row in read_metrics(run / "grpo" / "metrics.jsonl") if "time/step_s" in row]

@@ -80,9 +80,9 @@ def test_compare_prints_both_tables_and_the_verdict(tmp_path: Path, capsys: pyte
 
 def test_compare_takes_files_and_named_evaluations(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     before, after = save(tmp_path, "start", "0000"), save(tmp_path, "final", "1111")
-    assert cli.main(["compare", str(before), str(after), "--fixed-tasks", "--confidence", "0.9"]) == 0
+    assert cli.main(["compare", str(before), str(after), "--target", "these", "--confidence", "0.9"]) == 0
     shown = capsys.readouterr().out
-    assert "final is better than start: +1.00" in shown and "(90%, these tasks)" in shown
+    assert "final is better than start: +1.00" in shown and "(90% CI, on these 8 tasks)" in shown
     assert cli.main(["compare", str(tmp_path), str(after), "--eval", "start"]) == 0
     assert "final is better than start" in capsys.readouterr().out
 

@@ -51,23 +51,38 @@ def test_a_file_from_before_evaluations_named_their_world_is_read(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "said", "refused"),
     [
-        (replace(MAZE, version="0.2.0"), "text.maze version 0.2.0, built as 01234567"),
-        (replace(MAZE, fingerprint="f" * 16), "text.maze version 0.1.0, built as ffffffff"),
-        (replace(MAZE, name="text.lock"), "text.lock version 0.1.0"),
+        (replace(MAZE, version="0.2.0"), "text.maze version 0.2.0, built as 01234567", False),
+        (replace(MAZE, fingerprint="f" * 16), "text.maze version 0.1.0, built as ffffffff", True),
+        (replace(MAZE, name="text.lock"), "text.lock version 0.1.0", True),
     ],
 )
-def test_a_comparison_of_unlike_worlds_says_so(other: WorldMark, said: str) -> None:
-    found = compare(played(MAZE), played(other), name_a="then", name_b="now")
+def test_unlike_worlds_are_said_and_other_rules_refused(other: WorldMark, said: str, refused: bool) -> None:
+    both = played(MAZE), played(other)
+    if refused:
+        with pytest.raises(DataError, match=r"was played in .*--across-versions"):
+            compare(*both, name_a="then", name_b="now")
+    found = compare(*both, name_a="then", name_b="now", across_versions=refused)
     [warning] = found.warnings
     assert "then was played in text.maze version 0.1.0, built as 01234567, now in " in warning and said in warning
     assert "the worlds are not alike" in format_comparison(found)
+    assert "; across versions: then in text.maze version 0.1.0" in found.verdict() and said in found.verdict()
 
 
-@pytest.mark.parametrize("other", [MAZE, None])
-def test_of_equal_worlds_and_of_unknown_ones_nothing_is_said(other: WorldMark | None) -> None:
-    assert compare(played(MAZE), played(other)).warnings == ()
+def test_another_list_of_tasks_is_refused_where_the_world_is_known() -> None:
+    short = record_evaluation([episode(index, MAZE) for index in (0, 2, 4)], name="x", split="test")
+    with pytest.raises(DataError, match=r"only A has one task \(t1\).*Evaluate both in the same world"):
+        compare(played(MAZE), short)
+    found = compare(played(MAZE), short, across_versions=True)
+    assert found.num_pairs == 3 and any("only A has one task (t1), left out" in said for said in found.warnings)
+
+
+def test_of_equal_worlds_nothing_is_said_and_of_an_unknown_one_that_it_is_unknown() -> None:
+    assert compare(played(MAZE), played(MAZE)).warnings == ()
+    [warning] = compare(played(MAZE), played(None), name_b="old").warnings
+    assert warning == "old does not say which world it was played in, so the worlds may differ"
+    assert compare(played(None), played(None)).warnings == ()
 
 
 def test_episodes_of_two_worlds_are_no_evaluation() -> None:

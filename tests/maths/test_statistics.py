@@ -253,7 +253,7 @@ def test_coverage_without_bounds_and_of_a_difference(num_tasks: int) -> None:
             f"t{n}": task + gain + draws.normal(size=6) for n, (task, gain) in enumerate(zip(tasks, gains, strict=True))
         }
         mean = clustered_bootstrap(a, generator=draws, repetitions=200)
-        gain = paired_difference(a, b, generator=draws, pair_episodes=False, repetitions=200).interval
+        gain = paired_difference(a, b, pair_episodes=False).interval
         hits["mean"] += mean.low <= -20 <= mean.high
         hits["difference"] += gain.low <= 0.5 <= gain.high
     assert all(0.92 <= count / 300 <= 0.98 for count in hits.values()), hits
@@ -302,8 +302,11 @@ def test_equal_results_of_an_unknown_range_exclude_nothing() -> None:
     found = clustered_bootstrap({"a": [-7.0, -7.0], "b": [-7.0]}, generator=rng())
     assert (found.point, found.low, found.high) == (-7.0, -math.inf, math.inf)
     same = {"a": [-7.0, -7.0], "b": [-7.0, -7.0]}
-    verdict = paired_difference(same, same, generator=rng(), pair_episodes=True).verdict()
-    assert verdict == "cannot tell B from A: +0.00 [-inf, inf], no difference was seen"
+    verdict = paired_difference(same, same, pair_episodes=True).verdict()
+    assert verdict == (
+        "no significant difference between A and B on tasks like these 2: +0.00 [-inf, inf] (95% CI); "
+        "no difference was seen"
+    )
     spread = {"a": [-9.0, -5.0], "b": [-9.0, -5.0]}  # equal means, but episodes say how far scores go
     found = clustered_bootstrap(spread, generator=rng())
     assert -9 < found.low < -7 < found.high < -5
@@ -314,7 +317,7 @@ def test_equal_results_of_an_unknown_range_exclude_nothing() -> None:
 def test_an_equal_difference_is_decided_from_as_many_tasks_as_a_sign_test_needs(num_tasks: int, gain: float) -> None:
     a = {f"t{n}": [max(0.0, -gain)] for n in range(num_tasks)}
     b = {f"t{n}": [max(0.0, gain)] for n in range(num_tasks)}
-    found = paired_difference(a, b, generator=rng(), pair_episodes=True)
+    found = paired_difference(a, b, pair_episodes=True)
     assert found.decided == (num_tasks >= 6) and found.interval.low < found.interval.high
 
 
@@ -332,7 +335,7 @@ def test_what_no_number_can_hold_is_refused_and_never_zero_wide() -> None:
         with pytest.raises(ValueError, match=r"not finite, or beyond 1e\+100"):
             clustered_bootstrap(huge, generator=rng(), fixed_tasks=fixed)
     with pytest.raises(ValueError, match=r"not finite, or beyond 1e\+100"):
-        paired_difference(huge, {"a": [0.0, 1.0], "b": [1.0, 0.0]}, generator=rng(), pair_episodes=True)
+        paired_difference(huge, {"a": [0.0, 1.0], "b": [1.0, 0.0]}, pair_episodes=True)
     data = {"a": [1.0, 0.0], "b": [0.0, 0.0]}
     with pytest.raises(ValueError, match="the statistic of a task is not finite"):
         clustered_bootstrap(data, generator=rng(), statistic=lambda rows: rows.mean(axis=-1) * math.nan)
@@ -356,7 +359,7 @@ def test_clustered_bootstrap_of_another_statistic() -> None:
 def test_zero_width_cases_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one task only \('a'\)"):
         clustered_bootstrap({"a": [0, 1, 1]}, generator=rng())
-    with pytest.raises(ValueError, match=r"single episode have zero width.*: b"):
+    with pytest.raises(ValueError, match=r"single start have zero width.*: b"):
         clustered_bootstrap({"a": [0, 1], "b": [1]}, generator=rng(), fixed_tasks=True)
     with pytest.raises(ValueError, match="not finite"):
         clustered_bootstrap({"a": [0, math.nan], "b": [1]}, generator=rng())
@@ -377,57 +380,61 @@ def runs(gain: float, num_tasks: int, episodes: int, seed: int = 0) -> tuple[dic
 
 def test_a_clear_gain_gets_a_verdict() -> None:
     a, b = runs(0.15, 60, 20)
-    result = paired_difference(a, b, generator=rng(), pair_episodes=True, name_a="sft", name_b="grpo")
+    result = paired_difference(a, b, pair_episodes=True, name_a="sft", name_b="grpo")
     assert result.decided and result.more_units_needed is None
     i = result.interval
     assert 0.10 < i.low < i.point < i.high < 0.20
-    assert result.verdict() == f"grpo is better than sft: +{i.point:.2f} [{i.low:.2f}, {i.high:.2f}]"
-    swapped = paired_difference(b, a, generator=rng(), pair_episodes=True, name_a="grpo", name_b="sft")
+    said = f"grpo is better than sft: +{i.point:.2f} [{i.low:.2f}, {i.high:.2f}] on tasks like these 60 (95% CI)"
+    assert result.verdict() == said
+    swapped = paired_difference(b, a, pair_episodes=True, name_a="grpo", name_b="sft")
     assert swapped.verdict().startswith("grpo is better than sft: +0.1")
 
 
 def test_no_clear_gain_says_how_much_more_would_decide() -> None:
     a = {f"t{n}": [0.0] for n in range(10)}
     b = {f"t{n}": [1.0 if n < 4 else (-1.0 if n < 7 else 0.0)] for n in range(10)}
-    result = paired_difference(a, b, generator=rng(), pair_episodes=True)
+    result = paired_difference(a, b, pair_episodes=True)
     assert result.interval.point == pytest.approx(0.1) and not result.decided
     more = result.more_units_needed
     # The lower half-width is about .6 against a gain of .1: about 36 times as many tasks.
     assert more is not None and 250 < more < 450
     i = result.interval
-    assert result.verdict() == f"cannot tell B from A: +0.10 [{i.low:.2f}, {i.high:.2f}], about {more} more tasks would"
+    head = "no significant difference between A and B on tasks like these 10"
+    numbers = f"+0.10 [{i.low:.2f}, {i.high:.2f}] (95% CI)"
+    assert result.verdict() == f"{head}: {numbers}; about {more} more tasks would settle it"
 
 
 def test_pairing_episodes_narrows_the_interval() -> None:
     a, b = runs(0.05, 8, 200)
     widths = []
     for paired in (True, False):
-        i = paired_difference(a, b, generator=rng(), pair_episodes=paired, fixed_tasks=True).interval
+        i = paired_difference(a, b, pair_episodes=paired, target="these").interval
         widths.append(i.high - i.low)
     assert widths[0] < 0.6 * widths[1]
 
 
 def test_too_few_tasks_never_decide() -> None:
     a, b = {f"t{n}": [0.0] for n in range(5)}, {f"t{n}": [1.0] for n in range(5)}
-    few = paired_difference(a, b, generator=rng(), pair_episodes=True)
+    few = paired_difference(a, b, pair_episodes=True)
     assert 0 < few.interval.low < few.interval.high == 1.0 and not few.decided and few.more_units_needed == 1
     a["t5"], b["t5"] = [0.0], [1.0]
-    assert paired_difference(a, b, generator=rng(), pair_episodes=True).decided
+    assert paired_difference(a, b, pair_episodes=True).decided
 
 
 def test_no_difference_at_all() -> None:
     a = {"x": [0.0, 1.0], "y": [1.0, 1.0]}
-    result = paired_difference(a, a, generator=rng(), pair_episodes=True)
-    assert result.verdict() == "cannot tell B from A: +0.00 [-0.66, 0.66], no difference was seen"
+    result = paired_difference(a, a, pair_episodes=True)
+    head = "no significant difference between A and B on tasks like these 2"
+    assert result.verdict() == f"{head}: +0.00 [-0.66, 0.66] (95% CI); no difference was seen"
 
 
 def test_paired_difference_bad_input() -> None:
     a = {"x": [0.0, 1.0], "y": [1.0, 1.0]}
     with pytest.raises(ValueError, match="only one of them has: y, z"):
-        paired_difference(a, {"x": [0.0, 1.0], "z": [1.0]}, generator=rng(), pair_episodes=False)
+        paired_difference(a, {"x": [0.0, 1.0], "z": [1.0]}, pair_episodes=False)
     with pytest.raises(ValueError, match="'y' has 2 and 1 episodes"):
-        paired_difference(a, {"x": [0.0, 1.0], "y": [1.0]}, generator=rng(), pair_episodes=True)
+        paired_difference(a, {"x": [0.0, 1.0], "y": [1.0]}, pair_episodes=True)
     with pytest.raises(ValueError, match="one task only"):
-        paired_difference({"x": [0, 1]}, {"x": [1, 1]}, generator=rng(), pair_episodes=True)
+        paired_difference({"x": [0, 1]}, {"x": [1, 1]}, pair_episodes=True)
     with pytest.raises(ValueError, match="confidence"):
-        paired_difference(a, a, generator=rng(), pair_episodes=True, confidence=95)
+        paired_difference(a, a, pair_episodes=True, confidence=95)

@@ -21,9 +21,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--confidence", type=float, default=0.95, help="of the interval (0.95)")
     parser.add_argument(
-        "--fixed-tasks",
-        action="store_true",
-        help="speak about exactly these tasks; otherwise about tasks like these, which is the wider interval",
+        "--target",
+        choices=("these", "like-these"),
+        help="speak about exactly these tasks, or about tasks like these (default: these, where tasks have 2 starts)",
     )
 
 
@@ -41,8 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     name_a, name_b = _labels(arguments.a, a, arguments.b, b)
     print(format_table(a, title=name_a), end="\n\n")
     print(format_table(b, title=name_b), end="\n\n")
-    fixed = True if arguments.fixed_tasks else None
-    found = compare(a, b, name_a=name_a, name_b=name_b, fixed_tasks=fixed, confidence=arguments.confidence)
+    found = compare(a, b, name_a=name_a, name_b=name_b, target=arguments.target, confidence=arguments.confidence)
     print(format_comparison(found))
 
 

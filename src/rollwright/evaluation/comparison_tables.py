@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rollwright.evaluation.comparison import Comparison
 from rollwright.evaluation.evaluation_record import Evaluation
 from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, summarise
+from rollwright.evaluation.success_cost import SuccessCost
 from rollwright.maths.statistics import Interval
 
 
@@ -35,24 +36,79 @@ def format_side_by_side(evaluations: Mapping[str, Evaluation]) -> str:
 
 
 def format_comparison(comparison: Comparison) -> str:
-    """The difference per task, over all tasks, and the verdict."""
-    rows = [["task", comparison.name_a, comparison.name_b, "difference"]]
-    rows += [[task, f"{a:.3f}", f"{b:.3f}", f"{b - a:+.3f}"] for task, (a, b) in comparison.per_task.items()]
-    lines = align(rows)
+    """The difference per task, over all tasks, what a success cost, and the verdict."""
+    lines = _per_task(comparison)
     for what, difference in (("success", comparison.success), ("return", comparison.returns)):
         if difference is not None:
             i = difference.interval
-            scope = "these tasks" if difference.fixed_tasks else "clustered by task"
-            lines.append(f"{what} difference: {i.point:+.3f} [{i.low:.3f}, {i.high:.3f}] ({i.confidence:.0%}, {scope})")
-    lines.append(f"paired episodes: {comparison.num_pairs}")
-    unpaired = comparison.num_only_a + comparison.num_only_b
-    if unpaired:
-        lines[-1] += f"; only in {comparison.name_a}: {comparison.num_only_a}, only in {comparison.name_b}: "
-        lines[-1] += f"{comparison.num_only_b}"
-    if comparison.num_lost_to_faults:
-        lines[-1] += f"; lost to faults: {comparison.num_lost_to_faults}"
+            numbers = f"{i.point:+.3f} [{i.low:.3f}, {i.high:.3f}]"
+            lines.append(f"{what} difference: {numbers} ({i.confidence:.0%} CI, {difference.scope()})")
+    lines.append(_paired_line(comparison))
+    lines += _cost_lines(comparison)
+    lines += _world_lines(comparison)
     lines += [f"warning: {warning}" for warning in comparison.warnings]
     return "\n".join([*lines, comparison.verdict()])
+
+
+def p_text(value: float | None) -> str:
+    """A p-value in three digits."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
+def _per_task(comparison: Comparison) -> list[str]:
+    tested = [one for one in comparison.screen if one.p_value is not None]
+    heads = ["task", comparison.name_a, comparison.name_b, "difference"]
+    rows = [[*heads, "p", "adjusted p"] if tested else heads]
+    for one in comparison.screen:
+        cells = [one.task, f"{one.a:.3f}", f"{one.b:.3f}", f"{one.b - one.a:+.3f}"]
+        rows.append([*cells, p_text(one.p_value), p_text(one.adjusted_p)] if tested else cells)
+    lines = align(rows)
+    if len(tested) > 1:
+        lines.append(f"adjusted p: Benjamini-Hochberg over the {len(tested)} tasks, to screen them; not the verdict")
+    return lines
+
+
+def _paired_line(comparison: Comparison) -> str:
+    line = f"paired episodes: {comparison.num_pairs}"
+    if comparison.num_only_a + comparison.num_only_b:
+        line += f"; only in {comparison.name_a}: {comparison.num_only_a}, only in {comparison.name_b}: "
+        line += f"{comparison.num_only_b}"
+    if comparison.num_lost_to_faults:
+        line += f"; lost to faults: {comparison.num_lost_to_faults}"
+    return line
+
+
+def _cost_lines(comparison: Comparison) -> list[str]:
+    found = []
+    for name, cost in zip((comparison.name_a, comparison.name_b), comparison.costs, strict=True):
+        if cost is not None:
+            found.append(f"cost per success of {name}: {cost_text(cost)}")
+    return found
+
+
+def cost_text(cost: SuccessCost) -> str:
+    """'5.2 environment steps, 93 tokens, 1.4 s'; 'no success' where there was none."""
+    if not cost.num_successes:
+        return "no success"
+    parts = [f"{cost.steps:.1f} environment steps"]
+    if cost.tokens is not None:
+        parts.append(f"{cost.tokens:,.0f} tokens")
+    if cost.seconds:
+        parts.append(f"{cost.seconds:.2f} s")
+    return ", ".join(parts)
+
+
+def _world_lines(comparison: Comparison) -> list[str]:
+    first, second = comparison.worlds
+    if first == second:
+        return [f"world: {first}"] if first else []
+    named = [
+        f"{name} in {world or 'a world that it does not name'}"
+        for name, world in ((comparison.name_a, first), (comparison.name_b, second))
+    ]
+    return [f"worlds: {', '.join(named)}"]
 
 
 def describe(evaluation: Evaluation) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rollwright.contracts import DataError, Split, StopReason, Trajectory, split_of_seed
@@ -14,7 +14,8 @@ from rollwright.contracts import DataError, Split, StopReason, Trajectory, split
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeRow:
     """One episode. `success` is None where it faulted, where its first prompt left no room for an action, or where the
-    task gave no verdict; such rows are never scored."""
+    task gave no verdict; such rows are never scored. `num_tokens` (sampled) and `wall_s` are None where the record is
+    older or foreign."""
 
     task: str
     seed: int
@@ -25,6 +26,8 @@ class EpisodeRow:
     stop_reason: StopReason
     trajectory: str = ""
     fault: str = ""
+    num_tokens: int | None = None
+    wall_s: float | None = field(default=None, compare=False)  # a clock's reading: the same episode took another time
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -146,6 +149,8 @@ def _row(trajectory: Trajectory, attempt: int) -> EpisodeRow:
         stop_reason=trajectory.stop_reason,
         trajectory=trajectory.id,
         fault=trajectory.fault,
+        num_tokens=trajectory.num_action_tokens,
+        wall_s=round(trajectory.wall_s, 3),
     )
 
 

@@ -9,7 +9,8 @@ from statistics import fmean
 import numpy as np
 
 from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation
-from rollwright.maths.statistics import Interval, clustered_bootstrap, pass_at_k, wilson_interval
+from rollwright.evaluation.pairing import chosen_target, return_of, success_of
+from rollwright.maths.statistics import Interval, Target, clustered_bootstrap, pass_at_k, wilson_interval
 from rollwright.run_io import metric_part
 
 Starts = Mapping[str, Mapping[int, Sequence[float]]]
@@ -32,16 +33,15 @@ class TaskSummary:
 class Summary:
     """One evaluation.
 
-    `success` is the mean over tasks of the task's success rate, its interval clustered by task (`over_tasks`: it speaks
-    about tasks like these) or, with one task only, over that task's start states. Faults are in no rate, nor are starts
-    whose prompt left no room for an action.
+    `success` is the mean over tasks of the task's success rate. `target` says what the intervals over tasks speak
+    about. Faults are in no rate, nor are starts whose prompt left no room for an action.
     """
 
     tasks: tuple[TaskSummary, ...]
     success: Interval | None
     mean_return: Interval | None
     pass_at: Mapping[int, Interval]
-    over_tasks: bool
+    target: Target
     num_episodes: int
     num_faults: int
     num_undecided: int
@@ -53,23 +53,29 @@ class Summary:
         return self.num_faults / max(1, self.num_episodes)
 
 
-def summarise(evaluation: Evaluation, *, confidence: float = 0.95, repetitions: int = 2000) -> Summary:
-    """All figures of an evaluation; the bootstrap's generator is fixed, so the same record gives the same figures."""
+def summarise(evaluation: Evaluation, *, target: Target | None = None, confidence: float = 0.95) -> Summary:
+    """All figures of an evaluation.
+
+    Args:
+        target: "these" speaks about exactly these tasks, "like-these" about tasks like them; None takes the first where
+            every task has two starts or more (`chosen_target`).
+        confidence: 0.95 for 95 % intervals.
+    """
     rows = evaluation.scored
     judged = [row for row in rows if row.success is not None]
-    outcomes = by_start(judged, lambda row: float(bool(row.success)))
-
+    outcomes = by_start(judged, success_of)
+    aim = chosen_target(start_means(by_start(rows, return_of)), target)
     tasks = tuple(_task_summary(evaluation, task, confidence) for task in evaluation.tasks)
 
     def interval(values: Mapping[str, Sequence[float]]) -> Interval | None:
-        return _mean_over_tasks(values, confidence=confidence, repetitions=repetitions)
+        return _mean_over_tasks(values, aim, confidence)
 
     return Summary(
         tasks=tasks,
         success=_overall_success(tasks, interval(start_means(outcomes))),
-        mean_return=interval(start_means(by_start(rows, lambda row: row.total_return))),
+        mean_return=interval(start_means(by_start(rows, return_of))),
         pass_at={k: found for k in _attempt_counts(outcomes) if (found := interval(_pass_rates(outcomes, k)))},
-        over_tasks=len(outcomes) > 1,
+        target=aim,
         num_episodes=len(evaluation.rows),
         num_faults=sum(row.is_fault for row in evaluation.rows),
         num_undecided=len(rows) - len(judged),
@@ -127,20 +133,15 @@ def _overall_success(tasks: Sequence[TaskSummary], found: Interval | None) -> In
     return rates[0] if len(rates) == 1 else found
 
 
-def _mean_over_tasks(values: Mapping[str, Sequence[float]], *, confidence: float, repetitions: int) -> Interval | None:
-    """Mean over tasks with its interval; one lone episode gives the point and an interval that excludes nothing."""
+def _mean_over_tasks(values: Mapping[str, Sequence[float]], target: Target, confidence: float) -> Interval | None:
+    """Mean over tasks with its interval; where a task has one start alone, the interval excludes nothing."""
     if not values:
         return None
-    lone = len(values) == 1
-    if lone and len(next(iter(values.values()))) < 2:
-        return Interval(point=next(iter(values.values()))[0], low=-np.inf, high=np.inf, confidence=confidence)
-    return clustered_bootstrap(
-        values,
-        generator=np.random.default_rng(0),
-        fixed_tasks=lone,
-        repetitions=repetitions,
-        confidence=confidence,
-    )
+    fixed = target == "these" or len(values) == 1
+    if fixed and min(len(starts) for starts in values.values()) < 2:
+        point = fmean(fmean(starts) for starts in values.values())
+        return Interval(point=point, low=-np.inf, high=np.inf, confidence=confidence)
+    return clustered_bootstrap(values, generator=np.random.default_rng(0), fixed_tasks=fixed, confidence=confidence)
 
 
 def _task_summary(evaluation: Evaluation, task: str, confidence: float) -> TaskSummary:
@@ -161,7 +162,7 @@ def _task_success(judged: Sequence[EpisodeRow], confidence: float) -> Interval |
     """Wilson's interval where each start was tried once; with several attempts the starts are the trials."""
     if not judged:
         return None
-    starts = by_start(judged, lambda row: float(bool(row.success)))[judged[0].task]
+    starts = by_start(judged, success_of)[judged[0].task]
     num_solved = sum(bool(row.success) for row in judged)
     if len(starts) == 1 or len(starts) == len(judged):
         return wilson_interval(num_solved, len(judged), confidence=confidence)

@@ -1,11 +1,7 @@
 """Statistics of evaluations: intervals, aggregates over runs and tasks, paired verdicts. numpy, no torch."""
 
-from rollwright.maths.statistics.clusters import (
-    PairedDifference,
-    clustered_bootstrap,
-    mean_of_episodes,
-    paired_difference,
-)
+from rollwright.maths.statistics.clusters import clustered_bootstrap, mean_of_episodes
+from rollwright.maths.statistics.differences import PairedDifference, Target, paired_difference
 from rollwright.maths.statistics.matrices import (
     interquartile_mean,
     mean_score,
@@ -43,6 +39,7 @@ __all__ = [
     "Confusion",
     "Interval",
     "PairedDifference",
+    "Target",
     "area_under_curve",
     "benjamini_hochberg",
     "best_threshold",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -63,7 +63,7 @@ def effective_wilson(rate: float, num_trials: float, *, quantile: float) -> tupl
     return max(0.0, (rate + k / 2 - half) / (1 + k)), min(1.0, (rate + k / 2 + half) / (1 + k))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def student_quantile(probability: float, degrees: float) -> float:
     """The quantile of Student's t. `degrees` need not be whole; 1 or more.
 
