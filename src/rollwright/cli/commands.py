@@ -15,6 +15,9 @@ from typing import Any, NoReturn
 from rollwright.contracts import RollwrightError
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "start": {
+        "init": ("scaffold.init_command", "Write a folder with a world, a reward, settings and a test of your own."),
+    },
     "train": {
         "train": ("launching.train_command", "Run a recipe: SFT, GRPO, PPO, DigiRL and the others, on any world."),
         "plan": ("launching.train_command", "Print what a run would do: its settings, batches and memory."),
@@ -36,6 +39,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "upgrade": ("stores.upgrade_command", "Bring a store of an older version to the present one, in its place."),
     },
     "worlds and parts": {
+        "audit": ("audit_command", "Put a world and its verifier on trial: does the reward mean success?"),
         "check-env": ("check_env_command", "Prove that a world keeps the environment contract."),
         "components": ("components_command", "List the parts that a configuration can name."),
     },
