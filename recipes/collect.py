@@ -57,6 +57,8 @@ from rollwright.training import (
     NO_GROUPS,
     RewardSettings,
     WorldSettings,
+    announce,
+    announce_next,
     open_reward,
     open_stage,
     recipe_config,
@@ -116,10 +118,12 @@ def main(argv: list[str] | None = None) -> None:
         RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder,
         opened(config, folder) as (collector, tasks),
     ):
+        announce(config, plays=config.collect.by == "policy")
         store = TrajectoryStore(folder.trajectories)
         fill(store, episodes(config, collector, tasks), config.collect, collector, reward, folder.facts)
     print(summary(store))
     warn_of_undecided(store, reward)
+    announce_next(Path(config.run.folder))
 
 
 def episodes(config: CollectConfig, collector: Collector, tasks: Sequence[Task]) -> list[EpisodeRequest]:

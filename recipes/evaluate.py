@@ -32,6 +32,9 @@ from rollwright.training import (
     NO_GROUPS,
     ONE_EVALUATION,
     WorldSettings,
+    announce,
+    announce_evaluation,
+    announce_next,
     open_stage,
     recipe_config,
     run_recipe,
@@ -64,6 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     if not go_on_alone("evaluation"):
         return
     with RunFolder.opened(config.folder, config_yaml=dump(config)) as folder:
+        announce(config)
         play_and_print(config, folder)
 
 
@@ -81,7 +85,9 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
     path = save_evaluation(result, folder.path)
     TrajectoryStore(folder.trajectories).replace(played, tag=f"eval_{config.name}")
     print(format_table(result))
+    announce_evaluation(result, config.evaluation)
     print(f"written to {path}")
+    announce_next(folder.path, f"rollwright compare ANOTHER.json {path}")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ from rollwright.models import ChatCodec, ModelSettings
 from rollwright.rollout import NewContext, RolloutSettings, require_same_prompts
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
-from rollwright.training import NO_GROUPS, WorldSettings, open_context, recipe_config, run_recipe
+from rollwright.training import NO_GROUPS, WorldSettings, announce, open_context, recipe_config, run_recipe
 
 _WORDS = InversePrompt()
 _OF_PLAYING = (
@@ -121,6 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     episodes = Episodes.read(config)
     with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
         require_empty(folder)
+        announce(config)
         learn_and_label(config, folder, episodes)
 
 

@@ -50,7 +50,7 @@ from rollwright.methods import (
 from rollwright.models import open_codec
 from rollwright.run_io import RunFolder
 from rollwright.store.replay import ReplaySettings
-from rollwright.training import recipe_config, run_recipe
+from rollwright.training import announce, recipe_config, run_recipe
 
 
 class OutcomeRun(Config):
@@ -80,6 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     cases = read_cases(config.replay.stores)
     train, held_out = split_cases(cases, prompt, held_out_frac=config.data.held_out_frac, seed=config.run.seed)
     with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
+        announce(config)
         learn(config, folder, prompt, train, held_out)
 
 

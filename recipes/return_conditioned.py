@@ -41,6 +41,7 @@ from rollwright.training import (
     NO_GROUPS,
     ONE_EVALUATION,
     WorldSettings,
+    announce,
     open_context,
     open_stage,
     recipe_config,
@@ -97,6 +98,7 @@ def main(argv: list[str] | None = None) -> None:
         line=config.algorithm.line,
     )
     with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
+        announce(config)
         learn_and_play(config, trajectories, levels, folder)
 
 

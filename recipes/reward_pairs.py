@@ -52,7 +52,7 @@ from rollwright.methods import (
 from rollwright.models import open_codec
 from rollwright.run_io import RunFolder
 from rollwright.store.replay import ReplaySettings
-from rollwright.training import recipe_config, run_recipe
+from rollwright.training import announce, recipe_config, run_recipe
 
 
 class PairData(JudgedData):
@@ -100,6 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     for part in (train, held_out):  # what could not be learned from, or judged afterwards, is refused now
         pairs_of(part, per_case=1, seed=seed)
     with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
+        announce(config)
         learn(config, folder, prompt, train, held_out)
 
 

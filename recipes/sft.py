@@ -32,6 +32,8 @@ from rollwright.training import (
     NO_GROUPS,
     Stage,
     WorldSettings,
+    announce,
+    announce_next,
     open_stage,
     recipe_config,
     run_recipe,
@@ -77,6 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     require_trl("supervised fine-tuning")
     with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
+        announce(config)
         train(config, folder)
 
 
@@ -92,7 +95,8 @@ def train(config: SftConfig, folder: RunFolder) -> None:
         max_length=config.sft.max_length,
     )
     fit(rows, start, folder.path, config.sft, seed=config.run.seed, facts=folder.facts)
-    print(f"policy saved to {folder.path / 'policy'}")
+    print(f"policy saved to {folder.path / 'policy'}", flush=True)
+    announce_next(folder.path)
 
 
 def teach(config: SftConfig, stage: Stage, folder: RunFolder) -> list[Trajectory]:

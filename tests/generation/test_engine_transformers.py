@@ -389,7 +389,8 @@ async def test_make_engine_without_vllm(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_the_environment_is_prepared_without_overriding_the_user(monkeypatch: pytest.MonkeyPatch):
     for name in ("OMP_NUM_THREADS", "VLLM_LOGGING_LEVEL"):
         monkeypatch.delenv(name, raising=False)
-    for name in launch_env.variables(busy_processes=1, cores=4, gpu=False):
+    others = launch_env.variables(busy_processes=1, cores=4, gpu=False)
+    for name in {**others, **launch_env.noise_variables(verbose=False)}:
         monkeypatch.setenv(name, launch_env.os.environ.get(name, "mine"))
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")

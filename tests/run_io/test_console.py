@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from rollwright.run_io.console import StepReport, duration, evaluation_line, lost_episodes, say, step_line
+from rollwright.run_io.console import StepReport, duration, evaluation_line, faulted_count, say, step_line
 
 FULL = {
     "rollout/success_frac": 0.42,
@@ -66,7 +66,7 @@ def test_a_last_step_has_no_time_left_and_a_run_without_end_no_total() -> None:
 
 def test_episodes_that_break_are_counted_by_whole_ones() -> None:
     shares = {"rollout/env_error_frac": 0.25, "rollout/engine_error_frac": 0.125, "rollout/episodes_count": 8.0}
-    assert lost_episodes(shares) == 3 and lost_episodes({"rollout/episodes_count": 8.0}) == 0
+    assert faulted_count(shares) == 3 and faulted_count({"rollout/episodes_count": 8.0}) == 0
 
 
 @pytest.mark.parametrize(

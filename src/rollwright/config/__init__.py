@@ -5,14 +5,15 @@ default and a meaning; a key that does not exist, or that the chosen method woul
 weight is loaded.
 Lives here: the schema and its sources (`schema`, `layers`, `yaml_file`, `resolve`, `help`), what a value may be
 (`limits`, `references`, `secrets`), worlds and rewards by name (`components`), all other parts that a key names
-(`named_parts`, `part_builder`), and the environment of a launch (`launch_env`, `loopback`). The section of a room lives
-in that room; `training/loop_config.py` joins them.
+(`named_parts`, `part_builder`), the environment of a launch (`launch_env`, `loopback`) and how much other libraries
+print (`library_noise`). The section of a room lives in that room; `training/loop_config.py` joins them.
 May import: contracts. No torch: its thread pools read the environment once, and `prepare_environment` comes first.
 """
 
 from rollwright.config.components import Kind, available, create, engine_note, load, require
 from rollwright.config.help import help_text
 from rollwright.config.launch_env import has_gpu, prepare_environment, usable_cores
+from rollwright.config.library_noise import DEBUG, VERBOSE_WORDS, noise_variables, wants_everything
 from rollwright.config.limits import Limits
 from rollwright.config.named_parts import OWN, Parts, is_own
 from rollwright.config.part_builder import (
@@ -37,7 +38,9 @@ from rollwright.config.schema import (
 from rollwright.config.secrets import credentials, redact
 
 __all__ = [
+    "DEBUG",
     "OWN",
+    "VERBOSE_WORDS",
     "Config",
     "Kind",
     "Limits",
@@ -62,6 +65,7 @@ __all__ = [
     "load_part",
     "make_own_part",
     "make_part",
+    "noise_variables",
     "prepare_environment",
     "redact",
     "require",
@@ -71,4 +75,5 @@ __all__ = [
     "section_of",
     "sections",
     "usable_cores",
+    "wants_everything",
 ]

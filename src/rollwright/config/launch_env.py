@@ -11,13 +11,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from rollwright.config.library_noise import noise_variables, silence_libraries, wants_everything
 from rollwright.config.loopback import own_interface
 
 logger = logging.getLogger(__name__)
 
 
 def prepare_environment(*, busy_processes: int = 1) -> dict[str, str]:
-    """Set what is not set yet; returns what this call has set.
+    """Set what is not set yet, and silence other libraries unless `-v` was given; returns what this call has set.
 
     Args:
         busy_processes: processes of this run that compute at the same time on this machine (learner ranks, engines of
@@ -25,7 +26,9 @@ def prepare_environment(*, busy_processes: int = 1) -> dict[str, str]:
 
     A warning says so where torch is already imported: its thread pool has read the OpenMP variables by then.
     """
+    verbose = wants_everything()
     wanted = {
+        **noise_variables(verbose=verbose),
         **variables(busy_processes=busy_processes, cores=usable_cores(), gpu=has_gpu()),
         **own_interface(os.environ),
     }
@@ -34,6 +37,8 @@ def prepare_environment(*, busy_processes: int = 1) -> dict[str, str]:
     if late and "torch" in sys.modules:
         logger.warning("torch is already imported, so %s have no effect: set them in the shell", ", ".join(late))
     os.environ.update(new)
+    if not verbose:
+        silence_libraries()
     return new
 
 
@@ -52,7 +57,6 @@ def variables(*, busy_processes: int, cores: int, gpu: bool) -> Mapping[str, str
         "TOKENIZERS_PARALLELISM": "false",  # its threads and our forked workers do not mix
         "HF_HUB_OFFLINE": "1",  # nothing is fetched unless the user says so
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the learner hands over weights inside its own process
-        "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
     }
     return values if gpu else {**values, "DS_ACCELERATOR": "cpu"}

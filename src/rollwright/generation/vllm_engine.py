@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rollwright.config import prepare_environment
+from rollwright.config import prepare_environment, wants_everything
 from rollwright.contracts import ConfigError, MissingDependency
 from rollwright.generation.engine import Perturb, Sampling
 from rollwright.generation.threaded_engine import Request, ThreadedEngine
@@ -127,6 +127,7 @@ class VLLMBackend:
                 logprobs_mode="processed_logprobs",  # after temperature: those of the distribution sampled from
                 logits_processors=[processor_class(self.hook)] if hooked else None,
                 disable_log_stats=True,
+                use_tqdm_on_load=wants_everything(),
                 kv_cache_memory_bytes=cpu_kv_cache_bytes if self.on_cpu else None,
                 **settings,
             )

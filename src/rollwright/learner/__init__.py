@@ -3,8 +3,8 @@
 Lives here: the section `learner` and the keys of a policy's loss (`learner_settings`), published methods that set them
 (`method_presets`), the learner (`learner`), one optimiser step (`update_step`, `optimisation`), what is minimised
 (`objective`, `policy_losses`), many ranks (`ranks`, `zero`), the weights that an engine is given (`weights`), a critic
-of tokens beside the policy (`token_critic`), a policy that stays as it is (`fixed_policy`), supervised fine-tuning
-(`sft`).
+of tokens beside the policy (`token_critic`), what an update notes of its tokens (`token_notes`), a policy that stays as
+it is (`fixed_policy`), supervised fine-tuning (`sft`).
 May import: store and what stands above it.
 """
 
@@ -25,8 +25,9 @@ from rollwright.learner.optimisation import (
 )
 from rollwright.learner.policy_losses import LOSSES, TokenPolicyLoss
 from rollwright.learner.ranks import Ranks, Share, go_on_alone, open_accelerator, share
-from rollwright.learner.sft import FitSettings, SftSettings, fit, require_trl, stop_after, trainer_arguments
+from rollwright.learner.sft import FitSettings, SftSettings, fit, follow, require_trl, trainer_arguments
 from rollwright.learner.token_critic import CRITIC_LOSSES, CriticKind, CriticLoss, CriticSettings, Squared
+from rollwright.learner.token_notes import TokenNotes, TokenTap
 from rollwright.learner.weights import copied_body, gathered, hand_over
 from rollwright.learner.zero import ZeroOptimisation, zero_stage
 
@@ -51,13 +52,16 @@ __all__ = [
     "SftSettings",
     "Share",
     "Squared",
+    "TokenNotes",
     "TokenPolicyLoss",
+    "TokenTap",
     "WholeOptimisation",
     "ZeroOptimisation",
     "adamw",
     "copied_body",
     "finite_norm",
     "fit",
+    "follow",
     "gathered",
     "go_on_alone",
     "hand_over",
@@ -68,7 +72,6 @@ __all__ = [
     "require_trl",
     "set_training",
     "share",
-    "stop_after",
     "trainer_arguments",
     "zero_stage",
 ]

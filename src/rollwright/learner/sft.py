@@ -12,7 +12,7 @@ from pydantic import Field
 from rollwright.config import Config
 from rollwright.contracts import MissingDependency
 from rollwright.models import Precision, resolve_precision
-from rollwright.run_io import RunFacts
+from rollwright.run_io import RunFacts, StepReport
 
 
 class SftSettings(Config):
@@ -117,8 +117,8 @@ def fit(
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[stop_after(settings.max_minutes)] if settings.max_minutes else None,
     )
+    follow(trainer, max_minutes=settings.max_minutes)
     began = time.monotonic()
     trainer.train()
     if facts is not None:
@@ -147,6 +147,7 @@ def trainer_arguments(settings: FitSettings, *, seed: int) -> dict[str, Any]:
         "dataloader_pin_memory": not on_cpu,
         "gradient_checkpointing": False,
         "logging_steps": 5,
+        "disable_tqdm": True,  # `follow` prints a line in place of a bar
         "save_strategy": "no",
         "report_to": [],
         "seed": seed,
@@ -154,7 +155,41 @@ def trainer_arguments(settings: FitSettings, *, seed: int) -> dict[str, Any]:
     }
 
 
-def stop_after(minutes: float) -> Any:
+def follow(trainer: Any, *, max_minutes: float = 0.0) -> None:
+    """Let a trainer print the lines of our loops in place of its own, and stop after so many minutes; 0 = no limit."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_step_lines(max_minutes))
+    if max_minutes:
+        trainer.add_callback(_stop_after(max_minutes))
+
+
+def _step_lines(max_minutes: float) -> Any:
+    """A trainer callback that prints a line whenever the trainer logs: step, loss, entropy, tokens per second."""
+    from transformers import TrainerCallback
+
+    class StepLines(TrainerCallback):
+        """Reads what the trainer logs; tokens are counted over the whole training."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.report = StepReport(state.max_steps, max_minutes=max_minutes)
+            self.report.begin(state.global_step)
+            self.tokens, self.at = 0.0, time.monotonic()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "loss" not in (logs or {}):  # the summary at the end
+                return
+            now, tokens = time.monotonic(), float(logs.get("num_tokens", 0.0))
+            named = {"optim/loss": logs["loss"], "policy/entropy_mean": logs.get("entropy")}
+            rates = {"time/step_s": now - self.at, "optim/tokens_count": tokens - self.tokens}
+            self.report.step(state.global_step, named | rates)
+            self.tokens, self.at = tokens, now
+
+    return StepLines()
+
+
+def _stop_after(minutes: float) -> Any:
     """A trainer callback that ends training after so many minutes of wall clock."""
     from transformers import TrainerCallback
 

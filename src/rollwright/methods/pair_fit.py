@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rollwright.contracts import DataError, MissingDependency
-from rollwright.learner import FitSettings, stop_after, trainer_arguments
+from rollwright.learner import FitSettings, follow, trainer_arguments
 from rollwright.methods.outcome_data import Case
 from rollwright.run_io import RunFacts
 
@@ -97,8 +97,8 @@ def fit_pairs(
         ),
         train_dataset=Dataset.from_list([{"chosen_ids": list(a), "rejected_ids": list(b)} for a, b in rows]),
         processing_class=tokenizer,
-        callbacks=[stop_after(settings.max_minutes)] if settings.max_minutes else None,
     )
+    follow(trainer, max_minutes=settings.max_minutes)
     began = time.monotonic()
     trainer.train()
     if facts is not None:

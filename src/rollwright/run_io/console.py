@@ -61,7 +61,7 @@ def step_line(
     parts += _first_of(metrics, _ENTROPY)
     parts += _rates(metrics)
     parts += _stages(metrics)
-    if lost := lost_episodes(metrics):
+    if lost := faulted_count(metrics):
         parts.append(f"faults {lost}")
     if metrics.get("optim/skipped_count"):
         parts.append("no update")
@@ -100,7 +100,8 @@ def evaluation_line(
     where = f"{_count(tasks, 'task')} × {_count(starts, 'start')}"
     where += f" × {_count(attempts, 'attempt')}" if attempts > 1 else ""
     left_out = f", {_count(faults, 'fault')} left out" if faults else ""
-    return f"evaluation {name}: {said} on {where}{left_out}"
+    called = "evaluation" if name == "evaluation" else f"evaluation {name}"
+    return f"{called}: {said} on {where}{left_out}"
 
 
 def duration(seconds: float) -> str:
@@ -117,7 +118,7 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def lost_episodes(metrics: Metrics) -> int:
+def faulted_count(metrics: Metrics) -> int:
     """Episodes of a step that were lost to faults of world or engine."""
     return round(
         sum(_value(metrics, name) or 0.0 for name in _FAULTS) * (_value(metrics, "rollout/episodes_count") or 0)
@@ -156,10 +157,11 @@ class StepReport:
         self._began = self._last = clock()
         self._recent: deque[dict[str, float | None]] = deque(maxlen=RECENT)
         self._took: deque[float] = deque(maxlen=RECENT)
+        self._last_step = 0
 
-    def begin(self) -> None:
-        """The first step begins: what was opened or evaluated before counts for no step's duration."""
-        self._last = self._clock()
+    def begin(self, done: int = 0) -> None:
+        """The first step begins, after `done` earlier ones: what was opened or evaluated before it is not its time."""
+        self._last, self._last_step = self._clock(), done
 
     def step(self, step: int, metrics: Metrics) -> str:
         """Print the line of a step that has ended, and return it.
@@ -168,8 +170,8 @@ class StepReport:
             step: its number, from 1 on.
         """
         now = self._clock()
-        self._took.append(now - self._last)
-        self._last = now
+        self._took.append((now - self._last) / max(1, step - self._last_step))  # some say every fifth step alone
+        self._last, self._last_step = now, step
         line = step_line(step, self.steps, metrics, list(self._recent), left_s=self._left_s(step, now), unit=self.unit)
         self._recent.append(dict(metrics))
         say(line)
@@ -221,8 +223,10 @@ def _rates(metrics: Metrics) -> Iterator[str]:
         per_episode = (
             _value(metrics, name) or 0.0 for name in ("rollout/num_turns_mean", "rollout/action_tokens_mean")
         )
-        if tokens := (episodes - lost_episodes(metrics)) * math.prod(per_episode):
+        if tokens := (episodes - faulted_count(metrics)) * math.prod(per_episode):
             yield f"{tokens / seconds:.0f} tok/s"
+    elif trained := _value(metrics, "optim/tokens_count"):
+        yield f"{trained / seconds:.0f} tok/s"
 
 
 def _stages(metrics: Metrics) -> Iterator[str]:

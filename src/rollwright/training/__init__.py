@@ -1,13 +1,14 @@
 """What the loops of all recipes share: opening a run, its steps, its end, and going on after a kill.
 
 Lives here: the entry of a recipe and what is checked before it starts (`recipe_entry`, `preflight`, `preflight_models`,
-`plan`, `inputs`), the sections that loops read (`loop_config`, `token_q_config`), opening a run (`open_run`: its parts
-in order; `open_world`), a world outside of a loop (`stage`), the steps (`loop`, `collection`, `pipeline`,
-`parity_gate`, `lessons`), the loop of methods on stored turns (`replay_loop`), and resumption (`resumption`,
-`inventory`).
+`plan`, `inputs`), what a run says at its start and its end (`announcements`), the sections that loops read
+(`loop_config`, `token_q_config`), opening a run (`open_run`: its parts in order; `open_world`), a world outside of a
+loop (`stage`), the steps (`loop`, `collection`, `pipeline`, `parity_gate`, `lessons`), the loop of methods on stored
+turns (`replay_loop`), and resumption (`resumption`, `inventory`).
 May import: every folder but the command line.
 """
 
+from rollwright.training.announcements import announce, announce_evaluation, announce_next
 from rollwright.training.loop import Training
 from rollwright.training.loop_config import NO_GROUPS, ONE_EVALUATION, OWN_UPDATES, LoopConfig, PolicyLoopConfig
 from rollwright.training.open_world import RewardSettings, WorldSettings, close_play, open_reward, open_world
@@ -30,6 +31,9 @@ __all__ = [
     "TokenQConfig",
     "Training",
     "WorldSettings",
+    "announce",
+    "announce_evaluation",
+    "announce_next",
     "close_play",
     "open_context",
     "open_reward",

@@ -104,6 +104,12 @@ def announce_end(folder: Path, *, done: int, steps: int, seconds: float) -> None
     say("\n".join(end_lines(folder, done=done, steps=steps, seconds=seconds)))
 
 
+def announce_next(folder: Path, *commands: str) -> None:
+    """Print the command that shows a run folder, and others that come next, one a line."""
+    shown = f"rollwright view {shlex.quote(str(folder))}"
+    say("\n".join(("next: " if not place else "      ") + command for place, command in enumerate((shown, *commands))))
+
+
 def end_lines(folder: Path, *, done: int, steps: int, seconds: float) -> list[str]:
     """The same as lines. What a folder does not hold is not named.
 
@@ -174,7 +180,7 @@ def _dtype(key: str, wanted: Any) -> str:
     if wanted != "auto":
         return f"{found} ({key} as set)"
     place = "GPU" if torch.cuda.is_available() else "CPU"
-    return f"{found} (auto: this {place} {'computes' if found == 'bfloat16' else 'is not fast'} in bfloat16)"
+    return f"{found} (auto: this {place} is {'' if found == 'bfloat16' else 'not '}fast in bfloat16)"
 
 
 def _world(settings: WorldSettings, config: Config, tasks: Mapping[str, Sequence[Any]] | None) -> str:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from rollwright.config import Config, load_config, redact
+from rollwright.config import DEBUG, VERBOSE_WORDS, Config, load_config, redact, wants_everything
 from rollwright.contracts import RollwrightError, UserError
 from rollwright.run_io import FACTS, remember_command
 from rollwright.run_io import NAME as LOCK
@@ -22,7 +22,6 @@ from rollwright.training.plan import CHECK, check_models
 from rollwright.training.preflight import folder_of, preflight
 
 ConfigT = TypeVar("ConfigT", bound=Config)
-DEBUG = "ROLLWRIGHT_DEBUG"
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
 _ENDED, _TOGETHER_S = "rollwright/ended", 15.0
@@ -127,11 +126,11 @@ def _is_of_any_start(file: Path, run: Path) -> bool:
 
 
 def _asked_for_more() -> bool:
-    wanted = {"-v", "--verbose"} & set(sys.argv[1:])
-    sys.argv[1:] = [word for word in sys.argv[1:] if word not in wanted]
-    if wanted:
-        os.environ[DEBUG] = "1"
-    return os.environ.get(DEBUG, "") not in ("", "0")
+    asked = wants_everything()
+    if VERBOSE_WORDS & set(sys.argv[1:]):
+        sys.argv[1:] = [word for word in sys.argv[1:] if word not in VERBOSE_WORDS]
+        os.environ[DEBUG] = "1"  # for the processes that this one starts
+    return asked
 
 
 def _speaks() -> bool:
