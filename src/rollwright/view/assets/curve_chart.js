@@ -7,6 +7,9 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "rw/
 const Plot = globalThis.uPlot;
 const HEIGHT = 190;
 const TALL = 380;
+// Of these the whole way from 0 to 1 is of interest. Other shares, such as faults, live near an end of it.
+const SHARES = /success_frac$|pass_at_\d+$/;
+const FEW = 12;
 
 /** A chart with its heading. `guide`: {text, healthy} or null; `onWide` widens it; `remove` may be null. */
 export function CurveCard({ name, lines, weight, logarithmic, guide, wide, onWide }) {
@@ -48,7 +51,7 @@ function Lines({ name, lines, weight, logarithmic, height, readout }) {
   const shape = lines.map((line) => `${line.label} ${line.colour} ${Boolean(line.low)}`).join("|");
   useLayoutEffect(() => {
     const tell = (index) => readout.current && showValues(readout.current, current.current, index);
-    const options = optionsOf(lines, { smooth: weight > 0, logarithmic, width: frame.current.clientWidth, height, tell });
+    const options = optionsOf(lines, { smooth: weight > 0, logarithmic, isShare: SHARES.test(name), width: frame.current.clientWidth, height, tell });
     plot.current = new Plot(options, flat(table, lines, weight > 0), frame.current);
     frame.current.querySelector("canvas")?.setAttribute("aria-label", `Curve of ${name}`);
     const resize = new ResizeObserver(() => plot.current?.setSize({ width: frame.current.clientWidth, height }));
@@ -88,7 +91,7 @@ function flat({ x, columns }, lines, smooth) {
   return found;
 }
 
-function optionsOf(lines, { smooth, logarithmic, width, height, tell }) {
+function optionsOf(lines, { smooth, logarithmic, isShare, width, height, tell }) {
   const series = [{}];
   const bands = [];
   for (const line of lines) {
@@ -112,16 +115,42 @@ function optionsOf(lines, { smooth, logarithmic, width, height, tell }) {
     bands,
     legend: { show: false },
     padding: [8, 10, 0, 0],
-    scales: { x: { time: false }, y: { distr: logarithmic ? 3 : 1 } },
+    scales: { x: { time: false }, y: { distr: logarithmic ? 3 : 1, range: isShare && !logarithmic ? [-0.03, 1.03] : undefined } },
     axes: [{ ...axis, size: 26, grid: { show: false } }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : figure(tick))) }],
     cursor: { sync: { key: "curves" }, drag: { x: true, y: false }, points: { size: 6 } },
-    hooks: { setCursor: [(plot) => tell(plot.cursor.idx ?? null)] },
+    hooks: { setCursor: [(plot) => tell(plot.cursor.idx ?? null)], draw: [(plot) => drawWhiskers(plot, lines, smooth)] },
   };
 }
 
 // A line with a few points far apart, such as evaluations, shows them as dots.
 function onlyFew(plot, index) {
-  return plot.data[index].reduce((count, value) => count + (value !== null), 0) <= 3;
+  return numbersIn(plot.data[index]) <= FEW;
+}
+
+function numbersIn(values) {
+  return values.reduce((count, value) => count + (value !== null), 0);
+}
+
+// The interval of each of a few points as an upright line: a band needs two neighbours to be seen.
+function drawWhiskers(plot, lines, smooth) {
+  let index = 0;
+  for (const line of lines) {
+    index += smooth && !line.reference ? 2 : 1;
+    if (!line.low) continue;
+    const [low, high] = [plot.data[index + 1], plot.data[index + 2]];
+    index += 2;
+    if (line.reference || numbersIn(low) > FEW) continue;
+    plot.ctx.strokeStyle = line.colour;
+    plot.ctx.lineWidth = 1.5 * devicePixelRatio;
+    plot.ctx.beginPath();
+    plot.data[0].forEach((step, place) => {
+      if (low[place] === null || high[place] === null) return;
+      const x = plot.valToPos(step, "x", true);
+      plot.ctx.moveTo(x, plot.valToPos(low[place], "y", true));
+      plot.ctx.lineTo(x, plot.valToPos(high[place], "y", true));
+    });
+    plot.ctx.stroke();
+  }
 }
 
 // The values under the cursor, or the last ones. Written straight into the page: it follows each move of the mouse.

@@ -48,6 +48,7 @@ function Siblings({ run, group, episodes, query }) {
   const lens = usableLens(query.lens, choices);
   const reach = useMemo(() => reachOf(turns, lens), [turns, lens]);
   const marks = query.marks !== "0";
+  const parting = firstDifference(episodes);
   const longest = Math.max(0, ...episodes.map((episode) => episode?.turns.length ?? 0));
   return html`<div class="lens-bar card"><${Segments} label="Colour tokens by" value=${lens} options=${choices} onChange=${(name) => choose({ lens: name })} />
       <${Toggle} label="Show whitespace" on=${marks} onChange=${(on) => choose({ marks: on ? "" : "0" })} />
@@ -55,7 +56,8 @@ function Siblings({ run, group, episodes, query }) {
     <div class="table-frame"><table class="siblings" aria-label="Siblings, turn beside turn">
       <thead><tr><th scope="col">Turn</th>${episodes.map((episode, index) => html`<${SiblingHead} key=${group.rows[index].key} run=${run}
         row=${group.rows[index]} episode=${episode} mean=${group.mean_reward} />`)}</tr></thead>
-      <tbody>${Array.from({ length: longest }, (_, number) => html`<tr key=${number}><th scope="row">${number}</th>
+      <tbody>${Array.from({ length: longest }, (_, number) => html`<tr key=${number} class=${number === parting ? "parting" : ""}><th scope="row">${number}
+          ${number === parting && html`<div class="quiet small" title="The first turn in which the siblings acted differently">they part</div>`}</th>
         ${episodes.map((episode, index) => html`<td key=${group.rows[index].key}>${episode?.turns[number] && html`<${SiblingTurn} run=${run} row=${group.rows[index]}
           turn=${episode.turns[number]} number=${number} vocabulary=${episode.vocabulary} lens=${lens} reach=${reach} marks=${marks} />`}</td>`)}</tr>`)}</tbody>
     </table></div>`;
@@ -64,7 +66,7 @@ function Siblings({ run, group, episodes, query }) {
 function SiblingHead({ run, row, episode, mean }) {
   const advantage = episode ? meanOf(episode.turns.flatMap((turn) => LENSES.advantage.values(turn) ?? [])) : null;
   return html`<th scope="col"><div class="sibling-head"><a href=${link("episode", { run: run.id, key: row.key })}>Sibling ${row.member ?? ""}</a> <${Verdict} row=${row} />
-    <div class="quiet">reward <b class="strong">${figure(row.reward)}</b>${mean !== null && mean !== undefined && html` (<${Amount} value=${row.reward - mean} /> to the mean)`}</div>
+    <div class="quiet" title="Reward, and how far it lies from the mean of the group">reward <b class="strong">${figure(row.reward)}</b>${mean !== null && mean !== undefined && html` <${Amount} value=${row.reward - mean} />`}</div>
     <div class="quiet">${count(row.turns, "turn")} · ${words(row.stop)}${advantage !== null ? ` · advantage ${figure(advantage)}` : ""}</div>
     ${!episode && html`<div class="quiet">cannot be read</div>`}</div></th>`;
 }
@@ -72,10 +74,17 @@ function SiblingHead({ run, row, episode, mean }) {
 function SiblingTurn({ run, row, turn, number, vocabulary, lens, reach, marks }) {
   const shown = turn.observed.map((message) => message.content).join("\n");
   return html`<div class="sibling-turn">
-    ${shown && html`<details><summary class="quiet small">observation</summary><pre class="foreign said">${visible(shown)}</pre></details>`}
-    <${ActionTokens} turn=${turn} vocabulary=${vocabulary} lens=${lens} reach=${reach} marks=${marks} />
-    <div class="sibling-foot"><a class="small" href=${link("episode", { run: run.id, key: row.key, turn: number })}>open</a>
-      ${Object.keys(turn.rewards).length > 0 && html`<${Amount} value=${sumOf(turn.rewards)} />`}</div></div>`;
+    <div class="sibling-line"><${ActionTokens} turn=${turn} vocabulary=${vocabulary} lens=${lens} reach=${reach} marks=${marks} />
+      ${Object.keys(turn.rewards).length > 0 && html`<${Amount} value=${sumOf(turn.rewards)} />`}</div>
+    <details class="quiet small"><summary>observation</summary>${shown && html`<pre class="foreign said">${visible(shown)}</pre>`}
+      <a href=${link("episode", { run: run.id, key: row.key, turn: number })}>Open this turn</a></details></div>`;
+}
+
+/** The number of the first turn in which not all episodes did the same; -1 where they never part. */
+export function firstDifference(episodes) {
+  const texts = episodes.filter(Boolean).map((episode) => episode.turns.map((turn) => turn.text));
+  const longest = Math.max(0, ...texts.map((each) => each.length));
+  return Array.from({ length: longest }, (_, number) => new Set(texts.map((each) => each[number])).size > 1).indexOf(true);
 }
 
 function meanOf(values) {

@@ -62,8 +62,8 @@ function columns(chosen) {
 
 function nameCell(run) {
   const from = [run.recipe, run.method !== run.recipe && run.method, run.world].filter(Boolean).map(visible).join(" · ");
-  return html`<a class="name foreign" href=${link("curves", { run: run.id, runs: run.id })} title=${visible(run.folder)}>${visible(run.name)}</a>
-    <div class="quiet small foreign">${from || visible(run.config)}</div>`;
+  return html`<div class="run-name"><a class="name foreign" href=${link("curves", { run: run.id, runs: run.id })} title=${visible(run.folder)}>${visible(run.name)}</a>
+    <div class="quiet small foreign">${from || visible(run.config)}</div></div>`;
 }
 
 function stepCell(run) {

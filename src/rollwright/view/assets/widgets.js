@@ -36,7 +36,7 @@ export function Sparkline({ values, label, width = 132, height = 28 }) {
     (height - 4 - ((value - low) / spread) * (height - 8)).toFixed(1),
   ];
   const [x, y] = place(known[known.length - 1]);
-  return html`<svg class="spark" width=${width} height=${height} role="img" aria-label=${label}>
+  return html`<svg class="spark" width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} preserveAspectRatio="none" role="img" aria-label=${label}>
     <polyline points=${known.map((point) => place(point).join(",")).join(" ")} />
     <circle cx=${x} cy=${y} r="2.5" />
   </svg>`;
