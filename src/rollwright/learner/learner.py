@@ -35,6 +35,7 @@ from rollwright.learner.optimisation import (
 )
 from rollwright.learner.ranks import Ranks, check_world, share
 from rollwright.learner.token_critic import CriticSettings, TokenCritic
+from rollwright.learner.token_notes import TokenTap
 from rollwright.learner.update_step import UpdateStep
 from rollwright.learner.weights import full_weights
 from rollwright.learner.zero import ZeroOptimisation, check_checkpoint, shard_frozen, zero_stage
@@ -96,11 +97,13 @@ class Learner:
         self._zero_stage = zero_stage(accelerator)
         # What ZeRO-3 shards need not fit on one device before.
         self.policy = policy if self._zero_stage == 3 else policy.to(accelerator.device)
+        # Dropout would make the ratio differ from 1 before anything was learned; `set_training` decides about updates.
         self.policy.eval()
         self.checked = check_model(self.policy, layout=layout, token_budget=token_budget)
         self.step = 0
         self.tokens_trained = 0  # by this process: what a run says it spent, no part of a checkpoint
         self._layout, self._token_budget = self.checked.layout, token_budget
+        # Whether joining prefixes pays depends on the attention that will run: blocks on a CPU, a dense mask elsewhere.
         self._costs = costs or CostModel(dense=not pays_on(accelerator.device))
         self._autocast_dtype, self._seed, self._dropout = autocast_dtype, seed, dropout
         self._reference, self._reference_scorer = reference, self._make_reference(reference, temperature)
@@ -126,6 +129,7 @@ class Learner:
                 return None
         if reference != "copy":
             return None
+        # Copied before the optimiser is made: a prepared or sharded module cannot be copied.
         frozen = copy.deepcopy(self.policy).requires_grad_(False)
         scorer = TokenScorer(frozen, temperature=temperature)
         return shard_frozen(self.accelerator, scorer, self._autocast_dtype) if self._zero_stage else scorer.eval()
@@ -147,13 +151,22 @@ class Learner:
         return self._autocast_dtype
 
     def update(
-        self, batch: TokenBatch, loss: TokenObjective, *, minibatches: int = 1, epochs: int = 1
+        self,
+        batch: TokenBatch,
+        loss: TokenObjective,
+        *,
+        minibatches: int = 1,
+        epochs: int = 1,
+        tap: TokenTap | None = None,
     ) -> dict[str, float]:
         """Train on a batch: `epochs` passes, each cut into `minibatches` optimiser steps by whole sequences.
 
         Where the batch gets a single step, the old log-probs are those of the step's own forward pass; otherwise, and
         for a loss that filters, they are computed first, unless the batch brings them. A step whose tokens are all
         filtered away is left out.
+
+        Args:
+            tap: notes what the first pass finds out about tokens.
 
         Returns:
             Metrics averaged over all tokens, ranks and steps.
@@ -165,15 +178,17 @@ class Learner:
         if epochs < 1:
             raise ValueError(f"an update needs at least one epoch, got {epochs}")
         self.ranks.require_same(batch)
+        # After the first optimiser step the policy is no longer the one whose log-probs the ratio needs.
         if minibatches * epochs > 1 or (isinstance(loss, FilteringObjective) and loss.filters):
             batch = self._with_old(batch)
         averages = Averages()
         self._set_training(True)
         try:
-            for _ in range(epochs):
+            for epoch in range(epochs):
+                # Seeded by the step: a resumed run shuffles as the undisturbed one would have.
                 order = random.Random(f"{self._seed}/{self.step}")
                 for part in split_minibatches(batch, minibatches, order):
-                    self._optimiser_step(part, loss, averages)
+                    self._optimiser_step(part, loss, averages, tap if epoch == 0 else None)
         finally:
             self._set_training(False)
         return averages.reduce(self.accelerator)
@@ -191,7 +206,9 @@ class Learner:
             batch = batch.with_columns(values=self.values(batch))
         return batch
 
-    def _optimiser_step(self, batch: TokenBatch, loss: TokenObjective, averages: Averages) -> None:
+    def _optimiser_step(
+        self, batch: TokenBatch, loss: TokenObjective, averages: Averages, tap: TokenTap | None
+    ) -> None:
         mine, num_tokens = share(batch.segments, rank=self.ranks.index, count=self.ranks.count), int(batch.mask.sum())
         batch = batch.select_turns(mine.turns)
         if mine.idle:
@@ -205,6 +222,7 @@ class Learner:
             autocast=self._autocast,
             step=self.step,
             averages=averages,
+            tap=None if mine.idle else tap,
         ).run(packs, batch.to(self.accelerator.device), loss)
         if not moved:
             return
@@ -212,6 +230,7 @@ class Learner:
         self.tokens_trained += num_tokens
         positions = sum(packed.input_ids.numel() for packed in packs)
         real = sum(packed.num_real_tokens for packed in packs)
+        # What one row per turn would forward: the sharing ratio compares with it.
         naive = sum(len(segment.prompt_ids) + len(segment.action_ids) - 1 for segment in batch.segments)
         averages.add({"batch/padding_frac": (positions - real, positions), "batch/sharing_ratio": (naive, real)})
 
@@ -279,6 +298,7 @@ class Learner:
         return [packed.to(self.accelerator.device) for packed in packs]
 
     def _autocast(self) -> AbstractContextManager[object]:
+        # Nested autocast contexts of different types would change the result silently.
         if self._autocast_dtype is None or self._zero_stage:  # DeepSpeed's engines have theirs inside
             return nullcontext()
         return torch.autocast(self.accelerator.device.type, dtype=self._autocast_dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 from rollwright.batching import FilteringObjective, PackedBatch, TokenBatch, TokenObjective
 from rollwright.learner.optimisation import Averages, Optimisation, require_finite
 from rollwright.learner.token_critic import CriticLoss
+from rollwright.learner.token_notes import TokenTap
 from rollwright.maths.losses import (
     Aggregation,
     LossCounts,
@@ -33,6 +34,7 @@ class UpdateStep:
     autocast: Callable[[], AbstractContextManager[object]]
     step: int
     averages: Averages
+    tap: TokenTap | None = None
 
     def run(self, packs: Sequence[PackedBatch], batch: TokenBatch, objective: TokenObjective) -> bool:
         """Move policy and critic once, from the gradient of the whole batch.
@@ -48,7 +50,9 @@ class UpdateStep:
         if kept is None:
             return False
         weights = global_token_weights(self.accelerator, kept, objective.aggregation, objective.max_length)
+        # Priorities of drawn turns scale the numerator only; the denominator counts tokens as they are.
         weights = weights * batch.weights
+        # The critic learns from every token, whatever the policy's filter or aggregation says.
         value_weights = global_token_weights(self.accelerator, batch, "token-mean", None)
         self._begin()
         # Ranks with fewer micro-batches repeat one with weight 0: the others would wait for them for ever.
@@ -58,10 +62,12 @@ class UpdateStep:
             for index in range(rounds):
                 packed, live = packs[index % len(packs)], index < len(packs)
                 last = index == rounds - 1
+                # A repeated micro-batch has weight 0: it takes part in the collective calls and adds no gradient.
                 hidden = self._policy_pass(packed, kept, objective, weights * live, live=live, last=last)
                 if self.critic:
                     self._critic_pass(self.critic, packed, batch, hidden, value_weights * live, last=last)
             self._move()
+        # Also on Ctrl-C: gradients of a step that was given up must not leak into the next one.
         except BaseException:
             for module in self._modules:
                 module.drop()
@@ -122,6 +128,8 @@ class UpdateStep:
             self._backward(self.policy, result.losses, tokens, weights[packed.entries])
         if live:
             self.averages.add(result.metrics)
+            if self.tap is not None:
+                self.tap.see(batch, packed.entries, tokens)
         return hidden.detach()
 
     def _critic_pass(
@@ -147,6 +155,7 @@ class UpdateStep:
 
     def _backward(self, module: Optimisation, losses: Tensor, tokens: TokenBatch, weights: Tensor) -> None:
         zeros = torch.zeros_like(losses)
+        # `where` and not a product: a masked token may hold NaN, and 0 times NaN is NaN.
         share = (torch.where(tokens.mask, losses, zeros) * weights.to(losses.dtype)).sum()
         require_finite(share, what=f"{module.name} loss", step=self.step, accelerator=self.accelerator)
         module.backward(share)
@@ -161,6 +170,7 @@ def global_token_weights(
     local = torch.tensor([counts.num_tokens, counts.num_sequences, counts.num_rows], device=batch.mask.device)
     tokens, sequences, rows = accelerator.reduce(local, reduction="sum").tolist()
     total = LossCounts(num_tokens=tokens, num_sequences=sequences, num_rows=rows)
+    # DDP averages gradients over ranks; dividing the denominator by their number turns the average into a sum.
     denominator = loss_denominator([total], how, max_length=max_length) / accelerator.num_processes
     return token_weights(
         batch.mask, batch.sequence_index, num_sequences=batch.num_sequences, how=how, denominator=denominator

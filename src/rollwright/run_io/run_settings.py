@@ -40,6 +40,12 @@ class RunSettings(Config):
         description="Number of initial batches whose engine log-probs are checked against the learner's; 0 = all.",
     )
     transcripts_every: int = Field(5, ge=0, description="Steps between readable transcripts; 0 = none.")
+    token_log: int = Field(
+        16384,
+        ge=0,
+        description="Action tokens per step whose advantage, mask and log-prob difference `rollwright view` can show; "
+        "0 = none.",
+    )
     trackers: list[str] = Field([], description="Further sinks besides metrics.jsonl: tensorboard, trackio, wandb.")
     rank_timeout_s: float = Field(
         1800.0,

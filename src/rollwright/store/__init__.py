@@ -11,7 +11,7 @@ May import: generation and what stands above it.
 from rollwright.store.rescoring import score_store
 from rollwright.store.store_checks import TABLES
 from rollwright.store.store_files import shard_files
-from rollwright.store.token_log import TokenLog, TurnLog
+from rollwright.store.token_log import TokenColumns, TokenLog
 from rollwright.store.trajectory_store import Ref, TrajectoryStore
 from rollwright.store.turn_rows import common_length, pack_text, unpack_text
 from rollwright.store.upgrade import Upgraded, upgrade_store
@@ -19,9 +19,9 @@ from rollwright.store.upgrade import Upgraded, upgrade_store
 __all__ = [
     "TABLES",
     "Ref",
+    "TokenColumns",
     "TokenLog",
     "TrajectoryStore",
-    "TurnLog",
     "Upgraded",
     "common_length",
     "pack_text",

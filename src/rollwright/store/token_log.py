@@ -8,14 +8,18 @@ was computed by the update of that step and is needed by nobody but a reader of 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from rollwright.store.turn_rows import pack_text, unpack_text
 
 log = logging.getLogger(__name__)
 
@@ -37,36 +41,30 @@ _SCHEMA = pa.schema(
     ]
 )
 PER_TOKEN = ("advantages", "diffs", "entropies", "masks", "weights", "values", "returns")
+"""Columns of a token: the advantage that the loss took; the log-prob by the learner before the update minus the one
+that the engine reported; the policy's entropy in nats; false where the loss left the token out; the factor of the loss;
+the token critic's value, and what that critic is fitted to. Those that an update did not compute are null."""
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TurnLog:
-    """What an update knew about the action of one turn. All lists have one entry per scored token.
+class TokenColumns:
+    """What an update knew about N action tokens of U turns, flat in the order of the turns.
 
     Attributes:
-        turn: its number in the trajectory.
-        num_ids: action ids of the turn, scored or not.
-        positions: of the scored tokens among the action ids.
-        advantages: as the loss took them.
-        diffs: log-prob by the learner before the update minus the one that the engine reported, natural log.
-        entropies: of the policy before the update, in nats; None where the loss did not need them.
-        masks: false where the loss left the token out.
-        weights: factors of the loss; None where all are 1.
-        values: by the token critic, where there is one.
-        returns: what that critic is fitted to.
+        trajectory_ids: [U] ids of the trajectories.
+        turns: [U] number of each turn in its trajectory.
+        num_ids: [U] action ids of each turn, scored or not.
+        counts: [U] scored tokens of each turn; they add up to N.
+        columns: name of `PER_TOKEN` -> [N]; `positions` places each token among the action ids of its turn. A column
+            that nobody computed is left out.
     """
 
-    trajectory_id: str
-    turn: int
-    num_ids: int
-    positions: Sequence[int]
-    advantages: Sequence[float]
-    diffs: Sequence[float]
-    masks: Sequence[bool]
-    entropies: Sequence[float] | None = None
-    weights: Sequence[float] | None = None
-    values: Sequence[float] | None = None
-    returns: Sequence[float] | None = None
+    trajectory_ids: Sequence[str]
+    turns: Sequence[int]
+    num_ids: Sequence[int]
+    counts: Sequence[int]
+    columns: Mapping[str, Array]
 
 
 class TokenLog:
@@ -84,16 +82,15 @@ class TokenLog:
         """The steps that have a file, ascending."""
         return sorted(self._files())
 
-    def write(self, step: int, turns: Sequence[TurnLog]) -> None:
+    def write(self, step: int, parts: Sequence[TokenColumns]) -> None:
         """Write the file of one step, in place of one that is there. A full disk costs the file, not the run."""
-        if not turns:
+        if not parts:
             return
         target = self.folder / f"step_{step:06d}.parquet"
         temporary = target.with_suffix(f".tmp-{os.getpid()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            table = pa.Table.from_pylist([asdict(turn) for turn in turns], schema=_SCHEMA)
-            pq.write_table(table, temporary, compression="zstd")
+            pq.write_table(pa.concat_tables(map(_table, parts)), temporary, compression="zstd")
             temporary.replace(target)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -125,7 +122,9 @@ class TokenLog:
             stamp = path.stat().st_mtime_ns
             if self._kept is None or self._kept[:2] != (step, stamp):
                 rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
-                found = {(row["trajectory_id"], row["turn"]): _spread(row) | {"step": step} for row in rows}
+                found = {
+                    (unpack_text(row["trajectory_id"]), row["turn"]): _spread(row) | {"step": step} for row in rows
+                }
                 self._kept = (step, stamp, found)
         except (OSError, pa.ArrowException, ValueError, TypeError, IndexError) as error:
             log.warning("%s cannot be read and is left out: %s", path, error)
@@ -147,6 +146,24 @@ class TokenLog:
         return {int(path.stem[5:]): path for path in paths if path.stem[5:].isdecimal()}
 
 
+def _table(part: TokenColumns) -> pa.Table:
+    offsets = pa.array(np.concatenate([[0], np.cumsum(part.counts)]), pa.int32())
+    arrays = {
+        "trajectory_id": pa.array([pack_text(name) for name in part.trajectory_ids], pa.string()),
+        "turn": pa.array(part.turns, pa.int64()),
+        "num_ids": pa.array(part.num_ids, pa.int64()),
+    }
+    for field in _SCHEMA:
+        if field.name in arrays:
+            continue
+        if field.name in part.columns:
+            values = pa.array(part.columns[field.name], field.type.value_type)
+            arrays[field.name] = pa.ListArray.from_arrays(offsets, values)
+        else:
+            arrays[field.name] = pa.nulls(len(part.turns), field.type)
+    return pa.table([arrays[name] for name in _SCHEMA.names], schema=_SCHEMA)
+
+
 def _spread(row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a row laid out over all action ids."""
     spread: dict[str, Any] = {}
@@ -156,6 +173,7 @@ def _spread(row: Mapping[str, Any]) -> dict[str, Any]:
             continue
         whole: list[float | None] = [None] * row["num_ids"]
         for place, value in zip(row["positions"], row[name], strict=True):
-            whole[place] = int(value) if name == "masks" else float(f"{value:.6g}")
+            if math.isfinite(value):
+                whole[place] = int(value) if name == "masks" else float(f"{value:.6g}")
         spread[name] = whole
     return spread

@@ -81,7 +81,7 @@ class Training(RunParts):
         """The step numbers still to do; ends early when `run.max_minutes` are over."""
         if self.config.evaluation.at_start and self.next_step == 0:
             self.evaluate("start")
-        self.console.begin()
+        self.console.begin(self.next_step)
         for step in range(self.next_step, self.config.run.steps):
             limit = self.config.run.max_minutes
             if limit and self.learner.ranks.of_first(time.monotonic() - self.started > 60 * limit):
@@ -176,7 +176,10 @@ class Training(RunParts):
         self._signal = bool(batch.advantages.any())
         sized = self._sized(objective, batch, collected)
         with self.clock.timed("time/update_s"):
-            return self.learner.update(batch, sized, minibatches=settings.minibatches, epochs=settings.epochs)
+            tap = self.notes.tap(batch)
+            found = self.learner.update(batch, sized, minibatches=settings.minibatches, epochs=settings.epochs, tap=tap)
+            self.notes.take(tap)
+        return found
 
     def _sized(self, objective: PolicyObjective, batch: TokenBatch, collected: int | None) -> PolicyObjective:
         """The objective with the length that "constant" divides by; without one set, the longest an episode can be."""
@@ -210,6 +213,7 @@ class Training(RunParts):
         played = rollout_metrics(groups) | self.collection.metrics()
         if self.starts is not None:
             played |= self.starts.metrics(groups)
+        self.notes.write(step, self.codec.tokenizer)
         taught = self.lessons.take(step, groups, metrics, signal=self._signal)
         everything = played | self.curriculum.metrics() | dict(metrics) | taught | timings | self._parity
         self.tracker.log(step, everything)

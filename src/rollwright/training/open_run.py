@@ -31,7 +31,7 @@ from rollwright.curriculum import (
     open_generator,
 )
 from rollwright.generation import Engine, open_engine
-from rollwright.learner import CriticSettings, Learner, Ranks, open_accelerator
+from rollwright.learner import CriticSettings, Learner, Ranks, TokenNotes, open_accelerator
 from rollwright.models import ChatCodec, load_policy, open_codec, policy_folder, resolve_precision, with_lora
 from rollwright.rollout import (
     Collector,
@@ -64,6 +64,7 @@ class RunParts:
     config: LoopConfig
     folder: RunFolder
     tracker: Tracker
+    notes: TokenNotes
     tasks: Mapping[str, Sequence[Task]]
     curriculum: Curriculum
     reward: Reward
@@ -185,6 +186,7 @@ def _open_parts(
             config=config,
             folder=folder,
             tracker=tracker,
+            notes=TokenNotes(folder.path, budget=config.run.token_log, ranks=learner.ranks),
             tasks=scene.tasks,
             curriculum=curriculum,
             reward=scene.reward,

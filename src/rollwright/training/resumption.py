@@ -27,7 +27,7 @@ from rollwright.training import inventory
 if TYPE_CHECKING:
     from rollwright.curriculum import Curriculum
     from rollwright.generation import Engine
-    from rollwright.learner import Learner
+    from rollwright.learner import Learner, TokenNotes
     from rollwright.rollout import Collector, Journal
     from rollwright.run_io import RunFolder, Tracker
     from rollwright.store import TrajectoryStore
@@ -46,7 +46,15 @@ _WATCHED = (
     "run.sync_s",
     "run.checkpoint_s",
 )
-FREE_KEYS = (*_WATCHED, "run.transcripts_every", "run.trackers", "run.resume", "evaluation.", "algorithm.preset")
+FREE_KEYS = (
+    *_WATCHED,
+    "run.transcripts_every",
+    "run.token_log",
+    "run.trackers",
+    "run.resume",
+    "evaluation.",
+    "algorithm.preset",
+)
 """How long a run lasts, how it is watched and judged, and where its folder lies may change on the way. A preset
 only names other keys, which are compared themselves."""
 
@@ -69,6 +77,7 @@ class Run(Protocol):
     config: LoopConfig
     folder: RunFolder
     tracker: Tracker
+    notes: TokenNotes
     curriculum: Curriculum
     reward: Reward
     learner: Learner
@@ -159,6 +168,7 @@ def _begin_anew(run: Run, *, keep_journal: bool) -> None:
     if run.learner.ranks.first:
         run.store.rewind(0)
     run.tracker.rewind(0)
+    run.notes.rewind(0)
     run.checkpoints.set_aside()
     if keep_journal:
         run.journal.load()
@@ -191,6 +201,7 @@ def _restore(run: Run, found: Checkpoint) -> None:
     if run.learner.ranks.first:
         run.store.rewind(state["stored"])  # steps after the checkpoint are played again, not kept twice
     run.tracker.rewind(state["logged"])
+    run.notes.rewind(found.step)
     run.collector.faults.load_state_dict(state["faults"])
     run.parity_checks = int(state["parity_checks"])
     run.next_step = found.step
