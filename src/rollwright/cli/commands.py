@@ -30,6 +30,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "look at runs": {
         "view": ("view_command", "Serve a local web page over run folders, live while they run."),
         "report": ("report_command", "Write report.html of a run folder: curves, evaluations, replays."),
+        "doctor": ("doctor_command", "Say what is wrong with a run, with evidence, and what to try."),
         "show": ("stores.show_command", "Print stored episodes turn by turn."),
     },
     "data": {
