@@ -33,10 +33,12 @@ def policy_turns(trajectory: Trajectory) -> list[tuple[Turn, float]]:
     that the policy did not write (a guide's, a data set's, forced ones)."""
     played: list[tuple[Turn, list[float]]] = []
     for turn in trajectory.turns:
+        # A turn of somebody else cannot be learned from, but the policy's earlier choice led to what it earned.
         if any(turn.policy_mask):
             played.append((turn, [turn.reward]))
         elif played:
             played[-1][1].append(turn.reward)
+    # fsum: the exact sum does not depend on the order of the parts, so a re-read store gives the same bits.
     return [(turn, math.fsum(parts)) for turn, parts in played]
 
 
@@ -62,6 +64,7 @@ def flatten(groups: Sequence[Group], *, min_members: int = 1) -> TokenBatch:
     Raises:
         ValueError: nothing is left to learn from.
     """
+    # Groups are filtered by what is left of them: a sibling lost to a fault is no sibling to compare with.
     learnable = {g.id: members_to_learn_from(g) for g in groups}
     kept = {name: members for name, members in learnable.items() if len(members) >= min_members}
     trajectories = [t for members in kept.values() for t in members]
@@ -74,6 +77,7 @@ def flatten(groups: Sequence[Group], *, min_members: int = 1) -> TokenBatch:
         logprobs_sampled=torch.tensor([x for turn in turns for x in _of_the_policy(turn)], dtype=torch.float32),
         versions=[turn.version for turn in turns],
     )
+    # A turn's reward lies on the last token that the policy wrote in it: later tokens of the turn were forced.
     last_tokens = batch.tokens_per_turn.cumsum(0) - 1
     earned = torch.tensor([reward for *_, reward in played], dtype=torch.float32)
     return replace(

@@ -66,6 +66,8 @@ class Segment:
     @property
     def forward_ids(self) -> Ids:
         """What must pass through the model: the last action token predicts nothing that is trained on."""
+        # The log-prob of the last action token is read at the position before it, so the token itself need not be
+        # forwarded.
         return np.asarray([*self.prompt_ids, *self.action_ids[:-1]], dtype=np.int64)
 
 
@@ -113,6 +115,8 @@ class PackedBatch:
     @property
     def positions(self) -> Tensor:
         """[N, 2] row and column of the hidden state that predicts each action token."""
+        # `gather` holds each needed position once; siblings that share a prompt share the position that predicts their
+        # first token.
         flat = self.gather[self.slots]
         width = self.input_ids.shape[1]
         return torch.stack([flat // width, flat % width], dim=1)
@@ -126,6 +130,7 @@ class PackedBatch:
             return None
         index = torch.arange(self.input_ids.shape[1], device=self.subtree_ends.device)
         before = index[None, :] <= index[:, None]
+        # Rows are in depth-first order, so "j is an ancestor of i" is this one comparison; no tree is walked.
         return (before & (index[:, None] < self.subtree_ends[:, None, :])).unsqueeze(1)
 
     def to(self, device: torch.device | str) -> PackedBatch:
@@ -164,11 +169,13 @@ def pack(
     if token_budget < 1:
         raise ValueError(f"token_budget is {token_budget}; a micro-batch needs room for at least one token")
     joins = _join_rule(layout, costs or CostModel())
+    # From here on a turn is an array of ids; masks and owners come back in `_terms`.
     sequences = [segment.forward_ids for segment in segments]
     starts = np.cumsum([0, *(segment.num_tokens for segment in segments)])
 
     def rows_of(members: Sequence[int]) -> list[Row]:
         rows = build_rows([sequences[m] for m in members], limit=token_budget, joins=joins)
+        # `build_rows` counted within `members`; give the turns their numbers in the caller's list again.
         return [_rename(row, members) for row in rows]
 
     if whole_sequences:
@@ -200,9 +207,11 @@ def _rename(row: Row, members: Sequence[int]) -> Row:
 def _bucket(rows: Sequence[Row], token_budget: int) -> list[list[Row]]:
     """Rows of similar length together, longest first; those that need a mask apart from those that do not."""
     batches: list[list[Row]] = []
+    # One branching row would force a dense mask on the plain rows beside it: branching rows come first, by themselves.
     for row in sorted(rows, key=lambda row: (row.branching, len(row)), reverse=True):
         current = batches[-1] if batches else []
         same_kind = bool(current) and current[0].branching == row.branching
+        # The first row of a batch is its longest, and all others are padded to it.
         if same_kind and (len(current) + 1) * len(current[0]) <= token_budget:
             current.append(row)
         else:
@@ -222,6 +231,8 @@ def _whole_sequence_batches(
         units.setdefault(segments[index].sequence, []).append(index)
     batches: list[list[Row]] = []
     members: list[int] = []
+    # A sequence is taken with the ones before it as long as all fit: the rows are built anew, since more turns may
+    # share more prefixes.
     for unit in units.values():
         rows = rows_of([*members, *unit])
         if members and len(rows) * max(map(len, rows)) <= token_budget:
@@ -244,6 +255,8 @@ def _to_tensors(rows: Sequence[Row], segments: Sequence[Segment], starts: Ids, p
     for index, row in enumerate(rows):
         ids[index, : len(row)], depths[index, : len(row)], ends[index, : len(row)] = row.tokens, row.depths, row.ends
     where, targets, owner, entries = _terms(rows, segments, starts, width)
+    # Reading each position once keeps the vocabulary head, the dearest layer of a small model, from scoring it for
+    # every sibling.
     gather, slots = np.unique(where, return_inverse=True)
     return PackedBatch(
         input_ids=torch.from_numpy(ids),
@@ -265,6 +278,8 @@ def _terms(rows: Sequence[Row], segments: Sequence[Segment], starts: Ids, width:
     for index, row in enumerate(rows):
         for member, path in zip(row.members, row.paths, strict=True):
             action, mask = np.asarray(segments[member].action_ids, dtype=np.int64), segments[member].mask
+            # The path ends at the second-last action token, so its last len(action) nodes are those that predict the
+            # action.
             before = index * width + path[-len(action) :]
             if mask is not None:
                 before, action = before[np.asarray(mask)], action[np.asarray(mask)]
@@ -272,6 +287,7 @@ def _terms(rows: Sequence[Row], segments: Sequence[Segment], starts: Ids, width:
             targets.append(action)
             owner.append(np.full(len(action), member))
             entries.append(starts[member] + np.arange(len(action)))
+    # The learner writes scores back by slices of the flat order, so the entries must ascend.
     order = np.argsort(np.concatenate(entries), kind="stable")
     columns = [np.concatenate(column)[order] for column in (where, targets, owner, entries)]
     return columns[0], columns[1], columns[2], columns[3]

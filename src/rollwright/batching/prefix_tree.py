@@ -68,6 +68,7 @@ def plan_rows(subtree_ends: Tensor, *, width: int, always: bool = False) -> tupl
     call_pairs = CALL_WORK / width
     rows = tuple(_plan(row, call_pairs) for row in subtree_ends.unbind(0))
     blocks = [block for row in rows for block in row.blocks]
+    # Both sides in query-key pairs: the blocks' with what their launches cost, against the whole square of every row.
     cost = sum(block.mask.numel() for block in blocks) + call_pairs * (len(blocks) - 1)
     return rows if always or cost < subtree_ends.numel() * subtree_ends.shape[1] else None
 
@@ -84,6 +85,7 @@ def _plan(ends: Tensor, call_pairs: float) -> TreeRow:
     last_seen = [int(ends[start]) for start in starts]  # the same for all of a piece
 
     def keys_of(first: int, last: int) -> list[int]:
+        # Pieces before the block count where their subtree reaches into it: those are its ancestors.
         return [piece for piece in range(last) if piece >= first or last_seen[piece] > edges[first]]
 
     def pairs(first: int, last: int) -> int:
@@ -93,6 +95,7 @@ def _plan(ends: Tensor, call_pairs: float) -> TreeRow:
     for last in range(1, len(starts) + 1):
         if last < len(starts):
             joined, single = pairs(first, last + 1), pairs(last, last + 1)
+            # Greedy: one wider block is worth its extra pairs as long as they cost less than one more kernel launch.
             if joined <= own + single + call_pairs:
                 own = joined
                 continue
@@ -109,6 +112,7 @@ def _piece_starts(ends: Sequence[int]) -> list[int]:
     """Where the row's chains begin, long ones cut. All nodes of a chain have the same subtree end."""
     starts = [0]
     for node in range(1, len(ends)):
+        # A chain ends where the parent's subtree ends, or where the parent has another child (their ends differ).
         goes_on = ends[node - 1] > node and ends[node] == ends[node - 1]
         if not goes_on or node - starts[-1] >= LONGEST_PIECE:
             starts.append(node)
@@ -147,14 +151,17 @@ def _capped_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, cap: float, dropout: float, scale: float | None
 ) -> Tensor:
     """The same as one product after the other, under a [B, 1, T, K] bool mask or, without one, causally."""
+    # Grouped-query attention: each key head serves `groups` query heads.
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    # The cap acts on the scores before the mask, as in Gemma 2: masking first would bend the mask's infinity.
     scores = torch.tanh(scores / cap) * cap
     if mask is None and query.shape[2] > 1:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    # Softmax in float32, as the eager attention of transformers computes it; bfloat16 would lose small shares.
     shares = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     shares = torch.dropout(shares, dropout, train=dropout > 0)
     return (shares @ value).transpose(1, 2).contiguous()
@@ -206,11 +213,13 @@ class CostModel:
 
     def row(self, *, tokens: int, branching: bool) -> float:
         """A row by itself, under a dense mask where it branches."""
+        # The causal kernel skips the upper triangle; a kernel with an explicit mask computes the whole square.
         pairs = self.masked_pair * tokens**2 if branching else self.causal_pair * tokens**2 / 2
         return tokens + pairs
 
     def branch(self, *, fresh: int, shared: int) -> float:
         """What `fresh` tokens below `shared` others add to a row whose branches do not pay for each other."""
+        # Each fresh token looks at the shared path and, on average, at half of its own branch.
         return fresh + self.masked_pair * fresh * (shared + fresh / 2) + self.block
 
 
@@ -250,6 +259,7 @@ class _Growing:
         """Append what `sequence` has beyond its first `shared` tokens, which it has in common with the open path."""
         opened = self.paths[-1] if self.paths else np.empty(0, dtype=np.int64)
         self.branching |= shared < len(opened)
+        # Nodes are numbered in the order in which they are added: the fresh ones follow all that the row holds.
         path = np.arange(self.size - shared, self.size - shared + len(sequence))
         path[:shared] = opened[:shared]
         self.tokens.append(sequence[shared:])
@@ -342,6 +352,7 @@ def build_rows(sequences: Sequence[Ids], *, limit: int, joins: Joins) -> list[Ro
         if growing.members:
             previous = sequences[growing.members[-1]]
             shared = shared_prefix(previous, sequence)
+            # Sorted order makes the predecessor the one with the longest common prefix; nobody else need be looked at.
             fits = growing.size + len(sequence) - shared <= limit
             branches = int(shared < len(previous))
             if not (fits and joins(growing.size, growing.branching, branches, len(sequence), shared)):

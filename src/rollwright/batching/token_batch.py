@@ -102,6 +102,7 @@ class TokenBatch:
             raise ValueError("an update needs at least one segment; every trajectory was dropped or filtered away")
         counts = torch.tensor([segment.num_tokens for segment in segments])
         sequences, count = _numbered(segment.sequence for segment in segments)
+        # Only scored tokens have entries; a segment without any keeps its number, with a count of 0.
         turn_index = torch.repeat_interleave(torch.arange(len(segments)), counts)
         ages = torch.full((len(segments),), -1) if versions is None else torch.tensor(versions)
         blank = torch.zeros(len(turn_index))
@@ -168,6 +169,7 @@ class TokenBatch:
 
     def select_turns(self, turns: Sequence[int]) -> TokenBatch:
         """A batch of these turns alone, in this order; sequences are counted anew, groups left behind. On the CPU."""
+        # The common case of one minibatch: keep the groups and copy nothing.
         if list(turns) == list(range(len(self.segments))):
             return self
         segments = tuple(self.segments[u] for u in turns)
@@ -202,6 +204,7 @@ def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
     """
     turns = [0, *(len(batch.segments) for batch in batches)]
     sequences = [0, *(batch.num_sequences for batch in batches)]
+    # `turn_index` is left out here: it has to be shifted by the turns of the batches before.
     joined: dict[str, object] = {name: _joined(batches, name) for name in _PER_TOKEN[1:]}
     return TokenBatch(
         segments=tuple(

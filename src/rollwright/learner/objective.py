@@ -79,6 +79,7 @@ class PolicyObjective:
     @property
     def whole_sequences(self) -> bool:
         """Sequence ratios and sequence weights need all turns of a sequence in one micro-batch."""
+        # A sequence split over micro-batches would get one weight per part.
         by_sequence = self.correction in ("sequence_tis", "sequence_mask") or self.sequence_filter == "off_policy"
         return bool(getattr(self.loss, "whole_sequences", False)) or by_sequence
 
@@ -90,6 +91,7 @@ class PolicyObjective:
     def keep(self, tokens: TokenBatch) -> Tensor:
         """[N] bool: the tokens of one optimiser step that take part in loss and denominator."""
         old = required(tokens.logprobs_old, "logprobs_old")
+        # Asked before the denominator is counted: what is dropped must not dilute the mean.
         mask = self._correction(tokens, old).mask
         if self.sequence_filter == "geometric":
             mask = mask & self._geometric(tokens, old)
@@ -115,6 +117,7 @@ class PolicyObjective:
             "policy/loss_mean": (float(policy.losses.detach().sum()), count),
             "policy/ratio_clipped_frac": (clip_frac(policy.clipped, tokens.mask) * count, count),
             "policy/kl_old_mean": (approximate_kl(logprobs, old, tokens.mask) * count, count),
+            # Engine against learner at equal weights: grows when an engine computes something else than the learner.
             "policy/sampler_gap_mean": (float(self._log_weights(tokens, old).abs()[tokens.mask].sum()), count),
         }
         if weights is not None:
@@ -169,6 +172,8 @@ class PolicyObjective:
         extra = nothing
         if self.kl_coef > 0:
             reference = required(tokens.logprobs_ref, "logprobs_ref")
+            # Unweighted, as GRPO has it: right for fresh data; `ratio_weighted` is for methods that reuse a batch
+            # often.
             kl = kl_loss(logprobs, logprobs, reference, tokens.mask, kind=self.kl_kind, ratio_weighted=False)
             metrics["policy/kl_ref_mean"] = (float(kl.detach().sum()), count)
             extra = extra + self.kl_coef * kl

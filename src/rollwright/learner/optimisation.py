@@ -42,6 +42,7 @@ class OptimiserSettings:
     def rate(self, step: int) -> float:
         """Learning rate of optimiser step `step`, counted from 0. A function of the step alone: nothing to restore."""
         left = max(0.0, 1.0 - step / self.decay_steps) if self.decay_steps else 1.0
+        # Counted from 1 in the warm-up: step 0 already learns.
         return self.learning_rate * left * min(1.0, (step + 1) / max(1, self.warmup_steps))
 
 
@@ -120,6 +121,7 @@ class WholeOptimisation:
         Raises:
             NonFiniteUpdate: the norm is NaN or infinite; the weights are as before.
         """
+        # accelerate's own function: under DDP and mixed precision it unscales and reduces before it measures.
         norm = self.accelerator.clip_grad_norm_(trained_parameters(self.module), self.settings.max_grad_norm)
         assert norm is not None
         self._norm = finite_norm(float(norm), name=self.name, step=step)
@@ -168,6 +170,7 @@ def set_training(prepared: nn.Module, training: bool, *, dropout: bool = False) 
     prepared.train(training)
     if not training or dropout:
         return
+    # Only the transformer goes back to evaluation mode: our heads and the wrappers of a distributed run do not.
     for module in prepared.modules():
         if isinstance(module, PreTrainedModel):
             module.eval()
@@ -212,6 +215,7 @@ def require_finite(share: Tensor, *, what: str, step: int, accelerator: Accelera
         NonFiniteUpdate: it is NaN or infinite; the optimiser has not moved.
     """
     share = share.detach()
+    # A rank that stopped alone would leave the others waiting in their next collective call.
     broken = accelerator.reduce((~share.isfinite()).float(), reduction="sum")
     if float(broken) > 0:
         raise NonFiniteUpdate(
@@ -237,6 +241,7 @@ class Averages:
     def reduce(self, accelerator: Accelerator) -> dict[str, float]:
         """Mean of every metric over all ranks, which must have added the same names. 0 where nothing was counted."""
         names = sorted(self.sums)
+        # Sums and counts travel apart: a mean of ranks' means would weigh a rank with few tokens too much.
         table = torch.tensor([[self.sums[n], self.counts[n]] for n in names], dtype=torch.float64)
         if accelerator.num_processes > 1:
             table = accelerator.reduce(table.to(accelerator.device), reduction="sum").cpu()
@@ -258,5 +263,6 @@ def split_minibatches(batch: TokenBatch, count: int, order: random.Random) -> li
         turns_of.setdefault(sequence, []).append(turn)
     names = list(turns_of)
     order.shuffle(names)
+    # Every count-th sequence: parts differ by one sequence at most, and no part is empty unless there are too few.
     parts = [[turn for name in names[k::count] for turn in turns_of[name]] for k in range(count)]
     return [batch.select_turns(part) for part in parts if part]
