@@ -17,11 +17,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rollwright.maths.statistics.rates import Interval, effective_wilson, student_quantile, wilson_interval
+from rollwright.maths.statistics.rates import (
+    Interval,
+    effective_wilson,
+    student_quantile,
+    student_two_sided,
+    wilson_interval,
+)
 
 Vector = NDArray[np.float64]
-SMALLEST_P = 1e-9
-"""Below this the tail of Student's distribution is not resolved, and nobody asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,20 +87,32 @@ class MeanEstimate:
 
     def p_value(self, bounds: ScoreBounds) -> float:
         """Two-sided, for a mean of 0: 1 minus the largest confidence at which the interval leaves out 0."""
+        by_spread = student_two_sided(self._distance(bounds), self.degrees) if self.variance > 0 else 0.0
+        return max(by_spread, self._p_of_alike(bounds))
 
-        def leaves_out(log_p: float) -> bool:
-            found = self.interval(bounds, 1.0 - math.exp(log_p))
-            return found.low > 0 or found.high < 0
+    def _distance(self, bounds: ScoreBounds) -> float:
+        """From 0, in standard errors as Wilson's form counts them: at the value that is tested."""
+        width = bounds.high - bounds.low
+        rate = (self.point - bounds.low) / width
+        if not (bounds.known and 0 < rate < 1):
+            return abs(self.point) / math.sqrt(self.variance)
+        zero = -bounds.low / width
+        trials = rate * (1 - rate) * width * width / self.variance
+        return abs(rate - zero) * math.sqrt(trials / (zero * (1 - zero))) if 0 < zero < 1 else math.inf
 
-        smallest, largest = math.log(SMALLEST_P), math.log(1.0 - 1e-9)
-        if leaves_out(smallest):
-            return SMALLEST_P
-        if not leaves_out(largest):
+    def _p_of_alike(self, bounds: ScoreBounds) -> float:
+        """The largest p-value at which what came out alike still reaches 0; by halving, it falls with the reach."""
+        edge = bounds.low if self.point > 0 else bounds.high
+        if self.point == 0:
             return 1.0
-        for _ in range(40):
-            middle = (smallest + largest) / 2
-            smallest, largest = (smallest, middle) if leaves_out(middle) else (middle, largest)
-        return math.exp(largest)
+        if not self.alike:
+            return 0.0
+        low, high = 0.0, 1.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            reach = math.hypot(*(one.reach(edge, 1.0 - middle) for one in self.alike))
+            low, high = (middle, high) if reach >= abs(self.point) else (low, middle)
+        return high
 
     def _edges_by_spread(self, bounds: ScoreBounds, confidence: float) -> tuple[float, float]:
         quantile = student_quantile(0.5 + confidence / 2, self.degrees)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,21 +68,45 @@ def effective_wilson(rate: float, num_trials: float, *, quantile: float) -> tupl
 def student_quantile(probability: float, degrees: float) -> float:
     """The quantile of Student's t. `degrees` need not be whole; 1 or more.
 
-    With t = sqrt(degrees) tan(angle) the density is proportional to cos(angle)^(degrees - 1): summed on a fine grid.
-
     Raises:
         ValueError: a probability outside (0, 1), or fewer than 1 degree of freedom.
     """
     check_confidence(probability)
+    if degrees > _NEARLY_NORMAL:
+        return NormalDist().inv_cdf(probability)
+    angles, beyond = _student_tails(degrees)
+    half = min(probability, 1.0 - probability) / 0.5  # of the mass on one side, what lies beyond
+    angle = float(np.interp(half, beyond[::-1], angles[::-1]))
+    return math.copysign(math.sqrt(degrees) * math.tan(angle), probability - 0.5)
+
+
+def student_two_sided(t: float, degrees: float) -> float:
+    """The chance that Student's t lies as far from 0 as `t`, on either side: the p-value of a t statistic.
+
+    Raises:
+        ValueError: fewer than 1 degree of freedom.
+    """
+    if degrees > _NEARLY_NORMAL:
+        return math.erfc(abs(t) / math.sqrt(2))
+    angles, beyond = _student_tails(degrees)
+    return float(np.interp(math.atan(abs(t) / math.sqrt(degrees)), angles, beyond))
+
+
+_NEARLY_NORMAL = 10_000
+
+
+def _student_tails(degrees: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A grid of angles, and the share of one side's mass beyond each.
+
+    With t = sqrt(degrees) tan(angle) the density is proportional to cos(angle)^(degrees - 1). The sum runs from the far
+    end, so that small tails keep their digits.
+    """
     if degrees < 1:
         raise ValueError(f"Student's t needs 1 degree of freedom or more, got {degrees}")
-    if degrees > 10_000:
-        return NormalDist().inv_cdf(probability)
-    angles = np.linspace(0, math.pi / 2, 20_001)
+    angles = np.linspace(0, min(math.pi / 2, 12 / math.sqrt(degrees)), 4_001)
     density = np.cos(angles) ** (degrees - 1)
-    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    angle = float(np.interp(2 * abs(probability - 0.5), below / below[-1], angles))
-    return math.copysign(math.sqrt(degrees) * math.tan(angle), probability - 0.5)
+    beyond = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1])[::-1])])[::-1]
+    return angles, beyond / beyond[0]
 
 
 def pass_at_k(num_trials: int, num_successes: int, *, k: int) -> float:
