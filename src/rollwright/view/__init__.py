@@ -2,18 +2,27 @@
 
 Lives here: the server and the answers of `rollwright view` (`live/`), its page (`assets/`), metric explanations and
 reference curves (`reference/`), the frozen page (`report_page`, `report_template`, `charts`), what a run was in lines
-(`run_story`) and episodes as text (`transcripts`).
+(`run_story`), episodes as text (`transcripts`) and what is wrong with a run (`doctor/`).
 May import: evaluation and what stands above it.
 """
 
+from rollwright.view.doctor.diagnosis import RULES, Diagnosis, diagnose, examine, format_diagnosis
+from rollwright.view.doctor.findings import DoctorRule, Finding
 from rollwright.view.live.page_server import PageServer
 from rollwright.view.live.run_catalogue import RunCatalogue
 from rollwright.view.report_page import write_report
 from rollwright.view.transcripts import format_group, format_trajectory, headline, write_transcripts
 
 __all__ = [
+    "RULES",
+    "Diagnosis",
+    "DoctorRule",
+    "Finding",
     "PageServer",
     "RunCatalogue",
+    "diagnose",
+    "examine",
+    "format_diagnosis",
     "format_group",
     "format_trajectory",
     "headline",
