@@ -213,8 +213,8 @@ def page(cells: Cells, data_sets: int, summary: dict[str, float]) -> str:
         f"`{command()}` · {machine('numpy')}",
         f"{data_sets:,} data sets per cell; the standard error of a coverage of 0.95 is {error:.4f}. The nominal "
         f"coverage is 0.95; the aim is {LOW} to {HIGH} in every cell. Measured: {summary['low']:.3f} to "
-        f"{summary['high']:.3f} over {summary['cells']} cells, {summary['cells_outside']} of them outside the aim. Wrong "
-        f"claims over all planted nulls: {summary['type_one']:.4f} of the verdicts.",
+        f"{summary['high']:.3f} over {summary['cells']} cells, {summary['cells_outside']} of them outside the aim. "
+        f"Wrong claims over all planted nulls: {summary['type_one']:.4f} of the verdicts.",
         "## Coverage: the interval and the truth have the same target",
         coverage_table(cells, data_sets, lambda regime: not regime.outside),
         "## Verdicts: share of data sets that were decided",
