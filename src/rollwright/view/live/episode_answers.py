@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import pyarrow as pa
+
 from rollwright.contracts import ACT, StopReason, Trajectory, Turn
 from rollwright.store import Ref, common_length, unpack_text
 from rollwright.view.live.episode_index import EpisodeIndex
@@ -29,7 +31,7 @@ def episode_rows(
         places: rows of the index.
         logged: tags of which the token log has something.
     """
-    return [_row(raw, logged) for raw in index.table.take(list(places)).to_pylist()]
+    return [_row(raw, logged) for raw in index.table.take(pa.array(places, pa.int64())).to_pylist()]
 
 
 def _row(raw: dict[str, Any], logged: frozenset[str]) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def ref_of(key: str) -> Ref | None:
     return None
 
 
-def episode_answer(episode: Trajectory, logged: LoggedTurns) -> dict[str, Any]:
+def episode_answer(episode: Trajectory, logged: LoggedTurns, max_tokens: int = MAX_SHOWN_TOKENS) -> dict[str, Any]:
     """One episode without its place in the run: what it was, and its turns.
 
     The prompt of a turn is `(previous prompt + previous action)[:shared] + prompt`: a growing history is sent once.
@@ -59,7 +61,7 @@ def episode_answer(episode: Trajectory, logged: LoggedTurns) -> dict[str, Any]:
     for number, turn in enumerate(episode.turns):
         shared = common_length(seen, turn.prompt_ids)
         spent += len(turn.prompt_ids) - shared + len(turn.action_ids)
-        if turns and spent > MAX_SHOWN_TOKENS:
+        if turns and spent > max_tokens:
             break
         turns.append(_turn_answer(number, turn, shared, logged.get((episode.id, number))))
         seen = turn.prompt_ids + turn.action_ids
