@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, SITE, STAGE = ROOT / "docs", ROOT / "build" / "site", ROOT / "build" / "site_source"
 
+RESULTS = ROOT / "benchmarks" / "results"
+
 # Pages of the site that live elsewhere in the repository, or get another name there.
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 
@@ -42,7 +44,7 @@ def page_of(path: Path) -> Path | None:
     if path.is_relative_to(DOCS):
         return path.relative_to(DOCS)
     relative = path.relative_to(ROOT)
-    if relative.parts[:2] == ("benchmarks", "results") and path.suffix == ".md":
+    if path.parent == RESULTS and path.suffix == ".md":
         return Path("results", path.name)
     return Path(PAGES[relative.name]) if str(relative) in PAGES else None
 
@@ -66,9 +68,9 @@ def rewrite(text: str, source: Path, wanted: set[Path]) -> str:
         path = (source.parent / target).resolve()
         if not path.exists():
             raise SystemExit(f"{source.relative_to(ROOT)}: the link to {target} leads nowhere")
-        if path.is_dir():  # the page of a folder is its README; another folder has none
+        if path.is_dir():  # the page of a folder is its README; that of the results is written here
             path = path / "README.md"
-            if not path.exists():
+            if not path.exists() and path.parent != RESULTS:
                 raise SystemExit(f"{source.relative_to(ROOT)}: {target} is a folder without a README.md")
         page = page_of(path)
         if page is None:
@@ -87,7 +89,7 @@ def stage() -> int:
     """Copies docs/, results and changelog to the staging folder with their links bent; gives the number of pages."""
     shutil.rmtree(STAGE, ignore_errors=True)
     wanted: set[Path] = set()
-    pages = [*DOCS.rglob("*.md"), *(ROOT / "benchmarks" / "results").glob("*.md"), *(ROOT / name for name in PAGES)]
+    pages = [*DOCS.rglob("*.md"), *RESULTS.glob("*.md"), *(ROOT / name for name in PAGES)]
     for source in pages:
         relative = page_of(source)
         assert relative is not None
