@@ -220,7 +220,7 @@ def test_tokens_are_exact_coloured_by_what_the_update_did_and_read_by_keyboard(v
     tab.keyboard.press("ArrowRight")
     facts = tab.locator(".token-facts").inner_text().split("\n")
     told = dict(zip(facts[::2], facts[1::2], strict=True))
-    assert (told["id"], told["advantage"], told["log-prob"], told["in the loss"]) == ("3", "0.75", "-0.7", "yes")
+    assert (told["id"], told["advantage"], told["log-prob"], told["in the loss"]) == ("3", "0.75", "−0.7", "yes")
     for lens in ("Log-prob difference", "Mask", "Entropy", "Reward", "Surprise"):
         tab.get_by_role("button", name=lens, exact=True).click()
         tab.wait_for_selector(f"button[aria-pressed=true]:text-is('{lens}')")
@@ -308,6 +308,49 @@ def test_a_run_that_goes_on_is_followed_without_a_reload(browser: Any, tmp_path:
         assert new and all("since=" in request for request in new), "what is known is not read again"
         visit.clean()
         visit.context.close()
+
+
+def test_what_the_page_computes_by_hand(visit: Visit) -> None:
+    """The page's pure functions, on numbers worked out by hand."""
+    tab = visit.open("runs")
+
+    def of(module: str, expression: str) -> Any:
+        return tab.evaluate(f"() => import('rw/{module}').then(m => {expression})")
+
+    # Weight 1/2: (1/2)/(1/2) = 1; then (1/4 + 3/2)/(3/4) = 7/3. A missing value is left out of the mean.
+    assert of("curve_series", "m.smoothed([1, null, 3], 0.5)") == [1, None, pytest.approx(7 / 3)]
+    assert of("curve_series", "m.smoothed([1, 5, 3], 0)") == [1, 5, 3]
+    lines = "[{steps: [0, 2], values: [1, -1]}, {steps: [1, 2], values: [5, 6]}]"
+    table = of("curve_series", f"m.columnsOf({lines}, 0, true)")
+    assert table["x"] == [0, 1, 2]
+    assert [column["raw"] for column in table["columns"]] == [[1, None, None], [None, 5, 6]], "no logarithm of -1"
+    known = "{epoch: 0, steps: [0, 1], series: {a: [1, 2]}}"
+    more = "{epoch: 0, steps: [1, 2], series: {a: [3, 4], b: [5, 6]}}"
+    joined = of("metric_feed", f"m.joined({known}, {more})")
+    assert (joined["steps"], joined["series"]) == ([0, 1, 2], {"a": [1, 3, 4], "b": [None, 5, 6]})
+    assert of("metric_guide", "m.asPattern('eval/<name>/success_frac').test('eval/maze/success_frac')")
+    assert not of("metric_guide", "m.asPattern('reward/<part>_mean').test('reward/a/b_mean')")
+    # A step of 3 s, of which 2 + 0.5 are known: the rest is "other"; evaluations come on top of a step.
+    times = "'time/step_s': [3, null], 'time/collect_s': [2, null], 'time/update_s': [0.5, null]"
+    feed = f"{{steps: [0, 1], series: {{{times}, 'time/evaluate_s': [null, 4]}}}}"
+    bars = of("time_page", f"m.stepBars({feed}, 10)")
+    assert [bar["parts"] for bar in bars] == [[["collect", 2], ["update", 0.5], ["other", 0.5]], [["evaluate", 4]]]
+    assert of("time_page", f"m.stepBars({feed}, 1)")[0]["total"] == 3.5  # (3 + 4) / 2
+    turns = "texts => ({turns: texts.map(text => ({text}))})"
+    assert of("group_page", f"m.firstDifference([['a', 'b'], ['a', 'c'], ['a']].map({turns}))") == 1
+    assert of("group_page", f"m.firstDifference([['a'], ['a']].map({turns}))") == -1
+    rows = (
+        "[{key: '1', reward: 2, success: true, task: 'Ab', step: 1},"
+        " {key: '2', reward: 1, success: null, task: 'b', step: 2}]"
+    )
+    wanted = "new URLSearchParams('sort=-reward&text=B&limit=1')"
+    frozen = of("frozen_answers", f"m.filteredEpisodes({{rows: {rows}}}, {wanted})")
+    assert (frozen["matching"], [row["key"] for row in frozen["rows"]]) == (2, ["1"])
+    frozen = of("frozen_answers", f"m.filteredEpisodes({{rows: {rows}}}, new URLSearchParams('success=none'))")
+    assert [row["key"] for row in frozen["rows"]] == ["2"]
+    assert of("format", "m.visible('a\\u202eb\\u0000\\tc\\n')") == "a\\u{202e}b\\u{0}\tc\n"
+    assert of("format", "[0, -3.14159, 12345, 1e-7, null].map(m.figure)") == ["0", "−3.142", "12,345", "1.00e−7", "–"]
+    visit.clean()
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import { useData } from "rw/data";
 import { words } from "rw/episodes_page";
-import { figure, interval, visible } from "rw/format";
+import { count, figure, interval, visible } from "rw/format";
 import { html, useMemo } from "rw/kit";
 import { choose, link } from "rw/routes";
 import { SortableTable } from "rw/sortable_table";
@@ -77,7 +77,7 @@ function columns(a, b) {
   const sideCell = (name, side) => {
     if (!side) return html`<span class="quiet">not played</span>`;
     const run = name.split("/")[0];
-    return html`<div class="side"><${Verdict} row=${side} /> <span>${figure(side.reward)}</span> <span class="quiet">${figure(side.turns)} turns, ${words(side.stop)}</span>
+    return html`<div class="side"><${Verdict} row=${side} /> <span>${figure(side.reward)}</span> <span class="quiet">${count(side.turns, "turn")}, ${words(side.stop)}</span>
       ${side.key && html`<a href=${link("episode", { run, key: side.key })}>transcript</a>`}</div>`;
   };
   return [

@@ -5,11 +5,14 @@ const MISSING = "–";
 /** A number in at most four significant figures, without a tail of zeros. */
 export function figure(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return MISSING;
-  if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-4) return value.toExponential(2);
-  if (Number.isInteger(value)) return value.toLocaleString("en");
-  return String(Number(value.toPrecision(size >= 1000 ? 5 : 4)));
+  return `${value < 0 ? "−" : ""}${withoutSign(size)}`;
+}
+
+function withoutSign(size) {
+  if (size !== 0 && (size >= 1e6 || size < 1e-4)) return size.toExponential(2).replace("-", "−");
+  if (Number.isInteger(size)) return size.toLocaleString("en");
+  return String(Number(size.toPrecision(size >= 1000 ? 5 : 4)));
 }
 
 /** A share of 0 to 1 with two digits behind the point. */

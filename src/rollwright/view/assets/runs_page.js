@@ -1,6 +1,6 @@
 // All runs: how each stands, and which of them to lay over each other.
 
-import { figure, visible } from "rw/format";
+import { figure, signed, visible } from "rw/format";
 import { html } from "rw/kit";
 import { choose, link } from "rw/routes";
 import { SortableTable } from "rw/sortable_table";
@@ -77,7 +77,7 @@ function trend(given, what) {
   if (!given) return html`<span class="quiet">–</span>`;
   const change = given.values.length > 1 ? given.last - given.first : null;
   return html`<div class="trend"><${Sparkline} values=${given.values} label=${`${what} by step, now ${figure(given.last)}`} />
-    <span class="trend-figures"><b>${Number.isFinite(given.last) ? given.last.toFixed(2) : "–"}</b><${Change} value=${change} /></span></div>`;
+    <span class="trend-figures"><b>${Number.isFinite(given.last) ? signed(given.last).replace(/^[+±]/, "") : "–"}</b><${Change} value=${change} /></span></div>`;
 }
 
 function faultCell(run) {

@@ -8,7 +8,7 @@ export const LENSES = {
   none: { title: "Plain", scale: "none", explain: "No colours.", values: () => null },
   advantage: {
     title: "Advantage", scale: "signed", values: (turn) => turn.log?.advantages,
-    explain: "Blue tokens were made more likely by the update, red ones less likely.",
+    explain: "The update pushed blue tokens up and red ones down, the stronger the colour the more.",
   },
   diff: {
     title: "Log-prob difference", scale: "signed", values: (turn) => turn.log?.diffs,
@@ -19,12 +19,20 @@ export const LENSES = {
     explain: "Entropy of the policy's distribution at the token, in nats: where it could have gone another way.",
   },
   mask: {
-    title: "Mask", scale: "switch", values: (turn) => turn.log?.masks ?? turn.mask,
+    title: "Mask", scale: "switch", values: (turn) => turn.log?.masks?.map((counted) => counted ?? 0) ?? turn.mask,
     explain: "Marked tokens count in the loss. Where the update left no log: the tokens that somebody chose, not a fixed text.",
   },
   reward: {
     title: "Reward", scale: "signed", values: (turn) => turn.token_rewards,
     explain: "What the token earned. A reward that names no place lies on the last token of its action.",
+  },
+  value: {
+    title: "Value", scale: "signed", values: (turn) => turn.log?.values, rare: true,
+    explain: "What the token critic expected to earn from here on.",
+  },
+  return: {
+    title: "Return", scale: "signed", values: (turn) => turn.log?.returns, rare: true,
+    explain: "What the token critic was fitted to at this token.",
   },
   surprise: {
     title: "Surprise", scale: "amount", values: (turn) => turn.logprobs?.map((value) => (value === null ? null : Math.max(0, -value))),
@@ -34,9 +42,11 @@ export const LENSES = {
 
 /** What turns can be coloured by, and why not: [name, title, reason or ""]. */
 export function lensChoices(turns) {
-  return Object.entries(LENSES).map(([name, { title, values }]) => {
-    const given = name === "none" || turns.some((turn) => values(turn)?.some((value) => value !== null));
-    return [name, title, given ? "" : `${title} was not logged for this episode (see the setting run.token_log)`];
+  const given = ({ values }) => turns.some((turn) => values(turn)?.some((value) => value !== null));
+  // What only some methods compute is offered where it is there; what all do is always named, so that it can be missed.
+  return Object.entries(LENSES).filter(([, lens]) => !lens.rare || given(lens)).map(([name, lens]) => {
+    const missing = name !== "none" && !given(lens);
+    return [name, lens.title, missing ? `${lens.title} was not logged for this episode (see the setting run.token_log)` : ""];
   });
 }
 

@@ -73,6 +73,8 @@ export function TokenFacts({ token, vocabulary }) {
     ["entropy", log.entropies && figure(log.entropies[index])],
     ["in the loss", log.masks ? (log.masks[index] ? "yes" : "no") : null],
     ["weight", log.weights && figure(log.weights[index])],
+    ["value", log.values && figure(log.values[index])],
+    ["return", log.returns && figure(log.returns[index])],
     ["reward", figure(turn.token_rewards?.[index])],
     ...Object.entries(turn.values ?? {}).map(([name, values]) => [`value ${visible(name)}`, figure(values[index])]),
     ["written by", writersOf(turn)[index] === "policy" ? null : visible(writersOf(turn)[index])],
