@@ -24,7 +24,6 @@ from rollwright.rollout.ledger import (
     learner_lane,
     shares,
 )
-from rollwright.view.report_page import ledger_lines
 
 
 class Clock:
@@ -68,11 +67,10 @@ def test_the_learners_lane_by_hand() -> None:
     assert entries == {f"ledger/learner_{part}_s": seconds for part, seconds in expected.items()}
 
 
-def test_shares_are_over_the_whole_run_and_the_report_says_them() -> None:
+def test_shares_are_over_the_whole_run() -> None:
     wait, learn = "ledger/learner_wait_s", "ledger/learner_learn_s"
     rows = [{wait: 1.0, learn: 3.0}, {"step": 3.0}, {wait: 4.0}]
     assert shares(rows) == {"learner": {"wait": 0.625, "score": 0.0, "learn": 0.375, "sync": 0.0, "other": 0.0}}
-    assert ledger_lines(rows) == ["learner: wait 62%, learn 38%, score 0%, sync 0%, other 0%"]
 
 
 class SlowWorld:

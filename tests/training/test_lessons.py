@@ -27,7 +27,7 @@ from rollwright.run_io.tracking import read_metrics
 from rollwright.training import preflight_models, recipe_entry
 from rollwright.training.lessons import Idle, Lessons, reason, taught
 from rollwright.training.loop_config import LoopConfig
-from rollwright.view.report_page import untaught
+from rollwright.view.live.run_answers import untaught
 from tests import builders
 
 TASK = Task(id="t", split="train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -41,12 +42,12 @@ from rollwright.evaluation import EpisodeRow, Evaluation, save_evaluation
 from rollwright.rollout import FaultLog
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.view import format_trajectory, report_page, write_report, write_transcripts
-from rollwright.view.charts import MAX_POINTS, line_chart, thin
-from rollwright.view.report_page import MAX_IMAGE_BYTES, Images
+from rollwright.view.live.followed_run import FollowedRun
+from rollwright.view.report_page import MAX_IMAGE_BYTES, MAX_STEPS, Images
 from tests import builders
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[31mred"
-VOID = ("meta", "img", "path", "circle", "polyline", "br")
+VOID = ("meta", "img", "link", "br")
 
 
 class Page(HTMLParser):
@@ -125,21 +126,33 @@ def run_folder(path: Path, foreign: str = "plain") -> Path:
     return path
 
 
-def test_the_report_shows_the_whole_run(tmp_path: Path):
-    path = write_report(run_folder(tmp_path))
-    page = Page(path.read_text(encoding="utf-8"))
-    for expected in ("reward/total_mean: 0.4", "env_error", "model: plain", "page plain", "click plain", "died plain"):
-        assert expected in page.text
-    assert "final is better than start" in page.text or "cannot tell final from start" in page.text
-    assert page.text.index("start:") < page.text.index("final:")  # the earlier weights first
-    assert "reward env +1, partplain -0.25, terminated, action cut at its token limit" in page.text
-    points = [attrs["points"] for tag, attrs in page.seen if tag == "polyline"]
-    assert len(points) == 1 and points[0] is not None and len(points[0].split()) == 5
+def frozen(page: Path) -> dict[str, Any]:
+    """The answers that a report carries, by their address behind `api/run/ID`; those of no run by the whole one."""
+    [content] = re.findall(
+        r'<script type="application/json" id="frozen">(.*?)</script>', page.read_text(encoding="utf-8")
+    )
+    answers: dict[str, Any] = json.loads(content)["answers"]
+    [run] = answers["api/runs"]["runs"]
+    return {address.removeprefix(f"api/run/{run['id']}"): answer for address, answer in answers.items()}
 
 
-def test_the_report_counts_every_kind_of_fault_that_a_run_writes(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_report_holds_the_whole_run(tmp_path: Path):
+    answers = frozen(write_report(run_folder(tmp_path)))
+    assert answers["/metrics"]["series"]["reward/total_mean"] == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert answers[""]["config_text"] == "model: plain\n"
+    assert [evaluation["name"] for evaluation in answers[""]["evaluations"]] == ["start", "final"]
+    assert any("final" in line and "start" in line for line in answers[""]["progress"])
+    assert answers["/faults"]["rows"] == [{"count": 3, "kind": "", "what": "env_error", "where": "clickplain"}]
+    won = next(a for a in answers.values() if isinstance(a, dict) and a.get("row", {}).get("id") == "won")
+    [turn] = won["turns"]
+    assert [message["content"] for message in turn["observed"]] == ["rules plain", "page plain"]
+    assert turn["text"] == "click plain" and turn["rewards"] == {"env": 1.0, "partplain": -0.25}
+    assert turn["outcome"] == "reward env +1, partplain -0.25, terminated, action cut at its token limit"
+    lost = next(row for row in answers["/episodes"]["rows"] if row["id"] == "lost")
+    assert lost["fault"] == "died plain" and lost["is_fault"] and lost["channels"] == ["env", "partplain"]
+
+
+def test_the_report_counts_every_kind_of_fault_that_a_run_writes(tmp_path: Path) -> None:
     log = FaultLog(tmp_path / "faults.jsonl")
     for reason in StopReason:
         if reason.is_fault:
@@ -149,70 +162,73 @@ def test_the_report_counts_every_kind_of_fault_that_a_run_writes(
         log.note(error, subject=f"subject of {type(error).__name__}", group="g", episodes=2)
     with (tmp_path / "faults.jsonl").open("a") as file:
         file.write('{"kind": "reward", "group": "an older line", "fault": "RewardFault: x"}\n{"torn')
-    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    found = frozen(write_report(tmp_path))["/faults"]
+    rows = [(row["kind"], row["what"], row["where"]) for row in found["rows"]]
     for error in errors:
-        assert f"{type(error).__name__}subject of {type(error).__name__}" in page.text
-    for words in ("environmentenv_errorclick", "engineengine_errorclick", "oursabortedclick", "an older line"):
-        assert words in page.text
-    assert caplog.text.count("no fault record") == 1, "the torn line alone"
+        assert any(row[1:] == (type(error).__name__, f"subject of {type(error).__name__}") for row in rows)
+    for row in (
+        ("environment", "env_error", "click"),
+        ("engine", "engine_error", "click"),
+        ("ours", "aborted", "click"),
+    ):
+        assert row in rows
+    assert ("reward", "RewardFault", "an older line") in rows
+    assert found["total"] == 3 + len(errors) + 3, "the torn line alone is left out"
 
 
-def test_foreign_text_stays_text(tmp_path: Path):
-    path = write_report(run_folder(tmp_path, foreign=ATTACK))
-    html = path.read_text(encoding="utf-8")
-    page = Page(html)
-    assert "script" not in page.tags() and "img" not in page.tags()
-    assert not any(name.startswith("on") for _, attrs in page.seen for name in attrs)
-    assert page.text.count("<script>alert(1)</script>") >= 5  # shown, as text
-    assert "\x1b" not in page.text.replace("model: " + ATTACK, "")
+def test_foreign_text_cannot_leave_the_data(tmp_path: Path):
+    attack = f"</script>{ATTACK}<!--\u2028"
+    path = write_report(run_folder(tmp_path, foreign=attack))
+    text = path.read_text(encoding="utf-8")
+    harmless = write_report(run_folder(tmp_path / "harmless")).read_text(encoding="utf-8")
+    assert [tag for tag, _ in Page(text).seen] == [tag for tag, _ in Page(harmless).seen]
+    assert not any(name.startswith("on") for _, attrs in Page(text).seen for name in attrs)
+    assert "<script>alert" not in text and "\u2028" not in text and "\x1b" not in text
+    won = next(a for a in frozen(path).values() if isinstance(a, dict) and a.get("row", {}).get("id") == "won")
+    assert won["turns"][0]["text"] == f"click {attack}", "it is there as it was, as data"
 
 
 def test_the_report_fetches_nothing(tmp_path: Path):
-    html = write_report(run_folder(tmp_path)).read_text(encoding="utf-8")
-    assert not re.search(r"https?://|@import|url\(|<link|<script|<iframe", html)
-    assert "default-src 'none'" in html
+    text = write_report(run_folder(tmp_path)).read_text(encoding="utf-8")
+    page = Page(text)
+    assert not [attrs for _, attrs in page.seen if (attrs.get("src") or attrs.get("href") or "data:")[:5] != "data:"]
+    assert not re.search(r"@import|url\(", "".join(re.findall(r"<style>(.*?)</style>", text, re.DOTALL)))
+    [policy] = [attrs["content"] for _, attrs in page.seen if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None and policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "'unsafe-inline'" not in policy.split("style-src")[0]
 
 
-def test_screenshots_are_embedded_from_the_run_folder_only(tmp_path: Path):
-    run = tmp_path / "run"
-    run.mkdir()
+def test_pictures_are_embedded_from_the_store_alone(tmp_path: Path):
     png = b"\x89PNG\r\n\x1a\npicture"
-    (run / "shot.png").write_bytes(png)
-    (run / "page.png").write_bytes(b"<svg onload='alert(1)'/>")
-    (run / "large.png").write_bytes(png + bytes(MAX_IMAGE_BYTES))
-    (tmp_path / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\nsecret")
-    attachments = tuple(
-        Attachment(sha256="", media_type=media, path=where)
-        for media, where in (
-            ("image/png", "shot.png"),
-            ("image/png", "../secret.png"),
-            ("image/png", str(tmp_path / "secret.png")),
-            ("image/svg+xml", "shot.png"),
-            ("image/jpeg", "shot.png"),
-            ("image/png", "page.png"),
-            ("image/png", "large.png"),
-            ("image/png", "gone.png"),
-            ("image/png", None),
-        )
-    )
+    contents = {"good": png, "page": b"<svg onload='alert(1)'/>", "large": png + bytes(MAX_IMAGE_BYTES)}
+    names = {what: hashlib.sha256(content).hexdigest() for what, content in contents.items()}
+    folder = tmp_path / "trajectories" / "attachments"
+    folder.mkdir(parents=True)
+    for what, content in contents.items():
+        (folder / f"{names[what]}.png").write_bytes(content)
+    (tmp_path / "secret.png").write_bytes(png)
+    (folder / f"{'a' * 64}.png").symlink_to(tmp_path / "secret.png")
+    shown = [*names.values(), "a" * 64, "b" * 64, "../../secret"]
+    attachments = tuple(Attachment(sha256=name, media_type="image/png", path=None) for name in shown)
     turn = Turn(prompt_ids=(), action_ids=(), action_logprobs=(), text="", attachments=attachments)
-    TrajectoryStore(run / "trajectories").append([episode(turns=(turn,))])
-    page = Page(write_report(run).read_text(encoding="utf-8"))
-    assert [attrs["src"] for tag, attrs in page.seen if tag == "img"] == ["data:image/png;base64,iVBORw0KGgpwaWN0dXJl"]
+    TrajectoryStore(tmp_path / "trajectories").append([episode(turns=(turn,))])
+    answers = frozen(write_report(tmp_path))
+    pictures = {address: answer for address, answer in answers.items() if "attachment" in address}
+    assert pictures == {f"/attachment/{names['good']}": "data:image/png;base64,iVBORw0KGgpwaWN0dXJl"}
 
 
 def test_the_pictures_of_a_report_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    png = b"\x89PNG\r\n\x1a\n" + bytes(92)  # 100 bytes
     monkeypatch.setattr(report_page, "MAX_PAGE_BYTES", 250)
-    (tmp_path / "shot.png").write_bytes(png)
-    images = Images(tmp_path)
-    shot = Attachment(sha256="", media_type="image/png", path="shot.png")
-    assert [bool(images.uri(shot)) for _ in range(4)] == [True, True, False, False]
+    folder = tmp_path / "trajectories" / "attachments"
+    folder.mkdir(parents=True)
+    (folder / f"{'a' * 64}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(92))  # 100 bytes
+    images = Images(FollowedRun(tmp_path, "run"))
+    assert [bool(images.address("a" * 64)) for _ in range(4)] == [True, True, False, False]
 
 
 def test_an_empty_run_folder_still_has_a_report(tmp_path: Path):
-    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
-    assert "No metrics yet." in page.text and "No trajectories yet." in page.text
+    answers = frozen(write_report(tmp_path))
+    assert answers["/metrics"]["steps"] == [] and answers["/episodes"]["rows"] == []
 
 
 def test_damaged_parts_become_notes(tmp_path: Path):
@@ -220,9 +236,10 @@ def test_damaged_parts_become_notes(tmp_path: Path):
     (run / "eval" / "broken.json").write_text("{")
     TrajectoryStore(run / "trajectories").append([episode("late")])
     (run / "trajectories" / "turns" / "000001.parquet").write_bytes(b"PAR1")
-    page = Page(write_report(run).read_text(encoding="utf-8"))
-    assert "broken.json cannot be read" in page.text and "shard 1" in page.text
-    assert "click plain" in page.text
+    answers = frozen(write_report(run))
+    notes = " ".join(answers[""]["notes"])
+    assert "broken.json cannot be read" in notes and "shard 1" in notes
+    assert {row["id"] for row in answers["/episodes"]["rows"]} == {"won", "lost"}
 
 
 def test_replays_show_the_latest_success_and_failure_of_each_task(tmp_path: Path):
@@ -230,10 +247,21 @@ def test_replays_show_the_latest_success_and_failure_of_each_task(tmp_path: Path
     store.append([episode(f"early{i}") for i in range(3)])
     other = Task(id="drag", split="train")
     store.append([episode("late"), episode("missed", success=False), episode("other", task=other)])
-    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
-    assert re.findall(r"--- (\w+):", page.text) == ["late", "missed", "other"]
-    page = Page(write_report(tmp_path, num_replays=1).read_text(encoding="utf-8"))
-    assert re.findall(r"--- (\w+):", page.text) == ["other"]
+
+    def shown(count: int) -> list[str]:
+        return [row["id"] for row in frozen(write_report(tmp_path, num_replays=count))["/episodes"]["rows"]]
+
+    assert shown(24) == ["other", "missed", "late"]
+    assert shown(1) == ["other"] and shown(0) == []
+
+
+def test_a_long_run_is_thinned_and_keeps_its_last_step(tmp_path: Path) -> None:
+    run = builders.run_of(tmp_path, metrics=[])
+    lines = (f'{{"step": {step}, "reward/total_mean": {step / 3}}}\n' for step in range(2 * MAX_STEPS + 1))
+    run.metrics.write_text("".join(lines))
+    found = frozen(write_report(tmp_path))["/metrics"]
+    assert len(found["steps"]) <= MAX_STEPS and found["steps"][-1] == 2 * MAX_STEPS
+    assert found["series"]["reward/total_mean"][-1] == pytest.approx(2 * MAX_STEPS / 3, rel=1e-6)
 
 
 def test_a_missing_run_folder_and_an_unwritable_one_are_named(tmp_path: Path):
@@ -325,22 +353,3 @@ def test_transcripts_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="cannot be written"):
         write_transcripts([], tmp_path / "file" / "x.txt")
-
-
-def test_charts_place_points_and_survive_odd_values():
-    assert line_chart([]) == "" and line_chart([(0.0, float("nan"))]) == ""
-    flat = line_chart([(0, 2.0), (10, 2.0)])
-    ys = {pair.split(",")[1] for pair in re.findall(r'points="([^"]+)"', flat)[0].split()}
-    assert len(ys) == 1
-    rising = re.findall(r'points="([^"]+)"', line_chart([(0, 0.0), (10, 1.0)]))[0].split()
-    (x0, y0), (x1, y1) = (tuple(map(float, pair.split(","))) for pair in rising)
-    assert x0 < x1 and y0 > y1  # up is up: the y axis of SVG points down
-
-
-def test_thinning_keeps_every_spike():
-    points = [(float(i), 0.0) for i in range(10_000)]
-    points[4321] = (4321.0, 9.0)
-    points[777] = (777.0, -9.0)
-    kept = thin(points)
-    assert len(kept) <= MAX_POINTS + 2 and points[4321] in kept and points[777] in kept and kept[-1] == points[-1]
-    assert kept == sorted(kept)

@@ -1,8 +1,8 @@
 """What a person reads of a run: the live page, `report.html` and plain-text transcripts.
 
 Lives here: the server and the answers of `rollwright view` (`live/`), its page (`assets/`), metric explanations and
-reference curves (`reference/`), the frozen page (`report_page`, `report_template`, `charts`), what a run was in lines
-(`run_story`), episodes as text (`transcripts`) and what is wrong with a run (`doctor/`).
+reference curves (`reference/`), the same page frozen into one file (`report_page`, `frozen_page`), what a run was in
+lines (`run_story`), episodes as text (`transcripts`) and what is wrong with a run (`doctor/`).
 May import: evaluation and what stands above it.
 """
 

@@ -1,51 +1,32 @@
-"""`report.html`: one file, no script, no network. Curves, evaluations, replays of episodes turn by turn."""
+"""`report.html`: the page of `rollwright view` over one run, frozen into one file that needs no network."""
 
 from __future__ import annotations
 
 import base64
-import json
-import logging
+import math
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
-from rollwright.contracts import Attachment, DataError, RunFolderError, Trajectory, picture_type
-from rollwright.evaluation import (
-    Evaluation,
-    compare,
-    format_comparison,
-    format_side_by_side,
-    format_table,
-    load_evaluation,
-)
-from rollwright.rollout import shares
-from rollwright.run_io import RunFolder, read_metrics
-from rollwright.store import Ref, TrajectoryStore
-from rollwright.view.charts import line_chart
-from rollwright.view.report_template import TEMPLATE
-from rollwright.view.run_story import run_story
-from rollwright.view.transcripts import headline, origins, outcome, turn_label, visible
-
-log = logging.getLogger(__name__)
+from rollwright.contracts import DataError, RunFolderError
+from rollwright.view.frozen_page import frozen_page
+from rollwright.view.live.evaluation_answers import comparison_answer
+from rollwright.view.live.followed_run import FollowedRun
+from rollwright.view.live.metric_columns import MetricColumns
+from rollwright.view.live.page_routes import ROUTES, list_of_runs
+from rollwright.view.live.reference_curves import metric_notes, reference_answer
+from rollwright.view.live.run_catalogue import safe_name
 
 MAX_IMAGE_BYTES = 500_000
 MAX_PAGE_BYTES = 20_000_000
 """Of all pictures in the page together: a browser must still open it."""
+MAX_STEPS = 1000
+"""Of the curves: a longer run is thinned."""
+MAX_EPISODE_TOKENS = 50_000
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
-    """One metric's curve."""
-
-    name: str
-    last: float
-    svg: Markup
+Row = Mapping[str, Any]
 
 
 def write_report(folder: str | Path, *, num_replays: int = 24) -> Path:
@@ -59,163 +40,145 @@ def write_report(folder: str | Path, *, num_replays: int = 24) -> Path:
         DataError: there is no such folder.
         RunFolderError: the report cannot be written.
     """
-    run = RunFolder(Path(folder))
-    if not run.path.is_dir():
-        raise DataError(f"there is no run folder {run.path}")
-    target = run.path / "report.html"
+    path = Path(folder)
+    if not path.is_dir():
+        raise DataError(f"there is no run folder {path}")
+    target = path / "report.html"
     temporary = target.with_suffix(f".tmp-{os.getpid()}")
     try:
-        temporary.write_text(render(run, num_replays), encoding="utf-8", errors="backslashreplace")
+        page = frozen_page(path.resolve().name, report_answers(path, num_replays))
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
         temporary.replace(target)
     except OSError as error:
         raise RunFolderError(f"the report {target} cannot be written: {error.strerror or error}") from error
     return target
 
 
-def render(run: RunFolder, num_replays: int) -> str:
-    """The page. Every text is escaped by the template: observations and actions are foreign."""
-    rows = read_metrics(run.metrics) if run.metrics.exists() else []
-    notes = untaught(rows)
-    evaluations = read_evaluations(run, notes)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    images = Images(run.path)
-    environment.filters |= {"visible": visible, "outcome": outcome, "headline": headline}
-    environment.filters |= {"label": turn_label, "origins": origins, "picture": images.uri}
-    return environment.from_string(TEMPLATE).render(
-        name=run.path.resolve().name,
-        config=run.config.read_text(encoding="utf-8", errors="replace") if run.config.exists() else "",
-        areas=charts(rows),
-        ledger=ledger_lines(rows),
-        story=run_story(run.path),
-        tables=[format_table(evaluation) for evaluation in evaluations],
-        progress=_progress(evaluations),
-        faults=_fault_counts(run),
-        episodes=replays(run, num_replays, notes),
-        notes=notes,
-    )
+def report_answers(folder: Path, num_replays: int) -> dict[str, Any]:
+    """What the page would be answered about a run, by address: all of it, but some of the episodes and steps alone."""
+    run = FollowedRun(folder.resolve(), safe_name(folder.resolve().name))
+    run.refresh()
+    own = f"api/run/{run.name}"
+    notes: list[str] = []
+    episodes = replays(run, num_replays, notes)
+    facts = ROUTES[""](run, {})
+    answers: dict[str, Any] = {
+        "api/runs": list_of_runs([run], [folder.resolve()]) | {"frozen": True},
+        "api/metric-names": metric_notes(),
+        own: facts | {"notes": [*facts["notes"], *notes]},
+        f"{own}/metrics": thinned(run.metrics),
+        **{f"{own}/{word}": ROUTES[word](run, {}) for word in ("tasks", "faults", "doctor")},
+        f"{own}/episodes": _episode_list(run, episodes),
+        **{f"{own}/episode/{episode['row']['key']}": episode for episode in episodes},
+        **{f"{own}/group/{group}": found for group, found in _groups(run, episodes).items()},
+        **_comparisons(run),
+    }
+    if facts["reference"] is not None:
+        answers[f"api/reference/{facts['reference'].replace('/', '%2F')}"] = reference_answer(facts["reference"])
+    images = Images(run)
+    for name in dict.fromkeys(_pictures(episodes)):
+        if address := images.address(name):
+            answers[f"{own}/attachment/{name}"] = address
+    return answers
 
 
-def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Chart]]:
-    """area -> its charts, by name. Rows as `read_metrics` gives them."""
-    series: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name != "step" and isinstance(value, int | float) and isinstance(row.get("step"), int | float):
-                series.setdefault(name, []).append((row["step"], value))
-    areas: dict[str, list[Chart]] = {}
-    for name, points in sorted(series.items()):
-        chart = Chart(name=name, last=points[-1][1], svg=Markup(line_chart(points)))
-        areas.setdefault(name.split("/")[0], []).append(chart)
-    return areas
-
-
-def untaught(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A note where steps taught the policy nothing; none where all of them did."""
-    told = [row["optim/taught_count"] for row in rows if "optim/taught_count" in row]
-    idle = sum(not value for value in told)
-    if not idle:
-        return []
-    return [f"{idle} of {len(told)} steps taught the policy nothing: see optim/taught_count, and the run's warnings"]
-
-
-def ledger_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line per lane: the share of the run's time that each of its parts took, the largest first."""
-    return [
-        f"{lane}: " + ", ".join(f"{part} {share:.0%}" for part, share in sorted(parts.items(), key=lambda p: -p[1]))
-        for lane, parts in shares(rows).items()
-    ]
-
-
-def read_evaluations(run: RunFolder, notes: list[str]) -> list[Evaluation]:
-    """All evaluations of a run, the earlier weights first. One that cannot be read becomes a note."""
-    found: list[tuple[int, float, Evaluation]] = []
-    for path in sorted(run.evaluations.glob("*.json")):
+def replays(run: FollowedRun, count: int, notes: list[str]) -> list[dict[str, Any]]:
+    """Of each task the latest success and the latest other episode; of those the `count` latest that can be read."""
+    columns = run.index.table.select(["task", "success"]).to_pydict()
+    latest: dict[tuple[str, bool], int] = {}
+    for place, key in enumerate(zip(columns["task"], columns["success"], strict=True)):
+        latest[key[0], bool(key[1])] = place
+    found = []
+    for row in run.rows_at(sorted(latest.values())[-count:] if count else []):
         try:
-            evaluation = load_evaluation(path)
+            episode = run.episode(row["key"], max_tokens=MAX_EPISODE_TOKENS)
         except DataError as error:
             notes.append(str(error))
             continue
-        found.append((evaluation.version, path.stat().st_mtime, evaluation))
-    return [evaluation for _, _, evaluation in sorted(found, key=lambda entry: entry[:2])]
+        if episode is not None:
+            found.append(episode)
+    for one, other in zip([None, *found], [*found, None], strict=True):
+        if one is not None:
+            one["next"] = None if other is None else other["row"]["key"]
+        if other is not None:
+            other["previous"] = None if one is None else one["row"]["key"]
+    return found
 
 
-def replays(run: RunFolder, count: int, notes: list[str]) -> list[Trajectory]:
-    """Of each task the latest success and the latest other episode; of those the `count` latest."""
-    if not any(run.trajectories.glob("*/*.parquet")):
-        return []
-    try:
-        store = TrajectoryStore(run.trajectories, mode="read")
-    except DataError as error:
-        notes.append(str(error))
-        return []
-    latest: dict[tuple[str, bool], Ref] = {}
-    for ref, row in store.headers():
-        latest[row["task_id"], bool(row["success"])] = ref
-    found = []
-    for ref in sorted(latest.values())[-count:]:
-        try:
-            found.append(store.read(ref))
-        except DataError as error:
-            notes.append(str(error))
-    notes += store.warnings
-    return sorted(found, key=lambda t: (t.task.id, not t.success))
+def thinned(metrics: MetricColumns) -> dict[str, Any]:
+    """All series, of a long run about `MAX_STEPS` steps, the last one among them; numbers with 7 digits."""
+    answer = metrics.answer()
+    stride = math.ceil(len(answer["steps"]) / MAX_STEPS) or 1
+    kept = range(len(answer["steps"]) - 1, -1, -stride)[::-1]
+    short = {
+        name: [None if values[place] is None else float(f"{values[place]:.7g}") for place in kept]
+        for name, values in answer["series"].items()
+    }
+    return answer | {"steps": [answer["steps"][place] for place in kept], "series": short}
 
 
 class Images:
-    """The pictures of one page, embedded in it: the report stays one file. Made for one rendering."""
+    """The pictures of one page, embedded in it: the report stays one file. Made for one report."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder.resolve()
+    def __init__(self, run: FollowedRun) -> None:
+        self._run = run
         self._left = MAX_PAGE_BYTES
 
-    def uri(self, attachment: Attachment) -> str:
-        """A picture of the run folder as a data URI.
-
-        "" where it is no PNG, JPEG or WebP by its own first bytes, lies elsewhere, or is too large for the page.
-        """
-        if attachment.path is None:
+    def address(self, name: str) -> str:
+        """A picture of the run's store as a data address; "" where there is none, or it is too large for the page."""
+        found = self._run.attachment(name, largest=min(MAX_IMAGE_BYTES, self._left))
+        if found is None:
             return ""
-        path = (self._folder / attachment.path).resolve()
-        if not path.is_relative_to(self._folder) or not path.is_file():
-            return ""
-        if path.stat().st_size > min(MAX_IMAGE_BYTES, self._left):
-            return ""
-        content = path.read_bytes()
-        if picture_type(content) != attachment.media_type:  # what a store names a picture may be a page with a script
-            return ""
+        content, media_type = found
         self._left -= len(content)
-        return f"data:{attachment.media_type};base64,{base64.b64encode(content).decode()}"
+        return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _progress(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Per split with two evaluations or more: all side by side, and the last against the first."""
-    found = []
+def _pictures(episodes: Sequence[Row]) -> list[str]:
+    """The hashes that episodes name, in their order."""
+    turns = list(chain.from_iterable(episode["turns"] for episode in episodes))
+    attached = [attachment["sha256"] for turn in turns for attachment in turn["attachments"]]
+    return attached + [name for turn in turns for message in turn["observed"] for name in message["pictures"]]
+
+
+def _episode_list(run: FollowedRun, episodes: Sequence[Row]) -> dict[str, Any]:
+    rows = [dict(episode["row"]) | {"channels": episode["channels"]} for episode in episodes]
+    choices = {key: sorted({row[key] for row in rows}) for key in ("task", "split", "stop", "tag", "origin", "start")}
+    channels = sorted({name for row in rows for name in row["channels"]})
+    return {
+        "total": run.index.table.num_rows,
+        "matching": len(rows),
+        "offset": 0,
+        "limit": max(1, len(rows)),
+        "rows": rows[::-1],
+        "choices": choices | {"channel": channels},
+        "searched": len(rows),
+        "more": False,
+    }
+
+
+def _groups(run: FollowedRun, episodes: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """The groups of the episodes, with those members alone that the page holds."""
+    held = {episode["row"]["key"] for episode in episodes}
+    found = {}
+    for name in dict.fromkeys(episode["row"]["group"] for episode in episodes):
+        group = run.group(name)
+        if group is not None:
+            found[name] = group | {"rows": [row for row in group["rows"] if row["key"] in held]}
+    return found
+
+
+def _comparisons(run: FollowedRun) -> dict[str, Any]:
+    """Of each split with two evaluations or more: the first against the last."""
+    found = {}
+    evaluations = run.evaluations()
     for split in dict.fromkeys(evaluation.split for evaluation in evaluations):
         same = [evaluation for evaluation in evaluations if evaluation.split == split]
         if len(same) < 2:
             continue
-        found.append(format_side_by_side({evaluation.name: evaluation for evaluation in same}))
+        address = f"api/compare?a={run.name}/{same[0].name}&b={run.name}/{same[-1].name}"
         try:
-            found.append(format_comparison(compare(same[0], same[-1], name_a=same[0].name, name_b=same[-1].name)))
-        except DataError as error:
-            found.append(str(error))
+            found[address] = comparison_answer((run, same[0]), (run, same[-1]))
+        except DataError:  # no episode in common: `progress` of the run says why
+            continue
     return found
-
-
-def _fault_counts(run: RunFolder) -> list[tuple[int, str, str, str]]:
-    """(count, whose fault, what happened, what it befell), the most frequent first; retried attempts included."""
-    counts: Counter[tuple[str, str, str]] = Counter()
-    lines = run.faults.read_text(encoding="utf-8", errors="replace").splitlines() if run.faults.exists() else []
-    for line in lines:
-        try:
-            counts[_fault_row(json.loads(line))] += 1
-        except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
-            log.warning("%s: left out a line that is no fault record", run.faults)
-    return [(count, *row) for row, count in counts.most_common(30)]
-
-
-def _fault_row(fault: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Of an episode's fault its stop reason, of any other the kind of error. Lines of older runs name no subject."""
-    what = fault["stop_reason"] if "stop_reason" in fault else fault["fault"].partition(":")[0]
-    subject = next(fault[key] for key in ("subject", "task", "group", "episode") if key in fault)
-    return str(fault.get("kind", "")), str(what), str(subject)

@@ -11,11 +11,17 @@ from typing import Any
 
 import yaml
 
-from rollwright.contracts import DataError, is_hash, picture_type
+from rollwright.contracts import MAX_PICTURE_BYTES, DataError, is_hash, picture_type
 from rollwright.evaluation import Evaluation, load_evaluation
 from rollwright.run_io import RunFolder, is_held, read_facts
 from rollwright.store import TokenLog
-from rollwright.view.live.episode_answers import episode_answer, episode_rows, ref_of, shown_ids
+from rollwright.view.live.episode_answers import (
+    MAX_SHOWN_TOKENS,
+    episode_answer,
+    episode_rows,
+    ref_of,
+    shown_ids,
+)
 from rollwright.view.live.episode_index import EpisodeIndex
 from rollwright.view.live.episode_query import EpisodeQuery, EpisodeSearch
 from rollwright.view.live.metric_columns import MetricColumns
@@ -176,8 +182,11 @@ class FollowedRun:
         """Rows of the list by their places in the index."""
         return episode_rows(self.index, places, frozenset(f"step_{step}" for step in self.token_log.steps()))
 
-    def episode(self, key: str) -> dict[str, Any] | None:
+    def episode(self, key: str, *, max_tokens: int = MAX_SHOWN_TOKENS) -> dict[str, Any] | None:
         """One episode, turn by turn; None where there is none.
+
+        Args:
+            max_tokens: turns behind so many tokens are left out.
 
         Raises:
             DataError: it cannot be read.
@@ -189,7 +198,7 @@ class FollowedRun:
         assert self.index.store is not None
         row = self.rows_at([place])[0]
         logged = self.token_log.read(row["step"]) if row["step"] is not None else {}
-        answer = episode_answer(self.index.store.read(ref), logged)
+        answer = episode_answer(self.index.store.read(ref), logged, max_tokens)
         strings, note = self._strings()
         ids = shown_ids(answer["turns"])
         branch = answer["branch"]
@@ -230,12 +239,15 @@ class FollowedRun:
             "informative": len({round(reward, 9) for reward in rewards}) > 1,
         }
 
-    def attachment(self, name: str) -> tuple[bytes, str] | None:
-        """A picture of the store by its hash, with the media type that its own first bytes say."""
+    def attachment(self, name: str, *, largest: int = MAX_PICTURE_BYTES) -> tuple[bytes, str] | None:
+        """A picture of the store by its hash, with the media type that its own first bytes say.
+
+        None where there is no such file, it is no PNG, JPEG or WebP, or has more than `largest` bytes.
+        """
         if not is_hash(name):
             return None
         for path in sorted((self.folder.trajectories / "attachments").glob(f"{name}.*")):
-            if path.is_file() and not path.is_symlink():
+            if path.is_file() and not path.is_symlink() and path.stat().st_size <= largest:
                 content = path.read_bytes()
                 kind = picture_type(content)
                 if kind is not None:

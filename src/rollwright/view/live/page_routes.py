@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from rollwright import __version__
 from rollwright.contracts import DataError, RollwrightError
+from rollwright.view.doctor.diagnosis import Diagnosis, examine
 from rollwright.view.live.episode_query import EpisodeQuery
 from rollwright.view.live.evaluation_answers import comparison_answer
-from rollwright.view.live.followed_run import FollowedRun
+from rollwright.view.live.followed_run import FollowedRun, stamp_of
 from rollwright.view.live.reference_curves import metric_notes, reference_answer
 from rollwright.view.live.run_answers import fault_answer, run_answer, settings_diff, task_answer
 from rollwright.view.live.run_catalogue import RunCatalogue
@@ -64,10 +67,13 @@ def _routed(catalogue: RunCatalogue, words: list[str], asked: Asked) -> Answer:
 
 def runs_answer(catalogue: RunCatalogue) -> dict[str, Any]:
     """The list of runs, the latest first."""
-    from rollwright import __version__
+    return list_of_runs(catalogue.runs(), catalogue.folders)
 
+
+def list_of_runs(runs: Sequence[FollowedRun], folders: Sequence[Path]) -> dict[str, Any]:
+    """The same of these runs."""
     summaries = []
-    for run in catalogue.runs():
+    for run in runs:
         with run.lock:
             run.refresh()
             summaries.append(run.summary())
@@ -75,7 +81,7 @@ def runs_answer(catalogue: RunCatalogue) -> dict[str, Any]:
     return {
         "version": __version__,
         "frozen": False,
-        "folders": [str(folder) for folder in catalogue.folders],
+        "folders": [str(folder) for folder in folders],
         "runs": summaries,
     }
 
@@ -89,8 +95,24 @@ def _metrics(run: FollowedRun, asked: Asked) -> dict[str, Any]:
     return run.metrics.answer(names, int(since) if re.fullmatch(r"\d{1,15}", since) else None)
 
 
-def _doctor(run: FollowedRun, _: Asked) -> dict[str, Any]:
-    return {"available": False, "findings": [], "unjudged": []}
+def doctor_answer(run: FollowedRun) -> dict[str, Any]:
+    """What `rollwright doctor` says of the run, as it stands."""
+    files = (run.folder.metrics, run.folder.faults, run.folder.config)
+    stamp = (*map(stamp_of, files), len(run.evaluations()), run.state())
+    try:
+        found: Diagnosis = run.cached("doctor", stamp, lambda: examine(run.folder.path))
+    except DataError:  # a folder of episodes or evaluations alone: there is nothing to judge
+        return {"available": False, "findings": [], "unjudged": []}
+    findings = [
+        {
+            **{"rule": finding.rule, "severity": finding.severity, "certainty": finding.certainty},
+            **{"title": finding.title, "text": finding.message},
+            **{"evidence": list(finding.evidence), "try": list(finding.remedies)},
+        }
+        for finding in found.findings
+    ]
+    unjudged = [f"{rule}: {reason}" for rule, reason in found.not_judged.items()]
+    return {"available": True, "findings": findings, "unjudged": unjudged}
 
 
 ROUTES: dict[str, Route] = {
@@ -99,7 +121,7 @@ ROUTES: dict[str, Route] = {
     "tasks": lambda run, _: task_answer(run),
     "faults": lambda run, _: fault_answer(run),
     "episodes": lambda run, asked: run.episode_list(EpisodeQuery.of(asked)),
-    "doctor": _doctor,
+    "doctor": lambda run, _: doctor_answer(run),
 }
 """Word behind `api/run/ID/` -> what answers it."""
 

@@ -65,11 +65,16 @@ class RunCatalogue:
     def _new_name(self, path: Path) -> str:
         root = next((folder for folder in self.folders if path.is_relative_to(folder)), path)
         below = "_".join(path.relative_to(root).parts) or path.name
-        name = base = re.sub(r"[^A-Za-z0-9_.-]", "_", below).strip(".") or "run"
+        name = base = safe_name(below)
         number = 2
         while name in self._names:
             name, number = f"{base}-{number}", number + 1
         return name
+
+
+def safe_name(text: str) -> str:
+    """A folder's name as a part of an address."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text).strip(".") or "run"
 
 
 def is_run(folder: Path) -> bool:
