@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from rollwright.envs.web.chromium.processes import find_browser
-from rollwright.run_io import Tracker
+from rollwright.run_io import RunFolder, Tracker
 from rollwright.store import TrajectoryStore
 from rollwright.view import PageServer, RunCatalogue, write_report
 from tests import builders
@@ -289,25 +289,28 @@ def test_foreign_text_is_shown_letter_by_letter_and_does_nothing(visit: Visit) -
 
 
 def test_a_run_that_goes_on_is_followed_without_a_reload(browser: Any, tmp_path: Path) -> None:
-    run = builders.run_of(tmp_path / "live", metrics=[{"rollout/success_frac": 0.25}])
-    for server in serve(tmp_path):
-        visit = Visit(browser, server.url)
-        visit.tab.clock.install()
-        tab = visit.open("curves", runs="live")
-        readout = "() => document.querySelector(\".curve[data-metric='rollout/success_frac'] .readout\")?.innerText"
-        tab.wait_for_function(f"({readout})().includes('0.25')")
-        asked = len(visit.requests)
-        Tracker(run).log(1, {"rollout/success_frac": 0.75})
-        for _ in range(20):
-            tab.clock.fast_forward(LIVE_MS)
-            if "0.75" in (tab.evaluate(readout) or ""):
-                break
-            tab.wait_for_load_state("networkidle")
-        assert "0.75" in tab.evaluate(readout)
-        new = [request for request in visit.requests[asked:] if "/metrics" in request]
-        assert new and all("since=" in request for request in new), "what is known is not read again"
-        visit.clean()
-        visit.context.close()
+    with RunFolder.opened(tmp_path / "live", config_yaml="run:\n  seed: 0\n") as run:
+        tracker = Tracker(run)
+        tracker.log(0, {"rollout/success_frac": 0.25})
+        for server in serve(tmp_path):
+            visit = Visit(browser, server.url)
+            visit.tab.clock.install()
+            tab = visit.open("curves", runs="live")
+            assert tab.inner_text(".live") == "1 live"
+            readout = "() => document.querySelector(\".curve[data-metric='rollout/success_frac'] .readout\")?.innerText"
+            tab.wait_for_function(f"({readout})().includes('0.25')")
+            asked = len(visit.requests)
+            tracker.log(1, {"rollout/success_frac": 0.75})
+            for _ in range(20):  # the page's own clock is moved on; how long the answers take is the machine's matter
+                tab.clock.fast_forward(LIVE_MS)
+                tab.wait_for_load_state("networkidle")
+                if "0.75" in (tab.evaluate(readout) or ""):
+                    break
+            assert "0.75" in tab.evaluate(readout)
+            new = [request for request in visit.requests[asked:] if "/metrics" in request]
+            assert new and all("since=" in request for request in new), "what is known is not read again"
+            visit.clean()
+            visit.context.close()
 
 
 def test_what_the_page_computes_by_hand(visit: Visit) -> None:
@@ -398,10 +401,16 @@ def test_a_frozen_report_shows_the_same_pages_without_a_server(browser: Any, fol
             tab = visit.open(page)
             assert tab.inner_text("h1").startswith(title), page
             visit.clean()
+        tab = visit.open("compare")
+        assert tab.locator(".verdict .sentence").count() == (name == "plain"), "first and last evaluation are compared"
         tab = visit.open("episodes")
+        group = tab.locator("tbody a.mono").first.get_attribute("href")
         tab.locator("tbody tr").first.click()
         tab.wait_for_selector(".turn")
         assert tab.locator(".turn .tokens.action .tok").count() > 0
+        visit.clean()
+        tab.evaluate("address => { location.hash = address }", group)
+        tab.wait_for_selector(".siblings .tok")
         visit.clean()
         assert [request for request in visit.requests if not request.startswith(("file:", "data:"))] == []
         visit.context.close()

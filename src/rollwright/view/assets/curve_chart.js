@@ -21,7 +21,8 @@ export function CurveCard({ name, lines, weight, logarithmic, guide, wide, onWid
     <figcaption><h3 class="foreign">${visible(name)}</h3>
       ${guide && html`<button type="button" class="icon" aria-expanded=${explained} aria-label=${`What ${visible(name)} means`}
         onClick=${() => setExplained(!explained)}>?</button>`}
-      <button type="button" class="icon" aria-label=${wide ? "Smaller" : "Larger"} onClick=${onWide}>${wide ? "–" : "+"}</button>
+      <button type="button" class="icon" aria-label=${wide ? "Smaller" : "Larger"} onClick=${onWide}><svg width="14" height="14" viewBox="0 0 14 14" aria-hidden="true">
+        <path d=${wide ? "M13 1 L8 6 M8 2 V6 H12 M1 13 L6 8 M6 12 V8 H2" : "M8 6 L13 1 M9 1 H13 V5 M6 8 L1 13 M5 13 H1 V9"} /></svg></button>
     </figcaption>
     ${explained && html`<p class="small quiet">${guide.text}${guide.healthy && html` <b>Healthy:</b> ${guide.healthy}.`}</p>`}
     <div class="readout" ref=${readout}></div>
@@ -63,10 +64,19 @@ function Lines({ name, lines, weight, logarithmic, height, readout }) {
     };
   }, [shape, weight > 0, logarithmic, height, dark]);
   useEffect(() => {
-    plot.current?.setData(flat(table, lines, weight > 0));
+    if (plot.current) renew(plot.current, flat(table, lines, weight > 0));
     if (readout.current) showValues(readout.current, current.current, null);
   }, [table]);
   return html`<div class="plot" ref=${frame}></div>`;
+}
+
+// New data keep the part of the steps that the reader has zoomed to; else the scales follow them.
+function renew(plot, data) {
+  const { min, max } = plot.scales.x;
+  const steps = plot.data[0];
+  const zoomed = steps.length > 1 && (min > steps[0] || max < steps.at(-1));
+  plot.setData(data, !zoomed);
+  if (zoomed) plot.redraw();
 }
 
 function useDark() {

@@ -14,7 +14,7 @@ const MAX_RUNS = 8;
 
 export function CurvesPage({ runs, run, chosen, query }) {
   const shown = useShown(runs, run, chosen);
-  const { feeds, error, loading } = useMetrics(shown.map((each) => each.id));
+  const { feeds, error, loading } = useMetrics(shown);
   const guide = useMetricGuide();
   const facts = useData(`api/run/${encodeURIComponent(shown[0].id)}`);
   const referenceName = facts.stale ? null : facts.data?.reference;

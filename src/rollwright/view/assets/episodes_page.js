@@ -1,6 +1,6 @@
 // The episodes of one run: filters, and a list that is fetched one page at a time.
 
-import { pathOf, useData } from "rw/data";
+import { isFrozen, pathOf, useData } from "rw/data";
 import { duration, figure, visible } from "rw/format";
 import { html } from "rw/kit";
 import { choose, link } from "rw/routes";
@@ -24,6 +24,8 @@ export function EpisodesPage({ run, query }) {
       <span class="spring"></span>
       ${list && html`<${Pager} offset=${offset} limit=${LIMIT} total=${list.matching} onChange=${(next) => choose({ offset: next || "" }, false)} />`}<//>
     <${Filters} choices=${list?.choices ?? {}} query=${query} filtered=${filtered} />
+    ${isFrozen() && list && list.rows.length < list.total && html`<p class="quiet">This report holds a choice of the run's ${figure(list.total)} episodes.
+      <code>rollwright view</code> on the run folder shows all of them.</p>`}
     ${list?.more && html`<p class="notice">Searched ${figure(list.searched)} of ${figure(list.total)} episodes so far.
       <button type="button" onClick=${() => choose({ from: list.searched, offset: "" })}>Search further</button></p>`}
     ${list && list.rows.length > 0 ? html`<${List} run=${run} rows=${list.rows} query=${query} fading=${state.stale} />`

@@ -1,6 +1,6 @@
 // The episodes of one group side by side, turn beside turn: what made the difference.
 
-import { load, useData } from "rw/data";
+import { isFrozen, load, useData } from "rw/data";
 import { words } from "rw/episodes_page";
 import { count, figure, visible } from "rw/format";
 import { html, useEffect, useMemo, useState } from "rw/kit";
@@ -68,7 +68,7 @@ function SiblingHead({ run, row, episode, mean }) {
   return html`<th scope="col"><div class="sibling-head"><a href=${link("episode", { run: run.id, key: row.key })}>Sibling ${row.member ?? ""}</a> <${Verdict} row=${row} />
     <div class="quiet" title="Reward, and how far it lies from the mean of the group">reward <b class="strong">${figure(row.reward)}</b>${mean !== null && mean !== undefined && html` <${Amount} value=${row.reward - mean} />`}</div>
     <div class="quiet">${count(row.turns, "turn")} · ${words(row.stop)}${advantage !== null ? ` · advantage ${figure(advantage)}` : ""}</div>
-    ${!episode && html`<div class="quiet">cannot be read</div>`}</div></th>`;
+    ${!episode && html`<div class="quiet">${isFrozen() ? "not in this report" : "cannot be read"}</div>`}</div></th>`;
 }
 
 function SiblingTurn({ run, row, turn, number, vocabulary, lens, reach, marks }) {

@@ -11,36 +11,47 @@ export function HealthPage({ run }) {
   const base = `api/run/${encodeURIComponent(run.id)}`;
   const live = run.state === "running" ? LIVE_MS : null;
   const faults = useData(`${base}/faults`, live);
-  const doctor = useData(`${base}/doctor`);
+  const doctor = useData(`${base}/doctor`, live);
   const facts = useData(base);
   return html`<${Heading} title=${`Faults of ${run.name}`} />
     ${run.why && html`<p class="notice error foreign">The run ended early: ${visible(run.why)}</p>`}
     <${Notes} notes=${facts.stale ? [] : facts.data?.notes} />
-    <${Findings} answer=${doctor.stale ? null : doctor.data} />
+    <${Findings} run=${run} answer=${doctor.stale ? null : doctor.data} />
     <h2>Faults</h2>
     ${faults.data?.rows.length ? html`<${FaultTables} run=${run} faults=${faults.data} />`
       : html`<${Notice} state=${faults} empty="No fault was noted: every episode, verifier and engine call came to its end." />`}`;
 }
 
-function Findings({ answer }) {
+function Findings({ run, answer }) {
   if (!answer?.available) return null;
   return html`<h2>What the metrics say</h2>
     ${!answer.findings.length && html`<p class="notice">No rule found anything wrong.</p>`}
-    <div class="findings">${answer.findings.map((finding, index) => html`<article key=${index} class="card finding">
-      <h3><span class=${`badge ${severity(finding.severity)}`}>${visible(finding.severity)}</span> <span class="foreign">${visible(finding.title ?? finding.rule)}</span></h3>
-      <p class="foreign">${visible(finding.text)}</p>
-      ${finding.evidence && html`<p class="quiet foreign">${asText(finding.evidence)}</p>`}
-      ${finding.try && html`<p class="foreign"><b>Try:</b> ${asText(finding.try)}</p>`}</article>`)}</div>
-    ${answer.unjudged?.length > 0 && html`<p class="quiet small">Not judged for want of metrics: ${answer.unjudged.map(asText).join(", ")}.</p>`}`;
+    <div class="findings">${answer.findings.map((finding, index) => html`<${FindingCard} key=${index} run=${run} finding=${finding} />`)}</div>
+    ${answer.unjudged?.length > 0 && html`<details class="area"><summary class="quiet">${count(answer.unjudged.length, "rule")} could not judge this run</summary>
+      <ul class="quiet small">${answer.unjudged.map((line) => html`<li class="foreign">${visible(line)}</li>`)}</ul></details>`}`;
 }
 
-function severity(name) {
-  return { error: "ill", critical: "ill", bad: "ill", warning: "stopped", warn: "stopped" }[name] ?? "running";
+const SEVERITIES = { serious: "ill", harmful: "stopped", minor: "running" };
+
+function FindingCard({ run, finding }) {
+  return html`<article class="card finding"><h3><span class=${`badge ${SEVERITIES[finding.severity] ?? ""}`}>${visible(finding.severity)}</span>
+      <span class="foreign">${visible(finding.title)}</span> <span class="quiet small">${visible(finding.certainty)}</span></h3>
+    <p class="foreign">${visible(finding.text)}</p>
+    <div class="two-lists"><div><h4>Seen in</h4><ul>${finding.evidence.map((line) => html`<li class="foreign"><${Evidence} run=${run} line=${line} /></li>`)}</ul></div>
+      ${finding.try.length > 0 && html`<div><h4>Try</h4><ul>${finding.try.map((line) => html`<li class="foreign"><${Remedy} line=${line} /></li>`)}</ul></div>`}</div></article>`;
 }
 
-function asText(value) {
-  if (Array.isArray(value)) return value.map(asText).join("; ");
-  return visible(typeof value === "object" && value !== null ? JSON.stringify(value) : value);
+// A line that begins with the name of a metric leads to its curve.
+function Evidence({ run, line }) {
+  const name = line.match(/^[a-z_]+\/[\w.+-]+(\/[\w.+-]+)*/)?.[0];
+  if (!name) return visible(line);
+  return html`<a href=${link("curves", { run: run.id, runs: run.id, q: name })}>${visible(name)}</a>${visible(line.slice(name.length))}`;
+}
+
+// `key=value - reason`: the setting can be copied by itself.
+function Remedy({ line }) {
+  const [setting, ...reason] = line.split(" - ");
+  return reason.length ? html`<code>${visible(setting)}</code>${` – ${visible(reason.join(" - "))}`}` : visible(line);
 }
 
 function FaultTables({ run, faults }) {

@@ -3,8 +3,13 @@
 import { LIVE_MS, isFrozen, load, pathOf } from "rw/data";
 import { useEffect, useRef, useState } from "rw/kit";
 
-/** {id: {epoch, steps, series, names}} of the runs by id, and what went wrong: {feeds, error, loading}. */
-export function useMetrics(ids) {
+/**
+ * {id: {epoch, steps, series, names}} of the runs, and what went wrong: {feeds, error, loading}. It asks again and
+ * again while one of the runs is going.
+ */
+export function useMetrics(runs) {
+  const ids = runs.map((run) => run.id);
+  const live = runs.some((run) => run.state === "running") && !isFrozen();
   const [state, setState] = useState({ feeds: {}, error: null, loading: true });
   const feeds = useRef({});
   useEffect(() => {
@@ -21,12 +26,12 @@ export function useMetrics(ids) {
       if (!stopped) setState({ feeds: feeds.current, error, loading: false });
     };
     ask();
-    const timer = isFrozen() ? null : setInterval(() => document.hidden || ask(), LIVE_MS);
+    const timer = live ? setInterval(() => document.hidden || ask(), LIVE_MS) : null;
     return () => {
       stopped = true;
       clearInterval(timer);
     };
-  }, [ids.join(",")]);
+  }, [ids.join(","), live]);
   return state;
 }
 

@@ -12,7 +12,11 @@ export const AREAS = {
   policy: "Policy",
   optim: "Optimiser",
   critic: "Critic",
+  curriculum: "Curriculum",
+  batch: "Batches",
+  engine: "Engine",
   time: "Time",
+  ledger: "Where the time went",
 };
 
 /** The part of a name before the first slash. */

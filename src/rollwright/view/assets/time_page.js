@@ -28,7 +28,7 @@ function StageLegend() {
 
 function RunTime({ run }) {
   const state = useData(`api/run/${encodeURIComponent(run.id)}`, run.state === "running" ? 1 : null);
-  const { feeds } = useMetrics([run.id]);
+  const { feeds } = useMetrics([run]);
   if (!state.data || state.stale) return html`<${Notice} state=${{ ...state, data: null }} />`;
   const seconds = Object.entries(state.data.seconds ?? {}).filter(([, value]) => value > 0);
   const total = seconds.reduce((sum, [, value]) => sum + value, 0);
