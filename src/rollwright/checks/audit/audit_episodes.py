@@ -43,6 +43,7 @@ class AuditEpisode:
 
     `score` and `accepted` are the world's own; an audit of a reward replaces them. `accepted` None is undecided, and
     an episode that the policy left before its end has not been accepted. `truth` is the world's second opinion.
+    `declared` is the world's reason why this policy solves the task, `luck` the proof that a success was real.
     """
 
     policy: str
@@ -59,6 +60,7 @@ class AuditEpisode:
     score: float | None = 0.0
     accepted: bool | None = False
     declared: str = ""
+    luck: str = ""
 
     @property
     def actions(self) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ class AuditPlan:
     panel_starts: int = 80
     constants: int = 6
     repeats: int = 3
-    replayed: int = 20
+    replayed: int = 40
     leak_pairs: int = 6
     group_size: int = 8
     parallel: int = 4
@@ -77,6 +77,7 @@ SEVERITY: dict[str, Severity] = {
     "few informative groups": "warn",
     "quitting pays": "fail",
     "length pays": "warn",
+    "guessable": "warn",
     "farming": "fail",
     "split overlap": "fail",
     "policy makes faults": "fail",
@@ -106,6 +107,7 @@ REPAIR: dict[str, str] = {
     "few informative groups": "Most groups teach nothing: take tasks that the policy solves sometimes.",
     "quitting pays": "Give failing a price, or take the price off the steps: the best policy here is to quit at once.",
     "length pays": "Check whether rewards before the end pay for length. A step cost shows here too, and may be meant.",
+    "guessable": "Vary the answers more, or keep this floor in mind when you read success rates.",
     "farming": "Pay progress once, not each time: a loop earns as much as a solution.",
     "split overlap": "Move the shared tasks to one split: scores on the test split are not held out.",
     "policy makes faults": "Answer such actions with an observation; only a failure of the world itself may raise.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,8 @@ from rollwright.contracts import (
 Report = Callable[[str, int, int], None]
 """Told what is being played, how much of it is done, and how much there is."""
 _SAMPLES = 12
+_WELL_FORMED = frozenset({"constant", "repeat", "loop", "wrong step", RANDOM})
+"""Policies that can play a solution by luck. Not `echo`: a solution that it copies was shown, which is a fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +163,8 @@ class _Recording:
         await self._reword(panel_starts)
         for policy in PANEL:
             requests = [request for start in panel_starts for request in policy.requests(start)]
-            self._panel[policy.name] = await self._play(policy.name, requests)
+            played = await self._play(policy.name, requests)
+            self._panel[policy.name] = [await self._explained(episode, panel_starts) for episode in played]
             applies = len({(r.task.id, r.task.split, r.seed) for r in requests})
             if not requests:
                 self._notes[policy.name] = f"not played: it needs {policy.needs}"
@@ -183,6 +187,23 @@ class _Recording:
             identity=identity,
             num_tasks=len(tasks),
         )
+
+    async def _explained(self, episode: AuditEpisode, starts: Sequence[PanelStart]) -> AuditEpisode:
+        """A success that was real after all: it holds the known solution, or one of its candidates alone solves."""
+        if not episode.accepted:
+            return episode
+        solution = next(s.solution for s in starts if (s.task, s.seed) == (episode.task, episode.seed))
+        if episode.policy in _WELL_FORMED and solution and holds_in_order(episode.actions, solution):
+            return replace(episode, luck="it holds the known solution")
+        for place in (0, -1) if episode.policy == "shotgun" else ():
+            # A world that reads one line of many was given that line: the same as a policy that says nothing else.
+            alone = [action.split(ast.literal_eval(episode.variant))[place] for action in episode.actions]
+            request = PlayRequest(
+                policy="shotgun", task=episode.task, seed=episode.seed, act=script_of(alone), limit=len(alone)
+            )
+            if (await self._player.play_all([request]))[0].accepted:
+                return replace(episode, luck="one of its candidates alone solves")
+        return episode
 
     async def _play(self, what: str, requests: Sequence[PlayRequest]) -> list[AuditEpisode]:
         found: list[AuditEpisode] = []
@@ -244,7 +265,8 @@ class _Recording:
                 )
                 for s in chosen
             ]
-            self._panel[RANDOM] = await self._play(RANDOM, requests)
+            played = await self._play(RANDOM, requests)
+            self._panel[RANDOM] = [await self._explained(episode, chosen) for episode in played]
         else:
             self._notes[RANDOM] = "not played: the world has no `random_action`"
         drawn = {(e.task.id, e.task.split, e.seed): e.actions for e in self._panel[RANDOM]}
@@ -281,11 +303,14 @@ class _Recording:
         self._panel[REWORDED] = await self._play(REWORDED, requests)
 
     async def _repeats(self) -> CheckResult:
-        """Replays of every policy's first episodes, in turn, as many as the plan allows."""
-        clean = [[e for e in own if not e.fault and e.steps] for own in self._panel.values()]
-        mixed = [e for row in zip_longest(*clean) for e in row if e is not None]
-        accepted = [e for e in self._panel[RANDOM] if e.accepted]
-        return await repeats_check(self._player, [*accepted, *mixed][: self._plan.replayed], self._plan.repeats)
+        """Replays of known solutions and of all other policies in turn, half of each, as many as the plan allows."""
+        clean = {name: [e for e in own if not e.fault and e.steps] for name, own in self._panel.items()}
+        solved = [e for e in clean[GOLDEN] if e.accepted]
+        lucky = [e for e in clean[RANDOM] if e.accepted]
+        others = [e for row in zip_longest(*(own for name, own in clean.items() if name != GOLDEN)) for e in row if e]
+        half = max(1, self._plan.replayed // 2)
+        chosen = [*solved[:half], *lucky[: half // 2], *others][: self._plan.replayed]
+        return await repeats_check(self._player, chosen, self._plan.repeats)
 
 
 def chosen_tasks(world: World, count: int) -> list[Task]:
@@ -308,6 +333,12 @@ def _in_turn(items: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[Any]:
         kinds[key(item)].append(item)
     for row in zip_longest(*kinds.values()):
         yield from (item for item in row if item is not None)
+
+
+def holds_in_order(actions: Sequence[str], solution: Sequence[str]) -> bool:
+    """Whether the actions hold all of the solution in its order, whatever lies between."""
+    rest = iter(actions)
+    return all(any(action == step for action in rest) for step in solution)
 
 
 def task_turns(world: World, task: Task) -> int:

@@ -24,7 +24,7 @@ class PanelRow:
     """What one policy did. `accepted` counts successes; of a policy that does not solve, only unexplained ones.
 
     `explained` are successes that the world declares or that its own state confirms. `rate` is the interval of
-    `accepted`, None where nothing was played; `mean` the mean score of the episodes that ended.
+    `accepted`, None where nothing was played; `mean` the mean score.
     """
 
     policy: str

@@ -190,7 +190,9 @@ async def leakage_check(
 def _pairs(starts: Sequence[PanelStart], count: int) -> list[tuple[PanelStart, PanelStart]]:
     """A and B far apart in the list; A of a held-out split first, so that what an evaluation leaves behind shows."""
     held_out = [s for s in starts if s.task.split == "test"] or list(starts)
-    found = []
+    found: list[tuple[PanelStart, PanelStart]] = []
+    if not starts:
+        return found
     for place in range(count):
         a = held_out[(place * len(held_out)) // count]
         rest = [s for s in starts if (s.task.id, s.task.split, s.seed) != (a.task.id, a.task.split, a.seed)]

@@ -142,7 +142,9 @@ def _texts(texts: Sequence[str], stop: str) -> Callable[[PanelStart], Variants]:
 
     def play(start: PanelStart) -> Variants:
         first = start.index % len(texts)
-        said = [*texts[first:], *texts[:first]][: max(1, start.limit - 1)]
+        said = [texts[(first + turn) % len(texts)] for turn in range(max(1, start.limit - 1))]
+        if not start.fast:
+            said = said[: len(texts)]
         end = [start.facts.stop_action] if stop and start.facts.stop_action and start.limit > 1 else []
         yield f"from text {first + 1}", script_of([*said, *end]), start.limit
 
@@ -154,7 +156,7 @@ def _half(start: PanelStart) -> Variants:
     stop = start.facts.stop_action
     steps = start.solution[:-1] if start.solution and start.solution[-1] == stop else start.solution
     if len(steps) > 1:
-        end = [stop] if stop else [""] * _SPARE_TURNS
+        end = [stop] if stop else [""] * (start.limit if start.fast else _SPARE_TURNS)
         yield f"{len(steps) - 1} of {len(steps)} steps", script_of([*steps[:-1], *end]), start.limit
 
 
@@ -162,7 +164,8 @@ def _wrong(start: PanelStart) -> Variants:
     """The solution with the last step of another start's solution in place of its own."""
     other = next((a for a in start.answers if a not in start.solution), None)
     if start.solution and other is not None and start.solution[-1] != start.facts.stop_action:
-        yield other[:60], script_of([*start.solution[:-1], other, "", "", ""]), start.limit
+        end = [""] * (start.limit if start.fast else _SPARE_TURNS)
+        yield other[:60], script_of([*start.solution[:-1], other, *end]), start.limit
 
 
 def _other(start: PanelStart) -> str | None:

@@ -15,17 +15,15 @@ from rollwright.maths.statistics import Interval
 
 Panel = Mapping[str, Sequence[AuditEpisode]]
 _SOLVING = (GOLDEN, REWORDED)
-_SHORT = ("early stop",)
-_WELL_FORMED = ("loop", "repeat", "constant", "half", "wrong step", RANDOM)
+_WELL_FORMED = ("loop", "repeat", "constant", "early stop", RANDOM)
 
 
 def panel_row(policy: str, episodes: Sequence[AuditEpisode], note: str = "") -> PanelRow:
     """One row of the table. Of a constant policy the candidate with the most successes counts."""
     played = [e for e in episodes if not e.fault]
     judged = [e for e in played if e.accepted is not None]
-    # An episode that the policy left has not earned what it would have: a step cost would look smaller than it is.
     counted = _best_variant(judged) if policy == "constant" else judged
-    scores = [e.score for e in _floor_episodes(policy, counted) if e.score is not None]
+    scores = [e.score for e in counted if e.score is not None]
     return PanelRow(
         policy=policy,
         truth=TRUTHS[policy],
@@ -40,28 +38,24 @@ def panel_row(policy: str, episodes: Sequence[AuditEpisode], note: str = "") -> 
     )
 
 
-def _floor_episodes(policy: str, judged: Sequence[AuditEpisode]) -> list[AuditEpisode]:
-    """Those whose score counts: ended, and played by a policy that the world does not declare to solve the task."""
-    return [e for e in judged if (e.ended or policy in _SHORT) and not e.declared]
-
-
 def _hit(policy: str, episode: AuditEpisode) -> bool:
     return bool(episode.accepted) if policy in _SOLVING else _unexplained(episode)
 
 
 def _unexplained(episode: AuditEpisode) -> bool:
-    """A success that the world neither declares nor confirms by its own state."""
-    return bool(episode.accepted) and not episode.declared and episode.truth is not True
+    """A success that nothing shows to be real: no declaration, no state of the world, no known solution in it."""
+    return bool(episode.accepted) and not (episode.declared or episode.luck or episode.truth)
 
 
 def _best_variant(judged: Sequence[AuditEpisode]) -> list[AuditEpisode]:
     by_variant: dict[str, list[AuditEpisode]] = defaultdict(list)
     for episode in judged:
         by_variant[episode.variant].append(episode)
-    ranked = sorted(
-        by_variant.values(),
-        key=lambda own: (-sum(map(_unexplained, own)), -sum(bool(e.accepted) for e in own), -len(own)),
-    )
+
+    def rank(own: list[AuditEpisode]) -> tuple[int, int, int]:
+        return sum(map(_unexplained, own)), sum(bool(e.accepted) for e in own), len(own)
+
+    ranked = sorted(by_variant.values(), key=rank, reverse=True)
     return ranked[0] if ranked else []
 
 
@@ -81,10 +75,18 @@ def accepts_check(rows: Sequence[PanelRow], panel: Panel, limits: AuditLimits) -
         elif row.accepted and row.rate.high > limits.false_accepts:
             message = f"{said}; upper end {row.rate.high:.3f}, limit {limits.false_accepts:g}"
             found.append(AuditFinding(kind="false accept", probe=row.policy, message=message, transcript=shown))
+    if (guess := _guessable(panel.get("constant", ()))) > limits.false_accepts:
+        message = f"one constant action truly solves {guess:.2f} of the starts: scores below that say nothing"
+        found.append(AuditFinding(kind="guessable", probe="constant", message=message))
     if (starts := _counted(panel["null"])) < limits.min_nonsolving:
         message = f"each policy played {starts} starts, {limits.min_nonsolving} are needed to show the limit"
         found.append(AuditFinding(kind="few episodes", probe="panel", message=message))
     return CheckResult(name="false accepts", measured=measured, findings=tuple(found))
+
+
+def _guessable(episodes: Sequence[AuditEpisode]) -> float:
+    """Share of the starts that the best constant action truly solves, where the world does not declare that."""
+    return _success_rate("constant", [e for e in episodes if not _unexplained(e)])
 
 
 def _counted(episodes: Sequence[AuditEpisode]) -> int:
@@ -173,7 +175,7 @@ def gap_check(rows: Mapping[str, PanelRow], panel: Panel, limits: AuditLimits) -
             f"{luckiest} succeeds in {solved[luckiest]:.2f}, solutions in {solved[GOLDEN]:.2f}; limit {limits.gap:g}"
         )
         found.append(AuditFinding(kind="gap", probe=luckiest, message=message))
-    elif means[GOLDEN] <= floor:
+    elif means[GOLDEN] <= floor and not all(e.declared for e in panel[floor_of] if e.accepted):
         message = f"{floor_of} earns {floor:.3f}, solutions no more than {means[GOLDEN]:.3f}"
         found.append(AuditFinding(kind="gap", probe=floor_of, message=message))
     if (stop := others.get("early stop")) is not None and RANDOM in others and stop > others[RANDOM] + 1e-9:
@@ -205,9 +207,11 @@ def shape_check(panel: Panel, limits: AuditLimits) -> CheckResult:
     found = []
     if failed is not None and abs(failed) > limits.rank_correlation:
         longest = max(failures, key=lambda e: (abs(e.score or 0.0), e.policy))
-        message = f"among failures, reward and turns correlate by {failed:+.2f} (limit {limits.rank_correlation:g})"
+        way = "more" if failed > 0 else "less, as with a step cost"
+        said = f"longer failures earn {way}: reward and turns correlate by {failed:+.2f} among failures"
+        message = f"{said} (limit {limits.rank_correlation:g})"
         found.append(
-            AuditFinding(kind="length pays", probe=longest.policy, message=message, transcript=transcript_of(longest))
+            AuditFinding(kind="length pays", probe="length", message=message, transcript=transcript_of(longest))
         )
     return CheckResult(name="reward and length", measured=measured, findings=tuple(found))
 
