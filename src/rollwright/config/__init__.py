@@ -3,10 +3,10 @@
 A recipe declares its keys as a `Config` and calls `load_config(ItsConfig, sys.argv[1:])`. Every key has a type, a
 default and a meaning; a key that does not exist, or that the chosen method would not read, is an error before any
 weight is loaded.
-Lives here: the schema and its sources (`schema`, `layers`, `yaml_file`, `resolve`, `help`), what a value may be
-(`limits`, `references`, `secrets`), worlds and rewards by name (`components`), all other parts that a key names
-(`named_parts`, `part_builder`), the environment of a launch (`launch_env`, `loopback`) and how much other libraries
-print (`library_noise`). The section of a room lives in that room; `training/loop_config.py` joins them.
+Lives here: the schema and its sources (`schema`, `layers`, `yaml_file`, `resolve`, `unknown_keys`, `help`), what a
+value may be (`limits`, `references`, `secrets`), worlds and rewards by name (`components`), all other parts that a key
+names (`named_parts`, `part_builder`), the environment of a launch (`launch_env`, `loopback`) and how much other
+libraries print (`library_noise`). The section of a room lives in that room; `training/loop_config.py` joins them.
 May import: contracts. No torch: its thread pools read the environment once, and `prepare_environment` comes first.
 """
 

@@ -16,8 +16,9 @@ from pydantic_core import ErrorDetails
 from rollwright.config.help import help_text, type_text
 from rollwright.config.layers import Layers, add_file, read_words
 from rollwright.config.part_builder import own_parts_help, own_parts_text
-from rollwright.config.schema import Config, all_keys, field_at, keys_without_effect, section_of
+from rollwright.config.schema import Config, field_at, keys_without_effect
 from rollwright.config.secrets import credentials, redact
+from rollwright.config.unknown_keys import section_at, source_of, unknown_keys
 from rollwright.contracts import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -134,8 +135,10 @@ def _validate(cls: type[ConfigT], values: dict[str, Any], set_by: Mapping[str, s
         _refuse(_credentials_told(config, set_by))
         return config
     except ValidationError as error:
-        problems = [line for detail in error.errors() for line in _explain(cls, detail, set_by)]
-    _refuse(problems)
+        details = error.errors()
+    unknown = [".".join(map(str, detail["loc"])) for detail in details if detail["type"] == "extra_forbidden"]
+    problems = [text for d in details if d["type"] != "extra_forbidden" for text in _explain(cls, d, set_by)]
+    _refuse([*unknown_keys(cls, unknown, set_by), *problems])
     raise AssertionError("pydantic found a mistake and named none")
 
 
@@ -164,12 +167,13 @@ def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str])
         prefix = f"{path}." if path else ""
         return [_from(set_by, prefix + entry[0]) + _idle(prefix, *entry) for entry in context["idle"]]
     source = _from(set_by, path)
-    if kind == "extra_forbidden":
-        return [source + _unknown(cls, path)]
     if kind == "missing":
         return [_missing(cls, path)]
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return [f"{source}`{path}` must be a section of keys, got {_shown(detail['input'])}."]
+        return [
+            f"{source}`{path}` must be a section of keys, got {_shown(detail['input'])}."
+            + _name_hint(cls, path, detail["input"])
+        ]
     if kind in ("literal_error", "no_part"):
         return [source + _wrong_choice(cls, path, detail["input"])]
     if kind == "value_error":
@@ -186,14 +190,16 @@ def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str])
             f"{source}`{path}` must be the NAME of an environment variable, such as MY_KEY. What it was given is not "
             "one, and is not repeated here: settings are written down, a key must not be among them."
         ]
+    if kind == "string_pattern_mismatch":
+        return [f"{source}`{path}` cannot be {_shown(detail['input'])}. What it is: {_meaning(cls, path)}"]
     if path.endswith(".[key]"):
         return [f"{source}`{path[:-6].rpartition('.')[0]}` takes words as keys, got {_shown(detail['input'])}."]
-    hint = _truth_hint(detail["input"])
+    hint = _list_hint(kind, path, detail["input"]) or _truth_hint(detail["input"])
     return [f"{source}`{path}` must be {_expected(cls, path)}, got {_shown(detail['input'])}.{hint}"]
 
 
 def _missing(cls: type[Config], path: str) -> str:
-    section = _section_at(cls, path)
+    section = section_at(cls, path)
     if section is None:
         return f"missing key `{path}` ({_expected(cls, path)}): set it in the YAML or as `{path}=...`."
     keys = " ".join(f"`{path}.{name}=...`" for name, field in section.model_fields.items() if field.is_required())
@@ -205,15 +211,29 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
 
 
+def _name_hint(cls: type[Config], path: str, value: Any) -> str:
+    """A plain word where a section is wanted mostly is the name of what the section describes."""
+    section = section_at(cls, path)
+    named = isinstance(value, str) and section is not None and "name" in section.model_fields
+    return f" Did you mean `{path}.name={value}`?" if named else ""
+
+
+def _list_hint(kind: str, path: str, value: Any) -> str:
+    return f" Write a list: `{path}=[{value}]`." if kind == "list_type" and isinstance(value, str) else ""
+
+
+def _meaning(cls: type[Config], path: str) -> str:
+    field = field_at(cls, path)
+    return (field.description if field else None) or "see --help."
+
+
 def _truth_hint(value: Any) -> str:
     return " YAML reads a bare yes, no, on and off as truth values: quote text." if isinstance(value, bool) else ""
 
 
 def _from(set_by: Mapping[str, str], path: str) -> str:
-    """Who set the key, or the section or list that holds it."""
-    while path and path not in set_by:
-        path = path.rpartition(".")[0]
-    source = set_by.get(path, "")
+    """The beginning of a message: who set the key."""
+    source = source_of(set_by, path)
     return f"{source}: " if source else ""
 
 
@@ -225,30 +245,6 @@ def _idle(prefix: str, key: str, chooser: str, value: Any, readers: tuple[Any, .
         f"`{prefix}{key}` has no effect with `{prefix}{chooser}={value}`; it is read only with {wanted}. "
         f"Remove it (`~{prefix}{key}` on the command line) or choose one of those."
     )
-
-
-def _unknown(cls: type[Config], path: str) -> str:
-    parent, _, key = path.rpartition(".")
-    section = _section_at(cls, parent)
-    here = list(section.model_fields) if section else []
-    elsewhere = [known for known, _ in all_keys(cls) if known.rpartition(".")[2] == key]
-    near = difflib.get_close_matches(key, here, n=1)
-    if near:
-        hint = f" Did you mean `{near[0]}`?"
-    elif elsewhere:
-        hint = " There is " + " and ".join(f"`{known}`" for known in elsewhere) + "."
-    else:  # in another section; only a name that is much alike
-        names = {known.rpartition(".")[2]: known for known, _ in all_keys(cls)}
-        close = difflib.get_close_matches(key, names, n=1, cutoff=0.8)
-        hint = f" Did you mean `{names[close[0]]}`?" if close else ""
-    return f"unknown key `{path}`.{hint} Keys here: {', '.join(here)}."
-
-
-def _section_at(cls: type[Config], path: str) -> type[Config] | None:
-    if not path:
-        return cls
-    field = field_at(cls, path)
-    return section_of(field.annotation) if field else None
 
 
 def _wrong_choice(cls: type[Config], path: str, value: Any) -> str:

@@ -1,15 +1,16 @@
 """What a run writes down, and how long it waits: metrics, progress, checkpoints, locks, deadlines.
 
 Lives here: the section `run` (`run_settings`), metric files and trackers (`tracking`), what a run was and spent
-(`run_facts`, `machine_facts`), the lines of a run (`console`), progress bars (`progress`), checkpoints on disk and
-seals that tell a file from a changed one (`checkpoint`), the lock of a folder (`run_lock`), deadlines (`deadlines`),
-threads and Ray processes that run worlds (`workers`, `ray_world`).
+(`run_facts`, `machine_facts`), what it prints (`console`, `progress`, `interruption`), checkpoints on disk and seals
+that tell a file from a changed one (`checkpoint`), the lock of a folder (`run_lock`), deadlines (`deadlines`), threads
+and Ray processes that run worlds (`workers`, `ray_world`).
 May import: contracts and config. No torch: Ray's workers load this folder.
 """
 
 from rollwright.run_io.checkpoint import Checkpoint, Checkpoints, seal_fault, sealed
 from rollwright.run_io.console import StepReport, duration, evaluation_line, say, step_line
 from rollwright.run_io.deadlines import deadline
+from rollwright.run_io.interruption import next_command, parent_words, what_is_saved
 from rollwright.run_io.progress import Progress
 from rollwright.run_io.ray_world import RayWorld
 from rollwright.run_io.run_facts import FACTS, RunFacts, read_facts, remember_command
@@ -41,6 +42,8 @@ __all__ = [
     "hyperparameters",
     "is_held",
     "metric_part",
+    "next_command",
+    "parent_words",
     "read_facts",
     "read_metrics",
     "remember_command",
@@ -48,4 +51,5 @@ __all__ = [
     "seal_fault",
     "sealed",
     "step_line",
+    "what_is_saved",
 ]

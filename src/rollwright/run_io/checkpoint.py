@@ -116,6 +116,10 @@ class Checkpoints:
             log.warning("%s is damaged, passing it over: %s", found.path, trouble)
         return None
 
+    def newest_step(self) -> int | None:
+        """The step of the newest checkpoint that was written to its end; its files are not read."""
+        return next((found.step for found in self._by_age()), None)
+
     def leftovers(self) -> list[str]:
         """Names of what lies here, usable or not; what a run that began anew set aside is left out."""
         return sorted(path.name for path in self.root.glob("step_*"))

@@ -16,7 +16,9 @@ T = TypeVar("T")
 
 
 class Progress:
-    """A bar on a terminal; elsewhere one plain line every `every_s` seconds and one at the end. Only rank 0 speaks.
+    """A bar on a terminal, gone when it is full; elsewhere a plain line every `every_s` seconds, and one at the end.
+
+    What lasts are the lines of steps and evaluations (`console`). Only rank 0 speaks.
 
         with Progress("episodes", total=96) as progress:
             progress.advance(note="3 faults")
@@ -82,4 +84,5 @@ def _bar(stream: TextIO) -> RichProgress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(file=stream),
+        transient=True,
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 from rollwright.config import Config, same_settings
 from rollwright.contracts import ConfigError, RunFolderError
-from rollwright.run_io.run_facts import RunFacts
+from rollwright.run_io.run_facts import FACTS, RunFacts
 from rollwright.run_io.run_lock import held
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ class RunFolder:
     path: Path
     facts: RunFacts = field(default_factory=lambda: RunFacts(None), compare=False, repr=False)
     """What this start of the run is and spends; without a file until `run.json` is begun."""
+    set_aside: Path | None = field(default=None, compare=False, repr=False)
+    """Where this start has moved the settings of an earlier one, if they were others."""
 
     @classmethod
     @contextmanager
@@ -46,7 +48,7 @@ class RunFolder:
         """
         with held(path):
             folder = cls.create(path, config_yaml=config_yaml)
-            with RunFacts.recorded(folder.path, settings=config_yaml) as facts:
+            with folder.kept_if_refused(), RunFacts.recorded(folder.path, settings=config_yaml) as facts:
                 yield replace(folder, facts=facts)
 
     @classmethod
@@ -68,7 +70,7 @@ class RunFolder:
             with tempfile.NamedTemporaryFile(dir=folder.path, prefix=".probe-") as probe:
                 probe.write(b"\0" * 4096)
                 probe.flush()
-            folder._write_config(config_yaml)
+            folder = replace(folder, set_aside=folder._write_config(config_yaml))
         except OSError as error:
             raise RunFolderError(
                 f"the run folder {folder.path} cannot be written: {error.strerror or error}. Name a folder where you "
@@ -92,6 +94,26 @@ class RunFolder:
             log.warning("%s holds episodes but no config.yaml: it cannot be told if they are of these settings", path)
         if begun.exists() and not same_settings(config, begun):
             raise ConfigError(f"{begun.parent} was begun with other settings (see {begun}): {why}")
+
+    @contextmanager
+    def kept_if_refused(self) -> Iterator[None]:
+        """While a start may still be refused: if it is, the settings of the earlier start are put back in their place.
+
+        The folder is then another run's, which must be able to go on as if nobody had tried. A start that has played
+        (its `run.json` is kept, see `RunFacts.recorded`) is no refused one any more.
+        """
+        before = self.facts_text()
+        try:
+            yield
+        except ConfigError:
+            if self.set_aside is not None and self.set_aside.exists() and self.facts_text() == before:
+                self.set_aside.replace(self.config)
+            raise
+
+    def facts_text(self) -> bytes:
+        """What `run.json` holds; empty where there is none."""
+        file = self.path / FACTS
+        return file.read_bytes() if file.is_file() else b""
 
     @property
     def config(self) -> Path:
@@ -123,13 +145,17 @@ class RunFolder:
         """Its evaluations."""
         return self.path / "eval"
 
-    def _write_config(self, text: str) -> None:
-        if self.config.exists() and self.config.read_bytes() != text.encode():
-            number = 1
-            while (kept := self.path / f"config.{number}.yaml").exists():
-                number += 1
-            self.config.rename(kept)
+    def _write_config(self, text: str) -> Path | None:
+        """Write the settings; -> where those of an earlier start were moved, if they were others."""
+        if not self.config.exists() or self.config.read_bytes() == text.encode():
+            self.config.write_text(text, encoding="utf-8")
+            return None
+        number = 1
+        while (kept := self.path / f"config.{number}.yaml").exists():
+            number += 1
+        self.config.rename(kept)
         self.config.write_text(text, encoding="utf-8")
+        return kept
 
 
 class Tracker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -128,6 +128,7 @@ def open_run(
             with ranks.first_goes_ahead():
                 lock = stack.enter_context(held(config.run.folder)) if ranks.first else None
                 folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
+                stack.enter_context(folder.kept_if_refused() if ranks.first else nullcontext())
                 facts = RunFacts.recorded(folder.path, settings=dump(config), ranks=ranks.count, writes=ranks.first)
                 folder = replace(folder, facts=stack.enter_context(facts))
         parts = _open_parts(kind, config, scene, folder, lock, accelerator, reference=reference, critic=critic)

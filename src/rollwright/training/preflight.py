@@ -20,6 +20,7 @@ from rollwright.run_io import RunSettings
 from rollwright.store.replay import ReplaySettings
 from rollwright.training.open_world import RewardSettings, WorldSettings
 from rollwright.training.preflight_models import near_path, require_context, require_models, require_room
+from rollwright.training.token_q_config import TokenQConfig
 
 _LONGEST_PATH = 3800  # bytes; systems take 4096, and the files of a run need some for themselves
 _VLLM = "pip install 'rollwright[vllm]' with a GPU, 'rollwright[cpu]' without"
@@ -166,12 +167,17 @@ def require_named_stores(config: Config) -> None:
         for key in ("stores", "logs"):
             for place in getattr(section, key, ()) if isinstance(section, Config) else ():
                 _require_store(f"{name}.{key}", str(place))
+    if isinstance(config, TokenQConfig) and not config.replay.stores:
+        raise ConfigError(
+            "`replay.stores` is empty, and this method learns from stored trajectories alone: name some, such as "
+            "`replay.stores=[runs/collect/trajectories]`. recipes/collect.py writes stores."
+        )
     offline = getattr(getattr(config, "algorithm", None), "offline_steps", 0)
     for name, replay in sections(config, ReplaySettings):
         if offline and not replay.stores:
             raise ConfigError(
-                f"`algorithm.offline_steps={offline}` learn from stored trajectories alone: name some in "
-                f"`{name}.stores`"
+                f"`algorithm.offline_steps={offline}`: these first steps learn from stored trajectories alone, so name "
+                f"some in `{name}.stores`."
             )
 
 

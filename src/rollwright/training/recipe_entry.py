@@ -7,16 +7,18 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from rollwright.config import DEBUG, VERBOSE_WORDS, Config, load_config, redact, wants_everything
 from rollwright.contracts import RollwrightError, UserError
-from rollwright.run_io import FACTS, remember_command
+from rollwright.run_io import FACTS, RunSettings, next_command, parent_words, remember_command, what_is_saved
 from rollwright.run_io import NAME as LOCK
 from rollwright.training.plan import CHECK, check_models
 from rollwright.training.preflight import folder_of, preflight
@@ -29,6 +31,10 @@ _new_folders: list[Path] = []
 """What the start of this process will have made; it is a recipe's whole life."""
 _run_folder: list[Path] = []
 """The run folder of this process, once its settings are known."""
+_started_by: list[str] = []
+"""The command line of the process that started this one."""
+_loops, _anew = [False], [False]
+"""Whether it is a run of steps with checkpoints; whether it was told not to go on from one."""
 
 
 def recipe_config(
@@ -51,6 +57,8 @@ def recipe_config(
     config = load_config(cls, [word for word in words if word != CHECK], plan=plan, check=check)
     _run_folder[:] = [Path(folder_of(config)[1]).expanduser().absolute()]
     _new_folders[:] = new_folders(_run_folder[0])
+    run = getattr(config, "run", None)
+    _loops[:], _anew[:] = [isinstance(run, RunSettings)], [getattr(run, "resume", "") == "never"]
     return config
 
 
@@ -68,17 +76,19 @@ def _checked_deeply(config: Config) -> None:
 def run_recipe(main: Callable[[], None]) -> None:
     """Run a recipe's `main` on this process's command line; an error that we raise on purpose ends it in a paragraph.
 
-    `-v`, `--verbose` or ROLLWRIGHT_DEBUG=1 show the traceback instead.
+    `-v`, `--verbose` or ROLLWRIGHT_DEBUG=1 show the traceback above it.
 
     Raises:
         SystemExit: code 2 where the user has to change something, 1 where something broke under way, 130 after Ctrl-C.
     """
-    if _asked_for_more():
-        main()
-        return
+    everything = _asked_for_more()
+    _started_by[:] = parent_words()  # now: a launcher that is interrupted too may be gone when it is asked for
     try:
-        main()
+        with _interruptible():
+            main()
     except RollwrightError as error:
+        if everything:
+            traceback.print_exc()
         sys.last_value = error  # as Python itself does at an error: ranks then end without waiting for one another
         kept = keep_traceback() if error.exit_code == 1 else ""
         if error.exit_code == UserError.exit_code and os.environ.get("RANK", "0") == "0":
@@ -88,13 +98,65 @@ def run_recipe(main: Callable[[], None]) -> None:
         _end_together()
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt as interrupt:
+        if everything:
+            traceback.print_exc()
         sys.last_value = interrupt
         if os.environ.get("RANK", "0") == "0":
             remove_empty_run(_new_folders)
-            sys.stderr.write(
-                "rollwright: interrupted. The same command goes on from the last checkpoint or stage that is complete\n"
-            )
+            sys.stderr.write(f"\n{interrupted_text()}\n")
+            sys.stderr.flush()
         raise SystemExit(INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """While a recipe runs, the first Ctrl-C ends it in order and the second at once.
+
+    A launcher of several processes ends them by SIGTERM when it is interrupted itself: the first one, which is about to
+    say what is saved, must live on for that moment. The launcher's SIGKILL comes half a minute later.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    # A thread of a notebook's, or a job that a shell put in the background: Ctrl-C is meant for somebody else.
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def interrupted_text() -> str:
+    """What is said after Ctrl-C: what is saved, and the command that goes on."""
+    folder = _run_folder[0] if _run_folder else None
+    if folder is None or not folder.is_dir():
+        return "rollwright: interrupted before anything was written."
+    saved = what_is_saved(folder, stored=_stored(folder), resumes=_loops[0])
+    how = "goes on from there" if _loops[0] else "goes on with what is complete"
+    again = " run.resume=auto" if _anew[0] else ""  # `never` would set aside what is saved
+    return "\n".join(
+        (
+            f"rollwright: interrupted. In {folder}: {', '.join(saved) or 'nothing is complete yet'}.",
+            f"This command {how}:",
+            f"  {next_command(_started_by)}{again}",
+        )
+    )
+
+
+def _stored(folder: Path) -> int:
+    from rollwright.store import TrajectoryStore
+
+    with contextlib.suppress(RollwrightError, OSError):
+        return len(TrajectoryStore(folder / "trajectories", mode="read"))
+    return 0
 
 
 def new_folders(path: Path) -> list[Path]:
