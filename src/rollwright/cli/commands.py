@@ -25,7 +25,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "judge": {
         "evaluate": ("launching.train_command", "Judge a policy on held-out tasks: success with intervals."),
-        "compare": ("compare_command", "Two evaluations: both tables and the paired difference with its verdict."),
+        "compare": ("compare_command", "Which run or method is better: intervals, tests, costs and a verdict."),
     },
     "look at runs": {
         "view": ("view_command", "Serve a local web page over run folders, live while they run."),

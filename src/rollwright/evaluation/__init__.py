@@ -1,12 +1,14 @@
-"""Held-out episodes, their record, figures with intervals, and comparisons of two runs.
+"""Held-out episodes, their record, figures with intervals, and comparisons of runs.
 
 Lives here: the section `evaluation` (`evaluation_settings`), the episodes (`evaluation_play`), their record and files
-(`evaluation_record`, `evaluation_files`), figures (`evaluation_summary`, `value_calibration`), comparisons and tables
-(`comparison`, `comparison_tables`), alarms where reward and
-score part (`mismatch`).
+(`evaluation_record`, `evaluation_files`), figures (`evaluation_summary`, `value_calibration`, `success_cost`), pairing
+and verdicts of two evaluations (`pairing`, `comparison`, `comparison_tables`), of groups of runs (`shared_episodes`,
+`group_comparison`, `group_tables`, `interval_plot`), alarms where reward and score part (`mismatch`), and which
+checkpoint to keep (`checkpoint_choice`).
 May import: checks and what stands above it.
 """
 
+from rollwright.evaluation.checkpoint_choice import CheckpointChoice, best_checkpoint
 from rollwright.evaluation.comparison import Comparison, compare
 from rollwright.evaluation.comparison_tables import format_comparison, format_side_by_side, format_table
 from rollwright.evaluation.evaluation_files import load_evaluation, save_evaluation
@@ -17,6 +19,9 @@ from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, metri
 from rollwright.evaluation.foreign.any_evaluation import is_foreign_log, load_any_evaluation, read_any_evaluation
 from rollwright.evaluation.foreign.log_pairing import LogPairing, check_same_content
 from rollwright.evaluation.foreign.log_reading import EvaluationReading, LogReport
+from rollwright.evaluation.group_comparison import GroupComparison, compare_groups
+from rollwright.evaluation.group_tables import comparison_csv, comparison_json, format_groups
+from rollwright.evaluation.interval_plot import group_plot
 from rollwright.evaluation.mismatch import (
     CheckpointScores,
     MismatchAlarm,
@@ -24,32 +29,42 @@ from rollwright.evaluation.mismatch import (
     checkpoint_scores,
     mismatch_alarms,
 )
+from rollwright.evaluation.success_cost import SuccessCost, success_cost, training_cost
 from rollwright.evaluation.value_calibration import calibrate, format_calibration, save_calibration
 
 __all__ = [
+    "CheckpointChoice",
     "CheckpointScores",
     "Comparison",
     "EpisodeRow",
     "Evaluation",
     "EvaluationReading",
     "EvaluationSettings",
+    "GroupComparison",
     "LogPairing",
     "LogReport",
     "MismatchAlarm",
+    "SuccessCost",
     "Summary",
     "TaskSummary",
     "best_by_score",
+    "best_checkpoint",
     "calibrate",
     "check_same_content",
     "checkpoint_scores",
     "compare",
+    "compare_groups",
+    "comparison_csv",
+    "comparison_json",
     "evaluate",
     "evaluate_policy",
     "evaluation_requests",
     "format_calibration",
     "format_comparison",
+    "format_groups",
     "format_side_by_side",
     "format_table",
+    "group_plot",
     "held_out_seeds",
     "is_foreign_log",
     "load_any_evaluation",
@@ -60,5 +75,7 @@ __all__ = [
     "record_evaluation",
     "save_calibration",
     "save_evaluation",
+    "success_cost",
     "summarise",
+    "training_cost",
 ]

@@ -71,7 +71,7 @@ def to_json(evaluation: Evaluation) -> str:
     document = {
         "evaluation_version": EVALUATION_VERSION,
         **head,
-        "summary": _finite(asdict(summarise(evaluation))),
+        "summary": without_infinity(asdict(summarise(evaluation))),
         "columns": [field.name for field in fields(EpisodeRow)],
     }
     rows = [list(asdict(row).values()) for row in evaluation.rows]
@@ -92,10 +92,10 @@ def _from_json(document: Mapping[str, Any]) -> Evaluation:
     return Evaluation(rows=tuple(episodes), **head)
 
 
-def _finite(value: Any) -> Any:
+def without_infinity(value: Any) -> Any:
     """JSON has no infinity: the open ends of an interval become null."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: without_infinity(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [without_infinity(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

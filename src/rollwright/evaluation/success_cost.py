@@ -1,9 +1,14 @@
-"""What one success costs: environment steps, sampled tokens, seconds, over the episodes of an evaluation."""
+"""What a success costs, by the episodes of an evaluation, and what a run spent, by its `run.json`.
+
+Two runs of as many updates may have cost very different amounts: a comparison shows both.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rollwright.evaluation.evaluation_record import EpisodeRow
 
@@ -42,3 +47,23 @@ def success_cost(rows: Sequence[EpisodeRow]) -> SuccessCost | None:
         tokens=each([row.num_tokens for row in judged]),
         seconds=each([row.wall_s for row in judged]),
     )
+
+
+def training_cost(run: str | Path) -> str:
+    """'the run spent 960 episodes, 4,812 environment steps, 93 s'; '' where nobody wrote it."""
+    try:
+        document = json.loads((Path(run) / "run.json").read_text(encoding="utf-8"))
+        total = {key: float(document["totals"][key]) for key in _SPENT}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    parts = [f"{total[key]:,.0f} {words}" for key, words in _SPENT.items() if total[key]]
+    return f"the run spent {', '.join(parts)}, evaluations included" if parts else ""
+
+
+_SPENT = {
+    "episodes": "episodes",
+    "turns": "environment steps",
+    "tokens_sampled": "sampled tokens",
+    "tokens_trained": "trained tokens",
+    "wall_s": "s",
+}

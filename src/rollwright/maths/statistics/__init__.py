@@ -33,12 +33,14 @@ from rollwright.maths.statistics.reliability import (
     confusion,
     expected_calibration_error,
 )
+from rollwright.maths.statistics.seeds import RunScores, run_difference
 
 __all__ = [
     "Bin",
     "Confusion",
     "Interval",
     "PairedDifference",
+    "RunScores",
     "Target",
     "area_under_curve",
     "benjamini_hochberg",
@@ -62,6 +64,7 @@ __all__ = [
     "performance_profile",
     "probability_of_improvement",
     "profile_band",
+    "run_difference",
     "score_matrix",
     "spearman",
     "stratified_bootstrap",

@@ -47,7 +47,8 @@ class PairedDifference:
     `p_value` is two-sided and belongs to the interval, except where every task is one pair of yes/no outcomes: there it
     is the exact McNemar test, and the verdict follows it. `unit` is what the interval takes for independent: "task",
     "start" (a start state of these tasks) or "run" (a training run); `num_units` counts all of them, `units_each` those
-    of one task, or of the smaller group of runs. `num_runs` are the runs on either side.
+    of one task, or of the smaller group of runs. `num_runs` are the runs on either side. `lasting_share` of the squared
+    error stays however many units there are: it comes from elsewhere.
     """
 
     name_a: str
@@ -62,6 +63,7 @@ class PairedDifference:
     num_episodes: int
     degrees: float
     num_runs: tuple[int, int] = (1, 1)
+    lasting_share: float = 0.0
 
     @property
     def enough_units(self) -> bool:
@@ -103,7 +105,7 @@ class PairedDifference:
         growth = (self.units_each + more) / self.units_each
         probability = 0.5 + self.interval.confidence / 2
         quantiles = [student_quantile(probability, degrees) for degrees in (self.degrees, self.degrees * growth)]
-        return half * quantiles[1] / quantiles[0] / math.sqrt(growth)
+        return half * quantiles[1] / quantiles[0] * math.sqrt(self.lasting_share + (1 - self.lasting_share) / growth)
 
     def scope(self) -> str:
         """'on these 6 tasks', or 'on tasks like these 6'."""
