@@ -249,9 +249,11 @@ def test_a_comparison_pairs_episodes_and_shows_those_that_changed(visit: Visit) 
     tab = visit.open("compare", a="plain/start", b="plain/final")
     tab.wait_for_selector(".verdict .sentence")
     assert tab.locator(".verdict .sentence").inner_text()
-    assert tab.locator("tbody tr").count() == 8
+    assert tab.locator("[aria-label='Success by task'] tbody tr").count() == 2
+    pairs = "[aria-label='Pairs of episodes'] tbody tr"
+    assert tab.locator(pairs).count() == 8
     tab.locator(".counts button.won").click()
-    tab.wait_for_function("() => document.querySelectorAll('tbody tr').length === 4")
+    tab.wait_for_function("rows => document.querySelectorAll(rows).length === 4", arg=pairs)
     tab.get_by_role("link", name="transcript").first.click()
     tab.wait_for_selector(".turn")
     visit.clean()

@@ -2,11 +2,11 @@
 
 import { useData } from "rw/data";
 import { words } from "rw/episodes_page";
-import { count, figure, interval, visible } from "rw/format";
+import { count, figure, signed, visible } from "rw/format";
 import { html, useMemo } from "rw/kit";
 import { choose, link } from "rw/routes";
 import { SortableTable } from "rw/sortable_table";
-import { Choice, Heading, IntervalBar, Notes, Notice, SearchField, Verdict } from "rw/widgets";
+import { Change, Choice, Heading, IntervalBar, Notes, Notice, SearchField, Verdict } from "rw/widgets";
 
 const MOST = 300;
 const CHANGES = {
@@ -49,8 +49,9 @@ function Comparison({ answer, a, b, query }) {
   const rows = answer.rows.filter((row) => (!query.only || row.change === query.only) && row.task.toLowerCase().includes((query.q ?? "").toLowerCase()));
   return html`<section class="card verdict"><p class="sentence">${visible(answer.verdict)}</p>
       <div class="two-sides">${[["A", answer.a, a], ["B", answer.b, b]].map(([letter, side, name]) => html`<${Side} key=${letter} letter=${letter} side=${side} name=${name} />`)}
-        ${answer.success && html`<div><span class="quiet">Difference in success, B − A</span><b class="large">${interval({ ...answer.success, value: answer.success.difference })}</b></div>`}</div></section>
+        ${answer.success && html`<div><span class="quiet">Difference in success, B − A</span><b class="large">${signed(answer.success.difference)} [${signed(answer.success.low)}, ${signed(answer.success.high)}]</b></div>`}</div></section>
     <${Notes} notes=${answer.warnings} />
+    <${ByTask} a=${answer.a} b=${answer.b} />
     <div class="bar"><${Counts} answer=${answer} only=${query.only} />
       <${SearchField} label="Task" value=${query.q} onChange=${(q) => choose({ q })} /></div>
     <${SortableTable} label="Pairs of episodes" rows=${rows.slice(0, MOST)} columns=${columns(a, b)} keyOf=${(row) => `${row.task} ${row.seed} ${row.attempt}`} />
@@ -61,6 +62,23 @@ function Comparison({ answer, a, b, query }) {
 function Side({ letter, side, name }) {
   return html`<div><span class="quiet foreign">${letter}: ${visible(name)}</span><${IntervalBar} given=${side.success} tone=${letter === "A" ? "before" : ""} />
     <span class="quiet small">${figure(side.num_episodes)} episodes${side.mean_return ? `, mean return ${figure(side.mean_return.value)}` : ""}</span></div>`;
+}
+
+// Success of each task that both played, the largest change first.
+function ByTask({ a, b }) {
+  const [other, rows] = [new Map(b.tasks.map((task) => [task.task, task])), []];
+  for (const task of a.tasks) if (other.has(task.task)) rows.push({ task: task.task, a: task.success, b: other.get(task.task).success });
+  const change = (row) => (row.a && row.b ? row.b.value - row.a.value : null);
+  const columns = [
+    { name: "task", title: "Task", value: (row) => row.task, cell: (row) => html`<span class="name foreign">${visible(row.task)}</span>` },
+    { name: "a", title: "Success of A", value: (row) => row.a?.value, cell: (row) => html`<${IntervalBar} given=${row.a} tone="before" />` },
+    { name: "b", title: "Success of B", value: (row) => row.b?.value, cell: (row) => html`<${IntervalBar} given=${row.b} />` },
+    { name: "change", title: "Change", number: true, value: change, cell: (row) => html`<${Change} value=${change(row)} />` },
+  ];
+  if (rows.length < 2) return null;
+  return html`<details class="by-task" open=${rows.length <= 12}><summary><h2>By task</h2> <span class="quiet">${count(rows.length, "task")}</span></summary>
+    <${SortableTable} label="Success by task" rows=${rows.slice(0, MOST)} columns=${columns} first="-change" keyOf=${(row) => row.task} /></details>
+    <h2>Episode by episode</h2>`;
 }
 
 function Counts({ answer, only }) {

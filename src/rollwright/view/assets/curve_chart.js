@@ -10,6 +10,7 @@ const TALL = 380;
 // Of these the whole way from 0 to 1 is of interest. Other shares, such as faults, live near an end of it.
 const SHARES = /success_frac$|pass_at_\d+$/;
 const FEW = 12;
+const WHOLE_STEPS = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((first) => first * 10 ** power));
 
 /** A chart with its heading. `guide`: {text, healthy} or null; `onWide` widens it; `remove` may be null. */
 export function CurveCard({ name, lines, weight, logarithmic, guide, wide, onWide }) {
@@ -126,7 +127,7 @@ function optionsOf(lines, { smooth, logarithmic, isShare, width, height, tell })
     legend: { show: false },
     padding: [8, 10, 0, 0],
     scales: { x: { time: false }, y: { distr: logarithmic ? 3 : 1, range: isShare && !logarithmic ? [-0.03, 1.03] : undefined } },
-    axes: [{ ...axis, size: 26, grid: { show: false } }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : figure(tick))) }],
+    axes: [{ ...axis, size: 26, grid: { show: false }, incrs: WHOLE_STEPS }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : figure(tick))) }],
     cursor: { sync: { key: "curves" }, drag: { x: true, y: false }, points: { size: 6 } },
     hooks: { setCursor: [(plot) => tell(plot.cursor.idx ?? null)], draw: [(plot) => drawWhiskers(plot, lines, smooth)] },
   };

@@ -73,7 +73,8 @@ export function columnsOf(lines, weight, logarithmic) {
   };
   const columns = lines.map((line) => ({
     raw: spread(line.steps, line.values),
-    shown: spread(line.steps, line.reference ? line.values : smoothed(line.values, weight)),
+    // A value with an interval is an estimate already: smoothing would move it out of its interval.
+    shown: spread(line.steps, line.reference || line.low ? line.values : smoothed(line.values, weight)),
     low: line.low && spread(line.steps, line.low),
     high: line.high && spread(line.steps, line.high),
   }));

@@ -27,13 +27,6 @@ export function signed(value, digits = 2) {
   return Number(text) === 0 ? `±${text}` : `${value > 0 ? "+" : "−"}${text}`;
 }
 
-/** `0.80 [0.70, 0.90]` of {value, low, high}, or the value alone. */
-export function interval(given) {
-  if (!given || given.value === null || given.value === undefined) return MISSING;
-  const value = share(given.value);
-  return given.low === null || given.low === undefined ? value : `${value} [${share(given.low)}, ${share(given.high)}]`;
-}
-
 /** Seconds as `42 s`, `3 min 5 s` or `2 h 4 min`. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return MISSING;

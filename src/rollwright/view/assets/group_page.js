@@ -67,7 +67,8 @@ function SiblingHead({ run, row, episode, mean }) {
   const advantage = episode ? meanOf(episode.turns.flatMap((turn) => LENSES.advantage.values(turn) ?? [])) : null;
   return html`<th scope="col"><div class="sibling-head"><a href=${link("episode", { run: run.id, key: row.key })}>Sibling ${row.member ?? ""}</a> <${Verdict} row=${row} />
     <div class="quiet" title="Reward, and how far it lies from the mean of the group">reward <b class="strong">${figure(row.reward)}</b>${mean !== null && mean !== undefined && html` <${Amount} value=${row.reward - mean} />`}</div>
-    <div class="quiet">${count(row.turns, "turn")} · ${words(row.stop)}${advantage !== null ? ` · advantage ${figure(advantage)}` : ""}</div>
+    <div class="quiet">${count(row.turns, "turn")} · ${words(row.stop)}</div>
+    ${advantage !== null && html`<div class="quiet">mean advantage ${figure(advantage)}</div>`}
     ${!episode && html`<div class="quiet">${isFrozen() ? "not in this report" : "cannot be read"}</div>`}</div></th>`;
 }
 

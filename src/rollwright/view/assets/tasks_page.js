@@ -1,11 +1,11 @@
 // One run by task: how often each was solved at the start and at the end, and what its episodes earned.
 
 import { useData, LIVE_MS } from "rw/data";
-import { count, figure, signed, visible } from "rw/format";
+import { count, figure, visible } from "rw/format";
 import { html } from "rw/kit";
 import { choose, link } from "rw/routes";
 import { SortableTable } from "rw/sortable_table";
-import { Choice, Heading, IntervalBar, Notice, SearchField } from "rw/widgets";
+import { Change, Choice, Heading, IntervalBar, Notice, SearchField } from "rw/widgets";
 
 const MOST = 500;
 
@@ -34,15 +34,11 @@ function columns(run) {
     { name: "split", title: "Split", value: (row) => row.split, cell: (row) => html`<span class="badge">${visible(row.split)}</span>` },
     { name: "first", title: "Success at the start", value: (row) => row.first?.value, cell: (row) => html`<${IntervalBar} given=${row.first} tone="before" />` },
     { name: "last", title: "Success at the end", value: (row) => row.last?.value, cell: (row) => html`<${IntervalBar} given=${row.last} />` },
-    { name: "gain", title: "Change", number: true, value: gain, cell: (row) => html`<span class=${gainTone(gain(row))}>${signed(gain(row)) || "–"}</span>` },
+    { name: "gain", title: "Change", number: true, value: gain, cell: (row) => html`<${Change} value=${gain(row)} />` },
     { name: "all", title: "Over the run", number: true, value: (row) => row.success?.value, cell: (row) => figure(row.success?.value), hint: "Success over all its episodes" },
     { name: "reward", title: "Mean reward", number: true, value: (row) => row.mean_reward, cell: (row) => figure(row.mean_reward) },
     { name: "turns", title: "Turns", number: true, value: (row) => row.mean_turns, cell: (row) => figure(row.mean_turns) },
     { name: "episodes", title: "Episodes", number: true, value: (row) => row.episodes, cell: (row) => figure(row.episodes) },
     { name: "faults", title: "Faults", number: true, value: (row) => row.faults, cell: (row) => figure(row.faults) },
   ];
-}
-
-function gainTone(gain) {
-  return gain === null || Math.abs(gain) < 0.005 ? "change" : `change ${gain > 0 ? "up" : "down"}`;
 }

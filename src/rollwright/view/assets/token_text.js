@@ -46,7 +46,7 @@ export function ActionTokens({ turn, vocabulary, lens, reach, marks, onToken, ch
 
 function Token({ piece, marks, index, colour = "", chosen = false, foreign = false, title }) {
   const text = marks ? visibleToken(piece.text) : visible(piece.text);
-  const kind = `${piece.special ? "special" : ""} ${chosen ? "chosen" : ""} ${foreign ? "forced" : ""}`;
+  const kind = `${piece.special ? "special" : ""} ${chosen ? "chosen" : ""} ${foreign ? "forced" : ""} ${colour ? "lit" : ""}`;
   // A sign for a line break stands before the break itself, so that lines stay lines.
   const shown = marks && piece.text.endsWith("\n") ? `${text}\n` : text;
   return html`<span class=${`tok ${kind}`} data-token=${index} title=${title} style=${colour ? { background: colour } : undefined}>${shown || "∅"}</span>`;

@@ -51,12 +51,15 @@ export function promptOf(turns, number) {
 }
 
 function Prompt({ turns, number, settings }) {
-  const [whole, setWhole] = useState(false);
+  const [chosen, setWhole] = useState(false);
   const turn = turns[number];
+  // A prompt that goes on from the one before shows what is new; one that only begins like it shows all.
+  const grows = turn.shared >= (turn.shared + turn.prompt.length) / 2;
+  const whole = chosen || !grows;
   const ids = useMemo(() => (whole ? promptOf(turns, number) : turn.prompt), [turns, number, whole]);
   const length = turn.shared + turn.prompt.length;
-  return html`<section><h3>Prompt <span class="quiet">${length.toLocaleString("en")} tokens${turn.shared ? `, ${turn.shared.toLocaleString("en")} of them as before` : ""}</span>
-      ${turn.shared > 0 && html`<button type="button" class="small" aria-pressed=${whole} onClick=${() => setWhole(!whole)}>${whole ? "Only new tokens" : "Whole prompt"}</button>`}</h3>
+  return html`<section><h3>Prompt <span class="quiet">${length.toLocaleString("en")} tokens${grows ? `, ${turn.shared.toLocaleString("en")} of them as before` : ""}</span>
+      ${grows && html`<button type="button" class="small" aria-pressed=${whole} onClick=${() => setWhole(!chosen)}>${whole ? "Only new tokens" : "Whole prompt"}</button>`}</h3>
     <${PromptTokens} ids=${ids} vocabulary=${settings.vocabulary} marks=${settings.marks} /></section>`;
 }
 
