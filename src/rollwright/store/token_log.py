@@ -11,6 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ class TokenLog:
             pq.write_table(pa.concat_tables(map(_table, parts)), temporary, compression="zstd")
             temporary.replace(target)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             log.warning("the token log of step %d could not be written: %s", step, error.strerror or error)
 
     def write_tokenizer(self, text: str) -> None:
@@ -107,7 +109,8 @@ class TokenLog:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(target)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             log.warning("the tokenizer could not be kept for `rollwright view`: %s", error.strerror or error)
 
     def read(self, step: int) -> Mapping[tuple[str, int], Mapping[str, Any]]:

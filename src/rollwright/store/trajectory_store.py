@@ -185,7 +185,8 @@ class TrajectoryStore:
         shard = self._shards[number]
         path = shard.paths[TABLES.index(table)]
         with open_table(path) as file:
-            there = [name for name in names if name in file.schema_arrow.names]
+            known = frozenset(file.schema_arrow.names)
+            there = [name for name in names if name in known]
             for block, first in enumerate(shard.first_rows[:-1]):
                 try:
                     yield first, read_block(path, block, there, file=file)
