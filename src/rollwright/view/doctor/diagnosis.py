@@ -10,6 +10,16 @@ from rollwright.view.doctor import cost_rules, learning_rules, policy_rules, rol
 from rollwright.view.doctor.findings import CERTAINTIES, SEVERITIES, DoctorRule, Finding, NotJudged
 from rollwright.view.doctor.run_evidence import read_evidence
 
+_NO_SIGNAL = ("no-informative-groups", "steps-taught-nothing")
+_COLLAPSE = (
+    "success-collapsed",
+    "collapsed-entropy",
+    "truncated-actions",
+    "format-failures",
+    "never-stops",
+    *_NO_SIGNAL,
+)
+
 RULES: tuple[DoctorRule, ...] = (
     DoctorRule(
         name="ended-badly",
@@ -28,6 +38,7 @@ RULES: tuple[DoctorRule, ...] = (
         title="No group can teach",
         when="`rollout/groups_informative_frac` below 0.1 recently, and success below 0.95",
         judge=learning_rules.no_informative_groups,
+        explains=("steps-taught-nothing",),
     ),
     DoctorRule(
         name="steps-taught-nothing",
@@ -52,12 +63,14 @@ RULES: tuple[DoctorRule, ...] = (
         title="Collapsed entropy",
         when="`policy/entropy_mean`, else `rollout/nll_mean`, below 0.02 nats recently, and success below 0.9",
         judge=policy_rules.collapsed_entropy,
+        explains=_NO_SIGNAL,
     ),
     DoctorRule(
         name="kl-runaway",
         title="KL runaway",
         when="`policy/kl_ref_mean` above 1, or `policy/kl_old_mean` above 0.1, recently",
         judge=policy_rules.kl_runaway,
+        explains=_COLLAPSE,
     ),
     DoctorRule(
         name="learning-rate-too-high",
@@ -67,6 +80,7 @@ RULES: tuple[DoctorRule, ...] = (
             "ten times its median in a twentieth of the steps"
         ),
         judge=policy_rules.learning_rate_too_high,
+        explains=("kl-runaway", *_COLLAPSE),
     ),
     DoctorRule(
         name="learning-rate-too-low",
@@ -82,6 +96,7 @@ RULES: tuple[DoctorRule, ...] = (
             "`policy/weight_mean` outside 0.9 to 1.1, or `policy/weight_capped_frac` above 0.02"
         ),
         judge=policy_rules.engine_mismatch,
+        explains=("kl-runaway", "success-collapsed"),
     ),
     DoctorRule(
         name="stale-data",
@@ -94,6 +109,7 @@ RULES: tuple[DoctorRule, ...] = (
         title="Truncated actions",
         when="`rollout/action_cut_frac` above 0.05 recently",
         judge=rollout_rules.truncated_actions,
+        explains=("format-failures", "never-stops", *_NO_SIGNAL),
     ),
     DoctorRule(
         name="context-overflow",
@@ -130,6 +146,7 @@ RULES: tuple[DoctorRule, ...] = (
             "or `curriculum/kept_count` 0 in every recent round"
         ),
         judge=learning_rules.dead_curriculum,
+        explains=_NO_SIGNAL,
     ),
     DoctorRule(
         name="overfit-to-training",
@@ -197,8 +214,19 @@ def examine(run: str | Path, rules: Sequence[DoctorRule] = RULES) -> Diagnosis:
             not_judged[rule.name] = verdict.reason
         elif verdict is not None:
             findings.append(replace(verdict, rule=rule.name, title=rule.title))
-    findings.sort(key=lambda one: (SEVERITIES.index(one.severity), CERTAINTIES.index(one.certainty)))
-    return Diagnosis(findings=tuple(findings), not_judged=not_judged, num_rules=len(rules))
+    return Diagnosis(findings=_ordered(findings, rules), not_judged=not_judged, num_rules=len(rules))
+
+
+def _ordered(findings: Sequence[Finding], rules: Sequence[DoctorRule]) -> tuple[Finding, ...]:
+    """Causes before what follows from them, then the worst first."""
+    found = {finding.rule for finding in findings}
+    causes = {effect: rule.title for rule in reversed(rules) if rule.name in found for effect in rule.explains}
+    told = [replace(finding, follows=causes.get(finding.rule, "")) for finding in findings]
+
+    def weight(one: Finding) -> tuple[bool, int, int]:
+        return bool(one.follows), SEVERITIES.index(one.severity), CERTAINTIES.index(one.certainty)
+
+    return tuple(sorted(told, key=weight))
 
 
 def format_diagnosis(diagnosis: Diagnosis, name: str, *, all_rules: bool = False) -> str:
@@ -209,6 +237,7 @@ def format_diagnosis(diagnosis: Diagnosis, name: str, *, all_rules: bool = False
     lines = [f"{name}: {found} ({judged} of {diagnosis.num_rules} rules could judge)"]
     for number, finding in enumerate(diagnosis.findings, start=1):
         lines += ["", f"{number}. {finding.title} [{finding.severity}, {finding.certainty}; rule {finding.rule}]"]
+        lines += [f"   Probably follows from: {finding.follows}"] if finding.follows else []
         lines += [f"   {finding.message}", "   Evidence:", *(f"     {line}" for line in finding.evidence)]
         lines += ["   Try:", *(f"     {line}" for line in finding.remedies)]
     if diagnosis.not_judged and all_rules:

@@ -20,7 +20,7 @@ CERTAINTIES: tuple[Certainty, ...] = ("certain", "likely", "possible")
 class Finding:
     """One thing that is wrong. `remedies` begin with a `key=value` where a setting helps, then a dash and the reason.
 
-    `rule` and `title` are filled in by the diagnosis.
+    `rule`, `title` and `follows` are filled in by the diagnosis; `follows` names its usual cause.
     """
 
     severity: Severity
@@ -30,6 +30,7 @@ class Finding:
     remedies: tuple[str, ...]
     rule: str = ""
     title: str = ""
+    follows: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,13 @@ Verdict = Finding | NotJudged | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorRule:
-    """One rule: its name, what it finds as a heading, where the threshold comes from, and the function that judges."""
+    """One rule: its name, what it finds as a heading, when it does, and the function that judges.
+
+    `explains` names rules whose findings usually follow from this one.
+    """
 
     name: str
     title: str
     when: str
     judge: Callable[[RunEvidence], Verdict]
+    explains: tuple[str, ...] = ()

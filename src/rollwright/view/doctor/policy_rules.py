@@ -155,7 +155,7 @@ def engine_mismatch(run: RunEvidence) -> Verdict:
     return Finding(
         severity="serious",
         certainty="likely",
-        message="The engine samples from another policy than the learner trains: they score the same tokens differently.",
+        message="The engine samples from another policy than the learner trains: their log-probs differ.",
         evidence=tuple(evidence),
         remedies=(
             "run.parity_checks=0 - check every step, and stop at the first that differs",
