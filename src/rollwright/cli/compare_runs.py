@@ -148,6 +148,8 @@ def _labels(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     parents = [f"{run.parent.name}/{run.name}" for run in runs]
     full = [f"{run.name}/{name}" for run, name in zip(runs, names, strict=True)]
     files = [path.stem for path in paths]
+    if len(paths) == 1:
+        return [runs[0].name if paths[0].is_dir() else files[0]]
     for found in (list(names), [run.name for run in runs], parents, full, files):
         if len(set(found)) == len(found) and all(found):
             return found
