@@ -37,7 +37,7 @@ class Answer:
     status: int = 200
 
 
-def answer(catalogue: RunCatalogue, address: str) -> Answer:
+def answer_to(catalogue: RunCatalogue, address: str) -> Answer:
     """The answer to one address below `/api/`; what cannot be found or read is a sentence with its status."""
     parts = urlsplit(address)
     asked = dict(parse_qsl(parts.query, max_num_fields=50))
@@ -50,16 +50,16 @@ def answer(catalogue: RunCatalogue, address: str) -> Answer:
 
 def _routed(catalogue: RunCatalogue, words: list[str], asked: Asked) -> Answer:
     if words == ["runs"]:
-        return as_json(runs_answer(catalogue))
+        return json_answer(runs_answer(catalogue))
     if words == ["metric-names"]:
-        return as_json(metric_notes())
+        return json_answer(metric_notes())
     if words[:1] == ["reference"]:
         return _or_none(reference_answer("/".join(words[1:])), "reference curve")
     if words == ["compare"]:
-        return as_json(_compared(catalogue, asked))
+        return json_answer(_compared(catalogue, asked))
     if words == ["diff"]:
         a, b = (_run(catalogue, asked.get(side, "")) for side in ("a", "b"))
-        return as_json(settings_diff(a, b))
+        return json_answer(settings_diff(a, b))
     if words[:1] == ["run"] and len(words) in (2, 3, 4):
         return _of_run(_run(catalogue, words[1]), words[2:], asked)
     return _sentence("there is nothing at this address", 404)
@@ -131,9 +131,9 @@ def _of_run(run: FollowedRun, words: list[str], asked: Asked) -> Answer:
         run.refresh()
         match words:
             case []:
-                return as_json(ROUTES[""](run, asked))
+                return json_answer(ROUTES[""](run, asked))
             case [word] if word in ROUTES and word:
-                return as_json(ROUTES[word](run, asked))
+                return json_answer(ROUTES[word](run, asked))
             case ["episode", key]:
                 return _or_none(run.episode(key), "episode")
             case ["group", group]:
@@ -167,14 +167,14 @@ def _run(catalogue: RunCatalogue, name: str) -> FollowedRun:
 
 
 def _or_none(found: dict[str, Any] | None, what: str) -> Answer:
-    return _sentence(f"there is no such {what}", 404) if found is None else as_json(found)
+    return _sentence(f"there is no such {what}", 404) if found is None else json_answer(found)
 
 
 def _sentence(text: str, status: int) -> Answer:
     return Answer(json.dumps({"error": text}).encode(), status=status)
 
 
-def as_json(content: Any) -> Answer:
+def json_answer(content: Any) -> Answer:
     """JSON in which every number is finite: browsers read no NaN."""
     try:
         return Answer(json.dumps(content, allow_nan=False).encode())

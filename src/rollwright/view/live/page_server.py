@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rollwright.contracts import RollwrightError
-from rollwright.view.live.page_routes import Answer, answer
+from rollwright.view.live.page_routes import Answer, answer_to
 from rollwright.view.live.run_catalogue import RunCatalogue
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class PageHandler(BaseHTTPRequestHandler):
 
     def _looked_up(self) -> Answer:
         try:
-            return answer(self.server.catalogue, self.path)
+            return answer_to(self.server.catalogue, self.path)
         except Exception:  # one odd file must not take the page down; the log says what it was
             log.exception("%s could not be answered", self.path[:200])
             return Answer(b'{"error": "this could not be read: see the terminal of rollwright view"}', status=500)
