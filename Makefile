@@ -67,6 +67,7 @@ bench: setup
 
 docs: setup
 	$(PY) scripts/write_docs.py
+	$(PY) scripts/write_metric_notes.py
 	$(PY) scripts/draw_house.py
 	$(PY) scripts/draw_figures.py
 
