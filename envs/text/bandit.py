@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 
 from rollwright.contracts import (
+    AuditFacts,
     ConfigError,
     Environment,
     Execution,
@@ -106,6 +107,11 @@ class BanditWorld:
     def teacher(self, task: Task) -> SaysTheWord:
         """Says the word that pays."""
         return SaysTheWord(self.pays)
+
+    def audit_facts(self, task: Task) -> AuditFacts:
+        """One word pays in every episode and all words are listed: a policy that says one word can solve this."""
+        told = "the word that pays is the same in every episode, and it is among the words shown"
+        return AuditFacts(solved_by=dict.fromkeys(("constant", "echo", "repeat", "loop", "random"), told))
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """One of the words."""

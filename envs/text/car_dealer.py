@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rollwright.contracts import (
+    AuditFacts,
     ConfigError,
     Environment,
     Execution,
@@ -31,6 +32,7 @@ from rollwright.envs.text.conversations.car_rules import (
     BRANDS,
     FEATURES,
     LOT,
+    ONE_OFFER,
     TYPES,
     Buyer,
     Car,
@@ -80,6 +82,7 @@ class CarDealerWorld:
     """The game and its world. Build it with `build`."""
 
     name = "text.car_dealer"
+    version = "2"  # since 2 a list of offers sells nothing
     snapshots: SnapshotKind = "exact"
     fingerprint_kind: FingerprintKind = "history"
     state_type = Dealing
@@ -106,6 +109,11 @@ class CarDealerWorld:
     def teacher(self, task: Task) -> Salesman:
         """Sells by the buyer's rules, since it knows them."""
         return Salesman()
+
+    def audit_facts(self, task: Task) -> AuditFacts:
+        """Success is a sale, and the reward its price: any single offer within the buyer's limits truly sells."""
+        told = "a single offer of a fitting car within the buyer's limits is a real sale, at that price"
+        return AuditFacts(solved_by=dict.fromkeys(("constant", "wrong step", "repeat", "loop", "random"), told))
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """An offer of any car, at up to a third more or less than its list price; or it takes what the buyer offers."""
@@ -163,7 +171,7 @@ class CarDealerWorld:
         talk = Talk(buyer=buyers[0])
         asked = ("your budget", "which brand", "what do you want", "hm", car.name, "Velto Corso", f"{car.name} 99999")
         said += [respond(talk, words)[1] for words in asked]
-        fixed = ["I have no more time. Goodbye.", "Deal, 1 dollars.", "Yes, I buy the car for 1 dollars."]
+        fixed = [ONE_OFFER, "I have no more time. Goodbye.", "Deal, 1 dollars.", "Yes, I buy the car for 1 dollars."]
         digits = " ".join("0123456789")
         offer = [f"I can offer you the {c.name} for 1 dollars. {c.msrp} {c.type}" for c in LOT]
         return [self.instructions, GOAL, *said, *fixed, digits, *offer]

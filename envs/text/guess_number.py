@@ -38,6 +38,16 @@ class GuessNumberEnvironment:
         self._over = True
 
     @property
+    def hidden(self) -> int:
+        """The number to be found; the policy is never told."""
+        return self._secret
+
+    @property
+    def guesses(self) -> list[str]:
+        """All guesses so far; a slip is the empty text."""
+        return [guess for guess, _ in self._answers]
+
+    @property
     def interval(self) -> tuple[int, int]:
         """The smallest and largest number that no answer has ruled out."""
         low, high = self.world.low, self.world.high
@@ -135,6 +145,13 @@ class GuessNumberWorld:
     def teacher(self, task: Task) -> Bisection:
         """Halves the interval."""
         return Bisection()
+
+    def truly_solved(self, env: Environment) -> bool | None:
+        """For the audit: whether the last guess is the hidden number, digit by digit."""
+        if not isinstance(env, GuessNumberEnvironment):
+            return None
+        last = env.guesses[-1] if env.guesses else ""
+        return last.lstrip("0") == str(env.hidden) or last == "0" == str(env.hidden)
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """A number of the range, ruled out already or not."""

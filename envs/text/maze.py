@@ -253,6 +253,10 @@ class MazeWorld:
         start = (int(task.params["start"][0]), int(task.params["start"][1]))
         return Walker(self._optimal_frac, part=self.layout.part_of(start) if self._teacher_stays else None)
 
+    def truly_solved(self, env: Environment) -> bool | None:
+        """For the audit: whether the walker stands in the one cell from which no path leads on."""
+        return env.cell not in shortest_paths(self.maze) if isinstance(env, MazeEnvironment) else None
+
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """Any of the four moves, also into a wall."""
         return draws.choice(list(MOVES))

@@ -38,7 +38,7 @@ from rollwright.contracts import (
     StepResult,
     Task,
 )
-from rollwright.envs.text.game import GameEnvironment, check_seed, draw, plain
+from rollwright.envs.text.game import GameEnvironment, check_seed, draw, plain, state_in
 
 Marks = str  # one letter per place: g is right, y is elsewhere in the word, b is not (or not again) in it
 SOLVED: Marks = "ggggg"
@@ -145,6 +145,11 @@ class WordleWorld:
     def teacher(self, task: Task) -> Solver:
         """Guesses what fits."""
         return Solver()
+
+    def truly_solved(self, env: Environment) -> bool | None:
+        """For the audit: whether the last guess is the only word that agrees with all marks."""
+        guesses = state_in(env, WordleState).guesses
+        return bool(guesses) and consistent(self.words, guesses) == (guesses[-1][0],)
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """A word of the list, whatever the marks say."""

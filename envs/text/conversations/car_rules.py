@@ -128,6 +128,7 @@ def car_in(text: str) -> Car | None:
     return last[1] if last[0] >= 0 else None
 
 
+ONE_OFFER = "One car and one price at a time, please."
 Outcome = Literal["open", "bought", "left"]
 
 
@@ -152,9 +153,14 @@ def greeting(buyer: Buyer) -> str:
 def respond(talk: Talk, said: str) -> tuple[Talk, str]:
     """The buyer's answer to the seller's words, and the talk after it.
 
-    An offer is a car and a price: it is bought if the price is not above the reserve. The seller may also accept what
-    the buyer offered. A question about budget, type, brand or feature is answered; else the wish is said again.
+    An offer is a car and a price; a list of several cars with several prices is none. It is bought if the price is not
+    above the reserve. The seller may also accept what the buyer offered. A question about budget, type, brand or
+    feature is answered; else the wish is said again.
     """
+    if _is_list(said):
+        after = replace(talk, turns=talk.turns + 1)
+        left = after.turns >= talk.buyer.patience
+        return (replace(after, outcome="left"), "I have no more time. Goodbye.") if left else (after, ONE_OFFER)
     car = car_in(said) or _named(talk.car)
     price = price_in(said)
     named = car.name if car else ""
@@ -180,6 +186,12 @@ def _judge(talk: Talk, car: Car, price: int) -> tuple[Talk, str]:
         return replace(talk, offered=0), f"No, I want a {talk.buyer.type}, not a {car.type}."
     counter = int(most * 0.95) // 100 * 100
     return replace(talk, offered=counter), f"That is too much. I would pay {counter} dollars for the {car.name}."
+
+
+def _is_list(said: str) -> bool:
+    """Whether the words name several cars and several prices: a seller who lists everything has offered nothing."""
+    cars = sum(car.name.lower() in said.lower() for car in LOT)
+    return cars > 1 and len({match.group(0).strip() for match in _PRICE.finditer(said)}) > 1
 
 
 def _accepts(said: str) -> bool:
