@@ -19,7 +19,7 @@ from rollwright.view import PageServer, RunCatalogue, write_report
 from tests import builders
 from tests.viewed_runs import HOSTILE, STEPS, hostile_run, maze_run
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 PAGES = {
     "runs": "Runs",

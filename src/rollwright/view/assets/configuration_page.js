@@ -36,7 +36,7 @@ function Difference({ run, other, words }) {
 function Settings({ facts, words }) {
   const entries = Object.entries(facts.settings ?? {}).filter(([key, value]) => matches(key, [value], words));
   const sections = [...new Set(entries.map(([key]) => key.split(".")[0]))];
-  return html`<div class="settings">${sections.map((section) => html`<section class="card" key=${section}><h3 class="foreign">${visible(section)}</h3>
+  return html`<div class="settings">${sections.map((section) => html`<section class="card" key=${section}><h2 class="foreign">${visible(section)}</h2>
       <dl>${entries.filter(([key]) => key.split(".")[0] === section).map(([key, value]) => html`<div key=${key}>
         <dt class="mono foreign">${visible(key.slice(section.length + 1) || key)}</dt><dd><${Value} value=${value} /></dd></div>`)}</dl></section>`)}</div>
     ${!entries.length && html`<p class="notice">${words ? "No key or value matches." : "This run has no config.yaml."}</p>`}

@@ -18,7 +18,7 @@ export function EpisodePage({ run, query }) {
   const number = episode ? Math.min(episode.turns.length - 1, Math.max(0, Number(query.turn ?? 0) || 0)) : 0;
   useKeys(run, episode, number);
   if (!query.key) return html`<p class="notice">Choose an episode <a href=${link("episodes", { run: run.id })}>in the list</a>.</p>`;
-  if (!episode) return html`<${Notice} state=${{ ...state, data: null }} />`;
+  if (!episode) return html`<${Notice} state=${{ ...state, data: null }} /><p><a href=${link("episodes", { run: run.id })}>All episodes of ${visible(run.name)}</a></p>`;
   return html`<${Head} run=${run} episode=${episode} query=${query} />
     <${Facts} run=${run} episode=${episode} />
     ${episode.turns.length ? html`<${Turns} run=${run} episode=${episode} number=${number} query=${query} token=${token} setToken=${setToken} />`
@@ -47,7 +47,7 @@ function Head({ run, episode, query }) {
   const { row } = episode;
   const to = (key) => link("episode", { run: run.id, key, lens: query.lens, marks: query.marks });
   return html`<${Heading} title=${row.task}><${Verdict} row=${row} />
-    <span class="quiet">reward <b class="strong">${figure(row.reward)}</b> · ${count(row.turns, "turn")} · ${words(row.stop)}${row.step !== null ? ` · step ${row.step}` : ` · ${visible(row.tag)}`}</span>
+    <span class="quiet">reward <b class="strong">${figure(row.reward)}</b> · ${[count(row.turns, "turn"), words(row.stop), row.step === null ? visible(row.tag) : `step ${row.step}`].filter(Boolean).join(" · ")}</span>
     <span class="spring"></span>
     ${row.group && html`<a class="button" href=${link("group", { run: run.id, group: row.group })}>Siblings side by side</a>`}
     ${episode.previous && html`<a class="button" href=${to(episode.previous)} title="Key p">← Previous</a>`}
@@ -79,7 +79,7 @@ function Turns({ run, episode, number, query, token, setToken }) {
   return html`<div class="lens-bar card"><${Segments} label="Colour tokens by" value=${lens} options=${choices} onChange=${(name) => choose({ lens: name })} />
       <${Toggle} label="Show whitespace" on=${marks} onChange=${(on) => choose({ marks: on ? "" : "0" })} />
       <${Legend} lens=${lens} reach=${reach} />
-      ${!vocabulary && html`<p class="small quiet">Tokens show as numbers. ${visible(episode.tokenizer_note)}</p>`}</div>
+      ${!vocabulary && html`<p class="small quiet">Tokens show as numbers${episode.tokenizer_note ? `: ${visible(episode.tokenizer_note)}` : ""}.</p>`}</div>
     <div class="episode">
       <${Rail} turns=${turns} number=${number} truncated=${episode.truncated} total=${episode.num_turns} />
       <div class="card"><${TurnHead} turns=${turns} number=${number} />

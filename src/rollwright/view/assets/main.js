@@ -41,12 +41,12 @@ function App() {
   useEffect(() => scrollTo(0, 0), [page, query.key, query.group]);
   return html`
     <a class="skip" href="#content" onClick=${skip}>Skip to the content</a>
-    <div class="top"><div class="top-row">
+    <header class="top"><div class="top-row">
       <a class="brand" href=${link("runs")}><${Mark} />Rollwright</a>
       <${Tabs} page=${page} query=${query} run=${run} chosen=${chosen} />
       <${RunPicker} runs=${runs} run=${run} page=${page} query=${query} />
       <${Liveness} state=${state} runs=${runs} />
-    </div></div>
+    </div></header>
     <main id="content" tabindex="-1">${content(state, Page, { runs, run, chosen, query, page })}</main>`;
 }
 

@@ -44,7 +44,7 @@ function comparison(runs, chosen) {
 function columns(chosen) {
   const tick = (run) => choose({ runs: chosen.includes(run.id) ? chosen.filter((id) => id !== run.id).join(",") : [...chosen, run.id].join(",") });
   return [
-    { name: "tick", title: "", cell: (run) => html`<input type="checkbox" checked=${chosen.includes(run.id)}
+    { name: "tick", title: html`<span class="unseen">Choose</span>`, cell: (run) => html`<input type="checkbox" checked=${chosen.includes(run.id)}
         aria-label=${`Choose ${visible(run.name)}`} onChange=${() => tick(run)} />` },
     { name: "name", title: "Run", value: (run) => run.name, cell: nameCell },
     { name: "state", title: "State", value: (run) => run.state, cell: (run) => html`<${StateBadge} run=${run} />` },

@@ -16,7 +16,8 @@ export function pieceOf(vocabulary, id) {
 export function PromptTokens({ ids, vocabulary, marks }) {
   const first = Math.max(0, ids.length - MOST);
   return html`<pre class="tokens prompt foreign">${first > 0 && html`<i class="quiet">${first} earlier tokens are left out here${"\n"}</i>`}
-    ${ids.slice(first).map((id, index) => html`<${Token} key=${index} piece=${pieceOf(vocabulary, id)} marks=${marks} title=${`id ${id}`} />`)}</pre>`;
+    ${ids.slice(first).map((id, index) => html`<${Token} key=${index} piece=${pieceOf(vocabulary, id)} marks=${marks} title=${`id ${id}`}
+      last=${first + index === ids.length - 1} />`)}</pre>`;
 }
 
 /**
@@ -44,11 +45,11 @@ export function ActionTokens({ turn, vocabulary, lens, reach, marks, onToken, ch
     ${!turn.action.length && html`<i class="quiet">no tokens</i>`}</pre>`;
 }
 
-function Token({ piece, marks, index, colour = "", chosen = false, foreign = false, title }) {
+function Token({ piece, marks, index, colour = "", chosen = false, foreign = false, title, last = false }) {
   const text = marks ? visibleToken(piece.text) : visible(piece.text);
   const kind = `${piece.special ? "special" : ""} ${chosen ? "chosen" : ""} ${foreign ? "forced" : ""} ${colour ? "lit" : ""}`;
-  // A sign for a line break stands before the break itself, so that lines stay lines.
-  const shown = marks && piece.text.endsWith("\n") ? `${text}\n` : text;
+  // A sign for a line break stands before the break itself, so that lines stay lines; the last one would add an empty line.
+  const shown = marks && piece.text.endsWith("\n") && !last ? `${text}\n` : text;
   return html`<span class=${`tok ${kind}`} data-token=${index} title=${title} style=${colour ? { background: colour } : undefined}>${shown || "∅"}</span>`;
 }
 

@@ -1,7 +1,7 @@
 // One turn: what the policy saw, the prompt and the action as exact tokens, and what it earned.
 
 import { pictureAddress } from "rw/data";
-import { figure, signed, visible } from "rw/format";
+import { count, figure, signed, visible } from "rw/format";
 import { html, useMemo, useState } from "rw/kit";
 import { ActionTokens, PromptTokens } from "rw/token_text";
 
@@ -12,7 +12,7 @@ export function TurnView({ turns, number, settings }) {
   return html`<article class="turn" aria-label=${`Turn ${turn.index}`}>
     <${Observed} turn=${turn} run=${settings.run} />
     <${Prompt} turns=${turns} number=${number} settings=${settings} />
-    <section><h3>Action <span class="quiet">${turn.action.length} tokens${turn.finish === "length" ? ", cut at its limit" : ""}</span></h3>
+    <section><h3>Action <span class="quiet">${count(turn.action.length, "token")}${turn.finish === "length" ? ", cut at its limit" : ""}</span></h3>
       <${ActionTokens} turn=${turn} vocabulary=${settings.vocabulary} lens=${settings.lens} reach=${settings.reach} marks=${settings.marks}
         onToken=${settings.onToken} chosen=${chosen} />
       ${turn.acted !== null && turn.acted !== undefined && turn.acted !== turn.text && html`<p class="small quiet">The world was given:</p>
@@ -25,9 +25,9 @@ export function TurnView({ turns, number, settings }) {
 export function Observed({ turn, run }) {
   const hashes = [...new Set([...(turn.attachments ?? []).map((each) => each.sha256), ...turn.observed.flatMap((message) => message.pictures)])];
   return html`<section><h3>Observation</h3>
-    ${hashes.length > 0 && html`<div class="pictures">${hashes.map((hash) => html`<${Picture} key=${hash} run=${run} hash=${hash} />`)}</div>`}
-    ${turn.observed.map((message, index) => html`<div class="message" key=${index}><span class="role">${message.role}</span>
-      <pre class="foreign said">${visible(message.content)}</pre></div>`)}
+    <div class="seen">${hashes.length > 0 && html`<div class="pictures">${hashes.map((hash) => html`<${Picture} key=${hash} run=${run} hash=${hash} />`)}</div>`}
+    <div class="messages">${turn.observed.map((message, index) => html`<div class="message" key=${index}><span class="role">${message.role}</span>
+      <pre class="foreign said">${visible(message.content)}</pre></div>`)}</div></div>
     ${!turn.observed.length && !hashes.length && html`<p class="quiet">Nothing new was shown.</p>`}</section>`;
 }
 
@@ -58,7 +58,7 @@ function Prompt({ turns, number, settings }) {
   const whole = chosen || !grows;
   const ids = useMemo(() => (whole ? promptOf(turns, number) : turn.prompt), [turns, number, whole]);
   const length = turn.shared + turn.prompt.length;
-  return html`<section><h3>Prompt <span class="quiet">${length.toLocaleString("en")} tokens${grows ? `, ${turn.shared.toLocaleString("en")} of them as before` : ""}</span>
+  return html`<section><h3>Prompt <span class="quiet">${count(length, "token")}${grows ? `, ${turn.shared.toLocaleString("en")} of them as before` : ""}</span>
       ${grows && html`<button type="button" class="small" aria-pressed=${whole} onClick=${() => setWhole(!chosen)}>${whole ? "Only new tokens" : "Whole prompt"}</button>`}</h3>
     <${PromptTokens} ids=${ids} vocabulary=${settings.vocabulary} marks=${settings.marks} /></section>`;
 }

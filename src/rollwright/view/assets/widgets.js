@@ -76,7 +76,7 @@ export function Choice({ label, value, options, onChange, any = "any" }) {
   // What an address names stays visible as the choice, although the run offers it no longer.
   if (value && !pairs.some(([offered]) => String(offered) === value)) pairs.push([value, value]);
   return html`<label class="choice"><span>${label}</span>
-    <select value=${value ?? ""} onChange=${(event) => onChange(event.currentTarget.value)}>
+    <select value=${value ?? ""} aria-label=${label || any} onChange=${(event) => onChange(event.currentTarget.value)}>
       ${any !== null && html`<option value="">${any}</option>`}
       ${pairs.map(([offered, shown]) => html`<option key=${offered} value=${offered}>${visible(shown)}</option>`)}
     </select></label>`;
