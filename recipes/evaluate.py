@@ -37,6 +37,7 @@ from rollwright.training import (
     announce_next,
     open_stage,
     recipe_config,
+    require_judged,
     run_recipe,
 )
 
@@ -67,7 +68,6 @@ def main(argv: list[str] | None = None) -> None:
     if not go_on_alone("evaluation"):
         return
     with RunFolder.opened(config.folder, config_yaml=dump(config)) as folder:
-        announce(config)
         play_and_print(config, folder)
 
 
@@ -75,6 +75,8 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
     """Play, write the record, keep the episodes in place of those of an earlier start, print the table."""
     with open_stage(config.world, config.model, folder.path) as stage:
         tasks = tasks_of(stage.world, config.evaluation.split)
+        require_judged(tasks, config.evaluation.split, stage.world)
+        announce(config, tasks={config.evaluation.split: tasks})
         engine = stage.open_engine(config.engine)
         collector = stage.open_collector(config.rollout, EngineActor(engine), context_length=engine.context_length)
         result, played = evaluate_policy(collector, tasks, config.evaluation, name=config.name)

@@ -17,6 +17,7 @@ from rollwright.contracts.errors import EngineFault
 from rollwright.recipes import collect, demo, evaluate, grpo, ilql, sft
 from rollwright.training.preflight import preflight
 from rollwright.training.recipe_entry import new_folders, recipe_config, remove_empty_run, run_recipe
+from tests.user_mistakes import told
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD: dict[str, str] = {
@@ -185,21 +186,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("ROLLWRIGHT_DEBUG", raising=False)
     return tmp_path
-
-
-def told(recipe: Any, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a recipe says on these words: exit code 2, one paragraph, no traceback, no file or folder more."""
-    before = sorted(Path().rglob("*"))
-    monkeypatch.setattr(sys, "argv", ["recipe.py", *words])
-    with pytest.raises(SystemExit) as stop:
-        run_recipe(recipe.main)
-    said = capsys.readouterr()
-    assert stop.value.code == 2
-    assert said.err.startswith("rollwright: ") and said.out == ""
-    assert "Traceback" not in said.err and "\n\n" not in said.err and "hunter2" not in said.err
-    assert len(said.err) < 2000
-    assert sorted(Path().rglob("*")) == before
-    return said.err
 
 
 @pytest.mark.parametrize("plan", [["--plan"], []], ids=["plan", "run"])

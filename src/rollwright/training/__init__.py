@@ -11,7 +11,14 @@ May import: every folder but the command line.
 from rollwright.training.announcements import announce, announce_evaluation, announce_next
 from rollwright.training.loop import Training
 from rollwright.training.loop_config import NO_GROUPS, ONE_EVALUATION, OWN_UPDATES, LoopConfig, PolicyLoopConfig
-from rollwright.training.open_world import RewardSettings, WorldSettings, close_play, open_reward, open_world
+from rollwright.training.open_world import (
+    RewardSettings,
+    WorldSettings,
+    close_play,
+    open_reward,
+    open_world,
+    require_judged,
+)
 from rollwright.training.plan import plan_text
 from rollwright.training.recipe_entry import recipe_config, run_recipe
 from rollwright.training.replay_loop import ReplayMethod, ReplayPhases, replay_loop
@@ -42,6 +49,7 @@ __all__ = [
     "plan_text",
     "recipe_config",
     "replay_loop",
+    "require_judged",
     "run_recipe",
     "token_q_plan",
 ]

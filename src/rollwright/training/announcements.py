@@ -117,7 +117,13 @@ def end_lines(folder: Path, *, done: int, steps: int, seconds: float) -> list[st
         done: steps that the run has behind it, of `steps`.
         seconds: since this start of it.
     """
-    things = {"policy": "policy", "report": "report.html", "episodes": "trajectories", "evaluations": "eval"}
+    things = {
+        "policy": "policy",
+        "best policy on validation": "best",
+        "report": "report.html",
+        "episodes": "trajectories",
+        "evaluations": "eval",
+    }
     there = [f"{label} in {folder / name}" for label, name in things.items() if _holds(folder / name)]
     lines = [f"finished: step {done} of {steps}, in {duration(seconds)}", *(f"  {line}" for line in there)]
     shown = shlex.quote(str(folder))

@@ -18,11 +18,11 @@ from pathlib import Path
 from rollwright.batching import TokenBatch
 from rollwright.contracts import Group, Reward, RollwrightError, StatefulReward, Trajectory, episode_seed
 from rollwright.curriculum import EvolvingCurriculum, StartPool
-from rollwright.evaluation import Evaluation, evaluate_policy, save_evaluation
+from rollwright.evaluation import BEST, BEST_MARK, Evaluation, best_checkpoint, evaluate_policy, save_evaluation
 from rollwright.learner import CriticSettings, PolicyObjective, Ranks, hand_over
 from rollwright.maths.losses import constant_length
 from rollwright.rollout import Collector, EpisodeRequest, FaultLog, rollout_metrics, score_or_note
-from rollwright.run_io import Progress, StepReport, deadline
+from rollwright.run_io import Progress, StepReport, deadline, say
 from rollwright.training import resumption
 from rollwright.training.announcements import announce, announce_end, announce_evaluation
 from rollwright.training.collection import fill_with_informative
@@ -221,7 +221,7 @@ class Training(RunParts):
         self._count(timings)
         self.next_step = step + 1
         if self._due(step, self.config.evaluation.every):
-            self.evaluate(f"step_{step + 1:05d}")
+            self._keep_best(self.evaluate(f"step_{step + 1:05d}"))
         if self._due(step, self.config.run.checkpoint_every):
             resumption.save(self)
 
@@ -250,6 +250,27 @@ class Training(RunParts):
         self._keep(played, tag=f"eval_{name}")
         self.tracker.log(self.next_step, announce_evaluation(result, settings) | took)
         return result
+
+    def _keep_best(self, result: Evaluation) -> None:
+        """Export the policy that was just judged to `best`, where no earlier one scored higher on the validation split.
+
+        The test split chooses nothing: a checkpoint chosen by the score that is then reported sells luck as skill.
+        """
+        if result.split != "validation":
+            return
+        folder, first = self.folder.path / BEST, self.learner.ranks.first
+        # Only the first rank has written the evaluation, and all ranks export together.
+        if self.learner.ranks.of_first(best_checkpoint(self.folder.path).evaluation if first else "") != result.name:
+            return
+        if first:
+            (folder / BEST_MARK).unlink(
+                missing_ok=True
+            )  # a kill during the export leaves nothing that claims to be best
+        self._export(folder)
+        self.learner.ranks.wait()
+        if first:
+            (folder / BEST_MARK).write_text(f"{result.name}\n", encoding="utf-8")
+            say(f"best on validation so far: {result.name}, kept in {folder}")
 
     def _keep(self, played: Sequence[Trajectory], *, tag: str) -> None:
         if self.lock is not None:

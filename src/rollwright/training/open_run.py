@@ -50,7 +50,7 @@ from rollwright.store import TrajectoryStore
 from rollwright.training import inputs, resumption
 from rollwright.training.collection import Collection
 from rollwright.training.loop_config import LoopConfig
-from rollwright.training.open_world import close_play, close_world, open_reward, open_world
+from rollwright.training.open_world import close_play, close_world, open_reward, open_world, require_judged
 from rollwright.training.pipeline import open_collection
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def open_run(
     with ExitStack() as stack:
         with _closed_on_error(world):  # nothing is written before all that needs no weights is there
             tasks: dict[str, Sequence[Task]] = {split: tasks_of(world, split) for split in SPLITS}
+            require_judged(tasks[config.evaluation.split], config.evaluation.split, world)
             curriculum = open_curriculum(config.curriculum, tasks["train"], seed=config.run.seed, world=world)
             accelerator = join_ranks(config)
             ranks = Ranks(accelerator)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from rollwright.config import Config, Readers, load, require_contract
-from rollwright.contracts import ConfigError, Reward, World
+from rollwright.contracts import SPLITS, ConfigError, Reward, Split, Task, World
 from rollwright.generation import Engine
 from rollwright.rollout import Collector
 
@@ -61,6 +61,21 @@ def open_world(settings: WorldSettings) -> World:
     from rollwright.run_io import RayWorld
 
     return RayWorld(world, settings.name, settings.options, address=settings.ray_address, cpus=settings.ray_cpus)
+
+
+def require_judged(tasks: Sequence[Task], split: Split, world: World) -> None:
+    """Raises ConfigError where the world has nothing to judge a policy by: found at the start, not after training.
+
+    Args:
+        tasks: of the split that the evaluation is to play.
+    """
+    if tasks:
+        return
+    there = ", ".join(f"{name} {len(found)}" for name in SPLITS if (found := world.tasks(name))) or "none at all"
+    raise ConfigError(
+        f"`evaluation.split={split}`: the world {world.name} has no tasks of that split (its tasks: {there}). Choose a "
+        "split that has some, validation or test, or give the world tasks that are kept from training."
+    )
 
 
 def close_world(world: World) -> None:

@@ -184,6 +184,10 @@ def require_named_stores(config: Config) -> None:
 def _require_store(key: str, text: str) -> None:
     path = Path(text).expanduser()
     if (path / "trajectories").is_dir() and (path / "turns").is_dir():
+        if not any((path / "trajectories").glob("*.parquet")):
+            raise ConfigError(
+                f"`{key}` names {text!r}, a store that holds no episodes: name another, or fill it (recipes/collect.py)."
+            )
         return
     inner = path / "trajectories"
     if (inner / "trajectories").is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -112,14 +113,16 @@ def run_recipe(main: Callable[[], None]) -> None:
 def _interruptible() -> Iterator[None]:
     """While a recipe runs, the first Ctrl-C ends it in order and the second at once.
 
-    A launcher of several processes ends them by SIGTERM when it is interrupted itself: the first one, which is about to
-    say what is saved, must live on for that moment. The launcher's SIGKILL comes half a minute later.
+    A launcher of several processes passes the signal on once more, and later sends SIGTERM: what is about to say what
+    is saved must live through both. Its SIGKILL comes half a minute later.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        signal.signal(signal.SIGINT, signal.SIG_IGN if several else signal.default_int_handler)
+        if several:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # episodes that are given up are no news
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
