@@ -8,7 +8,7 @@ checkpoint to keep (`checkpoint_choice`).
 May import: checks and what stands above it.
 """
 
-from rollwright.evaluation.checkpoint_choice import CheckpointChoice, best_checkpoint
+from rollwright.evaluation.checkpoint_choice import BEST, BEST_MARK, CheckpointChoice, best_checkpoint
 from rollwright.evaluation.comparison import Comparison, compare
 from rollwright.evaluation.comparison_tables import format_comparison, format_side_by_side, format_table
 from rollwright.evaluation.evaluation_files import load_evaluation, save_evaluation
@@ -33,6 +33,8 @@ from rollwright.evaluation.success_cost import SuccessCost, success_cost, traini
 from rollwright.evaluation.value_calibration import calibrate, format_calibration, save_calibration
 
 __all__ = [
+    "BEST",
+    "BEST_MARK",
     "CheckpointChoice",
     "CheckpointScores",
     "Comparison",

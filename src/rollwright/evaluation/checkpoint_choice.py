@@ -18,6 +18,8 @@ from rollwright.evaluation.evaluation_record import Evaluation
 from rollwright.evaluation.evaluation_summary import summarise
 from rollwright.maths.statistics import Interval
 
+BEST, BEST_MARK = "best", "evaluation.txt"
+"""Folder of the best policy in a run folder, and the file in it that names its evaluation."""
 _STEP = re.compile(r"step_(\d+)")
 
 
@@ -34,6 +36,8 @@ class CheckpointChoice:
 
     def __str__(self) -> str:
         where = f"; its weights are in {self.folder}" if self.folder else "; its weights are not kept"
+        if self.evaluation == "start":
+            where = "; that is the policy which the run began with"
         return (
             f"best checkpoint by held-out score: {self.evaluation} with {self.score} on the validation split, of "
             f"{self.num_candidates} evaluated{where}"
@@ -79,7 +83,7 @@ def _score(evaluation: Evaluation) -> Interval | None:
 def _weights(run: Path, evaluation: Evaluation) -> Path | None:
     """Where the weights of an evaluation lie: a checkpoint of its step, the best one kept apart, or the last policy."""
     matched = _STEP.fullmatch(evaluation.name)
-    places = [run / "best"] if _kept_as_best(run, evaluation) else []
+    places = [run / BEST] if _kept_as_best(run, evaluation) else []
     if matched:
         places.append(run / "checkpoints" / f"step_{int(matched[1]):06d}")
     elif evaluation.name == "final":
@@ -88,5 +92,5 @@ def _weights(run: Path, evaluation: Evaluation) -> Path | None:
 
 
 def _kept_as_best(run: Path, evaluation: Evaluation) -> bool:
-    mark = run / "best" / "evaluation.txt"
+    mark = run / BEST / BEST_MARK
     return mark.is_file() and mark.read_text(encoding="utf-8", errors="replace").strip() == evaluation.name
