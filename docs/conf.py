@@ -47,8 +47,13 @@ html_theme_options: dict[str, Any] = {
 def tidy(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
     """Turns the Markdown of our docstrings into reStructuredText: `name`, `name`s, and bars that are only bars."""
     parts = re.split(r"(?<!`)(`[^`]+`)(?!`)", "\n".join(lines))
-    code = [f"`{part}`" if number % 2 else part.replace("|", r"\|") for number, part in enumerate(parts)]
-    lines[:] = re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", "".join(code)).split("\n")
+    for number in range(0, len(parts), 2):
+        text = parts[number].replace("|", r"\|")
+        # `name`s: reStructuredText wants an empty mark between the code and the letter.
+        parts[number] = rf"\ {text}" if number and text[:1].isalnum() else text
+    for number in range(1, len(parts), 2):
+        parts[number] = f"`{parts[number]}`"
+    lines[:] = "".join(parts).split("\n")
 
 
 def setup(app: Any) -> None:

@@ -8,8 +8,11 @@ The build stops at a warning, at a link or an anchor that leads nowhere, and at 
 from __future__ import annotations
 
 import argparse
+import ast
+import functools
 import importlib
 import inspect
+import itertools
 import os
 import re
 import shutil
@@ -135,7 +138,21 @@ def entry(room: str, name: str, value: object) -> str:
         return f".. autoclass:: {full}\n   :members:\n"
     if inspect.isroutine(value):
         return f".. autofunction:: {full}\n"
-    return f".. py:data:: {full}\n   :type: {type(value).__name__}\n"
+    note = notes(ROOT / "src" / "rollwright" / room).get(name, "").replace("`", "``").replace("\n", "\n   ")
+    return f".. py:data:: {full}\n   :type: {type(value).__name__}\n" + (f"\n   {note}\n" if note else "")
+
+
+@functools.cache
+def notes(folder: Path) -> dict[str, str]:
+    """Constant -> the text that stands under it, over all files of a room."""
+    found = {}
+    for file in sorted(folder.rglob("*.py")):
+        for line, below in itertools.pairwise(ast.parse(file.read_text(encoding="utf-8")).body):
+            targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+            text = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                found |= {target.id: inspect.cleandoc(text.value) for target in targets if isinstance(target, ast.Name)}
+    return found
 
 
 def rooms() -> list[str]:
@@ -153,7 +170,9 @@ def write_api() -> None:
     for room in rooms():
         module = importlib.import_module(f"rollwright.{room}")
         first = (module.__doc__ or room).strip().splitlines()[0].rstrip(".")
-        names = [entry(room, name, getattr(module, name)) for name in module.__all__]
+        # What one calls first, constants last: a page that begins with constants tells nothing.
+        called = sorted(module.__all__, key=lambda name: not callable(getattr(module, name)))
+        names = [entry(room, name, getattr(module, name)) for name in called]
         body = "\n".join([f".. automodule:: rollwright.{room}\n   :no-members:\n   :no-index:\n", *names])
         (folder / f"{room}.md").write_text(f"# rollwright.{room}\n\n```{{eval-rst}}\n{body}```\n", encoding="utf-8")
         lines.append(f"- [rollwright.{room}]({room}.md): {first[0].lower() + first[1:]}.")
