@@ -30,6 +30,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "look at runs": {
         "view": ("view_command", "Serve a local web page over run folders, live while they run."),
         "report": ("report_command", "Write report.html of a run folder: curves, evaluations, replays."),
+        "runs": ("runs_command", "A table of runs: filter, sort, group over seeds, plot, export."),
         "doctor": ("doctor_command", "Say what is wrong with a run, with evidence, and what to try."),
         "show": ("stores.show_command", "Print stored episodes turn by turn."),
     },
@@ -42,7 +43,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "worlds and parts": {
         "audit": ("audit_command", "Put a world and its verifier on trial: does the reward mean success?"),
         "check-env": ("check_env_command", "Prove that a world keeps the environment contract."),
-        "components": ("components_command", "List the parts that a configuration can name."),
+        "components": ("listing.components_command", "List every part that a configuration can name."),
+        "methods": ("listing.methods_command", "List the methods: paper, recipe, what each learns from and needs."),
+        "worlds": ("listing.worlds_command", "List the worlds: what is done there, what each needs."),
     },
     "this program": {
         "version": ("version_command", "Print the version."),

@@ -87,6 +87,7 @@ RULES: tuple[DoctorRule, ...] = (
         title="Learning rate too low",
         when="`optim/learning_rate` is 0 throughout, or `policy/kl_old_mean` stays at 0 over several updates per batch",
         judge=policy_rules.learning_rate_too_low,
+        explains=("never-stops",),
     ),
     DoctorRule(
         name="engine-mismatch",

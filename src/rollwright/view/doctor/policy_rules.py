@@ -124,7 +124,7 @@ def learning_rate_too_low(run: RunEvidence) -> Verdict:
         message="The updates change nothing: the learning rate is " + ("0." if zero else "too low."),
         evidence=tuple(evidence),
         remedies=(
-            f"learner.learning_rate={10 * rate_now or 1e-5:.1g} - or the value of the shipped YAML of this world",
+            f"learner.learning_rate={max(1e-6, 10 * rate_now):.1g} - or the value of the shipped YAML of this world",
             "learner.warmup_steps=0 - no slow start, where the run is short",
         ),
     )
