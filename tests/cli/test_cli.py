@@ -214,14 +214,6 @@ def test_report_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "do a" in (tmp_path / "report.html").read_text()
 
 
-def test_components_lists_what_a_configuration_can_name(capsys: pytest.CaptureFixture[str]):
-    assert cli.main(["components"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "worlds:" and {"  text.maze", "  web.miniwob"} <= set(lines)
-    assert "  env" in lines[lines.index("rewards:") :]
-    assert any(line.startswith("  transformers") for line in lines[lines.index("engines:") :])
-
-
 def test_check_env_proves_a_world(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["check-env", "text.guess_number", "--seeds", "1", "--tasks", "1"]) == 0
     assert "text.guess_number keeps the environment contract (3 episodes of the teacher's)" in capsys.readouterr().out
@@ -288,32 +280,6 @@ def test_check_env_says_that_it_played_no_well_formed_action_and_takes_some(
     (tmp_path / "words.txt").write_text("\n\n")
     assert cli.main([*asked, "--actions", f"{tmp_path}/words.txt"]) != 0
     assert "holds no action" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("installed", [True, False])
-def test_components_says_which_package_an_engine_lacks(
-    installed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    """Every engine, and the package that it needs: its own name is none."""
-    from importlib import util
-
-    from rollwright.config import components
-
-    real = util.find_spec
-    known = {"vllm": installed or None, "transformers": installed or None}
-    monkeypatch.setattr(
-        components.importlib.util, "find_spec", lambda name: known[name] if name in known else real(name)
-    )
-    assert cli.main(["components"]) == 0
-    lines = capsys.readouterr().out.split("engines:\n")[1].splitlines()
-    notes = [
-        "",
-        " (vllm is not installed)",
-        " (vllm is not installed: only with engine.urls)",
-        " (transformers is not installed)",
-    ]
-    names = ["  auto", "  vllm", "  vllm_server", "  transformers"]
-    assert lines == [name + ("" if installed else note) for name, note in zip(names, notes, strict=True)]
 
 
 def test_options_are_json_or_text():

@@ -77,7 +77,7 @@ def test_a_run_hands_out_what_its_folder_holds(tmp_path: Path) -> None:
         run.evaluation()
     save(tmp_path, "final", "1111")
     found = rollwright.compare(run.evaluation("start"), run)
-    assert found.success is not None and found.success.interval.estimate == 1.0
+    assert found.success is not None and found.success.interval.point == 1.0
     assert rollwright.compare(tmp_path / "eval" / "start.json", str(tmp_path)).success == found.success
     assert run.report() == tmp_path / "report.html"
 

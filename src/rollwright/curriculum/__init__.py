@@ -7,7 +7,7 @@ May import: rollout and what stands above it.
 """
 
 from rollwright.curriculum.alp_gmm import AlpGmmCurriculum, Progress
-from rollwright.curriculum.curriculum_settings import CurriculumSettings, StartSettings
+from rollwright.curriculum.curriculum_settings import CURRICULA, CurriculumSettings, StartSettings
 from rollwright.curriculum.evolving import EvolvingCurriculum
 from rollwright.curriculum.samplers import Curriculum, UniformCurriculum
 from rollwright.curriculum.select_curriculum import open_curriculum
@@ -15,6 +15,7 @@ from rollwright.curriculum.starts import StartPool
 from rollwright.curriculum.task_generators import open_generator
 
 __all__ = [
+    "CURRICULA",
     "AlpGmmCurriculum",
     "Curriculum",
     "CurriculumSettings",
