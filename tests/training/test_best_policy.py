@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from rollwright.contracts import Group, Score
 from rollwright.evaluation import Evaluation, best_checkpoint
 from rollwright.recipes import grpo
 from rollwright.training import loop
@@ -22,6 +24,17 @@ SMALL = [
 SOLVED = {"start": 0, "step_00001": 1, "step_00002": 3, "step_00003": 2, "final": 1}
 
 
+class PaysByToken:
+    """A reward that tells siblings apart whatever an untrained policy says, so that every step moves the weights."""
+
+    name = "by_token"
+
+    def score(self, group: Group) -> list[Score]:
+        """By the sampled ids alone."""
+        ids = [turn.action_ids for trajectory in group.trajectories for turn in trajectory.turns[:1]]
+        return [Score(value=float(sum(found) % 7), verifier=self.name) for found in ids]
+
+
 def play(folder: Path, split: str) -> None:
     """A real run whose held-out episodes are judged as `SOLVED` says."""
     real = loop.evaluate_policy
@@ -33,7 +46,10 @@ def play(folder: Path, split: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "evaluate_policy", judged)
-        grpo.main([*SMALL, f"run.folder={folder}", f"evaluation.split={split}"])
+        patch.setitem(sys.modules, "best_policy_rewards", sys.modules[__name__])
+        grpo.main(
+            [*SMALL, "reward.name=best_policy_rewards:PaysByToken", f"run.folder={folder}", f"evaluation.split={split}"]
+        )
 
 
 @pytest.fixture(scope="module")
