@@ -19,7 +19,7 @@ def told(recipe: Any, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys:
         run_recipe(recipe.main)
     said = capsys.readouterr()
     assert stop.value.code == 2, said.err
-    assert said.err.startswith("rollwright: ") and said.out == ""
+    assert said.err.startswith("rollwright: ") and said.out == "", (said.err, said.out)
     assert "Traceback" not in said.err and "\n\n" not in said.err and "hunter2" not in said.err
     assert len(said.err) < 2000
     assert sorted(Path().rglob("*")) == before

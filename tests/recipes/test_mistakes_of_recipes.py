@@ -123,7 +123,7 @@ MISTAKES: dict[str, list[tuple[list[str], tuple[str, ...]]]] = {
         ([], ("replay.stores", "name some")),
         (["data.held_out_frac=1.5"], ("`data.held_out_frac`", "< 1")),
         (["fit.batch_sise=4"], ("Did you mean `batch_size`?",)),
-        (["replay.stores=[one]"], ("`replay.stores`", "no episodes", "recipes/collect.py")),
+        (["replay.stores=[one]"], ("`replay.stores`", "without episodes", "recipes/collect.py")),
     ],
     "reward_pairs": [
         (["replay.stores=[empty]"], ("`replay.stores`", "no trajectory store")),

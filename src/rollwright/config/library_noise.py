@@ -55,3 +55,5 @@ def silence_libraries() -> None:
         warnings.filterwarnings("ignore", category=category, module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    if (loaded := sys.modules.get("transformers.utils.logging")) is not None:  # in a notebook: it reads no variable now
+        loaded.disable_progress_bar()

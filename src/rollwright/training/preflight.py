@@ -186,7 +186,7 @@ def _require_store(key: str, text: str) -> None:
     if (path / "trajectories").is_dir() and (path / "turns").is_dir():
         if not any((path / "trajectories").glob("*.parquet")):
             raise ConfigError(
-                f"`{key}` names {text!r}, a store that holds no episodes: name another, or fill it (recipes/collect.py)."
+                f"`{key}` names {text!r}, a store without episodes: name another, or fill it (recipes/collect.py)."
             )
         return
     inner = path / "trajectories"
