@@ -14,6 +14,10 @@ interquartile mean of held-out success with its 95% stratified bootstrap interva
 mean, and an interval that speaks of other held-out starts, not of other runs), the mean return, the probability that a
 run of the method beats one of the baseline (the first method named), and the episodes and minutes until an evaluation
 first reached the threshold. Finished runs are not repeated: --folder keeps them.
+
+    python benchmarks/learning.py --world maze --from-runs --methods grpo ppo
+
+writes the same table from the run folders alone, as `rollwright runs` finds them, and starts nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from rollwright.maths.statistics import (
     stratified_bootstrap_pair,
 )
 from rollwright.run_io import read_metrics
+from rollwright.view import query_runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -116,6 +121,15 @@ def read(folder: Path, threshold: float) -> Outcome:
     )
 
 
+def from_runs(folder: Path, methods: list[str], threshold: float) -> dict[str, list[Outcome]]:
+    """method -> its finished runs, found below `<method>/<seed>` and sorted by seed; methods in the order given."""
+    found: dict[str, list[Outcome]] = {}
+    for method in methods:
+        runs = query_runs([folder / method], where=["state=finished"], sort=["seed"]).records
+        found[method] = [read(run.folder, threshold) for run in runs]
+    return found
+
+
 def scores(outcomes: list[Outcome]) -> np.ndarray:
     """[seeds, tasks] success."""
     return np.array([[np.mean(o.success[task]) for task in sorted(o.success)] for o in outcomes])
@@ -183,6 +197,17 @@ def group_of(methods: list[Method]) -> str:
     return "from both" if any(method.per_step for method in methods) else "from a store"
 
 
+def train_all(world: World, folder: Path, arguments: argparse.Namespace) -> dict[str, list[Outcome]]:
+    """Every method from every seed, from a common start."""
+    start, store = prepare(world, folder)
+    results: dict[str, list[Outcome]] = {}
+    for name in arguments.methods:
+        for seed in range(arguments.seeds):
+            train(name, seed, folder / name / str(seed), start, store, arguments)
+            results.setdefault(name, []).append(read(folder / name / str(seed), world.threshold))
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", choices=sorted(WORLDS), default="maze")
@@ -193,6 +218,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=10, help="about how many evaluations on the way")
     parser.add_argument("--eval-seeds", type=int, default=8, help="held-out starts per task")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "learning", help="where the runs are kept")
+    parser.add_argument("--from-runs", action="store_true", help="start nothing: the table of the runs in --folder")
     parser.add_argument("--title", default="", help="of the table; by default where the methods learn from")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -200,12 +226,10 @@ def main() -> None:
     if unknown := [name for name in arguments.methods if name not in world.methods]:
         parser.error(f"no method {', '.join(unknown)} for {arguments.world}; there are {', '.join(world.methods)}")
     folder = arguments.folder.resolve() / arguments.world
-    start, store = prepare(world, folder)
-    results: dict[str, list[Outcome]] = {}
-    for name in arguments.methods:
-        for seed in range(arguments.seeds):
-            train(name, seed, folder / name / str(seed), start, store, arguments)
-            results.setdefault(name, []).append(read(folder / name / str(seed), world.threshold))
+    if arguments.from_runs:
+        results = from_runs(folder, arguments.methods, world.threshold)
+    else:
+        results = train_all(world, folder, arguments)
     text, data = report(results, np.random.default_rng(0))
     group = arguments.title or group_of([world.methods[name] for name in arguments.methods])
     judged = f"Judged with `{' '.join(world.judged)}`." if world.judged else ""
