@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from rollwright.contracts import (
     SPLITS,
     Attachment,
+    AuditFacts,
     ConfigError,
     Environment,
     Execution,
@@ -293,6 +294,18 @@ class PhoneWorld:
     def teacher(self, task: Task) -> PhoneTeacher:
         """A fresh solver; every template has one."""
         return PhoneTeacher(self._optimal_frac)
+
+    def audit_facts(self, task: Task) -> AuditFacts:
+        """`done` ends an episode. Of a task that cannot be done, `infeasible` is the solution, whoever says it."""
+        told = "the task cannot be done, and to say so is its solution"
+        lucky = () if self._templates[task.id].feasible else ("constant", "repeat", "loop", "wrong step", "random")
+        return AuditFacts(
+            stop_action="done",
+            template=task.id,
+            constants=("infeasible",),
+            harmless=("wait",),
+            solved_by=dict.fromkeys(lucky, told),
+        )
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """A tap, a text, a gesture, a key, an app, or `done`."""

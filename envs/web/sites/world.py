@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from rollwright.contracts import (
     SPLITS,
+    AuditFacts,
     ConfigError,
     Environment,
     Execution,
@@ -96,6 +97,7 @@ class SitesWorld:
             split: tuple(Task(id=t.id, split=split, params={"difficulty": t.difficulty}) for t in group)
             for split, group in templates.items()
         }
+        self._questions: dict[str, bool] = {}
         self._starts: OrderedDict[tuple[str, int], Start] = OrderedDict()
 
     def tasks(self, split: Split) -> Sequence[Task]:
@@ -127,6 +129,24 @@ class SitesWorld:
     def teacher(self, task: Task) -> Teacher:
         """A fresh teacher; every template has a plan."""
         return PlanTeacher()
+
+    def audit_facts(self, task: Task) -> AuditFacts:
+        """An answer ends an episode; where none was asked for it is the declaration that the task is done."""
+        told = "a question with a short answer, such as a count, can be answered right by luck"
+        lucky = ("constant", "repeat", "loop", "random") if self._asks(task) else ()
+        return AuditFacts(
+            stop_action="answer done",
+            template=task.id,
+            harmless=("scroll", "noop"),
+            solved_by=dict.fromkeys(lucky, told),
+        )
+
+    def _asks(self, task: Task) -> bool:
+        """Whether the tasks of this template are questions."""
+        if task.id not in self._questions:
+            start = draw_start(TEMPLATES[task.id], episode_seed(task.split, "audit", task.id), self.options.size)
+            self._questions[task.id] = bool(start.aim.answers)
+        return self._questions[task.id]
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """Mostly something on the page; at times a scroll, and an answer, which ends the episode, once in twenty."""

@@ -21,13 +21,15 @@ class AuditFacts:
 
     `stop_action` ends the episode by declaring the task done. `solved_by` maps the name of a panel policy to the reason
     why it can truly solve this task; its successes are then listed and not counted as false accepts. `constants` are
-    well-formed actions that the constant policy should try. Tasks of one `template` are counted as one cluster.
-    `answer_shown` is the reason why the answer may stand in the first observation.
+    well-formed actions that the constant policy should try. `harmless` are the first words of actions that change
+    nothing that is judged (`wait`): a solution without such a last step is still whole. Tasks of one `template` are
+    counted as one cluster. `answer_shown` is the reason why the answer may stand in the first observation.
     """
 
     stop_action: str = ""
     solved_by: Mapping[str, str] = field(default_factory=dict)
     constants: Sequence[str] = ()
+    harmless: Sequence[str] = ()
     template: str = ""
     answer_shown: str = ""
 

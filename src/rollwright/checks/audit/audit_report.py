@@ -8,16 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rollwright.checks.audit.findings import AuditFinding, AuditReport, PanelRow
+from rollwright.checks.audit.findings import AuditFinding, AuditReport, PanelRow, TemplateRow
 from rollwright.checks.audit.identity import WorldIdentity
 from rollwright.checks.audit.panel_checks import interval_text
 from rollwright.contracts import DataError
+from rollwright.maths.statistics import Interval
 
 _SAID = {
     "fit": "FIT: the verifier agreed with the truth in everything that was tried.",
     "unfit": "UNFIT: do not train on this before the failures below are mended.",
     "cannot tell": "CANNOT TELL: nothing failed, but something needed for a verdict could not be shown.",
 }
+_SHOWN_TEMPLATES = 40
 _MARK = {"fail": "FAIL", "refuse": "CANNOT TELL", "warn": "WARNING", "note": "NOTE"}
 
 
@@ -26,6 +28,7 @@ def format_audit(report: AuditReport) -> str:
     head = f"Audit of {report.subject} {report.identity.version} (limits of policy version {report.policy_version})"
     lines = [head, f"{report.tasks} tasks, {report.starts} starts with known truth", "", *_table(report.rows), ""]
     lines += ["Checks", *(_check_line(check) for check in report.checks)]
+    lines += _template_lines(report.templates)
     if report.findings:
         lines += ["", "Findings, the severest first"]
         for finding in report.findings:
@@ -57,6 +60,17 @@ def _table(rows: Sequence[PanelRow]) -> list[str]:
     ]
 
 
+def _template_lines(rows: Sequence[TemplateRow]) -> list[str]:
+    """The templates that have a false accept or a false reject; the others are counted."""
+    odd = [row for row in rows if row.rejected or row.accepted]
+    lines = ["", f"By template: {len(rows) - len(odd)} of {len(rows)} without a false accept or a false reject"]
+    for row in odd[:_SHOWN_TEMPLATES]:
+        rejects = "none played" if row.rejects is None else f"{row.rejected}/{row.golden}, {interval_text(row.rejects)}"
+        accepts = "none" if row.accepts is None else f"{row.accepted}/{row.nonsolving}, {interval_text(row.accepts)}"
+        lines.append(f"  {row.template}: refused {rejects}; accepted {accepts}")
+    return lines if len(odd) <= _SHOWN_TEMPLATES else [*lines, f"  and {len(odd) - _SHOWN_TEMPLATES} more"]
+
+
 def _check_line(check: Any) -> str:
     if check.skipped:
         return f"  skip         {check.name}: {check.skipped}"
@@ -79,6 +93,7 @@ def audit_json(report: AuditReport) -> str:
         "starts": report.starts,
         "identity": asdict(report.identity),
         "panel": [_row_json(row) for row in report.rows],
+        "templates": [_template_json(row) for row in report.templates],
         "checks": [
             {"name": c.name, "status": c.status, "measured": dict(c.measured), "skipped": c.skipped}
             for c in report.checks
@@ -93,6 +108,14 @@ def audit_json(report: AuditReport) -> str:
 def _row_json(row: PanelRow) -> dict[str, Any]:
     told = asdict(row)
     told["rate"] = None if row.rate is None else [row.rate.point, row.rate.low, row.rate.high]
+    return told
+
+
+def _template_json(row: TemplateRow) -> dict[str, Any]:
+    told = asdict(row)
+    for name in ("rejects", "accepts"):
+        rate: Interval | None = getattr(row, name)
+        told[name] = None if rate is None else [rate.point, rate.low, rate.high]
     return told
 
 

@@ -32,6 +32,7 @@ from rollwright.checks.audit.panel_checks import (
     rejects_check,
     rows_of,
     shape_check,
+    template_rows,
     truth_check,
 )
 from rollwright.checks.audit.task_checks import answers_check, labels_check, splits_check
@@ -125,6 +126,7 @@ def judge_recorded(
     return AuditReport(
         subject=subject or f"world {recorded.identity.name}",
         rows=tuple(rows.values()),
+        templates=template_rows(recorded.panel),
         checks=tuple(checks),
         identity=recorded.identity,
         tasks=recorded.num_tasks,

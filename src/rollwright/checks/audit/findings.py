@@ -40,6 +40,19 @@ class PanelRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateRow:
+    """One task or template: how often its solutions were refused and its non-solving episodes called a success."""
+
+    template: str
+    golden: int
+    rejected: int
+    nonsolving: int
+    accepted: int
+    rejects: Interval | None
+    accepts: Interval | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFinding:
     """One thing that is wrong. `kind` names its severity and repair in `audit_policy`; `probe` is what found it."""
 
@@ -86,6 +99,7 @@ class AuditReport:
 
     subject: str
     rows: tuple[PanelRow, ...]
+    templates: tuple[TemplateRow, ...]
     checks: tuple[CheckResult, ...]
     identity: WorldIdentity
     tasks: int

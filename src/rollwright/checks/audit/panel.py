@@ -155,6 +155,8 @@ def _half(start: PanelStart) -> Variants:
     """The solution without its last step that counts; then the declaration that it is done, or nothing more."""
     stop = start.facts.stop_action
     steps = start.solution[:-1] if start.solution and start.solution[-1] == stop else start.solution
+    while steps and steps[-1].split(" ")[0] in start.facts.harmless:
+        steps = steps[:-1]
     if len(steps) > 1:
         end = [stop] if stop else [""] * (start.limit if start.fast else _SPARE_TURNS)
         yield f"{len(steps) - 1} of {len(steps)} steps", script_of([*steps[:-1], *end]), start.limit

@@ -9,9 +9,9 @@ from statistics import fmean
 from rollwright.checks.audit.audit_episodes import AuditEpisode
 from rollwright.checks.audit.audit_policy import AuditLimits
 from rollwright.checks.audit.audit_rates import clustered_rate, informative_share, rank_correlation
-from rollwright.checks.audit.findings import AuditFinding, CheckResult, PanelRow, transcript_of
+from rollwright.checks.audit.findings import AuditFinding, CheckResult, PanelRow, TemplateRow, transcript_of
 from rollwright.checks.audit.panel import DECEIVING, GOLDEN, PANEL, RANDOM, REWORDED, TRUTHS, ZERO_ACCEPTS
-from rollwright.maths.statistics import Interval
+from rollwright.maths.statistics import Interval, wilson_interval
 
 Panel = Mapping[str, Sequence[AuditEpisode]]
 _SOLVING = (GOLDEN, REWORDED)
@@ -75,6 +75,8 @@ def accepts_check(rows: Sequence[PanelRow], panel: Panel, limits: AuditLimits) -
         elif row.accepted and row.rate.high > limits.false_accepts:
             message = f"{said}; upper end {row.rate.high:.3f}, limit {limits.false_accepts:g}"
             found.append(AuditFinding(kind="false accept", probe=row.policy, message=message, transcript=shown))
+    if explained := _explanations(panel):
+        measured["explained successes"] = explained
     if (guess := _guessable(panel.get("constant", ()))) > limits.false_accepts:
         message = f"one constant action truly solves {guess:.2f} of the starts: scores below that say nothing"
         found.append(AuditFinding(kind="guessable", probe="constant", message=message))
@@ -282,6 +284,42 @@ def headroom_check(
 def interval_text(rate: Interval) -> str:
     """`0.012 [0.002, 0.050]`."""
     return f"{rate.point:.3f} [{rate.low:.3f}, {rate.high:.3f}]"
+
+
+def template_rows(panel: Panel) -> tuple[TemplateRow, ...]:
+    """False accepts and rejects of each template, or of each task where the world names no templates."""
+    golden: dict[str, list[AuditEpisode]] = defaultdict(list)
+    others: dict[str, list[AuditEpisode]] = defaultdict(list)
+    for name, own in panel.items():
+        for episode in own:
+            if not episode.fault and episode.accepted is not None and name not in (REWORDED, RANDOM):
+                (golden if name == GOLDEN else others)[str(episode.cluster)].append(episode)
+    found = []
+    for template in sorted({*golden, *others}):
+        rejected = sum(not e.accepted for e in golden[template])
+        accepted = sum(map(_unexplained, others[template]))
+        row = TemplateRow(
+            template=template,
+            golden=len(golden[template]),
+            rejected=rejected,
+            nonsolving=len(others[template]),
+            accepted=accepted,
+            rejects=wilson_interval(rejected, len(golden[template])) if golden[template] else None,
+            accepts=wilson_interval(accepted, len(others[template])) if others[template] else None,
+        )
+        found.append(row)
+    return tuple(found)
+
+
+def _explanations(panel: Panel) -> str:
+    """Why successes of policies that do not solve are no false accepts, with how many."""
+    reasons = Counter(
+        e.declared or e.luck or "the world's own state confirms it"
+        for name, own in panel.items()
+        for e in own
+        if name not in (GOLDEN, REWORDED) and e.accepted and not _unexplained(e)
+    )
+    return "; ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items()))
 
 
 def rows_of(panel: Panel, notes: Mapping[str, str]) -> dict[str, PanelRow]:
