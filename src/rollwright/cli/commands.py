@@ -48,6 +48,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "worlds": ("listing.worlds_command", "List the worlds: what is done there, what each needs."),
     },
     "this program": {
+        "completion": ("completion_command", "Print the completion script of your shell: bash, zsh or fish."),
         "version": ("version_command", "Print the version."),
     },
 }
