@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rollwright.cli.commands import build_parser
+from rollwright.cli.commands import command_module
 from rollwright.config.components import available, load
 from rollwright.contracts.errors import MissingDependency
 from rollwright.training.open_world import RewardSettings
@@ -43,7 +44,9 @@ def test_every_example_names_a_reward_and_its_options(example: str):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_understood(command: str):
-    found = build_parser().parse_args(command.split())
+    parser = argparse.ArgumentParser()
+    command_module("score").add(parser)
+    found = parser.parse_args(command.split()[1:])
     name, *options = found.reward
     assert {option.split("=")[0] for option in options} <= takes(name)
 
