@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor
 
 from rollwright.batching import Segment, TokenBatch
-from rollwright.contracts import Turn
 from rollwright.learner.ranks import Ranks
 from rollwright.store import TokenColumns, TokenLog
 
@@ -95,10 +94,13 @@ class TokenTap:
         for name, column in (("values", batch.values), ("returns", batch.returns)):
             if column is not None:
                 columns[name] = _head(column, size)
-        owners = [batch.trajectories[int(batch.trajectory_index[u])] for u in self.turns]
+        shown = batch.trajectories[: self.num_sequences]
+        # Two turns of a trajectory may be equal: the object itself says which one it is.
+        numbers = {id(turn): number for trajectory in shown for number, turn in enumerate(trajectory.turns)}
+        owners = batch.trajectory_index.tolist()
         return TokenColumns(
-            trajectory_ids=[owner.id for owner in owners],
-            turns=[_number_of(batch.turns[u], owner.turns) for u, owner in zip(self.turns, owners, strict=True)],
+            trajectory_ids=[shown[owners[u]].id for u in self.turns],
+            turns=[numbers.get(id(batch.turns[u]), -1) for u in self.turns],
             num_ids=[len(batch.segments[u].action_ids) for u in self.turns],
             counts=self.counts,
             columns=columns,
@@ -161,8 +163,3 @@ def _positions(segment: Segment) -> Array:
     if segment.mask is None:
         return np.arange(len(segment.action_ids))
     return np.flatnonzero(np.asarray(segment.mask))
-
-
-def _number_of(turn: Turn, turns: Sequence[Turn]) -> int:
-    """The place of a turn among its trajectory's: two may be equal, so the object itself counts."""
-    return next((number for number, other in enumerate(turns) if other is turn), -1)
