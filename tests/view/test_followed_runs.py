@@ -14,7 +14,8 @@ from rollwright.store import TrajectoryStore
 from rollwright.view.live.episode_query import EpisodeQuery
 from rollwright.view.live.followed_run import FollowedRun, started_by
 from rollwright.view.live.metric_columns import MAX_SPARK, MetricColumns
-from rollwright.view.live.run_answers import settings_diff, stage_seconds, task_answer
+from rollwright.view.live.page_routes import json_answer
+from rollwright.view.live.run_answers import run_answer, settings_diff, stage_seconds, task_answer
 from rollwright.view.live.run_catalogue import RunCatalogue
 from rollwright.view.live.token_strings import TokenStrings
 from tests import builders
@@ -295,3 +296,11 @@ def test_a_file_that_is_no_tokenizer_is_said(tmp_path: Path) -> None:
     (tmp_path / "policy" / "tokenizer.json").write_text('{"model": 3}')
     shown = followed(tmp_path).episode("0.0") or {}
     assert "cannot be read" in shown["tokenizer_note"] and shown["vocabulary"] is None
+
+
+def test_settings_that_json_has_no_word_for_are_text(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, config_yaml="day: 2026-12-01\nsome: !!set {a}\nodd: 2026-13-45\n")
+    assert followed(tmp_path).settings() == {}, "a day that cannot be: nothing is believed of the file"
+    (tmp_path / "config.yaml").write_text("day: 2026-12-01\nlist: [2026-12-01, .nan]\n3: {}\n")
+    answer = json.loads(json_answer(run_answer(followed(tmp_path))).content)
+    assert answer["settings"] == {"day": "2026-12-01", "list": ["2026-12-01", None], "3": {}}

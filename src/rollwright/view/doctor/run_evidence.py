@@ -118,10 +118,10 @@ def read_evidence(folder: Path) -> RunEvidence:
     facts = read_facts(folder)
     if not run.metrics.is_file() and not facts:
         raise DataError(f"{folder} is no run folder: expected metrics.jsonl and run.json in it")
+    rows = read_metrics(run.metrics) if run.metrics.is_file() else []
     try:
-        rows = read_metrics(run.metrics) if run.metrics.is_file() else []
         settings = yaml.safe_load(run.config.read_text(encoding="utf-8")) if run.config.is_file() else {}
-    except (OSError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         log.warning("%s: the settings cannot be read: %s", run.config, error)
         settings = {}
     return RunEvidence(

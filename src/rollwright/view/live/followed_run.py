@@ -78,7 +78,7 @@ class FollowedRun:
         return found
 
     def _load_settings(self) -> Mapping[str, Any]:
-        with suppress(yaml.YAMLError, RecursionError):
+        with suppress(yaml.YAMLError, ValueError, RecursionError):
             found = yaml.safe_load(self.config_text())
             return found if isinstance(found, dict) else {}
         return {}

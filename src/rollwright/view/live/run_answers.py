@@ -80,7 +80,16 @@ def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
         if isinstance(value, Mapping) and value:
             yield from flat_settings(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
+            yield f"{prefix}{key}", _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON can hold it: YAML also has dates and sets."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def settings_diff(a: FollowedRun, b: FollowedRun) -> dict[str, Any]:
