@@ -254,6 +254,12 @@ def test_a_comparison_pairs_episodes_and_shows_those_that_changed(visit: Visit) 
     assert tab.locator(pairs).count() == 8
     tab.locator(".counts button.won").click()
     tab.wait_for_function("rows => document.querySelectorAll(rows).length === 4", arg=pairs)
+    tab.get_by_role("link", name="side by side").first.click()
+    tab.wait_for_selector(".siblings .tok")
+    assert tab.locator(".sibling-head .badge").all_inner_texts() == ["failure", "success"]
+    visit.clean()
+    tab.go_back()
+    visit.settle()
     tab.get_by_role("link", name="transcript").first.click()
     tab.wait_for_selector(".turn")
     visit.clean()
@@ -342,8 +348,8 @@ def test_what_the_page_computes_by_hand(visit: Visit) -> None:
     assert [bar["parts"] for bar in bars] == [[["collect", 2], ["update", 0.5], ["other", 0.5]], [["evaluate", 4]]]
     assert of("time_page", f"m.stepBars({feed}, 1)")[0]["total"] == 3.5  # (3 + 4) / 2
     turns = "texts => ({turns: texts.map(text => ({text}))})"
-    assert of("group_page", f"m.firstDifference([['a', 'b'], ['a', 'c'], ['a']].map({turns}))") == 1
-    assert of("group_page", f"m.firstDifference([['a'], ['a']].map({turns}))") == -1
+    assert of("side_by_side", f"m.firstDifference([['a', 'b'], ['a', 'c'], ['a']].map({turns}))") == 1
+    assert of("side_by_side", f"m.firstDifference([['a'], ['a']].map({turns}))") == -1
     rows = (
         "[{key: '1', reward: 2, success: true, task: 'Ab', step: 1},"
         " {key: '2', reward: 1, success: null, task: 'b', step: 2}]"

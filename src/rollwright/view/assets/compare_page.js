@@ -104,6 +104,8 @@ function columns(a, b) {
     { name: "change", title: "Change", value: (row) => row.change, cell: (row) => html`<span class=${`badge ${tone(row.change)}`} title=${CHANGES[row.change] ?? ""}>${visible(row.change)}</span>` },
     { name: "a", title: "A", value: (row) => row.a?.reward, cell: (row) => sideCell(a, row.a) },
     { name: "b", title: "B", value: (row) => row.b?.reward, cell: (row) => sideCell(b, row.b) },
+    { name: "both", title: html`<span class="unseen">Both</span>`, cell: (row) => row.a?.key && row.b?.key && html`<a
+        href=${link("pair", { a: `${a.split("/")[0]}/${row.a.key}`, b: `${b.split("/")[0]}/${row.b.key}` })}>side by side</a>` },
   ];
 }
 

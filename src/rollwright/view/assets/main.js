@@ -7,7 +7,7 @@ import { LIVE_MS, isFrozen, useData } from "rw/data";
 import { EpisodePage } from "rw/episode_page";
 import { EpisodesPage } from "rw/episodes_page";
 import { visible } from "rw/format";
-import { GroupPage } from "rw/group_page";
+import { GroupPage, PairPage } from "rw/group_page";
 import { HealthPage } from "rw/health_page";
 import { draw, html, useEffect } from "rw/kit";
 import { link, useRoute } from "rw/routes";
@@ -24,12 +24,13 @@ const PAGES = {
   episodes: ["Episodes", EpisodesPage],
   episode: ["", EpisodePage],
   group: ["", GroupPage],
+  pair: ["", PairPage],
   compare: ["Compare", ComparePage],
   faults: ["Faults", HealthPage],
   configuration: ["Configuration", ConfigurationPage],
   time: ["Time", TimePage],
 };
-const PARENTS = { episode: "episodes", group: "episodes" };
+const PARENTS = { episode: "episodes", group: "episodes", pair: "compare" };
 
 function App() {
   const { page, query } = useRoute();
@@ -71,10 +72,9 @@ function Tabs({ page, query, run, chosen }) {
 }
 
 function RunPicker({ runs, run, page, query }) {
-  if (runs.length < 2 || !run || ["runs", "curves", "compare"].includes(page)) return null;
+  if (runs.length < 2 || !run || ["runs", "curves", "compare", "pair"].includes(page)) return null;
   const open = (event) => {
-    const there = { episode: "episodes", group: "episodes" }[page] ?? page;
-    location.hash = link(there, { run: event.currentTarget.value, runs: query.runs });
+    location.hash = link(PARENTS[page] ?? page, { run: event.currentTarget.value, runs: query.runs });
   };
   return html`<label class="which-run"><span class="quiet small">Run </span>
     <select value=${run.id} onChange=${open}>
