@@ -37,28 +37,6 @@ class CorrectionWorld(SynthesisWorld):
         return [*super().texts(), AGAIN, AGAIN_COMPACT]
 
 
-def attempt_metrics(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float]:
-    """Accuracy of both attempts, the difference, and the shares of all tasks that became right or wrong.
-
-    Args:
-        first, second: one truth value per episode, in the same order.
-
-    Raises:
-        ValueError: different or zero lengths.
-    """
-    if len(first) != len(second) or not first:
-        raise ValueError(f"both attempts of every episode are needed, got {len(first)} and {len(second)}")
-    count = len(first)
-    pairs = list(zip(first, second, strict=True))
-    return {
-        "accuracy_first": sum(first) / count,
-        "accuracy_second": sum(second) / count,
-        "delta": (sum(second) - sum(first)) / count,
-        "wrong_to_right": sum(b and not a for a, b in pairs) / count,
-        "right_to_wrong": sum(a and not b for a, b in pairs) / count,
-    }
-
-
 def build(
     *,
     families: Sequence[str] = tuple(FAMILIES),

@@ -25,6 +25,7 @@ AREAS = (
     "replay",
     "ledger",
     "archer",
+    "attempts",
     "baseline",
     "bc",
     "digirl",

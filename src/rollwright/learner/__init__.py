@@ -23,7 +23,7 @@ from rollwright.learner.optimisation import (
     require_finite,
     set_training,
 )
-from rollwright.learner.policy_losses import LOSSES, TokenPolicyLoss
+from rollwright.learner.policy_losses import LOSSES, Reinforce, TokenPolicyLoss
 from rollwright.learner.ranks import Ranks, Share, go_on_alone, open_accelerator, share
 from rollwright.learner.sft import FitSettings, SftSettings, fit, follow, require_trl, trainer_arguments
 from rollwright.learner.token_critic import CRITIC_LOSSES, CriticKind, CriticLoss, CriticSettings, Squared
@@ -49,6 +49,7 @@ __all__ = [
     "PolicyLossSettings",
     "PolicyObjective",
     "Ranks",
+    "Reinforce",
     "SftSettings",
     "Share",
     "Squared",

@@ -1,10 +1,18 @@
 """The mathematics: pure functions on tensors and numbers, with the paper named in each.
 
 Lives here: sums and scans over the sequences of a flat batch (`sequences`), targets of critics (`value_targets`),
-mixtures of Gaussians (`mixtures`), and three folders: `advantages`, `losses`, `statistics`.
+mixtures of Gaussians (`mixtures`), credit of repeated attempts (`attempts`), and three folders: `advantages`, `losses`,
+`statistics`.
 May import: contracts and config. A function here takes values and gives values; it reads no configuration.
 """
 
+from rollwright.maths.attempts import (
+    attempt_metrics,
+    attempt_returns,
+    edit_ratio,
+    leave_one_out_by_attempt,
+    progress_rewards,
+)
 from rollwright.maths.mixtures import Criterion, GaussianMixture, best_mixture
 from rollwright.maths.sequences import (
     next_in_segment,
@@ -30,15 +38,20 @@ __all__ = [
     "Criterion",
     "Divergence",
     "GaussianMixture",
+    "attempt_metrics",
+    "attempt_returns",
     "best_mixture",
     "dual_value_loss",
     "dual_weights",
+    "edit_ratio",
     "expectile_loss",
     "hybrid_weights",
     "lambda_returns",
+    "leave_one_out_by_attempt",
     "next_in_segment",
     "outcome_loss",
     "polyak_update",
+    "progress_rewards",
     "require_length",
     "reverse_discounted_sum",
     "segment_count",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
@@ -61,23 +60,6 @@ def test_the_attempts_of_the_teacher() -> None:
         results.append([env.step(world.teacher(task).act(env, seen)).rewards["tests"] == 1.0 for _ in range(2)])
     assert all(second for _, second in results) and 3 <= sum(first for first, _ in results) <= 27
     world.close()
-
-
-def test_attempt_metrics_by_hand() -> None:
-    found = correction.attempt_metrics([True, False, False, True], [True, True, False, False])
-    assert found == {
-        "accuracy_first": 0.5,
-        "accuracy_second": 0.5,
-        "delta": 0.0,
-        "wrong_to_right": 0.25,
-        "right_to_wrong": 0.25,
-    }
-    rng = random.Random(0)
-    first, second = ([rng.random() < 0.5 for _ in range(100)] for _ in range(2))
-    found = correction.attempt_metrics(first, second)
-    assert found["delta"] == pytest.approx(found["wrong_to_right"] - found["right_to_wrong"])
-    with pytest.raises(ValueError, match="both attempts"):
-        correction.attempt_metrics([True], [])
 
 
 @pytest.mark.parametrize(

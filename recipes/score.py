@@ -1,0 +1,176 @@
+"""SCoRe: learn to correct one's own first attempt, from nothing but the verdict on one's own attempts.
+
+    for each step:
+        collect   G groups of K episodes of two attempts; nobody says whether the first one was right
+        score     r1 and r2, what each attempt earned by itself
+        reward    stage I:  0 for the first attempt, r2 for the second
+                  stage II: r1 for the first attempt, r2 + bonus (r2 - r1) for the second
+                  each minus its own KL to the model that the run began with, summed over the attempt's tokens
+        credit    each attempt against the same attempt in the group's other episodes
+        update    -A log pi of both attempts' tokens, one step on fresh samples
+        sync      the engine to the new weights
+
+Stage I pins the first attempt to the base model by a strong KL (`first_kl`) and moves the second one alone: without it
+the policy learns to repeat its first answer. Stage II then rewards progress. `algorithm.stage_one_steps=0` leaves stage
+I out, `algorithm.bonus=0` the bonus: the paper's two ablations; both together are plain two-turn RL. With
+`algorithm.turn_gamma=1` the first attempt is also credited with what the second earned, and the bonus then pays for
+being wrong first. Source: arXiv:2409.12917; see docs/methods/score.md.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/score.py recipes/text/attempts_score.yaml
+"""
+
+from __future__ import annotations
+
+from rollwright.config import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from rollwright.batching import TokenBatch, flatten, with_members
+from rollwright.config import Config
+from rollwright.contracts import ConfigError, Group, Turn
+from rollwright.learner import PolicyObjective, Reinforce
+from rollwright.maths import (
+    attempt_metrics,
+    attempt_returns,
+    edit_ratio,
+    leave_one_out_by_attempt,
+    progress_rewards,
+    segment_sum,
+)
+from rollwright.training import LoopConfig, Training, close_play, open_world, plan_text, recipe_config, run_recipe
+
+RIGHT = 0.5
+"""An attempt that earned more than this was right: attempts earn 0 or 1."""
+
+
+class AlgorithmSettings(Config):
+    """SCoRe's own settings."""
+
+    stage_one_steps: int = Field(
+        50, ge=0, description="Number of initial steps in stage I; 0 = no stage I (the paper's ablation)."
+    )
+    bonus: float = Field(10.0, ge=0, description="Stage II: weight alpha of the gain over the first attempt; 0 = none.")
+    kl: float = Field(0.01, ge=0, description="KL coefficient beta_1: second attempt in stage I, both in stage II.")
+    first_kl: float = Field(0.1, ge=0, description="Stage I: KL coefficient beta_2 of the first attempt.")
+    turn_gamma: float = Field(
+        0.0, ge=0, le=1, description="Share of the second attempt's return credited to the first; 0 = turn-local."
+    )
+    aggregation: Literal["seq-mean-token-sum", "token-mean"] = Field(
+        "seq-mean-token-sum", description="How token losses are reduced to one number."
+    )
+
+
+class ScoreConfig(LoopConfig):
+    """Everything a SCoRe run reads."""
+
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+
+    @model_validator(mode="after")
+    def _samples_are_fresh(self) -> ScoreConfig:
+        learner, rollout = self.learner, self.rollout
+        if learner.epochs * learner.minibatches > 1 or rollout.max_staleness:
+            raise ValueError(
+                f"SCoRe takes one step on fresh samples, without a ratio; got learner.epochs={learner.epochs}, "
+                f"learner.minibatches={learner.minibatches}, rollout.max_staleness={rollout.max_staleness}. "
+                "Set the first two to 1 and the third to 0"
+            )
+        if rollout.group_size < 2:
+            raise ValueError(
+                "SCoRe compares each attempt with the same attempt in the group's other episodes, but "
+                "`rollout.group_size` is 1: use 2 or more"
+            )
+        return self
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the recipe on these words of a command line; None is this process's own."""
+    config = recipe_config(ScoreConfig, argv, plan=plan_text)
+    algorithm = config.algorithm
+    require_two_attempts(config)
+    objective = PolicyObjective(loss=Reinforce(), aggregation=algorithm.aggregation, correction="none")
+    with Training.start(config, reference=True) as run:
+        for step in run.steps():
+            first_stage = step < algorithm.stage_one_steps
+            groups = run.score(run.collect(step))
+            told = {"attempts/stage": 1.0 if first_stage else 2.0} | observed(groups)
+            teaching = with_members(groups, 2)
+            if not teaching:
+                run.finish(step, groups, told | {"optim/skipped_count": 1.0})
+                continue
+            batch = flatten(teaching, min_members=2)
+            with run.learning():
+                old, reference = run.learner.logprobs(batch), run.learner.reference_logprobs(batch)
+            kl = segment_sum(old - reference, batch.turn_index, len(batch.turns))
+            advantages = credit(batch, kl, algorithm, first_stage=first_stage)
+            batch = batch.with_columns(logprobs_old=old, advantages=advantages[batch.turn_index])
+            metrics = run.update(batch, objective)
+            run.sync()
+            run.finish(step, groups, told | kl_metrics(batch, kl) | metrics)
+
+
+def credit(batch: TokenBatch, kl: Tensor, algorithm: AlgorithmSettings, *, first_stage: bool) -> Tensor:
+    """[U] advantage of every attempt. kl: [U] log-ratio to the reference, summed over each attempt's tokens."""
+    attempts, owners = attempts_of(batch.turns), batch.trajectory_index
+    first = attempts == 0
+    if first_stage:
+        rewards = torch.where(first, torch.zeros_like(batch.turn_rewards), batch.turn_rewards)
+    else:
+        rewards = progress_rewards(batch.turn_rewards, owners, attempts, bonus=algorithm.bonus)
+    pinned = algorithm.first_kl if first_stage else algorithm.kl
+    rewards = rewards - torch.where(first, pinned, algorithm.kl) * kl
+    returns = attempt_returns(rewards, owners, attempts, turn_gamma=algorithm.turn_gamma)
+    return leave_one_out_by_attempt(returns, batch.group_index[owners], attempts)
+
+
+def attempts_of(turns: Sequence[Turn]) -> Tensor:
+    """[U] the number of each turn's attempt."""
+    return torch.tensor([turn.attempt for turn in turns])
+
+
+def observed(groups: Sequence[Group]) -> dict[str, float]:
+    """Accuracy of both attempts, what changed between them, and how much of the text was edited."""
+    pairs = [(t.turns[0], t.turns[1]) for g in groups for t in g.trajectories if t.learnable and len(t.turns) == 2]
+    if not pairs:
+        return {}
+    found = attempt_metrics([a.reward > RIGHT for a, _ in pairs], [b.reward > RIGHT for _, b in pairs])
+    edits = [edit_ratio(a.action_ids, b.action_ids) for a, b in pairs]
+    return {
+        "attempts/accuracy_first": found["accuracy_first"],
+        "attempts/accuracy_second": found["accuracy_second"],
+        "attempts/delta": found["delta"],
+        "attempts/wrong_to_right": found["wrong_to_right"],
+        "attempts/right_to_wrong": found["right_to_wrong"],
+        "attempts/edit_ratio_mean": fmean(edits),
+        "attempts/unedited_frac": fmean(edit == 0 for edit in edits),
+    }
+
+
+def kl_metrics(batch: TokenBatch, kl: Tensor) -> dict[str, float]:
+    """Mean log-ratio to the reference over the first and over the second attempts, in nats per attempt."""
+    attempts = attempts_of(batch.turns)
+    named = {"attempts/kl_first": kl[attempts == 0], "attempts/kl_second": kl[attempts == 1]}
+    return {name: float(values.mean()) for name, values in named.items() if len(values)}
+
+
+def require_two_attempts(config: ScoreConfig) -> None:
+    """Raises ConfigError, before any weight is loaded, where the world does not play two attempts of one turn each."""
+    world = open_world(config.world)
+    attempts = getattr(world, "attempts", 1)
+    close_play(world, None, None)
+    if attempts != 2:
+        raise ConfigError(
+            f"SCoRe needs a world of two attempts at each task, and {world.name} has {attempts}: use code.correction, "
+            "text.second_attempt, or a world of yours with `attempts = 2` that numbers its turns (StepResult.attempt)"
+        )
+
+
+if __name__ == "__main__":
+    run_recipe(main)
