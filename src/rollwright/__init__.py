@@ -3,7 +3,7 @@
     import rollwright
 
     run = rollwright.train("grpo", "text/maze_grpo", folder="runs/maze")
-    print(rollwright.compare(run.evaluation("start"), run.evaluation("final")).verdict)
+    print(rollwright.compare(run.evaluation("start"), run.evaluation("final")).verdict())
 
 Importing this package is quick on purpose: it loads no torch, reads no file and no environment variable. The functions
 above are loaded when they are first named; everything else is imported from its module, for example

@@ -79,7 +79,8 @@ def comparison_answer(a: tuple[FollowedRun, Evaluation], b: tuple[FollowedRun, E
         DataError: they have no episode in common.
     """
     names = _labels(a, b)
-    found = compare(a[1], b[1], name_a=names[0], name_b=names[1])
+    # Unlike worlds are no reason to show nothing: the verdict names them.
+    found = compare(a[1], b[1], name_a=names[0], name_b=names[1], across_versions=True)
     rows = _paired_rows(a, b)
     counts = Counter(row["change"] for row in rows)
     return {
