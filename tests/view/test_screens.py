@@ -59,23 +59,24 @@ def demonstrate(world: World, task: str, run: Path) -> Trajectory:
     return stored
 
 
-def seen_in_browser(page: Path) -> Sequence[tuple[int, int]]:
-    """[pictures] width and height in pixels of each picture that a browser shows of the page, with scripts off."""
+def seen_in_browser(page: Path, num_turns: int) -> Sequence[tuple[int, int]]:
+    """[pictures] width and height in pixels of each picture that a browser shows of the first episode of a report."""
 
-    async def look() -> Any:
+    async def look() -> list[Any]:
         from playwright.async_api import async_playwright
 
+        shown: list[Any] = []
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
             tab = await browser.new_page(bypass_csp=False)
-            await tab.goto(page.as_uri())
-            for fold in await tab.query_selector_all("details:not([open]) > summary"):
-                await fold.click()
-            shown = await tab.evaluate("() => Array.from(document.images, i => [i.naturalWidth, i.naturalHeight])")
-            visible = [await image.is_visible() for image in await tab.query_selector_all("img")]
+            for turn in range(num_turns):
+                await tab.goto(f"{page.as_uri()}#/episode?run={page.parent.name}&key=0.0&turn={turn}")
+                await tab.reload()  # another turn is the same document
+                await tab.wait_for_selector("main img", state="visible")
+                await tab.wait_for_function("() => [...document.images].every(image => image.complete)")
+                shown += await tab.evaluate("() => Array.from(document.images, i => [i.naturalWidth, i.naturalHeight])")
             await browser.close()
-            assert visible == [True] * len(shown)
-            return shown
+        return shown
 
     return [tuple(size) for size in asyncio.run(look())]
 
@@ -99,7 +100,7 @@ def test_a_screenshot_reaches_the_stored_turn_and_the_report(
         assert path.parent == run / "trajectories" / "attachments" and picture.content is None
         assert hashlib.sha256(content).hexdigest() == picture.sha256 and picture_type(content) == "image/png"
     moved = shutil.move(run, tmp_path / "moved")  # the store names its pictures by their place in it
-    shown = seen_in_browser(write_report(moved))
+    shown = seen_in_browser(write_report(moved), len(stored.turns))
     assert len(shown) == len(stored.turns) and all(width > 100 and height > 100 for width, height in shown)
     assert size is None or set(shown) == {size}
     assert main(["show", str(moved)]) == 0
