@@ -38,7 +38,7 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(rollwright, "train", small, raising=False)
     exec(compile(CODE, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
-    assert ", -" in printed[0] and len(printed) > 4 and "maze" in printed[1]
+    assert ", -" in printed[0] and len(printed) > 4 and printed[1].startswith("double_t")
     assert "final" in printed[-1] and "start" in printed[-1]
 
 
