@@ -32,8 +32,8 @@ AREAS = (
     "webrl",
 )
 NAME = re.compile(rf"(?:{'|'.join(AREAS)}|<>(?=/[a-z_]+$))/[\w.<>*/]*[\w>]")
-NO_METRIC = {"<>/fault"}
-"""Of the same form and no metric: an id of a check."""
+NO_METRIC = {"<>/fault", "<>/metrics", "<>/episodes", "eval/<>/<>"}
+"""Of the same form and no metric: an id of a check, addresses of the view, columns of the table of runs."""
 HOLE = re.compile(r"<[^>]*>")
 
 
