@@ -45,7 +45,7 @@ function App() {
     <header class="top"><div class="top-row">
       <a class="brand" href=${link("runs")}><${Mark} />Rollwright</a>
       <${Tabs} page=${page} query=${query} run=${run} chosen=${chosen} />
-      <${RunPicker} runs=${runs} run=${run} page=${page} query=${query} />
+      <${RunPicker} runs=${runs} run=${run} chosen=${chosen} page=${page} query=${query} />
       <${Liveness} state=${state} runs=${runs} />
     </div></header>
     <main id="content" tabindex="-1">${content(state, Page, { runs, run, chosen, query, page })}</main>`;
@@ -71,8 +71,9 @@ function Tabs({ page, query, run, chosen }) {
   </nav>`;
 }
 
-function RunPicker({ runs, run, page, query }) {
-  if (runs.length < 2 || !run || ["runs", "curves", "compare", "pair"].includes(page)) return null;
+function RunPicker({ runs, run, chosen, page, query }) {
+  const several = page === "time" && chosen.length > 1;
+  if (runs.length < 2 || !run || several || ["runs", "curves", "compare", "pair"].includes(page)) return null;
   const open = (event) => {
     location.hash = link(PARENTS[page] ?? page, { run: event.currentTarget.value, runs: query.runs });
   };

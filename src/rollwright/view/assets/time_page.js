@@ -15,7 +15,7 @@ const STAGES = {
 const MOST_BARS = 120;
 
 export function TimePage({ runs, run, chosen }) {
-  const shown = chosen.length ? chosen.map((id) => runs.find((each) => each.id === id)) : [run];
+  const shown = chosen.length > 1 ? chosen.map((id) => runs.find((each) => each.id === id)) : [run];
   return html`<${Heading} title=${shown.length > 1 ? "Where the time went" : `Where the time of ${run.name} went`} />
     <${StageLegend} />
     ${shown.map((each) => html`<${RunTime} key=${each.id} run=${each} />`)}`;
@@ -34,7 +34,7 @@ function RunTime({ run }) {
   const total = seconds.reduce((sum, [, value]) => sum + value, 0);
   return html`<section class="card time"><h2 class="foreign">${visible(run.name)} <span class="quiet">${duration(total)} in steps and evaluations</span></h2>
     ${total > 0 ? html`<${WholeBar} seconds=${seconds} total=${total} />` : html`<p class="quiet">No step is done yet.</p>`}
-    <${StepBars} feed=${feeds[run.id]} />
+    <div class="stages-and-steps">${total > 0 && html`<${StageTable} seconds=${seconds} total=${total} />`}<${StepBars} feed=${feeds[run.id]} /></div>
     <${Ledger} ledger=${state.data.ledger ?? {}} /></section>`;
 }
 
@@ -45,8 +45,12 @@ function colourOf(stage) {
 function WholeBar({ seconds, total }) {
   const sorted = [...seconds].sort(([, one], [, other]) => other - one);
   return html`<div class="whole-bar" role="img" aria-label=${sorted.map(([name, value]) => `${name} ${share(value, total)}`).join(", ")}>
-      ${sorted.map(([name, value]) => html`<span key=${name} style=${{ background: colourOf(name), flexGrow: value }} title=${`${name}: ${duration(value)}, ${share(value, total)}`}></span>`)}</div>
-    <table class="stages" aria-label="Seconds by stage"><tbody>${sorted.map(([name, value]) => html`<tr key=${name}><td><span class="dotted foreign" style=${{ "--dot": colourOf(name) }}>${visible(name)}</span></td>
+      ${sorted.map(([name, value]) => html`<span key=${name} style=${{ background: colourOf(name), flexGrow: value }} title=${`${name}: ${duration(value)}, ${share(value, total)}`}></span>`)}</div>`;
+}
+
+function StageTable({ seconds, total }) {
+  const sorted = [...seconds].sort(([, one], [, other]) => other - one);
+  return html`<table class="stages" aria-label="Seconds by stage"><tbody>${sorted.map(([name, value]) => html`<tr key=${name}><td><span class="dotted foreign" style=${{ "--dot": colourOf(name) }}>${visible(name)}</span></td>
       <td class="number">${duration(value)}</td><td class="number">${share(value, total)}</td></tr>`)}</tbody></table>`;
 }
 
@@ -81,11 +85,11 @@ function StepBars({ feed }) {
   if (bars.length < 2) return null;
   const highest = Math.max(...bars.map((bar) => bar.total));
   const bar = bars[chosen ?? bars.length - 1] ?? bars.at(-1);
-  return html`<h3>Seconds by step <span class="quiet">${bar.first === bar.last ? `step ${bar.first}` : `steps ${bar.first} to ${bar.last}`}: ${figure(bar.total)} s (${bar.parts.map(([stage, value]) => `${stage} ${figure(value)}`).join(", ")})</span></h3>
+  return html`<div><h3>Seconds by step <span class="quiet">${bar.first === bar.last ? `step ${bar.first}` : `steps ${bar.first} to ${bar.last}`}: ${figure(bar.total)} s (${bar.parts.map(([stage, value]) => `${stage} ${figure(value)}`).join(", ")})</span></h3>
     <div class="step-bars" role="img" aria-label=${`Seconds of ${bars.length} steps by stage, at most ${figure(highest)} s`} onMouseLeave=${() => setChosen(null)}>
       ${bars.map((each, index) => html`<div key=${each.first} class="step-bar" onMouseEnter=${() => setChosen(index)}>
         ${[...each.parts].reverse().map(([stage, value]) => html`<span key=${stage} style=${{ background: colourOf(stage), height: `${(100 * value) / highest}%` }}></span>`)}</div>`)}</div>
-    <div class="step-axis quiet small"><span>step ${bars[0].first}</span><span>highest ${figure(highest)} s</span><span>step ${bars.at(-1).last}</span></div>`;
+    <div class="step-axis quiet small"><span>step ${bars[0].first}</span><span>highest ${figure(highest)} s</span><span>step ${bars.at(-1).last}</span></div></div>`;
 }
 
 function Ledger({ ledger }) {
