@@ -16,13 +16,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rollwright.contracts import ConfigError, Environment, MissingDependency, Observation, Split, Task, Teacher
+from rollwright.contracts import (
+    AuditFacts,
+    ConfigError,
+    Environment,
+    MissingDependency,
+    Observation,
+    Split,
+    Task,
+    Teacher,
+)
 
 from .chromium.browser_pool import BrowserPool
 from .chromium.page import PageLimits, page_scripts
 from .miniwob_tasks.miniwob_episode import MiniWobEnv, MiniWobOptions
 from .miniwob_tasks.scripts import teacher_for
-from .miniwob_tasks.splits import MAX_TURNS, task_names
+from .miniwob_tasks.splits import MAX_TURNS, ONE_CLICK, task_names
 from .random_clicks import page_action
 from .scene import read_lines
 
@@ -88,6 +97,12 @@ class MiniWobWorld:
     def teacher(self, task: Task) -> Teacher | None:
         """A scripted policy for the task, where there is one; each call gives a fresh one."""
         return teacher_for(task.id)
+
+    def audit_facts(self, task: Task) -> AuditFacts:
+        """On some pages one click decides, so that the number of an element is right on one page in a few."""
+        told = "one click decides this page, and a fixed element is the right one for some seeds"
+        lucky = ("constant", "repeat", "loop", "wrong step", "random") if task.id in ONE_CLICK else ()
+        return AuditFacts(solved_by=dict.fromkeys(lucky, told))
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """A click, a choice or a word, on any element of the page."""

@@ -329,3 +329,10 @@ class OtherWording(SheetWorld):
 
     def question(self, task: Task, seed: int) -> str:
         return super().question(task, seed).replace("What is", "How much is")
+
+
+class Untaught(SheetWorld):
+    """No fault: nobody knows a solution, so that nothing can be said."""
+
+    def teacher(self, task: Task) -> Any:
+        return None

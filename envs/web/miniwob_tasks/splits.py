@@ -27,6 +27,15 @@ WEBGUM_56 = _names(
     "search-engine social-media social-media-all social-media-some tic-tac-toe use-autocomplete use-spinner"
 )
 
+ONE_CLICK = frozenset(
+    _names(
+        "buy-ticket click-button click-color click-link click-menu click-pie click-pie-nodelay click-shape click-tab "
+        "click-test click-test-2 click-test-transfer click-widget count-shape count-sides focus-text focus-text-2 "
+        "grid-coordinate identify-shape navigate-tree stock-market"
+    )
+)
+"""Pages that a single click decides: there a click on a fixed number truly succeeds for some seeds."""
+
 HIDDEN_18 = _names(
     "ascending-numbers buy-ticket daily-calendar drag-shapes-2 drag-single-shape draw-circle draw-line find-greatest "
     "form-sequence form-sequence-2 form-sequence-3 generate-number hot-cold odd-or-even order-food phone-book "
