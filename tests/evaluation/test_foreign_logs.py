@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rollwright.contracts import DataError, MissingDependency, StopReason
-from rollwright.evaluation import check_same_content, compare, load_any_evaluation, read_any_evaluation
+from rollwright.evaluation import check_same_content, compare, read_any_evaluation
 from rollwright.evaluation.foreign import archive_members
 from rollwright.evaluation.foreign.archive_members import BoundedArchive
 from rollwright.evaluation.foreign.log_reading import exact_number
@@ -215,10 +215,10 @@ def test_a_folder_with_one_sample_log_is_that_log(tmp_path: Path) -> None:
     source = lm_eval_file("a", "sums_choice")
     (tmp_path / "model").mkdir()
     shutil.copy(source, tmp_path / "model")
-    evaluation = load_any_evaluation(tmp_path)
-    assert evaluation.tasks == load_any_evaluation(source).tasks
+    evaluation = read_any_evaluation(tmp_path).evaluation
+    assert evaluation.tasks == read_any_evaluation(source).evaluation.tasks
     with pytest.raises(DataError, match="2 sample logs"):
-        load_any_evaluation(DATA / "lm_eval_a")
+        read_any_evaluation(DATA / "lm_eval_a")
 
 
 def test_a_metric_of_which_less_is_better_is_negated(tmp_path: Path) -> None:

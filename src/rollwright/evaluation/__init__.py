@@ -16,7 +16,7 @@ from rollwright.evaluation.evaluation_play import evaluate, evaluate_policy, eva
 from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation, record_evaluation
 from rollwright.evaluation.evaluation_settings import EvaluationSettings
 from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, metrics, summarise
-from rollwright.evaluation.foreign.any_evaluation import is_foreign_log, load_any_evaluation, read_any_evaluation
+from rollwright.evaluation.foreign.any_evaluation import is_foreign_log, read_any_evaluation
 from rollwright.evaluation.foreign.log_pairing import LogPairing, check_same_content
 from rollwright.evaluation.foreign.log_reading import EvaluationReading, LogReport
 from rollwright.evaluation.group_comparison import GroupComparison, compare_groups
@@ -69,7 +69,6 @@ __all__ = [
     "group_plot",
     "held_out_seeds",
     "is_foreign_log",
-    "load_any_evaluation",
     "load_evaluation",
     "metrics",
     "mismatch_alarms",

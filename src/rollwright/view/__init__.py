@@ -8,7 +8,7 @@ May import: evaluation and what stands above it.
 """
 
 from rollwright.view.doctor.diagnosis import RULES, Diagnosis, diagnose, examine, format_diagnosis
-from rollwright.view.doctor.findings import DoctorRule, Finding
+from rollwright.view.doctor.rule_findings import DoctorRule, Finding
 from rollwright.view.live.page_server import PageServer
 from rollwright.view.live.run_catalogue import RunCatalogue
 from rollwright.view.records.run_query import RunTable, query_runs

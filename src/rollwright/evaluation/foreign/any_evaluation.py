@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rollwright.contracts import DataError
 from rollwright.evaluation.evaluation_files import load_evaluation
-from rollwright.evaluation.evaluation_record import Evaluation
 from rollwright.evaluation.foreign.inspect_logs import read_inspect_log
 from rollwright.evaluation.foreign.lm_eval_logs import find_sample_file, read_lm_eval_log
 from rollwright.evaluation.foreign.log_reading import EvaluationReading
@@ -55,13 +54,6 @@ def read_any_evaluation(
         f"{path} is no evaluation that can be read: expected eval/*.json of a run, an inspect_ai .eval, an lm-eval "
         "samples_*.jsonl, or a .csv with the columns task, seed and score"
     )
-
-
-def load_any_evaluation(
-    path: str | Path, *, scorer: str | None = None, filter_name: str | None = None, metric: str | None = None
-) -> Evaluation:
-    """The evaluation alone; arguments and errors as `read_any_evaluation`."""
-    return read_any_evaluation(path, scorer=scorer, filter_name=filter_name, metric=metric).evaluation
 
 
 def is_foreign_log(path: str | Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rollwright.rollout import shares
-from rollwright.view.doctor.findings import Finding, NotJudged, Verdict
+from rollwright.view.doctor.rule_findings import Finding, NotJudged, Verdict
 from rollwright.view.doctor.run_evidence import RunEvidence
 
 WORLD_SHARE, ENGINE_SHARE = 0.5, 0.85

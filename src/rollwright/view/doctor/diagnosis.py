@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rollwright.view.doctor import cost_rules, learning_rules, policy_rules, rollout_rules
-from rollwright.view.doctor.findings import CERTAINTIES, SEVERITIES, DoctorRule, Finding, NotJudged
+from rollwright.view.doctor.rule_findings import CERTAINTIES, SEVERITIES, DoctorRule, Finding, NotJudged
 from rollwright.view.doctor.run_evidence import read_evidence
 
 _NO_SIGNAL = ("no-informative-groups", "steps-taught-nothing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from rollwright.evaluation import checkpoint_scores, mismatch_alarms
-from rollwright.view.doctor.findings import Finding, NotJudged, Verdict
+from rollwright.view.doctor.rule_findings import Finding, NotJudged, Verdict
 from rollwright.view.doctor.run_evidence import RunEvidence
 
 FEW_STEPS = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from rollwright.view.doctor.findings import Finding, NotJudged, Verdict
+from rollwright.view.doctor.rule_findings import Finding, NotJudged, Verdict
 from rollwright.view.doctor.run_evidence import RunEvidence, Series
 
 FEW_STEPS = 5

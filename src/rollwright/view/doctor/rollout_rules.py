@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rollwright.view.doctor.findings import Finding, NotJudged, Verdict
+from rollwright.view.doctor.rule_findings import Finding, NotJudged, Verdict
 from rollwright.view.doctor.run_evidence import RunEvidence
 
 CUT_FRAC = 0.05

@@ -58,7 +58,7 @@ def group_rows(groups: Sequence[RunGroup], keys: Sequence[str], columns: Sequenc
 def format_runs(records: Sequence[RunRecord], columns: Sequence[str]) -> str:
     """The table for a terminal."""
     lines = [[_run_cell(record, column) for column in columns] for record in records]
-    return format_columns([list(columns), *lines])
+    return padded_columns([list(columns), *lines])
 
 
 def format_groups(groups: Sequence[RunGroup], keys: Sequence[str], columns: Sequence[str]) -> str:
@@ -70,7 +70,7 @@ def format_groups(groups: Sequence[RunGroup], keys: Sequence[str], columns: Sequ
         for column in columns:
             line += _two(summarise_group(group, column))
         lines.append(line)
-    return "\n".join([format_columns([heading, *lines]), *map(_mixture, filter(unlike_settings, groups))])
+    return "\n".join([padded_columns([heading, *lines]), *map(_mixture, filter(unlike_settings, groups))])
 
 
 def _mixture(group: RunGroup) -> str:
@@ -93,7 +93,7 @@ def as_json(table: Table) -> str:
     return json.dumps([dict(zip(table[0], row, strict=True)) for row in table[1]], indent=1)
 
 
-def format_columns(rows: Sequence[Sequence[str]]) -> str:
+def padded_columns(rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width, numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
