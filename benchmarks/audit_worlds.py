@@ -45,6 +45,7 @@ TEXT = (
     *(AuditLine(world=f"text.{name}") for name in ("maze", "navigation", "wordle", "twenty_questions", "guess_city")),
     *(AuditLine(world=f"text.{name}") for name in ("car_dealer", "household", "combination_lock", "guess_number")),
     AuditLine(world="text.bandit"),
+    AuditLine(world="text.second_attempt"),
     AuditLine(world="text.chess_game", options=("start=endgames",), audit=("--quick",)),
     AuditLine(world="text.textworld_game", audit=("--quick",)),
 )

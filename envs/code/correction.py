@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rollwright.contracts import AuditFacts, Task
 from rollwright.envs.code.problems.specifications import FAMILIES
 from rollwright.envs.code.submission import Judgement, SubmissionEnvironment
 from rollwright.envs.code.synthesis import SynthesisWorld, Wording, make_world
@@ -27,6 +28,10 @@ class CorrectionWorld(SynthesisWorld):
     def make(self) -> SubmissionEnvironment:
         """A fresh environment, which shows all attempts so far."""
         return SubmissionEnvironment(self, all_attempts=True)
+
+    def audit_facts(self, task: Task) -> AuditFacts:
+        """The second attempt alone decides, whatever the first one was."""
+        return AuditFacts(last_decides=True)
 
     def next_attempt(self, judgement: Judgement) -> str:
         """The same words whatever the first attempt was worth."""

@@ -14,6 +14,7 @@ import json
 import random
 
 from rollwright.contracts import (
+    AuditFacts,
     ConfigError,
     Environment,
     Execution,
@@ -130,6 +131,11 @@ class SecondAttemptWorld:
     def teacher(self, task: Task) -> CorrectsItself:
         """Knows the answers, and errs in the first attempt as often as the options say."""
         return CorrectsItself(self.teacher_right_frac)
+
+    def audit_facts(self, task: Task) -> AuditFacts:
+        """Questions have fixed answers, to be remembered: a digit that is said to all of them is right for its own."""
+        told = "a question has one fixed answer of few: the digit that is said is right for some questions"
+        return AuditFacts(solved_by=dict.fromkeys(("constant", "repeat", "loop", "random"), told), last_decides=True)
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """One of the digits."""

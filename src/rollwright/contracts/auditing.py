@@ -23,7 +23,8 @@ class AuditFacts:
     why it can truly solve this task; its successes are then listed and not counted as false accepts. `constants` are
     well-formed actions that the constant policy should try. `harmless` are the first words of actions that change
     nothing that is judged (`wait`): a solution without such a last step is still whole. Tasks of one `template` are
-    counted as one cluster. `answer_shown` is the reason why the answer may stand in the first observation.
+    counted as one cluster. `last_decides` says that an episode is judged by its last action alone. `answer_shown` is
+    the reason why the answer may stand in the first observation.
     """
 
     stop_action: str = ""
@@ -31,6 +32,7 @@ class AuditFacts:
     constants: Sequence[str] = ()
     harmless: Sequence[str] = ()
     template: str = ""
+    last_decides: bool = False
     answer_shown: str = ""
 
 
