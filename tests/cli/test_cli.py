@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rollwright import __version__
 from rollwright.cli import commands as cli
 from rollwright.cli.argument_types import key_values
 from rollwright.contracts.environment import episode_seed
@@ -56,12 +55,11 @@ def store(path: Path) -> None:
 
 @pytest.mark.parametrize("command", [(), *[(name,) for name in cli.COMMANDS]])
 def test_every_command_explains_itself(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
-    if command:
-        with pytest.raises(SystemExit) as stop:
-            cli.main([*command, "--help"])
-        assert stop.value.code == 0
-    else:
-        assert cli.main(["--help"]) == 0
+    try:
+        code = cli.main([*command, "--help"])
+    except SystemExit as stop:  # argparse's own help
+        code = stop.code  # type: ignore[assignment]
+    assert code == 0
     shown = capsys.readouterr().out
     assert "usage: rollwright" in shown and (command or all(name in shown for name in cli.COMMANDS))
 
@@ -286,13 +284,13 @@ def test_options_are_json_or_text():
     assert key_values(["size=3", "name=x=y", "deep=[1]"]) == {"size": 3, "name": "x=y", "deep": [1]}
 
 
-def test_help_and_version_load_nothing_heavy():
-    code = (
-        "import sys; from rollwright import cli; cli.main(['version']); "
-        "print([m for m in ('torch', 'pyarrow', 'numpy', 'pydantic') if m in sys.modules])"
-    )
+@pytest.mark.parametrize("words", [["--help"], ["version"], ["train", "--help"], ["trian"], ["worlds", "--help"]])
+def test_what_loads_nothing_heavy(words: list[str]) -> None:
+    """Answers come at once because torch and its like stay on the disk."""
+    heavy = ("torch", "pyarrow", "numpy", "pydantic", "transformers", "rich", "omegaconf")
+    code = f"import sys; from rollwright import cli; cli.main({words}); print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [f"rollwright {__version__}", "[]"]
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.long

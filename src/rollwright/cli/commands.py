@@ -97,15 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"rollwright: {_no_such_command(name)}", file=sys.stderr)
         return USER_ERROR
-    module = command_module(name)
-    parser = CommandParser(
-        prog=f"rollwright {name}", description=COMMANDS[name][1], allow_abbrev=False, conflict_handler="resolve"
-    )
-    parser.add_argument(*_VERBOSE, action="store_true", help="show the traceback of an error")
-    parser.set_defaults(command=name)
-    module.add(parser)
-    arguments = parser.parse_args(words[1:])
-    return _run(module, arguments, verbose or arguments.verbose)
+    arguments = parser_of(name).parse_args(words[1:])
+    return _run(command_module(name), arguments, verbose or arguments.verbose)
 
 
 def command_module(name: str) -> Any:
@@ -121,14 +114,14 @@ def overview() -> str:
     return "\n".join([*lines, "`rollwright COMMAND --help` explains one. -v shows the traceback of an error."])
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All commands in one parser, for what has to know every option: completion and tests. It imports all of them."""
-    parser = CommandParser(prog="rollwright", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for name, (_, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text, conflict_handler="resolve")
-        command.set_defaults(command=name)
-        command_module(name).add(command)
+def parser_of(name: str) -> CommandParser:
+    """The parser of one command, with what all commands have."""
+    parser = CommandParser(
+        prog=f"rollwright {name}", description=COMMANDS[name][1], allow_abbrev=False, conflict_handler="resolve"
+    )
+    parser.add_argument(*_VERBOSE, action="store_true", help="show the traceback of an error")
+    parser.set_defaults(command=name)
+    command_module(name).add(parser)
     return parser
 
 

@@ -93,9 +93,6 @@ def _candidates(before: Sequence[str], current: str) -> list[str]:
 
 def _options_of(command: str) -> dict[str, argparse.Action]:
     """Option -> what it takes."""
-    from rollwright.cli.commands import CommandParser, command_module
+    from rollwright.cli.commands import parser_of
 
-    parser = CommandParser(prog=command, conflict_handler="resolve")
-    parser.set_defaults(command=command)
-    command_module(command).add(parser)
-    return {option: action for action in parser._actions for option in action.option_strings}
+    return {option: action for action in parser_of(command)._actions for option in action.option_strings}
