@@ -17,7 +17,7 @@ from rollwright.evaluation.foreign.archive_members import BoundedArchive
 from rollwright.evaluation.foreign.log_reading import (
     NOT_SAID,
     EvaluationReading,
-    LogRow,
+    JudgedRow,
     content_hash,
     exact_number,
     file_hash,
@@ -136,7 +136,7 @@ def _chosen(wanted: str | None, scorers: Sequence[str], path: Path) -> str:
     raise DataError(f"{path} has no scorer {wanted!r}. {hint}It has: {', '.join(scorers)}")
 
 
-def _row(task: str, sample: Mapping[str, Any], scorer: str, path: Path) -> LogRow:
+def _row(task: str, sample: Mapping[str, Any], scorer: str, path: Path) -> JudgedRow:
     name, epoch = f"{task}/{sample['id']}", sample["epoch"]
     if not isinstance(epoch, int) or epoch < 1 or not isinstance(sample["id"], int | str):
         raise DataError(f"{path}: a sample has id {sample['id']!r} and epoch {epoch!r}; expected an id and 1, 2, ...")
@@ -147,7 +147,7 @@ def _row(task: str, sample: Mapping[str, Any], scorer: str, path: Path) -> LogRo
     stop = StopReason.TERMINATED
     if limit:
         stop = _LIMITS.get(str(_mapping(limit).get("type", limit)), StopReason.MAX_TURNS)
-    return LogRow(
+    return JudgedRow(
         task=name,
         seed=key_seed(task, sample["id"]),
         attempt=epoch - 1,
@@ -190,7 +190,7 @@ def _temperature(head: Mapping[str, Any]) -> float:
     return float(found) if isinstance(found, int | float) else NOT_SAID
 
 
-def _warnings(rows: Sequence[LogRow], head: Mapping[str, Any]) -> list[str]:
+def _warnings(rows: Sequence[JudgedRow], head: Mapping[str, Any]) -> list[str]:
     found = []
     if edited := sum(row.edited for row in rows):
         found.append(f"scores edited after the run: {edited}; the edited values are used")

@@ -17,7 +17,7 @@ from rollwright.contracts import DataError
 from rollwright.evaluation.foreign.log_reading import (
     NOT_SAID,
     EvaluationReading,
-    LogRow,
+    JudgedRow,
     content_hash,
     exact_number,
     file_hash,
@@ -138,13 +138,13 @@ def _choose(wanted: str | None, found: Sequence[str], what: str, path: Path) -> 
     raise DataError(f"{path} has no {what} {wanted!r}. {hint}It has: {listed}")
 
 
-def _row(task: str, line: Mapping[str, Any], metric: str, *, sign: float, path: Path) -> LogRow:
+def _row(task: str, line: Mapping[str, Any], metric: str, *, sign: float, path: Path) -> JudgedRow:
     doc = line["doc_id"]
     if not isinstance(doc, int | str):
         raise DataError(f"{path}: doc_id {doc!r} is a {type(doc).__name__}; expected a number or text")
     score = exact_number(line["scores"].get(metric), what=f"{path}: metric {metric!r} of doc_id {doc}")
     hashes = [line["doc_hash"], line["target_hash"]]
-    return LogRow(
+    return JudgedRow(
         task=f"{task}/{doc}",
         seed=key_seed(task, doc),
         score=None if score is None else sign * score,

@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogRow:
+class JudgedRow:
     """One judged sample of a foreign log. `score` is None where the log holds no number for it.
 
     `question` is a hash of what was asked and of the expected answer; `prompt` one of the prompt. "" where not logged.
@@ -85,11 +85,11 @@ class EvaluationReading:
 
     evaluation: Evaluation
     report: LogReport | None = None
-    rows: Mapping[Key, LogRow] = field(default_factory=dict)
+    rows: Mapping[Key, JudgedRow] = field(default_factory=dict)
 
 
 def reading_of(
-    rows: Sequence[LogRow],
+    rows: Sequence[JudgedRow],
     *,
     path: Path,
     sha256: str,
@@ -214,7 +214,7 @@ def file_hash(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _episode(row: LogRow, binary: bool) -> EpisodeRow:
+def _episode(row: JudgedRow, binary: bool) -> EpisodeRow:
     score = 0.0 if row.score is None or row.stop_reason.is_fault else row.score
     return EpisodeRow(
         task=row.task,

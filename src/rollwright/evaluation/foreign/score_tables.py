@@ -11,7 +11,7 @@ from pathlib import Path
 from rollwright.contracts import SEEDS_PER_SPLIT, DataError
 from rollwright.evaluation.foreign.log_reading import (
     EvaluationReading,
-    LogRow,
+    JudgedRow,
     exact_number,
     file_hash,
     key_seed,
@@ -58,13 +58,13 @@ def _lines(path: Path, column: str) -> Iterator[tuple[int, Mapping[str, str]]]:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
 
 
-def _row(line: Mapping[str, str], column: str, where: str) -> LogRow:
+def _row(line: Mapping[str, str], column: str, where: str) -> JudgedRow:
     task, seed, attempt = line["task"].strip(), line["seed"].strip(), line.get("attempt", "0").strip()
     if not task or not seed:
         raise DataError(f"{where}: task and seed must not be empty, as they say which rows belong together")
     if not re.fullmatch(r"\d{1,9}", attempt):
         raise DataError(f"{where}: attempt is {attempt[:40]!r}; expected 0, 1, 2, ...")
-    return LogRow(
+    return JudgedRow(
         task=task,
         seed=_seed(task, seed),
         attempt=int(attempt),

@@ -10,7 +10,8 @@ from statistics import fmean
 import numpy as np
 
 from rollwright.maths.statistics import Interval, interquartile_mean, stratified_bootstrap
-from rollwright.view.records.run_record import RunRecord, Value, flat_settings
+from rollwright.view.live.run_answers import flat_settings
+from rollwright.view.records.run_record import RunRecord, Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

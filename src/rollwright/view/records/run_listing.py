@@ -61,7 +61,7 @@ def format_runs(records: Sequence[RunRecord], columns: Sequence[str]) -> str:
     return padded_columns([list(columns), *lines])
 
 
-def format_groups(groups: Sequence[RunGroup], keys: Sequence[str], columns: Sequence[str]) -> str:
+def format_run_groups(groups: Sequence[RunGroup], keys: Sequence[str], columns: Sequence[str]) -> str:
     """The same for groups: interquartile mean with its 95% interval over seeds, then the mean."""
     heading = [*keys, "seeds", *(text for column in columns for text in (f"{column} IQM [95%]", "mean"))]
     lines = []
@@ -79,7 +79,7 @@ def _mixture(group: RunGroup) -> str:
     return f"note: the runs of {_cell(group.label)} also differ in {shown}: the interval is not over seeds alone"
 
 
-def as_csv(table: Table) -> str:
+def table_csv(table: Table) -> str:
     """The table as CSV with a heading; an absent value is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -88,7 +88,7 @@ def as_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def as_json(table: Table) -> str:
+def table_json(table: Table) -> str:
     """The table as a JSON list with one object per line of it."""
     return json.dumps([dict(zip(table[0], row, strict=True)) for row in table[1]], indent=1)
 

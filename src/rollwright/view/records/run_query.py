@@ -26,16 +26,16 @@ class RunTable:
     def text(self) -> str:
         """For a terminal."""
         if self.group_by:
-            return listing.format_groups(self.groups, self.group_by, self.columns or listing.GROUPED)
+            return listing.format_run_groups(self.groups, self.group_by, self.columns or listing.GROUPED)
         return listing.format_runs(self.records, self.columns or listing.SHOWN)
 
     def csv(self) -> str:
         """With a heading; every column of its own where none were named."""
-        return listing.as_csv(self._plain())
+        return listing.table_csv(self._plain())
 
     def json(self) -> str:
         """A list of objects."""
-        return listing.as_json(self._plain())
+        return listing.table_json(self._plain())
 
     def plot(self, metric: str) -> str:
         """SVG of a metric over steps: a line per run, or mean and 95% band per group.

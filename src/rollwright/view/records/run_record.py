@@ -9,7 +9,7 @@ import difflib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -20,6 +20,7 @@ from rollwright.contracts import DataError
 from rollwright.evaluation import Evaluation, load_evaluation, summarise
 from rollwright.run_io import RunFolder, is_held, read_facts, read_metrics
 from rollwright.view.live.followed_run import started_by
+from rollwright.view.live.run_answers import flat_settings
 from rollwright.view.live.run_catalogue import find_runs
 
 log = logging.getLogger(__name__)
@@ -255,15 +256,6 @@ def _figure(evaluation: Evaluation, figure: str) -> Value:
 
 def _plain(value: Any) -> Value:
     return value if value is None or isinstance(value, str | int | float | bool) else json.dumps(value, default=str)
-
-
-def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting of a tree by its dotted name."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat_settings(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _is_number(value: object) -> TypeGuard[float]:
