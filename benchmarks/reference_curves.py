@@ -31,12 +31,14 @@ METRICS = ("rollout/success_frac", "reward/total_mean", "rollout/nll_mean", "rol
 CONFIDENCE = 0.95
 
 
-def curve(runs: Sequence[Mapping[int, float]]) -> dict[str, list[float]]:
+def curve(runs: Sequence[Mapping[int, float]], *, share: bool = False) -> dict[str, list[float]]:
     """Mean and interval by step over runs, at the steps that all of them have.
 
     Args:
         runs: step -> value of one metric, of each run.
+        share: the metric lies between 0 and 1, and so does its interval.
     """
+    least, most = (0.0, 1.0) if share else (-math.inf, math.inf)
     steps = sorted(set.intersection(*(set(run) for run in runs)))
     found: dict[str, list[float]] = {"steps": [float(step) for step in steps], "mean": [], "low": [], "high": []}
     reach = student_quantile(0.5 + CONFIDENCE / 2, len(runs) - 1) / math.sqrt(len(runs))
@@ -44,7 +46,7 @@ def curve(runs: Sequence[Mapping[int, float]]) -> dict[str, list[float]]:
         values = [run[step] for run in runs]
         mean, half = statistics.fmean(values), reach * statistics.stdev(values)
         for name, value in (("mean", mean), ("low", mean - half), ("high", mean + half)):
-            found[name].append(float(f"{value:.5g}"))
+            found[name].append(float(f"{min(most, max(least, value)):.5g}"))
     return found
 
 
@@ -55,7 +57,7 @@ def reference(name: str, folders: Sequence[Path], words: str) -> dict[str, Any]:
     for metric in METRICS:
         runs = [{row["step"]: row[metric] for row in run if row.get(metric) is not None} for run in rows]
         if all(runs):
-            curves[metric] = curve(runs)
+            curves[metric] = curve(runs, share=metric.endswith("_frac"))
     commits = {(read_facts(folder)["sessions"][-1].get("commit") or {}).get("id", "")[:8] for folder in folders}
     return {
         "name": name,

@@ -215,7 +215,8 @@ def test_a_run_is_running_as_long_as_its_process_holds_the_folder(tmp_path: Path
     [
         ("grpo.py recipes/text/maze_grpo.yaml run.steps=3", ("grpo", "text/maze_grpo")),
         ("rollwright train ppo text/maze_ppo run.seed=1", ("ppo", "text/maze_ppo")),
-        ("sft.py /home/me/own.yaml", ("sft", "home/me/own")),
+        ("sft.py /home/me/own.yaml", ("sft", "own")),
+        ("grpo.py /usr/lib/site-packages/rollwright/recipes/text/maze_grpo.yaml", ("grpo", "text/maze_grpo")),
         ("grpo.py run.steps=3", ("grpo", "")),
         ("", ("", "")),
     ],

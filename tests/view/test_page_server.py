@@ -17,6 +17,7 @@ from rollwright.contracts import attach_picture
 from rollwright.store import TrajectoryStore
 from rollwright.view import PageServer, RunCatalogue
 from rollwright.view.live.page_server import HOST
+from rollwright.view.live.reference_curves import reference_of
 from scripts.write_metric_notes import SOURCE, TARGET, notes
 from tests import builders
 from tests.viewed_runs import maze_run
@@ -78,6 +79,16 @@ def test_every_address_answers(server: PageServer) -> None:
     assert read(server, "/api/run/one/doctor")["available"]
     assert read(server, "/api/metric-names")["rollout/success_frac"]["healthy"]
     assert read(server, "/api/diff?a=one&b=two")["rows"] == [{"key": "run.seed", "a": 0, "b": 1}]
+
+
+def test_a_reference_curve_has_one_interval_for_each_step(server: PageServer) -> None:
+    found = read(server, "/api/reference/text%2Fmaze_grpo")
+    assert found["seeds"] >= 3 and "rollout/success_frac" in found["curves"]
+    for curve in found["curves"].values():
+        assert len(set(map(len, curve.values()))) == 1
+        bounds = zip(curve["low"], curve["mean"], curve["high"], strict=True)
+        assert all(low <= mean <= high for low, mean, high in bounds)
+    assert reference_of("text/maze_grpo") == "text/maze_grpo" and reference_of("own") is None
 
 
 def test_two_evaluations_are_paired_episode_by_episode(server: PageServer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,8 +29,6 @@ from rollwright.view.live.token_strings import TokenStrings
 
 SUCCESS, REWARD = "rollout/success_frac", "reward/total_mean"
 MAX_TEXT_BYTES = 2_000_000
-_RECIPE = re.compile(r"(?:^|[\s/'])([a-z][a-z0-9_]*)(?:\.py)?['\s]")
-_YAML = re.compile(r"(?:recipes/)?((?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+)\.ya?ml")
 
 
 class FollowedRun:
@@ -270,12 +268,18 @@ class FollowedRun:
 
 def started_by(command: str) -> tuple[str, str]:
     """The recipe, and its YAML by the short name (`text/maze_grpo`), of a command line; "" where it names none."""
-    words = command.split()
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote that is never closed: the file may be anybody's
+        words = command.split()
     while words and words[0] in ("rollwright", "train", "python", "accelerate", "launch"):
         words = words[1:]
     recipe = Path(words[0]).stem if words else ""
-    yaml_file = next((match for word in words[1:] if (match := _YAML.search(word))), None)
-    return recipe, yaml_file[1] if yaml_file else next((w for w in words[1:2] if "=" not in w), "")
+    named = next((word for word in words[1:] if word.endswith((".yaml", ".yml"))), "")
+    if not named:  # a shipped one is also named without its ending
+        return recipe, next((word for word in words[1:2] if "=" not in word), "")
+    path = Path(named).with_suffix("").as_posix()
+    return recipe, path.rpartition("recipes/")[2] if "recipes/" in path else Path(path).name
 
 
 def stamp_of(path: Path) -> tuple[int, int, int]:

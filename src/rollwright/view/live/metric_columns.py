@@ -47,6 +47,11 @@ class MetricColumns:
             self._take(line)
 
     @property
+    def position(self) -> int:
+        """Bytes of the file that were read."""
+        return self._offset
+
+    @property
     def names(self) -> list[str]:
         """The metrics that the run has, sorted."""
         return sorted(self._series)

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from rollwright.contracts import StopReason
+from rollwright.evaluation import Evaluation
 from rollwright.maths.statistics import wilson_interval
 from rollwright.rollout import shares
 from rollwright.store import unpack_text
@@ -26,23 +27,30 @@ _STAGE = re.compile(r"time/(collect|score|greedy|update|sync|evaluate|evolve|che
 
 def run_answer(run: FollowedRun) -> dict[str, Any]:
     """Everything of one run that changes with a step at most: facts, settings, evaluations, where the time went."""
-    rows = run.metrics.rows()
-    facts = run.facts()
-    evaluations = run.evaluations()
+    rows = run.cached("rows", (run.metrics.epoch, run.metrics.position), run.metrics.rows)
+    facts, summary, evaluations = run.facts(), run.summary(), run.evaluations()
+    # Intervals are bootstrapped, and the page asks every two seconds: the same evaluations are summarised once.
+    judged = run.cached("judged", tuple(map(id, evaluations)), lambda: _judged(evaluations))
     return {
-        "run": run.summary(),
+        "run": summary,
         "notes": [*untaught(rows), *run.unreadable()],
         "story": run_story(run.folder.path),
         "sessions": list(facts.get("sessions") or []),
         "totals": dict(facts.get("totals") or {}),
         "config_text": run.config_text(),
         "settings": dict(flat_settings(run.settings())),
-        "evaluations": [evaluation_answer(evaluation) for evaluation in evaluations],
-        "progress": progress_lines(evaluations),
+        **judged,
         "ledger": shares(rows),
         "seconds": stage_seconds(rows),
         "tags": tag_counts(run),
-        "reference": reference_of(run.summary()["config"]),
+        "reference": reference_of(summary["config"]),
+    }
+
+
+def _judged(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    return {
+        "evaluations": [evaluation_answer(evaluation) for evaluation in evaluations],
+        "progress": progress_lines(evaluations),
     }
 
 
