@@ -340,6 +340,16 @@ def test_pairing_leaves_out_what_only_one_has_and_says_so():
     assert "paired episodes: 7; only in A: 1, only in B: 2; lost to faults: 1" in text
 
 
+def test_a_thousand_questions_do_not_bury_the_verdict():
+    first = rows({f"q{n}": once("1" if n % 3 else "0") for n in range(200)})
+    second = rows({f"q{n}": once("0" if n in (150, 151) else "1" if n % 3 else "0") for n in range(200)})
+    lines = format_comparison(compare(first, second)).splitlines()
+    assert 60 < len(lines) < 75 and any(line.startswith("q151 ") for line in lines)
+    assert "60 of 200 tasks are listed, those with the largest differences; --csv FILE writes all" in lines
+    assert lines[-1].startswith("no significant difference between A and B on tasks like these 200")
+    assert len(format_table(first).splitlines()) < 75
+
+
 def test_one_task_speaks_about_itself():
     found = compare(rows({"alpha": once("0" * 20)}), rows({"alpha": once("1" * 10 + "0" * 10)}))
     assert found.success is not None and found.success.target == "these"

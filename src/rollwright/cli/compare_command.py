@@ -58,12 +58,14 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError, DataError: an option or a file is wrong. RunFolderError: a file cannot be written.
     """
-    from rollwright.cli.compare_runs import Choice, read_groups
+    from rollwright.cli.compare_runs import ReadingChoice, read_groups
     from rollwright.evaluation import comparison_csv, comparison_json
 
     if not 0 < arguments.confidence < 1:
         raise ConfigError(f"--confidence is {arguments.confidence}; it lies between 0 and 1, such as 0.95")
-    choice = Choice(name=arguments.eval, scorer=arguments.scorer, filter_name=arguments.filter, metric=arguments.metric)
+    choice = ReadingChoice(
+        name=arguments.eval, scorer=arguments.scorer, filter_name=arguments.filter, metric=arguments.metric
+    )
     words = _first_and_last(arguments)
     groups = read_groups(words, choice, arguments.group_by)
     if len(groups) < 2:

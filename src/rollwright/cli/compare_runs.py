@@ -19,7 +19,7 @@ _WILD = "*?["
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ReadingChoice:
     """Which evaluation of a run folder, and which scores of somebody else's log."""
 
     name: str | None = None
@@ -40,7 +40,7 @@ class NamedReading:
 Groups = dict[str, list[NamedReading]]
 
 
-def read_groups(words: Sequence[str], choice: Choice, group_by: str | None) -> Groups:
+def read_groups(words: Sequence[str], choice: ReadingChoice, group_by: str | None) -> Groups:
     """Name of the group -> its evaluations.
 
     `NAME=PATH,PATH` is a group; a path alone is a group of one, named like its run; `group_by` puts plain paths
@@ -96,7 +96,7 @@ def _expanded(word: str) -> list[Path]:
     return [Path(path) for path in found]
 
 
-def read_run(path: Path, choice: Choice) -> NamedReading:
+def read_run(path: Path, choice: ReadingChoice) -> NamedReading:
     """The evaluation in a file, or the chosen one of a run folder.
 
     Raises:

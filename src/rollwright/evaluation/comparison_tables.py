@@ -10,15 +10,23 @@ from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, summa
 from rollwright.evaluation.success_cost import SuccessCost
 from rollwright.maths.statistics import Interval
 
+MOST_ROWS = 60
+"""Tasks that a table lists; a log of a thousand questions would bury its verdict."""
+
 
 def format_table(evaluation: Evaluation, *, title: str = "") -> str:
     """One line per task, then the mean over tasks, pass@k and the faults."""
     summary = summarise(evaluation)
     rows = [["task", "success", "95% interval", "return", "turns", "episodes", "faults"]]
-    rows += [_task_cells(task) for task in summary.tasks]
+    rows += [_task_cells(task) for task in summary.tasks[:MOST_ROWS]]
     rows.append(_overall_cells(summary))
     return "\n".join(
-        [f"{title or evaluation.name}: {describe(evaluation)}", *align(rows), *_footer(evaluation, summary)]
+        [
+            f"{title or evaluation.name}: {describe(evaluation)}",
+            *align(rows),
+            *left_out_rows(len(summary.tasks)),
+            *_footer(evaluation, summary),
+        ]
     )
 
 
@@ -50,6 +58,13 @@ def format_comparison(comparison: Comparison) -> str:
     return "\n".join([*lines, comparison.verdict()])
 
 
+def left_out_rows(num_tasks: int, which: str = "the first ones") -> list[str]:
+    """A line that says which of very many tasks a table lists; none where it lists all."""
+    if num_tasks <= MOST_ROWS:
+        return []
+    return [f"{MOST_ROWS} of {num_tasks} tasks are listed, {which}; --csv FILE writes all"]
+
+
 def p_text(value: float | None) -> str:
     """A p-value in three digits."""
     if value is None:
@@ -61,10 +76,11 @@ def _per_task(comparison: Comparison) -> list[str]:
     tested = [one for one in comparison.screen if one.p_value is not None]
     heads = ["task", comparison.name_a, comparison.name_b, "difference"]
     rows = [[*heads, "p", "adjusted p"] if tested else heads]
-    for one in comparison.screen:
+    largest = sorted(comparison.screen, key=lambda one: -abs(one.b - one.a))[:MOST_ROWS]
+    for one in (one for one in comparison.screen if one in largest):
         cells = [one.task, f"{one.a:.3f}", f"{one.b:.3f}", f"{one.b - one.a:+.3f}"]
         rows.append([*cells, p_text(one.p_value), p_text(one.adjusted_p)] if tested else cells)
-    lines = align(rows)
+    lines = [*align(rows), *left_out_rows(len(comparison.screen), "those with the largest differences")]
     if len(tested) > 1:
         lines.append(f"adjusted p: Benjamini-Hochberg over the {len(tested)} tasks, to screen them; not the verdict")
     return lines

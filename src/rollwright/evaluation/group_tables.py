@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rollwright.evaluation.comparison import Comparison
-from rollwright.evaluation.comparison_tables import align, cost_text, p_text
+from rollwright.evaluation.comparison_tables import MOST_ROWS, align, cost_text, left_out_rows, p_text
 from rollwright.evaluation.evaluation_files import without_infinity
 from rollwright.evaluation.group_comparison import Contrast, GroupComparison
 from rollwright.maths.statistics import Interval, PairedDifference
@@ -27,11 +27,12 @@ def format_groups(found: GroupComparison) -> str:
     heads = ["group", "runs", *found.groups[0].aggregates]
     rows = [heads]
     rows += [
-        [group.name, str(len(group.runs)), *(interval_text(interval) for interval in group.aggregates.values())]
+        [group.name, str(len(group.runs)), *(with_interval(interval) for interval in group.aggregates.values())]
         for group in found.groups
     ]
     shape = f"{found.metric} over {len(found.tasks)} tasks, {found.num_starts} starts that all runs finished"
-    lines = [shape, *align(rows), *_few_scores(found), "", *align(_task_rows(found)), ""]
+    lines = [shape, *align(rows), *_few_scores(found), "", *align(_task_rows(found))]
+    lines += [*left_out_rows(len(found.tasks)), ""]
     lines += align(_contrast_rows(found))
     lines.append(f"family: m = {len(found.contrasts)}, {found.family}. {PROCEDURES[found.procedure]}")
     lines += [
@@ -42,7 +43,7 @@ def format_groups(found: GroupComparison) -> str:
     return "\n".join([*lines, *(contrast.verdict() for contrast in found.contrasts)])
 
 
-def interval_text(interval: Interval) -> str:
+def with_interval(interval: Interval) -> str:
     """'0.512 [0.431, 0.603]'; the point alone where there is no interval."""
     return str(interval) if math.isfinite(interval.high - interval.low) else f"{interval.point:.3f}"
 
@@ -56,7 +57,7 @@ def _few_scores(found: GroupComparison) -> list[str]:
 
 def _task_rows(found: GroupComparison) -> list[list[str]]:
     rows = [["task", *(group.name for group in found.groups)]]
-    for index, task in enumerate(found.tasks):
+    for index, task in enumerate(found.tasks[:MOST_ROWS]):
         rows.append([task, *(f"{group.scores[:, index].mean():.3f}" for group in found.groups)])
     return rows
 
@@ -71,7 +72,7 @@ def _contrast_rows(found: GroupComparison) -> list[list[str]]:
             [
                 f"{difference.name_b} - {difference.name_a}",
                 f"{i.point:+.3f} [{i.low:.3f}, {i.high:.3f}]",
-                interval_text(one.improvement),
+                with_interval(one.improvement),
                 p_text(difference.p_value),
                 p_text(one.adjusted_p),
             ]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollwright.maths.statistics.estimates import ScoreBounds, Vector, mean_of_these, mean_over_tasks, squared_error
+from rollwright.maths.statistics.estimates import ScoreBounds, Vector, error_of_mean, mean_of_these, mean_over_tasks
 from rollwright.maths.statistics.rates import Interval, check_confidence
 
 _MOST = 1e100  # squares of what is larger would leave the range of floats
@@ -112,7 +112,7 @@ def clustered_bootstrap(
 def _task_error(episodes: Vector, statistic: TaskStatistic, repetitions: int, generator: np.random.Generator) -> float:
     """Squared standard error of a task's statistic."""
     if statistic is mean_of_episodes:
-        return squared_error(episodes)
+        return error_of_mean(episodes)
     draws = statistic(episodes[generator.integers(episodes.size, size=(repetitions, episodes.size))])
     # Bootstrap draws vary by (n - 1) / n of the squared standard error.
     same = np.ptp(draws) <= 1e-12 * (1 + abs(draws[0]))

@@ -27,11 +27,11 @@ from rollwright.maths.statistics.estimates import (
     MeanEstimate,
     ScoreBounds,
     Vector,
+    error_of_mean,
     mean_of_these,
     mean_over_tasks,
-    squared_error,
 )
-from rollwright.maths.statistics.multiplicity import mcnemar_exact
+from rollwright.maths.statistics.multiplicity import mcnemar_exact, units_needed
 from rollwright.maths.statistics.rates import Interval, student_quantile
 
 Target = Literal["these", "like-these"]
@@ -68,7 +68,7 @@ class PairedDifference:
     @property
     def enough_units(self) -> bool:
         """Whether an exact sign test over so many units could reach this confidence at all (6 for 95 %)."""
-        return self.unit == "run" or 2.0 * 0.5**self.num_units <= 1.0 - self.interval.confidence + 1e-12
+        return self.unit == "run" or self.num_units >= units_needed(alpha=1.0 - self.interval.confidence)
 
     @property
     def decided(self) -> bool:
@@ -96,8 +96,7 @@ class PairedDifference:
     def _missing_for_a_sign_test(self) -> int:
         if self.enough_units:
             return 0
-        smallest = math.ceil(math.log2(2.0 / (1.0 - self.interval.confidence)) - 1e-9)
-        missing = smallest - self.num_units
+        missing = units_needed(alpha=1.0 - self.interval.confidence) - self.num_units
         return missing if self.unit == "task" else -(-missing // self.num_tasks)
 
     def _half_width(self, half: float, more: int) -> float:
@@ -239,9 +238,9 @@ def _estimate(
     if target == "like-these":
         return _with_one_event_more(mean_over_tasks(values), differences)
     if pair_episodes:
-        errors = [squared_error(difference) for difference in differences]
+        errors = [error_of_mean(difference) for difference in differences]
     else:
-        errors = [squared_error(first[task]) + squared_error(second[task]) for task in first]
+        errors = [error_of_mean(first[task]) + error_of_mean(second[task]) for task in first]
     sizes = [min(first[task].size, second[task].size) for task in first]
     estimate = mean_of_these(values, np.array(errors), np.array(sizes, dtype=np.float64))
     return _with_one_event_more(estimate, differences)

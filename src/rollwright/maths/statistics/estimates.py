@@ -162,7 +162,7 @@ def mean_of_these(values: Vector, variances: Vector, sizes: Vector) -> MeanEstim
     )
 
 
-def squared_error(episodes: Vector) -> float:
+def error_of_mean(episodes: Vector) -> float:
     """Squared standard error of the mean of independent episodes; 0 where all are alike. [n] -> float, n >= 2."""
     if np.ptp(episodes) <= 1e-12 * (1 + abs(episodes[0])):
         return 0.0
