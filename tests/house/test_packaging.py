@@ -99,6 +99,24 @@ def test_the_installed_wheel_finds_its_plug_ins_and_launch_configs(installed: di
 
 
 @pytest.mark.slow
+def test_a_new_user_in_an_empty_folder(installed: dict[str, str], tmp_path: Path) -> None:
+    """From the wheel alone: a world of one's own, its test, a plan, and a run of a shipped file by its name."""
+    env = {key: value for key, value in installed.items() if key != "ROLLWRIGHT_DEBUG"}
+
+    def rollwright(*words: str, folder: Path = tmp_path) -> str:
+        done = run(sys.executable, "-m", "rollwright.cli", *words, cwd=folder, env=env)
+        return done.stdout + done.stderr
+
+    rollwright("init", "mine", "--name", "heating")
+    assert "keeps the environment contract" in rollwright("check-env", "heating:build", folder=tmp_path / "mine")
+    assert "text.maze" in rollwright("worlds") and "DigiRL" in rollwright("methods")
+    assert "name: text.maze" in rollwright("plan", "sft", "text/maze_sft")
+    said = rollwright("train", "sft", "text/maze_sft", "data.per_task=1", "sft.epochs=1", "run.folder=out")
+    assert f"accelerate launch --config_file {installed['PYTHONPATH']}/rollwright/accelerate_configs/" in said
+    assert (tmp_path / "out" / "policy" / "config.json").is_file()
+
+
+@pytest.mark.slow
 def test_tests_pass_against_the_wheel(installed: dict[str, str]) -> None:
     names = ("config/test_config", "config/test_components", "run_io/test_tracking", "worlds/text/test_text_worlds")
     files = [f"tests/{name}.py" for name in names]
