@@ -113,7 +113,7 @@ class PlayRequest:
     variant: str = ""
 
 
-def facts_of(world: World, task: Task) -> AuditFacts:
+def audit_facts_of(world: World, task: Task) -> AuditFacts:
     """What the world declares about a task; nothing where it declares nothing."""
     return world.audit_facts(task) if isinstance(world, Audited) else AuditFacts()
 
@@ -183,7 +183,7 @@ class AuditPlayer:
         return list(await asyncio.gather(*(one(request) for request in requests)))
 
     def _blank(self, request: PlayRequest, fault: str = "") -> AuditEpisode:
-        facts = facts_of(self.world, request.task)
+        facts = audit_facts_of(self.world, request.task)
         return AuditEpisode(
             policy=request.policy,
             task=request.task,

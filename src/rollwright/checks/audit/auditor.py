@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from rollwright.checks.audit.audit_episodes import AuditEpisode, AuditPlayer, PlayRequest, facts_of, script_of
+from rollwright.checks.audit.audit_episodes import AuditEpisode, AuditPlayer, PlayRequest, audit_facts_of, script_of
 from rollwright.checks.audit.audit_policy import AuditLimits, AuditPlan
 from rollwright.checks.audit.findings import AuditFinding, AuditReport, CheckResult
 from rollwright.checks.audit.identity import WorldIdentity, identity_of, random_act
@@ -29,8 +29,8 @@ from rollwright.checks.audit.panel_checks import (
     faults_check,
     gap_check,
     headroom_check,
+    panel_rows,
     rejects_check,
-    rows_of,
     shape_check,
     template_rows,
     truth_check,
@@ -110,7 +110,7 @@ def judge_recorded(
 ) -> AuditReport:
     """The report over what was recorded; see `audit_world`. `subject` names what was judged, if not the world."""
     limits, plan = limits or AuditLimits(), plan or AuditPlan()
-    rows = rows_of(recorded.panel, recorded.notes)
+    rows = panel_rows(recorded.panel, recorded.notes)
     golden = rows[GOLDEN].rate
     checks = [
         accepts_check(list(rows.values()), recorded.panel, limits),
@@ -172,7 +172,7 @@ class _Recording:
                 self._notes[policy.name] = f"not played: it needs {policy.needs}"
             elif applies < len(panel_starts):
                 self._notes[policy.name] = f"applies to {applies} of {len(panel_starts)} starts"
-        facts = {task.id: facts_of(world, task) for task in tasks}
+        facts = {task.id: audit_facts_of(world, task) for task in tasks}
         checks = [
             await self._repeats(),
             await leakage_check(self._build, self._player, panel_starts, self._plan.leak_pairs, self._plan.call_s),
@@ -227,7 +227,7 @@ class _Recording:
                 index=i,
                 task=task,
                 seed=seed,
-                facts=facts_of(world, task),
+                facts=audit_facts_of(world, task),
                 max_turns=task_turns(world, task),
                 fast=world.execution == "inline",
             )
@@ -325,7 +325,7 @@ def chosen_tasks(world: World, count: int) -> list[Task]:
     listed = [task for split in SPLITS for task in world.tasks(split)]
     if not listed:
         raise ConfigError(f"world {world.name!r} has no task in any split, so there is nothing to audit")
-    order = _in_turn(listed, lambda task: (task.split, facts_of(world, task).template or task.id))
+    order = _in_turn(listed, lambda task: (task.split, audit_facts_of(world, task).template or task.id))
     return list(order)[:count]
 
 

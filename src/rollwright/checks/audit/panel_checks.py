@@ -322,7 +322,7 @@ def _explanations(panel: Panel) -> str:
     return "; ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items()))
 
 
-def rows_of(panel: Panel, notes: Mapping[str, str]) -> dict[str, PanelRow]:
+def panel_rows(panel: Panel, notes: Mapping[str, str]) -> dict[str, PanelRow]:
     """All rows in the order of the panel; a policy that could not play has an empty one with its note."""
     names = (GOLDEN, REWORDED, *(policy.name for policy in PANEL), RANDOM)
     return {name: panel_row(name, panel.get(name, ()), notes.get(name, "")) for name in names}
