@@ -1,6 +1,6 @@
 // The address after `#` says which page is open and with which choices, so that a link can be shared.
 
-import { useEffect, useState } from "rw/kit";
+import { useLayoutEffect, useState } from "rw/kit";
 
 /** {page, query} of an address such as `#/episodes?run=a`. Query values are plain text. */
 export function parseRoute(hash) {
@@ -29,7 +29,7 @@ export function choose(changes, replace = true) {
 /** The open page and its choices; follows the address. */
 export function useRoute() {
   const [route, setRoute] = useState(() => parseRoute(location.hash));
-  useEffect(() => {
+  useLayoutEffect(() => {
     const follow = () => setRoute(parseRoute(location.hash));
     addEventListener("hashchange", follow);
     return () => removeEventListener("hashchange", follow);

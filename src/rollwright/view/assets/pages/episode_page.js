@@ -3,7 +3,7 @@
 import { useData } from "rw/data";
 import { words } from "rw/episodes_page";
 import { count, duration, figure, visible } from "rw/format";
-import { html, useEffect, useMemo, useState } from "rw/kit";
+import { html, useEffect, useLayoutEffect, useMemo, useState } from "rw/kit";
 import { choose, link } from "rw/routes";
 import { lensChoices, reachOf, usableLens } from "rw/token_colours";
 import { Legend, TokenFacts } from "rw/token_text";
@@ -26,8 +26,9 @@ export function EpisodePage({ run, query }) {
 }
 
 // j and k, or the arrows, step through the turns; n and p through the episodes.
+// A layout effect, so that the keys work from the moment at which the turn is seen.
 function useKeys(run, episode, number) {
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!episode) return undefined;
     const press = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea")) return;
