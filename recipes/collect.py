@@ -49,9 +49,10 @@ from rollwright.rollout import (
     RandomActor,
     RolloutSettings,
     TeacherActor,
+    rollout_metrics,
     score_or_note,
 )
-from rollwright.run_io import Progress, RunFacts, RunFolder
+from rollwright.run_io import Progress, RunFacts, RunFolder, StepReport
 from rollwright.store import TrajectoryStore, unpack_text
 from rollwright.training import (
     NO_GROUPS,
@@ -150,6 +151,8 @@ def fill(
     """
     there = {unpack_text(row["id"]) for _, row in store.headers()}
     lacking = [request for request in wanted if request.key not in there]
+    report = StepReport(len(wanted), unit="episode")
+    report.begin(len(wanted) - len(lacking))
     for start in range(0, len(lacking), settings.shard):
         part = lacking[start : start + settings.shard]
         done = len(wanted) - len(lacking) + start
@@ -160,6 +163,7 @@ def fill(
         facts.played(scored)
         facts.set_clocks(collector.occupancy.seconds())
         facts.save()
+        report.step(done + len(part), rollout_metrics([alone(t) for t in scored]) | {"time/step_s": report.elapsed()})
         if error is not None:
             raise error
 
@@ -209,9 +213,13 @@ def scored_all(
 
 
 def scored(trajectory: Trajectory, reward: Reward, faults: FaultLog) -> Trajectory:
+    """The episode with what the reward says of it."""
+    return score_or_note(alone(trajectory), reward, faults).trajectories[0]
+
+
+def alone(trajectory: Trajectory) -> Group:
     """The episode as a group of its own, as nothing here compares siblings."""
-    group = Group(id=trajectory.id, task=trajectory.task, seed=trajectory.seed, trajectories=(trajectory,))
-    return score_or_note(group, reward, faults).trajectories[0]
+    return Group(id=trajectory.id, task=trajectory.task, seed=trajectory.seed, trajectories=(trajectory,))
 
 
 def summary(store: TrajectoryStore) -> str:

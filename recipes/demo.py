@@ -12,7 +12,12 @@ Each stage is one of the other recipes, started as a user would start it. A stag
 
 from __future__ import annotations
 
+from rollwright.config import prepare_environment
+
+prepare_environment()  # before torch is imported: its thread pools read the environment once
+
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -28,7 +33,7 @@ from rollwright.evaluation import Evaluation, compare, format_comparison, format
 from rollwright.generation import ENGINES
 from rollwright.learner import require_trl
 from rollwright.run_io import RunFolder
-from rollwright.training import recipe_config, run_recipe
+from rollwright.training import INTERRUPTED, recipe_config, run_recipe
 
 
 class DemoConfig(Config):
@@ -79,21 +84,21 @@ def play(config: DemoConfig, folder: Path) -> None:
     stage(
         config,
         "1 of 3: the untouched model",
-        "evaluate.py web/miniwob_eval.yaml",
+        "evaluate web/miniwob_eval",
         [f"folder={before}", "name=before", *judged, f"evaluation.seeds_per_task={config.base_seeds_per_task}"],
         done=before / "eval" / "before.json",
     )
     stage(
         config,
         "2 of 3: supervised fine-tuning on demonstrations",
-        "sft.py web/miniwob_sft.yaml",
+        "sft web/miniwob_sft",
         [f"run.folder={sft}", f"run.seed={config.seed}", f"data.per_task={config.demos_per_task}"],
         done=sft / "policy" / "config.json",
     )
     stage(
         config,
         "3 of 3: reinforcement learning",
-        "grpo.py web/miniwob_grpo.yaml",
+        "grpo web/miniwob_grpo",
         [
             f"run.folder={grpo}",
             f"run.seed={config.seed}",
@@ -111,7 +116,7 @@ def play(config: DemoConfig, folder: Path) -> None:
 
 
 def stage(config: DemoConfig, title: str, recipe: str, words: list[str], *, done: Path) -> None:
-    """Run one recipe through `accelerate launch`, unless its result is there already.
+    """Run one recipe by `rollwright train`, unless its result is there already.
 
     Raises:
         UserError: the recipe failed, and has said why.
@@ -120,14 +125,26 @@ def stage(config: DemoConfig, title: str, recipe: str, words: list[str], *, done
     if done.exists():
         print(f"    already complete: {done}")
         return
-    here = files("rollwright.recipes")
     script, settings = recipe.split()
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config_path(config.config_file)]
-    command = [*accelerate, str(here / script), str(here / settings), *words]
+    words = ["train", script, settings, "--config-file", config_path(config.config_file), *words]
     before = time.monotonic()
-    if code := subprocess.run(command, check=False, env=own_environment()).returncode:
-        raise UserError(f"the stage `{title}` ended with exit code {code}; the command was: {' '.join(command)}")
+    code = finished([sys.executable, "-m", "rollwright.cli", *words])
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        command = shlex.join(["rollwright", *words])
+        raise UserError(f"the stage `{title}` ended with exit code {code}; the command was: {command}")
     print(f"    took {time.monotonic() - before:.0f} s", flush=True)
+
+
+def finished(command: list[str]) -> int:
+    """Run a command to its end; -> its exit code. Ctrl-C reaches it too, and it may first say what it has saved."""
+    process = subprocess.Popen(command, env=own_environment())
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
 
 
 def own_environment() -> dict[str, str]:

@@ -68,3 +68,9 @@ def test_a_recipe_prepares_silence_and_keeps_what_the_user_has_set() -> None:
     ).stdout
     assert "HF_HUB_DISABLE_PROGRESS_BARS" in quiet and "TRANSFORMERS_VERBOSITY" not in quiet
     assert "HF_HUB_DISABLE_PROGRESS_BARS" not in loud and "VLLM_LOGGING_LEVEL" in loud
+
+
+def test_bars_stay_where_models_may_be_fetched() -> None:
+    """A download takes minutes, and nothing else would show that it goes on."""
+    offline, online = noise_variables(verbose=False), noise_variables(verbose=False, downloads=True)
+    assert set(offline) - set(online) == {"HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"}

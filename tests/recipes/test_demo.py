@@ -43,7 +43,7 @@ def test_a_stage_is_launched_without_what_the_demos_own_launcher_left(
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     config = build(demo.DemoConfig, {"folder": str(tmp_path), "config_file": "cpu_zero3"})
-    demo.stage(config, "a stage", "evaluate.py web/miniwob_eval.yaml", [], done=tmp_path / "never")
+    demo.stage(config, "a stage", "evaluate web/miniwob_eval", [], done=tmp_path / "never")
     names = (tmp_path / "names").read_text().split()
     assert "ACCELERATE_USE_CPU" not in names and "ACCELERATE_LOG_LEVEL" in names
 

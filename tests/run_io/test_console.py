@@ -51,6 +51,7 @@ BEFORE = [{"rollout/success_frac": 0.3}, {"rollout/success_frac": 0.44}, {}]  # 
             None,
             "step 3 of 24 | v step loss 0.50 (-0.25) | policy loss 1.25 | update 1.9 s",
         ),
+        ({"rollout/nll_mean": -0.0, "policy/kl_ref_mean": 0.0}, [], None, "step 3 of 24 | kl 0"),
         ({"reward/total_mean": 0.0, "policy/loss": 9.0}, [], None, "step 3 of 24 | reward 0.00"),
         ({"optim/skipped_count": 1.0}, [], 61.0, "step 3 of 24 | no update | 61 s left"),
     ],

@@ -35,6 +35,7 @@ def test_what_is_saved_is_counted(tmp_path: Path) -> None:
     [
         (["/v/bin/python", "/v/bin/accelerate", "launch", "recipes/grpo.py", "a b.yaml"], "accelerate launch"),
         (["python", "-m", "accelerate.commands.launch", "recipes/grpo.py"], "accelerate launch"),
+        (["python", "-m", "rollwright.cli", "train", "grpo"], "rollwright train"),
         (["/v/bin/python3", "/v/bin/rollwright", "train", "grpo", "text/maze_grpo"], "rollwright train"),
         (["/v/bin/rollwright", "collect", "text/maze"], "rollwright collect"),
         (["/v/bin/python", "/v/bin/rollwright", "view", "runs/x"], ""),

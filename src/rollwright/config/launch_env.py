@@ -28,14 +28,16 @@ def prepare_environment(*, busy_processes: int = 1) -> dict[str, str]:
     """
     verbose = wants_everything()
     wanted = {
-        **noise_variables(verbose=verbose),
+        **noise_variables(verbose=verbose, downloads=os.environ.get("HF_HUB_OFFLINE", "1") == "0"),
         **variables(busy_processes=busy_processes, cores=usable_cores(), gpu=has_gpu()),
         **own_interface(os.environ),
     }
     new = {name: value for name, value in wanted.items() if name not in os.environ}
     late = sorted(name for name in new if name.startswith("OMP_"))
     if late and "torch" in sys.modules:
-        logger.warning("torch is already imported, so %s have no effect: set them in the shell", ", ".join(late))
+        logger.warning(
+            "torch was imported before %s could be set, so it does without: set it in the shell", ", ".join(late)
+        )
     os.environ.update(new)
     if not verbose:
         silence_libraries()

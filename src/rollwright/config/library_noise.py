@@ -23,12 +23,14 @@ _LOGGERS = ("DeepSpeed", "datasets", "huggingface_hub", "torch.distributed.elast
 _SILENT: Mapping[str, str] = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers asks this one too, for its bars of every part
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",  # bars that ask nobody else, such as those of reading a GGUF file
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TORCH_CPP_LOG_LEVEL": "ERROR",  # Gloo, NUMA and autograd notes of the C++ side
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TRL_EXPERIMENTAL_SILENCE": "1",
 }
+_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
 
 
 def wants_everything(words: Sequence[str] | None = None) -> bool:
@@ -41,9 +43,15 @@ def wants_everything(words: Sequence[str] | None = None) -> bool:
     return bool(VERBOSE_WORDS & set(given)) or os.environ.get(DEBUG, "") not in ("", "0")
 
 
-def noise_variables(*, verbose: bool) -> dict[str, str]:
-    """Environment variables that tell libraries how much to say; processes that are started later inherit them."""
-    return {"VLLM_LOGGING_LEVEL": "INFO"} if verbose else dict(_SILENT)
+def noise_variables(*, verbose: bool, downloads: bool = False) -> dict[str, str]:
+    """Environment variables that tell libraries how much to say; processes that are started later inherit them.
+
+    Args:
+        downloads: the user lets models be fetched, which takes minutes: bars stay, as nothing else shows the progress.
+    """
+    if verbose:
+        return {"VLLM_LOGGING_LEVEL": "INFO"}
+    return {name: value for name, value in _SILENT.items() if not (downloads and name in _BARS)}
 
 
 def silence_libraries() -> None:
@@ -55,5 +63,6 @@ def silence_libraries() -> None:
         warnings.filterwarnings("ignore", category=category, module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    if (loaded := sys.modules.get("transformers.utils.logging")) is not None:  # in a notebook: it reads no variable now
+    loaded = sys.modules.get("transformers.utils.logging")  # in a notebook, say: it reads no variable any more
+    if loaded is not None and os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "0") != "0":
         loaded.disable_progress_bar()

@@ -58,7 +58,7 @@ def step_line(
     parts = [f"{unit} {step} of {steps}" if steps else f"{unit} {step}"]
     parts += _outcome(metrics, previous)
     parts += _first_of(metrics, _DIVERGENCE)
-    parts += _first_of(metrics, _ENTROPY)
+    parts += _first_of({name: value or None for name, value in metrics.items()}, _ENTROPY)  # 0: nothing was sampled
     parts += _rates(metrics)
     parts += _stages(metrics)
     if lost := faulted_count(metrics):
@@ -162,6 +162,10 @@ class StepReport:
     def begin(self, done: int = 0) -> None:
         """The first step begins, after `done` earlier ones: what was opened or evaluated before it is not its time."""
         self._last, self._last_step = self._clock(), done
+
+    def elapsed(self) -> float:
+        """Seconds since the last line, or since `begin`."""
+        return self._clock() - self._last
 
     def step(self, step: int, metrics: Metrics) -> str:
         """Print the line of a step that has ended, and return it.

@@ -13,7 +13,9 @@ from rollwright.run_io.run_facts import command_line, without_secret
 from rollwright.run_io.tracking import RunFolder, read_metrics
 
 _LAUNCHERS = {"accelerate": ("launch",), "rollwright": ("train", "evaluate", "collect", "demo")}
-"""Programs that start a recipe as a process of their own, and the word of theirs that does."""
+"""Programs that start a recipe as a process of their own, and the words of theirs that do."""
+_MODULES = {"accelerate.commands.launch": ("accelerate", "launch"), "rollwright.cli": ("rollwright",)}
+"""The same as `python -m` starts them."""
 
 
 def what_is_saved(path: Path, *, stored: int, resumes: bool) -> list[str]:
@@ -55,8 +57,8 @@ def launcher_words(words: Sequence[str]) -> list[str]:
         name = Path(word).name
         if name in _LAUNCHERS and words[place + 1 : place + 2] and words[place + 1] in _LAUNCHERS[name]:
             return [name, *words[place + 1 :]]
-        if word == "accelerate.commands.launch" and words[place - 1] == "-m":
-            return ["accelerate", "launch", *words[place + 1 :]]
+        if place and words[place - 1] == "-m" and word in _MODULES:
+            return [*_MODULES[word], *words[place + 1 :]]
     return []
 
 

@@ -20,12 +20,13 @@ from rollwright.training.open_world import (
     require_judged,
 )
 from rollwright.training.plan import plan_text
-from rollwright.training.recipe_entry import recipe_config, run_recipe
+from rollwright.training.recipe_entry import INTERRUPTED, recipe_config, run_recipe
 from rollwright.training.replay_loop import ReplayMethod, ReplayPhases, replay_loop
 from rollwright.training.stage import Stage, open_context, open_stage
 from rollwright.training.token_q_config import TokenQConfig, token_q_plan
 
 __all__ = [
+    "INTERRUPTED",
     "NO_GROUPS",
     "ONE_EVALUATION",
     "OWN_UPDATES",

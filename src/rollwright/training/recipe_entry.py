@@ -134,7 +134,8 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.getsignal(signal.SIGINT) is interrupt:  # else it came, and what follows is the end
+            signal.signal(signal.SIGINT, before)
 
 
 def interrupted_text() -> str:
@@ -143,15 +144,10 @@ def interrupted_text() -> str:
     if folder is None or not folder.is_dir():
         return "rollwright: interrupted before anything was written."
     saved = what_is_saved(folder, stored=_stored(folder), resumes=_loops[0])
-    how = "goes on from there" if _loops[0] else "goes on with what is complete"
     again = " run.resume=auto" if _anew[0] else ""  # `never` would set aside what is saved
-    return "\n".join(
-        (
-            f"rollwright: interrupted. In {folder}: {', '.join(saved) or 'nothing is complete yet'}.",
-            f"This command {how}:",
-            f"  {next_command(_started_by)}{again}",
-        )
-    )
+    kept = f"In {folder}: {', '.join(saved)}." if saved else f"What is complete in {folder} is kept."
+    how = "This command goes on from there" if _loops[0] else "This command does what is left"
+    return f"rollwright: interrupted. {kept}\n{how}:\n  {next_command(_started_by)}{again}"
 
 
 def _stored(folder: Path) -> int:
