@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_example_imports_shows_exports_and_trains(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands, training = blocks("bash")
+    commands, training, *_ = blocks("bash")
     (tmp_path / "talks.jsonl").write_text(blocks("json")[0], encoding="utf-8")
     said = []
     with monkeypatch.context() as there:
@@ -47,7 +47,7 @@ def test_the_example_imports_shows_exports_and_trains(
     given = [json.loads(line) for line in blocks("json")[0].splitlines()[:2]]
     assert [row["messages"] for row in rows] == [row["messages"] for row in given]
 
-    words = training.replace("\\\n", " ").split("recipes/sft.py")[1].replace("smollm2", str(model)).split()
+    words = training.split("rollwright train sft")[1].replace("smollm2", str(model)).split()
     words = [
         word.replace("[talks]", f"[{tmp_path / 'talks'}]").replace("runs/talks", f"{tmp_path / 'run'}")
         for word in words
