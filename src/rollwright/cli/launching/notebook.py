@@ -1,6 +1,7 @@
 """Rollwright from Python: `rollwright.train`, `rollwright.evaluate`, `rollwright.compare`, made for notebooks.
 
-A run is a child process, as on the command line: its threads and its memory are its own, and the kernel survives it.
+The last two are `judge_policy` and `compare_two` here: a public name belongs to one function of the package. A run is
+a child process, as on the command line: its threads and its memory are its own, and the kernel survives it.
 """
 
 from __future__ import annotations
