@@ -152,9 +152,11 @@ def test_a_gradient_that_is_not_finite_is_named_with_its_step(tmp_path: Path) ->
     assert "steps 5" in finding.evidence[0]
 
 
-def test_a_killed_run_and_one_without_steps_are_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("outcome", ["killed", "running", "EngineFault: the server died"])
+def test_a_run_that_died_and_has_no_steps_is_said(tmp_path: Path, outcome: str) -> None:
+    """Also one that still says "running", where no process holds the folder any more."""
     run = run_of(tmp_path)
-    (run.path / "run.json").write_text(json.dumps({"sessions": [{"outcome": "killed"}]}))
+    (run.path / "run.json").write_text(json.dumps({"sessions": [{"outcome": outcome}]}))
     assert [finding.rule for finding in diagnose(run.path)] == ["ended-badly", "nothing-measured"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rollwright.rollout import shares
+from rollwright.run_io import is_held
 from rollwright.view.doctor.rule_findings import Finding, NotJudged, Verdict
 from rollwright.view.doctor.run_evidence import RunEvidence
 
@@ -67,6 +68,8 @@ def ended_badly(run: RunEvidence) -> Verdict:
     if not sessions:
         return NotJudged("there is no run.json")
     outcome = str(sessions[-1].get("outcome"))
+    if outcome == "running" and not is_held(run.folder):  # nobody was left to write how it ended
+        outcome = "killed"
     if outcome in ("finished", "running"):
         return None
     steps = run.number("run.steps", 0)
@@ -75,7 +78,7 @@ def ended_badly(run: RunEvidence) -> Verdict:
         severity="serious",
         certainty="certain",
         message="The run did not finish: it " + ("was killed." if outcome == "killed" else f"ended with {outcome}."),
-        evidence=(f"run.json: outcome {outcome!r}", f"metrics.jsonl: {done} of {steps:.0f} steps"),
+        evidence=(f"run.json: {sessions[-1].get('outcome')!r}", f"metrics.jsonl: {done} of {steps:.0f} steps"),
         remedies=(
             "start the same command again: it goes on from the last checkpoint",
             "run.checkpoint_every=5 - so that little is lost",
@@ -88,6 +91,8 @@ def nothing_measured(run: RunEvidence) -> Verdict:
     trained = [row for row in run.rows if any(name.startswith(("rollout/", "optim/")) for name in row)]
     if trained:
         return None
+    if (run.facts.get("sessions") or [{}])[-1].get("outcome") == "finished":
+        return NotJudged("the run finished, and its recipe logs no such steps (SFT, collection)")
     return Finding(
         severity="minor",
         certainty="certain",

@@ -30,7 +30,7 @@ RULES: tuple[DoctorRule, ...] = (
     DoctorRule(
         name="nothing-measured",
         title="Nothing measured yet",
-        when="`metrics.jsonl` holds no training step",
+        when="`metrics.jsonl` holds no training step, and the run has not finished",
         judge=cost_rules.nothing_measured,
     ),
     DoctorRule(
