@@ -111,7 +111,7 @@ def test_a_dead_judge_is_told_of(
 ) -> None:
     options = f"{{url: 'http://127.0.0.1:{closed_port}/v1', model: m, cache: null, retries: 0}}"
     store = run("reward.name=judge", f"reward.options={options}")
-    said = capsys.readouterr().out.splitlines()[-1]
+    said = capsys.readouterr().out.splitlines()[-2]
     assert f"{len(store)} episodes" in said and f"{len(store)} UNDECIDED" in said
     assert "no return known" in said and "mean return" not in said
     [record] = [r for r in caplog.records if "undecided" in r.message or "NOTHING" in r.message]
@@ -125,7 +125,7 @@ def test_some_undecided_episodes_are_told_of_and_have_no_part_in_the_mean(
 ) -> None:
     monkeypatch.setattr(collect, "open_reward", lambda _: Moody(lambda t: not t.id.endswith("/0"), raises=False))
     store = run()
-    said = capsys.readouterr().out.splitlines()[-1]
+    said = capsys.readouterr().out.splitlines()[-2]
     doubts = 2 * len(store) // 3
     kept = [t.total_reward for t in store.iter_trajectories() if t.learnable]
     assert f"{doubts} UNDECIDED" in said and f"mean return {sum(kept) / len(kept):.3f}" in said
@@ -137,7 +137,7 @@ def test_a_sound_collection_is_not_warned_of(
     run: Run, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = run()
-    said = capsys.readouterr().out.splitlines()[-1]
+    said = capsys.readouterr().out.splitlines()[-2]
     assert "mean return" in said and "UNDECIDED" not in said and "faulted" not in said
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(store) == len(played(store))
