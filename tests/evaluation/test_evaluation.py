@@ -340,6 +340,14 @@ def test_pairing_leaves_out_what_only_one_has_and_says_so():
     assert "paired episodes: 7; only in A: 1, only in B: 2; lost to faults: 1" in text
 
 
+def test_questions_asked_several_times_are_still_a_sample_of_questions():
+    asked = rows({f"q{n}": [[n % 2 == 0, n % 3 == 0]] for n in range(8)})  # one start each, two attempts
+    better = rows({f"q{n}": [[n % 2 == 0, True]] for n in range(8)})
+    found = compare(asked, better)
+    assert found.target == "like-these" and found.warnings == () and found.screen[1].p_value is not None
+    assert compare(asked, better, target="these").target == "these"
+
+
 def test_a_thousand_questions_do_not_bury_the_verdict():
     first = rows({f"q{n}": once("1" if n % 3 else "0") for n in range(200)})
     second = rows({f"q{n}": once("0" if n in (150, 151) else "1" if n % 3 else "0") for n in range(200)})

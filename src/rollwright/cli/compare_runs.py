@@ -76,7 +76,10 @@ def _by_setting(parts: Sequence[tuple[str | None, list[NamedReading]]], key: str
 def _by_label(parts: Sequence[tuple[str | None, list[NamedReading]]]) -> Groups:
     """A plain run is a group of its own, by the shortest name that tells it from the others."""
     plain = [members[0] for name, members in parts if name is None]
-    labels = iter(run_names(plain))
+    policies = [one.reading.evaluation.policy for one in plain]
+    # The files of other tools have long names that say little; what they judged is a model.
+    foreign = all(one.reading.evaluation.origin == "foreign" for one in plain)
+    labels = iter(policies if foreign and all(policies) and len(set(policies)) == len(plain) else run_names(plain))
     found: Groups = {}
     for name, members in parts:
         label = next(labels) if name is None else name

@@ -13,6 +13,7 @@ from rollwright.evaluation.pairing import (
     Scores,
     check_worlds,
     chosen_target,
+    num_starts,
     pair_episodes,
     return_of,
     side_scores,
@@ -99,7 +100,7 @@ def compare(
     warnings = check_worlds(a, b, name_a, name_b, across_versions=across_versions)
     pairing = pair_episodes(a, b)
     judged = pairing.judged
-    aim = chosen_target(side_scores(pairing.pairs, return_of)[0], target)
+    aim = chosen_target((first for first, _ in pairing.pairs), target)
 
     def difference(pairs: Sequence[Pair], value: Callable[[EpisodeRow], float]) -> PairedDifference:
         first, second = side_scores(pairs, value)
@@ -122,10 +123,12 @@ def compare(
         num_only_a=pairing.num_only_a,
         num_only_b=pairing.num_only_b,
         num_lost_to_faults=pairing.num_lost_to_faults,
-        warnings=tuple([*warnings, *unlike_warnings(a, b, name_a, name_b), *_scope_warnings(scores[0], target, aim)]),
+        warnings=tuple(
+            [*warnings, *unlike_warnings(a, b, name_a, name_b), *_scope_warnings(pairing.pairs, target, aim)]
+        ),
         screen=screen,
         worlds=(world_of(a), world_of(b)),
-        costs=(success_cost([first for first, _ in judged]), success_cost([second for _, second in judged])),
+        costs=(success_cost(a, [first for first, _ in judged]), success_cost(b, [second for _, second in judged])),
     )
 
 
@@ -149,12 +152,13 @@ def _screen(first: Scores, second: Scores) -> tuple[TaskScreen, ...]:
     )
 
 
-def _scope_warnings(scores: Scores, wanted: Target | None, target: Target) -> list[str]:
+def _scope_warnings(pairs: Sequence[Pair], wanted: Target | None, target: Target) -> list[str]:
+    starts = num_starts(first for first, _ in pairs)
     found = []
-    if wanted is None and len(scores) == 1:
+    if wanted is None and len(starts) == 1:
         found.append("one shared task: the interval speaks about this task alone")
-    lonely = sum(len(starts) < 2 for starts in scores.values())
-    if wanted is None and target == "like-these" and lonely < len(scores):
+    lonely = sum(count < 2 for count in starts.values())
+    if wanted is None and target == "like-these" and lonely < len(starts):
         what = "one task has" if lonely == 1 else f"{lonely} tasks have"
         found.append(f"{what} a single start left, so the verdict speaks about tasks like these, not about these tasks")
     return found

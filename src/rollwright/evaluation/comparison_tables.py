@@ -47,7 +47,7 @@ def format_comparison(comparison: Comparison) -> str:
     """The difference per task, over all tasks, what a success cost, and the verdict."""
     lines = _per_task(comparison)
     for what, difference in (("success", comparison.success), ("return", comparison.returns)):
-        if difference is not None:
+        if difference is not None and not (what == "return" and _returns_are_successes(comparison)):
             i = difference.interval
             numbers = f"{i.point:+.3f} [{i.low:.3f}, {i.high:.3f}]"
             lines.append(f"{what} difference: {numbers} ({i.confidence:.0%} CI, {difference.scope()})")
@@ -56,6 +56,10 @@ def format_comparison(comparison: Comparison) -> str:
     lines += _world_lines(comparison)
     lines += [f"warning: {warning}" for warning in comparison.warnings]
     return "\n".join([*lines, comparison.verdict()])
+
+
+def _returns_are_successes(comparison: Comparison) -> bool:
+    return comparison.success is not None and comparison.success.interval == comparison.returns.interval
 
 
 def left_out_rows(num_tasks: int, which: str = "the first ones") -> list[str]:

@@ -64,7 +64,7 @@ def summarise(evaluation: Evaluation, *, target: Target | None = None, confidenc
     rows = evaluation.scored
     judged = [row for row in rows if row.success is not None]
     outcomes = by_start(judged, success_of)
-    aim = chosen_target(start_means(by_start(rows, return_of)), target)
+    aim = chosen_target(rows, target)
     tasks = tuple(_task_summary(evaluation, task, confidence) for task in evaluation.tasks)
 
     def interval(values: Mapping[str, Sequence[float]]) -> Interval | None:

@@ -147,7 +147,7 @@ def compare_groups(
         )
     warnings = _warnings(runs, across_versions)
     common = SharedEpisodes.of(runs)
-    aim = chosen_target(common.scores(next(iter(runs.values()))), target)
+    aim = chosen_target(common.rows(next(iter(runs.values()))), target)
     draws = np.random.default_rng(0)
     thresholds = np.linspace(*common.bounds(runs), 51)
     scored = [
@@ -223,7 +223,7 @@ def _group(
         profile=performance_profile(matrix, thresholds),
         profile_low=band[0],
         profile_high=band[1],
-        cost=success_cost([row for run in members.values() for row in common.rows(run)]),
+        cost=success_cost(next(iter(members.values())), [row for run in members.values() for row in common.rows(run)]),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -92,15 +93,22 @@ def side_scores(pairs: Sequence[Pair], value: Callable[[EpisodeRow], float]) -> 
     return first, second
 
 
-def chosen_target(scores: Mapping[str, Sequence[float]], wanted: Target | None) -> Target:
-    """The target asked for; otherwise these tasks, unless most of them were tried once only.
+def chosen_target(rows: Iterable[EpisodeRow], wanted: Target | None) -> Target:
+    """The target asked for; otherwise these tasks, unless a task was tried from one start only.
 
     A list of tasks with several starts each is what a world is about: its tasks are no sample. Hundreds of questions
-    that were asked once are a sample of such questions, and nothing but their spread tells the error.
+    that have one start each, however often they were asked, are a sample of such questions, and only their spread tells
+    the error.
     """
     if wanted is not None:
         return wanted
-    return "these" if len(scores) < 2 or all(len(found) > 1 for found in scores.values()) else "like-these"
+    starts = num_starts(rows)
+    return "these" if len(starts) < 2 or all(count > 1 for count in starts.values()) else "like-these"
+
+
+def num_starts(rows: Iterable[EpisodeRow]) -> Counter[str]:
+    """task -> start states of these episodes."""
+    return Counter(task for task, _ in {(row.task, row.seed) for row in rows})
 
 
 def check_worlds(a: Evaluation, b: Evaluation, name_a: str, name_b: str, *, across_versions: bool) -> list[str]:
@@ -160,7 +168,8 @@ def world_of(evaluation: Evaluation) -> str:
     """'text.maze version 0.5.0, built as 01234567'; '' where the record does not say."""
     if not evaluation.world:
         return ""
-    return f"{evaluation.world} version {evaluation.world_version}, built as {evaluation.world_fingerprint[:8]}"
+    built = f", built as {evaluation.world_fingerprint[:8]}" if evaluation.world_fingerprint else ""
+    return f"{evaluation.world} version {evaluation.world_version}{built}"
 
 
 def unlike_warnings(a: Evaluation, b: Evaluation, name_a: str, name_b: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollwright.evaluation.evaluation_record import EpisodeRow
+from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +27,10 @@ class SuccessCost:
     seconds: float | None
 
 
-def success_cost(rows: Sequence[EpisodeRow]) -> SuccessCost | None:
-    """The cost per success of these episodes; None where no episode got a verdict."""
+def success_cost(evaluation: Evaluation, rows: Sequence[EpisodeRow]) -> SuccessCost | None:
+    """The cost per success of these episodes; None without a verdict, or of a log that counts no turns."""
     judged = [row for row in rows if row.success is not None]
-    if not judged:
+    if not judged or evaluation.origin == "foreign":
         return None
     successes = sum(bool(row.success) for row in judged)
 
