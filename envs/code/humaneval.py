@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from rollwright.contracts import MissingDependency, Observation, Split, Task
+from rollwright.contracts import AuditFacts, MissingDependency, Observation, Split, Task
 from rollwright.envs.code.judging import judge_tests
 from rollwright.envs.code.sandbox import BoxPool, Limits
 from rollwright.envs.code.submission import (
@@ -103,6 +103,10 @@ class HumanEvalWorld:
     def next_attempt(self, judgement: Judgement) -> str:
         """What a wrong program is answered with."""
         return judgement.message
+
+    def audit_facts(self, task: Task) -> AuditFacts:
+        """A program may define more than was asked for: with the right function among the others it is right."""
+        return AuditFacts(solved_by={"shotgun": "a program that holds the right function beside others is right"})
 
     def teacher(self, task: Task) -> KnownAnswer:
         """Hands in the data set's own solution."""

@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rollwright.contracts import SPLITS, ConfigError, DataError, FingerprintKind, Observation, Split, Task
+from rollwright.contracts import (
+    SPLITS,
+    AuditFacts,
+    ConfigError,
+    DataError,
+    FingerprintKind,
+    Observation,
+    Split,
+    Task,
+)
 from rollwright.envs.code.judging import judge_tests
 from rollwright.envs.code.sandbox import BoxPool, Limits
 from rollwright.envs.code.submission import (
@@ -111,6 +120,10 @@ class TaskFileWorld:
     def next_attempt(self, judgement: Judgement) -> str:
         """What a wrong program is answered with."""
         return judgement.message if self.feedback == "failure" else "Not right. Try again."
+
+    def audit_facts(self, task: Task) -> AuditFacts:
+        """A program may define more than was asked for: with the right function among the others it is right."""
+        return AuditFacts(solved_by={"shotgun": "a program that holds the right function beside others is right"})
 
     def teacher(self, task: Task) -> KnownAnswer:
         """Hands in the file's own solution."""
