@@ -263,6 +263,12 @@ def test_what_the_page_computes_by_hand(visit: Visit) -> None:
     table = of("curve_series", f"m.columnsOf({lines}, 0, true)")
     assert table["x"] == [0, 1, 2]
     assert [column["raw"] for column in table["columns"]] == [[1, None, None], [None, 5, 6]], "no logarithm of -1"
+    curve = "{steps: [0, 1, 2, 3], mean: [1, 2, 3, 4], low: [0, 1, 2, 3], high: [2, 3, 4, 5]}"
+    reference = f"{{name: 'r', curves: {{m: {curve}}}}}"
+    runs, feeds = "[{id: 'a', name: 'A', steps: 2}]", "{a: {steps: [0, 1], series: {m: [5, 6]}}}"
+    drawn = of("curve_series", f"m.linesOf('m', {runs}, {feeds}, {reference})")
+    assert [line["steps"] for line in drawn] == [[0, 1], [0, 1, 2]], "the reference ends where the run shall end"
+    assert (drawn[1]["values"], drawn[1]["high"], drawn[1]["reference"]) == ([1, 2, 3], [2, 3, 4], True)
     known = "{epoch: 0, steps: [0, 1], series: {a: [1, 2]}}"
     more = "{epoch: 0, steps: [1, 2], series: {a: [3, 4], b: [5, 6]}}"
     joined = of("metric_feed", f"m.joined({known}, {more})")

@@ -36,7 +36,7 @@ export function CurvesPage({ runs, run, chosen, query }) {
 function useShown(runs, run, chosen) {
   const ids = chosen.length ? chosen.slice(0, MAX_RUNS) : [run.id];
   const named = ids.map((id) => runs.find((each) => each.id === id));
-  return useMemo(() => named, [JSON.stringify(named.map((each) => [each.id, each.name, each.state]))]);
+  return useMemo(() => named, [JSON.stringify(named.map((each) => [each.id, each.name, each.state, each.steps]))]);
 }
 
 function metricNames(shown, feeds) {

@@ -111,7 +111,8 @@ function optionsOf(lines, { smooth, logarithmic, isShare, width, height, tell })
     series.push({ ...drawn, stroke: line.colour, width: 2, dash: line.reference ? [5, 4] : undefined, points: { show: onlyFew, size: 5, fill: line.colour } });
     if (line.low) {
       bands.push({ series: [series.length + 1, series.length], fill: `${line.colour}26` });
-      const edge = { ...drawn, stroke: "transparent", width: 0, points: { show: false } };
+      // The band of a few seeds can be wide at single steps: it must not set the scale of what is compared with it.
+      const edge = { ...drawn, stroke: "transparent", width: 0, points: { show: false }, auto: !line.reference };
       series.push(edge, edge);
     }
   }
@@ -171,7 +172,7 @@ function showValues(element, { lines, table }, index) {
     const column = table.columns[number];
     const place = index ?? column.raw.findLastIndex((value) => value !== null);
     const value = column.raw[place] ?? null;
-    const ends = column.low && value !== null && column.low[place] !== null ? ` [${figure(column.low[place])}, ${figure(column.high[place])}]` : "";
+    const ends = column.low && !line.reference && value !== null && column.low[place] !== null ? ` [${figure(column.low[place])}, ${figure(column.high[place])}]` : "";
     const item = document.createElement("span");
     item.style.setProperty("--dot", line.colour);
     item.title = visible(line.label);

@@ -49,11 +49,21 @@ export function linesOf(name, runs, feeds, reference) {
       low: low && high ? low : null, high: low && high ? high : null, reference: false });
   });
   const curve = reference?.curves?.[name];
-  if (curve && lines.length) {
-    lines.push({ label: `${reference.name}, reference`, colour: "#8b94a3", steps: curve.steps, values: curve.mean,
-      low: curve.low ?? null, high: curve.high ?? null, reference: true });
-  }
+  if (curve && lines.length) lines.push(referenceLine(reference, curve, lastStepOf(runs, feeds)));
   return lines;
+}
+
+// The step at which the longest of the runs ends, or shall end.
+function lastStepOf(runs, feeds) {
+  return Math.max(...runs.map((run) => Math.max(run.steps ?? 0, feeds[run.id]?.steps.at(-1) ?? 0)));
+}
+
+// A reference may be longer than the runs: what lies behind their end would only press them together.
+function referenceLine(reference, curve, last) {
+  const length = curve.steps.filter((step) => step <= last).length;
+  const part = (values) => values?.slice(0, length) ?? null;
+  return { label: `${reference.name}, reference`, colour: "#8b94a3", steps: part(curve.steps), values: part(curve.mean),
+    low: part(curve.low), high: part(curve.high), reference: true };
 }
 
 /**
