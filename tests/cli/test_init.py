@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ FILES = ["README.md", "grpo.yaml", "heating.py", "heating_reward.py", "sft.yaml"
 def rollwright(*words: str, folder: Path) -> str:
     """Run the command in a folder, as a user would; -> what it printed."""
     command = [sys.executable, "-m", "rollwright.cli", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    safe = {**os.environ, "PYTHONSAFEPATH": "1"}  # as the installed script: the folder itself is not on the path
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=safe)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -77,6 +79,16 @@ def test_what_cannot_be_is_one_paragraph_and_writes_nothing(
 
 def test_check_env_finds_the_world_in_the_folder(made: Path) -> None:
     assert "keeps the environment contract" in rollwright("check-env", "heating:build", "--seeds", "1", folder=made)
+
+
+def test_a_module_in_the_folder_is_found_last(tmp_path: Path) -> None:
+    """A file there cannot stand in for a module that is installed."""
+    (tmp_path / "own_world.py").write_text("import tomllib\n\ndef build():\n    return tomllib.__file__\n")
+    (tmp_path / "tomllib.py").write_text("raise ImportError('the wrong one')")
+    code = "from rollwright.config import load; print(load('envs', 'own_world:build')())"
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert str(tmp_path) not in done.stdout and "tomllib" in done.stdout
 
 
 @pytest.mark.slow
