@@ -3,8 +3,9 @@
     python benchmarks/view.py                     10,000 episodes of 5 turns, in shards of 64 as a run writes them
     python benchmarks/view.py --episodes 100000 --shard 256 --json
 
-Every figure is the time of one request to the real server over the loopback, in a process of its own; "first" includes
-reading the index. Memory is what the process holds above what it held with an empty folder.
+Every figure is one request to the real server over the loopback, in a process of its own: seconds by the clock, and
+seconds of the server's processor time, which other work on the machine changes little. "first" includes reading the
+index. Memory is what the process holds above what it held with an empty folder.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import random
 import subprocess
 import sys
@@ -84,14 +86,18 @@ class Page:
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self._process, self._port = process, port
 
-    def ask(self, path: str) -> tuple[float, bytes]:
-        """Seconds that one request takes, and its answer."""
-        began = time.perf_counter()
+    def ask(self, path: str) -> tuple[tuple[float, float], bytes]:
+        """Seconds by the clock and of the processor that one request takes, and its answer."""
+        began, used = time.perf_counter(), self._processor_s()
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=600)
         connection.request("GET", f"/api/{path}")
         content = connection.getresponse().read()
         connection.close()
-        return time.perf_counter() - began, content
+        return (time.perf_counter() - began, self._processor_s() - used), content
+
+    def _processor_s(self) -> float:
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self, what: str = "VmRSS") -> float:
         """MiB that the process holds now, or held at most (`VmHWM`)."""
@@ -112,8 +118,8 @@ def served(folder: Path) -> Iterator[Page]:
             process.terminate()
 
 
-def measure(page: Page) -> dict[str, float]:
-    """Seconds of each request, by name."""
+def measure(page: Page) -> dict[str, tuple[float, float]]:
+    """Seconds of each request by the clock and of the processor, by name."""
     found = {}
     found["list of runs, first"], content = page.ask("runs")
     run = json.loads(content)["runs"][0]["id"]
@@ -155,12 +161,12 @@ def main() -> None:
         with served(run) as page:
             found = measure(page)
             held, peak = page.memory() - before, page.memory("VmHWM") - before
-    rows = [[name, f"{1000 * seconds:.0f} ms"] for name, seconds in found.items()]
-    rows += [["memory held by the index and caches", f"{held:.0f} MiB"], ["at most", f"{peak:.0f} MiB"]]
+    rows = [[name, *(f"{1000 * seconds:.0f} ms" for seconds in both)] for name, both in found.items()]
+    memory = f"The index and caches hold {held:.0f} MiB, at most {peak:.0f} MiB."
     text = (
         f"# The page at {arguments.episodes:,} episodes\n\n"
         f"{TURNS} turns each, in shards of {arguments.shard}; a figure is one request to `rollwright view`.\n\n"
-        f"{table(['request', 'figure'], rows)}\n\n`{command()}`\n\n{machine('pyarrow')}\n"
+        f"{table(['request', 'clock', 'processor'], rows)}\n\n{memory}\n\n`{command()}`\n\n{machine('pyarrow')}\n"
     )
     publish("view", text, {"seconds": found, "held_mib": held, "peak_mib": peak}, as_json=arguments.json)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ _COLUMNS = (
     *("id", "tag", "task_id", "task_split", "seed", "num_turns", "stop_reason", "success", "score", "total_reward"),
     *("origin", "policy", "version", "start", "branch", "temperature", "fault", "retries", "wall_s"),
 )
+SAMPLED_SHARDS = 8
 _STEP = re.compile(r"(?:step|dropped)_(\d{1,15})")
 # What takes part in a filter repeats itself: as dictionary codes it is small, and quick to compare.
 _REPEATED = ("tag", "task", "split", "stop", "origin", "policy", "start")
@@ -75,26 +77,27 @@ class EpisodeIndex:
         return None if place < 0 else int(place)
 
     def channel_names(self) -> list[str]:
-        """The rewards and costs that any episode has, sorted."""
-        return sorted({name for sums in self._all_channels().values() for name in sums})
+        """The rewards and costs that episodes have, sorted: those of a few shards, until a filter has read them all."""
+        numbers = sorted(self._seen)
+        self._read_channels([*numbers[:: max(1, len(numbers) // SAMPLED_SHARDS)], *numbers[-1:]])
+        return sorted({name for sums in self._channels.values() for name in sums})
 
     def channel(self, name: str) -> np.ndarray[Any, Any]:
         """[episodes] the sum of one named reward or cost over each episode; NaN where it has no such part."""
         parts = []
-        for number, sums in self._all_channels().items():
+        self._read_channels(sorted(self._seen))
+        for number, sums in sorted(self._channels.items()):
             size = int(pc.sum(pc.equal(self.table["shard"], number)).as_py() or 0)
             parts.append(sums[name] if name in sums else np.full(size, np.nan))
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _all_channels(self) -> dict[int, dict[str, np.ndarray[Any, Any]]]:
-        """Shard -> name -> [episodes of the shard that the table has] sums; in the order of the table."""
-        if self.store is None:
-            return {}
-        numbers = self.table["shard"].to_numpy()
-        for number in sorted(self._seen.keys() - self._channels.keys()):
-            mine = self.table.filter(pa.array(numbers == number))
-            self._channels[number] = _channel_sums(self.store, number, mine)
-        return {number: self._channels[number] for number in sorted(self._channels)}
+    def _read_channels(self, numbers: Sequence[int]) -> None:
+        """Read the sums of these shards, where they are not known: name -> [episodes of the shard in the table]."""
+        shards = self.table["shard"].to_numpy()
+        for number in numbers:
+            if self.store is not None and number not in self._channels:
+                mine = self.table.filter(pa.array(shards == number))
+                self._channels[number] = _channel_sums(self.store, number, mine)
 
     def _forget(self) -> None:
         self.store, self.table, self._seen, self._channels = None, _EMPTY, {}, {}
