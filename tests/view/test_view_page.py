@@ -160,7 +160,7 @@ def test_tokens_are_exact_coloured_by_what_the_update_did_and_read_by_keyboard(v
     visit.clean()
 
 
-def test_siblings_stand_side_by_side_and_their_parting_is_marked(visit: Visit) -> None:
+def test_siblings_stand_side_by_side_and_their_divergence_is_marked(visit: Visit) -> None:
     visit.open("runs")
     rows = visit.tab.evaluate("() => fetch('api/run/plain/episodes?tag=step_0&task=maze/1').then(a => a.json())")[
         "rows"
@@ -169,7 +169,7 @@ def test_siblings_stand_side_by_side_and_their_parting_is_marked(visit: Visit) -
     tab.wait_for_selector(".siblings")
     assert tab.locator(".sibling-head").count() == 4
     assert tab.locator(".siblings tbody tr").count() == 3
-    assert "they part" in tab.locator(".siblings tbody tr").nth(1).inner_text()
+    assert "they diverge" in tab.locator(".siblings tbody tr").nth(1).inner_text()
     visit.clean()
 
 

@@ -1,4 +1,4 @@
-// Curves of one run or several laid over each other, by area, with smoothing, intervals and the recipe's reference.
+// Curves of one run or of several overlaid, by area, with smoothing, intervals and the recipe's reference.
 
 import { CurveCard } from "rw/curve_chart";
 import { RUN_COLOURS, hasNumbers, isIntervalEnd, linesOf } from "rw/curve_series";

@@ -1,4 +1,4 @@
-// All runs: how each stands, and which of them to lay over each other.
+// All runs: how each stands, and which of them to overlay.
 
 import { figure, signed, visible } from "rw/format";
 import { html } from "rw/kit";
@@ -23,7 +23,7 @@ export function RunsPage({ runs, query, chosen }) {
 }
 
 function Selection({ runs, chosen }) {
-  if (!chosen.length) return html`<span class="quiet">Tick runs to lay their curves over each other.</span>`;
+  if (!chosen.length) return html`<span class="quiet">Tick runs to overlay their curves.</span>`;
   const [first, second] = chosen;
   return html`<span class="bar-inline">
     <a class="button main" href=${link("curves", { runs: chosen.join(",") })}>Curves of ${chosen.length}</a>

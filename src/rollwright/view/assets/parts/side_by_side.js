@@ -26,7 +26,7 @@ export function SideBySide({ columns, mean = null, query }) {
     <div class="table-frame"><table class="siblings" aria-label="Episodes, turn beside turn">
       <thead><tr><th scope="col">Turn</th>${columns.map((column) => html`<${ColumnHead} key=${`${column.run} ${column.row.key}`} column=${column} mean=${mean} />`)}</tr></thead>
       <tbody>${Array.from({ length: longest }, (_, number) => html`<tr key=${number} class=${number === parting ? "parting" : ""}><th scope="row">${number}
-          ${number === parting && html`<div class="quiet small" title="The first turn in which they acted differently">they part</div>`}</th>
+          ${number === parting && html`<div class="quiet small" title="The first turn in which they acted differently">they diverge</div>`}</th>
         ${columns.map((column) => html`<td key=${`${column.run} ${column.row.key}`}>${column.episode?.turns[number] && html`<${OneTurn} column=${column} number=${number} shown=${shown} />`}</td>`)}</tr>`)}</tbody>
     </table></div>`;
 }
