@@ -24,7 +24,7 @@ from rollwright.checks import (
     reward_recorded,
 )
 from rollwright.checks.audit.audit_rates import clustered_rate, informative_share, rank_correlation
-from rollwright.contracts import DataError, Group, Score
+from rollwright.contracts import DataError, Group, Score, Split, Task
 from rollwright.maths.statistics import wilson_interval
 from tests.checks import planted_worlds as planted
 
@@ -137,6 +137,29 @@ def test_a_world_without_a_teacher_cannot_be_judged_and_the_exit_code_says_so():
     report = audit_world(untaught, plan=SMALL)
     assert (report.verdict, report.exit_code) == ("cannot tell", 3), format_audit(report)
     assert "golden" in probes(report, "refuse")
+
+
+def test_a_task_list_that_changes_while_it_is_played_cannot_be_judged():
+    class Growing(planted.SheetWorld):
+        listed = 0
+
+        def tasks(self, split: Split) -> list[Task]:
+            self.listed += 1
+            return super().tasks(split) if self.listed < 10 else super().tasks(split)[1:]
+
+    report = audit_world(Growing, plan=SMALL)
+    assert report.verdict == "cannot tell" and "identity" in probes(report, "refuse"), format_audit(report)
+
+
+def test_a_few_refused_solutions_are_shown_though_they_pass_the_limit():
+    class OneRefused(planted.Sheet):
+        def right(self, action: str) -> bool:
+            return self.task.id != "train/sum/3" and super().right(action)
+
+    report = audit_world(planted.world_with(OneRefused), plan=SMALL)
+    assert report.verdict == "fit" and "golden" in probes(report, "warn"), format_audit(report)
+    row = next(row for row in report.templates if row.template == "sum")
+    assert (row.rejected, row.golden) == (1, 30) and "train/sum/3" in format_audit(report)
 
 
 def test_the_same_audit_twice_gives_the_same_bytes():

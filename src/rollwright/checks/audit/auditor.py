@@ -13,7 +13,7 @@ from typing import Any
 from rollwright.checks.audit.audit_episodes import AuditEpisode, AuditPlayer, PlayRequest, audit_facts_of, script_of
 from rollwright.checks.audit.audit_policy import AuditLimits, AuditPlan
 from rollwright.checks.audit.findings import AuditFinding, AuditReport, CheckResult
-from rollwright.checks.audit.identity import WorldIdentity, identity_of, random_act
+from rollwright.checks.audit.identity import WorldIdentity, identity_of, random_act, tasks_digest
 from rollwright.checks.audit.leakage import broken_check, held_out_seed, leakage_check, repeats_check
 from rollwright.checks.audit.panel import (
     GOLDEN,
@@ -180,6 +180,7 @@ class _Recording:
             answers_check(golden, facts),
             splits_check(world, golden),
             labels_check(golden),
+            _unchanged(identity, tasks_digest(world)),
         ]
         return Recorded(
             panel={name: tuple(own) for name, own in self._panel.items()},
@@ -348,6 +349,15 @@ def task_turns(world: World, task: Task) -> int:
     """The step limit of a task: its own where it states one in `max_turns`, else the world's."""
     own = task.params.get("max_turns")
     return own if isinstance(own, int) and not isinstance(own, bool) and own > 0 else world.max_turns
+
+
+def _unchanged(identity: WorldIdentity, tasks: str) -> CheckResult:
+    """Whether the world lists the same tasks after the audit as before it."""
+    found = []
+    if tasks != identity.tasks:
+        message = f"the digest of the task list was {identity.tasks} before playing and is {tasks} now"
+        found.append(AuditFinding(kind="changed while playing", probe="identity", message=message))
+    return CheckResult(name="task list", measured={"digest": tasks}, findings=tuple(found))
 
 
 def identity_check(identity: WorldIdentity, before: WorldIdentity | None) -> CheckResult:

@@ -123,15 +123,19 @@ def random_act(player: AuditPlayer, draws: random.Random) -> Act:
 
 async def identity_of(world: World, *, call_s: float) -> WorldIdentity:
     """All digests of a world, which is left open."""
-    tasks = [[task.id, task.split, dict(task.params)] for split in SPLITS for task in world.tasks(split)]
     return WorldIdentity(
         name=world.name,
         version=version_of(world),
         files=_files_digest(world),
-        tasks=digest_of(tasks),
+        tasks=tasks_digest(world),
         rules=digest_of([world.instructions, world.max_turns, world.execution, world.snapshots]),
         behaviour=await async_behaviour_digest(world, call_s=call_s),
     )
+
+
+def tasks_digest(world: World) -> str:
+    """Over ids, splits and parameters of all tasks, in their order."""
+    return digest_of([[task.id, task.split, dict(task.params)] for split in SPLITS for task in world.tasks(split)])
 
 
 def _files_digest(world: World) -> str:

@@ -112,14 +112,12 @@ def rejects_check(rows: Mapping[str, PanelRow], panel: Panel, limits: AuditLimit
             continue
         rejected, upper = row.episodes - row.undecided - _accepted(panel[name]), 1 - row.rate.low
         measured[name] = f"{rejected}/{row.episodes}, upper end {upper:.3f}"
-        if rejected and upper > limit:
+        if rejected:
             sample = next(e for e in panel[name] if e.accepted is False and not e.fault)
-            message = (
-                f"{name}: {rejected} of {row.episodes} solutions were refused; upper end {upper:.3f}, limit {limit:g}"
-            )
-            found.append(
-                AuditFinding(kind="false reject", probe=name, message=message, transcript=transcript_of(sample))
-            )
+            said = f"{name}: {rejected} of {row.episodes} solutions were refused"
+            message = f"{said}; upper end {upper:.3f}, limit {limit:g}"
+            kind = "false reject" if upper > limit else "some rejects"
+            found.append(AuditFinding(kind=kind, probe=name, message=message, transcript=transcript_of(sample)))
     if golden.episodes < limits.min_golden:
         message = f"{golden.episodes} golden episodes, {limits.min_golden} are needed"
         found.append(AuditFinding(kind="few golden", probe=GOLDEN, message=message))
