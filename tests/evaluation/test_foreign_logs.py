@@ -203,6 +203,13 @@ def test_another_doc_hash_is_refused_with_its_document(tmp_path: Path) -> None:
         check_same_content(read_any_evaluation(lm_eval_file("a", "sums_choice")), read_any_evaluation(other))
 
 
+def test_renamed_files_are_still_paired(tmp_path: Path) -> None:
+    for side in "ab":
+        shutil.copy(lm_eval_file(side, "sums_choice"), tmp_path / f"{side}.jsonl")
+    pairing = check_same_content(*(read_any_evaluation(tmp_path / f"{side}.jsonl") for side in "ab"))
+    assert pairing.num_paired == 8
+
+
 def test_a_document_logged_twice_is_refused(tmp_path: Path) -> None:
     source = lm_eval_file("a", "sums_choice")
     twice = tmp_path / source.name

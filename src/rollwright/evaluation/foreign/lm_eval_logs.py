@@ -64,7 +64,7 @@ def read_lm_eval_log(path: Path, *, filter_name: str | None = None, metric: str 
         sha256=file_hash(path),
         reader=READER,
         policy=str(results.get("model_name") or _mapping(results.get("config")).get("model") or ""),
-        world=f"lm_eval:{task}",
+        world=f"lm_eval:{task}" if results else "",
         world_version=str(_mapping(results.get("versions")).get(task, "")),
         temperature=_temperature(results),
         choice={"filter": chosen_filter, "metric": chosen},
@@ -89,8 +89,9 @@ def find_sample_file(folder: Path) -> Path:
 
 
 def _task_of(path: Path) -> str:
+    """From the file's name, since the lines do not say. In a renamed file the hashes alone tell documents apart."""
     match = _NAME.fullmatch(path.name)
-    return match["task"] if match else path.stem.removeprefix("samples_")
+    return match["task"] if match else "samples"
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
