@@ -170,10 +170,9 @@ def _show(groups: Groups, found: Comparison | GroupComparison) -> None:
     if isinstance(found, Comparison):
         for name, [one] in groups.items():
             print(format_table(one.reading.evaluation, title=name), end="\n\n")
-    for members in groups.values():
-        for one in members:
-            for line in _about_run(one):
-                print(line)
+    lines = [line for members in groups.values() for one in members for line in _about_run(one)]
+    if lines:
+        print(*dict.fromkeys(lines), "", sep="\n")  # two evaluations of one run say the same about it
     print(format_comparison(found) if isinstance(found, Comparison) else format_groups(found))
 
 
@@ -195,7 +194,7 @@ def _about_run(one: NamedReading) -> list[str]:
     for alarm in mismatch_alarms(rows):
         sure = "" if alarm.beyond_noise else " (within the noise of the scores)"
         lines.append(f"alarm, {one.run.name}: {alarm.message}{sure}")
-    return [*lines, ""] if lines else []
+    return lines
 
 
 def _plot(arguments: argparse.Namespace, groups: Groups, found: Comparison | GroupComparison) -> None:
