@@ -126,16 +126,17 @@ def _signals_reach_the_recipe() -> Iterator[Callable[[], bool]]:
 
     A terminal sends Ctrl-C to all processes at once. This one has to live on until the recipe has saved and said so.
     """
+    import psutil  # here, for a second signal may come while a handler is still importing
+
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         seen.append(number)
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        import psutil
-
         for child in psutil.Process().children():
-            child.send_signal(number)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
 
     # A function, not SIG_IGN: the recipe would inherit a signal that is ignored.
     kept = {signal.SIGINT: signal.signal(signal.SIGINT, note), signal.SIGTERM: signal.signal(signal.SIGTERM, hand_on)}
