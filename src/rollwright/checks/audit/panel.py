@@ -137,15 +137,15 @@ def _shotgun(start: PanelStart) -> Variants:
     yield repr(joined), act, start.limit
 
 
-def _texts(texts: Sequence[str], stop: str) -> Callable[[PanelStart], Variants]:
+def _texts(texts: Sequence[str]) -> Callable[[PanelStart], Variants]:
     """Plays the texts in turn from the start's own place, and then declares the task done where the world has that."""
 
     def play(start: PanelStart) -> Variants:
         first = start.index % len(texts)
-        said = [texts[(first + turn) % len(texts)] for turn in range(max(1, start.limit - 1))]
+        end = [start.facts.stop_action] if start.facts.stop_action and start.limit > 1 else []
+        said = [texts[(first + turn) % len(texts)] for turn in range(start.limit - len(end))]
         if not start.fast:
             said = said[: len(texts)]
-        end = [start.facts.stop_action] if stop and start.facts.stop_action and start.limit > 1 else []
         yield f"from text {first + 1}", script_of([*said, *end]), start.limit
 
     return play
@@ -178,8 +178,8 @@ PANEL = (
     PanelPolicy(name="null", truth="never", play=_null),
     PanelPolicy(name="early stop", truth="never", play=_early_stop, needs="a declared `stop_action`"),
     PanelPolicy(name="garbage", truth="never", play=_garbage),
-    PanelPolicy(name="forger", truth="never", play=_texts(FORGERIES, "stop")),
-    PanelPolicy(name="injection", truth="never", play=_texts(INJECTIONS, "stop")),
+    PanelPolicy(name="forger", truth="never", play=_texts(FORGERIES)),
+    PanelPolicy(name="injection", truth="never", play=_texts(INJECTIONS)),
     PanelPolicy(name="shotgun", truth="never", play=_shotgun),
     PanelPolicy(name="half", truth="never", play=_half, needs="solutions of two steps or more"),
     PanelPolicy(name="wrong step", truth="chance", play=_wrong, needs="solutions that end differently"),
