@@ -41,7 +41,9 @@ def test_the_overview_names_every_command_once(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.slow
-def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lines_of_python_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As they stand, with fewer episodes and steps."""
     monkeypatch.chdir(tmp_path)
     code = PAGE.partition("```python\n")[2].partition("```")[0]
@@ -53,4 +55,7 @@ def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert long in code
         code = code.replace(long, short)
     exec(compile(code, "command_line.md", "exec"), {})
+    verdict, success, action, report = capsys.readouterr().out.splitlines()[-4:]
+    assert "start" in verdict and "bound method" not in verdict
+    assert 0 <= float(success) <= 1 and action and report == str(Path("runs/grpo/report.html"))
     assert Path("runs/grpo/report.html").is_file()

@@ -121,7 +121,7 @@ def test_ten_lines_train_judge_and_compare(tmp_path: Path, monkeypatch: pytest.M
     )
     assert [row["step"] for row in run.metrics() if "optim/grad_norm" in row] == [0, 1]
     assert next(iter(run.episodes())).turns
-    assert "start" in rollwright.compare(run.evaluation("start"), run.evaluation("final")).verdict
+    assert "start" in rollwright.compare(run.evaluation("start"), run.evaluation("final")).verdict()
     with pytest.raises(ConfigError, match="Did you mean `steps`"):
         rollwright.train("grpo", "text/maze_grpo", "run.setps=2", folder="runs/other", quiet=True)
     assert not Path("runs/other").exists()
