@@ -42,6 +42,8 @@ INSTRUCTIONS = (
     "You use a web site. Lines with a number can be acted on. Reply with one action: click N, fill N text, "
     "select_option N option, check N, uncheck N, press N Enter, scroll 0 300, goto /path, go_back, answer text"
 )
+ONE_BUTTON = frozenset({"calendar.decline"})
+"""Templates done by one button of a page that search and a link lead to: for some seeds all three have one number."""
 _SCRIPTS = ("walk.js", "act.js", "sites.js")
 CONTROLS = ("link", "button", "textbox", "textarea", "select", "checkbox", "radio")
 _VIEWPORT = (900, 640)
@@ -134,6 +136,8 @@ class SitesWorld:
         """An answer ends an episode; where none was asked for it is the declaration that the task is done."""
         told = "a question with a short answer, such as a count, can be answered right by luck"
         lucky = ("constant", "repeat", "loop", "random") if self._asks(task) else ()
+        if task.id in ONE_BUTTON:
+            told, lucky = "its one button can be reached by clicks on one number", ("constant", "repeat", "random")
         return AuditFacts(
             stop_action="answer done",
             template=task.id,
