@@ -18,6 +18,7 @@ from rollwright.evaluation import EpisodeRow, Evaluation, save_evaluation
 from rollwright.maths.statistics import interquartile_mean
 from rollwright.view import query_runs, read_records
 from rollwright.view.records.run_conditions import parse_condition
+from rollwright.view.records.run_plot import group_curves
 from tests.builders import run_of
 
 TASKS = ("left", "right")
@@ -164,6 +165,15 @@ def test_csv_and_plot_are_written_and_hold_what_the_runs_hold(runs: Path, tmp_pa
     main(["runs", str(runs), "--group-by", "algorithm.preset", "--plot", str(plot), "--metric", "reward/total_mean"])
     names = [element.tag.rpartition("}")[2] for element in ElementTree.parse(plot).iter()]
     assert (names.count("polyline"), names.count("polygon")) == (2, 2)
+
+
+def test_a_band_is_students_interval_and_a_share_stays_within_0_and_1(runs: Path) -> None:
+    groups = query_runs([runs], where=["algorithm.preset=dr_grpo"], group_by=["recipe"]).groups
+    (curve,) = group_curves(groups, "rollout/success_frac")
+    # Step 2: 0.20 and 0.21; half the width is 12.706 * 0.00707 / sqrt(2) = 0.0635.
+    assert curve.values[2] == pytest.approx(0.205)
+    assert (curve.low[2], curve.high[2]) == pytest.approx((0.205 - 0.06353, 0.205 + 0.06353), abs=1e-4)
+    assert curve.low[0] == 0.0, "0.005 - 0.0635 would be no share"
 
 
 def test_the_name_of_a_run_is_text_in_a_plot_and_on_a_terminal(tmp_path: Path) -> None:

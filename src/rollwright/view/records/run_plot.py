@@ -44,14 +44,16 @@ def run_curves(records: Sequence[RunRecord], metric: str) -> list[Curve]:
 
 def group_curves(groups: Sequence[RunGroup], metric: str) -> list[Curve]:
     """One curve per group: the mean at every step that two runs or more have (all steps, for a lone run)."""
+    # A share cannot leave [0, 1], however wide Student's interval is with two runs.
+    least_value, most_value = (0.0, 1.0) if metric.endswith("_frac") else (-math.inf, math.inf)
     found = []
     for group in groups:
         at: dict[int, list[float]] = {}
         for record in group.records:
             for step, value in zip(*record.curve(metric), strict=True):
                 at.setdefault(step, []).append(value)
-        least = min(2, max(map(len, at.values()), default=0))
-        steps = [step for step in sorted(at) if len(at[step]) >= least]
+        banded = max(map(len, at.values()), default=0) > 1
+        steps = [step for step in sorted(at) if len(at[step]) > 1 or not banded]
         halves = [_half_width(at[step]) for step in steps]
         means = [fmean(at[step]) for step in steps]
         if steps:
@@ -60,8 +62,8 @@ def group_curves(groups: Sequence[RunGroup], metric: str) -> list[Curve]:
                     label=f"{group.label} (n={len(group.records)})",
                     steps=tuple(steps),
                     values=tuple(means),
-                    low=tuple(m - h for m, h in zip(means, halves, strict=True)) if least > 1 else (),
-                    high=tuple(m + h for m, h in zip(means, halves, strict=True)) if least > 1 else (),
+                    low=tuple(max(least_value, m - h) for m, h in zip(means, halves, strict=True)) if banded else (),
+                    high=tuple(min(most_value, m + h) for m, h in zip(means, halves, strict=True)) if banded else (),
                 )
             )
     return found
