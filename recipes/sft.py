@@ -127,7 +127,7 @@ def own_store(folder: RunFolder) -> TrajectoryStore:
     foreign = [row["id"] for row in trained_on if not row["id"].startswith(DEMONSTRATION)]
     if foreign:
         raise RunFolderError(
-            f"{folder.trajectories} holds {len(foreign)} episodes that are no demonstrations of an SFT run (such as "
+            f"{folder.trajectories} holds {len(foreign)} episodes that are not demonstrations of an SFT run (such as "
             f"{foreign[0]!r}): name another run.folder; to learn from them, name them in data.stores"
         )
     if trained_on:

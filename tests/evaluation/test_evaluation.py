@@ -271,7 +271,7 @@ def test_a_changed_digit_of_an_evaluation_is_noticed_and_an_older_one_is_read(tm
     ("content", "message"),
     [
         ("{", "cannot be read as an evaluation"),
-        ("[]", "is no evaluation: expected a file"),
+        ("[]", "is not an evaluation: expected a file"),
         ('{"evaluation_version": 99}', "version 99; this release reads version 1"),
         ('{"evaluation_version": 1, "columns": [], "episodes": []}', "lacks a field"),
     ],

@@ -269,7 +269,7 @@ def test_verdict_and_score_lie_on_the_last_turn_and_leave_the_worlds_verdict(tra
 def test_a_folder_that_is_no_outcome_model_is_refused(trained: Path, tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"recipes/outcome\.py"):
         outcome_model.build(path=str(tmp_path / "absent"))
-    with pytest.raises(DataError, match="it is no outcome model"):
+    with pytest.raises(DataError, match="it is not an outcome model"):
         outcome_model.build(path=str(trained / "tiny_model"))
     with pytest.raises(ConfigError, match="value is 'probability'"):
         outcome_model.build(path=str(trained / "verifier"), value="probability")  # type: ignore[arg-type]

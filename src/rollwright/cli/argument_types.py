@@ -22,7 +22,7 @@ def natural_number(text: str, least: int = 0) -> int:
     with suppress(ValueError):
         if (number := int(text)) >= least:
             return number
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
 
 
 def one_or_more(text: str) -> int:
@@ -43,7 +43,7 @@ def finite_number(text: str) -> float:
     with suppress(ValueError):
         if math.isfinite(number := float(text)):
             return number
-    raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
 
 
 def positive_seconds(text: str) -> float:
@@ -54,7 +54,7 @@ def positive_seconds(text: str) -> float:
     """
     if (number := finite_number(text)) > 0:
         return number
-    raise argparse.ArgumentTypeError(f"{text!r} is no time above 0 seconds")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a time above 0 seconds")
 
 
 def key_values(pairs: Sequence[str]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def key_values(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
-            raise ConfigError(f"{pair!r} is no option: write key=value")
+            raise ConfigError(f"{pair!r} is not an option: write key=value")
         try:
             found[key] = json.loads(value)
         except (ValueError, RecursionError):

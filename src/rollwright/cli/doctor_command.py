@@ -13,14 +13,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="the run folder, also while the run is going on")
     parser.add_argument("--all", action="store_true", help="say for each rule that could not judge what it lacks")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.epilog = "Exit code: 0 where nothing is found, 1 where something is, 2 where RUN is no run folder."
+    parser.epilog = "Exit code: 0 where nothing is found, 1 where something is, 2 where RUN is not a run folder."
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the diagnosis.
 
     Raises:
-        DataError: this is no run folder.
+        DataError: this is not a run folder.
         SystemExit: something was found (code 1).
     """
     from rollwright.view import examine, format_diagnosis

@@ -19,12 +19,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the page and print where it is.
 
     Raises:
-        DataError: this is no run folder.
+        DataError: this is not a run folder.
     """
     from rollwright.view import write_report
 
     run: Path = arguments.run
     traces = ("config.yaml", "metrics.jsonl", "eval", "trajectories/trajectories")
     if run.is_dir() and not any((run / trace).exists() for trace in traces):
-        raise DataError(f"{run} is no run folder: expected config.yaml, metrics.jsonl or eval/ in it")
+        raise DataError(f"{run} is not a run folder: expected config.yaml, metrics.jsonl or eval/ in it")
     print(f"written to {write_report(run, num_replays=arguments.replays)}")

@@ -75,7 +75,7 @@ def _named(reference: str, root: Mapping[str, Any], path: str, through: tuple[st
             )
         found = found[part]
     if isinstance(found, Mapping | list):
-        raise ConfigError(f"`{path}`: the reference `${{{name}}}` cannot be resolved: `{name}` is no single value.")
+        raise ConfigError(f"`{path}`: the reference `${{{name}}}` cannot be resolved: `{name}` is not a single value.")
     return _resolved(found, root, name, (*through, name))
 
 

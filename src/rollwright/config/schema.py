@@ -59,16 +59,16 @@ class Config(BaseModel):
         for key, choosers in cls.only_for.items():
             for path in (key, *choosers):
                 if field_at(cls, path) is None:
-                    raise TypeError(f"{cls.__name__}.only_for names `{path}`, which is no key of it")
+                    raise TypeError(f"{cls.__name__}.only_for names `{path}`, which is not one of its keys")
         for what in ("unread", "limits"):
             for path in getattr(cls, what):
                 if field_at(cls, path) is None:
-                    raise TypeError(f"{cls.__name__}.{what} names `{path}`, which is no key of it")
+                    raise TypeError(f"{cls.__name__}.{what} names `{path}`, which is not one of its keys")
         for path in {"preset", *(key for keys in cls.presets.values() for key in keys)} if cls.presets else ():
             if path not in cls.model_fields:
-                raise TypeError(f"{cls.__name__}.presets names `{path}`, which is no key of it")
+                raise TypeError(f"{cls.__name__}.presets names `{path}`, which is not one of its keys")
         if cls.shorthand is not None and cls.shorthand not in cls.model_fields:
-            raise TypeError(f"{cls.__name__}.shorthand names `{cls.shorthand}`, which is no key of it")
+            raise TypeError(f"{cls.__name__}.shorthand names `{cls.shorthand}`, which is not one of its keys")
         for name, field in cls.model_fields.items():
             section = section_of(field.annotation)
             if section and isinstance(field.default, section) and field.default != _as_filled_in(field.default):

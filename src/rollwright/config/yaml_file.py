@@ -96,7 +96,7 @@ def _text_of(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(raw) > _MOST_BYTES:
-        raise ConfigError(f"{path} has more than {_MOST_BYTES >> 10} KiB: that is no file of settings")
+        raise ConfigError(f"{path} has more than {_MOST_BYTES >> 10} KiB: that is not a settings file")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

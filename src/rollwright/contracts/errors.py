@@ -29,7 +29,7 @@ class ConfigError(UserError):
 
 
 class ModelNotFound(ConfigError, FileNotFoundError):
-    """The named model is no folder, no hub name that can be had, or a folder without a model in it."""
+    """The named model is neither a folder with a model in it nor a hub name that can be loaded."""
 
 
 class UnknownComponent(ConfigError):

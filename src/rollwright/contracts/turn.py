@@ -140,7 +140,7 @@ def attach_picture(content: bytes, keep: bool | Path | str = True) -> Attachment
     """
     media_type = picture_type(content)
     if media_type is None:
-        raise ValueError(f"these {len(content)} bytes are no picture: expected PNG, JPEG or WebP")
+        raise ValueError(f"these {len(content)} bytes are not a picture: expected PNG, JPEG or WebP")
     digest = hashlib.sha256(content).hexdigest()
     if isinstance(keep, bool):
         return Attachment(sha256=digest, media_type=media_type, content=content)

@@ -83,7 +83,7 @@ class OutcomeCard:
             return cls(prompt=prompt, answer_ids=tuple(found.pop("answer_ids")), **found)
         except FileNotFoundError:
             raise DataError(
-                f"{folder} holds no {CARD}: it is no outcome model. Train one with recipes/outcome.py or "
+                f"{folder} holds no {CARD}: it is not an outcome model. Train one with recipes/outcome.py or "
                 "recipes/reward_pairs.py and name the folder that it prints"
             ) from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

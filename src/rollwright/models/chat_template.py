@@ -149,7 +149,7 @@ class ChatTemplate:
             raise TemplateError(
                 f"tokenizer {tokenizer.name_or_path!r}: what a user's message says does not come out of the chat "
                 "template, neither given as text nor as a list of parts ({'type': 'text', ...}), so the policy would "
-                "read an empty prompt: mend chat_template.jinja, or take the model's text-only variant"
+                "read an empty prompt: fix chat_template.jinja, or take the model's text-only variant"
             )
         self._parts = found
         self.tail = self._probe_tail()

@@ -243,7 +243,9 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=HF_HUB_OFFLINE))
     except Exception as error:  # network, permission, spelling: the hub's client has a class for each
         where = "the local cache (HF_HUB_OFFLINE=1)" if HF_HUB_OFFLINE else "the hub"
-        raise ModelNotFound(f"{name!r} is no folder here and not to be had from {where}: {error}") from error
+        raise ModelNotFound(
+            f"{name!r} is not a folder here, and it could not be loaded from {where}: {error}"
+        ) from error
 
 
 def _gguf_folder() -> Path:

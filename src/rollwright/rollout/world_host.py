@@ -142,7 +142,7 @@ def checked(answer: object) -> StepResult:
     Its observation is text that a tokenizer takes, as with `checked_observation`.
 
     Raises:
-        EnvironmentFault: it is no StepResult, its observation is no text, or a reward is no finite number.
+        EnvironmentFault: it is no StepResult, its observation is no text, or a reward is not a finite number.
     """
     if not isinstance(answer, StepResult):
         raise EnvironmentFault(f"step() gave {_short(answer)}, expected a StepResult")

@@ -62,7 +62,7 @@ def require_folder(config: Config) -> None:
         path = Path(text).expanduser()
         there = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
     except (OSError, RuntimeError, ValueError) as error:
-        raise RunFolderError(f"`{key}` is {text!r}, which is no path here: {error}") from error
+        raise RunFolderError(f"`{key}` is {text!r}, which is not a path here: {error}") from error
     if not there.is_dir():
         what = f"a link to {there.readlink()}, where nothing is" if there.is_symlink() else "a file"
         raise RunFolderError(
@@ -92,7 +92,7 @@ def require_trackers(config: Config) -> None:
         for tracker in run.trackers:
             if tracker not in known:
                 raise ConfigError(
-                    f"`{name}.trackers` names {tracker!r}, which is no tracker.{_near(tracker, known)} Known: "
+                    f"`{name}.trackers` names {tracker!r}, which is not a tracker.{_near(tracker, known)} Known: "
                     f"{', '.join(known)}."
                 )
             if tracker not in there:
@@ -157,7 +157,7 @@ def _require_installed(name: str, engine: EngineSettings) -> None:
         raise MissingDependency(f"`{name}.name=vllm_server` needs aiohttp, which vLLM brings: {_VLLM}")
     for url in engine.urls:
         if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"`{name}.urls` holds {url!r}, which is no address such as http://10.0.0.2:8000")
+            raise ConfigError(f"`{name}.urls` holds {url!r}, which is not an address such as http://10.0.0.2:8000")
 
 
 def require_named_stores(config: Config) -> None:

@@ -123,10 +123,12 @@ def read_identity(path: Path) -> WorldIdentity:
     """The identity in the JSON of an earlier audit.
 
     Raises:
-        DataError: no such file, or it is no report of an audit.
+        DataError: no such file, or it is not a report of an audit.
     """
     try:
         told = json.loads(path.read_text(encoding="utf-8"))["identity"]
         return WorldIdentity(**{name: str(value) for name, value in told.items()})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no report of `rollwright audit --json` ({error}): write one and name it") from error
+        raise DataError(
+            f"{path} is not a report of `rollwright audit --json` ({error}): write one and name it"
+        ) from error

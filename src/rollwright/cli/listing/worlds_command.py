@@ -52,7 +52,7 @@ def _of_one(name: str, worlds: dict[str, dict[str, str]]) -> str:
 
     if name not in worlds:
         load("envs", name)  # raises UnknownComponent, with the nearest name
-        raise UnknownComponent(f"`{name}` is no world that ships with rollwright; `rollwright worlds` lists those")
+        raise UnknownComponent(f"`{name}` is not a world that ships with rollwright; `rollwright worlds` lists those")
     of, settings = worlds[name], settings_of(name)
     lines = [f"{name}: {of['what']}", f"needs: {of['needs']}", f"teacher: {'yes' if of['teacher'] else 'no'}"]
     lines += [f"settings: {', '.join(settings)}"] if settings else []

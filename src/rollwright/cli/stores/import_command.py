@@ -57,7 +57,7 @@ def _check_options(arguments: argparse.Namespace, form: Format) -> None:
     if arguments.repositories and not form.takes_repositories:
         raise ConfigError(f"--repositories is for swe-bench; {arguments.format} reads none")
     if arguments.repositories and not arguments.repositories.is_dir():
-        raise ConfigError(f"--repositories {arguments.repositories} is no folder")
+        raise ConfigError(f"--repositories {arguments.repositories} is not a folder")
     if form.tasks and (arguments.model or arguments.demonstrations):
         raise ConfigError(f"--model and --demonstrations are about episodes; {arguments.format} holds tasks")
     if not form.tasks and not arguments.model and not arguments.dry_run:

@@ -51,7 +51,7 @@ def read_any_evaluation(
             _refuse(given, (), path)
             return EvaluationReading(evaluation=load_evaluation(path))
     raise DataError(
-        f"{path} is no evaluation that can be read: expected eval/*.json of a run, an inspect_ai .eval, an lm-eval "
+        f"{path} is not an evaluation that can be read: expected eval/*.json of a run, an inspect_ai .eval, an lm-eval "
         "samples_*.jsonl, or a .csv with the columns task, seed and score"
     )
 

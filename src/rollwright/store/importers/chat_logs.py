@@ -64,7 +64,7 @@ def read_openai(value: Any) -> Said:
     """A message of the chat completions API.
 
     Raises:
-        RowError: an unknown role, content that is no text (a picture), nothing said at all, a malformed tool call.
+        RowError: an unknown role, content that is not text (a picture), nothing said at all, a malformed tool call.
     """
     message = mapping(value, "a message")
     role = message.get("role")
@@ -106,7 +106,7 @@ def _content(value: Any, *, empty: bool = False) -> str:
     if isinstance(value, list | tuple):
         parts = [mapping(part, "a part of a message") for part in value]
         if odd := [part.get("type") for part in parts if part.get("type") not in ("text", "input_text", "output_text")]:
-            raise RowError("a message with a part that is no text", repr(odd[0]))
+            raise RowError("a message with a part that is not text", repr(odd[0]))
         value = "".join(whole_text(part.get("text"), "a part's text") for part in parts)
     if value is None:
         raise RowError("a message without content")

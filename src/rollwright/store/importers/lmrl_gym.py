@@ -66,7 +66,7 @@ def _questions(row: LogRow, name: str) -> LoggedEpisode:
 def _question(line: Any) -> tuple[str, str]:
     found = _ASKED.fullmatch(whole_text(line, "a line"))
     if found is None or not found[1]:
-        raise RowError("a line that is no question with Yes or No", line)
+        raise RowError("a line that is not a yes-or-no question", line)
     return found[1], f"{found[2]}."
 
 
@@ -113,7 +113,7 @@ def _sequence(row: LogRow, name: str) -> LoggedEpisode:
     for entry in listed(row.value["sequence"], "`sequence`"):
         pair = listed(entry, "an entry of `sequence`")
         if len(pair) != 2 or verdict(pair[1], "is_action") is None:
-            raise RowError("an entry of `sequence` that is no [text, is_action]", entry)
+            raise RowError("an entry of `sequence` that is not [text, is_action]", entry)
         said.append((bool(pair[1]), whole_text(pair[0], "a text")))
     paid = [number(value, "a reward") for value in listed(row.value.get("reward"), "`reward`")]
     paid = [0.0, *paid] if len(paid) == len(said) - 1 else paid  # the head of a game has none
@@ -124,7 +124,7 @@ def _sequence(row: LogRow, name: str) -> LoggedEpisode:
 
 def _marked(row: LogRow, name: str, said: list[tuple[bool, str]], paid: list[float], done: Any) -> LoggedEpisode:
     if any(reward for (is_action, _), reward in zip(said, paid, strict=True) if not is_action):
-        raise RowError("a reward on a text that is no action")
+        raise RowError("a reward on a text that is not an action")
     if not any(is_action for is_action, _ in said):
         raise RowError("an episode without an action")
     ended = verdict(done, "`done`")

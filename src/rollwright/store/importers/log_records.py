@@ -123,7 +123,7 @@ def whole_text(value: Any, what: str) -> str:
         RowError: it is no text.
     """
     if not isinstance(value, str):
-        raise RowError(f"{what} is no text", repr(value))
+        raise RowError(f"{what} is not text", repr(value))
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -152,20 +152,20 @@ def strict_json(text: str) -> Any:
 def number(value: Any, what: str) -> float:
     """A finite number. Raises RowError."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RowError(f"{what} is no number", repr(value))
+        raise RowError(f"{what} is not a number", repr(value))
     try:
         found = float(value)
     except OverflowError:
         found = math.inf
     if not abs(found) <= MAX_REWARD:
-        raise RowError(f"{what} is no finite number", repr(value))
+        raise RowError(f"{what} is not a finite number", repr(value))
     return found
 
 
 def whole_number(value: Any, what: str) -> int:
     """A whole number, 0 or more. Raises RowError."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62:
-        raise RowError(f"{what} is no whole number of 0 or more", repr(value))
+        raise RowError(f"{what} is not a whole number of 0 or more", repr(value))
     return value
 
 
@@ -190,7 +190,7 @@ def split_of(row: LogRow, values: Values) -> Split:
 def listed(value: Any, what: str) -> list[Any]:
     """A list that is not empty. Raises RowError."""
     if not isinstance(value, list | tuple):
-        raise RowError(f"{what} is no list", repr(value))
+        raise RowError(f"{what} is not a list", repr(value))
     if not value:
         raise RowError(f"{what} is empty")
     return list(value)
@@ -204,5 +204,5 @@ def texts(value: Any, what: str) -> list[str]:
 def mapping(value: Any, what: str) -> Values:
     """A map. Raises RowError."""
     if not isinstance(value, Mapping):
-        raise RowError(f"{what} is no object", repr(value))
+        raise RowError(f"{what} is not an object", repr(value))
     return value

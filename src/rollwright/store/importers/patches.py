@@ -29,7 +29,7 @@ def apply_diff(files: Mapping[str, str], diff: str) -> dict[str, str]:
     """The files after the diff; a file that it adds is there too.
 
     Raises:
-        RowError: it is no unified diff, names a file that is not there, deletes or renames one, or does not apply.
+        RowError: it is not a unified diff, names a file that is not there, deletes or renames one, or does not apply.
     """
     changed = dict(files)
     for patch in read_diff(diff):
@@ -46,7 +46,7 @@ def read_diff(diff: str) -> list[FilePatch]:
     """The patches of a diff, by file.
 
     Raises:
-        RowError: it is no unified diff.
+        RowError: it is not a unified diff.
     """
     found: list[FilePatch] = []
     lines, at = split_lines(diff), 0
@@ -55,17 +55,17 @@ def read_diff(diff: str) -> list[FilePatch]:
         if line.startswith("--- "):
             following = lines[at] if at < len(lines) else ""
             if not following.startswith("+++ "):
-                raise RowError("the patch is no unified diff", line.strip())
+                raise RowError("the patch is not a unified diff", line.strip())
             found.append(FilePatch(old=_path(line), new=_path(following)))
         elif line.startswith("@@"):
             if not found:
-                raise RowError("the patch is no unified diff", "a change before the name of a file")
+                raise RowError("the patch is not a unified diff", "a change before the name of a file")
             hunk, at = _hunk(lines, at - 1)
             found[-1].hunks.append(hunk)
         elif line.startswith(("Binary files", "GIT binary patch", "rename from")):
             raise RowError("the patch deletes or renames a file", line.strip())
     if not found or not all(patch.hunks for patch in found):
-        raise RowError("the patch is no unified diff", diff[:60])
+        raise RowError("the patch is not a unified diff", diff[:60])
     return found
 
 
@@ -86,7 +86,7 @@ def _hunk(lines: Sequence[str], at: int) -> tuple[Hunk, int]:
     head = lines[at]
     found = _HUNK.match(head)
     if found is None:
-        raise RowError("the patch is no unified diff", head.strip())
+        raise RowError("the patch is not a unified diff", head.strip())
     left, right = (1 if found[group] is None else int(found[group]) for group in (2, 4))
     sides: dict[str, list[str]] = {"-": [], "+": []}
     at += 1

@@ -47,7 +47,7 @@ def repair_tasks(rows: Sequence[LogRow], name: str, *, repositories: Path | None
     files = _files(values, task_id, repositories)
     changed = [patch.new for patch in read_diff(fix)]
     if missing := [path for path in changed if path not in files]:
-        raise RowError("the fix is of a file that is no Python source of the repository", missing[0])
+        raise RowError("the fix is of a file that is not a Python source of the repository", missing[0])
     package = _package(changed)
     after = apply_diff(files, fix)
     with_tests = apply_diff(files, tests)
@@ -142,7 +142,7 @@ def _check_tests(told: Mapping[str, str], failing: Sequence[str], files: Mapping
             raise RowError("a test file is not Python", f"{path}: {error}") from error
         plain = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.args.args}
         if test not in plain:
-            raise RowError("a test of `FAIL_TO_PASS` that is no function without arguments", name)
+            raise RowError("a test of `FAIL_TO_PASS` that is not a function without arguments", name)
 
 
 def _check_size(sources: Mapping[str, str], changed: Sequence[str]) -> None:

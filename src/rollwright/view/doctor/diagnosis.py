@@ -196,7 +196,7 @@ def diagnose(run: str | Path) -> list[Finding]:
     """The findings of a run folder, the worst first; [] for a healthy run.
 
     Raises:
-        DataError: this is no run folder.
+        DataError: this is not a run folder.
     """
     return list(examine(run).findings)
 
@@ -205,7 +205,7 @@ def examine(run: str | Path, rules: Sequence[DoctorRule] = RULES) -> Diagnosis:
     """The same, with what could not be judged.
 
     Raises:
-        DataError: this is no run folder.
+        DataError: this is not a run folder.
     """
     evidence = read_evidence(Path(run))
     findings, not_judged = [], {}

@@ -26,7 +26,7 @@ class TokenStrings:
         path: a `tokenizer.json` of the tokenizers library.
 
     Raises:
-        OSError, ValueError: the file cannot be read, or is no tokenizer.
+        OSError, ValueError: the file cannot be read, or is not a tokenizer.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class TokenStrings:
         try:
             self._tokenizer = Tokenizer.from_str(content)
         except Exception as error:  # the library raises a bare Exception for a file that it cannot read
-            raise ValueError(f"{path} is no tokenizer: {error}") from error
+            raise ValueError(f"{path} is not a tokenizer: {error}") from error
         self._bytes = _byte_alphabet() if "ByteLevel" in _kinds(described.get("decoder")) else None
         self._special = {entry["id"] for entry in described.get("added_tokens") or () if entry.get("special")}
         self._added = {entry["id"]: entry["content"] for entry in described.get("added_tokens") or ()}

@@ -53,12 +53,12 @@ def parse_condition(text: str) -> RunCondition:
     found = _CONDITION.fullmatch(text)
     if found is None:
         raise DataError(
-            f"{text!r} is no condition: write NAME=VALUE, or another of != > >= < <= ~ (contains), such as "
+            f"{text!r} is not a condition: write NAME=VALUE, or another of != > >= < <= ~ (contains), such as "
             "'algorithm.preset=grpo' or 'success>0.5'; quote it, since a shell reads > and < itself"
         )
     condition = RunCondition(key=found["key"], sign=found["sign"], text=found["value"])
     if condition.sign in (">", ">=", "<", "<=") and _number(condition.text) is None:
-        raise DataError(f"{text!r} compares with {condition.text!r}, which is no number")
+        raise DataError(f"{text!r} compares with {condition.text!r}, which is not a number")
     return condition
 
 
