@@ -307,6 +307,15 @@ class PhoneWorld:
             solved_by=dict.fromkeys(lucky, told),
         )
 
+    def truly_solved(self, env: Environment) -> bool | None:
+        """For the audit: True where the goal's state holds on the phone, read anew. None says nothing.
+
+        An interruption may come up after the last step that matters; a solution that leaves it is whole.
+        """
+        if not isinstance(env, PhoneEnv) or env.turns >= env.template.budget:
+            return None
+        return True if env.reached() else None
+
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """A tap, a text, a gesture, a key, an app, or `done`."""
         if not isinstance(env, PhoneEnv):

@@ -135,7 +135,7 @@ class SitesWorld:
     def audit_facts(self, task: Task) -> AuditFacts:
         """An answer ends an episode; where none was asked for it is the declaration that the task is done."""
         told = "a question with a short answer, such as a count, can be answered right by luck"
-        lucky = ("constant", "repeat", "loop", "random") if self._asks(task) else ()
+        lucky: tuple[str, ...] = ("constant", "repeat", "loop", "random") if self._asks(task) else ()
         if task.id in ONE_BUTTON:
             told, lucky = "its one button can be reached by clicks on one number", ("constant", "repeat", "random")
         return AuditFacts(
