@@ -78,7 +78,7 @@ def ended_badly(run: RunEvidence) -> Verdict:
         severity="serious",
         certainty="certain",
         message="The run did not finish: it " + ("was killed." if outcome == "killed" else f"ended with {outcome}."),
-        evidence=(f"run.json: {sessions[-1].get('outcome')!r}", f"metrics.jsonl: {done} of {steps:.0f} steps"),
+        evidence=(f"run.json: {sessions[-1].get('outcome')!r}", f"metrics.jsonl: {done} of {steps or done:.0f} steps"),
         remedies=(
             "start the same command again: it goes on from the last checkpoint",
             "run.checkpoint_every=5 - so that little is lost",
