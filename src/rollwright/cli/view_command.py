@@ -33,7 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
     server = PageServer(catalogue, port=arguments.port)
     found = len(catalogue.runs())
     where = ", ".join(map(str, folders))
-    print(f"{found} run{'' if found == 1 else 's'} in {where}: {server.url} (Ctrl-C ends it)", flush=True)
+    count = f"{found} run{'' if found == 1 else 's'}" if found else "no runs yet"
+    print(f"{count} in {where}: {server.url} (Ctrl-C ends it)", flush=True)
     if not arguments.no_open and os.environ.get("DISPLAY", os.environ.get("WAYLAND_DISPLAY", "")):
         webbrowser.open(server.url)
     try:
