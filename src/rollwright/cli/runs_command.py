@@ -20,9 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="only runs that meet it, such as 'algorithm.preset=grpo' or 'success>0.5'; may be given again",
     )
-    parser.add_argument(
-        "--sort", metavar="NAME[,NAME]", default="", help="sort by these; --sort=-NAME from the highest down"
-    )
+    parser.add_argument("--sort", metavar="NAME[,NAME]", default="", help="sort by these; --sort=-NAME sorts downwards")
     parser.add_argument(
         "--group-by", metavar="NAME[,NAME]", default="", help="one line per group: mean, IQM and interval over its runs"
     )
