@@ -120,6 +120,8 @@ def test_a_picture_comes_with_the_type_of_its_own_bytes(server: PageServer) -> N
             "/api/run/none",
             "/%00",
             "/page_server.py",
+            "/" + "a" * 5000,
+            "http://[/",
         ),
     ],
 )
@@ -138,7 +140,8 @@ def test_a_page_of_another_site_is_refused(server: PageServer) -> None:
 
 def test_nothing_but_reading_is_possible(server: PageServer) -> None:
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
-        assert ask(server, "/api/runs", method=method)[0] == 501
+        found, headers, content = ask(server, "/api/runs", method=method)
+        assert found == 501 and set(json.loads(content)) == {"error"} and "Content-Security-Policy" in headers
     status, headers, content = ask(server, "/api/runs", method="HEAD")
     assert status == 200 and content == b"" and int(headers["Content-Length"]) > 0
 

@@ -13,7 +13,7 @@ from typing import Any
 from rollwright.contracts import DataError, RunFolderError, StopReason
 from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation
 from rollwright.evaluation.evaluation_summary import summarise
-from rollwright.run_io import seal_fault, sealed
+from rollwright.run_io import open_regular, seal_fault, sealed
 
 EVALUATION_VERSION = 1
 
@@ -47,13 +47,16 @@ def load_evaluation(path: str | Path) -> Evaluation:
         DataError: no such file, not an evaluation, one of another version, or one that was changed since.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        with open_regular(Path(path)) as file:
+            document = json.loads(file.read().decode("utf-8"))
     except FileNotFoundError:
         raise DataError(f"there is no evaluation {path}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as an evaluation: {error}") from error
     if not isinstance(document, dict) or "evaluation_version" not in document:
-        raise DataError(f"{path} is no evaluation: expected a file eval/*.json that a run or recipes/evaluate.py wrote")
+        raise DataError(
+            f"{path} is not an evaluation: expected a file eval/*.json that a run or recipes/evaluate.py wrote"
+        )
     found = document["evaluation_version"]
     if found != EVALUATION_VERSION:
         raise DataError(f"{path} has evaluation version {found}; this release reads version {EVALUATION_VERSION}")

@@ -24,6 +24,7 @@ import yaml
 
 from rollwright.config import credentials, redact
 from rollwright.contracts import ConfigError, RunFolderError, Trajectory
+from rollwright.run_io.foreign_files import open_regular
 from rollwright.run_io.machine_facts import commit, hardware, package_versions
 
 log = logging.getLogger(__name__)
@@ -223,12 +224,19 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """The content of a folder's `run.json`; empty where there is none, or none that can be read."""
     path = folder / FACTS
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        content = json.loads(_content_of(path)) if path.exists() else {}
     except (OSError, ValueError, RecursionError) as error:
         log.warning("%s cannot be read and is left out: %s", path, error)
         return {}
     sessions = content.get("sessions") if isinstance(content, dict) else None
-    return content if isinstance(sessions, list) and all(isinstance(entry, dict) for entry in sessions) else {}
+    if not isinstance(sessions, list) or not all(isinstance(entry, dict) for entry in sessions):
+        return {}
+    return content if isinstance(content.get("totals", {}), dict) else content | {"totals": {}}
+
+
+def _content_of(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
 
 
 def _sessions(path: Path) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rollwright.contracts import RunFolderError
+from rollwright.run_io.foreign_files import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,8 @@ def is_held(folder: Path) -> bool:
     """
     path = folder / NAME
     try:
-        there, touched = _parse(path.read_bytes()), path.stat().st_mtime
+        with open_regular(path) as file:
+            there, touched = _parse(file.read(_SIZE)), os.fstat(file.fileno()).st_mtime
     except OSError:
         return False
     if there is None:

@@ -66,7 +66,7 @@ class RunFolder:
                 part.mkdir(parents=True, exist_ok=True)
             for file in (folder.config, folder.metrics, folder.faults):
                 if file.exists() and not file.is_file():
-                    raise IsADirectoryError(errno.EISDIR, f"{file.name} is no file there")
+                    raise IsADirectoryError(errno.EISDIR, f"{file.name} is not a file")
             with tempfile.NamedTemporaryFile(dir=folder.path, prefix=".probe-") as probe:
                 probe.write(b"\0" * 4096)
                 probe.flush()
@@ -281,15 +281,26 @@ def metric_part(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", name if name[:1].isalnum() else f"task{name}")
 
 
+def metric_row(line: str | bytes) -> dict[str, Any] | None:
+    """One line of a metrics file; None where it is torn or names no step. Integers that no float holds are infinite."""
+    try:
+        row = json.loads(line, parse_int=_bounded_int)
+    except (ValueError, RecursionError):
+        return None
+    named = isinstance(row, dict) and type(row.get("step")) is int and abs(row["step"]) < 2**53
+    return row if named else None
+
+
+def _bounded_int(text: str) -> int | float:
+    return int(text) if len(text) < 300 else float(text)
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file; those that a kill tore, or that are no metrics of a step, are left out."""
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        row = metric_row(line)
+        if row is not None:
             rows.append(row)
         else:
             log.warning("%s: left out a torn line of %d characters", path, len(line))

@@ -18,7 +18,7 @@ def run_story(folder: Path) -> list[str]:
     if not facts:
         return []
     totals = _mapping(facts.get("totals"))
-    spent = ", ".join(f"{name} {value:,.0f}" for name, value in totals.items() if isinstance(value, int | float))
+    spent = ", ".join(f"{name} {value:,.0f}" for name, value in totals.items() if _is_size(value))
     sessions = facts["sessions"]
     return [f"{len(sessions)} starts: {spent}", *map(session_line, sessions)]
 
@@ -34,7 +34,7 @@ def session_line(session: Mapping[str, Any]) -> str:
         f"Python {session.get('python')}",
         ", ".join(f"{name} {version}" for name, version in _mapping(session.get("packages")).items()),
         f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {hardware.get('memory_gib')} GiB",
-        ", ".join(map(str, hardware.get("gpus") or ())) or "no GPU",
+        ", ".join(map(str, _list(hardware.get("gpus")))) or "no GPU",
         f"ranks {session.get('ranks')}",
         ", ".join(f"{name}={seed}" for name, seed in _mapping(session.get("seeds")).items()),
         str(session.get("command")),
@@ -47,6 +47,14 @@ def _code(commit: object) -> str:
     if not found:
         return "no commit: an installed package"
     return f"commit {str(found.get('id'))[:12]}{' with changes' if found.get('dirty') else ''}"
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e18
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -12,10 +12,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from rollwright.contracts import DataError
-from rollwright.run_io import RunFolder, read_facts, read_metrics
+from rollwright.run_io import RunFolder, read_facts, read_metrics, settings_tree
 
 log = logging.getLogger(__name__)
 
@@ -117,17 +115,17 @@ def read_evidence(folder: Path) -> RunEvidence:
     run = RunFolder(folder)
     facts = read_facts(folder)
     if not run.metrics.is_file() and not facts:
-        raise DataError(f"{folder} is no run folder: expected metrics.jsonl and run.json in it")
+        raise DataError(f"{folder} is not a run folder: expected metrics.jsonl and run.json in it")
     rows = read_metrics(run.metrics) if run.metrics.is_file() else []
     try:
-        settings = yaml.safe_load(run.config.read_text(encoding="utf-8")) if run.config.is_file() else {}
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        settings = settings_tree(run.config.read_text(encoding="utf-8")) if run.config.is_file() else {}
+    except (OSError, ValueError) as error:
         log.warning("%s: the settings cannot be read: %s", run.config, error)
         settings = {}
     return RunEvidence(
         folder=folder,
         rows=rows,
-        settings=settings if isinstance(settings, dict) else {},
+        settings=settings,
         facts=facts,
         faults=_faults(run.faults),
     )
@@ -144,7 +142,7 @@ def _faults(path: Path) -> Counter[tuple[str, str]]:
                 fault = json.loads(line)
                 found[str(fault.get("kind", "")), str(fault.get("fault", ""))[:160]] += 1
             except (ValueError, AttributeError, RecursionError):
-                log.warning("%s: left out a line that is no fault record", path)
+                log.warning("%s: left out a line that is not a fault record", path)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import threading
 from collections.abc import Mapping
@@ -9,11 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rollwright.contracts import MAX_PICTURE_BYTES, DataError, is_hash, picture_type
 from rollwright.evaluation import Evaluation, load_evaluation
-from rollwright.run_io import RunFolder, is_held, read_facts
+from rollwright.run_io import RunFolder, is_held, open_regular, read_facts, settings_tree
 from rollwright.store import TokenLog
 from rollwright.view.live.episode_answers import (
     MAX_SHOWN_TOKENS,
@@ -76,9 +75,8 @@ class FollowedRun:
         return found
 
     def _load_settings(self) -> Mapping[str, Any]:
-        with suppress(yaml.YAMLError, ValueError, RecursionError):
-            found = yaml.safe_load(self.config_text())
-            return found if isinstance(found, dict) else {}
+        with suppress(ValueError):
+            return settings_tree(self.config_text())
         return {}
 
     def setting(self, path: str) -> Any:
@@ -257,9 +255,9 @@ class FollowedRun:
         places = [self.folder.path / "token_log", self.folder.path / "policy"]
         model = self.setting("model.path")
         if isinstance(model, str) and model:
-            places += [Path(model).expanduser(), self.folder.path / model]
+            places += [Path(os.path.expanduser(model)), self.folder.path / model]
         files = [place / "tokenizer.json" for place in places]
-        found = next((file for file in files if file.is_file()), None)
+        found = next((file for file in files if os.path.isfile(file)), None)  # a foreign word: it may be no path
         if found is None:
             return None, "no tokenizer.json was found: in token_log/, in policy/, or at model.path"
         result: tuple[TokenStrings | None, str] = self.cached("strings", stamp_of(found), lambda: _opened(found))
@@ -294,7 +292,7 @@ def stamp_of(path: Path) -> tuple[int, int, int]:
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
     """The beginning of a text file; "" where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(limit).decode("utf-8", errors="replace")
     except OSError:
         return ""
@@ -302,7 +300,7 @@ def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
 
 def _count_lines(path: Path) -> int:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
     except OSError:
         return 0
@@ -322,7 +320,7 @@ def _load_all(paths: list[Path]) -> list[Evaluation | str]:
 def _opened(path: Path) -> tuple[TokenStrings | None, str]:
     try:
         return TokenStrings(path), ""
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return None, f"the tokenizer {path} cannot be read: {error}"
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rollwright.run_io import metric_row, open_regular
+
 MAX_SPARK = 60
+PIECE_BYTES = 16 << 20
+"""Read at once; a line of metrics is a few KiB."""
 
 
 class MetricColumns:
@@ -33,18 +37,26 @@ class MetricColumns:
     def refresh(self) -> None:
         """Take in the lines that were written since the last call. A torn line is left out, an unfinished one waits."""
         try:
-            with self.path.open("rb") as file:
-                found = self.path.stat()
+            with open_regular(self.path) as file:
+                found = os.fstat(file.fileno())
                 if found.st_ino != self._file or found.st_size < self._offset:
                     self._forget(found.st_ino)
                 file.seek(self._offset)
-                content = file.read()
+                while self._read_on(file.read(PIECE_BYTES)):
+                    file.seek(self._offset)
         except OSError:
             return
+
+    def _read_on(self, content: bytes) -> bool:
+        """Take in the whole lines of a piece of the file; whether there may be more of them."""
         whole, newline, _ = content.rpartition(b"\n")
-        self._offset += len(whole) + len(newline)
-        for line in whole.splitlines():
-            self._take(line)
+        if newline:
+            self._offset += len(whole) + len(newline)
+            for line in whole.split(b"\n"):
+                self._take(line)
+        elif len(content) == PIECE_BYTES:  # no line of metrics is so long: it is passed over, up to its end
+            self._offset += len(content)
+        return len(content) == PIECE_BYTES
 
     @property
     def position(self) -> int:
@@ -70,7 +82,7 @@ class MetricColumns:
             since: only steps from this one on; None = all.
         """
         kept = [place for place, step in enumerate(self.steps) if since is None or step >= since]
-        chosen = self.names if names is None else [name for name in names if name in self._series]
+        chosen = self.names if names is None else [name for name in dict.fromkeys(names) if name in self._series]
         columns = {name: self.column(name) for name in chosen}
         return {
             "epoch": self.epoch,
@@ -113,11 +125,8 @@ class MetricColumns:
         self._offset, self._file = 0, file
 
     def _take(self, line: bytes) -> None:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            return
-        if isinstance(row, dict) and type(row.get("step")) is int:
+        row = metric_row(line)
+        if row is not None:
             self._merge(row.pop("step"), row)
 
     def _merge(self, step: int, row: Mapping[str, Any]) -> None:

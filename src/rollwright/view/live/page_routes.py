@@ -39,8 +39,11 @@ class Answer:
 
 def answer_to(catalogue: RunCatalogue, address: str) -> Answer:
     """The answer to one address below `/api/`; what cannot be found or read is a sentence with its status."""
-    parts = urlsplit(address)
-    asked = dict(parse_qsl(parts.query, max_num_fields=50))
+    try:
+        parts = urlsplit(address)
+        asked = dict(parse_qsl(parts.query, max_num_fields=50))
+    except ValueError as error:
+        return _sentence(f"this is no address: {error}", 400)
     words = [unquote(word) for word in parts.path.strip("/").split("/")]
     try:
         return _routed(catalogue, words[1:], asked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import logging
 import re
 from functools import cached_property
@@ -102,7 +103,7 @@ def script_hash(text: str) -> str:
 def asset(name: str) -> Traversable | None:
     """A file of the page by its name below `assets/`; None where there is none, or the name leads elsewhere."""
     words = name.split("/")
-    if not all(_NAME.fullmatch(word) for word in words):
+    if len(name) > 200 or not all(_NAME.fullmatch(word) for word in words):
         return None
     found = resources.files("rollwright.view") / "assets"
     for word in words:
@@ -129,10 +130,13 @@ class PageHandler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         if self.headers.get("Host", "") not in (f"{HOST}:{self.server.port}", f"localhost:{self.server.port}"):
             found = Answer(b'{"error": "this server answers under its own address only"}', status=421)
-        elif self.path.startswith("/api/"):
-            found = self._looked_up()
+        elif not self.path.startswith("/"):
+            found = Answer(b'{"error": "this is no address of a page: it begins with /"}', status=400)
         else:
-            found = self._file()
+            found = self._looked_up()
+        self._send(found, body=body)
+
+    def _send(self, found: Answer, *, body: bool) -> None:
         self.send_response(found.status)
         self.send_header("Content-Type", found.media_type)
         self.send_header("Content-Length", str(len(found.content)))
@@ -147,7 +151,7 @@ class PageHandler(BaseHTTPRequestHandler):
 
     def _looked_up(self) -> Answer:
         try:
-            return answer_to(self.server.catalogue, self.path)
+            return answer_to(self.server.catalogue, self.path) if self.path.startswith("/api/") else self._file()
         except Exception:  # one odd file must not take the page down; the log says what it was
             log.exception("%s could not be answered", self.path[:200])
             return Answer(b'{"error": "this could not be read: see the terminal of rollwright view"}', status=500)
@@ -159,6 +163,12 @@ class PageHandler(BaseHTTPRequestHandler):
             return Answer(b'{"error": "there is nothing at this address"}', status=404)
         ending = name[name.rfind(".") :] if "." in name else ""
         return Answer(found.read_bytes(), _TYPES.get(ending, "application/octet-stream"))
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What is no request of a page (another method, a torn heading) is answered like all else, and closed."""
+        self.close_connection = True
+        sentence = f"this server answers GET and HEAD requests alone: {message or code}"
+        self._send(Answer(json.dumps({"error": sentence[:300]}).encode(), status=code), body=True)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are no news on the terminal."""

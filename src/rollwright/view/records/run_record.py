@@ -14,11 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml
-
 from rollwright.contracts import DataError
 from rollwright.evaluation import Evaluation, load_evaluation, summarise
-from rollwright.run_io import RunFolder, is_held, read_facts, read_metrics
+from rollwright.run_io import RunFolder, is_held, open_regular, read_facts, read_metrics, settings_tree
 from rollwright.view.live.followed_run import started_by
 from rollwright.view.live.run_answers import flat_settings
 from rollwright.view.live.run_catalogue import find_runs
@@ -73,8 +71,9 @@ class RunRecord:
     def settings(self) -> Mapping[str, Any]:
         """The run's settings as a tree; empty where they cannot be read."""
         try:
-            return _mapping(yaml.safe_load(self._run.config.read_text(encoding="utf-8")))
-        except (OSError, ValueError, yaml.YAMLError, RecursionError):
+            with open_regular(self._run.config) as file:
+                return settings_tree(file.read().decode("utf-8"))
+        except (OSError, ValueError):
             return {}
 
     @cached_property
