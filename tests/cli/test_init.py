@@ -94,7 +94,7 @@ def test_a_module_in_the_folder_is_found_last(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_world_is_fit_and_the_policy_learns(made: Path) -> None:
     """The commands that `init` prints, as they are: success rises on tasks that training does not show."""
-    assert "fit" in rollwright("audit", "heating:build", "--quick", folder=made)
+    assert "\nFIT: " in rollwright("audit", "heating:build", "--quick", folder=made)
     rollwright("train", "sft", "sft.yaml", folder=made)
     rollwright("train", "grpo", "grpo.yaml", folder=made)
     found = [load_evaluation(made / "runs" / "grpo" / "eval" / f"{name}.json") for name in ("start", "final")]
