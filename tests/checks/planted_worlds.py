@@ -317,6 +317,13 @@ class HeldOutTaskInTrain(SheetWorld):
         return [*super().tasks(split), *shared]
 
 
+class SameTasks(SheetWorld):
+    """17 again: all splits hold the same tasks."""
+
+    def tasks(self, split: Split) -> list[Task]:
+        return [self.task(split, kind, number) for kind in TEMPLATES for number in range(PER_TEMPLATE)]
+
+
 class CostsEachAction(Sheet):
     """18: every action costs 0.1, and failing costs nothing."""
 

@@ -72,6 +72,7 @@ FAULTS: list[tuple[int, Callable[[], Any], str, str]] = [
     (15, planted.world_with(planted.PaysEachAction), "length", "warn"),
     (16, planted.world_with(planted.ScoresItsFaults), "fault", "fail"),
     (17, planted.HeldOutTaskInTrain, "splits", "fail"),
+    (17, planted.SameTasks, "splits", "fail"),
     (18, planted.world_with(planted.CostsEachAction), "early stop", "fail"),
 ]
 
@@ -88,7 +89,9 @@ def audited() -> Callable[[Callable[[], Any]], AuditReport]:
     return audit
 
 
-@pytest.mark.parametrize(("number", "build", "probe", "severity"), FAULTS, ids=[f"{f[0]}-{f[2]}" for f in FAULTS])
+@pytest.mark.parametrize(
+    ("number", "build", "probe", "severity"), FAULTS, ids=[f"{i}-{f[0]}-{f[2]}" for i, f in enumerate(FAULTS)]
+)
 def test_every_planted_fault_is_found_by_its_probe(number, build, probe, severity, audited):
     report = audited(build)
     assert probe in probes(report, severity), format_audit(report)
