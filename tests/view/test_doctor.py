@@ -249,7 +249,7 @@ def test_the_exit_code_tells_a_healthy_run_from_an_ill_one(tmp_path: Path, capsy
     assert left.value.code == 1
     assert json.loads(capsys.readouterr().out)["findings"][0]["rule"] == "truncated-actions"
     assert main(["doctor", str(tmp_path / "absent")]) == 2
-    with pytest.raises(DataError, match="no run folder"):
+    with pytest.raises(DataError, match="not a run folder"):
         diagnose(tmp_path)
 
 

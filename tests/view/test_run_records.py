@@ -109,7 +109,7 @@ def test_runs_are_sorted_by_several_names_and_the_ones_without_a_value_come_last
 
 @pytest.mark.parametrize("text", ["success", "success>high", "=1", "__import__('os').system>1", "", "success>"])
 def test_what_is_no_condition_is_refused(text: str) -> None:
-    with pytest.raises(DataError, match=r"no condition|no number"):
+    with pytest.raises(DataError, match=r"not a condition|not a number"):
         parse_condition(text)
 
 
