@@ -110,7 +110,7 @@ def test_a_changed_wording_under_one_version_is_found_by_the_behaviour_digest(ba
     named = type("Named", (planted.OtherWording,), {"version": "2"})
     assert audit_world(named, plan=SMALL, before=before).verdict == "fit"
     assert behaviour_digest(planted.SheetWorld()) == behaviour_digest(planted.SheetWorld()) == before.behaviour
-    with pytest.raises(DataError, match="no report"):
+    with pytest.raises(DataError, match="not a report"):
         read_identity(tmp_path / "nothing.json")
 
 
