@@ -36,6 +36,8 @@ def read_any_evaluation(
         raise DataError(f"there is no evaluation {path}")
     if path.is_dir():
         path = find_sample_file(path)
+    if not path.is_file():
+        raise DataError(f"{path} is a pipe or a device; expected a file: write the log to one first")
     given = {"scorer": scorer, "filter": filter_name, "metric": metric}
     match path.suffix:
         case ".eval":

@@ -7,7 +7,6 @@ inspect_ai and the files that it writes (https://github.com/UKGovernmentBEIS/ins
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,15 @@ from typing import Any
 from rollwright.contracts import DataError, StopReason
 from rollwright.evaluation.foreign.archive_members import BoundedArchive
 from rollwright.evaluation.foreign.log_reading import (
-    NOT_SAID,
     EvaluationReading,
     JudgedRow,
     content_hash,
     exact_number,
     file_hash,
+    json_value,
     key_seed,
     reading_of,
+    temperature_of,
 )
 
 READER = "inspect_ai log"
@@ -106,7 +106,8 @@ def _is_sample(name: str) -> bool:
 def _slim(sample: Mapping[str, Any]) -> dict[str, Any]:
     """What is needed of a sample: its messages and events can be a thousand times as large."""
     messages = sample.get("messages")
-    said = sum(isinstance(message, dict) and message.get("role") == "assistant" for message in messages or ())
+    written = messages if isinstance(messages, list) else []
+    said = sum(isinstance(message, dict) and message.get("role") == "assistant" for message in written)
     kept = ("id", "epoch", "input", "target", "scores", "error", "limit", "completed", "invalidation")
     slim = {name: sample.get(name) for name in kept}
     slim["question"] = content_hash([_unnamed(slim.pop("input")), slim.pop("target")])
@@ -138,7 +139,7 @@ def _chosen(wanted: str | None, scorers: Sequence[str], path: Path) -> str:
 
 def _row(task: str, sample: Mapping[str, Any], scorer: str, path: Path) -> JudgedRow:
     name, epoch = f"{task}/{sample['id']}", sample["epoch"]
-    if not isinstance(epoch, int) or epoch < 1 or not isinstance(sample["id"], int | str):
+    if type(epoch) is not int or not 1 <= epoch < 10**9 or not isinstance(sample["id"], int | str):
         raise DataError(f"{path}: a sample has id {sample['id']!r} and epoch {epoch!r}; expected an id and 1, 2, ...")
     where = f"{path}: score {scorer!r} of sample {sample['id']!r}, epoch {epoch},"
     error, limit = sample["error"], sample["limit"]
@@ -186,8 +187,7 @@ def _fault(sample: Mapping[str, Any]) -> str:
 
 
 def _temperature(head: Mapping[str, Any]) -> float:
-    found = _mapping(head.get("model_generate_config")).get("temperature")
-    return float(found) if isinstance(found, int | float) else NOT_SAID
+    return temperature_of(_mapping(head.get("model_generate_config")).get("temperature"))
 
 
 def _warnings(rows: Sequence[JudgedRow], head: Mapping[str, Any]) -> list[str]:
@@ -203,10 +203,7 @@ def _warnings(rows: Sequence[JudgedRow], head: Mapping[str, Any]) -> list[str]:
 
 
 def _parsed(content: bytes, where: str) -> dict[str, Any]:
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON: {error}") from error
+    found = json_value(content, where)
     if not isinstance(found, dict):
         raise DataError(f"{where} is a {type(found).__name__}; expected a JSON object")
     return found

@@ -7,7 +7,6 @@ The sums of a run lie beside them in `results_<date>.json`. Source: the package 
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +14,15 @@ from typing import Any
 
 from rollwright.contracts import DataError
 from rollwright.evaluation.foreign.log_reading import (
-    NOT_SAID,
     EvaluationReading,
     JudgedRow,
     content_hash,
     exact_number,
     file_hash,
+    json_value,
     key_seed,
     reading_of,
+    temperature_of,
 )
 
 READER = "lm-evaluation-harness samples"
@@ -50,6 +50,8 @@ def read_lm_eval_log(path: Path, *, filter_name: str | None = None, metric: str 
     """
     task, results = _task_of(path), _results(path)
     lines = list(_lines(path))
+    if not lines:
+        raise DataError(f"{path} holds no sample: it is empty. Run lm_eval with --log_samples again")
     chosen_filter = _choose(filter_name, sorted({str(line.get("filter")) for line in lines}), "filter", path)
     kept = [line for line in lines if str(line.get("filter")) == chosen_filter]
     chosen = _choose(metric, _metrics(kept), "metric", path)
@@ -109,10 +111,7 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _sample(line: bytes, where: str) -> dict[str, Any]:
     """What is needed of one line; prompts and answers can be large."""
-    try:
-        sample = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON: {error}") from error
+    sample = json_value(line, where)
     if not isinstance(sample, dict) or not {"doc_id", "filter", "metrics"} <= sample.keys():
         raise DataError(f"{where} is not a sample of lm_eval: expected a JSON object with doc_id, filter and metrics")
     if not isinstance(sample["metrics"], list):
@@ -161,8 +160,8 @@ def _results(path: Path) -> Mapping[str, Any]:
     try:
         if not beside.is_file() or beside.stat().st_size > MAX_RESULTS_BYTES:
             return {}
-        return _mapping(json.loads(beside.read_bytes()))
-    except (OSError, ValueError, RecursionError):
+        return _mapping(json_value(beside.read_bytes(), str(beside)))
+    except (OSError, DataError):
         return {}
 
 
@@ -174,8 +173,7 @@ def _facts(results: Mapping[str, Any], task: str) -> dict[str, Any]:
 
 
 def _temperature(results: Mapping[str, Any]) -> float:
-    found = _mapping(_mapping(results.get("config")).get("gen_kwargs")).get("temperature")
-    return float(found) if isinstance(found, int | float) else NOT_SAID
+    return temperature_of(_mapping(_mapping(results.get("config")).get("gen_kwargs")).get("temperature"))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

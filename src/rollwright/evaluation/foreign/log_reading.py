@@ -196,6 +196,28 @@ def key_seed(*key: object) -> int:
     return episode_seed("test", "foreign", *map(str, key))
 
 
+def json_value(content: bytes, where: str) -> Any:
+    """The value in a JSON text. Half a character (a lone surrogate) becomes "?", since no terminal can write it.
+
+    Raises:
+        DataError: it is not JSON, or nested too deeply.
+    """
+    try:
+        found = json.loads(content)
+        if b"\\ud" in content.lower():
+            found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON: {error}") from error
+    return found
+
+
+def temperature_of(value: object) -> float:
+    """The temperature that a log states; `NOT_SAID` where it states no finite number."""
+    if isinstance(value, int | float) and 0 <= value < 1e6:
+        return float(value)
+    return NOT_SAID
+
+
 def content_hash(value: object) -> str:
     """A hash of any JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode("utf-8", "surrogatepass")).hexdigest()

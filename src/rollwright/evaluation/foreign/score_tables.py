@@ -48,6 +48,8 @@ def _lines(path: Path, column: str) -> Iterator[tuple[int, Mapping[str, str]]]:
                     near = difflib.get_close_matches(name, names, n=1)
                     hint = f" Is it {near[0]!r}? Rename it." if near else ""
                     raise DataError(f"{path} has no column {name!r}; its columns: {', '.join(names) or 'none'}.{hint}")
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise DataError(f"{path} has two columns {twice!r}: which of them counts cannot be said; rename one")
             for line in reader:
                 if reader.line_num > MAX_ROWS:
                     raise DataError(f"{path} has more than {MAX_ROWS:,} lines")
