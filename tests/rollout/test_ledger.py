@@ -15,15 +15,13 @@ from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.rollout import Collector, EngineActor, FaultLog, GroupRequest, Limits
 from rollwright.rollout.ledger import (
-    GENERATOR_PARTS,
-    LEARNER_PARTS,
     Ledger,
     Occupancy,
     Reading,
     generator_lane,
     learner_lane,
-    shares,
 )
+from rollwright.run_io.time_ledger import GENERATOR_PARTS, LEARNER_PARTS, time_shares
 
 
 class Clock:
@@ -70,7 +68,7 @@ def test_the_learners_lane_by_hand() -> None:
 def test_shares_are_over_the_whole_run() -> None:
     wait, learn = "ledger/learner_wait_s", "ledger/learner_learn_s"
     rows = [{wait: 1.0, learn: 3.0}, {"step": 3.0}, {wait: 4.0}]
-    assert shares(rows) == {"learner": {"wait": 0.625, "score": 0.0, "learn": 0.375, "sync": 0.0, "other": 0.0}}
+    assert time_shares(rows) == {"learner": {"wait": 0.625, "score": 0.0, "learn": 0.375, "sync": 0.0, "other": 0.0}}
 
 
 class SlowWorld:

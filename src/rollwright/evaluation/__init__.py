@@ -8,11 +8,14 @@ checkpoint to keep (`checkpoint_choice`).
 May import: checks and what stands above it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from rollwright.evaluation.checkpoint_choice import BEST, BEST_MARK, CheckpointChoice, best_checkpoint
 from rollwright.evaluation.comparison import Comparison, compare
 from rollwright.evaluation.comparison_tables import format_comparison, format_side_by_side, format_table
 from rollwright.evaluation.evaluation_files import load_evaluation, save_evaluation
-from rollwright.evaluation.evaluation_play import evaluate, evaluate_policy, evaluation_requests, held_out_seeds
 from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation, record_evaluation
 from rollwright.evaluation.evaluation_settings import EvaluationSettings
 from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, metrics, summarise
@@ -31,6 +34,9 @@ from rollwright.evaluation.mismatch import (
 )
 from rollwright.evaluation.success_cost import SuccessCost, success_cost, training_cost
 from rollwright.evaluation.value_calibration import calibrate, format_calibration, save_calibration
+
+if TYPE_CHECKING:
+    from rollwright.evaluation.evaluation_play import evaluate, evaluate_policy, evaluation_requests, held_out_seeds
 
 __all__ = [
     "BEST",
@@ -80,3 +86,14 @@ __all__ = [
     "summarise",
     "training_cost",
 ]
+
+_PLAYED = ("evaluate", "evaluate_policy", "evaluation_requests", "held_out_seeds")
+
+
+def __getattr__(name: str) -> Any:
+    # Playing needs engines, and with them torch and transformers: seconds that nobody waits for who only reads files.
+    if name in _PLAYED:
+        from rollwright.evaluation import evaluation_play
+
+        return getattr(evaluation_play, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from rollwright.rollout.contexts import AppendOnly, Context, Windowed
 from rollwright.rollout.episode import EpisodeRequest, Limits
 from rollwright.rollout.faults import FaultLog, score_or_note
 from rollwright.rollout.journal import Journal
-from rollwright.rollout.ledger import Ledger, StepClock, is_informative, met_again_frac, rollout_metrics, shares
+from rollwright.rollout.ledger import Ledger, StepClock, is_informative, met_again_frac, rollout_metrics
 from rollwright.rollout.open_collector import context_factory, open_actor, open_collector, players_of
 from rollwright.rollout.rank_spread import Players, SpreadCollector
 from rollwright.rollout.rerendering import NewContext, require_same_prompts, rerender, shown_texts
@@ -59,6 +59,5 @@ __all__ = [
     "rollout_metrics",
     "score_or_note",
     "set_aside",
-    "shares",
     "shown_texts",
 ]

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from rollwright.batching import members_to_learn_from, policy_return, policy_turns
 from rollwright.contracts import Group, StopReason, Trajectory
 from rollwright.generation import Engine, TimedEngine
+from rollwright.run_io import LEARNER_LANE
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -88,16 +89,6 @@ def _mean(values: Sequence[float]) -> float:
 
 Place = Literal["engine", "environment"]
 State = Literal["engine", "environment", "queue"]
-
-LEARNER_LANE = {
-    "wait": ("time/collect_s", "time/greedy_s"),
-    "score": ("time/score_s",),
-    "learn": ("time/update_s",),
-    "sync": ("time/sync_s",),
-}
-"""Part of the learner's lane -> the timings of a step that belong to it."""
-GENERATOR_PARTS = ("prefill", "decode", "engine", "environment", "queue")
-LEARNER_PARTS = (*LEARNER_LANE, "other")
 
 
 class Occupancy:
@@ -168,7 +159,7 @@ class Ledger:
         """The entries of the iteration that ends now, in seconds.
 
         Args:
-            timings: of its stages, by metric name (see `LEARNER_LANE`).
+            timings: of its stages, by metric name (see `run_io.LEARNER_LANE`).
         """
         now = self._read()
         return generator_lane(self._begun, now) | learner_lane(timings, wall_s=now.at - self._begun.at)
@@ -240,14 +231,3 @@ def learner_lane(timings: Mapping[str, float], *, wall_s: float) -> dict[str, fl
     parts = {part: sum(timings.get(name, 0.0) for name in names) for part, names in LEARNER_LANE.items()}
     parts["other"] = max(0.0, wall_s - sum(parts.values()))
     return {f"ledger/learner_{part}_s": seconds for part, seconds in parts.items()}
-
-
-def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Lane -> part -> its share of the lane's time, over all rows of a metrics file; no lane where none is noted."""
-    lanes = {"generator": GENERATOR_PARTS, "learner": LEARNER_PARTS}
-    found: dict[str, dict[str, float]] = {}
-    for lane, parts in lanes.items():
-        totals = {part: sum(float(row.get(f"ledger/{lane}_{part}_s") or 0.0) for row in rows) for part in parts}
-        if (whole := sum(totals.values())) > 0:
-            found[lane] = {part: seconds / whole for part, seconds in totals.items()}
-    return found

@@ -2,9 +2,9 @@
 
 Lives here: the section `run` (`run_settings`), metric files and trackers (`tracking`), what a run was and spent
 (`run_facts`, `machine_facts`), what it prints (`console`, `progress`, `interruption`), checkpoints on disk and seals
-that tell a file from a changed one (`checkpoint`), the lock of a folder (`run_lock`), deadlines (`deadlines`), threads
-and Ray processes that run worlds (`workers`, `ray_world`),
-files that somebody else may have made (`foreign_files`).
+that tell a file from a changed one (`checkpoint`), the lock of a folder (`run_lock`), deadlines (`deadlines`), the
+parts of a run's time (`time_ledger`), threads and Ray processes that run worlds (`workers`, `ray_world`), files that
+somebody else may have made (`foreign_files`).
 May import: contracts and config. No torch: Ray's workers load this folder.
 """
 
@@ -18,6 +18,7 @@ from rollwright.run_io.ray_world import RayWorld
 from rollwright.run_io.run_facts import FACTS, RunFacts, read_facts, remember_command
 from rollwright.run_io.run_lock import NAME, RunLock, held, is_held
 from rollwright.run_io.run_settings import RunSettings
+from rollwright.run_io.time_ledger import LEARNER_LANE, time_shares
 from rollwright.run_io.tracking import (
     RunFolder,
     Tracker,
@@ -31,6 +32,7 @@ from rollwright.run_io.workers import Workers, bounded
 
 __all__ = [
     "FACTS",
+    "LEARNER_LANE",
     "NAME",
     "Checkpoint",
     "Checkpoints",
@@ -64,5 +66,6 @@ __all__ = [
     "sealed",
     "settings_tree",
     "step_line",
+    "time_shares",
     "what_is_saved",
 ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rollwright.rollout import shares
-from rollwright.run_io import is_held
+from rollwright.run_io import is_held, time_shares
 from rollwright.view.doctor.rule_findings import Finding, NotJudged, Verdict
 from rollwright.view.doctor.run_evidence import RunEvidence
 
@@ -14,7 +13,7 @@ LONG_STEP_S = 30.0
 
 def environment_bound(run: RunEvidence) -> Verdict:
     """The run waits for its world most of the time."""
-    lane = shares(run.rows).get("generator")
+    lane = time_shares(run.rows).get("generator")
     if not lane:
         return NotJudged("the run has no speed ledger")
     share, call, step = lane["environment"], run.series("time/env_step_s"), run.series("time/step_s")
@@ -39,7 +38,7 @@ def environment_bound(run: RunEvidence) -> Verdict:
 
 def engine_bound(run: RunEvidence) -> Verdict:
     """Nearly all the time of long steps goes to the engine."""
-    lane, step = shares(run.rows).get("generator"), run.series("time/step_s")
+    lane, step = time_shares(run.rows).get("generator"), run.series("time/step_s")
     if not lane or not step:
         return NotJudged("the run has no speed ledger")
     share = lane["prefill"] + lane["decode"] + lane["engine"]

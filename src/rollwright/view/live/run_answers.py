@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from rollwright.contracts import StopReason
 from rollwright.evaluation import Evaluation
 from rollwright.maths.statistics import wilson_interval
-from rollwright.rollout import shares
+from rollwright.run_io import time_shares
 from rollwright.store import unpack_text
 from rollwright.view.live.evaluation_answers import evaluation_answer, interval_answer, progress_lines
 from rollwright.view.live.followed_run import FollowedRun, read_text
@@ -40,7 +40,7 @@ def run_answer(run: FollowedRun) -> dict[str, Any]:
         "config_text": run.config_text(),
         "settings": dict(flat_settings(run.settings())),
         **judged,
-        "ledger": shares(rows),
+        "ledger": time_shares(rows),
         "seconds": stage_seconds(rows),
         "tags": tag_counts(run),
         "reference": reference_of(summary["config"]),
