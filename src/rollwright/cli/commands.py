@@ -69,11 +69,24 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse these words; a word that is left over is an error."""
-        found, left = self.parse_known_intermixed_args(args, namespace)
+        found, left = self.parse_known_intermixed_args(None if args is None else self._joined(args), namespace)
         if left:
             known = [option for action in self._actions for option in action.option_strings]
             near = difflib.get_close_matches(left[0].partition("=")[0], known, n=1)
             self.error(f"unknown argument {left[0]!r}" + (f", did you mean {near[0]}" if near else ""))
+        return found
+
+    def _joined(self, words: Sequence[str]) -> list[str]:
+        """`--sort -success` as `--sort=-success`: argparse takes a value that begins with a minus for an option."""
+        options = {name: action for action in self._actions for name in action.option_strings}
+        found: list[str] = []
+        for word in words:
+            option = options.get(found[-1]) if found else None
+            is_value = word[:1] == "-" and word[:2] != "--" and word not in options
+            if option is not None and option.nargs is None and is_value:
+                found[-1] += f"={word}"
+            else:
+                found.append(word)
         return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,9 +147,6 @@ def _groups(arguments: argparse.Namespace, groups: Groups) -> GroupComparison:
     from rollwright.cli.compare_runs import run_names
     from rollwright.evaluation import compare_groups
 
-    for (first, members), (second, others) in combinations(groups.items(), 2):
-        if twice := {one.path.resolve() for one in members} & {one.path.resolve() for one in others}:
-            raise ConfigError(f"{next(iter(twice))} is both in {first!r} and in {second!r}: a run belongs to one group")
     return compare_groups(
         {
             name: dict(zip(run_names(members), (one.reading.evaluation for one in members), strict=True))

@@ -60,8 +60,20 @@ def read_groups(words: Sequence[str], choice: ReadingChoice, group_by: str | Non
         if name in [known for known, _ in parts]:
             raise ConfigError(f"the group {name!r} is named twice: put all its runs behind one name, {name}=RUN,RUN")
         found = [read_run(path, choice) for part in paths.split(",") if part for path in _expanded(part)]
+        if not found:
+            raise ConfigError(f"the group {name!r} holds no run: write {name}=RUN or {name}=RUN,RUN")
         parts.append((name, found))
+    _refuse_twice([one.path for _, members in parts for one in members])
     return _by_setting(parts, group_by) if group_by is not None else _by_label(parts)
+
+
+def _refuse_twice(paths: Sequence[Path]) -> None:
+    """A run against itself has no difference, and counted twice it makes an interval too narrow."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise ConfigError(f"{path} is named twice: a run belongs to one group, once. Name another run")
+        seen.add(path.resolve())
 
 
 def _by_setting(parts: Sequence[tuple[str | None, list[NamedReading]]], key: str) -> Groups:

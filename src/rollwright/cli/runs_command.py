@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rollwright.contracts import RunFolderError
+from rollwright.contracts import ConfigError, RunFolderError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,11 +35,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the table, and write what was asked for.
 
     Raises:
-        DataError: no run, an unknown name, or a condition that is none.
+        DataError: no run, an unknown name, or a condition that is none. ConfigError: the plot is to be no SVG.
         RunFolderError: a file cannot be written.
     """
     from rollwright.view import query_runs
 
+    if arguments.plot and arguments.plot.suffix != ".svg":
+        raise ConfigError(f"--plot {arguments.plot}: the picture is an SVG; give the file a name that ends in .svg")
     found = query_runs(
         arguments.folders or [Path("runs")],
         where=arguments.where,

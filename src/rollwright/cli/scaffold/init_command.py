@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import keyword
 import os
+import sys
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
@@ -42,14 +45,26 @@ def run(arguments: argparse.Namespace) -> None:
     there = [str(path) for path in targets if os.path.lexists(path)]
     if there:
         raise RunFolderError(f"{', '.join(there)}: already there, and nothing is overwritten. Name another folder")
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, source in targets.items():
             text = files("rollwright.cli.scaffold").joinpath(source).read_text(encoding="utf-8")
             path.write_text(text.replace(_PLACEHOLDER, name), encoding="utf-8")
     except OSError as error:
+        _remove(targets, made)
         raise RunFolderError(f"{folder} cannot be written: {error.strerror or error}") from error
     print(_told(folder, name))
+
+
+def _remove(files_made: Iterable[Path], folders_made: Iterable[Path]) -> None:
+    """Take back what was written before an error: none of it was there before."""
+    with contextlib.suppress(OSError):
+        for path in files_made:
+            if os.path.isfile(path):
+                path.unlink()
+        for path in folders_made:
+            path.rmdir()
 
 
 def _require_module_name(name: str) -> None:
@@ -57,7 +72,7 @@ def _require_module_name(name: str) -> None:
         raise ConfigError(
             f"--name {name!r} cannot name a Python module: use lower-case letters, digits and underscores"
         )
-    if importlib.util.find_spec(name) is not None:
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
         raise ConfigError(f"--name {name}: a module of that name is installed already, and would be taken for yours")
 
 

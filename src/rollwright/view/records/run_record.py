@@ -258,7 +258,8 @@ def _plain(value: Any) -> Value:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # beyond 1e150 no mean or variance is finite
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e150
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
