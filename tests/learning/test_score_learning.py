@@ -70,6 +70,6 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(at_root: 
     ):
         with pytest.raises(ConfigError, match=said):
             score.main([*start, word])
-    with pytest.raises(ConfigError, match="two attempts at each task, and text.bandit has 1"):
+    with pytest.raises(ConfigError, match=r"two attempts at each task, and text\.bandit has 1"):
         score.main([*start, "~world.options", "world.name=text.bandit"])
     assert not (tmp_path / "run").exists()
