@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rollwright.contracts import ConfigError, RunFolderError, Span
+from rollwright.contracts import ConfigError, DataError, RunFolderError, Span, UserError
 from rollwright.run_io import machine_facts, run_facts
 from rollwright.run_io.run_facts import FACTS, RunFacts, read_facts, seeds_of, without_secret
 from rollwright.run_io.tracking import RunFolder
@@ -92,8 +92,9 @@ def test_a_start_that_is_refused_before_it_played_leaves_the_file_as_it_was(tmp_
         with RunFacts.recorded(tmp_path, settings=SETTINGS) as facts:
             facts.played([episode("a", turn())])
     before = (tmp_path / FACTS).read_bytes() if earlier else None
-    with pytest.raises(ConfigError), RunFacts.recorded(tmp_path, settings=SETTINGS):
-        raise ConfigError("other weights")
+    for refusal in (ConfigError("other weights"), DataError("an empty store")):
+        with pytest.raises(UserError), RunFacts.recorded(tmp_path, settings=SETTINGS):
+            raise refusal
     assert ((tmp_path / FACTS).read_bytes() if earlier else None) == before
     assert (tmp_path / FACTS).exists() is earlier and not list(tmp_path.glob(".run*"))
     with pytest.raises(ConfigError), RunFacts.recorded(tmp_path, settings=SETTINGS) as facts:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from rollwright.config import credentials, redact
-from rollwright.contracts import ConfigError, RunFolderError, Trajectory
+from rollwright.contracts import RunFolderError, Trajectory, UserError
 from rollwright.run_io.foreign_files import open_regular
 from rollwright.run_io.machine_facts import commit, hardware, package_versions
 
@@ -107,7 +107,7 @@ class RunFacts:
     def recorded(cls, folder: Path, *, settings: str, ranks: int = 1, writes: bool = True) -> Iterator[RunFacts]:
         """A new session, from here to the end of the body, whichever way that ends. The caller holds the folder's lock.
 
-        A start that the configuration forbids before an episode was played leaves the file as it was.
+        A start that is refused (`UserError`) before anything was spent leaves the file as it was.
 
         Args:
             writes: false on every rank but the first.
@@ -123,8 +123,8 @@ class RunFacts:
             raise RunFolderError(f"{folder / FACTS} cannot be written: {error.strerror or error}") from error
         try:
             yield facts
-        except ConfigError as error:
-            if facts.session["spent"]["episodes"]:
+        except UserError as error:
+            if any(facts.session["spent"].values()):
                 facts._end(_said(error))
             else:
                 facts._withdraw(before)

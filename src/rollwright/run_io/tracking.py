@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rollwright.config import Config, same_settings
-from rollwright.contracts import ConfigError, RunFolderError
+from rollwright.contracts import ConfigError, RunFolderError, UserError
 from rollwright.run_io.run_facts import FACTS, RunFacts
 from rollwright.run_io.run_lock import held
 
@@ -105,7 +105,7 @@ class RunFolder:
         before = self.facts_text()
         try:
             yield
-        except ConfigError:
+        except UserError:
             if self.set_aside is not None and self.set_aside.exists() and self.facts_text() == before:
                 self.set_aside.replace(self.config)
             raise
