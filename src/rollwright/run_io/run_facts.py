@@ -107,7 +107,7 @@ class RunFacts:
     def recorded(cls, folder: Path, *, settings: str, ranks: int = 1, writes: bool = True) -> Iterator[RunFacts]:
         """A new session, from here to the end of the body, whichever way that ends. The caller holds the folder's lock.
 
-        A start that is refused (`UserError`) before anything was spent leaves the file as it was.
+        A start that is refused (`UserError`) before anything was played or trained leaves the file as it was.
 
         Args:
             writes: false on every rank but the first.
@@ -124,7 +124,8 @@ class RunFacts:
         try:
             yield facts
         except UserError as error:
-            if any(facts.session["spent"].values()):
+            # The clock runs from the start on; what counts is whether anything was played or trained.
+            if any(facts.session["spent"][name] for name in ("episodes", "tokens_trained", "learner_s")):
                 facts._end(_said(error))
             else:
                 facts._withdraw(before)
