@@ -46,3 +46,62 @@ def test_numbers_at_the_end_of_the_range_are_in_no_mean(tmp_path: Path, capsys: 
     assert cli.main(["report", str(folder)]) == 0
     assert cli.main(["runs", str(folder), "--group-by", "name"]) == 0
     assert "1e+308" not in capsys.readouterr().out
+
+
+WORLD = """
+import sys
+from rollwright.contracts import StepResult, Task
+
+
+class World:
+    name = instructions = "own"
+    execution, snapshots, max_turns = "inline", "none", 1
+
+    def tasks(self, split):
+        {tasks}
+
+    def make(self):
+        raise OSError("no machine")
+
+    def close(self):
+        pass
+
+
+def build():
+    {build}
+"""
+GOOD = {"tasks": "return [Task(id='a', split=split)]", "build": "return World()"}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("raises", {"build": "raise RuntimeError('boom\\nmore')"}, "cannot be built: RuntimeError: boom more."),
+        ("leaves", {"build": "sys.exit(4)"}, "cannot be built: SystemExit: 4."),
+        ("no_world", {"build": "return 5"}, "it lacks name, instructions, execution, snapshots, max_turns"),
+        ("no_tasks", {"tasks": "raise ValueError('none')"}, "cannot be audited: ValueError: none was raised outside"),
+        ("odd_tasks", {"tasks": "return 5"}, "cannot be audited: TypeError: "),
+    ],
+)
+def test_a_world_that_fails_is_one_paragraph(
+    name: str,
+    change: dict[str, str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"own_{name}.py").write_text(WORLD.format(**(GOOD | change)))
+    assert cli.main(["audit", f"own_{name}:build", "--quick"]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said and said.count("\n") == 1
+
+
+def test_a_module_that_leaves_at_import_is_one_paragraph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_script.py").write_text("import sys\nsys.exit(7)\n")
+    assert cli.main(["audit", "own_script:build"]) == 2
+    assert "cannot be imported: SystemExit: 7" in capsys.readouterr().err

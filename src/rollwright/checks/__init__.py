@@ -17,7 +17,7 @@ from rollwright.checks.audit.auditor import (
 from rollwright.checks.audit.findings import AuditFinding, AuditReport, CheckResult, PanelRow
 from rollwright.checks.audit.identity import WorldIdentity, async_behaviour_digest, behaviour_digest
 from rollwright.checks.audit.reward_audit import reward_recorded, reward_title
-from rollwright.checks.env_check import check_env
+from rollwright.checks.env_check import check_env, missing_attributes
 from rollwright.checks.reward_check import check_reward
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "check_reward",
     "format_audit",
     "judge_recorded",
+    "missing_attributes",
     "read_identity",
     "record_panel",
     "reward_recorded",

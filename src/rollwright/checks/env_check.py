@@ -68,6 +68,12 @@ class Played:
         return ", ".join(f"{count} episodes of {name}" for name, count in counts.items() if count) or NONE_PLAYED
 
 
+def missing_attributes(world: object) -> list[str]:
+    """What an object lacks to be a world; empty where it can be played."""
+    required = ("name", "instructions", "execution", "snapshots", "max_turns", "tasks", "make", "close")
+    return [name for name in required if not hasattr(world, name)]
+
+
 def check_env(
     world: World,
     *,
@@ -153,8 +159,7 @@ class _Checker:
 
     def check_attributes(self) -> bool:
         """False where so much is missing that nothing can be played."""
-        world, required = self._world, ("name", "instructions", "execution", "snapshots", "max_turns")
-        missing = [n for n in (*required, "tasks", "make", "close") if not hasattr(world, n)]
+        world, missing = self._world, missing_attributes(self._world)
         if missing:
             self._player.report(
                 f"the world lacks {', '.join(missing)}: see rollwright.contracts.environment.World", "world"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollwright.cli.argument_types import finite_number, key_values, one_or_more, positive_seconds, store_folder
-from rollwright.contracts import ConfigError
+from rollwright.contracts import ConfigError, RollwrightError
 
 if TYPE_CHECKING:
     from rollwright.checks import AuditPlan, AuditReport, CheckResult, Recorded
@@ -66,7 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     build = _builder(arguments)
     if arguments.behaviour:
-        print(behaviour_digest(build(), call_s=arguments.call_s))
+        with _own_code_may_fail(arguments.name):
+            print(behaviour_digest(build(), call_s=arguments.call_s))
         return
     report = _audited(build, arguments)
     print(format_audit(report))
@@ -76,12 +78,41 @@ def run(arguments: argparse.Namespace) -> None:
         raise SystemExit(report.exit_code)
 
 
+@contextlib.contextmanager
+def _own_code_may_fail(name: str) -> Iterator[None]:
+    """What the user's own world raises outside of an episode, in `tasks` or `close`, is one paragraph."""
+    from rollwright.config import is_own
+
+    try:
+        yield
+    except RollwrightError:
+        raise
+    except Exception as error:
+        if not is_own(name):
+            raise
+        raise ConfigError(
+            f"environment `{name}` cannot be audited: {type(error).__name__}: {error} was raised outside of an "
+            "episode, as by its tasks() or close(). -v shows where; `rollwright check-env` tries each method"
+        ) from error
+
+
 def _builder(arguments: argparse.Namespace) -> Callable[[], Any]:
+    from rollwright.checks import missing_attributes
     from rollwright.config import create, require
 
     options = key_values(arguments.options)
     require("envs", arguments.name, options)
-    return lambda: create("envs", arguments.name, options)
+
+    def build() -> Any:
+        world = create("envs", arguments.name, options)
+        if missing := missing_attributes(world):
+            raise ConfigError(
+                f"environment `{arguments.name}` is not a world that can be audited: it lacks {', '.join(missing)}. "
+                "See rollwright.contracts.environment.World, or start from `rollwright init`"
+            )
+        return world
+
+    return build
 
 
 def _audited(build: Callable[[], Any], arguments: argparse.Namespace) -> AuditReport:
@@ -91,7 +122,8 @@ def _audited(build: Callable[[], Any], arguments: argparse.Namespace) -> AuditRe
     groups = None if arguments.episodes is None else _results_of(arguments.episodes)
     reward = None if arguments.reward is None else _reward(arguments.reward)
     plan = _plan(arguments)
-    recorded = asyncio.run(record_panel(build, plan=plan, progress=_progress()))
+    with _own_code_may_fail(arguments.name):
+        recorded = asyncio.run(record_panel(build, plan=plan, progress=_progress()))
     if not arguments.quick:
         recorded = _with_check(recorded, _elsewhere(arguments, recorded.identity.behaviour))
     title = ""

@@ -88,12 +88,23 @@ def create(kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> A
 
     Raises:
         UnknownComponent: as `load`.
-        ConfigError: an option that the builder does not take, or one that it needs and was not given.
+        ConfigError: an option that the builder does not take, or one that it needs and was not given; or a builder of
+            the user's own failed, in whatever way.
     """
     build = load(kind, name)
     options = dict(options or {})
     _check_names(f"{_SINGULAR[kind]} `{name}`", build, options)
-    return build(**options)
+    try:
+        return build(**options)
+    except RollwrightError:
+        raise
+    except (Exception, SystemExit) as error:
+        if not is_own(name):
+            raise
+        raise ConfigError(
+            f"{_SINGULAR[kind]} `{name}` cannot be built: {_said(error)}. Its own code says so; ROLLWRIGHT_DEBUG=1 "
+            "shows where."
+        ) from error
 
 
 def _names(path: Any, depth: int, prefix: str = "") -> Iterator[str]:
@@ -142,6 +153,8 @@ def foreign(what: str, name: str) -> Callable[..., Any]:
             f"{what} `{name}`: there is no module `{error.name}` on the import path. "
             f"Install its package, or start in the folder that holds it; this is {Path.cwd()}."
         ) from error
+    except SystemExit as error:  # a script that was meant to be run, not imported
+        raise import_failure(what, name, error) from error
     except ValueError as error:
         raise UnknownComponent(f"{what} `{name}` must read `package.module:Attribute`.") from error
     found = vars(module).get(attribute)
@@ -169,10 +182,16 @@ def _own_module(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
-def import_failure(what: str, name: str, error: Exception) -> ConfigError:
+def _said(error: BaseException) -> str:
+    """Kind and text of a foreign error, in one line."""
+    text = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def import_failure(what: str, name: str, error: BaseException) -> ConfigError:
     """The error for a module of the user's own that raised while it was imported; it may fail in any way."""
     return ConfigError(
-        f"{what} `{name}` cannot be imported: {type(error).__name__}: {error}. Its module says so, not the settings; "
+        f"{what} `{name}` cannot be imported: {_said(error)}. Its module says so, not the settings; "
         "ROLLWRIGHT_DEBUG=1 shows where."
     )
 
