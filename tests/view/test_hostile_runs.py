@@ -97,3 +97,31 @@ def test_a_model_path_that_is_none_costs_the_strings_alone(tmp_path: Path, model
 
 def test_an_address_with_too_many_words_is_refused(catalogue: RunCatalogue) -> None:
     assert answer_to(catalogue, "/api/runs?" + "a=1&" * 60).status == 400
+
+
+def test_a_shard_that_goes_while_it_is_read_costs_the_new_episodes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maze_run(tmp_path)
+    run = FollowedRun(tmp_path, "run")
+
+    def gone(*_: object) -> None:
+        raise FileNotFoundError(2, "it went")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run.index, "_tabulated", gone)
+        run.refresh()
+    assert run.index.table.num_rows == 0 and "it went" in run.unreadable()[0]
+    run.refresh()
+    assert run.index.table.num_rows > 0 and not run.unreadable()
+
+
+def test_a_run_that_cannot_be_summarised_hides_no_other(
+    catalogue: RunCatalogue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd, *others = catalogue.runs()
+    monkeypatch.setattr(odd, "summary", lambda: 1 / 0)
+    for _ in range(2):
+        listed = json.loads(answer_to(catalogue, "/api/runs").content)["runs"]
+        assert {run["id"] for run in listed} == {run.name for run in others}
+    assert caplog.text.count("is left out: ZeroDivisionError") == 1

@@ -61,11 +61,15 @@ class EpisodeIndex:
                 self.store = TrajectoryStore(self.folder, mode="read")
             else:
                 self.store.rescan()
+            added = [number for number in self.store.shard_numbers() if number not in self._seen]
+            parts = [self.table, *(self._tabulated(self.store, number) for number in added)]
         except DataError as error:
             self.notes = [str(error)]
             return
-        added = [number for number in self.store.shard_numbers() if number not in self._seen]
-        parts = [self.table, *(self._tabulated(self.store, number) for number in added)]
+        except (OSError, pa.ArrowException) as error:  # a shard that went, or was cut, since it was listed
+            self.notes = [f"episodes of {self.folder} cannot be read: {error}"]
+            self._stamp = ()
+            return
         self.table = pa.concat_tables(parts).unify_dictionaries()
         self._seen |= {number: seen[number] for number in added if number in seen}
         self.notes = list(self.store.warnings)

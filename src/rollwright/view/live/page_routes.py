@@ -7,10 +7,12 @@ episodes of the index, hashes among the pictures of a store. No part of an addre
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -24,6 +26,8 @@ from rollwright.view.live.followed_run import FollowedRun, stamp_of
 from rollwright.view.live.reference_curves import metric_notes, reference_answer
 from rollwright.view.live.run_answers import fault_answer, run_answer, settings_diff, task_answer
 from rollwright.view.live.run_catalogue import RunCatalogue
+
+log = logging.getLogger(__name__)
 
 Asked = Mapping[str, str]
 
@@ -78,8 +82,12 @@ def list_of_runs(runs: Sequence[FollowedRun], folders: Sequence[Path]) -> dict[s
     summaries = []
     for run in runs:
         with run.lock:
-            run.refresh()
-            summaries.append(run.summary())
+            try:
+                run.refresh()
+                summaries.append(run.summary())
+            except Exception as error:  # one odd folder must not hide all others
+                said = f"{type(error).__name__}: {error}"[:300]
+                run.cached("left out", said, partial(log.warning, "%s is left out: %s", run.folder.path, said))
     summaries.sort(key=lambda summary: -summary["updated"])
     return {
         "version": __version__,
