@@ -203,7 +203,9 @@ class Success:
 
 
 @pytest.mark.parametrize(
-    ("reward", "probe"), [(Success(), None), (SaysYes(), "injection"), (Fickle(), "determinism")], ids=lambda x: str(x)
+    ("reward", "probe"),
+    [(Success(), None), (SaysYes(), "injection"), (Fickle(), "determinism")],
+    ids=["success", "judge", "fickle"],
 )
 def test_a_reward_is_audited_on_the_same_episodes(recorded: Any, reward: Any, probe: str | None):
     told = reward_recorded(recorded, reward, accept=1.0, instructions="Answer.", repeats=3)
