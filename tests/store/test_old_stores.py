@@ -231,7 +231,7 @@ def test_the_command_takes_a_store_or_a_run_and_says_what_it_did(
     assert main(["upgrade", str(run)]) == 0
     assert "run/trajectories: 4 files upgraded" in capsys.readouterr().out
     assert main(["upgrade", str(old)]) == 0 and versions(old) == ["3"] * 4
-    assert main(["upgrade", str(tmp_path / "nowhere")]) == 1
+    assert main(["upgrade", str(tmp_path / "nowhere")]) == 2
     assert "there is no store or run folder" in capsys.readouterr().err and not (tmp_path / "nowhere").exists()
 
 

@@ -125,3 +125,15 @@ def test_a_run_that_cannot_be_summarised_hides_no_other(
         listed = json.loads(answer_to(catalogue, "/api/runs").content)["runs"]
         assert {run["id"] for run in listed} == {run.name for run in others}
     assert caplog.text.count("is left out: ZeroDivisionError") == 1
+
+
+def test_pipes_in_place_of_episodes_and_token_logs_are_not_waited_for(tmp_path: Path) -> None:
+    maze_run(tmp_path)
+    shards = sorted((tmp_path / "trajectories" / "trajectories").glob("*.parquet"))
+    for path in (shards[-1], *(tmp_path / "token_log").glob("*.parquet")):
+        path.unlink()
+        os.mkfifo(path)
+    run = FollowedRun(tmp_path, "run")
+    run.refresh()
+    assert run.index.table.num_rows > 0 and run.unreadable()
+    assert all(run.episode(row["key"]) is not None for row in run.rows_at([0, 1]))

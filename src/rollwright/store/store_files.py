@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import os
 import uuid
@@ -119,6 +120,8 @@ def reason_of(error: Exception) -> str:
 
 def open_table(path: Path) -> pq.ParquetFile:
     """One file of a shard, to read its blocks with their checksums verified."""
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(errno.ENOENT, "there is no file", str(path))
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 

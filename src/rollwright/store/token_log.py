@@ -119,7 +119,7 @@ class TokenLog:
         Empty where the step has no file, or none that can be read. The latest step is kept in memory.
         """
         path = self._files().get(step)
-        if path is None:
+        if path is None or not path.is_file():
             return {}
         try:
             stamp = path.stat().st_mtime_ns

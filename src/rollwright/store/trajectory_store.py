@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rollwright.contracts import DataError, Origin, RunFolderError, Split, Trajectory
 from rollwright.store.attachments import Pictures
@@ -342,7 +341,8 @@ class TrajectoryStore:
         paths = [self._path(table, number) for table in TABLES]
         metadata = []
         for table, path in enumerate(paths):
-            metadata.append(pq.read_metadata(path))
+            with open_table(path) as file:
+                metadata.append(file.metadata)
             version = stored_version(path, metadata[-1].metadata or {})
             check_columns(path, metadata[-1], SCHEMAS[version][table])
         counts = [meta.num_row_groups for meta in metadata]
