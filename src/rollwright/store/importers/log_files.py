@@ -110,7 +110,7 @@ def _row(value: Any, place: str, split: Split | None = None) -> LogRow:
     if isinstance(value, list):
         return LogRow(place=place, value={LIST: value}, split=split)
     if not isinstance(value, Mapping):
-        return LogRow(place=place, bad=RowError("the row is no object", repr(value)[:80]))
+        return LogRow(place=place, bad=RowError("the row is not an object", repr(value)[:80]))
     return LogRow(place=place, value=value, split=split)
 
 
