@@ -27,6 +27,7 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
 
     `sealed` says that there is a seal: where one of the two is missing, the document was changed.
     """
+    # Tuples become lists and keys become strings, as a reader will find them; else the digests would differ.
     plain: dict[str, Any] = json.loads(json.dumps({**document, _MARK: True}))
     return plain | {_SEAL: _seal_digest(plain)}
 
@@ -87,8 +88,10 @@ class Checkpoints:
             if self.is_main:
                 self._clear_litter()
                 beside.mkdir(parents=True)
+            # No rank may write before the folder is there.
             self.wait()
             write(beside)
+            # Every rank's part must be there before the first one lists them with their hashes.
             self.wait()
             if self.is_main:
                 _complete(beside, {"step": step, **state})
@@ -102,6 +105,7 @@ class Checkpoints:
                 "untouched; free some space and start the same command again to resume"
             ) from error
         if self.is_main:
+            # Folders that are not complete are not counted, so that they never push out one that is.
             for old in list(self._by_age())[self.keep :]:
                 shutil.rmtree(old.path, ignore_errors=True)
         self.wait()
@@ -159,6 +163,7 @@ def _read(path: Path) -> Checkpoint:
     if fault := seal_fault(state):
         raise ValueError(f"{_STATE} is damaged: {fault}")
     step = int(state["step"])
+    # A kill between the two renames of `_put_in_place` leaves the earlier one under the longer name alone.
     if path.name.removesuffix(_REPLACED) != _name(step):
         raise ValueError(f"{_STATE} is that of step {step}")
     return Checkpoint(step=step, path=path, state=state)
@@ -170,6 +175,7 @@ def _name(step: int) -> str:
 
 def damage(checkpoint: Checkpoint) -> str:
     """What is wrong with the files that the checkpoint lists, or an empty string."""
+    # The size is compared first, as a digest has to read the whole file.
     for name, (size, digest) in checkpoint.state.get("files", {}).items():
         file = checkpoint.path / name
         if not file.is_file():
@@ -189,6 +195,7 @@ def _complete(folder: Path, state: Mapping[str, Any]) -> None:
         _sync(file)
         listed[str(file.relative_to(folder))] = (file.stat().st_size, _digest(file))
     (folder / _STATE).write_text(json.dumps(sealed({**state, "files": listed})), encoding="utf-8")
+    # Folders are synced too: the names of new files are their content, and may be lost with the power.
     for path in (folder / _STATE, *(p for p in folder.rglob("*") if p.is_dir()), folder):
         _sync(path)
 
@@ -200,12 +207,14 @@ def _put_in_place(beside: Path, final: Path) -> None:
     if final.exists():
         final.rename(replaced)
     beside.rename(final)
+    # A rename is a change of the parent folder, and lasts once that is on the disk.
     _sync(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _is_disk_trouble(error: BaseException) -> bool:
     """Torch and safetensors wrap a full disk into errors of their own."""
+    # "unexpected pos" and "file write failed" are torch's writer, "os error 28" (ENOSPC) is safetensors', in Rust.
     signs = ("No space left", "file write failed", "unexpected pos", "Disk quota", "os error 28")
     return isinstance(error, OSError) or any(sign in str(error) for sign in signs)
 

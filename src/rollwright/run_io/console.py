@@ -27,6 +27,7 @@ _FAULTS = ("rollout/env_error_frac", "rollout/engine_error_frac", "rollout/abort
 _DIVERGENCE = {"kl": "policy/kl_ref_mean", "kl old": "policy/kl_old_mean"}
 _ENTROPY = {"entropy": "policy/entropy_mean", "nll": "rollout/nll_mean"}
 """Label -> metric; the first that was measured is said."""
+# A shorter one would be printed as 0.0 s.
 _SHORTEST_STAGE_S = 0.05
 _MOST_LOSSES = 3
 
@@ -107,6 +108,7 @@ def evaluation_line(
 def duration(seconds: float) -> str:
     """A length of time in its two largest useful units: `40 s`, `14 min`, `2 h 10 min`, `3 d 4 h`."""
     whole = max(0, round(seconds))
+    # A unit is kept up to 90, as 80 s says more than 1 min.
     if whole < 90:
         return f"{whole} s"
     minutes = round(whole / 60)
@@ -120,6 +122,7 @@ def duration(seconds: float) -> str:
 
 def faulted_count(metrics: Metrics) -> int:
     """Episodes of a step that were lost to faults of world or engine."""
+    # The metrics are shares of all episodes, so the number is recovered from them.
     return round(
         sum(_value(metrics, name) or 0.0 for name in _FAULTS) * (_value(metrics, "rollout/episodes_count") or 0)
     )
@@ -186,6 +189,7 @@ class StepReport:
         if self.steps <= step:
             return None
         expected = (self.steps - step) * sum(self._took) / len(self._took)
+        # The run ends at its last step or at its time limit, whichever comes first.
         return min(expected, max(0.0, self.max_s - (now - self._began))) if self.max_s else expected
 
 
@@ -195,6 +199,7 @@ def _outcome(metrics: Metrics, previous: Sequence[Metrics]) -> Iterator[str]:
     there = {label: name for label, name in named.items() if _value(metrics, name) is not None}
     if not there:
         losses = [name for name in metrics if name.endswith("/loss") and _value(metrics, name) is not None]
+        # A step that only reads stores has neither, and a line without a figure tells nothing.
         there = {_loss_label(name): name for name in losses[:_MOST_LOSSES]}
     for place, (label, name) in enumerate(there.items()):
         value = _value(metrics, name)
@@ -230,6 +235,7 @@ def _rates(metrics: Metrics) -> Iterator[str]:
         if tokens := (episodes - faulted_count(metrics)) * math.prod(per_episode):
             yield f"{tokens / seconds:.0f} tok/s"
     elif trained := _value(metrics, "optim/tokens_count"):
+        # Without episodes the rate is that of the tokens that were trained on.
         yield f"{trained / seconds:.0f} tok/s"
 
 

@@ -43,10 +43,12 @@ def deadline(
     Raises:
         StageTimeout: the block took longer and could be interrupted.
     """
+    # Python delivers signals to the main thread alone, so a stage on another thread could not be interrupted.
     if limit_s <= 0 or threading.current_thread() is not threading.main_thread():
         yield
         return
     with _interruptible():
+        # `yield from` passes errors of the block into the inner generator, which turns the interrupt into a timeout.
         yield from _watched(_Watch(stage, limit_s, setting=setting, grace_s=grace_s, report=report))
 
 
@@ -68,6 +70,7 @@ def _watched(watch: _Watch) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
+        # The deadline had not passed: a person pressed Ctrl-C.
         if watch.error is None:
             raise
         raise watch.error from interrupt
@@ -94,7 +97,9 @@ class _Watch:
         """The stage is over; an interrupt that is on its way is taken here and goes no further."""
         try:
             with self._lock:
+                # `_watch` holds the lock from its last look until its interrupt is sent, so none can come after this.
                 self._over.set()
+        # It arrived while this thread waited for the lock. The block has ended, so there is nothing left to stop.
         except KeyboardInterrupt:
             self._over.set()
 
@@ -107,6 +112,7 @@ class _Watch:
         )
         with contextlib.suppress(Exception):  # a full disk must not keep the deadline from ending the stage
             self._report(error)
+        # Under the lock `done` cannot return between this look and the interrupt, which would then hit the next stage.
         with self._lock:
             if self._over.is_set():
                 return
@@ -121,4 +127,5 @@ class _Watch:
         """The last resort: whoever launched us sees the status and the stacks."""
         print(f"\n{self.error}\nIt does not react; ending the process. All threads:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        # `sys.exit` would end this thread alone, and the main thread is stuck in C and runs no Python any more.
         os._exit(EXIT_STALLED)

@@ -23,9 +23,11 @@ def open_regular(path: Path) -> BinaryIO:
         OSError: it cannot be opened, or is a folder, a pipe or a device: a pipe without a writer would be waited for.
     """
     try:
+        # Without O_NONBLOCK the open of a pipe that has no writer blocks for ever; regular files ignore the flag.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a NUL in its name
         raise OSError(errno.EINVAL, str(error), str(path)) from error
+    # The descriptor is asked and not the path, as the path may name another file by now.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is a folder, a pipe or a device; expected a file", str(path))
@@ -47,6 +49,7 @@ def settings_tree(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"expected settings by name, found a {type(found).__name__}")
     waiting: list[Any] = [found]
+    # YAML aliases may even put a part into itself: only a bound on the walk is sure to end it.
     for _ in range(MAX_SETTINGS):
         if not waiting:
             return found

@@ -30,6 +30,7 @@ def what_is_saved(path: Path, *, stored: int, resumes: bool) -> list[str]:
     said = []
     if resumes:
         done = Checkpoints(folder.checkpoints).newest_step()
+        # Evaluations have lines of their own; this metric is on the lines of whole steps alone.
         whole = sum(1 for row in read_metrics(folder.metrics) if "time/step_s" in row) if folder.metrics.exists() else 0
         said.append(f"{_count(whole, 'whole step')} done")
         said.append("no checkpoint yet" if done is None else f"a checkpoint after step {done}")
@@ -47,12 +48,14 @@ def next_command(parent: Sequence[str]) -> str:
     typed = launcher_words(parent)
     if typed:
         return shlex.join(without_secret(word) for word in typed)
+    # `command_line` begins with the recipe's bare name, and a shell needs its path.
     script = Path(sys.argv[0])
     return f"python {shlex.quote(str(script))} {command_line().partition(' ')[2]}".strip()
 
 
 def launcher_words(words: Sequence[str]) -> list[str]:
     """A launcher's command without the interpreter in front; empty where the process is no launcher of recipes."""
+    # In front of the program stand at most the interpreter and `-m`; what comes later are arguments.
     for place, word in enumerate(words[:3]):
         name = Path(word).name
         if name in _LAUNCHERS and words[place + 1 : place + 2] and words[place + 1] in _LAUNCHERS[name]:

@@ -31,6 +31,7 @@ _WAIT_S = 20.0
 
 def checkout() -> Path | None:
     """The root of the git checkout that this package is imported from; None for an installed wheel."""
+    # The package lies in src/rollwright of a checkout; in site-packages the third parent is something else.
     root = Path(rollwright.__file__).resolve().parents[2]
     return root if (root / ".git").exists() and (root / "src" / "rollwright").is_dir() else None
 
@@ -90,12 +91,14 @@ def gpus() -> list[str]:
 
 def visible_gpus(rows: Sequence[str], visible: str | None) -> list[str]:
     """Those of the rows that `CUDA_VISIBLE_DEVICES` leaves: by number, or as many as it names by another id."""
+    # nvidia-smi lists all GPUs of the machine, whatever CUDA_VISIBLE_DEVICES says.
     rows = [row.strip() for row in rows if row.strip()]
     if visible is None:
         return rows
     chosen = [name.strip() for name in visible.split(",") if name.strip()]
     if all(name.isdecimal() for name in chosen):
         return [rows[int(name)] for name in chosen if int(name) < len(rows)]
+    # UUIDs and MIG names are not among the columns that were asked for, so only the number is known to be right.
     return rows[: len(chosen)]
 
 
@@ -104,6 +107,7 @@ def _cpu_name() -> str:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
+    # Not Linux, or an ARM processor, whose /proc/cpuinfo has no line "model name".
     return platform.processor() or "unknown"
 
 

@@ -37,6 +37,7 @@ class Progress:
         self.done = 0
         self._stream = stream or sys.stderr
         self._speaks = os.environ.get("RANK", "0") == "0"
+        # A bar redraws its line by control codes, which would litter a log file.
         self._bar = _bar(self._stream) if self._speaks and self._stream.isatty() else None
         self._note = ""
         self._started = self._last_line = time.monotonic()
@@ -62,6 +63,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        # Work that was shorter than one interval is not worth a line in a log.
         elif time.monotonic() - self._started >= self.every_s:
             self._line()
 

@@ -31,6 +31,7 @@ from rollwright.contracts import (
 )
 
 log = logging.getLogger(__name__)
+# Seconds that an actor may take to close: one that is busy answers nothing before its call is over.
 CLOSE_S = 3.0
 
 
@@ -139,15 +140,21 @@ class RayWorld:
         self.max_turns = inner.max_turns
         self.fingerprint_kind = fingerprint_kind(inner)
         self.version = version_of(inner)
+        # `isinstance(world, SmallLanguage)` asks for this attribute, so no other world may have it.
         if isinstance(inner, SmallLanguage):
             self.texts: Callable[[], Sequence[str]] = inner.texts
         self.nodes: set[str] = set()
         """Ids of the nodes that have played."""
         self._actors: set[Any] = set()
+        # A cluster that this process had joined before belongs to somebody else, who will also leave it.
         self._joined = not self._ray.is_initialized()
         if self._joined:
             self._ray.init(address=address or None, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        # One coroutine method is enough for Ray to run all methods of a class on an event loop.
+        # The blocking calls of another world would stall it.
         seat = AsyncSeat if inner.execution == "async" else Seat
+        # A restarted actor has lost its episode, which is played anew in a new actor instead. Ray's default strategy
+        # fills a node before it uses the next one; SPREAD takes all of them.
         placed = self._ray.remote(num_cpus=cpus, max_restarts=0, scheduling_strategy="SPREAD")(seat)
         self._place: Callable[[], Any] = lambda: placed.remote(name, options)
 
@@ -165,10 +172,12 @@ class RayWorld:
         self._actors.add(actor)
         try:
             node = await answer(actor.make.remote(), f"{self.name}: make", "?")
+        # A cancellation is no Exception, and an actor that is left behind would keep its CPUs from the next one.
         except BaseException:
             self._kill(actor)
             raise
         self.nodes.add(node)
+        # `isinstance(env, Snapshots)` asks for the methods, so an environment that cannot restore must lack them.
         kind = RayEnvironment if self.snapshots == "none" else RaySnapshotEnvironment
         return kind(self, actor, node)
 
@@ -181,6 +190,7 @@ class RayWorld:
 
     async def close(self) -> None:
         """End all actors, the world, and the cluster if it was started here. Idempotent."""
+        # All at once, as each may take CLOSE_S.
         await asyncio.gather(*(self.end(actor) for actor in list(self._actors)))
         await _settled(self.inner.close())
         if self._joined and self._ray.is_initialized():
@@ -199,10 +209,12 @@ async def answer(pending: Awaitable[Any], what: str, node: str) -> Any:
     Raises:
         EnvironmentFault: the call raised there, the actor died, or its node is gone.
     """
+    # Ray is an extra, so this module has to be importable without it.
     from ray.exceptions import RayError, RayTaskError
 
     try:
         return await pending
+    # It is a RayError too, so it must be looked for first: here the world failed, below the actor is gone.
     except RayTaskError as error:
         raise EnvironmentFault(f"{what} raised {error.cause!r} on node {node[:8]}") from error
     except RayError as error:

@@ -56,6 +56,7 @@ def without_secret(word: str) -> str:
     """One word of a command line: the value of a key that is named like a secret is hidden, and what `redact` finds."""
     key, sign, value = word.partition("=")
     if sign and any(credentials(value, key)):
+        # A URL keeps its harmless part; where `redact` finds nothing, the name of the key is reason enough.
         hidden = redact(value)
         return f"{key}={hidden if hidden != value else '***'}"
     return redact(word)
@@ -85,13 +86,16 @@ class RunFacts:
 
     def __init__(self, path: Path | None, *, settings: str = "", ranks: int = 1) -> None:
         self.path = path
+        # The process time counts all threads of this process, but not the servers that it starts.
         self._began, self._cpu_began = time.monotonic(), time.process_time()
         self.session: dict[str, Any] = {
+            # Two starts within one second need different ids, and ids sort by time.
             "id": datetime.now(UTC).isoformat(timespec="microseconds"),
             "started": _now(),
             "ended": None,
             "outcome": RUNNING,
             "command": command_line(),
+            # Ranks that write nothing need not ask git and nvidia-smi.
             "commit": commit() if path else None,
             "python": platform.python_version(),
             "packages": package_versions() if path else {},
@@ -131,6 +135,7 @@ class RunFacts:
                 facts._withdraw(before)
             raise
         except BaseException as error:
+            # Ctrl-C comes here too: the entry must not go on saying "running".
             facts._end(_said(error))
             raise
         facts._end(FINISHED)
@@ -188,6 +193,7 @@ class RunFacts:
         if before is None:
             self.path.unlink(missing_ok=True)
             return
+        # Written beside and renamed: a kill at this moment must not cost another run its record.
         beside = self.path.with_name(f".{FACTS}.new")
         beside.write_bytes(before)
         os.replace(beside, self.path)
@@ -202,6 +208,7 @@ class RunFacts:
         spent = self.session["spent"]
         spent["wall_s"] = time.monotonic() - self._began
         spent["cpu_s"] = time.process_time() - self._cpu_began
+        # A GPU is taken for as long as the process lives, busy or not.
         spent["device_s"] = spent["wall_s"] * len(self.session["hardware"]["gpus"])
         # Read anew each time: a process that took the folder over has its session there, and keeps it.
         others = [entry for entry in _sessions(self.path) if entry.get("id") != self.session["id"]]
@@ -209,6 +216,7 @@ class RunFacts:
             for entry in others:
                 entry["outcome"] = KILLED if entry.get("outcome") == RUNNING else entry.get("outcome")
         own = self.session | {"spent": {name: round(value, 3) for name, value in spent.items()}}
+        # ISO times sort as text; an entry that somebody has edited may have no id at all.
         sessions = sorted([*others, own], key=lambda entry: str(entry.get("id")))
         content = {"version": VERSION, "starts": len(sessions), "totals": totals(sessions), "sessions": sessions}
         beside = self.path.with_name(f".{FACTS}.new")

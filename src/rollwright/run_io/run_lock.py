@@ -72,6 +72,7 @@ class Owner:
         return self.host, self.boot, self.namespace
 
     def __str__(self) -> str:
+        # The file may be anybody's, and control characters must not reach the terminal.
         host, command = ("".join(filter(str.isprintable, text))[:200] for text in (self.host, self.command))
         return f"process {self.pid} on {host} (`{command}`)"
 
@@ -153,6 +154,7 @@ class RunLock:
         self._over.set()
         if os.getpid() != self.owner.pid:
             return
+        # This process may hold the folder more than once, and only the last release gives it back.
         _HELD[self.path] -= 1
         with contextlib.suppress(OSError):
             if not _HELD[self.path]:
@@ -162,6 +164,7 @@ class RunLock:
         while not self._over.wait(BEAT_S):
             there = self._there()
             with contextlib.suppress(OSError):  # a file system that is away for a while
+                # Touching somebody else's lock would keep a dead owner alive.
                 if there is not None and there.is_same_process(self.owner):
                     os.utime(self.path)
 
@@ -185,6 +188,7 @@ def _claim(path: Path, ours: Owner, *, instead_of: Owner | None) -> Owner | None
             log.info("the lock %s is taken over from %s, which has ended", path, there)
         text = json.dumps(asdict(ours)).ljust(_SIZE - 1) + "\n"
         os.pwrite(file, text.encode(), 0)
+        # Processes on other hosts only see what has reached the file server.
         os.fsync(file)
     return None
 
@@ -267,9 +271,12 @@ def _age_s(path: Path) -> float:
 def _started(pid: int) -> str:
     """When a process started; "" where there is none, or a dead one that nobody has waited for."""
     try:
+        # The command's name stands in brackets and may hold blanks and brackets itself: count from behind the last one.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
+        # Where /proc exists, a missing entry means that there is no such process.
         return "" if os.path.isdir("/proc/self") or not _exists(pid) else "alive"
+    # Behind the name come the state (Z is a zombie, X is dead) and, 19 fields later, the start time: see proc(5).
     return "" if fields[0] in "ZX" else fields[19]
 
 
@@ -280,6 +287,7 @@ def _exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
+        # It exists and belongs to another user.
         pass
     return True
 

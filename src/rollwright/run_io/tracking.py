@@ -64,10 +64,12 @@ class RunFolder:
         try:
             for part in (folder.path, folder.trajectories, folder.checkpoints, folder.evaluations):
                 part.mkdir(parents=True, exist_ok=True)
+            # Else a folder in one of these places would stop the run only when the file is first written.
             for file in (folder.config, folder.metrics, folder.faults):
                 if file.exists() and not file.is_file():
                     raise IsADirectoryError(errno.EISDIR, f"{file.name} is not a file")
             with tempfile.NamedTemporaryFile(dir=folder.path, prefix=".probe-") as probe:
+                # A full disk often still takes an empty file, so a block is written and flushed.
                 probe.write(b"\0" * 4096)
                 probe.flush()
             folder = replace(folder, set_aside=folder._write_config(config_yaml))
@@ -188,6 +190,7 @@ class Tracker:
             ValueError: a name is not of the form `area/what_unit`, or a value is no number.
             RunFolderError: the line could not be written; everything before it is intact.
         """
+        # All ranks check the names: an error on the first rank alone would leave the others waiting for it.
         values = {name: _number(name, value) for name, value in metrics.items()}
         if not self.speaks:
             return
@@ -195,6 +198,7 @@ class Tracker:
             if name not in self._not_finite:
                 log.warning("%s is %s at step %d; metrics.jsonl holds null for it", name, values[name], step)
                 self._not_finite.add(name)
+        # JSON has neither NaN nor infinity.
         written = {name: value if math.isfinite(value) else None for name, value in values.items()}
         try:
             append_line(self.folder.metrics, {"step": step, **written})
@@ -223,6 +227,7 @@ class Tracker:
             return 0
         content = self.folder.metrics.read_bytes()
         with (self.folder.path / "metrics.superseded.jsonl").open("ab") as aside:
+            # Kept aside before they are taken out: a kill in between leaves lines twice, and loses none.
             aside.write(content[position:])
         beside = self.folder.path / ".metrics.jsonl.new"
         beside.write_bytes(content[:position])
@@ -287,11 +292,13 @@ def metric_row(line: str | bytes) -> dict[str, Any] | None:
         row = json.loads(line, parse_int=_bounded_int)
     except (ValueError, RecursionError):
         return None
+    # `type`, as True is an int to isinstance; beyond 2**53 a float, and so a tracker, merges neighbours.
     named = isinstance(row, dict) and type(row.get("step")) is int and abs(row["step"]) < 2**53
     return row if named else None
 
 
 def _bounded_int(text: str) -> int | float:
+    # `float` makes infinity of what no float holds; `int` raises for more than 4300 digits.
     return int(text) if len(text) < 300 else float(text)
 
 
@@ -310,6 +317,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _number(name: str, value: object) -> float:
     if not _NAME.fullmatch(name):
         raise ValueError(f"metric {name!r} must be named `area/what_unit`, for example `rollout/num_turns_mean`")
+    # Python takes True and "1" for numbers; as a metric they are a slip.
     if isinstance(value, bool | str) or not hasattr(value, "__float__"):
         raise ValueError(f"metric {name!r} must be a number, got {value!r}")
     return float(value)

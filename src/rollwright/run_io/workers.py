@@ -48,13 +48,16 @@ class Workers:
             Whatever the method raised.
         """
         loop = asyncio.get_running_loop()
+        # A mailbox can wake one event loop only, and this caller may run in another one than the last.
         if self._mailbox is None or self._mailbox.loop is not loop:
             self._mailbox = _Mailbox(loop)
         job = _Job(partial(method, *args), self._mailbox, loop.create_future())
+        # Before a thread is called, so that one that becomes free in between finds it.
         self._jobs.append(job)
         try:
             self._call_a_thread()
         except RuntimeError:
+            # No thread can be made. If a busy one has taken the job meanwhile, its answer still comes.
             if self._take_back(job):
                 raise
         if timeout_s is not None:
@@ -67,6 +70,7 @@ class Workers:
         with self._lock:
             self._closed = True
             asleep, self._asleep = self._asleep, []
+            # Each of them subtracts itself once, when it wakes and looks for a call.
             self._coming += len(asleep)
         for sleeper in asleep:
             sleeper.release()
@@ -99,6 +103,7 @@ class Workers:
 
     def _work(self) -> None:
         """One thread: call after call, and sleep where there is none."""
+        # The thread sleeps by acquiring this lock a second time; whoever wants it awake releases the lock.
         sleeper = threading.Lock()
         sleeper.acquire()
         while True:
@@ -135,6 +140,7 @@ class _Job:
         """In a thread. -> what is to be done in the loop."""
         try:
             result, error = self.call(), None
+        # Whatever is raised belongs to the caller; it must not end the thread.
         except BaseException as raised:
             result, error = None, raised
         return partial(self._answer, result, error)
@@ -175,6 +181,7 @@ def _expire(future: asyncio.Future[Any]) -> None:
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    # The caller has had its TimeoutError, or was cancelled.
     if future.done():
         return
     if isinstance(error, StopIteration):  # a future cannot carry it
@@ -184,6 +191,7 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
     elif isinstance(error, Exception):
         future.set_exception(error)
     else:
+        # asyncio lets SystemExit and KeyboardInterrupt of a task end the whole event loop.
         future.set_exception(RuntimeError(f"the call ended its thread: {error!r}"))
 
 
@@ -196,6 +204,7 @@ async def bounded(running: Any, timeout_s: float, *, grace_s: float = 2.0) -> An
     """
     task = asyncio.ensure_future(running)
     try:
+        # `wait_for` would wait until the task has obeyed its cancellation; `wait` just returns.
         await asyncio.wait({task}, timeout=timeout_s)
     except asyncio.CancelledError:
         await _end(task, grace_s)
