@@ -28,6 +28,7 @@ TABLES: tuple[str, str] = ("trajectories", "turns")
 # Named numbers are lists of pairs and not Arrow maps: `datasets` has no map type.
 _NAMED = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
 _PLACED = pa.list_(pa.struct([("position", pa.int64()), ("name", pa.string()), ("value", pa.float64())]))
+# int32 holds every vocabulary at half the size of int64.
 _IDS = pa.list_(pa.int32())
 _NUMBERS = pa.list_(pa.float64())
 
@@ -57,8 +58,8 @@ TRAJECTORY_SCHEMA = pa.schema(
         ("seed", pa.int64()),
         ("num_turns", pa.int64()),
         ("stop_reason", pa.string()),
-        ("success", pa.bool_()),
-        ("score", _SCORE),
+        ("success", pa.bool_()),  # null: no verdict
+        ("score", _SCORE),  # null: not scored
         ("total_reward", pa.float64()),  # derived; here so that a query need not open the turns
         ("origin", pa.string()),
         ("policy", pa.string()),
@@ -71,19 +72,19 @@ TRAJECTORY_SCHEMA = pa.schema(
         ("fault", pa.string()),
         ("retries", pa.int64()),
         ("wall_s", pa.float64()),
-        ("next_prompt_ids", _IDS),
+        ("next_prompt_ids", _IDS),  # s' of a truncated end, [] elsewhere
     ],
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
 
 TURN_SCHEMA = pa.schema(
     [
-        ("trajectory_id", pa.string()),
+        ("trajectory_id", pa.string()),  # repeated, to notice turns that have changed places
         ("turn", pa.int64()),
         ("prompt_shared", pa.int64()),  # leading ids equal to the previous turn's prompt_ids + action_ids
         ("prompt_new", _IDS),  # the ids after those
         ("action_ids", _IDS),
-        ("action_logprobs", _NUMBERS),
+        ("action_logprobs", _NUMBERS),  # float64: what is read back equals what was sampled
         ("text", pa.string()),
         ("kind", pa.string()),  # null for an act
         ("acted", pa.string()),  # null where the same
@@ -91,7 +92,7 @@ TURN_SCHEMA = pa.schema(
             "observed",
             pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("parts", pa.list_(_PART))])),
         ),
-        ("spans", pa.list_(_SPAN)),
+        ("spans", pa.list_(_SPAN)),  # token ranges [start, end) within the action
         ("finish", pa.string()),
         ("rewards", _NAMED),
         ("rewards_at", _PLACED),  # null where all lies on the last token
@@ -108,7 +109,7 @@ TURN_SCHEMA = pa.schema(
             pa.struct([("mask_id", pa.string()), ("kept_ids", pa.list_(_IDS)), ("raw_logprobs", _NUMBERS)]),
         ),
         ("state_key", pa.string()),
-        ("attempt", pa.int64()),
+        ("attempt", pa.int64()),  # among the attempts at one task, from 0
         (
             "attachments",
             pa.list_(pa.struct([("sha256", pa.string()), ("media_type", pa.string()), ("path", pa.string())])),
@@ -122,8 +123,10 @@ TURN_SCHEMA = pa.schema(
 )
 
 _WEIGHTS = frozenset({"policy_weights", "value_weights", "kl_weights"})
+# `column.field` names a field within a struct, or within the structs of a list: see `_before`.
 ADDED_IN_3 = _WEIGHTS | {"world", "branch", "score.turn_parts_at", "start.prefix_tokens", "observed.parts"}
 ADDED_IN_3 |= {"kind", "rewards_at", "costs", "sampler_mask"}
+# `require_values` looks at top-level columns alone: a nested field that came later is null within its struct.
 NULLABLE = frozenset({"success", "score", "env_rewards", "acted"}) | {n for n in ADDED_IN_3 if "." not in n}
 """Columns that may be empty in a row; every other one has a value in each."""
 
@@ -144,7 +147,7 @@ def _without(kind: pa.DataType, names: Collection[str]) -> pa.DataType:
     if not names:
         return kind
     if pa.types.is_list(kind):
-        return pa.list_(_without(kind.value_type, names))
+        return pa.list_(_without(kind.value_type, names))  # the fields are those of the list's structs
     return pa.struct([field for field in kind if field.name not in names])
 
 
@@ -157,6 +160,7 @@ SCHEMAS: dict[str, tuple[pa.Schema, pa.Schema]] = {
 
 def schema_fault(found: pa.Schema, expected: pa.Schema) -> str:
     """What a table's columns lack to be read as `expected`; "" where nothing. Columns beyond those are no fault."""
+    # `_LATER` came without a new version number: a shard of version 2 without them is sound.
     lacking = sorted({field.name for field in expected} - set(found.names) - _LATER)
     if lacking:
         return f"lacks the columns {', '.join(lacking)}"
@@ -177,6 +181,7 @@ Row = Mapping[str, Any]
 
 def require_values(row: Row) -> None:
     """ValueError where a column, or an entry of its list, has no value and must have one."""
+    # Parquet lets any column be null; unchecked, a null among ids is a TypeError that names no column.
     empty = [n for n, v in row.items() if n not in NULLABLE and (v is None or (isinstance(v, list) and None in v))]
     if empty:
         raise ValueError(f"no value in the columns {', '.join(empty)}")
@@ -185,6 +190,7 @@ def require_values(row: Row) -> None:
 def require_header(row: Row) -> None:
     """ValueError where a row of the trajectories' table cannot be that of an episode."""
     require_values(row)
+    # `headers` yields rows of which no record is built: nothing else would refuse an unknown word there.
     _require_word("stop_reason", row["stop_reason"], STOP_REASONS)
     _require_word("task_split", row["task_split"], SPLITS)
     _require_word("origin", row["origin"], ORIGINS)
@@ -213,9 +219,11 @@ def require_turn(row: Row, owner: str) -> None:
         _require_word("role", message["role"], ROLES)
     for span in row["spans"]:
         _require_span(span, len(row["action_ids"]))
+    # `get`: the last two are dropped from a block where no row has them, and older shards lack them.
     for column in ("rewards", "env_rewards", "costs"):
         if parts := row.get(column):
             _require_parts(column, parts)
+    # A name that stands twice would be lost without a word: readers make a dict of these pairs.
     _require_once("values", row["values"])
     for critic in row["values"]:
         _require_finite("values", critic["values"])
@@ -223,6 +231,7 @@ def require_turn(row: Row, owner: str) -> None:
 
 def require_total(stored: float, total: float) -> None:
     """ValueError where a trajectory's turns do not add up to the return that its row names."""
+    # Not equality: the order of a sum decides its last digits, and another writer may have summed otherwise.
     if not math.isclose(stored, total, rel_tol=1e-9, abs_tol=1e-9):
         raise ValueError(f"its turns earned {total:g}, its row says total_reward = {stored:g}")
 
@@ -250,11 +259,13 @@ def _require_once(column: str, named: Sequence[Row]) -> None:
 
 
 def _require_ids(column: str, ids: Sequence[int]) -> None:
+    # On a GPU an embedding answers a negative id with an assertion that names no row and ends the process.
     if ids and min(ids) < 0:
         raise ValueError(f"{column} holds the token id {min(ids)}; ids are 0 or more")
 
 
 def _require_logprobs(logprobs: Sequence[float]) -> None:
+    # Written as `not (low <= x <= high)`, because every comparison with NaN is false.
     odd = [value for value in logprobs if not MIN_LOGPROB <= value <= MAX_LOGPROB]  # NaN too
     if odd:
         raise ValueError(f"action_logprobs holds {odd[0]}; the logarithm of a probability is finite and at most 0")
@@ -262,5 +273,6 @@ def _require_logprobs(logprobs: Sequence[float]) -> None:
 
 def _require_span(span: Row, length: int) -> None:
     _require_word("producer", span["producer"], PRODUCERS)
+    # Slices clip in silence: a span that reaches too far would mask other tokens than it names.
     if not 0 <= span["start"] <= span["end"] <= length:
         raise ValueError(f"a span of tokens {span['start']} to {span['end']} lies in an action of {length}")

@@ -42,16 +42,19 @@ class Shard:
     @property
     def likeness(self) -> str | tuple[int, ...]:
         """What two copies of one shard have in common."""
+        # Sizes alone may agree by chance: `is_copy_of` then compares the contents.
         return self.mark or tuple(path.stat().st_size for path in self.paths)
 
     def is_copy_of(self, other: Shard) -> bool:
         """Of two that are alike: whether they are the same."""
+        # Without `shallow=False` equal sizes and times are enough. Nothing is opened where there are marks.
         same = (filecmp.cmp(*pair, shallow=False) for pair in zip(self.paths, other.paths, strict=True))
         return self.mark == other.mark if self.mark else all(same)
 
 
 def shard_files(folder: Path) -> dict[int, Path]:
     """Finished shards by number; temporary files have another ending."""
+    # A file that somebody put here under a name that is no number is not ours, and is no shard.
     return {int(path.stem): path for path in sorted(folder.glob("*.parquet")) if path.stem.isdecimal()}
 
 
@@ -61,6 +64,7 @@ def stored_version(path: Path, metadata: Mapping[bytes, bytes]) -> str:
     Raises:
         DataError: this release does not read that version.
     """
+    # `replace`: the footer may be a foreign writer's, whose bytes need not be UTF-8.
     found = metadata.get(VERSION_KEY, b"none").decode(errors="replace")
     if found not in SCHEMAS:
         raise DataError(
@@ -79,6 +83,7 @@ def pair_mark(trajectories: Mapping[bytes, bytes], turns: Mapping[bytes, bytes])
     Raises:
         pa.ArrowInvalid: they carry different ones: a file was swapped, or copied from elsewhere.
     """
+    # "" on both sides is an older shard and passes; "" on one side alone is a swapped file.
     one, two = (metadata.get(PAIR_KEY, b"").decode(errors="replace") for metadata in (trajectories, turns))
     if one != two:
         raise pa.ArrowInvalid(
@@ -95,6 +100,7 @@ def new_mark(rows: Sequence[int]) -> str:
 
 def check_rows(mark: str, rows: Sequence[int]) -> None:
     """Raises pa.ArrowInvalid where the files hold other numbers of rows than their mark names, if it names any."""
+    # The hex digits of a UUID hold no dash, so that what follows are the counts, if any.
     _, *named = mark.split("-")
     if named and named != [str(count) for count in rows]:
         raise pa.ArrowInvalid(
@@ -108,6 +114,7 @@ def check_columns(path: Path, metadata: pq.FileMetaData, schema: pa.Schema) -> N
     name = f"{path.parent.name}/{path.name}"
     if fault := schema_fault(metadata.schema.to_arrow_schema(), schema):
         raise pa.ArrowInvalid(f"{name} {fault}")
+    # The footer has no checksum. Flipped bits in its counts would shift every later row to another trajectory.
     sizes = [metadata.row_group(block).num_rows for block in range(metadata.num_row_groups)]
     if min(sizes, default=0) < 0 or sum(sizes) != metadata.num_rows:
         raise pa.ArrowInvalid(f"{name} names {metadata.num_rows} rows but has blocks of {sizes}")
@@ -115,6 +122,7 @@ def check_columns(path: Path, metadata: pq.FileMetaData, schema: pa.Schema) -> N
 
 def reason_of(error: Exception) -> str:
     """An error in words: some (a KeyError's) say nothing without their kind."""
+    # OSError and Arrow's exceptions name the file or the fault by themselves.
     return str(error) if isinstance(error, OSError | pa.ArrowException) else f"{type(error).__name__}: {error}"
 
 
@@ -122,6 +130,7 @@ def open_table(path: Path) -> pq.ParquetFile:
     """One file of a shard, to read its blocks with their checksums verified."""
     if not path.is_file():  # a pipe would be waited for
         raise FileNotFoundError(errno.ENOENT, "there is no file", str(path))
+    # Off by default in pyarrow: without it a flipped bit in a page comes back as another number.
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 
@@ -139,6 +148,7 @@ def read_block(
     try:
         with open_table(path) if file is None else nullcontext(file) as opened:
             table = opened.read_row_group(block, columns=columns, use_threads=False)
+        # Sound checksums do not make sound offsets; without `full` Arrow looks at the layout and not at the values.
         table.validate(full=True)
     except Exception as error:
         raise DataError(f"block {block} of {path} is damaged, passed over: {reason_of(error)}") from error
@@ -147,6 +157,7 @@ def read_block(
 
 def without_empty_columns(table: pa.Table) -> pa.Table:
     """The table without the columns that may be empty and are, in every row: most stores use few of them."""
+    # Before `to_pylist`: each empty column would become a Python None in the dict of every row.
     return table.drop_columns([n for n in table.column_names if n in NULLABLE and table[n].null_count == len(table)])
 
 
@@ -155,6 +166,7 @@ def write_pair(contents: Mapping[Path, memoryview]) -> None:
 
     The first table is renamed last: it is what makes the shard count.
     """
+    # In the same folder, as a rename is atomic only within one file system.
     temporary = {path: path.with_suffix(f".tmp-{os.getpid()}") for path in contents}
     renamed: list[Path] = []
     try:
@@ -162,13 +174,16 @@ def write_pair(contents: Mapping[Path, memoryview]) -> None:
             with open(temporary[path], "wb") as file:
                 file.write(content)
                 file.flush()
+                # Without it a crash of the machine may keep the rename and lose the contents.
                 os.fsync(file.fileno())
         for path in reversed(list(contents)):
+            # `rename` replaces in silence on POSIX: a second writer would lose a shard of the first.
             if path.exists():
                 raise FileExistsError(17, f"{path} was written by another process: one process writes a store")
             temporary[path].rename(path)
             renamed.append(path)
             _sync_folder(path.parent)
+    # Ctrl-C too. A half that was renamed is taken back, or the number would be half a shard for ever.
     except BaseException:
         for path in [*temporary.values(), *renamed]:
             path.unlink(missing_ok=True)

@@ -26,8 +26,10 @@ from rollwright.store.turn_rows import (
     unpack_text,
 )
 
+# A block is what a damaged page costs, and what a walk holds in memory at once.
 TURNS_PER_BLOCK = 2048
 # Columns that repeat themselves; log-probs do not, and pack best with their bytes transposed.
+# The names are those of Parquet's leaf columns: a list's values are `column.list.element`.
 _DICTIONARY = ["tag", "task_id", "task_params", "policy", "trajectory_id", "state_key", "prompt_new.list.element"]
 _DICTIONARY += ["action_ids.list.element", "text", "origin", "stop_reason", "task_split", "finish"]
 _TRANSPOSED = ["action_logprobs.list.element", "values.list.element.values.list.element"]
@@ -73,6 +75,7 @@ def read_trajectory(row: Row, turns: Iterable[Row]) -> Trajectory:
         ValueError, TypeError, KeyError, AttributeError: the rows are no trajectory (a foreign writer's, say), or the
             turns are not this one's.
     """
+    # First, so that an odd value is named by its column and not by whatever constructor meets it.
     require_header(row)
     trajectory = Trajectory(
         id=unpack_text(row["id"]),
@@ -95,6 +98,7 @@ def read_trajectory(row: Row, turns: Iterable[Row]) -> Trajectory:
         wall_s=row["wall_s"],
         next_prompt_ids=tuple(row["next_prompt_ids"]),
     )
+    # `total_reward` is derived, never taken over: a query reads the column, a learner the turns, so both must agree.
     require_total(row["total_reward"], trajectory.total_reward)
     return trajectory
 
@@ -110,6 +114,7 @@ def encode_shard(trajectories: Sequence[Trajectory], tag: str, mark: str = "") -
     """
     sinks = (pa.BufferOutputStream(), pa.BufferOutputStream())
     marked = {PAIR_KEY: mark.encode()} if mark else {}
+    # One `write_table` below is one row group of each file, so block i of both files holds the same trajectories.
     with (
         table_writer(sinks[0], TRAJECTORY_SCHEMA, marked) as headers,
         table_writer(sinks[1], TURN_SCHEMA, marked) as turns,
@@ -117,6 +122,7 @@ def encode_shard(trajectories: Sequence[Trajectory], tag: str, mark: str = "") -
         for block in _blocks(trajectories):
             rows = [trajectory_row(trajectory, tag) for trajectory in block]
             headers.write_table(pa.Table.from_pylist(rows, schema=TRAJECTORY_SCHEMA))
+            # An empty table still writes its row group, so that blocks without turns keep their number.
             rows = [row for trajectory in block for row in turn_rows(trajectory)]
             turns.write_table(pa.Table.from_pylist(rows, schema=TURN_SCHEMA))
     return memoryview(sinks[0].getvalue()), memoryview(sinks[1].getvalue())
@@ -128,6 +134,7 @@ def table_writer(sink: Any, schema: pa.Schema, metadata: Mapping[bytes, bytes]) 
         sink,
         schema.with_metadata({**(schema.metadata or {}), **metadata}),
         compression="zstd",
+        # A column that both lists named would get its dictionary and stay untransposed: pyarrow takes the dictionary.
         use_dictionary=_DICTIONARY,
         use_byte_stream_split=_TRANSPOSED,
         write_page_checksum=True,
@@ -143,6 +150,7 @@ def _blocks(trajectories: Sequence[Trajectory]) -> Iterator[list[Trajectory]]:
             yield block
             block, num_turns = [], 0
         block.append(trajectory)
+        # An episode without turns counts as one, or a shard of failed starts would be a single block without bound.
         num_turns += max(1, len(trajectory.turns))
     if block:
         yield block
@@ -150,6 +158,7 @@ def _blocks(trajectories: Sequence[Trajectory]) -> Iterator[list[Trajectory]]:
 
 def _read_task(row: Mapping[str, Any]) -> Task:
     params = json.loads(row["task_params"])
+    # JSON may spell a list or a number as well, and `Task.params` is a map.
     if not isinstance(params, dict):
         raise ValueError(f"task_params is {row['task_params'][:80]!r}; expected a JSON object")
     return Task(id=unpack_text(row["task_id"]), split=row["task_split"], params=params)
@@ -157,12 +166,14 @@ def _read_task(row: Mapping[str, Any]) -> Task:
 
 def _params_json(task: Task) -> str:
     try:
+        # A plain dict: `json` writes no other mapping, such as a frozen view of one.
         return json.dumps(dict(task.params))
     except (TypeError, ValueError) as error:
         raise DataError(f"the params of task {task.id!r} cannot be stored: {error}. Task params must be JSON") from None
 
 
 def _score_row(score: Score) -> dict[str, Any]:
+    # None and an empty list differ: the reward said nothing of the turns, or gave them nothing.
     at = score.turn_parts_at
     return {
         "value": score.value,
@@ -175,6 +186,7 @@ def _score_row(score: Score) -> dict[str, Any]:
 
 
 def _read_score(row: Row) -> Score:
+    # `get`: version 2 has no such field within its `score`.
     turn_parts, at = row["turn_parts"], row.get("turn_parts_at")
     return Score(
         value=row["value"],
@@ -195,7 +207,7 @@ def _read_start(row: Row) -> Start:
     return Start(
         kind=row["kind"],
         prefix_turns=row["prefix_turns"],
-        prefix_tokens=row.get("prefix_tokens") or 0,
+        prefix_tokens=row.get("prefix_tokens") or 0,  # version 2 lacks it
         source=unpack_text(row["source"]),
     )
 

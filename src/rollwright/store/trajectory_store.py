@@ -105,6 +105,7 @@ class TrajectoryStore:
     @property
     def position(self) -> int:
         """The number that the next shard will get. A checkpoint keeps it; `rewind` takes it."""
+        # Of either table: half a shard has taken its number too, and `write_pair` would refuse it.
         numbers = [number for table in TABLES for number in shard_files(self.folder / table)]
         return max(numbers, default=-1) + 1
 
@@ -279,7 +280,7 @@ class TrajectoryStore:
         """Move these shards to `superseded/`; -> how many of them were whole."""
         attempt = sum(1 for _ in (self.folder / "superseded").glob("*"))
         aside = self.folder / "superseded" / f"{attempt:04d}"
-        for table in reversed(TABLES):
+        for table in reversed(TABLES):  # as `write_pair`: the first table makes a shard count
             for number, path in shard_files(self.folder / table).items():
                 if number in numbers:
                     (aside / table).mkdir(parents=True, exist_ok=True)
@@ -287,7 +288,7 @@ class TrajectoryStore:
         whole = numbers & self._shards.keys()
         for number in whole:
             del self._shards[number]
-        self._cache = None
+        self._cache = None  # its key may name another shard from now on
         return len(whole)
 
     def warn(self, message: str) -> None:

@@ -24,13 +24,14 @@ from rollwright.store.store_checks import require_turn
 
 Row = Mapping[str, Any]
 
+# A NUL cannot begin an ordinary text by accident, and `pack_text` escapes a text that does begin like this.
 _ESCAPED = "\x00json:"
 
 
 def pack_text(text: str) -> str:
     """Text as Parquet can hold it: page text may carry lone surrogates, which UTF-8 cannot. Undone by `unpack_text`."""
     if text.startswith(_ESCAPED) or any("\ud800" <= char <= "\udfff" for char in text):
-        return _ESCAPED + json.dumps(text)
+        return _ESCAPED + json.dumps(text)  # ASCII: a lone surrogate becomes \udXXX
     return text
 
 
@@ -64,11 +65,13 @@ def read_placed(rows: Iterable[Row]) -> tuple[PlacedReward, ...]:
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     """How many leading ids two tuples have in common. Halving over slices: the comparison itself runs in C."""
     low, high = 0, min(len(first), len(second))
+    # The usual case of a growing history: all of the shorter one is shared.
     if first[:high] == second[:high]:
         return high
     while low < high:
+        # Rounded up: rounded down, `low = middle` would stand still where high = low + 1.
         middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
+        if first[low:middle] == second[low:middle]:  # ids before `low` are known to agree
             low = middle
         else:
             high = middle - 1
@@ -87,6 +90,7 @@ def turn_rows(trajectory: Trajectory) -> list[dict[str, Any]]:
         shared = common_length(seen, turn.prompt_ids)
         place = {"trajectory_id": pack_text(trajectory.id), "turn": index, "prompt_shared": shared}
         rows.append(place | {"prompt_new": turn.prompt_ids[shared:]} | _turn_fields(turn))
+        # The next prompt of a growing context begins with this; a windowed one shares less, and stores more.
         seen = turn.prompt_ids + turn.action_ids
     return rows
 
@@ -105,6 +109,7 @@ def read_turns(rows: Iterable[Row], *, owner: str) -> tuple[Turn, ...]:
     for place, row in enumerate(rows):
         require_turn(row, owner)
         shared = row["prompt_shared"]
+        # A slice beyond `seen` is no error in Python: the prompt would come back shorter than it was.
         if row["turn"] != place or not 0 <= shared <= len(seen):
             raise ValueError(f"turn {place} is numbered {row['turn']} and shares {shared} of {len(seen)} ids before it")
         turn = _read_turn(row, seen[:shared] + tuple(row["prompt_new"]))
@@ -119,6 +124,7 @@ def _turn_fields(turn: Turn) -> dict[str, Any]:
         "action_ids": turn.action_ids,
         "action_logprobs": turn.action_logprobs,
         "text": pack_text(turn.text),
+        # None for the usual value of a column: a column that is null in all rows costs next to nothing.
         "kind": None if turn.kind == ACT else turn.kind,
         "acted": None if turn.acted is None else pack_text(turn.acted),
         "observed": [_message_row(message) for message in turn.observed],
@@ -126,6 +132,7 @@ def _turn_fields(turn: Turn) -> dict[str, Any]:
         "finish": turn.finish,
         "rewards": named_rows(turn.rewards),
         "rewards_at": placed_rows(turn.rewards_at) or None,
+        # Not `or None`: an environment that paid nothing is an empty list, null says "the same as `rewards`".
         "env_rewards": None if turn.env_rewards is None else named_rows(turn.env_rewards),
         "costs": named_rows(turn.costs) or None,
         "terminated": turn.terminated,
@@ -168,6 +175,7 @@ def _read_turn(row: Row, prompt_ids: tuple[int, ...]) -> Turn:
         action_ids=tuple(row["action_ids"]),
         action_logprobs=tuple(row["action_logprobs"]),
         text=unpack_text(row["text"]),
+        # `get` for what an older shard lacks, or `without_empty_columns` dropped from the block.
         kind=row.get("kind") or ACT,
         acted=None if row.get("acted") is None else unpack_text(row["acted"]),
         observed=tuple(_read_message(message) for message in row["observed"]),
@@ -208,6 +216,7 @@ def _read_part(row: Row) -> Part:
 
 
 def _read_mask(row: Row) -> SamplerMask:
+    # Tuples all the way down: the record is frozen and compared by value.
     kept = None if row["kept_ids"] is None else tuple(tuple(ids) for ids in row["kept_ids"])
     return SamplerMask(mask_id=unpack_text(row["mask_id"]), kept_ids=kept, raw_logprobs=_numbers(row["raw_logprobs"]))
 
