@@ -75,6 +75,7 @@ def flatten(groups: Sequence[Group], *, min_members: int = 1) -> TokenBatch:
     batch = TokenBatch.of(
         [segment_of(turn, sequence=s, mask=turn.policy_mask) for s, turn, _ in played],
         logprobs_sampled=torch.tensor([x for turn in turns for x in _of_the_policy(turn)], dtype=torch.float32),
+        # Per turn and not per episode: an episode may span several versions of the weights.
         versions=[turn.version for turn in turns],
     )
     # A turn's reward lies on the last token that the policy wrote in it: later tokens of the turn were forced.
@@ -87,6 +88,7 @@ def flatten(groups: Sequence[Group], *, min_members: int = 1) -> TokenBatch:
         scores=torch.tensor([policy_return(t) for t in trajectories]),
         turns=turns,
         trajectories=tuple(trajectories),
+        # Counted over the groups that are left, in the order of `group_ids`.
         group_index=torch.tensor([g for g, members in enumerate(kept.values()) for _ in members]),
         group_ids=tuple(kept),
     )
@@ -111,7 +113,9 @@ def with_kl(batch: TokenBatch, *, kl_coef: float) -> TokenBatch:
     if batch.logprobs_old is None or batch.logprobs_ref is None:
         raise ValueError("a KL in the reward needs `logprobs_old` and `logprobs_ref` of every token")
     blank = torch.zeros_like(batch.rewards)
+    # From rewards of 0 the function leaves minus the penalty: the sign is turned to get what is lost.
     penalties = -kl_shaped_rewards(blank, batch.logprobs_old, batch.logprobs_ref, kl_coef=kl_coef)
+    # All three views change together: estimators read tokens, turns or whole returns, and must see the same rewards.
     return replace(
         batch,
         rewards=batch.rewards - penalties,
@@ -127,6 +131,7 @@ def states_after_cuts(batch: TokenBatch) -> dict[int, tuple[int, ...]]:
     (or was not recorded) they are the state right behind the last action, before the environment's answer: 0 would say
     that nothing follows, and reward an overflow wherever steps cost something.
     """
+    # Only a limit leaves something behind the end; after a task's own end there is no state to ask for.
     cut = [s for s, t in enumerate(batch.trajectories) if t.stop_reason.is_truncation]
     return {s: _state_after(batch.trajectories[s]) for s in cut}
 

@@ -17,6 +17,7 @@ from rollwright.contracts import Group, StopReason, Task, Trajectory, Turn
 from rollwright.maths import advantages as adv
 
 _TASK = Task(id="small example", split="train")
+# Members of a group earn differently: an estimator that divides by the group's spread must not meet 0 here.
 _RETURNS = {"a": ((0.0, 1.0), (0.0, 0.0)), "b": ((0.5, 1.0), (0.0, -1.0))}
 """By group: what each turn of each episode earns."""
 
@@ -33,6 +34,7 @@ def try_advantage(estimator: Advantage) -> None:
         ValueError: what it gives is not one finite number per action token. Whatever the estimator raises.
     """
     batch = small_batch()
+    # The second argument is passed only where it is asked for: other estimators take the batch alone.
     asks = getattr(estimator, "needs_greedy", False)
     found = estimator(batch, dict.fromkeys(batch.group_ids, 0.5)) if asks else estimator(batch)  # type: ignore[call-arg]
     require_per_token("advantages", found, len(batch.turn_index))
@@ -47,6 +49,7 @@ def try_value_advantage(estimator: ValueAdvantage) -> None:
     """
     batch = small_batch()
     values = torch.linspace(-0.5, 0.5, len(batch.turn_index))
+    # A run passes None where the limit is part of the task, and values where it only cuts the episode.
     for last_values in (None, torch.full((len(batch.trajectories),), 0.25)):
         found: object = estimator(batch, values, last_values)
         if not isinstance(found, adv.ValueAdvantages):
@@ -79,10 +82,12 @@ def _episode(name: str, rewards: tuple[float, ...]) -> Trajectory:
             action_logprobs=(-0.5, -1.0, -0.1),
             text="act",
             rewards={"task": reward},
+            # The same keys in every episode: estimators that compare equal states find some.
             state_key=f"state {place}",
         )
         for place, reward in enumerate(rewards)
     )
+    # The second member of each group is cut, so that both kinds of ends are met.
     cut = name.endswith("1")
     reason = StopReason.MAX_TURNS if cut else StopReason.TERMINATED
     return Trajectory(

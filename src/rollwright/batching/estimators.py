@@ -65,6 +65,7 @@ def estimator_needs(name: str, what: Need) -> bool:
     require_choice("what", what, Need)
     if name not in ADVANTAGES.ours and not is_own(name):
         return False
+    # Read from what builds the estimator: the estimator itself is made later, once its options are known.
     return bool(getattr(load_part(ADVANTAGES, name), f"needs_{what}", False))
 
 
@@ -81,6 +82,7 @@ class Grpo:
     needs_siblings: ClassVar[bool] = True
 
     def __call__(self, batch: TokenBatch) -> Tensor:
+        # One number per trajectory, [S], becomes one per action token, [N]: all tokens of an episode share its credit.
         return adv.grpo(batch.scores, batch.group_index, eps=self.eps)[batch.sequence_index]
 
 
@@ -111,6 +113,7 @@ class Opo:
     needs_siblings: ClassVar[bool] = True
 
     def __call__(self, batch: TokenBatch) -> Tensor:
+        # The lengths count action tokens alone: observations are no part of what the policy wrote.
         return adv.opo(batch.scores, batch.lengths, batch.group_index)[batch.sequence_index]
 
 
@@ -141,6 +144,7 @@ class Remax:
         """
         if greedy_scores is None:
             raise ValueError("remax needs the return of one greedy episode per group: pass greedy_scores")
+        # `group_index` counts the groups that are kept, so the ids and not the numbers name a greedy episode.
         baseline = torch.tensor([greedy_scores[batch.group_ids[g]] for g in batch.group_index.tolist()])
         return adv.remax(batch.scores, baseline)[batch.sequence_index]
 
@@ -152,6 +156,7 @@ class ReturnToGo:
     gamma: float = 1.0
 
     def __call__(self, batch: TokenBatch) -> Tensor:
+        # Not the episode's whole return: a token is credited with what was earned from it on.
         count = len(batch.trajectories)
         return adv.reinforce(batch.rewards, batch.sequence_index, num_sequences=count, gamma=self.gamma)
 
@@ -176,6 +181,7 @@ class ReinforcePlusPlusBaseline:
 
     def __call__(self, batch: TokenBatch) -> Tensor:
         index, count = batch.sequence_index, len(batch.trajectories)
+        # Tokens are whitened together, so a long episode weighs more in mean and spread than a short one.
         return adv.reinforce_plus_plus_baseline(batch.rewards, index, batch.group_index, num_sequences=count)
 
 
@@ -197,9 +203,11 @@ class Gigpo:
         require_choice("gigpo_scale", self.gigpo_scale, ("none", "std"))
 
     def __call__(self, batch: TokenBatch) -> Tensor:
+        # The clock is that of turns: `turn_rewards` [U], not the token column, so gamma acts once per turn.
         found = adv.gigpo(
             batch.turn_rewards,
             batch.trajectory_index,
+            # Turns are equal by this key alone: a world whose key leaves something out compares different states.
             [turn.state_key for turn in batch.turns],
             batch.group_index,
             gamma=self.gamma,

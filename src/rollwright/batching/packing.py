@@ -227,6 +227,7 @@ def _whole_sequence_batches(
 ) -> list[list[Row]]:
     """Micro-batches that never separate the turns of one sequence, even where that exceeds the budget."""
     units: dict[Hashable, list[int]] = {}
+    # Sequences come in the order of their first turn in sorted order: those of one prompt stand side by side.
     for index in sort_order(sequences):
         units.setdefault(segments[index].sequence, []).append(index)
     batches: list[list[Row]] = []
@@ -235,6 +236,7 @@ def _whole_sequence_batches(
     # share more prefixes.
     for unit in units.values():
         rows = rows_of([*members, *unit])
+        # The budget counts padding too: every row is as wide as the longest.
         if members and len(rows) * max(map(len, rows)) <= token_budget:
             members = [*members, *unit]
             batches[-1] = rows
@@ -262,6 +264,7 @@ def _to_tensors(rows: Sequence[Row], segments: Sequence[Segment], starts: Ids, p
         input_ids=torch.from_numpy(ids),
         position_ids=torch.from_numpy(depths),
         subtree_ends=torch.from_numpy(ends),
+        # Rows of both kinds meet only where whole sequences are kept together; `_bucket` separates them.
         branching=any(row.branching for row in rows),
         gather=torch.from_numpy(gather),
         slots=torch.from_numpy(slots),

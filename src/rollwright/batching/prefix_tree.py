@@ -65,6 +65,7 @@ def plan_rows(subtree_ends: Tensor, *, width: int, always: bool = False) -> tupl
         subtree_ends: [B, T] int64; position i sees position j iff j <= i < subtree_ends[j].
         width: of the model (heads times head dimension): the narrower it is, the larger the blocks that pay.
     """
+    # A call costs the same at any width and a pair grows with it: for a wide model a call is worth fewer pairs.
     call_pairs = CALL_WORK / width
     rows = tuple(_plan(row, call_pairs) for row in subtree_ends.unbind(0))
     blocks = [block for row in rows for block in row.blocks]
@@ -91,6 +92,7 @@ def _plan(ends: Tensor, call_pairs: float) -> TreeRow:
     def pairs(first: int, last: int) -> int:
         return (edges[last] - edges[first]) * sum(lengths[piece] for piece in keys_of(first, last))
 
+    # `own` is what the block that is open costs so far, in query-key pairs.
     blocks, first, own = [], 0, pairs(0, 1)
     for last in range(1, len(starts) + 1):
         if last < len(starts):
@@ -103,6 +105,7 @@ def _plan(ends: Tensor, call_pairs: float) -> TreeRow:
         seen = keys_of(first, last)
         keys = torch.cat([torch.arange(edges[piece], edges[piece + 1]) for piece in seen])
         queries = torch.arange(edges[first], edges[last])[:, None]
+        # The tree's rule on these keys alone. Each query sees itself, so no softmax runs over nothing.
         blocks.append(Block(first, last, tuple(seen), (keys <= queries) & (queries < ends[keys])))
         first = last
     return TreeRow(lengths, tuple(blocks))
@@ -139,6 +142,7 @@ def tree_attention(
     if softcap is not None:
         return _capped_attention(query, key, value, attention_mask, softcap, dropout, scaling), None
     if tree_rows is None:
+        # No plan came with this call: padded rows, generation and GPUs take transformers' own way.
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -160,6 +164,7 @@ def _capped_attention(
     if mask is None and query.shape[2] > 1:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
     if mask is not None:
+        # The lowest finite number and not -inf: a row of -inf alone would become NaN.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     # Softmax in float32, as the eager attention of transformers computes it; bfloat16 would lose small shares.
     shares = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
@@ -180,6 +185,7 @@ def _row_attention(
             attn_mask=block.mask,
             dropout_p=dropout,
             scale=scale,
+            # torch lets several query heads use one key head by itself: nothing is repeated here.
             enable_gqa=query.shape[1] != key.shape[1],
         )
         for block in row.blocks
@@ -188,6 +194,7 @@ def _row_attention(
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)
+# Under another name transformers would make no mask at all, and padded batches need sdpa's.
 AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)
 
 
@@ -258,9 +265,11 @@ class _Growing:
     def add(self, member: int, sequence: Ids, shared: int) -> None:
         """Append what `sequence` has beyond its first `shared` tokens, which it has in common with the open path."""
         opened = self.paths[-1] if self.paths else np.empty(0, dtype=np.int64)
+        # A sequence that only continues the open path makes a longer chain, not a branch.
         self.branching |= shared < len(opened)
         # Nodes are numbered in the order in which they are added: the fresh ones follow all that the row holds.
         path = np.arange(self.size - shared, self.size - shared + len(sequence))
+        # The shared tokens have their nodes already; the sequence is read through them.
         path[:shared] = opened[:shared]
         self.tokens.append(sequence[shared:])
         self.starts.append(shared)
@@ -269,6 +278,7 @@ class _Growing:
         self.size += len(sequence) - shared
 
     def finish(self) -> Row:
+        # A branch counts on from where it left the shared path: depths become position ids, places in the row do not.
         depths = np.concatenate([np.arange(s, s + len(t)) for s, t in zip(self.starts, self.tokens, strict=True)])
         return Row(
             tokens=np.concatenate(self.tokens),
@@ -281,8 +291,10 @@ class _Growing:
 
     def _ends(self) -> Ids:
         """A node's subtree ends where the first member begins whose path no longer holds it."""
+        # Nodes of the path that is open last have nothing behind them: their subtrees end with the row.
         ends = np.full(self.size, self.size)
         begin = len(self.tokens[0])
+        # Not strict: each path is closed by the member after it, and the last has none.
         for path, start, fresh in zip(self.paths, self.starts[1:], self.tokens[1:], strict=False):
             ends[path[start:]] = begin
             begin += len(fresh)
@@ -307,8 +319,10 @@ def join_when_cheaper(costs: CostModel) -> Joins:
     """Share a prefix only where it saves more in the linear layers than it costs in attention over a wider row."""
 
     def joins(size: int, branching: bool, branches: int, length: int, shared: int) -> bool:
+        # The other choice is a row of its own, which is a plain causal chain.
         apart = costs.row(tokens=length, branching=False)
         if costs.dense:
+            # A dense mask is paid for the whole square, so the older tokens of the row become dearer too.
             joined = costs.row(tokens=size + length - shared, branching=branching or bool(branches))
             added = joined - costs.row(tokens=size, branching=branching)
         else:
@@ -357,6 +371,7 @@ def build_rows(sequences: Sequence[Ids], *, limit: int, joins: Joins) -> list[Ro
             branches = int(shared < len(previous))
             if not (fits and joins(growing.size, growing.branching, branches, len(sequence), shared)):
                 rows.append(growing.finish())
+                # Nothing is shared across rows: the new one begins at the root again.
                 growing, shared = _Growing(), 0
         growing.add(index, sequence, shared)
     if growing.members:

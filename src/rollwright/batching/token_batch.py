@@ -75,6 +75,7 @@ class TokenBatch:
     """[S] undiscounted returns from the policy's first turn on."""
 
     def __post_init__(self) -> None:
+        # A column of length 1 would be broadcast over all tokens without an error.
         for name in _PER_TOKEN:
             column = getattr(self, name)
             if column is not None:
@@ -149,6 +150,7 @@ class TokenBatch:
             ValueError: a column of another length than N.
         """
         device = self.turn_index.device
+        # Detached: a column that kept its graph would carry gradients of an earlier pass into the loss.
         given = {name: None if column is None else _column(column, device) for name, column in columns.items()}
         return replace(self, **given)  # type: ignore[arg-type]
 
@@ -158,10 +160,12 @@ class TokenBatch:
 
     def select(self, entries: Tensor) -> TokenBatch:
         """These tokens ([n] places in the flat order) of the same turns and sequences: a micro-batch."""
+        # Turns and sequences keep their numbers, so a micro-batch may hold any tokens of them.
         return replace(self, **self._columns_at(entries))  # type: ignore[arg-type]
 
     def entries_of(self, turns: Sequence[int]) -> Tensor:
         """[n] the places of these turns' tokens, turn after turn."""
+        # On the CPU: the slices below need plain numbers, and each would wait for a device by itself.
         counts = self.tokens_per_turn.cpu()
         starts = counts.cumsum(0) - counts
         parts = [torch.arange(int(starts[u]), int(starts[u] + counts[u])) for u in turns]
@@ -176,11 +180,13 @@ class TokenBatch:
         sequences, count = _numbered(segment.sequence for segment in segments)
         counts = torch.tensor([segment.num_tokens for segment in segments])
         columns = self._columns_at(self.entries_of(turns))
+        # The old numbers count turns that may no longer be here.
         columns["turn_index"] = torch.repeat_interleave(torch.arange(len(segments)), counts)
         return TokenBatch(segments=segments, trajectory_index=sequences, num_sequences=count, **columns)  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same columns on another device."""
+        # Records and group columns stay: a loss reads none of them.
         given = {name: getattr(self, name) for name in (*_PER_TOKEN, "trajectory_index")}
         moved = {name: column.to(device) for name, column in given.items() if column is not None}
         return replace(self, **moved)
@@ -208,6 +214,7 @@ def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
     joined: dict[str, object] = {name: _joined(batches, name) for name in _PER_TOKEN[1:]}
     return TokenBatch(
         segments=tuple(
+            # Two batches may use one name for different sequences: the place of the batch tells them apart.
             replace(segment, sequence=(place, segment.sequence))
             for place, batch in enumerate(batches)
             for segment in batch.segments
@@ -221,6 +228,7 @@ def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
 
 def _joined(batches: Sequence[TokenBatch], name: str) -> Tensor | None:
     parts = [column for batch in batches if (column := getattr(batch, name)) is not None]
+    # Filling a gap with 0 would look like a log-prob of certainty or a value that was predicted.
     if 0 < len(parts) < len(batches):
         raise ValueError(f"{name} is given for {len(parts)} of {len(batches)} batches; give it for all or for none")
     return torch.cat(parts) if parts else None
@@ -234,6 +242,7 @@ def _numbered(names: Iterable[Hashable]) -> tuple[Tensor, int]:
 
 
 def _column(column: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    # float32 whatever the model computes in: bfloat16 would round small differences of log-probs away.
     return column.detach().to(device, torch.float32)
 
 

@@ -50,6 +50,7 @@ def ends_of(batch: TokenBatch, last_values: Tensor | None) -> Tensor | None:
     if last_values is None:
         return None
     require_length("last_values", last_values, len(batch.trajectories), per="trajectory")
+    # Faults are left out before a batch is made, so what no limit cut was ended by its task.
     cut = torch.tensor([t.stop_reason.is_truncation for t in batch.trajectories])
     return adv.bootstrap_values(last_values, terminated=~cut, truncated=cut)
 
@@ -86,6 +87,7 @@ class TurnGae:
             values,
             batch.turn_index,
             batch.trajectory_index,
+            # The clock has one tick per turn here, whatever number of tokens a turn has.
             gamma=self.turn_gamma,
             gae_lambda=self.gae_lambda,
             last_values=ends_of(batch, last_values),
@@ -130,7 +132,9 @@ class BilevelV2:
             gamma=self.gamma,
             gae_lambda=self.gae_lambda,
             turn_gamma=self.turn_gamma,
+            # One lambda serves both levels: the settings have one key for it.
             turn_gae_lambda=self.gae_lambda,
+            # A KL in the reward lies on every token (see `with_kl`); the last token alone would miss most of it.
             turn_reward="sum",
             last_values=ends_of(batch, last_values),
         )
