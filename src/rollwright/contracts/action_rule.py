@@ -17,6 +17,7 @@ from rollwright.contracts.turn import Finish
 
 ALL, AFTER_THINK = "all", "after_think"
 _OPENS, _CLOSES = "<think>", "</think>"
+# An expression such as (a+)+b takes exponential time on an answer that almost matches.
 _PATIENCE_S = 1.0
 
 
@@ -35,6 +36,7 @@ class ActionRule:
     how: str = ALL
 
     def __post_init__(self) -> None:
+        # A wrong expression fails where the rule is made, not at the first answer of an episode.
         if self.how not in (ALL, AFTER_THINK):
             _compiled(self.how)
 
@@ -55,7 +57,9 @@ WHOLE = ActionRule()
 
 
 def _after_think(text: str, finish: Finish) -> str:
+    # From the right, since a thought may mention the tag. Without the tag, `rest` is the whole text.
     _, closed, rest = text.rpartition(_CLOSES)
+    # A cut answer need not begin with the opening tag: many chat templates write it at the end of the prompt.
     thinks_on = not closed and (finish == "length" or text.lstrip().startswith(_OPENS))
     return "" if thinks_on else rest.strip()
 
@@ -63,12 +67,15 @@ def _after_think(text: str, finish: Finish) -> str:
 def _last_match(pattern: Any, text: str) -> str:
     """Bounded in time: an answer that an expression takes for ever to read costs the policy its turn, no more."""
     try:
+        # The limit of time is for the whole search; the deque keeps the last match alone.
         matches = deque(pattern.finditer(text, timeout=_PATIENCE_S), maxlen=1)
     except TimeoutError:
         return ""
+    # A group that took no part in the match is None.
     return str((matches[0][1] if pattern.groups else matches[0][0]) or "") if matches else ""
 
 
+# A rule holds its expression as text, so that it stays plain data; every answer looks it up here.
 @lru_cache(64)
 def _compiled(how: str) -> Any:
     try:

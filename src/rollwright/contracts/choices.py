@@ -17,7 +17,9 @@ def require_choice(name: str, value: object, allowed: Any, *, what: str = "") ->
     Raises:
         ValueError: another word, or no word at all; the message names the argument, the words and the nearest of them.
     """
+    # `get_args` gives () for anything that is no generic type, and so for plain words.
     words: Sequence[object] = get_args(allowed) or tuple(allowed)
+    # Equality alone would take True for 1 and 0.0 for 0.
     if any(value == word and type(value) is type(word) for word in words):
         return
     near = difflib.get_close_matches(str(value), [str(word) for word in words], n=1)

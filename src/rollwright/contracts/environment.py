@@ -58,6 +58,7 @@ def world_mark(world: World, options: Mapping[str, Any] | None = None) -> WorldM
         options: what the world was built with.
     """
     kept = {name: _content(value) for name, value in (options or {}).items() if name not in _SHOWN_ONLY}
+    # What JSON does not know, such as a Path, counts by its `repr`.
     text = json.dumps([world.name, world.instructions, world.max_turns, kept], sort_keys=True, default=repr)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return WorldMark(name=world.name, version=version_of(world), fingerprint=digest)
@@ -68,6 +69,7 @@ def _content(option: Any) -> Any:
     if not isinstance(option, str):
         return option
     try:
+        # A larger file is not read whole for a hash: it counts by its name, or not at all where that is a path.
         if Path(option).is_file() and Path(option).stat().st_size <= MAX_FILE_BYTES:
             return hashlib.sha256(Path(option).read_bytes()).hexdigest()
     except (OSError, ValueError):  # too long for a path, not to be read
@@ -321,11 +323,13 @@ class SmallLanguage(Protocol):
 
 # Seeds of the splits are disjoint ranges, so no run can train on a start state it is judged on.
 SEEDS_PER_SPLIT = 100_000_000
+# All three ranges lie below 2**32, beyond which numpy's legacy generators take no seed.
 _FIRST_SEED: dict[Split, int] = {"train": 0, "validation": SEEDS_PER_SPLIT, "test": 2 * SEEDS_PER_SPLIT}
 
 
 def episode_seed(split: Split, *key: int | str) -> int:
     """A seed in the range of `split`, fixed by `key` (run seed, iteration, group index ...), spread by a hash."""
+    # Python's own `hash` of text differs from process to process; a run that is resumed must draw the same.
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return _FIRST_SEED[split] + int.from_bytes(digest[:8], "big") % SEEDS_PER_SPLIT
 
@@ -344,4 +348,5 @@ def split_of_seed(seed: int) -> Split:
 
 def state_key(*parts: str) -> str:
     """A short stable hash of everything visible: the default fingerprint. Text that UTF-8 cannot hold has one too."""
+    # The ASCII unit separator keeps ("ab", "c") apart from ("a", "bc").
     return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]

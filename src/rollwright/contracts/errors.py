@@ -99,6 +99,7 @@ class NonFiniteUpdate(RollwrightError):
     """The loss or the gradient norm is NaN or infinite; the optimiser has not moved."""
 
 
+# unittest counts an AssertionError as a failed test, and any other exception as a test that broke.
 class ContractViolation(RollwrightError, AssertionError):
     """A world or a reward breaks its contract. `violations` lists everything found, each with what to do."""
 
@@ -120,4 +121,5 @@ _KINDS: tuple[tuple[type[RollwrightError], FaultKind], ...] = (
 
 def fault_kind(error: BaseException) -> FaultKind:
     """Whose fault an error is; what nobody else answers for is ours."""
+    # By isinstance, so that a subclass such as ReplayMismatch counts as its parent does.
     return next((kind for known, kind in _KINDS if isinstance(error, known)), "ours")

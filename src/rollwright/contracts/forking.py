@@ -28,6 +28,8 @@ async def fork(world: World, env: Environment, copies: int) -> list[Environment]
 
 
 def _fork_blocking(world: World, env: Environment, copies: int) -> list[Environment]:
+    # A worker thread has no running loop, which alone makes `asyncio.run` legal here. Methods of a blocking world
+    # give plain values, so that nothing in it waits.
     return asyncio.run(_fork_here(world, env, copies))
 
 
@@ -36,8 +38,10 @@ async def _fork_here(world: World, env: Any, copies: int) -> list[Environment]:
     made: list[Any] = []
     try:
         for _ in range(copies):
+            # In the list before it is restored, so that a failing `restore` leaves none open.
             made.append(await _result(world.make()))
             await _result(made[-1].restore(state))
+    # Cancellation counts too: the caller never sees these environments and could not close them.
     except BaseException:
         for broken in made:
             await _result(broken.close())

@@ -119,6 +119,7 @@ class Task:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # A frozen dataclass has no other way to change its own field. An id goes into files and hashes as UTF-8.
         object.__setattr__(self, "id", whole(self.id))
         if self.split not in SPLITS:
             raise ValueError(f"task {self.id!r} has split {self.split!r}; expected one of {', '.join(SPLITS)}")
@@ -144,6 +145,7 @@ class Score:
     message: str = ""
 
     def __post_init__(self) -> None:
+        # A NaN would spread from one episode to the advantages of its whole group.
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"verifier {self.verifier!r} gave {self.value}; use None where it cannot tell")
         if self.turn_parts_at is not None and self.turn_parts is None:
@@ -252,11 +254,13 @@ class Trajectory:
     @property
     def total_reward(self) -> float:
         """Undiscounted sum of rewards."""
+        # fsum rounds once, so that ten rewards of 0.1 make 1.0 and equal episodes have equal returns.
         return math.fsum(self.rewards)
 
     @property
     def costs(self) -> dict[str, float]:
         """Undiscounted sum of each named cost."""
+        # A dict in place of a set: names keep their order, and files of a run do not differ by it.
         names = dict.fromkeys(name for turn in self.turns for name in turn.costs)
         return {name: math.fsum(turn.costs.get(name, 0.0) for turn in self.turns) for name in names}
 
@@ -274,6 +278,7 @@ class Trajectory:
     @property
     def learnable(self) -> bool:
         """False for faults, for episodes without a turn, and where the verifier could not tell."""
+        # No score at all is another case: nobody has judged the episode yet.
         undecided = self.score is not None and self.score.value is None
         return not self.stop_reason.is_fault and bool(self.turns) and self.has_actions and not undecided
 
@@ -286,6 +291,7 @@ class Trajectory:
         """[num_turns] discounted return from each turn on, one step of `gamma` per turn."""
         result: list[float] = []
         carried = 0.0
+        # From the end: each return is the next one, discounted once.
         for reward in reversed(self.rewards):
             carried = reward + gamma * carried
             result.append(carried)
@@ -351,9 +357,11 @@ class Group:
     seed: int
     trajectories: tuple[Trajectory, ...]
     start: Waypoint | None = None
+    # Snapshots can be megabytes of bytes, which no `repr` and no comparison should go through.
     ways: Mapping[str, Way] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # Members are compared with each other by their return, which means something only from one start.
         strangers = [t.id for t in self.trajectories if t.task.id != self.task.id or t.seed != self.seed]
         if strangers:
             raise ValueError(f"group {self.id} of task {self.task.id!r}, seed {self.seed} holds others: {strangers}")

@@ -49,6 +49,7 @@ class EnvReward:
     def score(self, group: Group) -> list[Score]:
         """The world's own rewards and verdict, as they were recorded."""
         return [
+            # `paid`, not `rewards`: another reward may have been laid on the turns since.
             Score(value=_paid(t), verifier=self.name, turn_parts=tuple(turn.paid for turn in t.turns))
             for t in group.trajectories
         ]
@@ -67,6 +68,7 @@ def score_group(group: Group, reward: Reward) -> Group:
         RewardFault: the reward raised, returned another number of scores than it was given trajectories, or one that
             breaks the contract.
     """
+    # An episode without a turn has nothing that a part could be laid on.
     judged = [t for t in group.trajectories if not t.stop_reason.is_fault and t.turns]
     if not judged:
         return group
@@ -75,6 +77,7 @@ def score_group(group: Group, reward: Reward) -> Group:
         by_id = {t.id: place_score(t, score) for t, score in zip(judged, scores, strict=True)}
     except ValueError as error:  # a turn refuses what was laid on it
         raise RewardFault(f"reward {name_of(reward)!r} on group {group.id}: {error}") from error
+    # The group keeps its members and their order; faults go through as they came.
     return group.with_trajectories([by_id.get(t.id, t) for t in group.trajectories])
 
 
@@ -85,10 +88,13 @@ def scores_of(reward: Reward, group: Group) -> list[Score]:
         RewardFault: as `score_group`; a reward made of others asks for theirs by this function.
     """
     try:
+        # A generator raises only while it is read, so the list is made inside the `try`.
         scores = list(reward.score(group))
+    # A reward made of others passes on what a part of it raised, which names that part already.
     except RewardFault:
         raise
     except Exception as error:
+        # The text of a foreign error alone may say nothing: that of a KeyError is the key.
         said = str(error) if isinstance(error, RollwrightError) else repr(error)
         raise RewardFault(f"reward {name_of(reward)!r} failed on group {group.id}: {said}") from error
     if len(scores) != len(group.trajectories):
@@ -120,6 +126,7 @@ def breach(score: object, num_turns: int) -> tuple[str, str] | None:
         return None
     if not _are_numbers([score.value]):
         return f"value must be a number of at most {MAX_REWARD:g} in size, or None", _short(score.value)
+    # Any: by the declared types the tests below cannot fail, and a type checker would call them unreachable.
     last: Any = score.parts
     if not isinstance(last, Mapping):
         return "parts must be a mapping of names to numbers", _short(last)
@@ -184,6 +191,7 @@ def place_score(trajectory: Trajectory, score: Score) -> Trajectory:
         parts: Sequence[Mapping[str, float]] = score.turn_parts
     else:
         last = score.parts or {score.verifier: score.value}
+        # An outcome is known at the end, so it lies on the last turn; discounting carries it back.
         parts = [{} for _ in trajectory.turns[:-1]] + [last]
     places = score.turn_parts_at or ((),) * len(parts)
     laid = zip(trajectory.turns, parts, places, strict=True)
@@ -192,6 +200,7 @@ def place_score(trajectory: Trajectory, score: Score) -> Trajectory:
 
 
 def _with_rewards(turn: Turn, parts: dict[str, float], at: tuple[PlacedReward, ...]) -> Turn:
+    # Compared with what was paid, not with `rewards`: an earlier scoring may have laid those.
     paid = None if parts == turn.paid else dict(turn.paid)
     kept = turn.rewards_at if parts == turn.rewards else ()  # where other parts lay says nothing about these
     return replace(turn, rewards=parts, rewards_at=at or kept, env_rewards=paid)

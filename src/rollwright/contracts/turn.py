@@ -37,8 +37,10 @@ def whole(text: str) -> str:
     lone half becomes U+FFFD.
     """
     try:
+        # Nearly all text is whole: one encoding finds that out, and the text itself is kept.
         text.encode()
     except UnicodeEncodeError:
+        # Encoding writes halves as they are; decoding joins a pair of them and replaces a lone one.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
@@ -91,6 +93,7 @@ class Message:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "content", whole(self.content))
+        # `content` was made whole above, as each part was, so the two can be compared.
         if self.parts and (found := text_of(self.parts)) != self.content:
             raise ValueError(f"the parts of a message read {found[:80]!r}, its content {self.content[:80]!r}")
 
@@ -116,11 +119,13 @@ class Attachment:
 
 def is_hash(text: str) -> bool:
     """Whether the text is a SHA-256 in hex, and so can be part of a file's name."""
+    # `match` with `$` would allow a line break at the end, and this becomes a file's name.
     return _HASH.fullmatch(text) is not None
 
 
 def picture_type(content: bytes) -> str | None:
     """The media type that a picture's first bytes say; None where they are those of no PNG, JPEG or WebP."""
+    # By content alone: the type that a page declares may be any.
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if content.startswith(b"\xff\xd8\xff"):
@@ -145,6 +150,7 @@ def attach_picture(content: bytes, keep: bool | Path | str = True) -> Attachment
     if isinstance(keep, bool):
         return Attachment(sha256=digest, media_type=media_type, content=content)
     path = Path(keep) / f"{digest}{PICTURE_SUFFIX[media_type]}"
+    # The name is the hash of the content, so a file of that name holds these bytes.
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -155,6 +161,7 @@ Producer = Literal["policy", "guide", "human", "teacher", "dataset", "forced"]
 PRODUCERS: tuple[Producer, ...] = get_args(Producer)
 """Who wrote tokens: the trained policy, another model in its place, a person, a scripted teacher, stored data, or
 nobody (`forced`: a fixed text)."""
+# What a guide or a teacher wrote was chosen as well, and methods of imitation learn from it.
 CHOSEN: tuple[Producer, ...] = tuple(producer for producer in PRODUCERS if producer != "forced")
 Finish = Literal["stop", "length"]
 FINISHES: tuple[Finish, ...] = get_args(Finish)
@@ -273,6 +280,7 @@ class Turn:
         if len(self.action_ids) != len(self.action_logprobs):
             raise ValueError(f"{len(self.action_ids)} action ids but {len(self.action_logprobs)} log-probs")
         _require_finite("reward parts", self.rewards)
+        # Parts of 0 lose nothing on a forced token.
         if self.rewards and any(self.rewards.values()) and self.action_ids and not self.action_mask[-1]:
             raise ValueError("a reward lies on a forced token, which no loss ever sees: it would vanish")
         if self.kind != ACT and not _KIND.fullmatch(self.kind):
@@ -302,6 +310,7 @@ class Turn:
         earned = [0.0] * len(self.action_ids)
         for placed in self.rewards_at:
             earned[placed.position] += placed.value
+        # A logged action without token ids has no last token; its reward counts by turn alone.
         if earned:
             earned[-1] += self.reward - math.fsum(placed.value for placed in self.rewards_at)
         return tuple(earned)
@@ -333,6 +342,7 @@ class Turn:
     @property
     def version(self) -> int:
         """The oldest weight version among the policy's tokens; -1 where no version is known."""
+        # The oldest token decides how stale a turn is (docs/staleness.md).
         return min((span.version for span in self.spans if span.producer == "policy"), default=-1)
 
 
@@ -351,6 +361,7 @@ def _require_placed(turn: Turn) -> None:
             raise ValueError(f"a reward {placed.name!r} is placed, but the turn's parts are {named}")
         if not 0 <= placed.position < len(mask):
             raise ValueError(f"the reward {placed.name!r} lies on token {placed.position} of an action of {len(mask)}")
+        # A value of 0 may lie anywhere: nothing is lost with it.
         if placed.value and not mask[placed.position]:
             raise ValueError(f"the reward {placed.name!r} lies on token {placed.position}, which was forced")
 
