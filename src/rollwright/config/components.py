@@ -29,6 +29,7 @@ from rollwright.contracts import ConfigError, RollwrightError, UnknownComponent
 Kind = Literal["envs", "rewards"]
 _SINGULAR: dict[Kind, str] = {"envs": "environment", "rewards": "reward"}
 _ENGINE_PACKAGE = {"vllm": "vllm", "vllm_server": "vllm", "transformers": "transformers"}
+# Searched in the text of a module, since importing it could need packages that are not installed.
 _DEFINES_BUILD = re.compile(r"^(def build\b|build\b\s*[:=])", re.MULTILINE)
 
 
@@ -38,6 +39,7 @@ def available(kind: Kind) -> list[str]:
     Modules are looked at, not imported: a component whose optional packages are missing is listed all the same.
     """
     package = importlib.import_module(f"rollwright.{kind}")
+    # Two levels, as `web.miniwob`: what lies deeper belongs to one component.
     return sorted(_names(package.__path__, depth=2))
 
 
@@ -59,6 +61,7 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
     """
     if is_own(name):
         return foreign(_SINGULAR[kind], name)
+    # A helper module could be imported as well, but without `build` it is no component.
     if name not in available(kind):
         raise UnknownComponent(_no_such(kind, name))
     build: Callable[..., Any] = importlib.import_module(f"rollwright.{kind}.{name}").build
@@ -75,6 +78,7 @@ def require(kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> 
     """
     try:
         build = load(kind, name)
+    # UnknownComponent and MissingDependency already say what to do.
     except RollwrightError:
         raise
     except Exception as error:
@@ -98,7 +102,9 @@ def create(kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> A
         return build(**options)
     except RollwrightError:
         raise
+    # SystemExit too: a builder may parse arguments with argparse, which leaves the process.
     except (Exception, SystemExit) as error:
+        # One of ours should not fail like this: its traceback has to show.
         if not is_own(name):
             raise
         raise ConfigError(
@@ -176,8 +182,10 @@ def _own_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         top = name.partition(".")[0]
         here = Path.cwd()
+        # Another name means that the module was found and something that it imports is missing.
         if error.name != top or not ((here / f"{top}.py").is_file() or (here / top).is_dir()):
             raise
+        # At the end, so that a `random.py` in this folder does not hide the module of that name.
         sys.path.append(str(here))
         return importlib.import_module(name)
 
@@ -213,6 +221,7 @@ def check_options(
 
 def takes_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The arguments that can be passed to a builder by name."""
+    # Of a class it is the signature of `__init__` without `self`.
     parameters = inspect.signature(build).parameters
     return {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
@@ -235,6 +244,7 @@ def _check_names(what: str, build: Callable[..., Any], options: Mapping[str, Any
 def _check_types(what: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Hold each option against its annotation, where that is one of plain data."""
     try:
+        # Of a class itself `get_type_hints` tells the attributes, not the arguments.
         made = build.__init__ if inspect.isclass(build) else build  # type: ignore[misc]
         hints = get_type_hints(made, include_extras=True)  # bounds too: Annotated[float, Field(gt=0)]
     except Exception:  # names that only a type checker can look up
@@ -244,8 +254,10 @@ def _check_types(what: str, build: Callable[..., Any], options: Mapping[str, Any
             adapter = TypeAdapter(hints[name]) if name in hints else None
         except PydanticUserError:
             continue  # a type of the builder's own
+        # The value goes on as it was given: the builder converts it, or does not.
         if adapter is not None and (counts_truth(value, hints[name]) or not _fits(adapter, value)):
             expected = type_text(FieldInfo.from_annotation(hints[name]))
+            # The words of a Literal are written with this sign between them (`type_text`).
             near = difflib.get_close_matches(str(value), expected.split(" | "), n=1)
             hint = f" Did you mean `{near[0]}`?" if near else ""
             raise ConfigError(f"{what}: the option `{name}` must be {expected}, got {value!r}.{hint}")

@@ -28,6 +28,7 @@ def help_text(cls: type[Config]) -> str:
 
 
 def _sections(cls: type[Config], prefix: str, unread: frozenset[str] = frozenset()) -> Iterator[str]:
+    # Those of the models above go on: they name keys of this section by dotted paths.
     unread |= {f"{prefix}{path}" for path in cls.unread}
     fields = {name: field for name, field in cls.model_fields.items() if f"{prefix}{name}" not in unread}
     keys = {name: field for name, field in fields.items() if not section_of(field.annotation)}
@@ -35,6 +36,7 @@ def _sections(cls: type[Config], prefix: str, unread: frozenset[str] = frozenset
         yield f"\n{prefix.rstrip('.')}: {first_sentence(cls.__doc__)}"
     elif keys:
         yield "\nkeys:"
+    # Plain keys come before all sections: after the heading of one they would seem to be in it.
     for name, field in keys.items():
         yield f"  {prefix}{name} = {default_text(field)}   ({type_text(field)})"
         yield _wrap(f"{field.description or ''}{readers_text(cls, name)}".strip(), 6)
@@ -52,6 +54,7 @@ def type_text(field: FieldInfo) -> str:
     bounds = []
     for limit in field.metadata:
         for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+            # pydantic keeps each bound as an object of its own (annotated_types.Ge and the like).
             value = getattr(limit, name, None)
             if value is not None:
                 bounds.append(f"{sign} {value}")
@@ -80,7 +83,9 @@ def default_text(field: FieldInfo) -> str:
     """The default of a key as the help prints it."""
     if field.is_required():
         return "REQUIRED"
+    # A factory that reads other keys is refused by pydantic unless it is given `validated_data`.
     value = field.get_default(call_default_factory=True, validated_data={})
+    # An empty text would leave nothing to see after the equals sign.
     return "null" if value is None else str(value) if not isinstance(value, str) else (value or "''")
 
 
@@ -92,6 +97,7 @@ def readers_text(cls: type[Config], name: str) -> str:
     ]
     only = f" Only with {' and '.join(conditions)}." if conditions else ""
     most, why = cls.limits.get(name, (0, ""))
+    # Plain `g` keeps six digits, and would print 4294967295 as 4.29497e+09.
     return only + (f" At most {most:.17g}: {why}." if why else "")
 
 

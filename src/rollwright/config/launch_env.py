@@ -28,10 +28,12 @@ def prepare_environment(*, busy_processes: int = 1) -> dict[str, str]:
     """
     verbose = wants_everything()
     wanted = {
+        # Unset counts as offline: this call sets it to 1 below.
         **noise_variables(verbose=verbose, downloads=os.environ.get("HF_HUB_OFFLINE", "1") == "0"),
         **variables(busy_processes=busy_processes, cores=usable_cores(), gpu=has_gpu()),
         **own_interface(os.environ),
     }
+    # What the user has set wins, also where it is an empty text.
     new = {name: value for name, value in wanted.items() if name not in os.environ}
     late = sorted(name for name in new if name.startswith("OMP_"))
     if late and "torch" in sys.modules:
@@ -59,13 +61,16 @@ def variables(*, busy_processes: int, cores: int, gpu: bool) -> Mapping[str, str
         "TOKENIZERS_PARALLELISM": "false",  # its threads and our forked workers do not mix
         "HF_HUB_OFFLINE": "1",  # nothing is fetched unless the user says so
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the learner hands over weights inside its own process
+        # vLLM otherwise reports its use to a server of its authors.
         "VLLM_NO_USAGE_STATS": "1",
     }
+    # DeepSpeed otherwise guesses the accelerator by what it can import.
     return values if gpu else {**values, "DS_ACCELERATOR": "cpu"}
 
 
 def usable_cores() -> int:
     """Cores this process may run on."""
+    # `cpu_count` counts cores that taskset, a container or a scheduler keeps from this process. macOS lacks the call.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -27,6 +27,7 @@ class Layers:
 
     def add(self, layer: Mapping[str, Any], source: str) -> None:
         """Lay `layer` over what is there. Lists and plain values replace, sections merge."""
+        # First, so that `engine=vllm` merges with the keys of `engine` that an earlier layer set.
         expanded = _expand_shorthands(self.cls, layer)
         _merge(self.values, expanded)
         self.set_by.update(dict.fromkeys(_dotted(expanded), source))
@@ -64,6 +65,7 @@ def read_words(cls: type[Config], words: Sequence[str]) -> Layers:
     for word in words:
         if word.startswith("~"):
             layers.remove(word[1:])
+        # Before the test for a file: the value of `data.path=x.yaml` is a text.
         elif "=" in word and not word.startswith("-"):
             layers.add(_override(word), COMMAND_LINE)
         elif Path(word).suffix in (".yaml", ".yml"):
@@ -83,9 +85,11 @@ def add_file(layers: Layers, path: Path, including: tuple[Path, ...] = ()) -> No
         ConfigError: the file is missing, is not valid YAML, holds no mapping, or includes itself.
     """
     _require_file(path, asked_by=including[-1] if including else None)
+    # Only the chain above this file counts: two files may extend the same third one.
     if path.resolve() in [parent.resolve() for parent in including]:
         raise ConfigError(f"{including[-1]}: `extends` leads back to {path}; break the circle.")
     content = read_yaml(path)
+    # Parents come first and are overwritten; `extends` itself is no key, so it is taken out.
     for parent in _parents(content.pop("extends", []), path):
         add_file(layers, path.parent / parent, (*including, path))
     _require_words_as_keys(layers.cls, content, path)
@@ -96,6 +100,7 @@ def _parents(extends: Any, path: Path) -> list[str]:
     parents = [extends] if isinstance(extends, str) else extends
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
         raise ConfigError(f"{path}: `extends` must be the name of a YAML file or a list of names, got {extends!r}.")
+    # `Path.resolve` raises a bare ValueError at a NUL.
     if any(Path(parent).suffix not in (".yaml", ".yml") or "\0" in parent for parent in parents):
         raise ConfigError(f"{path}: `extends` names YAML files (.yaml or .yml), got {extends!r}.")
     return parents
@@ -105,6 +110,7 @@ def _require_file(path: Path, asked_by: Path | None) -> None:
     if path.is_file():
         return
     where = f"{asked_by}: `extends` names {path}, which " if asked_by else f"{path} "
+    # All that follows looks for the most helpful message.
     if path.is_dir():
         raise ConfigError(f"{where}is a folder, not a YAML file.")
     if path.exists():
@@ -124,6 +130,7 @@ def _require_words_as_keys(cls: type[Config], content: Mapping[Any, Any], path: 
             hint = "; YAML reads a bare on, off, yes and no as truth values" if isinstance(name, bool) else ""
             raise ConfigError(f"{path}: the key {name!r}{where} must be a word, got a {type(name).__name__}{hint}.")
         head, dot, rest = name.partition(".")
+        # pydantic would call it unknown; here the message can say why.
         if dot and head in cls.model_fields:
             raise ConfigError(
                 f"{path}: `{prefix}{name}`: in a YAML file a section is a line `{head}:` with `{rest}:` indented below "
@@ -149,6 +156,7 @@ def _expand_shorthands(cls: type[Config], layer: Mapping[str, Any]) -> dict[str,
     expanded = {}
     for name, value in layer.items():
         section = section_of(cls.model_fields[name].annotation) if name in cls.model_fields else None
+        # Only a value that is no mapping is short for something.
         if section and section.shorthand and not isinstance(value, Mapping):
             value = {section.shorthand: value}
         expanded[name] = _expand_shorthands(section, value) if section and isinstance(value, Mapping) else value
@@ -158,6 +166,7 @@ def _expand_shorthands(cls: type[Config], layer: Mapping[str, Any]) -> dict[str,
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
     for name, value in layer.items():
         if isinstance(value, Mapping):
+            # A dict of its own: later layers must not write into the mapping that a caller gave.
             if not isinstance(into.get(name), dict):
                 into[name] = {}
             _merge(into[name], value)
@@ -167,6 +176,7 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 def _dotted(layer: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in layer.items():
+        # The section itself too: an error may be about it as a whole, and names who set it.
         yield f"{prefix}{name}"
         if isinstance(value, Mapping):
             yield from _dotted(value, f"{prefix}{name}.")

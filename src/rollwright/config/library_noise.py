@@ -30,6 +30,7 @@ _SILENT: Mapping[str, str] = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TRL_EXPERIMENTAL_SILENCE": "1",
 }
+# What shows the progress of a download.
 _BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
 
 
@@ -60,6 +61,7 @@ def silence_libraries() -> None:
     Warnings are told by the module that they are raised for, so a user's own deprecation warnings stay.
     """
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, UserWarning):
+        # The pattern is matched from the start of the module's name; its end keeps `ray` from hiding `rayon`.
         warnings.filterwarnings("ignore", category=category, module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

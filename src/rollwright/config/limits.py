@@ -25,12 +25,15 @@ _BY_ENDING = {"seed": _BITS_32, "_s": _YEARS, "_minutes": _YEARS}  # a key's uni
 
 def limit_of(name: str, annotation: Any, own: Limits) -> Limit | None:
     """What bounds a key from above besides its declared range: its section's own limit, its unit's, or its type's."""
+    # A section knows its keys better than an ending does.
     if name in own:
         return Limit(*own[name])
     kinds = leaves(annotation)
     if not kinds & {int, float}:
         return None
+    # By the ending, so that `tiny_seed` is bound as `seed` is.
     ending = next((limit for end, limit in _BY_ENDING.items() if name.endswith(end)), None)
+    # A key that takes fractions too is a float in the end, which reaches further than 64 bits.
     return ending or (_BITS_64 if int in kinds and float not in kinds else None)
 
 
@@ -47,6 +50,7 @@ def leaves(annotation: Any) -> set[Any]:
 def counts_truth(value: Any, annotation: Any) -> bool:
     """Whether a truth value, or a list with one in it, would pass for a number: Python counts True as 1."""
     kinds = leaves(annotation)
+    # A key of `bool | int` takes both on purpose.
     if not kinds & {int, float} or bool in kinds:
         return False
     return any(isinstance(entry, bool) for entry in (value if isinstance(value, list | tuple) else [value]))

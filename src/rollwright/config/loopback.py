@@ -32,6 +32,7 @@ def meeting_point(params: RendezvousParameters) -> RendezvousHandler:
     Raises:
         ValueError: the launch is of several machines, which do not reach each other's loopback.
     """
+    # Imported here: the room `config` loads without torch, and only a launcher calls this.
     from torch.distributed import PrefixStore
     from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousStoreInfo
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
@@ -49,8 +50,10 @@ def meeting_point(params: RendezvousParameters) -> RendezvousHandler:
             return NAME
 
         def next_rendezvous(self) -> RendezvousInfo:
+            # torchrun asks again when it restarts the workers: one store serves the whole launch.
             self._store = self._store or store_here(timeout_s=_TIMEOUT_S)
             where = RendezvousStoreInfo(ADDRESS, getattr(self._store, "port"))  # noqa: B009
+            # Rank 0 of 1 counts launchers, one per machine, not the processes that they start.
             return RendezvousInfo(PrefixStore(self.run_id, self._store), 0, 1, where)
 
     return Loopback(ADDRESS, 0, 0, 1, params.run_id, int(_TIMEOUT_S))
@@ -61,6 +64,7 @@ def store_here(*, timeout_s: float) -> Any:
     from torch.distributed import TCPStore
 
     with socket.socket() as listener:
+        # A store that opens a socket itself listens on all interfaces, so it is given one that is bound already.
         listener.bind((ADDRESS, 0))
         listener.listen(1024)
         port = int(listener.getsockname()[1])
@@ -69,8 +73,10 @@ def store_here(*, timeout_s: float) -> Any:
             port,
             is_master=True,
             timeout=timedelta(seconds=timeout_s),
+            # The launcher makes the store before it starts the workers that will connect.
             wait_for_workers=False,
             multi_tenant=False,
+            # The store closes it; without `detach` the `with` would close it under the store.
             master_listen_fd=listener.detach(),
         )
 
@@ -78,7 +84,9 @@ def store_here(*, timeout_s: float) -> Any:
 def own_interface(environment: Mapping[str, str]) -> Mapping[str, str]:
     """Variables that keep what the ranks of one machine say to each other on loopback; none for several machines."""
     started, here = environment.get("WORLD_SIZE", "1"), environment.get("LOCAL_WORLD_SIZE", "1")
+    # Different numbers mean several machines, which have to use an interface that the others reach.
     if started == "1" or started != here:
         return {}
+    # Linux calls the loopback lo, macOS lo0.
     name = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
     return {} if name is None or os.name == "nt" else {"GLOO_SOCKET_IFNAME": name}

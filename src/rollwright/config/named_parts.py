@@ -26,6 +26,7 @@ class Parts:
 
     what: str
     """What one of them is called in messages."""
+    # A dict has no hash, and typing hashes what stands in an annotation to cache it.
     ours: Mapping[str, str] = field(hash=False)
     """Short word -> `module:Attribute`. Ours take the keys of their section that their signature names."""
     options: str = "options"
@@ -55,6 +56,7 @@ class Parts:
 
 def is_own(name: object) -> bool:
     """Whether a name is that of a user's own part, `package.module:Attribute`."""
+    # No word of ours has a colon.
     return isinstance(name, str) and ":" in name
 
 

@@ -50,11 +50,13 @@ def load_part(parts: Parts, name: str) -> Callable[..., Any]:
     if not is_own(name):
         if name not in parts.ours:
             raise UnknownComponent(_no_such(parts, name))
+        # Imported only now: the module of a part may load torch.
         module, _, attribute = parts.ours[name].partition(":")
         build: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
         return build
     try:
         return foreign(parts.what, name)
+    # Such an error already says what to do.
     except RollwrightError:
         raise
     except Exception as error:
@@ -96,6 +98,7 @@ def require_own_parts(config: Config) -> None:
         except ConfigError as error:
             raise ConfigError(f"`{named.path}`: {error}") from error
         try:
+            # Before it is made, so that a misspelt option is not taken for a fault of the user's code.
             check_options(named.said, build, named.options, given=named.parts.given)
         except ConfigError as error:
             raise ConfigError(f"`{named.options_path}`: {error}") from error
@@ -121,12 +124,14 @@ def build_part(section: Config, key: str, **given: Any) -> Any:
     if is_own(name):
         return make_own_part(parts, key, name, getattr(section, parts.options), given)
     keys = {option: getattr(section, option) for option in type(section).model_fields}
+    # What the run gives wins over a key of the same name.
     return make_part(parts, name, keys | given)
 
 
 def make_part(parts: Parts, name: str, words: Mapping[str, Any]) -> Any:
     """One of our parts, made with those of the words that its signature names."""
     build = load_part(parts, name)
+    # A word that its signature names and nobody has keeps the signature's default.
     return build(**{word: words[word] for word in takes_of(build) if word in words})
 
 
@@ -153,10 +158,12 @@ def _make_own(named: NamedPart, build: Callable[..., Any], given: Mapping[str, A
         raise ConfigError(f"`{named.path}`: {named.said} cannot be made: {type(error).__name__}: {error}") from error
     require_contract(named.path, named.said, made, named.parts.contract)
     if named.parts.trial:
+        # Named as text and imported here: trials compute with torch.
         module, _, function = named.parts.trial.partition(":")
         try:
             getattr(importlib.import_module(module), function)(made)
         except Exception as error:  # a stranger's code may fail in any way
+            # A trial says by a ValueError what it found wrong; of any other error the kind helps as well.
             said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise ConfigError(
                 f"`{named.path}`: {named.said} breaks its contract (docs/extending.md) on a small example: {said}"
@@ -182,6 +189,7 @@ def require_contract(path: str, said: str, made: object, contract: Sequence[str]
 
 
 def _has(made: object, method: str) -> bool:
+    # `callable` and `getattr` would answer for the class: each can be called, by its metaclass.
     if inspect.isclass(made):
         return any(method in vars(base) for base in made.__mro__)
     return callable(made) if method == "__call__" else callable(getattr(made, method, None))
@@ -211,6 +219,7 @@ def own_parts_help(cls: type[Config], values: Mapping[str, Any], prefix: str = "
         if is_own(values.get(name))
     ]
     for name, field in cls.model_fields.items():
+        # The settings are not checked yet, so a section may be any value, or not be there.
         section, below = section_of(field.annotation), values.get(name)
         if section is not None and isinstance(below, Mapping):
             pieces.append(own_parts_help(section, below, f"{prefix}{name}."))
@@ -231,6 +240,7 @@ def _type_of(parameter: inspect.Parameter) -> str:
     kind = parameter.annotation
     if kind is parameter.empty:
         return "anything"
+    # `from __future__ import annotations` leaves types as text.
     return kind if isinstance(kind, str) else type_text(FieldInfo.from_annotation(kind))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rollwright.contracts import ConfigError
 
+# A backslash before it keeps `${` as text.
 _REFERENCE = re.compile(r"(?<!\\)\$\{([^{}]*)\}")
 _KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
 _MISSING = "???"
@@ -44,13 +45,16 @@ def _resolved(value: Any, root: Mapping[str, Any], path: str, through: tuple[str
 
 def _text(value: str, root: Mapping[str, Any], path: str, through: tuple[str, ...]) -> Any:
     whole = _REFERENCE.fullmatch(value)
+    # The value keeps its type: `${run.steps}` alone stays a number.
     if whole:
         return _named(whole.group(1), root, path, through)
     if len(_REFERENCE.findall(value)) > _MOST:
         raise ConfigError(f"`{path}` holds more than {_MOST} references, which is the most of one text.")
     text = _REFERENCE.sub(lambda found: _as_text(_named(found.group(1), root, path, through)), value)
+    # An opening without its end; taken for plain text it would reach the run unnoticed.
     if re.search(r"(?<!\\)\$\{", value) and not _REFERENCE.search(value):
         raise ConfigError(f"`{path}`: the reference in it has no end: write it as `${{other.key}}`.")
+    # A long text that no reference made is the user's own affair.
     if len(text) > _LONGEST and text != value:
         raise ConfigError(f"`{path}` becomes longer than {_LONGEST} characters by its references.")
     return text.replace("\\${", "${")
@@ -64,6 +68,7 @@ def _named(reference: str, root: Mapping[str, Any], path: str, through: tuple[st
             "of the settings. The environment is not read, since a secret would be written into config.yaml; where a "
             "key is needed, name its variable (`key_variable`)."
         )
+    # The depth is bounded as well: each level may multiply the text by the references of one.
     if name in through or len(through) >= _DEEPEST:
         why = "it leads back to itself" if name in through else f"more than {_DEEPEST} stand behind one another"
         raise ConfigError(f"`{path}`: the reference `${{{name}}}` cannot be resolved: {why}.")
@@ -80,4 +85,5 @@ def _named(reference: str, root: Mapping[str, Any], path: str, through: tuple[st
 
 
 def _as_text(value: Any) -> str:
+    # As YAML writes them, not as Python does: true, false, null.
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

@@ -45,10 +45,13 @@ def load_config(
         SystemExit: code 0, after `--help` or `--plan` has printed.
     """
     words = [word for word in argv if word not in ("-h", "--help", "--plan")]
+    # Before any word is read, since a wrong one must not stand in the way of the help.
     if len(set(argv) & {"-h", "--help"}) > 0:
         _print_once(help_text(cls) + _own_help(cls, words))
         raise SystemExit(0)
+    # An override may end in .yaml too: `data.path=x.yaml` names no file of settings.
     if default is not None and not any(Path(word).suffix in (".yaml", ".yml") and "=" not in word for word in words):
+        # First, so that every word wins over it.
         words.insert(0, str(default))
     layers = read_words(cls, words)
     config = _validate(cls, layers.resolved(), layers.set_by)
@@ -100,8 +103,10 @@ def same_settings(config: Config, file: Path) -> bool:
     try:
         add_file(layers, file)
         values = layers.resolved()
+        # Set, such a key would be an error now, though it never had an effect.
         for path in cls.unread:
             _forget(values, path)
+        # Compared as they are dumped: a key that the method does not read may differ.
         return dump(_validate(cls, values, layers.set_by)) == dump(config)
     except ConfigError:
         return False
@@ -117,15 +122,18 @@ def _forget(values: dict[str, Any], path: str) -> None:
 
 def _effective(config: Config, idle: frozenset[str] = frozenset()) -> dict[str, Any]:
     idle |= {key for key, *_ in keys_without_effect(config)}
+    # Paths and tuples become plain data, which OmegaConf can write.
     plain = config.model_dump(mode="json")
     kept: dict[str, Any] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
         if isinstance(value, Config):
             below = frozenset(path.removeprefix(f"{name}.") for path in idle if path.startswith(f"{name}."))
+            # By itself, for it knows which of its own keys are idle, and `plain` does not.
             kept[name] = _effective(value, below)
         elif name not in idle:
             kept[name] = plain[name]
+    # A whole section can be idle.
     return {name: value for name, value in kept.items() if name not in idle}
 
 
@@ -136,6 +144,7 @@ def _validate(cls: type[ConfigT], values: dict[str, Any], set_by: Mapping[str, s
         return config
     except ValidationError as error:
         details = error.errors()
+    # Told together by section, with one list of the keys there; all other findings stand for themselves.
     unknown = [".".join(map(str, detail["loc"])) for detail in details if detail["type"] == "extra_forbidden"]
     problems = [text for d in details if d["type"] != "extra_forbidden" for text in _explain(cls, d, set_by)]
     _refuse([*unknown_keys(cls, unknown, set_by), *problems])
@@ -163,6 +172,7 @@ def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str])
     """One finding of pydantic, in the words of the user's own keys."""
     kind, context = detail["type"], detail.get("ctx", {})
     path = ".".join(str(part) for part in detail["loc"])
+    # Raised by `Config` itself, as are the kinds beyond_reason, nul_character and no_variable below.
     if kind == "no_effect":
         prefix = f"{path}." if path else ""
         return [_from(set_by, prefix + entry[0]) + _idle(prefix, *entry) for entry in context["idle"]]
@@ -192,6 +202,7 @@ def _explain(cls: type[Config], detail: ErrorDetails, set_by: Mapping[str, str])
         ]
     if kind == "string_pattern_mismatch":
         return [f"{source}`{path}` cannot be {_shown(detail['input'])}. What it is: {_meaning(cls, path)}"]
+    # pydantic ends the location with [key] where the key of a mapping itself is wrong.
     if path.endswith(".[key]"):
         return [f"{source}`{path[:-6].rpartition('.')[0]}` takes words as keys, got {_shown(detail['input'])}."]
     hint = _list_hint(kind, path, detail["input"]) or _truth_hint(detail["input"])
@@ -256,6 +267,7 @@ def _wrong_choice(cls: type[Config], path: str, value: Any) -> str:
 
 def _expected(cls: type[Config], path: str) -> str:
     """The type of a key as help prints it; of a list's element, that of the list."""
+    # The place of a list's element is no key: its parent is.
     while path:
         field = field_at(cls, path)
         if field is not None:

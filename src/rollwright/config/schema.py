@@ -56,6 +56,7 @@ class Config(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        # The tables name keys as text: a renamed key would leave a rule that never applies.
         for key, choosers in cls.only_for.items():
             for path in (key, *choosers):
                 if field_at(cls, path) is None:
@@ -71,6 +72,7 @@ class Config(BaseModel):
             raise TypeError(f"{cls.__name__}.shorthand names `{cls.shorthand}`, which is not one of its keys")
         for name, field in cls.model_fields.items():
             section = section_of(field.annotation)
+            # pydantic takes a default whole or not at all: with one key set, the rest comes from the section's class.
             if section and isinstance(field.default, section) and field.default != _as_filled_in(field.default):
                 raise TypeError(
                     f"{cls.__name__}.{name} begins with other values than {section.__name__} has, which would be lost "
@@ -92,6 +94,7 @@ class Config(BaseModel):
             raise PydanticCustomError("number_type", "a truth value is not a number")
         if isinstance(value, str) and "\0" in value:
             raise PydanticCustomError("nul_character", "a NUL character is in no name and no path")
+        # The value is not in the message, for it may be the secret itself.
         if isinstance(value, str) and value and not names_variable(info.field_name or "", value):
             raise PydanticCustomError("no_variable", "not the name of an environment variable")
         return value
@@ -101,6 +104,7 @@ class Config(BaseModel):
     def _within_reason(cls, value: Any, info: ValidationInfo) -> Any:
         name = info.field_name or ""
         limit = limit_of(name, cls.model_fields[name].annotation, cls.limits)
+        # By size: a seed of -2**40 fits the generators as little as 2**40 does.
         if limit is not None and isinstance(value, int | float) and abs(value) > limit.most:
             raise PydanticCustomError("beyond_reason", "beyond reason", {"most": limit.most, "why": limit.why})
         return value
@@ -110,12 +114,15 @@ class Config(BaseModel):
     def _preset_fills_the_rest(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         # Declared before the next validator, which therefore sees what nobody set as not set.
         filled = _filled_in(cls, value)
+        # What was set wins over what the preset says.
         config = handler({**filled, **value} if filled else value)
+        # The model is frozen, this set is not. If filled keys counted as set, those without a reader would be errors.
         config.__pydantic_fields_set__.difference_update(filled)
         return config
 
     @model_validator(mode="after")
     def _every_set_key_is_read(self) -> Config:
+        # A default does no harm: it was not written down by anybody who expects an effect.
         idle = [entry for entry in keys_without_effect(self) if _is_set(self, entry[0])]
         if idle:
             raise PydanticCustomError("no_effect", "keys without effect", {"idle": idle})
@@ -135,6 +142,7 @@ def keys_without_effect(config: Config) -> list[tuple[str, str, Any, tuple[Any, 
             value = _value_at(config, chooser)
             if not is_read(value, readers):
                 idle.append((key, chooser, value, tuple(readers)))
+                # One reason is enough for a message.
                 break
     return idle
 
@@ -147,6 +155,7 @@ def section_of(annotation: Any) -> type[Config] | None:
         return section_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
         found = {section for arg in get_args(annotation) if arg is not NoneType and (section := section_of(arg))}
+        # Of two kinds of section nobody could say which keys there are.
         return found.pop() if len(found) == 1 else None
     return None
 
@@ -186,6 +195,7 @@ def _filled_in(cls: type[Config], values: Any) -> dict[str, Any]:
     """What the preset of a section adds to the keys that were set."""
     if not cls.presets or not isinstance(values, Mapping):
         return {}
+    # The values are not validated yet, so the preset may be anything.
     preset = values.get("preset", cls.model_fields["preset"].default)
     keys = cls.presets.get(preset, {}) if isinstance(preset, str) else {}
     return {name: value for name, value in keys.items() if name not in values}
@@ -200,6 +210,7 @@ def _as_filled_in(default: Config) -> Config:
 def _value_at(config: Config, path: str) -> Any:
     value: Any = config
     for name in path.split("."):
+        # A section that is None has no chooser, and its keys no reader.
         value = None if value is None else getattr(value, name)
     return value
 

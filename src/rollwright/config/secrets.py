@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+# A password may hold an @ itself: all up to the last one before the path is secret.
 _USER = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*://)(?P<secret>[^\s/?#@]*(?:@[^\s/?#@]*)*)@")
 _QUERY = re.compile(
     r"(?P<name>[?&;#](?:[A-Za-z0-9_.-]*[_.-])?(?:key|apikey|token|secret|password|passwd|pwd|auth|sig|signature)=)"
@@ -17,6 +18,7 @@ _QUERY = re.compile(
 )
 
 _KEY = re.compile(  # as the services write them that models, trackers and code are fetched from or judged by
+    # Twelve characters or more, for `sk-learn` is a word.
     r"\b(?P<kind>Bearer\s+|sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-|AKIA)(?P<secret>[A-Za-z0-9_.~+/=-]{12,})"
 )
 _NAMES: tuple[str, ...] = (
@@ -36,12 +38,14 @@ def credentials(value: Any, path: str = "") -> Iterator[str]:
     A text is one by its own key's name: `api_key`, `password`; or it stands where the name of a variable is asked for.
     """
     if isinstance(value, str):
+        # An element of a list goes by the name of the list.
         name = re.sub(r"(\.\d+)+$", "", path).rpartition(".")[2]
         named = _is_secrets(name) or not names_variable(name, value)
         if value and (named or redact(value) != value):
             yield path
     elif isinstance(value, Mapping):
         for name, entry in value.items():
+            # A free key can be a URL as well. Its path is in the message, so it is redacted there too.
             if redact(str(name)) != name:
                 yield f"{path}.{redact(str(name))}" if path else redact(str(name))
             yield from credentials(entry, f"{path}.{name}" if path else str(name))
@@ -53,6 +57,7 @@ def credentials(value: Any, path: str = "") -> Iterator[str]:
 def _is_secrets(name: str) -> bool:
     """Whether a key of this name holds a secret: `password`, `X-Api-Key`, `db_password`, `token`."""
     plain = name.lower().replace("-", "_")
+    # By the whole name alone: keys such as `pad_token` hold no secret.
     return plain == "token" or plain.endswith(_NAMES)
 
 

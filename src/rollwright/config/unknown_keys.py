@@ -30,6 +30,7 @@ def unknown_keys(cls: type[Config], paths: Sequence[str], set_by: Mapping[str, s
 
 def source_of(set_by: Mapping[str, str], path: str) -> str:
     """Who set a key, or the section or list that holds it; empty where nobody did."""
+    # An element of a list has no entry of its own.
     while path and path not in set_by:
         path = path.rpartition(".")[0]
     return set_by.get(path, "")
@@ -62,6 +63,7 @@ def _hint(cls: type[Config], path: str, here: Sequence[str]) -> str:
     if elsewhere := [known for known, _ in all_keys(cls) if known.rpartition(".")[2] == key]:
         return " There is " + " and ".join(f"`{known}`" for known in elsewhere) + "."
     names = {known.rpartition(".")[2]: known for known, _ in all_keys(cls)}
+    # Stricter than 0.6, the default: among the keys of all sections something is always a little alike.
     close = difflib.get_close_matches(key, names, n=1, cutoff=0.8)
     return f" Did you mean `{names[close[0]]}`?" if close else ""
 
@@ -72,6 +74,7 @@ def _foreign_files(cls: type[Config], paths: Sequence[str], set_by: Mapping[str,
     for path in paths:
         section = section_at(cls, path.rpartition(".")[0])
         source = source_of(set_by, path)
+        # A key with a near name is a typing mistake; one like none here belongs to another recipe.
         if source.endswith((".yaml", ".yml")) and not _hint(cls, path, list(section.model_fields) if section else []):
             counts[source] = counts.get(source, 0) + 1
     return [

@@ -20,6 +20,7 @@ _MOST_BYTES = 256 << 10
 _MOST_VALUES = 20_000
 _DEEPEST = 50
 _PREFIX = "tag:yaml.org,2002:"
+# SafeLoader would also take !!binary, !!set and !!omap, which no setting is.
 _PLAIN = {_PREFIX + name for name in ("map", "seq", "str", "int", "float", "bool", "null", "merge")}
 
 
@@ -61,6 +62,7 @@ def read_value(text: str, source: str) -> Any:
         ConfigError: it cannot be read, or a part of it is a comment, which a word is not meant to have.
     """
     node, content = _parsed(text, source)
+    # Of `a #b` YAML reads `a`, and of `#b` nothing: what was cut off has to be found in the text.
     rest = text[node.end_mark.index :] if isinstance(node, ScalarNode) else "" if node else text
     if rest.lstrip().startswith("#"):
         raise ConfigError(f"{source}: YAML takes what begins with # for a comment: quote the value, as \"'a #b'\".")
@@ -74,6 +76,7 @@ def _parsed(text: str, source: str) -> tuple[Node | None, Any]:
         node = loader.get_single_node()
         if node is None:
             return None, None
+        # On the nodes, before any value is made: aliases are still references, and cost nothing.
         _check(node, source)
         return node, loader.construct_document(node)  # type: ignore[no-untyped-call]
     except yaml.MarkedYAMLError as error:
@@ -83,8 +86,10 @@ def _parsed(text: str, source: str) -> tuple[Node | None, Any]:
             f"{source} holds the character U+{int(error.character):04X} at position {error.position}, which YAML does "
             "not allow: is it a text file?"
         ) from error
+    # The parser itself recurses, before `_check` can count how deep the text goes.
     except RecursionError as error:
         raise ConfigError(f"{source} is nested too deeply for settings, which is {_DEEPEST} at most") from error
+    # ValueError: Python reads no whole number of more than 4300 digits.
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigError(f"{source} cannot be read as YAML: {' '.join(str(error).split())}") from error
 
@@ -92,12 +97,14 @@ def _parsed(text: str, source: str) -> tuple[Node | None, Any]:
 def _text_of(path: Path) -> str:
     try:
         with path.open("rb") as file:
+            # One byte more than allowed tells a longer file, without reading all of it.
             raw = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(raw) > _MOST_BYTES:
         raise ConfigError(f"{path} has more than {_MOST_BYTES >> 10} KiB: that is not a settings file")
     try:
+        # Some editors on Windows put a byte order mark in front.
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
@@ -130,12 +137,14 @@ def _check(root: Node, source: str) -> None:
 
 def _size(node: Node, source: str, sizes: dict[int, int], above: tuple[int, ...]) -> int:
     line = node.start_mark.line + 1
+    # First, since the next check would call an anchor that holds itself merely too deep.
     if id(node) in above:
         raise ConfigError(f"{source}, line {line}: the anchor here contains itself")
     if len(above) >= _DEEPEST:
         raise ConfigError(
             f"{source}, line {line}: nested too deeply for a file of settings, which is {_DEEPEST} at most"
         )
+    # Aliases of aliases ("billion laughs") would take exponential time without this; the size still counts each use.
     if id(node) in sizes:
         return sizes[id(node)]
     if node.tag not in _PLAIN:
@@ -175,6 +184,7 @@ def _each_key_once(node: MappingNode, source: str) -> None:
         line = key.start_mark.line + 1
         if not isinstance(key, ScalarNode):
             raise ConfigError(f"{source}, line {line}: a key must be a word, not a list or a section")
+        # Several `<<` are one way to merge several sections.
         if key.value in lines and key.tag != f"{_PREFIX}merge":
             raise ConfigError(
                 f"{source}: the key `{key.value}` stands twice in one section, in lines {lines[key.value]} and {line}; "
