@@ -44,8 +44,10 @@ class Pictures:
     def _take(self, attachment: Attachment) -> Attachment:
         place = place_of(attachment)
         if not place:
+            # The bytes go, the hash stays: a row says which picture was seen, whether or not it is kept.
             return replace(attachment, content=None)
         target = self.store / place
+        # The name is the hash of the content, so that what is there already is the same picture.
         if not target.exists():
             content = attachment.content if attachment.content is not None else _read(attachment.path)
             if fault := self._fault(attachment, content):
@@ -57,6 +59,7 @@ class Pictures:
 
     def _locate(self, attachment: Attachment) -> Attachment:
         place = place_of(attachment)
+        # Only our own name is completed. A foreign row may name any file of this machine.
         kept = place and attachment.path == place
         return replace(attachment, path=str(self.store / place)) if kept else attachment
 
@@ -64,10 +67,12 @@ class Pictures:
         """Why these bytes are not taken in; "" where they are."""
         if content is None:
             return "its content is nowhere to be read"
+        # Before the hash: of a larger file `_read` gives only the beginning, whose hash would be the wrong reason.
         if len(content) > MAX_PICTURE_BYTES:
             return f"it has {len(content)} bytes, a picture may have {MAX_PICTURE_BYTES}"
         if hashlib.sha256(content).hexdigest() != attachment.sha256:
             return "its content has another hash"
+        # The file's suffix comes from the media type: under `.png` nothing but a PNG may lie.
         if picture_type(content) != attachment.media_type:
             return f"its content is no {attachment.media_type}"
         if self._bytes_held() + len(content) > MAX_STORE_BYTES:
@@ -80,6 +85,7 @@ class Pictures:
         return self._held
 
     def _write(self, target: Path, content: bytes) -> None:
+        # Here and not when the store is made: most worlds have no pictures.
         self.folder.mkdir(exist_ok=True)
         temporary = target.with_suffix(f".tmp-{os.getpid()}")
         try:
@@ -97,10 +103,12 @@ class Pictures:
 def place_of(attachment: Attachment) -> str:
     """Where a store keeps this picture, relative to its folder; "" for what is no picture that a store keeps."""
     suffix = PICTURE_SUFFIX.get(attachment.media_type, "")
+    # `is_hash` keeps a foreign row's `../..` out of the path.
     return f"{FOLDER}/{attachment.sha256}{suffix}" if suffix and is_hash(attachment.sha256) else ""
 
 
 def _changed(trajectory: Trajectory, change: Callable[[Attachment], Attachment]) -> Trajectory:
+    # Copies of every turn would be costly where there is nothing to change, which is the usual case.
     if not any(turn.attachments for turn in trajectory.turns):
         return trajectory
 
@@ -118,6 +126,7 @@ def _read(path: str | None) -> bytes | None:
     if path is None:
         return None
     try:
+        # O_NONBLOCK: opening a pipe that nobody writes would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
             return file.read(MAX_PICTURE_BYTES + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None

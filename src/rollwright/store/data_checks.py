@@ -41,6 +41,7 @@ def require_own_tokens(stores: Sequence[str], table: TurnTable, codec: ChatCodec
     Raises:
         DataError: they are not.
     """
+    # Of models with vision the size stands in the config of the text part.
     size = int(causal_lm(policy).config.get_text_config().vocab_size)
     highest = table.highest_id()
     if highest >= size:
@@ -48,12 +49,15 @@ def require_own_tokens(stores: Sequence[str], table: TurnTable, codec: ChatCodec
             f"the trajectories hold token id {highest}, the model's vocabulary has {size}: they were collected with "
             "another tokenizer; collect them again with this model"
         )
+    # A model's rows are often rounded up: ids between the tokenizer's last and the row count pass the check above.
     never = marked(causal_lm(policy))
     if never is not None and (found := table.first_of(never.cpu().numpy())) >= 0:
         raise DataError(padding_text(found, size))
     for store in stores:
+        # A sample: a wrong tokenizer reads nearly every action differently, and stores may be large.
         turns = list(islice(_written(store), 64))
         unlike = [turn for turn in turns if codec.decode_action(turn.action_ids).strip() != turn.text.strip()]
+        # Strictly more than half, which also lets a store without any written text pass.
         if 2 * len(unlike) > len(turns):
             turn = unlike[0]
             raise DataError(
@@ -65,6 +69,7 @@ def require_own_tokens(stores: Sequence[str], table: TurnTable, codec: ChatCodec
 
 def _written(store: str) -> Iterator[Turn]:
     """Turns with an action and its text, which not every import has; a few of each of its first trajectories."""
+    # At most four of each, so that the 64 turns that are asked for are of 16 episodes or more.
     for trajectory in islice(TrajectoryStore(store, mode="read").iter_trajectories(), 64):
         yield from [turn for turn in trajectory.turns if turn.action_ids and turn.text.strip()][:4]
 
@@ -96,6 +101,7 @@ def require_outcomes(table: TurnTable, turns: Array, scores: Array | None = None
         DataError: no turn may be trained on, or all trajectories that may be have the same score.
     """
     require_turns(table, turns)
+    # Only those that may be trained on: held-out episodes must not supply the difference.
     owners = np.unique(table.owners()[turns])
     earned = (table.trajectories["total_reward"] if scores is None else scores)[owners]
     if np.ptp(earned) == 0:
@@ -116,6 +122,7 @@ def require_success_is_seen(table: TurnTable, turns: Array, labels: Array) -> No
         DataError: the world calls some of these trajectories successes, and all of their labels are 0.
     """
     owners = np.unique(table.owners()[turns])
+    # 1, as `success` is -1 where the world gave no verdict.
     won = int((table.trajectories["success"][owners] == 1).sum())
     if won and not labels[owners].any():
         raise DataError(

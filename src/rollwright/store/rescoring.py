@@ -63,15 +63,18 @@ def score_store(
         target.rescan()
         _require_new(target, source)  # another process may have written it meanwhile
         for tag in source.tags():
+            # One tag at a time, because a shard has one tag. The generator reads the source as the parts are drawn.
             played = (t for t in source.iter_trajectories(tag=tag) if not t.stop_reason.is_fault and t.turns)
             while part := list(islice(played, shard)):
                 places = _siblings(part)
+                # The lambda looks `part` up when it runs: all groups must be back before the loop draws the next part.
                 groups = pool.map(lambda rows: score_group(_group([part[row] for row in rows]), reward), places)
                 scored = {
                     row: trajectory
                     for rows, group in zip(places, groups, strict=True)
                     for row, trajectory in zip(rows, group.trajectories, strict=True)
                 }
+                # Siblings need not be neighbours in the store; the copy keeps the order that it had.
                 in_order = [scored[row] for row in range(len(part))]
                 target.append(list(_kept(in_order, verdict_from, keep_from, total)), tag=tag)
                 progress(len(part))
@@ -87,6 +90,7 @@ def _require_new(target: TrajectoryStore, source: TrajectoryStore) -> None:
 
 def _siblings(part: Sequence[Trajectory]) -> list[list[int]]:
     """Places of the trajectories of one task and start state; those of one name apart, as stores may be joined."""
+    # `score_group` matches scores to trajectories by id: two of one id in a group would get one score.
     copies: Counter[tuple[str, int, str]] = Counter()
     members: dict[tuple[str, int, int], list[int]] = {}
     for row, trajectory in enumerate(part):
@@ -110,10 +114,12 @@ def _kept(
         total.undecided += value is None
         if verdict_from is not None:
             verdict = None if value is None else value >= verdict_from
+            # Before the verdict is replaced below: afterwards the world's own is gone.
             if verdict is not None and trajectory.success is not None:
                 total.agreed += verdict == trajectory.success
                 total.differed += verdict != trajectory.success
             trajectory = replace(trajectory, success=verdict)
+        # An undecided episode has not failed; it has no score to be compared with.
         if keep_from is None or (value is not None and value >= keep_from):
             total.kept += 1
             yield trajectory

@@ -30,8 +30,8 @@ _SCHEMA = pa.schema(
     [
         ("trajectory_id", pa.string()),
         ("turn", pa.int64()),
-        ("num_ids", pa.int64()),
-        ("positions", pa.list_(pa.int32())),
+        ("num_ids", pa.int64()),  # of the action; a row of the lists below has one entry per scored token
+        ("positions", pa.list_(pa.int32())),  # which of the action ids those are
         ("advantages", _FLOATS),
         ("diffs", _FLOATS),
         ("entropies", _FLOATS),
@@ -77,6 +77,7 @@ class TokenLog:
 
     def __init__(self, run: Path) -> None:
         self.folder = run / FOLDER
+        # The step, the time of its file in ns, and what `read` gave for it.
         self._kept: tuple[int, int, dict[tuple[str, int], dict[str, Any]]] | None = None
 
     def steps(self) -> list[int]:
@@ -91,6 +92,7 @@ class TokenLog:
         temporary = target.with_suffix(f".tmp-{os.getpid()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            # A reader, such as the page of a run that is going on, sees the old file or the whole new one.
             pq.write_table(pa.concat_tables(map(_table, parts)), temporary, compression="zstd")
             temporary.replace(target)
         except OSError as error:
@@ -123,12 +125,14 @@ class TokenLog:
             return {}
         try:
             stamp = path.stat().st_mtime_ns
+            # A resumed run writes a step anew under its old name, so the number alone does not tell.
             if self._kept is None or self._kept[:2] != (step, stamp):
                 rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
                 found = {
                     (unpack_text(row["trajectory_id"]), row["turn"]): _spread(row) | {"step": step} for row in rows
                 }
                 self._kept = (step, stamp, found)
+        # A foreign file may hold positions beyond `num_ids`, or lists of unequal length (`_spread`).
         except (OSError, pa.ArrowException, ValueError, TypeError, IndexError) as error:
             log.warning("%s cannot be read and is left out: %s", path, error)
             return {}
@@ -139,6 +143,7 @@ class TokenLog:
         later = {number: path for number, path in self._files().items() if number >= step}
         if later:
             aside = self.folder / "superseded" / f"{sum(1 for _ in self.folder.glob('superseded/*')):04d}"
+            # Without `exist_ok`: a folder that is there holds an earlier rewind, whose files a rename would replace.
             aside.mkdir(parents=True)
             for path in later.values():
                 path.rename(aside / path.name)
@@ -150,6 +155,7 @@ class TokenLog:
 
 
 def _table(part: TokenColumns) -> pa.Table:
+    # [U + 1]: row u of every list column is [offsets[u], offsets[u + 1]) of the flat arrays.
     offsets = pa.array(np.concatenate([[0], np.cumsum(part.counts)]), pa.int32())
     arrays = {
         "trajectory_id": pa.array([pack_text(name) for name in part.trajectory_ids], pa.string()),
@@ -163,6 +169,7 @@ def _table(part: TokenColumns) -> pa.Table:
             values = pa.array(part.columns[field.name], field.type.value_type)
             arrays[field.name] = pa.ListArray.from_arrays(offsets, values)
         else:
+            # Every file has every column, so that the parts of a step can be concatenated.
             arrays[field.name] = pa.nulls(len(part.turns), field.type)
     return pa.table([arrays[name] for name in _SCHEMA.names], schema=_SCHEMA)
 
@@ -174,6 +181,7 @@ def _spread(row: Mapping[str, Any]) -> dict[str, Any]:
         if row[name] is None:
             spread[name] = None
             continue
+        # None and not NaN, which JSON does not have: the page of a run is sent these columns.
         whole: list[float | None] = [None] * row["num_ids"]
         for place, value in zip(row["positions"], row[name], strict=True):
             if math.isfinite(value):

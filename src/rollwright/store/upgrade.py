@@ -51,6 +51,7 @@ def upgrade_store(folder: Path, *, progress: Callable[[int], None] = lambda _: N
     """
     if not all((folder / table).is_dir() for table in TABLES):
         raise DataError(f"{folder} holds no trajectory store: expected the folders {' and '.join(TABLES)} in it")
+    # A run that is resumed meanwhile would set aside the very files that are being replaced.
     with held(folder):
         files = [(path, table) for table in range(len(TABLES)) for path in shard_files(folder / TABLES[table]).values()]
         found = Upgraded()
@@ -59,6 +60,7 @@ def upgrade_store(folder: Path, *, progress: Callable[[int], None] = lambda _: N
             if version := versions[path]:
                 _bring_up(path, table, version, found)
             progress(1)
+        # Those of a call that was killed: under the lock nobody else can be writing one.
         for name in TABLES:
             for rest in (folder / name).glob(f"*{ENDING}"):
                 rest.unlink()
@@ -69,6 +71,7 @@ def _version(path: Path, found: Upgraded) -> str:
     """The file's version, "" where it is damaged."""
     try:
         return stored_version(path, pq.read_metadata(path).metadata or {})
+    # A version that is not known stops everything, while damage costs its file.
     except DataError:
         raise
     except Exception as error:  # a footer has no checksum: flipped bits fail wherever they are read
@@ -92,6 +95,7 @@ def _bring_up(path: Path, table: int, version: str, found: Upgraded) -> None:
             f"{beside} cannot be written: {error.strerror or error}. What was upgraded before is whole, the rest is as "
             "it was: free space or fix the permissions, then upgrade again"
         ) from error
+    # `_write_anew` has synced it, so that the name never stands on a file whose contents are not on the disk.
     beside.rename(path)
     found.written += 1
 
@@ -102,10 +106,13 @@ def _write_anew(path: Path, beside: Path, table: int, version: str) -> None:
         metadata = old.metadata
         check_columns(path, metadata, SCHEMAS[version][table])
         schema = _target(old.schema_arrow, SCHEMAS[str(SCHEMA_VERSION)][table])
+        # The pair's mark is among it: the other file of the shard may still be of the old version.
         kept = {**(metadata.metadata or {}), VERSION_KEY: str(SCHEMA_VERSION).encode()}
         with open(beside, "wb") as file:
+            # `ARROW:schema` describes the old columns; pyarrow adds that of the new ones by itself.
             with table_writer(file, schema, {k: v for k, v in kept.items() if k != b"ARROW:schema"}) as writer:
                 for block in range(metadata.num_row_groups):
+                    # By way of Python: `from_pylist` fills new columns and nested fields with null, a cast does not.
                     rows = read_block(path, block, file=old).to_pylist()
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             file.flush()

@@ -28,6 +28,7 @@ from rollwright.store.replay.turn_columns import (
 from rollwright.store.store_checks import TABLES
 from rollwright.store.store_files import open_table, read_block
 
+# Of one fault, so that a store that is odd throughout is one short warning.
 _NAMED_ROWS = 3
 
 
@@ -56,6 +57,7 @@ class _Shard:
     def blocks(self) -> Iterator[ColumnBlock]:
         """What can be replayed, block after block: one of them is in memory at a time."""
         with ExitStack() as stack:
+            # Both files stay open from block to block: reading a footer takes as long as reading a small block.
             files = [stack.enter_context(_opened(self.paths[table])) for table in TABLES]
             for block, first_rows in enumerate(zip(*map(_first_rows, files), strict=True)):
                 tables = self._read(files, block)
@@ -63,6 +65,7 @@ class _Shard:
                     yield self._usable(*tables, dict(zip(TABLES, first_rows, strict=True)))
 
     def _read(self, files: list[pq.ParquetFile], block: int) -> ColumnBlock | None:
+        # `path` follows what is being read, so that the handlers below name the right file.
         path = self.paths[TABLES[0]]
         try:
             headers = read_block(path, block, HEADER_COLUMNS, file=files[0])
@@ -71,23 +74,28 @@ class _Shard:
             return ColumnBlock(headers, turns, owners_of(headers, turns))
         except DataError as error:
             self._note(path, str(error))
+        # Of `owners_of`: the blocks are sound one by one and do not fit each other.
         except ValueError as error:
             self._note(path, f"block {block} of {path} is damaged, passed over: {error}")
         return None
 
     def _note(self, path: Path, message: str) -> None:
+        # Notes are kept in the index, which outlives a move of the store: the path is put in when they are read.
         before, _, after = message.partition(str(path))
         self.notes.append(Note(path.parent.name, before, after))
 
     def _usable(self, headers: pa.Table, turns: pa.Table, owners: Array, first_rows: Mapping[str, int]) -> ColumnBlock:
         kept = np.ones(headers.num_rows, np.bool_)
         for fault in faults(headers, turns, owners):
+            # A trajectory goes as a whole: without one of its turns its returns and next prompts would be others.
             kept[fault.trajectories] = False
+            # Rows of the file, as a person can look them up, and not of the block.
             rows = (fault.rows + first_rows[fault.table]).tolist()
             self.odd.setdefault((fault.table, fault.reason), []).extend(rows)
         if kept.all():
             return ColumnBlock(headers, turns, owners)
         with_owner = kept[owners]
+        # The new row of each trajectory that is kept; entries of the others are never asked for.
         places = np.cumsum(kept) - 1
         return ColumnBlock(
             headers.filter(pa.array(kept)), turns.filter(pa.array(with_owner)), places[owners[with_owner]]
@@ -107,13 +115,16 @@ def read_shard(paths: Mapping[str, Path]) -> tuple[dict[str, Array], dict[str, l
     headers, parts, num_trajectories, num_ids = [], [], 0, 0
     for block in shard.blocks():
         if block.turns.num_rows:
+            # Both counts run over the shard: owners and places in `ids` are of the shard, not of the block.
             parts.append(turn_arrays(block.turns, block.owners + num_trajectories, num_ids))
             num_ids += len(parts[-1]["ids"])
         headers.append(block.trajectories)
         num_trajectories += block.trajectories.num_rows
+    # For a shard without a turn that can be replayed; otherwise only the names are used.
     arrays = {"turns": np.zeros(0, TURN)} | {name: np.zeros(0, dtype) for name, dtype in IDS.items()}
     if parts:
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in arrays}
+    # Encoded once for the shard and not per block: the codes of names must agree over all of them.
     found = trajectory_arrays(pa.concat_tables(headers)) if num_trajectories else no_trajectories()
     arrays["trajectories"], names, arrays["next_ids"] = found
     return arrays, names, shard.notes + [_odd_rows(*key, rows) for key, rows in shard.odd.items()]
@@ -122,6 +133,7 @@ def read_shard(paths: Mapping[str, Path]) -> tuple[dict[str, Array], dict[str, l
 def _opened(path: Path) -> pq.ParquetFile:
     try:
         return open_table(path)
+    # A footer has no checksum, so that flipped bits fail in any way.
     except Exception as error:
         raise DataError(f"{path} was whole when its store was opened and is not now: {error}. Open it anew") from error
 

@@ -25,6 +25,7 @@ from rollwright.store.trajectory_store import TrajectoryStore
 
 log = logging.getLogger(__name__)
 
+# Raise it with any change of the layout or of the checks: an index of another version is built anew.
 INDEX_VERSION = 4
 _DTYPES = {"turns": TURN, "trajectories": TRAJECTORY, "next_ids": np.dtype(np.int32)} | IDS
 
@@ -58,10 +59,12 @@ def open_index(store: TrajectoryStore, number: int) -> ShardIndex:
         RunFolderError: there is nowhere to write the index.
     """
     files = {table: store.folder / table / f"{number:06d}.parquet" for table in TABLES}
+    # What the index was built from: sizes and times, as hashing a store's contents would take as long as reading it.
     source: dict[str, Any] = {"version": INDEX_VERSION} | {table: _stamp(path) for table, path in files.items()}
     refused: list[str] = []
     for root, name in _places(store.folder, number, source):
         try:
+            # Only of the places after the store's own folder: there somebody else may have been first.
             if refused:
                 _make_private(root)
             return _open_at(root / name, files, source)
@@ -88,17 +91,20 @@ def _stamp(path: Path) -> list[int]:
 def _places(store: Path, number: int, source: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     """Folders to keep the index in, the best first, and its name there: beside the shard, or a place of the user's."""
     yield store / "replay_index", f"{number:06d}"
+    # The place and the stamps of both files: two stores, or a shard that was written anew, never share an entry.
     key = json.dumps([str(store.resolve()), number, source])
     digest = hashlib.sha256(key.encode()).hexdigest()[:32]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if os.path.isabs(cache):  # there may be no home
         yield Path(cache) / "rollwright" / "replay_index", digest
+    # With the user's number: the second user of a machine could not write into the first one's folder.
     yield Path(tempfile.gettempdir()) / f"rollwright-replay-{os.getuid()}", digest
 
 
 def _make_private(root: Path) -> None:
     """Others could leave arrays of their own where anybody may write, under a name that is easily foreseen."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # `lstat`: a link that somebody else put there would lead to a folder of theirs.
     status = root.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise PermissionError(13, "it is not a folder that this user alone can write")
@@ -110,6 +116,7 @@ def _open_at(folder: Path, files: Mapping[str, Path], source: dict[str, Any]) ->
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / ".lock").open("w") as lock:  # every rank of a run opens the same store at once
             fcntl.flock(lock, fcntl.LOCK_EX)
+            # Looked up again under the lock: the rank that had it before may have built it.
             found = _load(folder, files, source)
             if found is None:
                 _build(folder, files, source)
@@ -125,6 +132,7 @@ def _load(folder: Path, files: Mapping[str, Path], source: dict[str, Any]) -> Sh
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["source"] != source:
             return None
+        # Every part is opened and compared here: a torn one is found now, and not when a batch is drawn.
         arrays = {name: _map(folder / f"{name}.npy") for name in _DTYPES}
         torn = [n for n, dtype in _DTYPES.items() if arrays[n].dtype != dtype or len(arrays[n]) != meta["lengths"][n]]
         notes = [Note(*note) for note in meta["notes"]]
@@ -147,6 +155,7 @@ def _build(folder: Path, files: Mapping[str, Path], source: dict[str, Any]) -> N
     temporary.mkdir()
     try:
         _write(temporary, files, source)
+        # A folder cannot be renamed onto one that is not empty; readers keep the files that they have mapped.
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     except BaseException:
@@ -160,4 +169,5 @@ def _write(folder: Path, files: Mapping[str, Path], source: dict[str, Any]) -> N
         np.save(folder / f"{name}.npy", array)
     lengths = {name: len(array) for name, array in arrays.items()}
     meta = {"source": source, "names": names, "lengths": lengths, "notes": notes}
+    # Last: without it an index does not count.
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")

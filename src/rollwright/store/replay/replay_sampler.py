@@ -24,6 +24,7 @@ class ReplaySampler:
 
     def __init__(self, table: TurnTable, turns: Array, *, seed: int, gamma: float = 1.0, name: str = "replay") -> None:
         self.table, self.gamma, self.name = table, gamma, name
+        # A generator of its own: draws elsewhere in the process must not shift these.
         self._rng = np.random.default_rng(seed)
         self.num_drawn = 0
         self.view(turns)
@@ -44,6 +45,7 @@ class ReplaySampler:
     def indices(self, size: int) -> Array:
         """[size] numbers of turns."""
         self.num_drawn += size
+        # With replacement: a view may be smaller than a batch.
         return self.turns[self._rng.integers(len(self.turns), size=size)]
 
     def sample(self, size: int) -> list[Transition]:
@@ -52,6 +54,7 @@ class ReplaySampler:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the draws, and how many there were."""
+        # The view is not kept: it is computed anew from the store, by the filters of the run.
         return {"rng": self._rng.bit_generator.state, "num_drawn": self.num_drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -72,6 +72,7 @@ class TurnTable:
 
     def __init__(self, *stores: TrajectoryStore | str | Path, may_be_empty: bool = False) -> None:
         self.stores = [s if isinstance(s, TrajectoryStore) else TrajectoryStore(s, mode="read") for s in stores]
+        # A run that goes on without some episodes would learn otherwise than the one that it claims to continue.
         if lacking := " ".join(store.lacking for store in self.stores if store.lacking):
             raise DataError(lacking)
         self._shards: dict[tuple[int, int], ShardIndex] = {}  # by place of the store and number of the shard
@@ -79,6 +80,7 @@ class TurnTable:
         self.trajectories: Array = np.zeros(0, TRAJECTORY)
         self.sources = np.zeros(0, np.int64)
         self.names: dict[str, list[str]] = {field: [] for field in CODED}
+        # [shards + 1] the number of each shard's first turn; the last entry is the turn count.
         self._first_turns = np.zeros(1, np.int64)
         self._begins = np.zeros(0, np.int64)  # `first_turn` by itself: searching the field would copy it each time
         self.refresh()
@@ -112,9 +114,11 @@ class TurnTable:
         return len(self) - before
 
     def _take_in(self, shard: ShardIndex) -> None:
+        # A copy: the index is mapped read-only, and its codes and first turns are counted per shard.
         rows = np.array(shard.trajectories)
         for field, listed in shard.names.items():
             known = {name: code for code, name in enumerate(self.names[field])}
+            # Each shard has codes of its own; here they become the table's, and known names keep theirs.
             codes = [known.setdefault(unpack_text(name), len(known)) for name in listed]
             self.names[field] = list(known)
             rows[field] = np.asarray(codes, np.int32)[rows[field]] if codes else rows[field]
@@ -144,6 +148,7 @@ class TurnTable:
 
     def owners(self) -> Array:
         """[U] int64, the trajectory of every turn."""
+        # Turns lie trajectory after trajectory, so that counts alone say whose they are.
         return np.repeat(np.arange(len(self.trajectories)), self.trajectories["num_turns"])
 
     def per_turn(self, field: str) -> Array:
@@ -153,6 +158,7 @@ class TurnTable:
     def transitions(self, indices: Sequence[int] | Array, *, gamma: float = 1.0) -> list[Transition]:
         """The turns of these numbers, in this order."""
         numbers = np.asarray(indices, np.int64)
+        # "right" - 1 takes the last of equal begins: an episode without turns begins where the next one does.
         owners = np.searchsorted(self._begins, numbers, side="right") - 1
         return [self._transition(i, owner, gamma) for i, owner in zip(numbers.tolist(), owners.tolist(), strict=True)]
 
@@ -170,6 +176,7 @@ class TurnTable:
     def _transition(self, index: int, owner: int, gamma: float) -> Transition:
         shard, place = self._locate(index)
         turn = shard.turns[place]
+        # The shard's own row and not the table's: `place` and `first_turn` are both counted from the shard's beginning.
         local = shard.trajectories[turn["trajectory"]]
         end = int(local["first_turn"] + local["num_turns"])
         tokens = slice(int(turn["action"]), int(turn["end"]))
@@ -181,8 +188,10 @@ class TurnTable:
             logprobs=tuple(shard.logprobs[tokens].tolist()),
             reward=float(turn["reward"]),
             next_prompt_ids=_next_prompt(shard, place, local),
+            # By the trajectory's stop reason, and for its last turn alone, whatever the turns' own columns say.
             terminated=place + 1 == end and not local["truncated"],
             truncated=place + 1 == end and bool(local["truncated"]),
+            # gamma counts turns here, not tokens.
             return_to_go=float(rewards @ gamma ** np.arange(len(rewards))),
             trajectory_return=float(local["total_reward"]),
             success=None if local["success"] < 0 else bool(local["success"]),
@@ -204,6 +213,7 @@ def _prompt(shard: ShardIndex, place: int) -> Array:
         while shared[place] >= wanted:  # this turn took all of it over from an earlier one
             place -= 1
         start, own = int(turns["prompt"][place]), wanted - int(shared[place])
+        # Collected backwards: from the turn's own ids to those that it shares with ever earlier turns.
         parts.append(shard.ids[start : start + own])
         wanted = int(shared[place])
     return np.concatenate(parts[::-1])
@@ -212,4 +222,5 @@ def _prompt(shard: ShardIndex, place: int) -> Array:
 def _next_prompt(shard: ShardIndex, place: int, trajectory: Any) -> tuple[int, ...]:
     if place + 1 < trajectory["first_turn"] + trajectory["num_turns"]:
         return tuple(_prompt(shard, place + 1).tolist())
+    # Of the last turn: the prompt that would have come next where a limit cut the episode, else nothing.
     return tuple(shard.next_ids[trajectory["next_start"] : trajectory["next_end"]].tolist())

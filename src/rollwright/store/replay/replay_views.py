@@ -24,6 +24,7 @@ def valid_turns(table: TurnTable, *, needs_next: bool = False) -> Array:
     kept = table.per_turn("learnable") & table.per_turn("train") & (table.column("length") > 0)
     if needs_next:
         last = table.column("turn") + 1 == table.per_turn("num_turns")
+        # A truncated end whose next prompt did not fit the context has no ids to value.
         blind = table.per_turn("truncated") & (table.per_turn("next_end") == table.per_turn("next_start"))
         kept &= ~(last & blind)
     return np.flatnonzero(kept)
@@ -72,9 +73,12 @@ def top_trajectories(
     Sources: filtered BC of LMRL-Gym, arXiv:2311.18232.
     """
     chosen = _choice(scores, fraction, among)
+    # Drawn for all S and then picked, so that a trajectory's lot does not depend on who else is chosen from.
     lots = rng.random(len(scores))[chosen]
+    # `lexsort` sorts by its last key first: by score, and by lot among equals.
     best_first = chosen[np.lexsort((lots, -scores[chosen]))]
     count = max(1, int(len(chosen) * fraction + 1e-9))  # 100 * 0.29 is 28.999999999999996
+    # Cut to the share first: `positive_only` may leave fewer, and never fills up with others.
     kept = np.sort(best_first[:count])
     return kept[scores[kept] > 0] if positive_only else kept
 
@@ -104,6 +108,7 @@ def above(turns: Array, advantages: Array, threshold: float) -> Array:
         ValueError: an advantage that is not a number: it would be left out in silence.
     """
     _refuse_nan("advantages", advantages)
+    # Strict, as DigiRL's filter of steps (advantage > 1/H).
     return turns[advantages > threshold]
 
 
@@ -122,7 +127,9 @@ def in_perplexity_band(turns: Array, mean_logprobs: Array, *, low: float = 0.5, 
     Sources: WebRL, arXiv:2411.02337.
     """
     _refuse_nan("mean_logprobs", mean_logprobs)
+    # Per token: the geometric mean, so that a long action is not improbable by its length alone.
     probability = np.exp(mean_logprobs)
+    # The bounds are WebRL's perplexities [1 / 0.95, 1 / 0.5), read as probabilities: open below, closed above.
     return turns[(probability > low) & (probability <= high)]
 
 
@@ -134,11 +141,13 @@ def _refuse_nan(name: str, values: Array) -> None:
 
 def latest_per_task(table: TurnTable, *, among: Array) -> Array:
     """Trajectories: the last one of every task among these, in order (WebRL keeps the latest success of each)."""
+    # A later row of the same task overwrites the earlier one; `among` is in the order written.
     latest = {int(task): int(row) for row, task in zip(among, table.trajectories["task"][among], strict=True)}
     return np.array(sorted(latest.values()), np.int64)
 
 
 def cap_relative(turns: Array, *, num_current: int, ratio: float, rng: np.random.Generator) -> Array:
     """At most `ratio` times as many old turns as there are current ones, drawn without replacement, shuffled."""
+    # Shuffled before it is cut: otherwise the oldest turns would be replayed and never the others.
     limit = int(ratio * num_current)
     return rng.permutation(turns)[:limit]

@@ -25,6 +25,7 @@ TURN = np.dtype(
         ("truncated", np.bool_),
     ]
 )
+# One record per trajectory holds what filters ask for, so that a view opens neither Parquet nor token ids.
 TRAJECTORY = np.dtype(
     [
         ("task", np.int32),
@@ -46,7 +47,9 @@ TRAJECTORY = np.dtype(
     ]
 )
 IDS = {"ids": np.dtype(np.int32), "mask": np.dtype(np.bool_), "logprobs": np.dtype(np.float32)}  # per token id
+# Field of `TRAJECTORY` -> column: strings that repeat, kept as codes and one list of names.
 CODED = {"task": "task_id", "tag": "tag", "origin": "origin", "policy": "policy"}
+# Only what the arrays are made of, or what a check needs: texts and observations stay on the disk.
 HEADER_COLUMNS = ["id", *CODED.values(), "task_split", "seed", "num_turns", "stop_reason", "success", "score"]
 HEADER_COLUMNS += ["total_reward", "version", "has_actions", "next_prompt_ids"]
 TURN_COLUMNS = [
@@ -73,16 +76,20 @@ def trajectory_arrays(table: pa.Table) -> tuple[Array, dict[str, list[str]], Arr
     names: dict[str, list[str]] = {}
     for field, column in CODED.items():
         coded = table[column].combine_chunks().dictionary_encode()
+        # Names are still packed (`pack_text`) here; `TurnTable` unpacks them.
         header[field], names[field] = coded.indices.to_numpy(), coded.dictionary.to_pylist()
     for field in ("has_actions", "total_reward", "version", "seed", "num_turns"):
         header[field] = table[field].to_numpy()
     header["success"] = [-1 if verdict is None else verdict for verdict in table["success"].to_pylist()]
     header["train"] = np.asarray(table["task_split"].to_pylist(), dtype=object) == "train"
     stops = [StopReason(stop) for stop in table["stop_reason"].to_pylist()]
+    # No score at all is not undecided: nobody was asked. A verifier that gave no value is.
     undecided = np.array([score is not None and score["value"] is None for score in table["score"].to_pylist()], bool)
+    # Something of ours broke: what the policy did there says nothing of the policy.
     faults = np.array([stop.is_fault for stop in stops], bool)
     header["learnable"] = ~faults & (header["num_turns"] > 0) & header["has_actions"] & ~undecided
     header["truncated"] = [stop.is_truncation for stop in stops]
+    # Exclusive sum: counts the turns before each, so that an episode without turns has a place too.
     header["first_turn"] = np.cumsum(header["num_turns"]) - header["num_turns"]
     ends, next_ids = flat(table["next_prompt_ids"])
     header["next_start"], header["next_end"] = ends[:-1], ends[1:]
@@ -97,6 +104,7 @@ def turn_arrays(table: pa.Table, owners: Array, offset: int) -> dict[str, Array]
     prompt_ends, prompts = flat(table["prompt_new"])
     action_ends, actions = flat(table["action_ids"])
     new, written = np.diff(prompt_ends), np.diff(action_ends)
+    # Prompt and action of a turn lie side by side in `ids`: a later turn takes over both by one slice (`_prompt`).
     starts = np.cumsum(new + written) - (new + written)
     turns = np.zeros(table.num_rows, TURN)
     turns["trajectory"] = owners
@@ -105,11 +113,13 @@ def turn_arrays(table: pa.Table, owners: Array, offset: int) -> dict[str, Array]
     turns["end"] = turns["action"] + written
     turns["reward"] = reward_sums(table["rewards"])
     turns["terminated"], turns["truncated"] = table["terminated"].to_numpy(), table["truncated"].to_numpy()
+    # Scatter in place of a loop over turns: the flat place of every prompt id moves by its turn's shift.
     at_prompt = np.repeat(starts - prompt_ends[:-1], new) + np.arange(len(prompts))
     at_action = np.repeat(starts + new - action_ends[:-1], written) + np.arange(len(actions))
     total = len(prompts) + len(actions)
     ids, mask, logprobs = np.zeros(total, np.int32), np.zeros(total, np.bool_), np.zeros(total, np.float32)
     ids[at_prompt], ids[at_action] = prompts, actions
+    # Prompt ids keep 0 and false: nobody sampled them.
     logprobs[at_action] = flat(table["action_logprobs"])[1]
     mask[at_action] = _chosen(table["spans"], action_ends)
     return {"turns": turns, "ids": ids, "mask": mask, "logprobs": logprobs}
@@ -119,6 +129,7 @@ def flat(column: pa.ChunkedArray) -> tuple[Array, Array]:
     """[rows + 1] offsets that begin at 0, and the numbers of a list column."""
     array = column.combine_chunks()
     offsets = array.offsets.to_numpy()
+    # `values` and not `flatten`: of a slice it is the whole buffer, to which the offsets refer.
     values = array.values.to_numpy(zero_copy_only=False)
     return offsets - offsets[0], values[offsets[0] : offsets[-1]]
 
@@ -127,6 +138,7 @@ def reward_sums(column: pa.ChunkedArray) -> Array:
     """[rows] the sum of each turn's named rewards."""
     array = column.combine_chunks()
     offsets = array.offsets.to_numpy()
+    # The same here: the struct's child is cut by the offsets of the list.
     values = array.values.field("value").to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
     rows = np.repeat(np.arange(len(array)), np.diff(offsets))
     return np.bincount(rows, weights=values, minlength=len(array))
@@ -142,6 +154,7 @@ def _chosen(column: pa.ChunkedArray, action_ends: Array) -> Array:
     forced = np.asarray(marked.field("producer").to_pylist(), dtype=object) == "forced"
     covered = (marked.field("end").to_numpy() - marked.field("start").to_numpy()) * ~forced
     lengths = np.diff(action_ends)
+    # Either part of the action is forced, or part of it lies in no span: both need the slow way.
     odd = (np.bincount(rows, weights=covered, minlength=len(array)) != lengths) & (np.diff(offsets) > 0)
     for row in np.flatnonzero(odd):  # rare: guides and forced prefixes
         mask[action_ends[row] : action_ends[row + 1]] = False
