@@ -19,6 +19,7 @@ class Moment:
 
     text: str
     state: str
+    # A sorted tuple and no dict: moments are frozen and compared, and the order of parts means nothing.
     rewards: tuple[tuple[str, float], ...] = ()
     terminated: bool = False
     truncated: bool = False
@@ -42,6 +43,7 @@ class Player:
     """
 
     def __init__(self, world: World, *, call_s: float) -> None:
+        # Problem -> the places where it was seen, in the order of discovery.
         self.found: dict[str, list[str]] = {}
         self._world = world
         self._call_s = call_s
@@ -96,24 +98,29 @@ class Player:
 
     def _rewards(self, result: StepResult, where: str) -> dict[str, float]:
         try:
+            # `float` accepts numpy scalars and booleans, which worlds give often and which do no harm.
             rewards = {str(name): float(value) for name, value in result.rewards.items()}
         except (TypeError, ValueError):
             self.report("a reward is no number: give a float, or floats by name", f"{where}: {short(result.reward)}")
             raise Abandon from None
+        # Before the bound: a comparison with NaN is always false, so NaN would pass it.
         bad = {name: value for name, value in rewards.items() if not math.isfinite(value)}
         if bad:
             self.report("a reward is not finite: leave out what cannot be computed", f"{where}: {bad}")
+        # What the check lets pass must not stop a training run later, so both use one bound.
         elif any(abs(value) > MAX_REWARD for value in rewards.values()):
             self.report(f"a reward is larger than {MAX_REWARD:g}: runs refuse it", f"{where}: {short(rewards)}")
         return rewards
 
     def _text(self, value: Any, method: str, where: str) -> Observation:
+        # The text inside is looked at too: an Observation that holds bytes would fail only far from its cause.
         if isinstance(value, str | Observation) and isinstance(as_observation(value).text, str):
             return as_observation(value)
         self.report(f"{method}() must give an Observation or text, got {type(value).__name__}", where)
         raise Abandon
 
     async def _fingerprint(self, env: Environment, where: str) -> str:
+        # Twice, with nothing in between: a clock or a draw of chance in it shows at once.
         first = await self.call("fingerprint", env.fingerprint, where=where)
         second = await self.call("fingerprint", env.fingerprint, where=where)
         if not isinstance(first, str) or not first:
@@ -130,6 +137,7 @@ class Player:
         try:
             yield env
         finally:
+            # Each call is suppressed by itself, so that the second one is tried even where the first one failed.
             for attempt in ("first", "second"):
                 with suppress(Abandon):
                     await self.call("close", env.close, where=f"{where}, {attempt} call")
@@ -142,6 +150,7 @@ class Player:
             self.report(f"{name}() gave no answer within {self._call_s:g} s: bound every wait of the world", where)
             raise Abandon from error
         except Exception as error:
+            # The message often holds the action, so it goes to the place: one problem in many places stays one problem.
             advice = "answer with an observation that says so" if name == "step" else "see its contract"
             self.report(f"{name}() raised {type(error).__name__}: {advice}", f"{where}: {short(error)}")
             raise Abandon from error
@@ -153,9 +162,11 @@ class Player:
             result = method(*args)
         else:  # an inline world would be played on the event loop; here it must not be able to block it
             result = await self._workers.call(method, *args, timeout_s=self._call_s)
+        # The result is looked at and not the function: wrappers and partials hide whether a function is `async def`.
         is_coroutine = inspect.isawaitable(result)
         if is_coroutine and execution != "async":
             self.report(f"{name}() is a coroutine but execution is {execution!r}: declare 'async'", name)
+        # Only these four must be coroutines; `make`, teachers and the like may be plain functions in an async world.
         if not is_coroutine and execution == "async" and name in ("reset", "step", "fingerprint", "close"):
             self.report(f"{name}() is no coroutine but execution is 'async': write `async def`", name)
         return await bounded(result, self._call_s) if is_coroutine else result

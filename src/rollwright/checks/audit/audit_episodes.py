@@ -34,6 +34,7 @@ class AuditStep:
     terminated: bool = False
     truncated: bool = False
     success: bool | None = None
+    # A fingerprint can cost as much as a step, so only the checks that compare states ask for it.
     state: str = ""
 
 
@@ -46,6 +47,7 @@ class AuditEpisode:
     `declared` is the world's reason why this policy solves the task, `luck` the proof that a success was real.
     """
 
+    # The defaults are those of an episode that brought nothing: no steps, no pay, no success.
     policy: str
     task: Task
     seed: int
@@ -65,6 +67,7 @@ class AuditEpisode:
     @property
     def actions(self) -> tuple[str, ...]:
         """What was done."""
+        # Actions after the end were never sent, so the steps that were taken are the whole script of a replay.
         return tuple(step.action for step in self.steps)
 
     @property
@@ -79,6 +82,7 @@ class AuditEpisode:
 
     def seen(self, *, states: bool = True) -> list[Any]:
         """All that came back, in a form that can be compared and hashed."""
+        # Lists and no tuples, since JSON has only lists: what is compared here is also what `digest_of` hashes.
         first = [self.goal, self.first, self.first_state if states else ""]
         return [
             first,
@@ -134,11 +138,14 @@ class AuditPlayer:
     def __init__(self, world: World, *, call_s: float, parallel: int) -> None:
         self.world = world
         self._player = Player(world, call_s=call_s)
+        # An inline world never waits, so several episodes at once would save nothing.
         self._parallel = 1 if world.execution == "inline" else parallel
+        # Environments are used again: to make one can mean a browser or a process.
         self._idle: list[Environment] = []
 
     async def close(self) -> None:
         """Close all environments and the world."""
+        # One that does not close must not keep the others and the world from closing.
         for env in self._idle:
             with suppress(Exception):
                 await self.call(env.close)
@@ -169,6 +176,7 @@ class AuditPlayer:
             async with slots:
                 env = self._idle.pop() if self._idle else None
                 try:
+                    # Inside the bound, so that no more environments exist at once than episodes are played.
                     env = env or await self.fresh()
                 except Exception as error:
                     return self._blank(request, f"make: {type(error).__name__}: {error}")
@@ -180,6 +188,7 @@ class AuditPlayer:
                     self._idle.append(env)
                 return episode
 
+        # `gather` keeps the order of the requests, however the episodes overlap: reports must not depend on timing.
         return list(await asyncio.gather(*(one(request) for request in requests)))
 
     def _blank(self, request: PlayRequest, fault: str = "") -> AuditEpisode:
@@ -188,8 +197,10 @@ class AuditPlayer:
             policy=request.policy,
             task=request.task,
             seed=request.seed,
+            # Tasks of one template are nearly one task, so intervals count them as one cluster.
             cluster=facts.template or request.task.id,
             variant=request.variant,
+            # Cut, since errors of browsers and sandboxes can hold whole pages.
             fault=fault[:300],
             declared=facts.solved_by.get(request.policy, ""),
         )
@@ -200,6 +211,7 @@ class AuditPlayer:
         Args:
             states: ask for the fingerprint after every action.
         """
+        # Kept outside the try: after a fault, the steps up to it are still evidence.
         blank, steps = self._blank(request), []
         try:
             observation = as_observation(await self.call(env.reset, request.task, request.seed))
@@ -207,6 +219,7 @@ class AuditPlayer:
             blank = replace(blank, goal=observation.goal, first=observation.text, first_state=state)
             for turn in range(request.limit):
                 action = await self._said(request.act, turn, observation, env)
+                # The policy leaves. The episode has no end then, which `_judged` counts as not accepted.
                 if action is None:
                     break
                 result: StepResult = await self.call(env.step, action)
@@ -215,8 +228,10 @@ class AuditPlayer:
                 steps.append(_step(action, result, observation.text, state))
                 if result.terminated or result.truncated:
                     break
+            # Without a step there is no verdict that the truth could be compared with.
             truth = await self._truth(env) if steps else None
         except Exception as error:
+            # `accepted` None: a fault is neither an accept nor a reject, and both rates leave it out.
             return replace(blank, steps=tuple(steps), fault=f"{type(error).__name__}: {error}"[:300], accepted=None)
         return self._judged(replace(blank, steps=tuple(steps), truth=truth))
 
@@ -229,7 +244,9 @@ class AuditPlayer:
 
     def _judged(self, episode: AuditEpisode) -> AuditEpisode:
         """The world's own score and verdict. An end without a verdict is undecided."""
+        # All parts of all turns, as the reward `env` sums them in training.
         paid = sum(number for step in episode.steps for _, number in step.rewards)
+        # None at the last step counts as a refusal as long as the policy left by itself.
         accepted: bool | None = bool(episode.steps and episode.steps[-1].success)
         if episode.ended and episode.steps[-1].success is None:
             accepted = None
@@ -250,5 +267,6 @@ def _step(action: str, result: StepResult, text: str, state: str) -> AuditStep:
 
 def digest_of(value: object) -> str:
     """A short stable hash of plain data."""
+    # Sorted keys: the order of a dict must not change the digest.
     text = json.dumps(value, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["fail", "warn", "refuse", "note"]
+# Stands in every report: the same world can be fit under one version and unfit under another.
 POLICY_VERSION = "1"
 
 
@@ -19,11 +20,14 @@ class AuditLimits:
     group has both results.
     """
 
+    # The limits are the project's own choices.
     false_accepts: float = 0.05
     golden_rejects: float = 0.10
     reworded_rejects: float = 0.15
     gap: float = 0.5
+    # 0 refusals of 60 have an upper end of 6.0 %, clearly below `golden_rejects`.
     min_golden: int = 60
+    # 0 accepts of 73 have an upper end of 5.0 %: with fewer, not even a clean policy keeps to `false_accepts`.
     min_nonsolving: int = 73
     fault_share: float = 0.05
     undecided_share: float = 0.10
@@ -48,8 +52,10 @@ class AuditPlan:
         call_s: longest time of a single call, seconds.
     """
 
+    # Many tasks rather than many starts: 60 of many tasks miss a defect of 5 % with probability 0.046.
     tasks: int = 1000
     starts: int = 1
+    # 0 of 80 has an upper end of 4.6 %; a single accept lifts it to 6.7 % and breaks the limit of 5 %.
     panel_starts: int = 80
     constants: int = 6
     repeats: int = 3
@@ -60,6 +66,7 @@ class AuditPlan:
     call_s: float = 60.0
 
 
+# The checks name kinds only, so that what a finding means to the verdict is decided in this one place.
 SEVERITY: dict[str, Severity] = {
     "false accept": "fail",
     "any accept": "fail",
@@ -72,17 +79,21 @@ SEVERITY: dict[str, Severity] = {
     "few episodes": "refuse",
     "no golden": "refuse",
     "verdict repeats": "fail",
+    # Not a failure of the verifier, but whatever compares episodes cannot be trusted any more.
     "observation repeats": "refuse",
     "reset leakage": "fail",
+    # Some tasks show it on purpose, and a world can declare that.
     "answer shown": "warn",
     "no informative group": "fail",
     "few informative groups": "warn",
     "quitting pays": "fail",
+    # Every step cost shows here, and most are meant.
     "length pays": "warn",
     "guessable": "warn",
     "farming": "fail",
     "split overlap": "fail",
     "policy makes faults": "fail",
+    # The episodes that are left are a selection, so their rates say nothing about the world.
     "faults": "refuse",
     "fault scored": "fail",
     "undecided": "refuse",
@@ -92,6 +103,7 @@ SEVERITY: dict[str, Severity] = {
 }
 """Name of a finding -> what it does to the verdict: `fail` makes the world unfit, `refuse` leaves it undecided."""
 
+# The same keys as SEVERITY.
 REPAIR: dict[str, str] = {
     "false accept": "Read the transcript and tighten the verifier, or declare in `audit_facts` why this policy solves.",
     "any accept": "The verifier read what the policy wrote as if it were a result. Judge the state, not the text.",

@@ -14,6 +14,7 @@ from rollwright.checks.audit.panel_checks import interval_text
 from rollwright.contracts import DataError
 from rollwright.maths.statistics import Interval
 
+# Each names what to conclude and not only the word: "fit" is about what was tried and nothing beyond.
 _SAID = {
     "fit": "FIT: the verifier agreed with the truth in everything that was tried.",
     "unfit": "UNFIT: do not train on this before the failures below are mended.",
@@ -50,10 +51,12 @@ def _table(rows: Sequence[PanelRow]) -> list[str]:
             str(row.explained),
             str(row.faults),
             "-" if row.mean is None else f"{row.mean:.3f}",
+            # The note stands where the rate would: an empty cell would look like a rate of zero.
             row.note if row.rate is None else interval_text(row.rate) + (f"  ({row.note})" if row.note else ""),
         )
         for row in rows
     ]
+    # Not the last column, so that no line ends in blanks.
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head) - 1)]
     return [
         "  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[-1]]) for line in (head, *body)
@@ -62,6 +65,7 @@ def _table(rows: Sequence[PanelRow]) -> list[str]:
 
 def _template_lines(rows: Sequence[TemplateRow]) -> list[str]:
     """The templates that have a false accept or a false reject; the others are counted."""
+    # A world can have a thousand templates; those without an error are only counted.
     odd = [row for row in rows if row.rejected or row.accepted]
     lines = ["", f"By template: {len(rows) - len(odd)} of {len(rows)} without a false accept or a false reject"]
     for row in odd[:_SHOWN_TEMPLATES]:
@@ -102,11 +106,13 @@ def audit_json(report: AuditReport) -> str:
             asdict(finding) | {"severity": finding.severity, "repair": finding.repair} for finding in report.findings
         ],
     }
+    # ASCII: transcripts quote hostile texts, which a terminal or an older reader could not show.
     return json.dumps(told, indent=1, ensure_ascii=True)
 
 
 def _row_json(row: PanelRow) -> dict[str, Any]:
     told = asdict(row)
+    # A list of three, so that readers need not know the class Interval.
     told["rate"] = None if row.rate is None else [row.rate.point, row.rate.low, row.rate.high]
     return told
 
@@ -127,6 +133,7 @@ def read_identity(path: Path) -> WorldIdentity:
     """
     try:
         told = json.loads(path.read_text(encoding="utf-8"))["identity"]
+        # Unknown fields raise TypeError, which is told as "not a report" like any other damage.
         return WorldIdentity(**{name: str(value) for name, value in told.items()})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

@@ -156,8 +156,10 @@ class _Recording:
 
     async def run(self) -> Recorded:
         world = self._player.world
+        # Before anything is played: the digest of a world that has been used could be another one.
         identity = await identity_of(world, call_s=self._plan.call_s)
         tasks = chosen_tasks(world, self._plan.tasks)
+        # The teacher plays first: nearly every other policy is made from what it did.
         starts = await self._solutions(await self._starts(tasks))
         starts = await self._samples(starts)
         golden = self._panel[GOLDEN]
@@ -195,7 +197,9 @@ class _Recording:
         """A success that was real after all: it holds the known solution, or one of its candidates alone solves."""
         if not episode.accepted:
             return episode
+        # Task and seed name a start: an episode does not carry its index.
         start = next(s for s in starts if (s.task, s.seed) == (episode.task, episode.seed))
+        # Where the last action alone decides (an answer), the steps before it prove nothing.
         solution = start.solution[-1:] if start.facts.last_decides else start.solution
         if episode.policy in _WELL_FORMED and solution and holds_in_order(episode.actions, solution):
             return replace(episode, luck="it holds the known solution")
@@ -220,6 +224,7 @@ class _Recording:
 
     async def _starts(self, tasks: Sequence[Task]) -> list[PanelStart]:
         """Starts of every task, and of few tasks so many more that the panel has enough."""
+        # Rounded up: a world of three tasks gets 27 starts of each for a panel of 80.
         each = max(self._plan.starts, -(-self._plan.panel_starts // len(tasks)))
         world = self._player.world
         pairs = [(task, held_out_seed(task, k)) for k in range(each) for task in tasks]
@@ -249,10 +254,12 @@ class _Recording:
         untaught = len({s.task.id for s, teacher in zip(starts, teachers, strict=True) if teacher is None})
         if untaught:
             self._notes[GOLDEN] = f"{untaught} tasks have no teacher"
+        # What the verifier refused is no known solution: a false reject must not turn into false accepts.
         known = {(e.task.id, e.task.split, e.seed): e.actions for e in self._panel[GOLDEN] if e.accepted}
         return [replace(s, solution=known.get((s.task.id, s.task.split, s.seed), ())) for s in starts]
 
     def _taught(self, teacher: Any) -> Any:
+        # Made by a method, so that each closure holds its own teacher.
         return lambda turn, observation, env: self._player.call(teacher.act, env, observation)
 
     async def _samples(self, starts: list[PanelStart]) -> list[PanelStart]:
@@ -279,6 +286,7 @@ class _Recording:
         found = []
         for start in starts:
             samples = dict.fromkeys(drawn.get((start.task.id, start.task.split, start.seed), ()))
+            # Shifted by the start's index, so that not every start is tried with the same few answers.
             others = [ends[(start.index + 1 + k) % len(ends)] for k in range(min(len(ends), 60))]
             told = replace(start, samples=tuple(samples)[:_SAMPLES], answers=tuple(others))
             found.append(replace(told, constants=constants_for(told, golden, self._plan.constants)))
@@ -323,6 +331,7 @@ def chosen_tasks(world: World, count: int) -> list[Task]:
     Raises:
         ConfigError: the world has no task.
     """
+    # All splits: what a verifier pays wrongly on the test split spoils the published number.
     listed = [task for split in SPLITS for task in world.tasks(split)]
     if not listed:
         raise ConfigError(f"world {world.name!r} has no task in any split, so there is nothing to audit")
@@ -341,6 +350,7 @@ def _in_turn(items: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[Any]:
 
 def holds_in_order(actions: Sequence[str], solution: Sequence[str]) -> bool:
     """Whether the actions hold all of the solution in its order, whatever lies between."""
+    # One iterator for all steps: each search goes on where the one before ended, which keeps the order.
     rest = iter(actions)
     return all(any(action == step for action in rest) for step in solution)
 
@@ -348,6 +358,7 @@ def holds_in_order(actions: Sequence[str], solution: Sequence[str]) -> bool:
 def task_turns(world: World, task: Task) -> int:
     """The step limit of a task: its own where it states one in `max_turns`, else the world's."""
     own = task.params.get("max_turns")
+    # `True` is an int in Python and would be a limit of one turn.
     return own if isinstance(own, int) and not isinstance(own, bool) and own > 0 else world.max_turns
 
 
@@ -365,6 +376,7 @@ def identity_check(identity: WorldIdentity, before: WorldIdentity | None) -> Che
     measured = {"version": identity.version, "behaviour": identity.behaviour}
     if before is None:
         return CheckResult(name="identity", measured=measured)
+    # Not `files`: a comment in a file changes its digest, but not the world.
     changed = [name for name in ("rules", "tasks", "behaviour") if getattr(identity, name) != getattr(before, name)]
     found = []
     if changed and identity.version == before.version:

@@ -13,9 +13,12 @@ from rollwright.maths.statistics import Interval
 
 Verdict = Literal["fit", "unfit", "cannot tell"]
 Status = Literal["pass", "fail", "warn", "cannot tell", "skip"]
+# 2 is what argparse exits with, so "cannot tell" takes 3.
 EXIT_CODES: dict[Verdict, int] = {"fit": 0, "unfit": 1, "cannot tell": 3}
 """Exit codes of `rollwright audit`; 2 is a mistake in the command line."""
+# The severest first; both the order of the report and the status of a check go by it.
 _RANK: dict[Severity, int] = {"fail": 0, "refuse": 1, "warn": 2, "note": 3}
+# A loop plays 500 turns and garbage has 10,000 characters: transcripts of them must stay readable.
 _SHOWN_TURNS, _SHOWN_CHARS = 8, 160
 
 
@@ -86,6 +89,7 @@ class CheckResult:
         """The worst of its findings."""
         if self.skipped:
             return "skip"
+        # A check without findings passes, as does one that only has notes.
         worst: Severity = "note"
         for finding in self.findings:
             worst = min(worst, finding.severity, key=_RANK.__getitem__)
@@ -116,6 +120,7 @@ class AuditReport:
     def verdict(self) -> Verdict:
         """`unfit` where something failed, `cannot tell` where something could not be shown, else `fit`."""
         severities = {finding.severity for finding in self.findings}
+        # A failure outweighs what could not be shown: more episodes would not make it go away.
         if "fail" in severities:
             return "unfit"
         return "cannot tell" if "refuse" in severities else "fit"
@@ -142,6 +147,7 @@ def transcript_of(episode: AuditEpisode) -> str:
         lines.append(f"goal: {_cut(episode.goal)}")
     lines.append(f"sees: {_cut(episode.first)}")
     told = _told(episode)
+    # The last turn stays: it is the one that the verdict followed.
     for line in told if len(told) <= _SHOWN_TURNS else [*told[: _SHOWN_TURNS - 1], "...", told[-1]]:
         lines.append(line)
     if episode.fault:
@@ -164,5 +170,6 @@ def _told(episode: AuditEpisode) -> list[str]:
 
 
 def _cut(text: str) -> str:
+    # Hostile texts hold terminal commands and signs that turn the line around.
     shown = text.encode("unicode_escape").decode("ascii")
     return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}... ({len(shown)} characters)"

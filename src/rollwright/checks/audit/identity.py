@@ -29,6 +29,7 @@ from rollwright.contracts import (
 )
 
 NUM_FIXED_EPISODES = 20
+# A bound on time: whole episodes of a world with a thousand turns would make the digest slow.
 _MOST_ACTIONS = 30
 
 
@@ -83,11 +84,13 @@ async def async_behaviour_digest(world: World, *, episodes: int = NUM_FIXED_EPIS
         for index, task in enumerate(_fixed_tasks(world, episodes)):
             seed = episode_seed(task.split, "behaviour", index)
             act = await fixed_act(player, task, seed, index)
+            # A fresh environment each: state that leaks between episodes is the leakage check's business.
             env = await player.fresh()
             request = PlayRequest(policy="fixed", task=task, seed=seed, act=act, limit=_MOST_ACTIONS)
             seen.append([task.id, seed, (await player.play(env, request, states=True)).seen()])
             await player.call(env.close)
     finally:
+        # The world belongs to the caller and stays open.
         player.shut_down()
     return digest_of(seen)
 
@@ -95,6 +98,7 @@ async def async_behaviour_digest(world: World, *, episodes: int = NUM_FIXED_EPIS
 def _fixed_tasks(world: World, count: int) -> list[Task]:
     """Tasks spread evenly over each split, the splits in turn, from the start again where there are few."""
     lists = [list(world.tasks(split)) for split in SPLITS]
+    # A list's first tasks are often of one kind.
     spread = [tasks[:: max(1, len(tasks) // count)] for tasks in lists if tasks]
     mixed = [task for task in chain(*zip_longest(*spread)) if task is not None]
     return list(islice((mixed[i % len(mixed)] for i in range(count)), count)) if mixed else []
@@ -103,16 +107,20 @@ def _fixed_tasks(world: World, count: int) -> list[Task]:
 async def fixed_act(player: AuditPlayer, task: Task, seed: int, index: int) -> Act:
     """The player of a fixed episode: the teacher in even ones, chance in odd ones, else malformed actions."""
     world = player.world
+    # Alternated by index, so that a world with both is seen under good actions and under poor ones.
     teacher = await player.call(world.teacher, task) if index % 2 == 0 and isinstance(world, Taught) else None
     if teacher is not None:
         return lambda turn, observation, env: player.call(teacher.act, env, observation)
     if isinstance(world, ActsAtRandom):
+        # The draws belong to task and seed alone, so that they are the same in every process.
         return random_act(player, random.Random(f"behaviour/{task.id}/{seed}"))
+    # From another place each time, so that all texts are played even where episodes are short.
     return script_of(GARBAGE[index % len(GARBAGE) :])
 
 
 def random_act(player: AuditPlayer, draws: random.Random) -> Act:
     """Plays the world's own random actions."""
+    # The caller has checked that the world acts at random.
     world: Any = player.world
 
     def act(turn: int, observation: Observation, env: Environment) -> Any:
@@ -142,6 +150,7 @@ def _files_digest(world: World) -> str:
     """Over the Python files beside the module of the world's class; "" where it has no file."""
     try:
         own = Path(inspect.getfile(type(world)))
+    # Classes made in a shell or a notebook have no file.
     except (TypeError, OSError):
         return ""
     hashes = [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in _modules_beside(own)]
@@ -149,4 +158,5 @@ def _files_digest(world: World) -> str:
 
 
 def _modules_beside(own: Path) -> Sequence[Path]:
+    # A package's modules belong together. A lone script may lie in a folder of unrelated ones.
     return sorted(own.parent.glob("*.py")) if (own.parent / "__init__.py").exists() else [own]

@@ -15,19 +15,23 @@ from rollwright.maths.statistics import Interval, wilson_interval
 
 Panel = Mapping[str, Sequence[AuditEpisode]]
 _SOLVING = (GOLDEN, REWORDED)
+# Failures that act by the grammar: only of these is it asked whether length pays.
 _WELL_FORMED = ("loop", "repeat", "constant", "early stop", RANDOM)
 
 
 def panel_row(policy: str, episodes: Sequence[AuditEpisode], note: str = "") -> PanelRow:
     """One row of the table. Of a constant policy the candidate with the most successes counts."""
+    # Three kinds that are counted apart: faults, undecided ends, and judged episodes.
     played = [e for e in episodes if not e.fault]
     judged = [e for e in played if e.accepted is not None]
+    # The rate is that of the best candidate: a policy would learn that one, and the others would only dilute it.
     counted = _best_variant(judged) if policy == "constant" else judged
     scores = [e.score for e in counted if e.score is not None]
     return PanelRow(
         policy=policy,
         truth=TRUTHS[policy],
         episodes=len(played),
+        # Over all candidates: a single false accept of any of them is one.
         accepted=sum(_hit(policy, e) for e in judged),
         explained=sum(bool(e.accepted) and not _unexplained(e) for e in judged),
         undecided=len(played) - len(judged),
@@ -39,6 +43,7 @@ def panel_row(policy: str, episodes: Sequence[AuditEpisode], note: str = "") -> 
 
 
 def _hit(policy: str, episode: AuditEpisode) -> bool:
+    # Of solving policies every success counts: theirs need no explanation.
     return bool(episode.accepted) if policy in _SOLVING else _unexplained(episode)
 
 
@@ -53,6 +58,7 @@ def _best_variant(judged: Sequence[AuditEpisode]) -> list[AuditEpisode]:
         by_variant[episode.variant].append(episode)
 
     def rank(own: list[AuditEpisode]) -> tuple[int, int, int]:
+        # False accepts first, then real luck; the number of episodes decides ties.
         return sum(map(_unexplained, own)), sum(bool(e.accepted) for e in own), len(own)
 
     ranked = sorted(by_variant.values(), key=rank, reverse=True)
@@ -63,6 +69,7 @@ def accepts_check(rows: Sequence[PanelRow], panel: Panel, limits: AuditLimits) -
     """False accepts of every policy that does not solve by construction."""
     found, measured = [], {}
     for row in rows:
+        # The rate of the random policy is the floor and no false accept.
         if row.truth == "solves" or row.rate is None or row.policy == RANDOM:
             continue
         measured[row.policy] = f"{row.accepted}/{row.episodes}, {interval_text(row.rate)}"
@@ -72,11 +79,13 @@ def accepts_check(rows: Sequence[PanelRow], panel: Panel, limits: AuditLimits) -
         if row.accepted and row.policy in ZERO_ACCEPTS:
             kind = "any accept" if row.policy in DECEIVING else "false accept"
             found.append(AuditFinding(kind=kind, probe=row.policy, message=f"{said}; none may be", transcript=shown))
+        # Without a single accept there is nothing to show, however wide the interval is; `few episodes` says that.
         elif row.accepted and row.rate.high > limits.false_accepts:
             message = f"{said}; upper end {row.rate.high:.3f}, limit {limits.false_accepts:g}"
             found.append(AuditFinding(kind="false accept", probe=row.policy, message=message, transcript=shown))
     if explained := _explanations(panel):
         measured["explained successes"] = explained
+    # Not a fault of the verifier: the action is right. But scores below that rate show no skill.
     if (guess := _guessable(panel.get("constant", ()))) > limits.false_accepts:
         message = f"one constant action truly solves {guess:.2f} of the starts: scores below that say nothing"
         found.append(AuditFinding(kind="guessable", probe="constant", message=message))
@@ -110,12 +119,14 @@ def rejects_check(rows: Mapping[str, PanelRow], panel: Panel, limits: AuditLimit
         if row.rate is None:
             measured[name] = row.note
             continue
+        # Rejects are what accepts are not, so the upper end of their rate is 1 minus the lower end of the other.
         rejected, upper = row.episodes - row.undecided - _accepted(panel[name]), 1 - row.rate.low
         measured[name] = f"{rejected}/{row.episodes}, upper end {upper:.3f}"
         if rejected:
             sample = next(e for e in panel[name] if e.accepted is False and not e.fault)
             said = f"{name}: {rejected} of {row.episodes} solutions were refused"
             message = f"{said}; upper end {upper:.3f}, limit {limit:g}"
+            # A few refusals within the limit may be the teacher's own mistakes.
             kind = "false reject" if upper > limit else "some rejects"
             found.append(AuditFinding(kind=kind, probe=name, message=message, transcript=transcript_of(sample)))
     if golden.episodes < limits.min_golden:
@@ -130,6 +141,7 @@ def _accepted(episodes: Sequence[AuditEpisode]) -> int:
 
 def truth_check(panel: Panel) -> CheckResult:
     """The verdict against the world's second opinion, where it has one."""
+    # An episode that the policy left has no verdict yet that could differ.
     episodes = [e for own in panel.values() for e in own if e.truth is not None and e.ended and e.accepted is not None]
     if not episodes:
         return CheckResult(name="second opinion", skipped="the world has no `truly_solved`")
@@ -156,10 +168,13 @@ def gap_check(rows: Mapping[str, PanelRow], panel: Panel, limits: AuditLimits) -
     others = {name: mean for name, mean in means.items() if name not in _SOLVING}
     if not others:
         return CheckResult(name="floor and gap", skipped="no policy of the panel was played")
+    # Names break ties, so that equal runs give equal reports.
     floor_of = max(others, key=lambda name: (others[name], name))
     floor = others[floor_of]
+    # Shown beside the means, since a gap means little without the range that rewards have.
     scores = [e.score for own in panel.values() for e in own if not e.fault and e.score is not None]
     solved = {name: _success_rate(name, panel[name]) for name in means}
+    # By success and not by score: a policy that earns most need not be the one that succeeds most.
     luckiest = max(others, key=lambda name: (solved[name], name))
     gap = solved[GOLDEN] - solved[luckiest]
     measured = {
@@ -175,13 +190,16 @@ def gap_check(rows: Mapping[str, PanelRow], panel: Panel, limits: AuditLimits) -
             f"{luckiest} succeeds in {solved[luckiest]:.2f}, solutions in {solved[GOLDEN]:.2f}; limit {limits.gap:g}"
         )
         found.append(AuditFinding(kind="gap", probe=luckiest, message=message))
+    # Success may differ while the pay does not; a learner only sees the pay.
     elif means[GOLDEN] <= floor and not all(e.declared for e in panel[floor_of] if e.accepted):
         message = f"{floor_of} earns {floor:.3f}, solutions no more than {means[GOLDEN]:.3f}"
         found.append(AuditFinding(kind="gap", probe=floor_of, message=message))
+    # Against random play and not against the solution: quitting must not beat trying.
     if (stop := others.get("early stop")) is not None and RANDOM in others and stop > others[RANDOM] + 1e-9:
         message = f"quitting at once earns {stop:.3f}, acting at random {others[RANDOM]:.3f}"
         found.append(AuditFinding(kind="quitting pays", probe="early stop", message=message))
     for name in ("loop", "repeat"):
+        # The default lies below the solutions, so that a policy that was not played is no finding.
         if others.get(name, means[GOLDEN] - 1) >= means[GOLDEN]:
             message = f"{name} earns {others[name]:.3f}, solutions {means[GOLDEN]:.3f}"
             found.append(AuditFinding(kind="farming", probe=name, message=message))
@@ -189,6 +207,7 @@ def gap_check(rows: Mapping[str, PanelRow], panel: Panel, limits: AuditLimits) -
 
 
 def _success_rate(policy: str, episodes: Sequence[AuditEpisode]) -> float:
+    # Declared successes are known and meant, so they do not narrow the gap.
     played = [e for e in episodes if not e.fault and e.accepted is not None and not e.declared]
     counted = _best_variant(played) if policy == "constant" else played
     return fmean(float(bool(e.accepted)) for e in counted) if counted else 0.0
@@ -197,6 +216,7 @@ def _success_rate(policy: str, episodes: Sequence[AuditEpisode]) -> float:
 def shape_check(panel: Panel, limits: AuditLimits) -> CheckResult:
     """Whether the reward follows the length of an episode, above all among failures."""
     played = [e for own in panel.values() for e in own if not e.fault and e.score is not None and e.steps]
+    # Among failures alone, where pay for mere length (farming) cannot hide behind success.
     failures = [e for e in played if not e.accepted and e.policy in _WELL_FORMED]
     measured = {}
     turns = rank_correlation([e.score or 0.0 for e in played], [len(e.steps) for e in played])
@@ -261,7 +281,9 @@ def headroom_check(
     """
     if not groups:
         return CheckResult(name="headroom", skipped="no policy was given: name a store of its episodes with --episodes")
+    # Per task and not pooled: groups are drawn per task, so only the spread within one can teach.
     rates = [fmean(map(float, own)) for own in groups.values()]
+    # A group with one result has no advantage to learn from.
     mixed = sum(0 < rate < 1 for rate in rates) / len(rates)
     measured = {
         "tasks": str(len(rates)),
@@ -290,6 +312,7 @@ def template_rows(panel: Panel) -> tuple[TemplateRow, ...]:
     others: dict[str, list[AuditEpisode]] = defaultdict(list)
     for name, own in panel.items():
         for episode in own:
+            # Reworded solutions are no golden ones, and random successes are the floor: neither is an error.
             if not episode.fault and episode.accepted is not None and name not in (REWORDED, RANDOM):
                 (golden if name == GOLDEN else others)[str(episode.cluster)].append(episode)
     found = []
@@ -302,6 +325,7 @@ def template_rows(panel: Panel) -> tuple[TemplateRow, ...]:
             rejected=rejected,
             nonsolving=len(others[template]),
             accepted=accepted,
+            # Plain Wilson: within one template there is only one cluster.
             rejects=wilson_interval(rejected, len(golden[template])) if golden[template] else None,
             accepts=wilson_interval(accepted, len(others[template])) if others[template] else None,
         )
