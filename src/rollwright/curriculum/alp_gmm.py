@@ -26,6 +26,7 @@ from rollwright.maths import Criterion, GaussianMixture, best_mixture
 
 Array = NDArray[Any]
 Progress = Literal["absolute", "covariance"]
+# The bound keeps the search of each report and a checkpoint small, however long the run is.
 REMEMBERED = 10_000
 """Reports in which the nearest earlier task is looked for."""
 
@@ -65,6 +66,7 @@ class AlpGmmCurriculum:
 
     def next(self, step: int, count: int) -> list[Task]:
         """Tasks at points drawn for this step."""
+        # A generator for each step: a resumed run draws the same without saving the state of one.
         draws = np.random.default_rng(draws_of(self.seed, "alp_gmm", step).getrandbits(64))
         return [self.space.task_at(self.draw(draws)) for _ in range(count)]
 
@@ -73,13 +75,16 @@ class AlpGmmCurriculum:
         if self.mixture is None or draws.random() < self.random_frac or not self.weights().any():
             return draws.random(self.space.dimensions)
         chosen = draws.choice(len(self.mixture.weights), p=in_proportion(self.weights()))
+        # The Gaussian also spans progress (or time and outcome): those coordinates are drawn and then dropped.
         point = draws.multivariate_normal(self.mixture.means[chosen], self.mixture.covariances[chosen])
+        # A Gaussian reaches beyond the box; the reference clips such points too, and does not draw again.
         clipped: Array = np.clip(point[: self.space.dimensions], 0.0, 1.0)
         return clipped
 
     def weights(self) -> Array:
         """[k] what the Gaussians of the mixture are drawn in proportion to: their progress, never below 0."""
         assert self.mixture is not None
+        # The columns are [x, alp] or [x, time, outcome], see `_fit`: entry [-2, -1] is Cov(time, outcome).
         found = self.mixture.means[:, -1] if self.progress == "absolute" else self.mixture.covariances[:, -2, -1]
         # EM leaves a trace of a distant component's progress everywhere: that is none.
         positive: Array = np.where(found > 1e-6, found, 0.0)
@@ -94,6 +99,7 @@ class AlpGmmCurriculum:
 
     def report(self, point: Array, outcome: float) -> None:
         """Take in what became of one task; fit the mixture anew where it is time."""
+        # Before the point is stored: it would be its own nearest neighbour, at a gain of 0.
         gain = absolute_progress(point, outcome, self.points, self.outcomes)
         self.points = np.vstack([self.points, point])[-REMEMBERED:]
         self.outcomes = np.append(self.outcomes, outcome)[-REMEMBERED:]
@@ -106,11 +112,14 @@ class AlpGmmCurriculum:
         recent = slice(-self.fit_every, None)
         columns = [self.points[recent]]
         if self.progress == "covariance":
+            # Time runs over [0, 1), as x and the outcome do: the fit begins with distances between whole rows.
             columns += [np.linspace(0, 1, len(self.outcomes[recent]), endpoint=False), self.outcomes[recent]]
         else:
             columns.append(self.gains[recent])
+        # Keyed by the number of reports, not by the step: a resumed run makes the same fit at the same report.
         draws = np.random.default_rng(draws_of(self.seed, "alp_gmm fit", self.num_reports).getrandbits(64))
         sizes = range(2, self.max_components + 1)
+        # `min_width` is a standard deviation, the fit wants a variance.
         self.mixture = best_mixture(
             np.column_stack(columns), sizes, draws, criterion=self.criterion, smallest_variance=self.min_width**2
         )
@@ -138,6 +147,7 @@ class AlpGmmCurriculum:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`."""
+        # Without the reshape an empty list would come back without its second axis.
         self.points = np.asarray(state["points"], np.float64).reshape(-1, self.space.dimensions)
         self.outcomes, self.gains = np.asarray(state["outcomes"]), np.asarray(state["gains"])
         self.num_reports = int(state["num_reports"])
@@ -184,6 +194,7 @@ def absolute_progress(point: Array, outcome: float, points: Array, outcomes: Arr
     """
     if len(points) < at_least:
         return 0.0
+    # Of equally near reports `argmin` takes the oldest.
     nearest = int(((points - point) ** 2).sum(axis=1).argmin())
     return abs(outcome - float(outcomes[nearest]))
 
@@ -192,5 +203,6 @@ def in_proportion(weights: Array) -> Array:
     """[k] shares in proportion to the weights, negative ones taken for 0; equal shares where none is positive."""
     positive = np.maximum(weights, 0.0)
     total = positive.sum()
+    # With all weights at 0 the division would give NaN, and equal shares take its place.
     shares: Array = positive / total if total > 0 else np.full(len(weights), 1 / len(weights))
     return shares

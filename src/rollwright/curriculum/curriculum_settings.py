@@ -36,7 +36,9 @@ class CurriculumSettings(Config):
     options: dict[str, Any] = Field({}, description="Arguments of your own curriculum.")
     every: int = Field(1, ge=1, description="Steps between two rounds of new tasks.")
     new_tasks: int = Field(16, ge=1, description="Maximum number of tasks that one round adds.")
+    # 10 seeds and the band 0.05 to 0.75 are those of WebRL (arXiv:2411.02337).
     num_seeds: int = Field(10, ge=1, description="Failed tasks that seed one round.")
+    # Grown tasks drift towards trivial ones, so some draws always stay with the world's own.
     given_frac: float = Field(0.2, gt=0, le=1, description="Share of draws reserved for the world's own tasks.")
     low: float = Field(
         0.05, ge=0, le=1, description="Keep a new task only if the critic's initial value is above this."
@@ -64,6 +66,7 @@ class CurriculumSettings(Config):
     window: int = Field(20, ge=1, description="learnability: number of latest episodes of a task that count.")
     random_frac: float = Field(0.2, ge=0, le=1, description="learnability, alp_gmm: share of uniform draws.")
     mastered_frac: float = Field(0.1, ge=0, le=1, description="learnability: share of draws among mastered tasks.")
+    # 0.1 for both the temperature and the stale share are the values of PLR (arXiv:2010.03934).
     temperature: float = Field(
         0.1,
         gt=0,
@@ -106,6 +109,7 @@ class CurriculumSettings(Config):
 
     @model_validator(mode="after")
     def _shares_are_of_one_whole(self) -> CurriculumSettings:
+        # Draws by p (1 - p) get what these two shares leave over.
         if self.name == "learnability" and self.random_frac + self.mastered_frac > 1:
             raise ValueError("`curriculum.random_frac` and `curriculum.mastered_frac` together are above 1")
         if self.name == "evolving" and self.low > self.high:
@@ -122,9 +126,11 @@ class StartSettings(Config):
     source: Literal["own", "teacher"] = Field(
         "own", description="Whose episodes provide the snapshots: the run's own, or the world's scripted teacher's."
     )
+    # The rest begins at the initial state, which evaluation starts from and which must not be forgotten.
     frac: float = Field(0.8, ge=0, le=1, description="Share of groups that begin at a snapshot, once there are any.")
     steps: int = Field(0, ge=0, description="Number of initial steps that use snapshots; 0 = all steps.")
     every: int = Field(1, ge=1, description="Turns between two snapshots of an episode.")
+    # S3RL plays 10 teacher episodes and by default keeps all of them.
     episodes: int = Field(
         10,
         ge=1,
@@ -136,6 +142,7 @@ class StartSettings(Config):
         description="How a snapshot is drawn. clusters: first one of k clusters of similar value, then a "
         "snapshot in it.",
     )
+    # S3RL has k = 6 for TD3 and PPO, and 4 for SAC.
     clusters: int = Field(6, ge=1, description="clusters: the number of clusters, k.")
     value: Literal["return", "progress"] = Field(
         "return",

@@ -71,6 +71,7 @@ class EvolvingCurriculum:
         self.given, self.growth, self.seed = checked_tasks(tasks), growth, seed
         self.generator: TaskGenerator | None = None
         self.grown: list[Task] = []
+        # Tasks that were taken out again stay in here, so that they are not proposed a second time.
         self._known = {task.id for task in tasks}
         self._wins: dict[str, list[float]] = {}  # by task: outcomes since the last round
         self._metrics: dict[str, float] = {}
@@ -94,6 +95,7 @@ class EvolvingCurriculum:
     def update(self, groups: Sequence[Group]) -> None:
         """Remember what failed; a grown task whose episodes all broke is taken out again."""
         for group in groups:
+            # A fault or an undecided score is no failure and must not make the task a seed.
             played = [t for t in group.trajectories if t.learnable]
             ended = [float(self._succeeded(t)) for t in played]
             if ended:
@@ -104,14 +106,17 @@ class EvolvingCurriculum:
 
     def _succeeded(self, trajectory: Trajectory) -> bool:
         judged = self.growth.outcome == "verdict" and trajectory.success is not None
+        # A task that a model wrote ends without a verdict (`TakesInstructions.task_of`): its return decides.
         return bool(trajectory.success) if judged else trajectory.total_reward > 0
 
     def due(self, step: int) -> bool:
         """Whether a round is due before this step."""
+        # Before the first step nothing has been played, so nothing can have failed.
         return step > 0 and step % self.growth.every == 0
 
     def failed(self) -> list[Task]:
         """The tasks that did not always succeed since the last round, in the order of the pool."""
+        # A task that was not played since the last round has not failed. Pool order keeps the sample repeatable.
         return [t for t in (*self.given, *self.grown) if min(self._wins.get(t.id, [1.0])) < 1.0]
 
     def candidates(self, step: int, look: Look) -> list[Candidate]:
@@ -128,6 +133,7 @@ class EvolvingCurriculum:
         wanted = 2 * self.growth.new_tasks  # the filters will take some
         proposed = self.generator.propose(seeds, wanted, key=step) if seeds else []
         new = self._new(proposed)
+        # Opening a task takes an environment, so what is known already is filtered out before.
         prompts = look(new)
         opened = [Candidate(task=t, prompt=p) for t, p in zip(new, prompts, strict=True) if p is not None]
         self._metrics = {
@@ -155,20 +161,24 @@ class EvolvingCurriculum:
         low, high = self.growth.low, self.growth.high
         inside = [True] * len(candidates) if values is None else in_value_band(values, low, high)
         fitting = [c.task for c, fits in zip(candidates, inside, strict=True) if fits]
+        # The world's generator puts the nearest variation of every seed first, so the cut keeps those.
         kept = fitting[: self.growth.new_tasks]
         self.grown += kept
         self._known |= {task.id for task in kept}
+        # Also when nothing was kept: the next round is about what fails from here on.
         self._wins = {}
         self._metrics |= {"curriculum/in_band_count": float(len(fitting)), "curriculum/kept_count": float(len(kept))}
         return kept
 
     def metrics(self) -> dict[str, float]:
         """Of the pool, and once of a round."""
+        # Read once, so that steps without a round do not repeat the numbers of the last one.
         once, self._metrics = self._metrics, {}
         return once | {"curriculum/tasks_count": float(len(self.given) + len(self.grown))}
 
     def state_dict(self) -> dict[str, Any]:
         """What grew, what was ever known, and the outcomes since the last round."""
+        # No split: a held-out task is never taken. The given tasks come from the world again.
         grown = [{"id": task.id, "params": dict(task.params)} for task in self.grown]
         return {"grown": grown, "known": sorted(self._known), "wins": self._wins}
 
@@ -213,4 +223,5 @@ def evolving_curriculum(
 
 def in_value_band(values: Sequence[Sequence[float]], low: float, high: float) -> list[bool]:
     """[N] whether any head's value lies in [low, high]. values: [heads, N]."""
+    # Bounds included, and any head suffices, as in the released code of WebRL.
     return [any(low <= value <= high for value in heads) for heads in zip(*values, strict=True)]

@@ -16,6 +16,8 @@ from typing import Any
 from rollwright.contracts import Group, Task
 from rollwright.curriculum.samplers import checked_tasks, draws_of, outcomes_of
 
+# By Laplace's rule it takes 8 successes without a failure to get here (9 / 10).
+# With a `window` below 8 no task is ever mastered.
 MASTERED = 0.9
 
 
@@ -51,6 +53,7 @@ class LearnabilityCurriculum:
         rng = draws_of(self.seed, "learnability", step)
         chances = [self.chance(task) for task in self.tasks]
         mastered = [task for task, p in zip(self.tasks, chances, strict=True) if p >= MASTERED]
+        # p is never 0 or 1 by Laplace's rule, so no weight is 0 and `choices` always has something to draw.
         weights = [p * (1 - p) for p in chances]
         drawn: list[Task] = []
         for _ in range(count):
@@ -87,4 +90,5 @@ class LearnabilityCurriculum:
         """Take over saved outcomes; tasks that are new since have none."""
         for task, known in state["outcomes"].items():
             if task in self.outcomes:
+                # Where the window became smaller, `maxlen` keeps the newest outcomes.
                 self.outcomes[task] = deque(known, maxlen=self.window)

@@ -42,6 +42,7 @@ class LevelReplayCurriculum:
         weights = self.weights(seen)
         drawn: list[Task] = []
         for _ in range(count):
+            # `random()` is below 1: with nothing seen this always holds, with nothing unseen never.
             if rng.random() < len(unseen) / len(self.tasks):
                 drawn.append(rng.choice(unseen))
             else:
@@ -55,6 +56,7 @@ class LevelReplayCurriculum:
         by_rank = rank_shares([self.scores[task.id] for task in seen], self.temperature)
         ages = [self.num_reports - self.last_played[task.id] for task in seen]
         total = sum(ages)
+        # All ages are 0 while only one task was ever played.
         by_age = [age / total if total else 1 / len(seen) for age in ages]
         return [(1 - self.stale_frac) * a + self.stale_frac * b for a, b in zip(by_rank, by_age, strict=True)]
 
@@ -93,6 +95,7 @@ class LevelReplayCurriculum:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over saved scores; tasks that are new since count as unseen, those that are gone are forgotten."""
         for name in ("scores", "means", "last_played"):
+            # A task that is gone would otherwise still count in the metrics.
             setattr(self, name, {task: value for task, value in state[name].items() if task in self._known})
         self.num_reports = int(state["num_reports"])
 

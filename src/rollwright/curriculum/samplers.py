@@ -85,6 +85,7 @@ class BandCurriculum:
     def next(self, step: int, count: int) -> list[Task]:
         """Systematic sampling: a task with weight share w gets between floor(w count) and ceil(w count) places."""
         rng = draws_of(self.seed, "band", step)
+        # p (1 - p) is 0.25 at most: with the floor of 0.04 a solved task keeps 0.04 / 0.29 of the highest weight.
         weights = [self.success[t.id] * (1 - self.success[t.id]) + self.floor for t in self.tasks]
         # One draw places an even comb over the line of weights: far less chance than `count` draws of their own.
         spacing = sum(weights) / count
@@ -96,6 +97,7 @@ class BandCurriculum:
                 drawn.append(task)
                 pointer += spacing
         drawn += [self.tasks[-1]] * (count - len(drawn))  # rounding at the very end of the line
+        # The comb leaves the draws in the order of the list, repeats side by side.
         rng.shuffle(drawn)
         return drawn
 
@@ -123,10 +125,12 @@ class BandCurriculum:
 
 def outcomes_of(group: Group) -> list[float]:
     """What became of the episodes that count, in [0, 1]: success, or the return where there is no verdict."""
+    # Faults and undecided episodes are left out: neither says anything about the task.
     return [_outcome(t.success, t.total_reward) for t in group.trajectories if t.learnable]
 
 
 def _outcome(success: bool | None, total_reward: float) -> float:
+    # A return outside [0, 1] would make p (1 - p) negative.
     return float(success) if success is not None else min(1.0, max(0.0, total_reward))
 
 
@@ -146,5 +150,6 @@ def checked_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
 
 def draws_of(seed: int, *key: int | str) -> random.Random:
     """A generator fixed by the run's seed and a key; Python's own `hash` of strings changes between processes."""
+    # A hash of the whole key: neighbouring seeds and steps give unrelated draws.
     digest = hashlib.sha256("/".join(map(str, (seed, *key))).encode()).digest()
     return random.Random(int.from_bytes(digest[:8], "big"))

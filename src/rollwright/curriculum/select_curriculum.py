@@ -36,6 +36,7 @@ def _try(name: str, curriculum: Curriculum) -> None:
         drawn = curriculum.next(0, 3)
         problem = _problem_of(drawn)
         state = curriculum.state_dict()
+        # A checkpoint holds JSON: tuples would come back as lists, and numbers as keys would come back as text.
         if json.loads(json.dumps(state)) != state:
             problem = "`state_dict` must hold what JSON keeps as it is: text as keys, numbers, lists"
     except Exception as error:  # a stranger's code may fail in any way

@@ -68,6 +68,7 @@ class StartPool:
 
     def draw(self, step: int, index: int) -> Waypoint | None:
         """Where group `index` of this step begins; None for the task's own initial state."""
+        # A generator per group: every rank finds the same start without asking the others.
         rng = draws_of(self.seed, "starts", step, index)
         if not self.is_open(step) or rng.random() >= self.settings.frac:
             return None
@@ -79,15 +80,18 @@ class StartPool:
         if not self.is_open(step):
             return request
         own = self.settings.source == "own"
+        # A teacher's pool was filled before the first step, and the policy's own episodes do not extend it.
         request = replace(request, waypoint_every=self.settings.every if own else 0)
         start = self.draw(step, index)
         if start is None:
             return request
         limit, cut = self.limit_from(start), self.settings.max_turns > 0
+        # All members of a group share the start, its task and its seed, so that group baselines stay valid.
         return replace(request, task=start.task, seed=start.seed, start=start, max_turns=limit, cut=cut)
 
     def limit_from(self, start: Waypoint) -> int:
         """The turns of an episode that begins there: `starts.max_turns`, or what is left of the whole limit."""
+        # At least 1: `Episode.max_turns` reads 0 as no limit of its own. The limit may be lower than it once was.
         return self.settings.max_turns or max(1, self.horizon - len(start.passed))
 
     def clusters(self) -> tuple[list[Waypoint], list[list[int]]]:
@@ -97,6 +101,8 @@ class StartPool:
             values = np.array([value for one in self.visited for value in one.values])
             labels = np.zeros(len(values), np.int64)
             if self.settings.pick == "clusters":
+                # Returns of unlike tasks differ in scale: unscaled, the clusters would only tell tasks apart.
+                # Progress is a share of one turn limit and compares as it is.
                 scaled = values if self.settings.value == "progress" else scaled_within(values, owners)
                 labels = cluster_values(scaled, self.settings.clusters)
             members = [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
@@ -120,21 +126,26 @@ class StartPool:
         kept: set[int] = set()
         room = self.settings.capacity
         for one in best_first:
+            # An episode that no longer fits is passed over: a shorter one behind it may still fit.
             if per_task[one.task] < self.settings.episodes and len(one.waypoints) <= room:
                 per_task[one.task] += 1
                 room -= len(one.waypoints)
+                # By identity: a task's parameters are a dict, so a `Visited` has no hash.
                 kept.add(id(one))
+        # In order of arrival, not of rank: the next `learn` finds the newest of equals by it.
         self.visited = [one for one in candidates if id(one) in kept]
         self._clustered = None
 
     def _visit(self, trajectory: Trajectory, way: Way, start: Waypoint | None) -> Visited:
         waypoints = waypoints_of(trajectory, way, start, every=self.settings.every)
+        # A waypoint's `passed` counts from the initial state, so the end must count the prefix too.
         end = len(trajectory.turns) + (len(start.passed) if start else 0)
         left = [end - len(waypoint.passed) for waypoint in waypoints]
         if self.settings.pick == "clusters" and self.settings.value == "progress":
             values = [1.0 - turns / self.horizon for turns in left]
         else:
             returns = trajectory.returns_to_go(self.settings.gamma)
+            # Waypoints lie before turns of this episode itself, so `turns` lies between 1 and the length of `returns`.
             values = [returns[-turns] for turns in left]
         # An episode from a waypoint is ranked by what it earned itself: its prefix is somebody else's merit.
         return Visited(earned=trajectory.total_reward, waypoints=waypoints, values=tuple(values))
@@ -156,6 +167,7 @@ class StartPool:
 
     def save_state(self, folder: Path) -> None:
         """Write everything that draws depend on into a checkpoint."""
+        # All ranks hold the same waypoints and share one checkpoint folder: one file is enough.
         if self.writes:
             rows = [to_row(one.waypoints) | {"earned": one.earned, "values": one.values} for one in self.visited]
             (folder / _FILE).write_text(json.dumps(rows), encoding="utf-8")
@@ -195,6 +207,7 @@ def cluster_values(values: Array, count: int) -> Array:
     count = min(count, len(distinct))
     if not count:
         return np.zeros(0, np.int64)
+    # Quantiles of all values would coincide where many are equal, and clusters would be lost from the start.
     means = np.quantile(distinct, (np.arange(count) + 0.5) / count)
     for _ in range(100):
         nearest = np.abs(values[:, None] - means[None, :]).argmin(axis=1)

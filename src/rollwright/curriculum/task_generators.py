@@ -40,6 +40,7 @@ SYSTEM = (
     "for the same place: of the same kind, of similar difficulty, possible with what is there, each complete in "
     "itself. Answer with one task a line and nothing else."
 )
+# Bullets and numbers such as `-`, `1.`, `(2)`, `3:`. Four digits, such as a year, belong to the task.
 _MARK = re.compile(r"^\s*(?:[-*•]|\(?\d{1,3}[.):])\s*")
 _LONGEST = 300
 
@@ -80,10 +81,13 @@ class WrittenGenerator:
             places.setdefault(self.world.place_of(task), []).append(task)
         each = -(-count // (len(places) * self.rounds))
         made: dict[str, Task] = {}
+        # The draws go by the number of the place, which must not depend on the order of the seeds.
         for place, (name, group) in enumerate(sorted(places.items())):
             for turn in range(self.rounds):
+                # A seed per question: with one for all, the cache would repeat the first turn's answer.
                 seed = draws_of(self.seed, "written", key, place, turn).randrange(2**31)
                 for instruction in self._ask(group, each, seed, name):
+                    # The new task begins where the first failed task of its place does.
                     new = self.world.task_of(instruction, like=group[0])
                     if new is not None:
                         made.setdefault(new.id, new)
@@ -110,6 +114,7 @@ def endpoint_writer(client: ChatClient, cache: AnswerCache, *, max_tokens: int) 
     """An OpenAI-compatible endpoint. Answers are kept, so that a resumed run goes on with the same tasks."""
 
     def write(messages: Sequence[Message], seed: int) -> str:
+        # A temperature of 1, as in WebRL: the tasks are meant to differ.
         question = client.request(messages, temperature=1.0, max_tokens=max_tokens, seed=seed)
         return _remembered(cache, question, lambda: client.ask(question))
 
@@ -121,6 +126,7 @@ def engine_writer(engine: Engine, codec: ChatCodec, cache: AnswerCache, *, max_t
 
     def write(messages: Sequence[Message], seed: int) -> str:
         said = [{"role": message.role, "content": message.content} for message in messages]
+        # The version belongs to the question: other weights write other tasks.
         question = {"messages": said, "seed": seed, "version": engine.version, "max_tokens": max_tokens}
         return _remembered(cache, question, lambda: _generate(engine, codec, messages, seed, max_tokens))
 
@@ -130,6 +136,7 @@ def engine_writer(engine: Engine, codec: ChatCodec, cache: AnswerCache, *, max_t
 def _generate(engine: Engine, codec: ChatCodec, messages: Sequence[Message], seed: int, max_tokens: int) -> str:
     sampling = Sampling(seed=seed, max_tokens=max_tokens, stop_token_ids=tuple(codec.stop_token_ids))
     prompt = codec.encode_start(messages)
+    # The caller's thread has no running loop: episodes are played on a loop thread of their own.
     answer = asyncio.run(engine.generate(prompt, sampling, request_id=f"tasks/{seed}"))
     return codec.decode_action(answer.token_ids)
 
@@ -162,6 +169,7 @@ def open_generator(
     if settings.generator == "engine":
         write = engine_writer(engine, codec, cache, max_tokens=settings.max_tokens)
     else:
+        # The settings hold the name of the variable alone, for they are stored with the run.
         key = os.environ.get(settings.key_variable, "") if settings.key_variable else ""
         client = ChatClient(url=settings.url, model=settings.model, key=key)
         write = endpoint_writer(client, cache, max_tokens=settings.max_tokens)

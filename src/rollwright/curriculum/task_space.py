@@ -48,6 +48,7 @@ class ListSpace:
     def point_of(self, task: Task) -> Array | None:
         """The middle of the task's stretch; None for a task that is not listed."""
         place = self._places.get(task.id)
+        # The middle, so that `task_at` of this point gives the same task whatever the rounding.
         return None if place is None else np.array([(place + 0.5) / len(self.tasks)])
 
 
@@ -61,6 +62,7 @@ class BoxSpace:
     def __init__(self, world: Parametrised) -> None:
         self.world = world
         box = world.parameter_box()
+        # The order of the box is the order of the axes. Saved points have no names and rely on it.
         self.names = list(box)
         self.low = np.array([low for low, _ in box.values()], np.float64)
         self.sides = np.array([high - low for low, high in box.values()], np.float64)
@@ -79,6 +81,7 @@ class BoxSpace:
         if any(name not in task.params for name in self.names):
             return None
         values = np.array([float(task.params[name]) for name in self.names])
+        # A task's parameters may lie outside the box that its world declares.
         point: Array = np.clip((values - self.low) / self.sides, 0.0, 1.0)
         return point
 

@@ -22,6 +22,7 @@ def waypoints_of(
     """
     passed = list(start.passed) if start else []
     found: list[Waypoint] = []
+    # Not strict: a turn whose prompt left no room was shown something and did not act.
     for index, (turn, shown) in enumerate(zip(trajectory.turns, way.shown, strict=False)):
         if passed and len(passed) % every == 0:
             one = Waypoint(
@@ -32,6 +33,7 @@ def waypoints_of(
                 shown=shown,
                 state_key=turn.state_key,
                 prompt_digest=prompt_digest(turn.prompt_ids),
+                # Snapshots are numbered by the turns of the episode itself; None where the world replays.
                 snapshot=way.snapshots.get(index),
             )
             found.append(one)
@@ -52,12 +54,14 @@ def to_row(waypoints: tuple[Waypoint, ...]) -> dict[str, Any]:
     longest = waypoints[-1]
     return {
         "source": longest.source,
+        # JSON takes no other mapping than a dict.
         "task": asdict(longest.task) | {"params": dict(longest.task.params)},
         "seed": longest.seed,
         "passed": [asdict(passed) for passed in longest.passed],
         "points": [
             {
                 "turn": len(one.passed),
+                # Pictures are kept by their hash, without bytes (`restoring.shown_of`), so this is JSON.
                 "shown": asdict(one.shown),
                 "state_key": one.state_key,
                 "prompt_digest": one.prompt_digest,
@@ -91,8 +95,10 @@ def _points(row: Mapping[str, Any]) -> Iterator[Waypoint]:
 
 
 def _passed(row: Mapping[str, Any]) -> Passed:
+    # JSON gave a list; a context adds these ids to a tuple of its own.
     return Passed(**{**row, "shown": _shown(row["shown"]), "action_ids": tuple(row["action_ids"])})
 
 
 def _shown(row: Mapping[str, Any]) -> Shown:
+    # A replay compares what is shown with `!=`, and a list never equals a tuple.
     return Shown(**{**row, "attachments": tuple(Attachment(**one) for one in row["attachments"])})
