@@ -128,6 +128,7 @@ def end_lines(folder: Path, *, done: int, steps: int, seconds: float) -> list[st
     lines = [f"finished: step {done} of {steps}, in {duration(seconds)}", *(f"  {line}" for line in there)]
     shown = shlex.quote(str(folder))
     lines.append(f"next: rollwright view {shown}")
+    # Both evaluations play the same start states, so that the two can be compared in pairs.
     before, after = folder / "eval" / "start.json", folder / "eval" / "final.json"
     if before.exists() and after.exists():
         lines.append(f"      rollwright compare {shlex.quote(str(before))} {shlex.quote(str(after))}")
@@ -135,6 +136,7 @@ def end_lines(folder: Path, *, done: int, steps: int, seconds: float) -> list[st
 
 
 def _holds(path: Path) -> bool:
+    # The start of a run makes folders that a short run leaves empty.
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
@@ -206,6 +208,7 @@ def _machine(device: str) -> str:
 
 
 def _processes() -> Iterator[str]:
+    # `_machine` has imported it.
     torch = sys.modules["torch"]
     count, threads = int(os.environ.get("WORLD_SIZE", "1")), torch.get_num_threads()
     yield f"{usable_cores()} cores"

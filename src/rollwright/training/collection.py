@@ -48,7 +48,9 @@ class Requests:
         """As many further groups for the step, of other tasks or start states."""
         asked = self._extras.get(step, 0)
         tasks = self.curriculum.next(EXTRA_DRAWS * (1 + asked) + step, count)
+        # Earlier steps ask for nothing any more, so only this one's count is kept.
         self._extras = {step: asked + count}
+        # Numbered on from the step's own groups, as the number decides about key and seed.
         first = self.settings.groups_per_step + asked
         return [self._request(step, first + index, task) for index, task in enumerate(tasks)]
 
@@ -150,6 +152,7 @@ def fill_with_informative(
     Sources: arXiv:2503.14476 section 3.2 (DAPO).
     """
     scored = score(groups)
+    # The caller has played the first round.
     for _ in range(1, max_rounds):
         missing = wanted - sum(map(is_informative, scored))
         if missing <= 0:

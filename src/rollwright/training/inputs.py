@@ -32,6 +32,7 @@ def fingerprints(settings: Mapping[str, Any], start: Path, *, skip: tuple[str, .
     Returns:
         Values such as "weights:9f2c...", "store:..." or "file:...".
     """
+    # `model.path` may be `tiny` or a hub name; `start` is the folder where the weights lie.
     found = {"model.path": f"weights:{weights_digest(start)}"}
     for key, value in _paths(settings):
         if key not in found and not key.startswith(skip) and (mark := _fingerprint(Path(value).expanduser())):
@@ -43,6 +44,7 @@ def weights_digest(folder: Path, *, whole_bytes: int = WHOLE_BYTES) -> str:
     """A digest of a model folder's weights: of names, sizes and contents of its safetensors files."""
     total = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
+        # Names and sizes mark where one file ends and the next begins.
         total.update(f"{file.name} {file.stat().st_size} ".encode())
         total.update(_content(file) if file.stat().st_size <= whole_bytes else _sampled(file))
     return total.hexdigest()[:32]
@@ -58,6 +60,7 @@ def _sampled(file: Path) -> bytes:
     last = file.stat().st_size - BLOCK_BYTES
     total = hashlib.sha256()
     with file.open("rb") as content:
+        # Index 0 reads the header, and the last one the end of the file.
         for index in range(BLOCKS + 1):
             content.seek(last * index // BLOCKS)
             total.update(content.read(BLOCK_BYTES))
@@ -77,6 +80,7 @@ def _paths(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _may_be_path(key: str, text: str) -> bool:
+    # `data.stores[0]` is named by `stores`. Prompts are settings too, and such long texts are no paths.
     named = "/" in text or key.rpartition(".")[2].partition("[")[0] in _PATH_KEYS
     return named and len(text) < 1024 and text.isprintable()
 

@@ -14,6 +14,7 @@ from rollwright.store import TrajectoryStore
 def counted(store: TrajectoryStore, metrics: Path) -> dict[str, Any]:
     """What is there now, for the checkpoint that is being written."""
     size = metrics.stat().st_size if metrics.exists() else 0
+    # Both up to the present end, as a run that goes on appends to them.
     return {"store": store.census(store.position), "metrics": _digest_of_first(metrics, size)}
 
 
@@ -23,6 +24,7 @@ def lost_episodes(state: Mapping[str, Any], store: TrajectoryStore) -> str:
     now = store.census(int(state["stored"]))
     if before is None or before == now:
         return ""
+    # The census also holds a digest of the shards, and that alone differs here.
     if (now["shards"], now["trajectories"]) == (before["shards"], before["trajectories"]):
         return f"{store.folder} holds as many shards as its checkpoint counted, but others: files were changed"
     return (

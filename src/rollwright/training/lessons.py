@@ -66,12 +66,14 @@ class Lessons:
         """
         self.steps += 1
         self._require_room(groups)
+        # A KL inside the rewards gives tokens an advantage that says nothing about the task.
         if signal and _only_kl(self.config, groups):
             signal = False
         if taught(metrics, self.area, signal):
             return {TAUGHT: 1.0}
         idle = reason(self.config, groups, metrics, signal=signal)
         self.reasons[idle.kind] += 1
+        # The first of a kind is told at once; `end` counts how often it came back.
         if idle.kind not in self.texts:
             self.texts[idle.kind] = idle
             if self.speaks and not idle.wait:
@@ -80,6 +82,7 @@ class Lessons:
 
     def _require_room(self, groups: Sequence[Group]) -> None:
         """Nothing that is learned makes a first prompt shorter: a run whose batches all lack room ends."""
+        # A fault says nothing about the length of a prompt.
         played = [t for group in groups for t in group.trajectories if not t.stop_reason.is_fault]
         if not played or self.batches_without_room is None:
             return
@@ -87,6 +90,7 @@ class Lessons:
             self.batches_without_room = None
             return
         self.batches_without_room += 1
+        # A run of fewer steps than that has to be told as well.
         if self.batches_without_room >= min(_PATIENCE, self.config.run.steps):
             raise ContextOverflow(
                 f"none of the first {self.batches_without_room} batches held an action: in all {len(played)} episodes "
@@ -109,6 +113,7 @@ class Lessons:
     def summary(self) -> str:
         """One paragraph, empty where there is nothing to say."""
         idle = self.reasons.total()
+        # A wait is worth mentioning only if the run did nothing else.
         if not (self.speaks and idle) or (idle < self.steps and all(self.texts[kind].wait for kind in self.reasons)):
             return ""
         listed = "; ".join(f"{count} x {self.texts[kind].text}" for kind, count in self.reasons.most_common())
@@ -119,6 +124,7 @@ class Lessons:
 
 def taught(metrics: Mapping[str, float], area: str, signal: bool | None) -> bool:
     """Whether something moved, and by what the episodes earned."""
+    # Without an update there is no gradient norm.
     return signal is not False and metrics.get(f"{area}/grad_norm", 0.0) != 0
 
 
@@ -127,6 +133,7 @@ def _only_kl(config: LoopConfig, groups: Sequence[Group]) -> bool:
     algorithm: Any = getattr(config, "algorithm", None)
     if not getattr(algorithm, "kl_in_reward", 0):
         return False
+    # Siblings are told apart by their returns alone; an estimator without siblings sees any reward.
     if estimator_needs(algorithm.advantage, "siblings"):
         return not any(map(is_informative, groups))
     return not any(reward for g in groups for t in members_to_learn_from(g) for _, reward in policy_turns(t))
@@ -170,9 +177,11 @@ def _played(config: LoopConfig, everyone: Sequence[Trajectory]) -> Iterator[Idle
             f"{config.engine.max_context}: raise it, or shorten prompts (rollout.history, rollout.context=windowed, "
             "rollout.max_observation_tokens)",
         )
+    # A score without a value means that the reward was asked and could not tell.
     if whole and all(t.score is not None and t.score.value is None for t in whole):
         yield Idle(kind="undecided", text=f"the reward {config.reward.name} could not tell for any episode")
     if whole and not any(t.learnable and policy_turns(t) for t in whole):
+        # `many` without its leading "all".
         yield Idle(kind="unlearnable", text=f"none of {many[4:]} holds an action that can be learned from")
 
 

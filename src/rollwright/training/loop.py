@@ -64,6 +64,7 @@ class Training(RunParts):
         with open_run(cls, config, reference=reference, critic=critic) as run, run._nothing_lost():
             run.announce()
             yield run
+            # Reached only if the recipe's loop has come to its end without an error.
             run._end()
 
     def announce(self) -> None:
@@ -84,6 +85,7 @@ class Training(RunParts):
         self.console.begin(self.next_step)
         for step in range(self.next_step, self.config.run.steps):
             limit = self.config.run.max_minutes
+            # Clocks differ, and a rank that stopped one step earlier would leave the others waiting for it.
             if limit and self.learner.ranks.of_first(time.monotonic() - self.started > 60 * limit):
                 log.warning("stopping before step %d: run.max_minutes = %g is over", step, limit)
                 return
@@ -116,6 +118,7 @@ class Training(RunParts):
         groups = self._play(
             f"step {step + 1} of {self.config.run.steps}: episodes", wanted, lambda: self.collection.take(step)
         )
+        # Before the reward is asked, as a run whose engine disagrees ends here.
         self._parity_gate(groups)
         if max_rounds == 1:
             return groups
@@ -136,6 +139,7 @@ class Training(RunParts):
         limit = self.config.run.parity_checks
         if not limit or self.parity_checks < limit:
             self._parity = pass_gate(groups, self.engine, self.learner, dtype=lower_precision(self.config))
+            # A check that found no turn to compare does not count and is made with the next batch.
             self.parity_checks += bool(self._parity)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
@@ -156,6 +160,7 @@ class Training(RunParts):
         requests = greedy_requests(groups, self.collector, self.starts)
         with self.clock.timed("time/greedy_s"):
             played = self.collector.play(requests)
+        # These episodes are not stored, but their tokens were sampled all the same.
         self.folder.facts.played(played)
         return greedy_returns(groups, played, self.reward, self.collector.faults, self.learner.ranks)
 
@@ -185,6 +190,7 @@ class Training(RunParts):
         """The objective with the length that "constant" divides by; without one set, the longest an episode can be."""
         if objective.aggregation != "constant":
             return objective
+        # Dr. GRPO divides by a constant, so that the length of an answer does not scale its gradient.
         longest = self.config.rollout.max_action_tokens * self.collector.limits.max_turns
         kept = batch.num_sequences
         length = constant_length(objective.max_length or longest, collected=max(collected or 0, kept), kept=kept)
@@ -219,6 +225,7 @@ class Training(RunParts):
         self.tracker.log(step, everything)
         self.console.step(step + 1, everything)
         self._count(timings)
+        # Before evaluation and checkpoint: both are named after the step that comes next.
         self.next_step = step + 1
         if self._due(step, self.config.evaluation.every):
             self._keep_best(self.evaluate(f"step_{step + 1:05d}"))
@@ -234,6 +241,7 @@ class Training(RunParts):
         facts.save()
 
     def _due(self, step: int, every: int) -> bool:
+        # After the last step `_end` evaluates and saves in any case.
         return bool(every) and (step + 1) % every == 0 and step + 1 < self.config.run.steps
 
     def evaluate(self, name: str) -> Evaluation:
@@ -242,6 +250,7 @@ class Training(RunParts):
         Logged at the number of the next step: what is judged is what that step will play with.
         """
         settings = self.config.evaluation
+        # The step's clock does not count it: evaluations lie between steps.
         began = time.monotonic()
         result, played = evaluate_policy(self.collector, self.tasks[settings.split], settings, name=name)
         took = {"time/evaluate_s": time.monotonic() - began}
@@ -273,6 +282,7 @@ class Training(RunParts):
             say(f"best on validation so far: {result.name}, kept in {folder}")
 
     def _keep(self, played: Sequence[Trajectory], *, tag: str) -> None:
+        # A run whose folder was taken over must not add to the other one's store.
         if self.lock is not None:
             self.lock.require()
         self.folder.facts.played(played)
@@ -308,6 +318,7 @@ class Training(RunParts):
         except BaseException:
             try:
                 self._end_collection()
+            # The error that has stopped the run is the one to be raised.
             except RollwrightError as error:
                 log.warning("finished episodes could not be stored while the run stopped: %s", error)
             raise
@@ -371,6 +382,7 @@ def greedy_returns(
     Raises:
         FaultBudgetExceeded: the reward failed too often.
     """
+    # Each in a group of its own, as a greedy episode is no sibling of those that were sampled.
     lone = [group.with_trajectories([t]) for group, t in zip(groups, played, strict=True)]
     scored, _ = score_once(lone, reward, faults, ranks)
     return {group.id: t.total_reward for group in scored for t in group.trajectories if t.learnable}

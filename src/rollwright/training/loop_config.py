@@ -38,6 +38,7 @@ class LoopConfig(Config):
 
     run: RunSettings = RunSettings()
     model: ModelSettings = ModelSettings()
+    # The one section without a default, as no world would do for everybody.
     world: WorldSettings
     reward: RewardSettings = RewardSettings()
     engine: EngineSettings = EngineSettings()

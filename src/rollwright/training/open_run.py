@@ -127,6 +127,7 @@ def open_run(
                 starts=open_starts(config, world, ranks),
             )
             with ranks.first_goes_ahead():
+                # One lock for the whole run: the ranks share the folder, and the first one writes what they share.
                 lock = stack.enter_context(held(config.run.folder)) if ranks.first else None
                 folder = RunFolder.create(config.run.folder, config_yaml=dump(config))
                 stack.enter_context(folder.kept_if_refused() if ranks.first else nullcontext())
@@ -173,7 +174,9 @@ def _open_parts(
     collector = engine = None
     try:
         with ranks.first_goes_ahead():
+            # The first rank makes a tiny model, and the others read it.
             model_folder = policy_folder(config.model, world, folder.path)
+        # Whole files are read for this, which one rank can do for all.
         read = ranks.of_first(_fingerprints(config, model_folder) if ranks.first else {})
         learner = open_learner(config, model_folder, reference=reference, critic=critic, accelerator=accelerator)
         tracker = open_tracker(folder, config, learner)
@@ -205,6 +208,7 @@ def _open_parts(
             lock=lock,
             starts=scene.starts,
         )
+        # Now that every part is there: each takes back its own state, and the engine gets the restored weights.
         resumption.resume(run)
         _begin_starts(run, codec)
         yield run
@@ -226,6 +230,7 @@ def _run_engine(config: LoopConfig, model_folder: Path, codec: ChatCodec, ranks:
         seed=config.run.seed,
         lora_rank=config.model.lora_rank,
         run_folder=folder.path,
+        # Where one rank plays for all, the engines of the others are never asked for an action.
         plays=ranks.first or players_of(config.engine) == "each",
     )
 
@@ -246,6 +251,7 @@ def _run_collector(
         world,
         open_actor(config.rollout, engine, journal),
         codec,
+        # The engine knows it: the default of `engine.max_context` gives way to the model's positions.
         context_length=engine.context_length,
         faults=faults,
         ranks=ranks,
@@ -292,6 +298,7 @@ def open_learner(
         policy = with_lora(policy, rank=words.lora_rank, dropout=words.lora_dropout, seed=config.run.seed)
     settings = config.learner
     precision = resolve_precision(settings.precision)
+    # With an adapter the reference is the same model with the adapter switched off, and needs no second copy.
     kind: Literal["copy", "adapter"] = "adapter" if config.model.lora_rank else "copy"
     return Learner(
         accelerator or join_ranks(config),
@@ -300,6 +307,7 @@ def open_learner(
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         warmup_steps=settings.warmup_steps,
+        # Log-probs are those of the distribution that was sampled from.
         temperature=config.rollout.temperature,
         token_budget=settings.token_budget,
         layout=settings.layout,
@@ -317,6 +325,7 @@ def open_tracker(folder: RunFolder, config: LoopConfig, learner: Learner) -> Tra
     if not config.run.trackers:
         return Tracker(folder, speaks=accelerator.is_main_process)
     name = folder.path.resolve().name
+    # These two make up a name for a run unless they are given one.
     named = {kind: {"name": name} for kind in ("wandb", "trackio") if kind in config.run.trackers}
     accelerator.init_trackers("rollwright", config=hyperparameters(config), init_kwargs=named)
     return Tracker(folder, speaks=accelerator.is_main_process, also=accelerator.log)
@@ -335,6 +344,7 @@ def open_starts(config: LoopConfig, world: World, ranks: Ranks) -> StartPool | N
         raise ConfigError(f"starts=snapshots: {world.name} has no snapshots, its episodes can only begin at the start")
     if settings.source == "teacher" and not isinstance(world, Taught):
         raise ConfigError(f"starts.source=teacher: {world.name} has no teachers; use starts.source=own")
+    # 0 leaves the limit to the world.
     horizon = config.rollout.max_turns or world.max_turns
     return StartPool(settings, seed=config.run.seed, horizon=horizon, writes=ranks.first)
 
@@ -355,6 +365,7 @@ def taught_groups(config: LoopConfig, collector: Collector, codec: ChatCodec, ta
         GroupRequest(
             key=f"{seed}/teacher/{index}",
             task=task,
+            # The word keeps these start states apart from those of the training steps.
             seed=episode_seed("train", seed, "teacher", index),
             size=1,
             waypoint_every=settings.every,

@@ -86,6 +86,7 @@ def close_world(world: World) -> None:
         async def wait() -> None:
             await ended
 
+        # `asyncio.run` accepts coroutines only, and an awaitable may be something else.
         asyncio.run(wait())
 
 
@@ -95,6 +96,7 @@ def close_play(world: World, collector: Collector | None, engine: Engine | None)
         collector.close()
     else:
         close_world(world)
+    # The engine goes last, as episodes of the collector may still be waiting for it.
     if engine is not None:
         engine.close()
 
@@ -112,6 +114,7 @@ def open_reward(settings: RewardSettings) -> Reward:
 
 
 def _built(build: Callable[..., Any], options: dict[str, Any], where: str) -> Any:
+    # Names are compared beforehand, as the TypeError of a call tells only the first unknown one.
     known = inspect.signature(build).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     strangers = [] if takes_any else sorted(set(options) - set(known))

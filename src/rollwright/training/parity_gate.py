@@ -14,6 +14,7 @@ from rollwright.models import causal_lm, facts_of, resolve_precision
 from rollwright.training.loop_config import LoopConfig
 
 log = logging.getLogger(__name__)
+# The check costs a forward pass of the learner, so a few turns have to do.
 NUM_TURNS = 8
 
 
@@ -32,6 +33,7 @@ def pass_gate(
         ParityError: engine and learner disagree.
     """
     chosen = _chosen(groups, version=engine.version)
+    # All ranks hold the same groups, so all of them return here or none does: `logprobs` below waits for every rank.
     if not chosen:
         return {}
     batch = TokenBatch.of([segment_of(turn, sequence=place) for place, turn in enumerate(chosen)])
@@ -46,6 +48,7 @@ def pass_gate(
 def _chosen(groups: Sequence[Group], *, version: int) -> list[Turn]:
     """A few turns, spread over all of them; what older weights sampled says nothing about these."""
     turns = [u for g in groups for t in g.trajectories if t.learnable for u in t.turns if u.version == version]
+    # Evenly spaced, as neighbouring turns belong to one episode and look alike.
     return turns[:: max(1, len(turns) // NUM_TURNS)][:NUM_TURNS]
 
 

@@ -39,6 +39,7 @@ class Pipeline:
         self.requests, self.settings, self.version, self.steps = requests, requests.settings, version, steps
         self.ahead = Ahead(start)
         self._stale = StaleCount(max_staleness=self.settings.max_staleness)
+        # Batches before this one have been issued.
         self._released = 0
         self._step, self._rounds = -1, 1
         self._taken: list[Group] = []
@@ -75,6 +76,7 @@ class Pipeline:
         self._taken = []
 
     def _release(self, step: int) -> None:
+        # A resumed run begins at a later step than 0.
         first = max(step, self._released)
         last = max(step, min(step + self.settings.max_staleness, self.steps - 1))  # nothing that no step will use
         for batch in range(first, last + 1):
@@ -91,6 +93,7 @@ class Pipeline:
                 log.info("step %d: %d groups were too old (rollout.max_staleness)", self._step, lost)
                 self.ahead.issue(self.requests.extra(self._step, lost))
             kept += fresh
+            # Kept in mind until they are stored, so that `close` can set them aside if the run stops before that.
             self._taken += fresh
         return kept
 
@@ -116,4 +119,5 @@ def open_collection(
             f"rollout.max_staleness={ahead} runs with one process, and {processes} were started: which episodes are "
             "ready is a matter of time, and would differ between ranks. Use rollout.max_staleness=0, or one process"
         )
+    # The version is asked for each time, as every sync raises it.
     return Pipeline(requests, collector.start, version=lambda: engine.version, steps=config.run.steps)

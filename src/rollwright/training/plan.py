@@ -40,6 +40,7 @@ def plan_text(config: LoopConfig) -> str:
         lines.insert(0, f"method: {method}")
     if "learner.epochs" not in type(config).unread:
         passes = f"each step: {learner.epochs} epoch(s) x {learner.minibatches} minibatch(es)"
+        # In front of the line about the whole run.
         lines.insert(-2, f"{passes} = {learner.epochs * learner.minibatches} optimiser step(s)")
     return "\n".join(lines)
 
@@ -56,6 +57,7 @@ def memory_text(config: LoopConfig) -> str:
     if count is None:
         return f"memory: not known before model {config.model.path!r} is opened"
     trained = 16 if config.model.lora_rank == 0 else 4  # fp32 weights; gradient and Adam's two moments besides
+    # With LoRA the reference is the model without its adapter, which is in memory anyway.
     if config.model.lora_rank == 0 and _has_reference(config):
         trained += 4
     gib = (trained + 4) * count / _GIB  # the engine's own copy, in fp32 at most
@@ -70,6 +72,7 @@ def _has_reference(config: LoopConfig) -> bool:
 
 def parameter_count(folder: Path) -> int | None:
     """Parameters in a model folder's safetensors files, read from their headers; None where there are none."""
+    # An adapter's file holds only what is added to the model.
     files = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_"))
     if not files:
         return None

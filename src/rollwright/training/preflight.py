@@ -32,6 +32,7 @@ def preflight(config: Config) -> None:
     Raises:
         UserError: something that they name is not here, or cannot work as they are put together.
     """
+    # Cheap ones first: the last three open configurations, tokenizers and worlds.
     for check in (
         require_folder,
         require_trackers,
@@ -60,6 +61,7 @@ def require_folder(config: Config) -> None:
         raise RunFolderError(f"`{key}` is empty: name the folder that the run is to write, such as runs/mine.")
     try:
         path = Path(text).expanduser()
+        # `lexists`, so that a link to nowhere is found and named instead of its parent.
         there = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
     except (OSError, RuntimeError, ValueError) as error:
         raise RunFolderError(f"`{key}` is {text!r}, which is not a path here: {error}") from error
@@ -68,11 +70,13 @@ def require_folder(config: Config) -> None:
         raise RunFolderError(
             f"`{key}` is {text!r}, but {there} is {what}: name a folder, such as `{key}=runs/mine`; the run makes it."
         )
+    # Linux counts a name in bytes, and 255 is the most that its file systems take.
     if any(len(os.fsencode(part)) > 255 for part in path.parts) or len(os.fsencode(path.absolute())) > _LONGEST_PATH:
         raise RunFolderError(
             f"`{key}` is {text[:60]!r}..., a name of more than 255 bytes, or {_LONGEST_PATH} with its folders: name a "
             "shorter one."
         )
+    # X as well: without it nothing can be made in a folder that may be written.
     if not os.access(there, os.W_OK | os.X_OK):
         raise RunFolderError(
             f"`{key}` is {text!r}, but {there} cannot be written: name a folder where you may write, such as "
@@ -118,6 +122,7 @@ def require_siblings(config: Config) -> None:
 def require_engine(config: Config) -> None:
     """The engine that is named is installed, and its keys agree with each other and with the policy's."""
     lora = next((model.lora_rank for _, model in sections(config, ModelSettings)), 0)
+    # `find_spec` only looks; an import would load torch.
     if lora and importlib.util.find_spec("peft") is None:
         raise MissingDependency(f"`model.lora_rank={lora}` needs the package peft: pip install 'rollwright[peft]'")
     if getattr(getattr(config, "collect", None), "by", "policy") != "policy":
@@ -134,6 +139,7 @@ def require_engine(config: Config) -> None:
                 f"`{name}.lora_sync=adapter` swaps LoRA adapters, but `model.lora_rank` is 0: the policy has none"
             )
         for key, rollout in sections(config, RolloutSettings):
+            # A round hands all waiting requests to the engine as one batch; docs/decisions/0006 says why.
             if rollout.schedule == "rounds" and not takes_batches(engine.name):
                 raise ConfigError(
                     f"`{key}.schedule=rounds` needs an engine that takes whole batches, and "
@@ -189,6 +195,7 @@ def _require_store(key: str, text: str) -> None:
                 f"`{key}` names {text!r}, a store without episodes: name another, or fill it (recipes/collect.py)."
             )
         return
+    # An easy slip: a run folder is named in place of the store inside it.
     inner = path / "trajectories"
     if (inner / "trajectories").is_dir():
         raise ConfigError(f"`{key}` names {text!r}, a run folder; its store is {str(inner)!r}")
@@ -206,6 +213,7 @@ def require_components(config: Config) -> None:
     )
     for component, kind in kinds:
         for name, settings in sections(config, kind):
+            # What is not read may name anything.
             if name in type(config).unread:
                 continue
             try:

@@ -58,6 +58,7 @@ def _require_model(key: str, text: str) -> None:
         _require_model_files(key, path)
     elif text == _EMBEDDED:
         require_embedded()
+    # A hub name can still be downloaded when the run begins, unless the hub is not to be asked.
     elif text.count("/") == 1 and not text.startswith((".", "/", "~")):
         if os.environ.get("HF_HUB_OFFLINE", "0") == "1":
             try:
@@ -108,6 +109,7 @@ def require_context(config: Config) -> None:
                     )
                 continue
             path = Path(model.path).expanduser()
+            # An adapter has the positions of its base model, whose folder is another one.
             if path.is_dir() and is_adapter(path):
                 path = Path(base_of(path)).expanduser()
             if path.is_dir() or (str(path) == _EMBEDDED and embedded_is_there()):
@@ -141,6 +143,7 @@ def require_room(config: Config) -> None:
 
 
 def _answers_at_once(settings: WorldSettings) -> bool:
+    # The annotation of `build` tells what it makes, so nothing has to be made to know it.
     built = get_type_hints(require("envs", settings.name, settings.options)).get("return")
     return getattr(built, "execution", "") == "inline"
 
@@ -148,11 +151,13 @@ def _answers_at_once(settings: WorldSettings) -> bool:
 def _require_room(
     config: Config, settings: WorldSettings, rollout: RolloutSettings, key: str, max_context: int
 ) -> None:
+    # Nobody starts a Ray cluster to look at a few prompts.
     world = open_world(settings.model_copy(update={"placement": "local"}))
     try:
         lengths = list(_first_prompts(config, world, rollout))
     finally:
         close_world(world)
+    # The run is without hope only if not even the shortest one fits.
     shortest = min(lengths, default=None)
     if shortest is not None and shortest + rollout.max_action_tokens > max_context:
         raise ConfigError(

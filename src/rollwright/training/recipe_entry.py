@@ -55,6 +55,7 @@ def recipe_config(
     words = list(sys.argv[1:] if argv is None else argv)
     remember_command([_recipe_name(cls), *words])
     check = _checked_deeply if CHECK in words else preflight
+    # `--check` is no setting, so the words without it are read as settings.
     config = load_config(cls, [word for word in words if word != CHECK], plan=plan, check=check)
     _run_folder[:] = [Path(folder_of(config)[1]).expanduser().absolute()]
     _new_folders[:] = new_folders(_run_folder[0])
@@ -91,7 +92,9 @@ def run_recipe(main: Callable[[], None]) -> None:
         if everything:
             traceback.print_exc()
         sys.last_value = error  # as Python itself does at an error: ranks then end without waiting for one another
+        # What the user has to change needs no traceback, only the paragraph.
         kept = keep_traceback() if error.exit_code == 1 else ""
+        # A start that was refused leaves no empty folder behind; one that broke under way keeps what there is.
         if error.exit_code == UserError.exit_code and os.environ.get("RANK", "0") == "0":
             remove_empty_run(_new_folders)
         if _speaks():
@@ -189,6 +192,7 @@ def _is_of_any_start(file: Path, run: Path) -> bool:
 def _asked_for_more() -> bool:
     asked = wants_everything()
     if VERBOSE_WORDS & set(sys.argv[1:]):
+        # The recipe reads its settings from these words next, and `-v` is none.
         sys.argv[1:] = [word for word in sys.argv[1:] if word not in VERBOSE_WORDS]
         os.environ[DEBUG] = "1"  # for the processes that this one starts
     return asked
@@ -198,12 +202,14 @@ def _speaks() -> bool:
     """Before the ranks of a run join, all of one machine find the same mistake; after it, each has its own."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         return True
+    # Not imported for this: a slip in the settings must not cost the import of torch.
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and distributed.is_available() and bool(distributed.is_initialized())
 
 
 def keep_traceback() -> str:
     """Write the traceback of what broke under way into the run folder; where it lies, in words for the console."""
+    # The ranks share the folder, so each one has a file of its own.
     name = "traceback.txt" if (rank := os.environ.get("RANK", "0")) == "0" else f"traceback_rank{rank}.txt"
     for folder in _run_folder:
         with contextlib.suppress(OSError):
@@ -226,6 +232,7 @@ def _end_together() -> None:
     Else the rank that speaks might be ended before it has spoken, and the others not by a code of their own.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
+    # If it is True, the launcher's agent keeps the meeting point, which therefore outlives every rank.
     if count == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process ends by itself within seconds, with its own code
@@ -236,5 +243,6 @@ def _end_together() -> None:
         store = TCPStore(*where, is_master=False, timeout=timedelta(seconds=_TOGETHER_S), wait_for_workers=False)
         store.add(_ENDED, 1)
         until = time.monotonic() + _TOGETHER_S
+        # Adding 0 reads the counter.
         while store.add(_ENDED, 0) < count and time.monotonic() < until:
             time.sleep(0.02)

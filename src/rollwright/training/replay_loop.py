@@ -74,6 +74,7 @@ def replay_loop(run: Training, method: ReplayMethod) -> None:
     """All steps of a run."""
     for step in run.steps():
         groups = run.score(run.collect(step)) if method.begin(step) else []
+        # Before anything is drawn: methods read this step's episodes from the store like all others.
         run.remember(step, groups)
         metrics: Metrics = {}
         if method.may_learn(groups):
@@ -116,6 +117,7 @@ class ReplayPhases:
             )
         self.settings, self.offline_steps, self.batch_size = settings, offline_steps, batch_size
         self.own = TurnTable(store, may_be_empty=True)
+        # The run's own store comes last, and `draw` tells own turns by that place.
         everything = TurnTable(*settings.stores, store, may_be_empty=True) if settings.stores else self.own
         self._everything: TurnTable | None = everything
         self._step = 0
@@ -142,11 +144,13 @@ class ReplayPhases:
         """Enter a step; whether it collects. Offline data is let go of where the first online step begins."""
         self._step = step
         if step >= self.offline_steps and not self.settings.retain:
+            # `table` is the run's own turns from here on.
             self._everything = None
         return step >= self.offline_steps
 
     def may_update(self) -> bool:
         """Take in what was collected; whether this step may change anything."""
+        # Without stores the two are one table, and the second call finds nothing new.
         self.own.refresh()
         self.table.refresh()
         if self._step < self.offline_steps:
@@ -167,6 +171,7 @@ class ReplayPhases:
             return draws.choice(turns, size)
         stored = int(size * offline_frac)
         parts = draws.choice(turns[~own], stored), draws.choice(turns[own], size - stored)
+        # Mixed, as a caller may cut one draw into many batches and each needs both kinds.
         return draws.permutation(np.concatenate(parts))
 
     def metrics(self) -> dict[str, float]:

@@ -99,6 +99,7 @@ def save(run: Run) -> None:
     report = partial(faults.note, subject="checkpoint")
     with deadline("writing a checkpoint", limit_s, setting="run.checkpoint_s", report=report):
         run.checkpoints.save(run.next_step, lambda folder: _write_rank(run, folder), capture(run))
+    # Not earlier: until the checkpoint is complete, a run that is killed needs the journal.
     run.journal.clear(after=run.next_step)
 
 
@@ -110,6 +111,7 @@ def capture(run: Run) -> dict[str, Any]:
         "version": run.engine.version,
         "stored": run.store.position,
         "logged": run.tracker.position,
+        # Only the first rank's state is written, so the others need not read the files.
         "inventory": inventory.counted(run.store, run.folder.metrics) if run.learner.ranks.first else {},
         "inputs": dict(run.inputs),
         "faults": run.collector.faults.state_dict(),
@@ -136,6 +138,7 @@ def resume(run: Run) -> None:
             )
         _begin_anew(run, keep_journal=wanted == "auto")
         return
+    # Refused before the checkpoint is loaded or anything is moved: the folder stays another run's.
     refuse_changes(found, run.config, world_size=run.learner.accelerator.num_processes, folder=run.folder.path)
     refuse_other_weights(found, run.inputs, folder=run.folder.path)
     _say_what_is_lost(run, found)
@@ -170,6 +173,7 @@ def _begin_anew(run: Run, *, keep_journal: bool) -> None:
     run.tracker.rewind(0)
     run.notes.rewind(0)
     run.checkpoints.set_aside()
+    # What was sampled before the first checkpoint is still of use; `never` asks for a new run.
     if keep_journal:
         run.journal.load()
     else:
@@ -178,6 +182,7 @@ def _begin_anew(run: Run, *, keep_journal: bool) -> None:
 
 def _say_what_is_lost(run: Run, found: Checkpoint) -> None:
     """Files that the checkpoint counted and that are gone: a run goes on without them, unless it learns from them."""
+    # All ranks take the first one's finding: a store that is refused on some of them leaves the others waiting.
     episodes = run.learner.ranks.of_first(inventory.lost_episodes(found.state, run.store))
     metrics = run.learner.ranks.of_first(inventory.lost_metrics(found.state, run.folder.metrics))
     if episodes:
@@ -197,6 +202,7 @@ def _restore(run: Run, found: Checkpoint) -> None:
     run.curriculum.load_state_dict(state["curriculum"])
     if isinstance(run.reward, StatefulReward) and state.get("reward") is not None:
         run.reward.load_state_dict(state["reward"])
+    # The version is part of the journal's keys, so the engine has to count on from the same number.
     hand_over(run.learner.policy, run.engine, version=int(state["version"]))
     if run.learner.ranks.first:
         run.store.rewind(state["stored"])  # steps after the checkpoint are played again, not kept twice
@@ -237,6 +243,7 @@ def refuse_other_weights(found: Checkpoint, inputs: Mapping[str, str], *, folder
         ConfigError: names the settings whose weights are others.
     """
     before = found.state.get("inputs", {})
+    # What was not looked at then, or is not there now, cannot be compared.
     changed = sorted(key for key in before.keys() & inputs.keys() if before[key] != inputs[key])
     if weights := [key for key in changed if inputs[key].startswith("weights:")]:
         raise ConfigError(
@@ -250,6 +257,7 @@ def refuse_other_weights(found: Checkpoint, inputs: Mapping[str, str], *, folder
 
 def run_name(config: LoopConfig) -> str:
     """A hash of every setting that must not change on the way."""
+    # `startswith` takes all of them at once; an entry that ends in a dot stands for a whole section.
     kept = {k: v for k, v in _dotted(config.model_dump(mode="json")).items() if not k.startswith(FREE_KEYS)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -257,8 +265,10 @@ def run_name(config: LoopConfig) -> str:
 def changed_keys(before: Mapping[str, Any], config: Config) -> list[str]:
     """Dotted keys that differ and would make a resumed run another run; what was not yet a key had its default."""
     fields = {k: field for k, field in all_keys(type(config)) if not field.is_required()}
+    # The stored settings have been through JSON, so the defaults must have the same form.
     defaults = {k: to_jsonable_python(field.get_default(call_default_factory=True)) for k, field in fields.items()}
     then, now = _dotted(before), _dotted(config.model_dump(mode="json"))
+    # Keys of both, as another release may have added some or dropped some.
     keys = (k for k in then.keys() | now.keys() if not k.startswith(FREE_KEYS))
     return sorted(k for k in keys if then.get(k, defaults.get(k)) != now.get(k))
 
@@ -274,6 +284,7 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _write_rank(run: Run, folder: Path) -> None:
+    # All ranks come here: sharded state is written by each of them, and each has generators of its own.
     run.learner.save_state(folder)
     for part in run.parts:
         part.save_state(folder)
@@ -325,4 +336,5 @@ def _pack(state: Any) -> str:
 def _unpack(packed: str) -> Any:
     import torch
 
+    # A bytearray, as torch warns of buffers that cannot be written; the clone owns its memory.
     return torch.frombuffer(bytearray(base64.b64decode(packed)), dtype=torch.uint8).clone()

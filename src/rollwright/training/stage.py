@@ -49,6 +49,7 @@ class Stage:
             ConfigError, MissingDependency: as `generation.open_engine`.
         """
         self.engine = open_engine(settings, self.start, self.codec, seed=seed, run_folder=self.run_folder)
+        # Callbacks run in reverse order: a collector is opened after the engine and closed before it.
         self.closing.callback(self.engine.close)
         return self.engine
 
@@ -72,6 +73,7 @@ class Stage:
             faults=faults,
             mark=world_mark(played_in, self.settings.options),
         )
+        # From here on the collector closes the world, so the stage's own way to do it is dropped.
         self.unclaimed.pop_all()
         self.closing.callback(collector.close)
         return collector

@@ -36,6 +36,7 @@ class TokenQConfig(LoopConfig):
 
     @model_validator(mode="after")
     def _the_engine_is_here(self) -> TokenQConfig:
+        # Q is added to the logits inside the engine, which has to live in the process that trains the critic.
         if self.engine.name == "vllm_server":
             raise ValueError(ENGINES_WITH_Q.format("vllm_server"))
         return self
