@@ -29,6 +29,7 @@ def progress_rewards(rewards: Tensor, trajectory_index: Tensor, attempt_index: T
         ValueError: lengths differ, a number is not finite, or the attempts of a trajectory are not numbered 0, 1, ...
     """
     before = _previous(rewards, trajectory_index, attempt_index)
+    # First attempts have the place -1, which would read the last entry: the clamp and `where` keep it out.
     gained = torch.where(before >= 0, rewards - rewards[before.clamp(min=0)], torch.zeros_like(rewards))
     return rewards + bonus * gained
 
@@ -52,6 +53,7 @@ def attempt_returns(rewards: Tensor, trajectory_index: Tensor, attempt_index: Te
     """
     before = _previous(rewards, trajectory_index, attempt_index)
     returns = rewards.clone()
+    # Later attempts come first, so that a return is complete before the attempt in front of it takes its share.
     for place in torch.argsort(attempt_index, descending=True, stable=True).tolist():
         if (earlier := int(before[place])) >= 0:
             returns[earlier] += turn_gamma * returns[place]
@@ -77,10 +79,12 @@ def leave_one_out_by_attempt(returns: Tensor, group_index: Tensor, attempt_index
     require_length("group_index", group_index, len(returns), per="attempt")
     require_length("attempt_index", attempt_index, len(returns), per="attempt")
     require_finite_entries(returns=returns)
+    # One cell for each attempt number of a group: only equal attempts are compared.
     cells = torch.stack([group_index, attempt_index])
     _, cell = torch.unique(cells, dim=1, return_inverse=True)
     counts = torch.bincount(cell).to(returns.dtype)
     means = torch.zeros_like(counts).index_add(0, cell, returns) / counts
+    # n / (n - 1) turns the distance to the mean of all into the distance to the mean of the others.
     scale = torch.where(counts > 1, counts / (counts - 1).clamp(min=1), torch.zeros_like(counts))
     return (returns - means[cell]) * scale[cell]
 
@@ -102,6 +106,7 @@ def attempt_metrics(first: Sequence[bool], second: Sequence[bool]) -> dict[str, 
         "accuracy_first": sum(first) / count,
         "accuracy_second": sum(second) / count,
         "delta": (sum(second) - sum(first)) / count,
+        # Shares of all episodes, so that their difference is `delta`.
         "wrong_to_right": sum(b and not a for a, b in pairs) / count,
         "right_to_wrong": sum(a and not b for a, b in pairs) / count,
     }
@@ -109,10 +114,12 @@ def attempt_metrics(first: Sequence[bool], second: Sequence[bool]) -> dict[str, 
 
 def edit_ratio(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
     """Levenshtein distance of two sequences over the longer one's length: 0 = the same, 1 = nothing in common."""
+    # The division at the end would be 0 / 0.
     if not first and not second:
         return 0.0
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, 1):
+        # One row of the table is enough: `diagonal` keeps the entry that is about to be overwritten.
         diagonal, row[0] = row[0], i
         for j, b in enumerate(second, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
@@ -125,6 +132,7 @@ def _previous(rewards: Tensor, trajectory_index: Tensor, attempt_index: Tensor) 
     require_length("attempt_index", attempt_index, len(rewards), per="attempt")
     require_finite_entries(rewards=rewards)
     keys = list(zip(trajectory_index.tolist(), attempt_index.tolist(), strict=True))
+    # A dictionary keeps one place per key, so a key that came twice makes it shorter.
     places = {key: place for place, key in enumerate(keys)}
     if len(places) < len(keys):
         raise ValueError("two turns of one trajectory have the same attempt number: an attempt must be one turn")

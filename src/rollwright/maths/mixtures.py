@@ -31,6 +31,7 @@ class GaussianMixture:
         dimensions = points.shape[1]
         found = np.empty((len(points), len(self.weights)))
         for k, (mean, covariance) in enumerate(zip(self.means, self.covariances, strict=True)):
+            # The factor gives the distance and the determinant, and a nearly singular matrix need not be inverted.
             factor = np.linalg.cholesky(covariance)
             scaled = np.linalg.solve(factor, (points - mean).T)
             log_norm = dimensions * np.log(2 * np.pi) / 2 + np.log(np.diag(factor)).sum()
@@ -89,6 +90,7 @@ def fit_mixture(
         densities = mixture.log_densities(points)
         total = _log_sum(densities)
         shares = np.exp(densities - total[:, None])
+        # Per point, so that the rule does not depend on how many points there are.
         if total.mean() - before < 1e-3:
             break
         before = total.mean()
@@ -121,6 +123,7 @@ def _first_shares(points: Array, components: int, draws: np.random.Generator) ->
     for _ in range(components - 1):
         far = np.min([((points - mean) ** 2).sum(axis=1) for mean in means], axis=0)
         total = far.sum()
+        # A total of 0 means that every point equals a chosen mean, so any of them will do.
         chances = far / total if total > 0 else np.full(len(points), 1 / len(points))
         means.append(points[draws.choice(len(points), p=chances)])
     nearest = np.argmin([((points - mean) ** 2).sum(axis=1) for mean in means], axis=0)
@@ -128,6 +131,7 @@ def _first_shares(points: Array, components: int, draws: np.random.Generator) ->
 
 
 def _maximise(points: Array, shares: Array, smallest_variance: float) -> GaussianMixture:
+    # A component may lose all its points; the small number keeps its division finite.
     counts = shares.sum(axis=0) + 1e-10
     means = shares.T @ points / counts[:, None]
     dimensions = points.shape[1]
@@ -140,6 +144,7 @@ def _maximise(points: Array, shares: Array, smallest_variance: float) -> Gaussia
 
 
 def _log_sum(densities: Array) -> Array:
+    # Without this shift the density of a far point underflows, and its logarithm is -inf.
     highest = densities.max(axis=1)
     result: Array = highest + np.log(np.exp(densities - highest[:, None]).sum(axis=1))
     return result

@@ -24,8 +24,10 @@ def check_segments(values: Tensor, sequence_index: Tensor, num_sequences: int) -
             f"expected flat tensors of one length, got {tuple(values.shape)} with an index of "
             f"{tuple(sequence_index.shape)}: flatten padded tensors first, with `tensor[mask]`"
         )
+    # Boolean tensors index as masks, not by number, so they are no sequence numbers.
     if sequence_index.is_floating_point() or sequence_index.dtype == torch.bool:
         raise TypeError(f"the sequence index must hold integers, got {sequence_index.dtype}")
+    # `min` and `max` of an empty tensor raise, so the number of entries is asked first.
     if sequence_index.numel() and not 0 <= int(sequence_index.min()) <= int(sequence_index.max()) < num_sequences:
         raise ValueError(
             f"sequence indices span {int(sequence_index.min())}..{int(sequence_index.max())}, "
@@ -90,17 +92,21 @@ def segment_mean(values: Tensor, sequence_index: Tensor, num_sequences: int) -> 
 
 def segment_std(values: Tensor, sequence_index: Tensor, num_sequences: int) -> Tensor:
     """Unbiased standard deviation of each sequence's entries. [N] -> [S]; 0 where a sequence has fewer than two."""
+    # Centred before squaring: a sum of squares minus n mean^2 cancels where scores are large and alike.
     centred = values - segment_mean(values, sequence_index, num_sequences)[sequence_index]
     squares = segment_sum(centred.square(), sequence_index, num_sequences)
     counts = segment_count(torch.ones_like(sequence_index), sequence_index, num_sequences)
+    # The clamp covers sequences of one entry, whose centred square is 0.
     return (squares / (counts - 1).clamp(min=1)).sqrt()
 
 
 def positions_in_segment(sequence_index: Tensor, num_sequences: int) -> Tensor:
     """Rank of every entry within its own sequence, counted from 0 in the order of appearance. [N] -> [N] int64."""
+    # Only a stable sort keeps the order of sampling inside each sequence.
     order = torch.argsort(sequence_index, stable=True)
     counts = torch.bincount(sequence_index, minlength=num_sequences)
     starts = counts.cumsum(0) - counts
+    # In sorted order the rank is the place minus the place where the sequence begins.
     ranks = torch.arange(sequence_index.numel(), device=sequence_index.device) - starts[sequence_index[order]]
     return torch.empty_like(ranks).index_copy(0, order, ranks)
 
@@ -127,6 +133,7 @@ def next_in_segment(values: Tensor, sequence_index: Tensor, last_values: Tensor)
     num_sequences = last_values.numel()
     check_segments(values, sequence_index, num_sequences)
     order = torch.argsort(sequence_index, stable=True)
+    # Every entry gets what follows its sequence; the entries that have a next one are overwritten below.
     following = last_values.to(values.dtype)[sequence_index].clone()
     same = sequence_index[order][:-1] == sequence_index[order][1:]
     following[order[:-1][same]] = values[order[1:][same]]
@@ -140,6 +147,7 @@ def reverse_discounted_sum(values: Tensor, sequence_index: Tensor, num_sequences
     column by column on a dense [S, L] copy, so it costs L steps for the longest sequence, however many there are.
     """
     check_segments(values, sequence_index, num_sequences)
+    # `max` of an empty tensor raises.
     if values.numel() == 0:
         return values.clone()
     columns = positions_in_segment(sequence_index, num_sequences)

@@ -64,6 +64,7 @@ def expectile_loss(values: Tensor, targets: Tensor, *, expectile: float) -> Tens
         raise ValueError(f"an expectile lies strictly between 0 and 1, got {expectile}")
     require_same_shape(values=values, targets=targets)
     errors = targets.detach() - values
+    # An error below 0 is a value above its target, which weighs little where the expectile is high.
     weights = torch.where(errors < 0, 1.0 - expectile, expectile)
     return weights * errors.square()
 
@@ -155,6 +156,7 @@ def hybrid_weights(on_policy: Tensor, *, off_weight: float) -> Tensor:
     if off_weight < 0:
         raise ValueError(f"the weight of logged entries must be 0 or more, got {off_weight}")
     total, on = on_policy.numel(), int(on_policy.sum())
+    # A set without entries weighs nothing anyway; the clamp only avoids a division by 0.
     of_on, of_off = total / max(on, 1), off_weight * total / max(total - on, 1)
     return torch.where(on_policy, of_on, of_off).float()
 
@@ -166,6 +168,7 @@ def outcome_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Sources: arXiv:2406.11896 (DigiRL), eq. 4.5 and 4.6.
     """
+    # From logits: a probability that rounds to 0 or 1 would have an infinite loss.
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
 
 
@@ -176,6 +179,7 @@ def conservative_loss(q_values: Tensor, actions: Tensor) -> Tensor:
 
     Sources: arXiv:2006.04779 (CQL), arXiv:2206.11871 (ILQL).
     """
+    # Cross-entropy is logsumexp minus the entry of the target. float32, since half precision loses its digits.
     return F.cross_entropy(q_values.float(), actions, reduction="none")
 
 
@@ -185,6 +189,7 @@ def td_target(rewards: Tensor, next_values: Tensor, terminated: Tensor, *, gamma
     A truncated step is not terminated: it keeps its bootstrap.
     """
     require_same_shape(rewards=rewards, next_values=next_values, terminated=terminated)
+    # `where` in place of a product: the value after the end may be NaN.
     following = torch.where(terminated.bool(), torch.zeros_like(next_values), next_values)
     return (rewards + gamma * following).detach()
 
@@ -198,9 +203,11 @@ def polyak_update(targets: Iterable[Tensor], sources: Iterable[Tensor], *, polya
     """
     if not 0 < polyak <= 1:
         raise ValueError(f"polyak must lie in (0, 1], got {polyak}")
+    # `parameters()` is a generator, which the first loop would use up.
     pairs = list(zip(list(targets), list(sources), strict=True))
     for target, source in pairs:
         if target.shape != source.shape:
             raise ValueError(f"target {tuple(target.shape)} and source {tuple(source.shape)} differ in shape")
     for target, source in pairs:
+        # The source may lie on another device, or have another dtype.
         target.lerp_(source.to(target), polyak)

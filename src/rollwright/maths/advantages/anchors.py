@@ -36,6 +36,7 @@ class GigpoAdvantages:
 
 def _step_groups(anchors: Sequence[Hashable], group_of_turn: Tensor) -> tuple[Tensor, int]:
     """Turns of one group with an identical anchor share a number. -> [U] int, how many numbers."""
+    # The group is part of the key: an equal text in another task promises another return.
     numbers: dict[tuple[int, Hashable], int] = {}
     keys = zip(group_of_turn.tolist(), anchors, strict=True)
     index = [numbers.setdefault(key, len(numbers)) for key in keys]
@@ -48,10 +49,13 @@ def _require_comparable(anchors: Sequence[object]) -> None:
     Tensors and plain objects are hashed by identity; lists and arrays not at all; NaN differs from itself.
     """
     for place, anchor in enumerate(anchors):
+        # A tuple hashes by what it holds, so one element that equals nothing spoils the whole key.
         if isinstance(anchor, tuple | frozenset):
             _require_comparable(tuple(anchor))
             continue
+        # `__hash__` is None for lists and arrays. None inherits `object.__hash__` up to Python 3.11, and equals itself.
         by_identity = anchor is not None and type(anchor).__hash__ in (None, object.__hash__)
+        # A tensor defines a hash of its own, by identity, so the test above does not find it.
         if by_identity or isinstance(anchor, Tensor) or (isinstance(anchor, float) and anchor != anchor):
             raise ValueError(
                 f"`anchors` must be keys that equal states share, got {anchor!r:.80} ({type(anchor).__name__}) at "
@@ -62,6 +66,7 @@ def _require_comparable(anchors: Sequence[object]) -> None:
 def _normalise(values: Tensor, dense_index: Tensor, num_groups: int, scale: Scale, eps: float) -> Tensor:
     if scale == "std":
         return standardise(values, dense_index, num_groups, eps=eps)
+    # Without the division an advantage keeps the unit of the reward (docs/decisions/0003).
     return values - segment_mean(values, dense_index, num_groups)[dense_index]
 
 
@@ -69,10 +74,12 @@ def _episode_part(
     totals: Tensor, trajectory_index: Tensor, group_index: Tensor, episode_mean: EpisodeMean, scale: Scale, eps: float
 ) -> Tensor:
     """Group-normalised return of each turn's trajectory. -> [U]."""
+    # The segment functions want groups numbered 0..G-1; the caller's numbers may have gaps.
     names, dense = torch.unique(group_index, return_inverse=True)
     group_mean(totals, group_index)  # refuses a group of one and returns that are not finite
     if episode_mean == "trajectories":
         return _normalise(totals, dense, names.numel(), scale, eps)[trajectory_index]
+    # One entry per turn: a long episode enters the mean and the spread once for each of its turns.
     return _normalise(totals[trajectory_index], dense[trajectory_index], names.numel(), scale, eps)
 
 
@@ -121,11 +128,14 @@ def gigpo(
         raise ValueError(f"{turn_rewards.numel()} turns need as many anchors, got {len(anchors)}")
     totals = segment_sum(turn_rewards, trajectory_index, num_trajectories)
     turns = segment_count(torch.ones_like(trajectory_index), trajectory_index, num_trajectories)
+    # Such a trajectory would sum to 0 and enter its group's mean as an episode that earned nothing.
     if (turns == 0).any():
         raise ValueError(f"trajectories {(turns == 0).nonzero()[:, 0].tolist()} have no turns: drop them first")
     episode = _episode_part(totals, trajectory_index, group_index, episode_mean, scale, eps)
+    # Only the step part discounts: the episode part compares the plain sums in `totals`.
     returns = reverse_discounted_sum(turn_rewards, trajectory_index, num_trajectories, gamma)
     step_index, num_steps = _step_groups(anchors, group_index[trajectory_index])
+    # A turn that is alone at its anchor is its own mean, so its step part is 0.
     step = _normalise(returns, step_index, num_steps, scale, eps)
     lone = segment_count(torch.ones_like(step_index), step_index, num_steps)[step_index] == 1
     return GigpoAdvantages(

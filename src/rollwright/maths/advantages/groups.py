@@ -27,6 +27,7 @@ def _dense_groups(scores: Tensor, group_index: Tensor) -> tuple[Tensor, int]:
         )
     if not scores.isfinite().all():
         raise ValueError(f"scores must be finite, got {scores.tolist()}: check the verifier of this task")
+    # `unique` turns arbitrary group numbers into 0..G-1, which the segment functions need.
     names, dense = torch.unique(group_index, return_inverse=True)
     counts = torch.bincount(dense, minlength=names.numel())
     if (counts < 2).any():
@@ -96,6 +97,7 @@ def standardise(scores: Tensor, dense_index: Tensor, num_groups: int, *, eps: fl
 
 def segment_spread(scores: Tensor, dense_index: Tensor, num_groups: int) -> Tensor:
     """Largest minus smallest score of each group. [S] -> [G]."""
+    # `include_self=False` keeps the initial zeros out: all scores of a group may be negative.
     high = scores.new_zeros(num_groups).scatter_reduce(0, dense_index, scores, "amax", include_self=False)
     low = scores.new_zeros(num_groups).scatter_reduce(0, dense_index, scores, "amin", include_self=False)
     return high - low
@@ -110,6 +112,7 @@ def rloo(scores: Tensor, group_index: Tensor) -> Tensor:
     Sources: arXiv:2402.14740.
     """
     dense, num_groups = _dense_groups(scores, group_index)
+    # s - mean(others) = (s - mean(all)) * n / (n - 1), so no loop over the members is needed.
     size = segment_count(torch.ones_like(dense), dense, num_groups)[dense].to(scores.dtype)
     return ((scores - segment_mean(scores, dense, num_groups)[dense]) * size / (size - 1)).detach()
 
@@ -142,11 +145,14 @@ def pass_at_k_advantages(
     """
     dense, num_groups = _dense_groups(scores, group_index)
     advantages = torch.zeros_like(scores)
+    # `topk` has no form that works on segments, so the groups go one by one.
     for group in range(num_groups):
         members = (dense == group).nonzero()[:, 0]
         best, second = torch.topk(scores[members], 2).values
+        # `argmax` takes the first of several best ones; their lead over the second is 0 in any case.
         advantages[members[scores[members].argmax()]] = best - second
     if divide_by_std:
+        # The spread is that of the scores: the advantages are 0 for all members but one.
         advantages = advantages / (segment_std(scores, dense, num_groups)[dense] + eps)
     return advantages.detach()
 
@@ -169,9 +175,11 @@ def opo(scores: Tensor, lengths: Tensor, group_index: Tensor) -> Tensor:
     """
     require_length("lengths", lengths, scores.numel(), per="trajectory")
     require_finite_entries(lengths=lengths)
+    # A group whose lengths are all 0 would divide 0 by 0 below.
     if (lengths < 1).any():
         raise ValueError("every trajectory needs 1 action token or more: drop the empty ones")
     dense, num_groups = _dense_groups(scores, group_index)
+    # The best baseline weighs by the squared gradient norm of a trajectory; the paper takes it to grow with the length.
     weights = lengths.to(scores.dtype)
     baseline = segment_sum(scores * weights, dense, num_groups) / segment_sum(weights, dense, num_groups)
     return (scores - baseline[dense]).detach()

@@ -28,6 +28,7 @@ def _steps(
     """V(s') - V(s), the reward of each turn (the outcome on the last one), and the turns left after each."""
     num = outcomes.numel()
     require_length("outcomes", outcomes, num, per="trajectory")
+    # The outcomes are cast to the dtype of the values below, and an integer one would truncate them.
     if not values.is_floating_point():
         raise ValueError(f"`values` are a critic's probabilities, so floats; got {values.dtype}")
     ends = torch.zeros_like(outcomes) if last_values is None else last_values
@@ -35,7 +36,9 @@ def _steps(
     require_finite_entries(values=values, outcomes=outcomes, last_values=ends)
     following = next_in_segment(values, index, ends)
     counts = segment_count(torch.ones_like(index), index, num)
+    # H - h of the papers: 0 on the last turn.
     left = counts[index] - 1 - positions_in_segment(index, num)
+    # The outcome is paid once, on the last turn. Only the released WebRL pays it on every turn.
     rewards = torch.where(left == 0, outcomes.to(values.dtype)[index], torch.zeros_like(values))
     return following - values, rewards, left
 
@@ -51,6 +54,7 @@ def digirl(
     Sources: arXiv:2406.11896, eq. 4.3.
     """
     change, rewards, left = _steps(values, trajectory_index, outcomes, last_values)
+    # w is 1 on the last turn of a success and 0 on every turn of a failure.
     weights = decay ** left.to(values.dtype) * outcomes.to(values.dtype)[trajectory_index]
     return (weights + (1 - weights) * (change + rewards)).detach()
 
@@ -84,6 +88,7 @@ def webrl(
     Sources: arXiv:2411.02337, eq. 9.
     """
     change, rewards, _ = _steps(values, trajectory_index, outcomes, last_values)
+    # The Monte-Carlo part of eq. 9 has no discount, however far away the end is.
     whole = outcomes.to(values.dtype)[trajectory_index] - values
     return (advantage_lambda * (rewards + change) + (1 - advantage_lambda) * whole).detach()
 
@@ -108,7 +113,9 @@ def webrl_released(
     change, _, left = _steps(values, trajectory_index, outcomes, last_values)
     every = outcomes.to(values.dtype)[trajectory_index]
     longest = int(left.max()) + 1 if len(left) else 0
+    # With the outcome on every turn, the discounted sum takes one term for each turn that is left.
     to_go = sum((gamma**k * every * (left >= k) for k in range(longest)), torch.zeros_like(values))
+    # A success has r + to_go of 2 or more, so its advantage is positive whatever the critic says.
     advantages = (change - offset + every + to_go).clamp(-1.0, 1.0)
     return torch.where(advantages >= 0, 1.0, -0.6)
 
@@ -117,6 +124,7 @@ def _released(
     values: Tensor, index: Tensor, outcomes: Tensor, gamma: float, offset: float, last_values: Tensor | None
 ) -> Tensor:
     change, rewards, left = _steps(values, index, outcomes, last_values)
+    # The released code puts lambda of the paper in here, as gamma of the return; the factor (1 - w) is absent.
     to_go = gamma ** left.to(values.dtype) * outcomes.to(values.dtype)[index]
     return (change - offset + rewards + to_go).detach()
 
@@ -132,5 +140,6 @@ def awr_weights(advantages: Tensor, *, temperature: float, cap: float | None = 1
     if temperature <= 0:
         raise ValueError(f"the temperature must be positive, got {temperature}")
     require_finite_entries(advantages=advantages)
+    # `exp` may reach infinity, which the cap brings back.
     weights = (advantages.detach() / temperature).exp()
     return weights if cap is None else weights.clamp(max=cap)

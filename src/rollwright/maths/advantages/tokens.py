@@ -54,6 +54,7 @@ def bootstrap_values(values_after: Tensor, *, terminated: Tensor, truncated: Ten
         )
     cut = truncated.bool() & ~terminated.bool()
     require_finite_entries(values_after=torch.where(cut, values_after, torch.zeros_like(values_after)))
+    # `where` in place of a product with the mask: a value that is not needed may be NaN, and 0 * NaN is NaN.
     return torch.where(cut, values_after, torch.zeros_like(values_after))
 
 
@@ -109,6 +110,7 @@ def reinforce_plus_plus_baseline(
     Sources: arXiv:2501.03262.
     """
     scores = segment_sum(rewards, sequence_index, num_sequences)
+    # Whitening comes after the broadcast, so that a long sequence weighs more in mean and variance.
     return whiten((scores - group_mean(scores, group_index))[sequence_index])
 
 
@@ -146,6 +148,8 @@ def gae(
     require_length("values", values, sequence_index.numel(), per="entry")
     require_length("last_values", ends, num_sequences, per="sequence")
     require_finite_entries(rewards=rewards, values=values, last_values=ends)
+    # "Next" is the next action token: observations between two turns are not in the flat batch.
     deltas = rewards + gamma * next_in_segment(values, sequence_index, ends) - values
     advantages = reverse_discounted_sum(deltas, sequence_index, num_sequences, gamma * gae_lambda).detach()
+    # The targets use the advantages as they are: whitened ones no longer have the unit of the reward.
     return ValueAdvantages(advantages=advantages, returns=advantages + values.detach())

@@ -28,6 +28,7 @@ TurnReward = Literal["sum", "last_token"]
 
 
 def _num_trajectories(trajectory_index: Tensor, last_values: Tensor | None) -> int:
+    # Every trajectory has a turn, so the highest number names the last one.
     count = int(trajectory_index.max()) + 1
     if last_values is not None:
         require_length("last_values", last_values, count, per="trajectory")
@@ -42,6 +43,7 @@ def _check_tokens(rewards: Tensor, values: Tensor, turn_index: Tensor) -> None:
 
 def _pick(values: Tensor, chosen: Tensor, turn_index: Tensor, num_turns: int) -> Tensor:
     """The chosen entry of each turn, ordered by turn. [N] -> [U]."""
+    # The first (or last) token is marked once in each turn that has tokens, so a count of 0 is an empty turn.
     counts = segment_count(chosen, turn_index, num_turns)
     if (counts != 1).any():
         raise ValueError(f"turns {(counts != 1).nonzero()[:, 0].tolist()} have no action token: drop them first")
@@ -53,6 +55,7 @@ def _turn_level(
     rewards: Tensor, values: Tensor, turn_index: Tensor, num_turns: int, turn_reward: TurnReward
 ) -> tuple[Tensor, Tensor]:
     """Reward of each turn, and the value read before its first token. -> [U], [U]."""
+    # The value before the first token is that of the state in which the whole turn is chosen.
     turn_values = _pick(values, is_segment_start(turn_index, num_turns), turn_index, num_turns)
     if turn_reward == "sum":
         return segment_sum(rewards, turn_index, num_turns), turn_values
@@ -137,6 +140,7 @@ def bilevel_gae_v1(
     _check_tokens(rewards, values, turn_index)
     num_turns = trajectory_index.numel()
     ends = is_segment_end(turn_index, num_turns)
+    # This form reads the value of a turn at its last token; `turn_gae` and the second form read it at the first.
     end_values = _pick(values, ends, turn_index, num_turns)
     turns = gae(
         _pick(rewards, ends, turn_index, num_turns),
@@ -147,7 +151,9 @@ def bilevel_gae_v1(
         gae_lambda=gae_lambda,
         last_values=last_values,
     )
+    # The turn's return takes the place of the reward on its last token.
     targets = torch.where(ends, (turns.advantages + end_values)[turn_index], rewards)
+    # No `last_values` here: what follows the turn is in that return already.
     return gae(targets, values, turn_index, num_sequences=num_turns, gamma=gamma, gae_lambda=gae_lambda)
 
 
@@ -201,10 +207,13 @@ def bilevel_gae_v2(
         gae_lambda=turn_gae_lambda,
         last_values=after,
     )
+    # After the last token of a turn comes the first token of the next one.
     next_turn_values = next_in_segment(turn_values, trajectory_index, after)
+    # No further turn has an advantage after the last one, also where a bootstrap value follows.
     next_turn_advantages = next_in_segment(turns.advantages, trajectory_index, torch.zeros_like(after))
     deltas = rewards + gamma * next_in_segment(values, turn_index, next_turn_values) - values
     carried = gamma * gae_lambda * next_turn_advantages[turn_index]
+    # The scan below restarts at each turn, so the carry from the next turn enters at the border by hand.
     deltas = torch.where(is_segment_end(turn_index, num_turns), deltas + carried, deltas)
     advantages = reverse_discounted_sum(deltas, turn_index, num_turns, gamma * gae_lambda).detach()
     return ValueAdvantages(advantages=advantages, returns=advantages + values.detach())

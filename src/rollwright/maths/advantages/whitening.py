@@ -33,8 +33,10 @@ def moments_of(values: Tensor) -> Moments:
     """Moments of all entries of a tensor of any shape; an empty tensor gives count 0."""
     if values.numel() == 0:
         return Moments(count=0, mean=0.0, squares=0.0)
+    # float32 sums over the tokens of a large batch lose digits.
     exact = values.detach().double()
     mean = exact.mean()
+    # Squares around the mean: a sum of squares minus n mean^2 cancels where the mean is large.
     return Moments(count=values.numel(), mean=float(mean), squares=float((exact - mean).square().sum()))
 
 
@@ -51,5 +53,6 @@ def whiten(values: Tensor, *, shift_mean: bool = True, eps: float = 1e-8) -> Ten
     """
     require_finite_entries(values=values)
     whole = moments_of(values)
+    # eps stands under the root here, unlike in `standardise`, which adds it to the spread.
     centred = (values - whole.mean) * (whole.variance + eps) ** -0.5
     return (centred if shift_mean else centred + whole.mean).detach()

@@ -89,6 +89,7 @@ def loss_denominator(
         return float(total.num_tokens)
     if how in ("seq-mean-token-mean", "seq-mean-token-sum"):
         return float(total.num_sequences)
+    # Only "constant" is left here. It has a length, which the type checker does not know.
     if max_length is not None and max_length > 0:
         return float(max_length * (total.num_rows if per_sequence else 1))
     raise ValueError(f"max_length must be positive, got {max_length}: it is the L of the 'constant' aggregation")
@@ -133,8 +134,10 @@ def token_weights(
         raise ValueError(f"the denominator must be positive, got {denominator}: compute it with `loss_denominator`")
     kept = mask.bool()
     weights = kept.to(dtype) / denominator
+    # All aggregations share the step's denominator; only this one divides by each sequence's own length too.
     if how == "seq-mean-token-mean":
         lengths = segment_count(kept, sequence_index, num_sequences)
+        # The weights of a sequence without unmasked tokens are 0 already; the clamp only avoids 0 / 0.
         weights = weights / lengths.clamp(min=1)[sequence_index]
     return weights
 
@@ -169,7 +172,9 @@ def aggregate(
         sequence_index,
         num_sequences=num_sequences,
         how=how,
+        # Ranks average their gradients, and the shares are to be summed, so each must be `num_ranks` times as large.
         denominator=denominator / num_ranks,
         dtype=torch.promote_types(losses.dtype, torch.float32),  # half precision would lose small weights
     )
+    # `where` comes before the product: a masked loss may be NaN, and NaN times a weight of 0 is NaN.
     return (torch.where(mask.bool(), losses, torch.zeros_like(losses)) * weights).sum()

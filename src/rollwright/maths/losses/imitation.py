@@ -48,6 +48,7 @@ def webrl_squared(
         raise ValueError(f"beta must be positive, got {beta}")
     require_length("advantages", advantages, num_sequences, per="turn")
     require_same_shape(logprobs=logprobs, logprobs_ref=logprobs_ref, mask=mask)
+    # A masked token may hold NaN, which a product with the mask would keep.
     ratios = torch.where(mask, logprobs - logprobs_ref.detach(), torch.zeros_like(logprobs))
     return (beta * segment_sum(ratios, sequence_index, num_sequences) - advantages.detach()).square()
 
@@ -80,15 +81,18 @@ def webrl_released_loss(
     require_same_shape(logprobs=logprobs, logprobs_ref=logprobs_ref, mask=mask)
     zero = torch.zeros_like(logprobs)
     counts = segment_count(mask, sequence_index, num_sequences)
+    # The released trainer learns from positive turns only: a target of -0.6 gives no loss.
     positive = (targets > 0) & (counts > 0)
     if num_tokens == "turn":
         total = counts.clamp(min=1).to(logprobs.dtype)
     else:
         whole = float(counts[positive].sum()) if num_tokens is None else num_tokens
+        # Without a positive turn the total would be 0, and NaN gradients would pass the `where` at the end.
         total = torch.full_like(counts, max(whole, 1.0), dtype=logprobs.dtype)
     ratios = segment_sum(torch.where(mask, logprobs - logprobs_ref.detach(), zero), sequence_index, num_sequences)
     rho = ratios / total
     reference = segment_sum(torch.where(mask, logprobs_ref, zero), sequence_index, num_sequences).detach()
+    # exp of the mean log-prob is the geometric mean of the turn's token probabilities.
     beta = torch.where((reference / counts.clamp(min=1)).exp() >= _SURE, 5.0, 1.0)
     beta = torch.minimum(beta, (targets / rho.detach()).abs())  # rho 0 gives infinity, which bounds nothing
     errors = torch.nn.functional.smooth_l1_loss(beta * rho, targets.to(rho.dtype), reduction="none")

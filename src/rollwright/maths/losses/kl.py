@@ -34,6 +34,7 @@ def approximate_kl(logprobs: Tensor, logprobs_old: Tensor, mask: Tensor) -> floa
     Sources: Schulman 2020, "Approximating KL divergence".
     """
     require_same_shape(logprobs=logprobs, logprobs_old=logprobs_old)
+    # k3(x) is e^-x + x - 1, so x = -d gives the estimate for KL(pi_old || pi).
     return masked_mean(k3((logprobs_old - logprobs).detach()), mask)
 
 
@@ -46,8 +47,10 @@ def k3(x: Tensor) -> Tensor:
     Bounded only where floats end: from x = -87.7 down (float32) e^-x would soon be infinite, so value and gradient stay
     there as they are at that place.
     """
+    # One nat inside the range of floats, so that e^-x is still finite there.
     lowest = 1.0 - math.log(torch.finfo(x.dtype).max)
     x = x + (x.clamp(min=lowest) - x).detach()  # a plain clamp would let a token beyond go without a gradient
+    # For small x, e^-x - 1 loses its digits, and expm1 does not.
     return torch.expm1(-x) + x
 
 
@@ -75,6 +78,7 @@ def kl_estimate(logprobs: Tensor, logprobs_ref: Tensor, *, kind: KlKind) -> Tens
     if kind == "k3":
         return k3(x)
     k2 = 0.5 * x.square()
+    # The two k2 terms cancel in the value, and only the one without `detach` has a gradient.
     return k3(x).detach() + k2 - k2.detach()
 
 
@@ -103,6 +107,7 @@ def kl_loss(
     require_choice("kind", kind, KlKind, what="KL estimate")
     require_same_shape(logprobs=logprobs, logprobs_old=logprobs_old, logprobs_ref=logprobs_ref, mask=mask)
     kept, zeros = mask.bool(), torch.zeros_like(logprobs)
+    # Masked entries become 0 before the estimate: `where` at the end alone would still let NaN into the gradient.
     current = torch.where(kept, logprobs, zeros)
     estimate = kl_estimate(current, torch.where(kept, logprobs_ref, zeros), kind=kind)
     if ratio_weighted:

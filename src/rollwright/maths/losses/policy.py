@@ -66,6 +66,7 @@ def sampler_log_weights(logprobs_old: Tensor, logprobs_sampled: Tensor, mask: Te
         ValueError: the learner's own log-prob of an unmasked token is not finite.
     """
     require_same_shape(logprobs_old=logprobs_old, logprobs_sampled=logprobs_sampled, mask=mask)
+    # The sampler's log-prob may be missing, the learner's may not: it has computed every token itself.
     kept = mask.bool()
     if not logprobs_old[kept].isfinite().all():
         raise ValueError("the learner's log-probs hold NaN or infinity: the model is broken, no weight can repair that")
@@ -92,6 +93,7 @@ def truncate_tokens(log_weights: Tensor, mask: Tensor, *, cap: float) -> Correct
     """
     _check_cap(cap)
     require_same_shape(log_weights=log_weights, mask=mask)
+    # A truncation leaves the mask, and so the denominator of the loss, as it is.
     return Correction(weights=bounded_exp(log_weights).clamp(max=cap), mask=mask.bool())
 
 
@@ -142,6 +144,7 @@ def filter_geometric(
         raise ValueError(f"the range must contain 1, got [{low}, {high}]")
     require_same_shape(log_weights=log_weights, mask=mask)
     kept = torch.where(mask.bool(), log_weights, torch.zeros_like(log_weights))
+    # A sequence without unmasked tokens has mean weight 1 this way, which lies inside any range.
     counts = segment_count(mask.bool(), sequence_index, num_sequences).clamp(min=1)
     means = bounded_exp(segment_sum(kept, sequence_index, num_sequences) / counts)
     inside = (means >= low) & (means <= high)
@@ -166,10 +169,12 @@ def filter_off_policy(
     Sources: arXiv:2512.02556 section 3.1 (DeepSeek-V3.2).
     """
     require_same_shape(logprobs=logprobs, advantages=advantages)
+    # log(pi / pi_sampler) with its sign turned is the drift of the paper.
     drift = -sampler_log_weights(logprobs.detach(), logprobs_sampled, mask)
     counts = segment_count(mask.bool(), sequence_index, num_sequences).clamp(min=1)
     gains = torch.where(mask.bool(), advantages, torch.zeros_like(advantages))
     mean_drift = segment_sum(drift, sequence_index, num_sequences) / counts
+    # The sign of the sum is that of the mean.
     bad = segment_sum(gains, sequence_index, num_sequences) < 0
     return _keep_sequences(~(bad & (mean_drift > threshold)), drift, mask, sequence_index)
 
@@ -281,6 +286,7 @@ def importance_ratio(
     check_segments(logprobs, sequence_index, num_sequences)
     logs = log_ratio(logprobs, logprobs_old, mask)
     if level == "none":
+        # The gradient comes from the log-prob in `policy_loss`: a ratio of 1 has none.
         return torch.ones_like(logs)
     if level == "token":
         return bounded_exp(logs)
@@ -290,16 +296,19 @@ def importance_ratio(
     means = sums / segment_count(mask.bool(), sequence_index, num_sequences).clamp(min=1)
     if level == "sequence":
         return bounded_exp(means)[sequence_index]
+    # `logs - logs.detach()` is 0 and carries each token's own gradient.
     return bounded_exp(means.detach()[sequence_index] + logs - logs.detach())
 
 
 def _clipped_surrogate(ratio: Tensor, advantages: Tensor, clip: PpoClip) -> tuple[Tensor, Tensor]:
     """Loss and whether the clip cut the gradient, per token."""
     inside = ratio.clamp(1 - clip.low, 1 + clip.high)
+    # The larger loss is the pessimistic one. Where that is the clipped one, its gradient is 0.
     plain, bounded = -ratio * advantages, -inside * advantages
     losses, cut = torch.maximum(plain, bounded), bounded > plain
     if clip.dual is None:
         return losses, cut
+    # For a negative advantage the loss grows with the ratio without end, unless the dual clip stops it.
     ceiling = -clip.dual * advantages
     over = (advantages < 0) & (losses > ceiling)
     return torch.where(over, ceiling, losses), cut | over
@@ -343,15 +352,18 @@ def policy_loss(
         raise ValueError(f"unknown clip {clip!r}: `clip` is a NoClip(), a PpoClip(low=, high=) or a CispoClip")
     kept = mask.bool()
     zeros = torch.zeros_like(logprobs)
+    # NaN under the mask would survive the product with a ratio, so it goes first.
     gains = torch.where(kept, advantages.detach(), zeros)
     ratio = importance_ratio(logprobs, logprobs_old, kept, sequence_index, num_sequences=num_sequences, level=level)
     cut = torch.zeros_like(kept)
     if isinstance(clip, PpoClip):
         losses, cut = _clipped_surrogate(ratio, gains, clip)
     elif isinstance(clip, CispoClip):
+        # The ratio is a mere weight: the log-prob carries the gradient, also where the weight is capped.
         capped = ratio.detach().clamp(clip.min_ratio, clip.max_ratio)
         losses, cut = -capped * gains * torch.where(kept, logprobs, zeros), capped != ratio.detach()
     elif level == "none":
+        # This is the gradient of -ratio * A at ratio 1.
         losses = -gains * torch.where(kept, logprobs, zeros)
     else:
         losses = -ratio * gains

@@ -24,5 +24,6 @@ def overlong_penalty(
     """
     if not 0 < buffer <= max_length or factor < 0:
         raise ValueError(f"need 0 < buffer <= max_length and factor >= 0, got {buffer}, {max_length}, {factor}")
+    # Below the ramp the excess is negative; without the clamp a short answer would earn a bonus.
     excess = ((lengths - (max_length - buffer)).float() / buffer).clamp(min=0.0)
     return -factor * (excess.clamp(max=1.0) if saturate else excess)

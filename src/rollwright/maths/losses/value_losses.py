@@ -34,4 +34,5 @@ def value_loss(values: Tensor, returns: Tensor, *, values_old: Tensor | None, cl
     require_same_shape(values=values, values_old=values_old)
     anchor = values_old.detach()
     clipped = anchor + (values - anchor).clamp(-clip_eps, clip_eps)
+    # Where the clipped error is the larger one, the value has moved far enough and gets no gradient.
     return 0.5 * torch.maximum(errors, (clipped - returns.detach()).square())

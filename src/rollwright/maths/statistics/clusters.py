@@ -43,6 +43,7 @@ def task_arrays(scores: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     for task, episodes in arrays.items():
         if episodes.ndim != 1 or episodes.size == 0:
             raise ValueError(f"task {task!r} needs a flat, non-empty list of episode scores, got {episodes.shape}")
+        # Comparisons with NaN are false, so that one test refuses NaN, infinity and numbers that are too large.
         if not (np.abs(episodes) <= _MOST).all():
             raise ValueError(
                 f"task {task!r} has a score that is not finite, or beyond {_MOST:g}: report faulted episodes apart"
@@ -98,6 +99,7 @@ def clustered_bootstrap(
     check_units(sizes, fixed_tasks=fixed_tasks, confidence=confidence)
     if repetitions < 100:
         raise ValueError(f"a bootstrap needs 100 repetitions or more, got {repetitions}: 2,000 is usual")
+    # A statistic takes rows, [R, n]; the scores as they are make one row.
     values = np.array([statistic(episodes[None, :])[0] for episodes in arrays.values()])
     if not np.isfinite(values).all():
         raise ValueError(f"the statistic of a task is not finite: {dict(zip(arrays, values.tolist(), strict=True))}")
@@ -106,6 +108,7 @@ def clustered_bootstrap(
         estimate = mean_of_these(values, np.array(spreads), np.array(list(sizes.values()), np.float64))
     else:
         estimate = mean_over_tasks(values)
+    # The statistic counts for the bounds too: it may leave the range that its scores keep to.
     return estimate.interval(ScoreBounds.of({**arrays, "the statistic": values}), confidence)
 
 
@@ -115,5 +118,7 @@ def _task_error(episodes: Vector, statistic: TaskStatistic, repetitions: int, ge
         return error_of_mean(episodes)
     draws = statistic(episodes[generator.integers(episodes.size, size=(repetitions, episodes.size))])
     # Bootstrap draws vary by (n - 1) / n of the squared standard error.
+    # Draws that differ by rounding alone show no spread.
     same = np.ptp(draws) <= 1e-12 * (1 + abs(draws[0]))
+    # `check_units` has refused fixed tasks with one episode, so that n - 1 is not 0.
     return 0.0 if same else float(draws.var()) * episodes.size / (episodes.size - 1)

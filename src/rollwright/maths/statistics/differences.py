@@ -73,6 +73,7 @@ class PairedDifference:
     @property
     def decided(self) -> bool:
         """The p-value is at most 1 minus the confidence."""
+        # 1 - 0.95 is a little more than 0.05 in floats, and other levels come out a little less: hence the slack.
         return self.p_value <= 1.0 - self.interval.confidence + 1e-12
 
     @property
@@ -85,8 +86,10 @@ class PairedDifference:
         gap = abs(self.interval.point)
         if self.decided or gap == 0:
             return None
+        # The interval may be lopsided, and the half towards 0 decides.
         edge = self.interval.low if self.interval.point > 0 else self.interval.high
         half = abs(self.interval.point - edge)
+        # Equal scores of an unknown range have infinite edges, from which no number of units follows.
         if not math.isfinite(half):
             return None
         fewest = max(1, self._missing_for_a_sign_test())
@@ -97,10 +100,12 @@ class PairedDifference:
         if self.enough_units:
             return 0
         missing = units_needed(alpha=1.0 - self.interval.confidence) - self.num_units
+        # Rounded up, since one start more is one more for each task.
         return missing if self.unit == "task" else -(-missing // self.num_tasks)
 
     def _half_width(self, half: float, more: int) -> float:
         """Of the interval with so many units more each."""
+        # More units give more degrees of freedom, so that Student's quantile shrinks beside the root.
         growth = (self.units_each + more) / self.units_each
         probability = 0.5 + self.interval.confidence / 2
         quantiles = [student_quantile(probability, degrees) for degrees in (self.degrees, self.degrees * growth)]
@@ -115,6 +120,7 @@ class PairedDifference:
     def verdict(self) -> str:
         """One sentence for a report, for example 'B is better than A: +0.11 [0.06, 0.16] on these 6 tasks (95% CI)'."""
         i = self.interval
+        # Four digits: 100 * 0.95 need not be 95 exactly, and 99.99 must not become 100.
         sure = f"{float(f'{100 * i.confidence:.4g}'):g}% CI"
         if self.num_runs != (1, 1):
             sure += f" over {_plural(self.num_runs[1], 'run')} against {self.num_runs[0]}"
@@ -142,6 +148,7 @@ class PairedDifference:
 
 
 def _counts(fewest: int) -> list[int]:
+    # Growing steps keep the search up to `MOST_UNITS` short.
     """Whole numbers from `fewest` on: every one at first, then in steps of a twentieth, rounded up."""
     found = [fewest]
     while found[-1] <= MOST_UNITS:
@@ -191,8 +198,10 @@ def paired_difference(
     """
     first, second = task_arrays(a), task_arrays(b)
     _check_pairs(first, second, pair_episodes, name_a, name_b)
+    # Sides that are not paired may differ in size; the smaller one counts.
     sizes = {task: min(first[task].size, second[task].size) for task in first}
     check_units(sizes, fixed_tasks=target == "these", confidence=confidence)
+    # Both sides share one range: a difference of two rates then lies in [-1, 1].
     both = {f"{side}/{task}": x for side, arrays in enumerate((first, second)) for task, x in arrays.items()}
     estimate = _estimate(first, second, pair_episodes, target)
     bounds = ScoreBounds.of(both).of_differences()
@@ -240,6 +249,7 @@ def _estimate(
     if pair_episodes:
         errors = [error_of_mean(difference) for difference in differences]
     else:
+        # Sides that are not paired are independent, so their squared errors add.
         errors = [error_of_mean(first[task]) + error_of_mean(second[task]) for task in first]
     sizes = [min(first[task].size, second[task].size) for task in first]
     estimate = mean_of_these(values, np.array(errors), np.array(sizes, dtype=np.float64))
@@ -256,6 +266,7 @@ def _with_one_event_more(estimate: MeanEstimate, differences: list[Vector]) -> M
         return estimate
     second = float(np.mean([np.mean(d**2) for d in differences]))
     scaled = float(np.mean([np.mean((d**2 / second) ** 2) for d in differences]))  # m4 / m2^2 without huge powers
+    # The second term is 1 / K.
     return estimate.widened(1.0 + scaled * estimate.variance / second)
 
 
@@ -263,6 +274,7 @@ def _exact_p(first: Mapping[str, Vector], second: Mapping[str, Vector], pair_epi
     """McNemar's p-value where every task is one pair of yes/no outcomes."""
     if not pair_episodes:
         return None
+    # The exact test knows single pairs of 0 and 1 only.
     if not all(x.size == 1 and x[0] in (0.0, 1.0) for side in (first, second) for x in side.values()):
         return None
     differences = [float(second[task][0] - first[task][0]) for task in first]

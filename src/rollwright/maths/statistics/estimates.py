@@ -42,6 +42,7 @@ class ScoreBounds:
         low, high = min(a.min() for a in arrays.values()), max(a.max() for a in arrays.values())
         if low >= 0 and high <= 1:
             return cls(low=0.0, high=1.0, known=True)
+        # One value shows no range, and infinite bounds exclude nothing.
         if low == high:
             return cls(low=-math.inf, high=math.inf, known=False)
         return cls(low=float(low), high=float(high), known=False)
@@ -61,6 +62,7 @@ class AlikeUnits:
 
     def reach(self, edge: float, confidence: float) -> float:
         """How far the estimate would move if as many of them lay at the edge as Wilson's interval leaves room for."""
+        # 1 minus Wilson's lower edge for n of n bounds the share that another outcome may have.
         odd = 1.0 - wilson_interval(self.num_units, self.num_units, confidence=confidence).low
         return self.share * odd * abs(edge - self.value)
 
@@ -81,23 +83,28 @@ class MeanEstimate:
     def interval(self, bounds: ScoreBounds, confidence: float) -> Interval:
         """The confidence interval of the mean."""
         low, high = self._edges_by_spread(bounds, confidence) if self.variance > 0 else (self.point, self.point)
+        # Groups of alike units are independent, so their reaches combine by the root of squares, as errors do.
         down, up = (math.hypot(*(a.reach(edge, confidence) for a in self.alike)) for edge in (bounds.low, bounds.high))
+        # The wider of the two counts, not their sum: over many tasks the spread counts the alike ones already.
         low, high = min(low, self.point - down), max(high, self.point + up)
         return Interval(point=self.point, low=low, high=high, confidence=confidence)
 
     def p_value(self, bounds: ScoreBounds) -> float:
         """Two-sided, for a mean of 0: 1 minus the largest confidence at which the interval leaves out 0."""
         by_spread = student_two_sided(self._distance(bounds), self.degrees) if self.variance > 0 else 0.0
+        # The interval is the wider of two, so its p-value is the larger of two.
         return max(by_spread, self._p_of_alike(bounds))
 
     def _distance(self, bounds: ScoreBounds) -> float:
         """From 0, in standard errors as Wilson's form counts them: at the value that is tested."""
         width = bounds.high - bounds.low
         rate = (self.point - bounds.low) / width
+        # At a rate of 0 or 1 the effective trials would be 0.
         if not (bounds.known and 0 < rate < 1):
             return abs(self.point) / math.sqrt(self.variance)
         zero = -bounds.low / width
         trials = rate * (1 - rate) * width * width / self.variance
+        # Wilson's test takes the spread at the value that is tested, not at the estimate.
         return abs(rate - zero) * math.sqrt(trials / (zero * (1 - zero))) if 0 < zero < 1 else math.inf
 
     def _p_of_alike(self, bounds: ScoreBounds) -> float:
@@ -108,10 +115,12 @@ class MeanEstimate:
         if not self.alike:
             return 0.0
         low, high = 0.0, 1.0
+        # 50 halvings of [0, 1] end at about 1e-15.
         for _ in range(50):
             middle = (low + high) / 2
             reach = math.hypot(*(one.reach(edge, 1.0 - middle) for one in self.alike))
             low, high = (middle, high) if reach >= abs(self.point) else (low, middle)
+        # The upper end: what the halving leaves open must not make a claim stronger.
         return high
 
     def _edges_by_spread(self, bounds: ScoreBounds, confidence: float) -> tuple[float, float]:
@@ -134,6 +143,7 @@ def mean_over_tasks(values: Vector, variance: float | None = None) -> MeanEstima
         variance: squared standard error of the mean; None takes the one of the values' own spread.
     """
     count = len(values)
+    # Values that differ by rounding alone count as alike.
     point, alike = float(values.mean()), bool(np.ptp(values) <= 1e-12 * (1 + abs(values[0])))
     if variance is None:
         variance = float(values.var(ddof=1)) / count
@@ -148,6 +158,7 @@ def mean_of_these(values: Vector, variances: Vector, sizes: Vector) -> MeanEstim
     rates differ, all of these alike are at most as likely as with one common rate.
     """
     total = float(variances.sum())
+    # The squared error of a task whose episodes came out alike is exactly 0, so `==` finds them all.
     still = variances == 0
     alike = []
     for value in np.unique(values[still]):
@@ -156,7 +167,9 @@ def mean_of_these(values: Vector, variances: Vector, sizes: Vector) -> MeanEstim
         alike.append(AlikeUnits(value=float(value), share=float(of.mean()), num_units=num_units))
     return MeanEstimate(
         point=float(values.mean()),
+        # Tasks are independent: variances add, and the mean over M tasks divides by M^2.
         variance=total / len(values) ** 2,
+        # Satterthwaite: each task's variance rests on n - 1 degrees of freedom.
         degrees=total**2 / float((variances**2 / (sizes - 1)).sum()) if total else 1.0,
         alike=tuple(alike),
     )

@@ -49,6 +49,7 @@ def interquartile_mean(scores: ArrayLike) -> float:
         ValueError: no score, or one that is not finite.
     """
     flat = np.sort(score_matrix(np.reshape(np.asarray(scores, dtype=np.float64), (1, -1)))[0])
+    # Rounded down, as in rliable.
     cut = int(0.25 * flat.size)
     return float(flat[cut : flat.size - cut].mean())
 
@@ -67,6 +68,7 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> NDArray[np.
     flat, edges = score_matrix(scores).ravel(), np.asarray(thresholds, dtype=np.float64)
     if edges.ndim != 1 or np.isnan(edges).any():
         raise ValueError(f"thresholds are a flat list of numbers, got {edges.tolist()}")
+    # Strictly above, as in rliable: a score at the threshold does not count.
     return np.asarray((flat[None, :] > edges[:, None]).mean(axis=1))
 
 
@@ -83,6 +85,7 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
     a, b = score_matrix(x), score_matrix(y)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"both need the same tasks in the same order, got {a.shape[1]} and {b.shape[1]}")
+    # [N, K, M]: each run of X meets each run of Y on the same task.
     wins = (a[:, None, :] > b[None, :, :]) + 0.5 * (a[:, None, :] == b[None, :, :])
     return float(wins.mean())
 
@@ -111,6 +114,7 @@ def _resample(matrix: Scores, generator: np.random.Generator, resample_tasks: bo
     """For every task N runs drawn with replacement, independently of the other tasks. [N, M] -> [N, M]."""
     runs, tasks = matrix.shape
     columns = generator.integers(tasks, size=tasks) if resample_tasks else np.arange(tasks)
+    # Row numbers are drawn for each task apart: the tasks are the strata.
     return np.asarray(matrix[generator.integers(runs, size=(runs, tasks)), columns])
 
 

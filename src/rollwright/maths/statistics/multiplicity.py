@@ -30,6 +30,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order = sorted(range(count), key=lambda i: p_values[i])
     adjusted, largest = [0.0] * count, 0.0
     for place, i in enumerate(order):
+        # Without the running maximum a larger p-value could end up with a smaller adjusted one.
         largest = max(largest, min(1.0, (count - place) * p_values[i]))
         adjusted[i] = largest
     return adjusted
@@ -49,6 +50,7 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     count = len(_checked(p_values))
     order = sorted(range(count), key=lambda i: p_values[i])
     adjusted, smallest = [0.0] * count, 1.0
+    # From the largest p-value down, since the minimum runs over all later places.
     for place in range(count, 0, -1):
         i = order[place - 1]
         smallest = min(smallest, count * p_values[i] / place)
@@ -77,6 +79,7 @@ def units_needed(num_comparisons: int = 1, *, alpha: float = 0.05) -> int:
     """
     if num_comparisons < 1 or not 0 < alpha < 1:
         raise ValueError(f"expected a comparison or more and 0 < alpha < 1, got {num_comparisons} and {alpha}")
+    # 1 - confidence is rounded, and a whole result may come out a little above itself: hence the slack.
     return math.ceil(math.log2(2 * num_comparisons / alpha) - 1e-9)
 
 
@@ -93,6 +96,7 @@ def mcnemar_exact(num_first_only: int, num_second_only: int) -> float:
     if min(num_first_only, num_second_only) < 0:
         raise ValueError(f"counts of pairs are 0 or more, got {num_first_only} and {num_second_only}")
     count = num_first_only + num_second_only
+    # Both tails of a fair coin are twice this one, hence 2^(count - 1) below; with equal counts that exceeds 1.
     tail = sum(math.comb(count, k) for k in range(min(num_first_only, num_second_only) + 1))
     # Whole numbers until the last division: 2^count would overflow a float from 1,024 pairs on.
     return min(1.0, tail / 2 ** (count - 1)) if count else 1.0
@@ -110,6 +114,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("a rank correlation needs finite numbers: leave out pairs without a value")
     ranks_a, ranks_b = _mean_ranks(a), _mean_ranks(b)
+    # The ranks have mean 0, so this product over the norms is the correlation.
     spread = float(np.linalg.norm(ranks_a) * np.linalg.norm(ranks_b))
     return float(ranks_a @ ranks_b) / spread if spread else math.nan
 
@@ -117,5 +122,6 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 def _mean_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks around their mean. [n] -> [n]."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    # The last rank of equal values minus half of the others is their mean rank.
     ranks = np.cumsum(counts) - (counts - 1) / 2
     return np.asarray(ranks[inverse] - (len(values) + 1) / 2)

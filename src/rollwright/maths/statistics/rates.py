@@ -48,6 +48,7 @@ def wilson_interval(num_successes: int, num_trials: int, *, confidence: float = 
     centre = rate + z * z / (2 * num_trials)
     half = z * math.sqrt(rate * (1 - rate) / num_trials + z * z / (4 * num_trials**2))
     scale = 1 + z * z / num_trials
+    # At the borders the formula gives 0 and 1 only up to rounding.
     low = 0.0 if num_successes == 0 else (centre - half) / scale
     high = 1.0 if num_successes == num_trials else (centre + half) / scale
     return Interval(point=rate, low=low, high=high, confidence=confidence)
@@ -64,6 +65,7 @@ def effective_wilson(rate: float, num_trials: float, *, quantile: float) -> tupl
     return max(0.0, (rate + k / 2 - half) / (1 + k)), min(1.0, (rate + k / 2 + half) / (1 + k))
 
 
+# A search for the units that are missing asks for the same quantile at every step.
 @lru_cache(maxsize=4096)
 def student_quantile(probability: float, degrees: float) -> float:
     """The quantile of Student's t. `degrees` need not be whole; 1 or more.
@@ -76,6 +78,7 @@ def student_quantile(probability: float, degrees: float) -> float:
         return NormalDist().inv_cdf(probability)
     angles, beyond = _student_tails(degrees)
     half = min(probability, 1.0 - probability) / 0.5  # of the mass on one side, what lies beyond
+    # `np.interp` needs ascending places, and `beyond` falls.
     angle = float(np.interp(half, beyond[::-1], angles[::-1]))
     return math.copysign(math.sqrt(degrees) * math.tan(angle), probability - 0.5)
 
@@ -92,6 +95,7 @@ def student_two_sided(t: float, degrees: float) -> float:
     return float(np.interp(math.atan(abs(t) / math.sqrt(degrees)), angles, beyond))
 
 
+# The 97.5 % quantile is 1.9602 there, and 1.9600 of the normal distribution.
 _NEARLY_NORMAL = 10_000
 
 
@@ -103,8 +107,10 @@ def _student_tails(degrees: float) -> tuple[NDArray[np.float64], NDArray[np.floa
     """
     if degrees < 1:
         raise ValueError(f"Student's t needs 1 degree of freedom or more, got {degrees}")
+    # tan(x) >= x, so the grid reaches t = 12 or more; beyond, there is no mass left where degrees are many.
     angles = np.linspace(0, min(math.pi / 2, 12 / math.sqrt(degrees)), 4_001)
     density = np.cos(angles) ** (degrees - 1)
+    # The sums of trapezoids lack a common factor, which the division below takes out.
     beyond = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1])[::-1])])[::-1]
     return angles, beyond / beyond[0]
 
@@ -123,4 +129,5 @@ def pass_at_k(num_trials: int, num_successes: int, *, k: int) -> float:
         raise ValueError(f"expected 0 <= successes <= trials, got {num_successes} of {num_trials}")
     if not 1 <= k <= num_trials:
         raise ValueError(f"pass@{k} needs {k} attempts or more at each task, got {num_trials}: sample more, or lower k")
+    # Whole numbers stay exact, and C(n - c, k) is 0 where fewer than k attempts failed.
     return 1.0 - math.comb(num_trials - num_successes, k) / math.comb(num_trials, k)

@@ -84,6 +84,7 @@ def area_under_curve(labels: ArrayLike, scores: ArrayLike) -> float | None:
         return None
     _, place, counts = np.unique(given, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # equal scores share their mean rank
+    # The Mann-Whitney count over the number of pairs, from ranks: no pair is formed.
     return float((ranks[truth].sum() - num_won * (num_won + 1) / 2) / (num_won * num_lost))
 
 
@@ -106,6 +107,7 @@ def calibration_bins(labels: ArrayLike, probabilities: ArrayLike, *, num_bins: i
     if num_bins < 1:
         raise ValueError(f"calibration needs 1 bin or more, got {num_bins}: 10 is usual")
     edges = np.arange(1, num_bins) / num_bins  # compared, not multiplied: 0.29 * 100 is 28.999999999999996
+    # "right" puts a probability on an edge into the bin above it; 1.0 has no edge and stays in the last bin.
     place = np.searchsorted(edges, given, side="right")
     bins = []
     for number in range(num_bins):
@@ -140,10 +142,12 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     """
     truth, given = _pair(labels, scores)
     steps = np.unique(given)
+    # The outermost edges stand for calling everything, or nothing, a success.
     edges = np.concatenate([[steps[0] - 1.0], (steps[1:] + steps[:-1]) / 2, [steps[-1] + 1.0]])
     order = np.argsort(given, kind="stable")
     below = np.searchsorted(given[order], edges)  # how many scores lie under each edge
     won_below = np.concatenate([[0], np.cumsum(truth[order])])[below]
+    # Below the edge the successes are mistakes, from the edge on the failures.
     mistakes = won_below + (len(truth) - below) - (truth.sum() - won_below)
     return float(edges[int(np.argmin(mistakes))])
 

@@ -74,8 +74,10 @@ def run_difference(
     whole, unit = runs, "run"
     if target == "like-these":
         whole = _crossed(runs, tasks, _residual(first, a.start_error) + _residual(second, b.start_error))
+        # More of what varies most would help most, so the verdict speaks of that unit.
         unit = "task" if tasks.variance > runs.variance else "run"
     point = float(second.mean() - first.mean())
+    # A group of one run has no spread of its own, so it does not count here.
     fewest = min(n for n in (a.num_runs, b.num_runs) if n > 1)
     alike = () if whole.variance else (AlikeUnits(value=point, share=1.0, num_units=fewest),)
     estimate = MeanEstimate(point=point, variance=whole.variance, degrees=whole.degrees, alike=alike)
@@ -86,6 +88,7 @@ def run_difference(
         name_a=a.name,
         name_b=b.name,
         interval=estimate.interval(bounds, confidence),
+        # Fewer tasks than a sign test needs decide nothing about tasks like these.
         p_value=max(p_value, min(1.0, 2.0 * 0.5**num_tasks)) if target == "like-these" else p_value,
         target=target,
         unit="task" if unit == "task" else "run",
@@ -95,6 +98,7 @@ def run_difference(
         num_episodes=num_episodes,
         degrees=whole.degrees,
         num_runs=(a.num_runs, b.num_runs),
+        # The error that comes from the other source stays, however many of these units are added.
         lasting_share=1.0 - min(1.0, counted.variance / whole.variance) if whole.variance else 0.0,
     )
 
@@ -108,6 +112,7 @@ def _of_runs(scores: NDArray[np.float64], start_error: float) -> _Part:
 
 
 def _of_tasks(gains: NDArray[np.float64]) -> _Part:
+    # A single task is allowed where the claim is about it: this part is then computed and not used.
     return _Part(variance=_spread(gains) / len(gains), degrees=max(1, len(gains) - 1))
 
 
@@ -122,6 +127,7 @@ def _residual(scores: NDArray[np.float64], start_error: float) -> float:
     runs, tasks = scores.shape
     if runs < 2:
         return start_error
+    # What neither a run's mean nor a task's mean explains.
     rest = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0, keepdims=True) + scores.mean()
     return float((rest**2).sum()) / ((runs - 1) * (tasks - 1)) / (runs * tasks)
 
