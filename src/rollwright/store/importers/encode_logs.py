@@ -28,15 +28,17 @@ def encode(episode: LoggedEpisode, codec: ChatCodec, *, name: str) -> Trajectory
         except TemplateError as error:
             raise RowError("the model's chat template refuses the conversation", error) from error
         text = codec.decode_action(action)
+        # Blanks may change (a tokenizer that adds one in front); any other difference would teach what nobody wrote.
         if text.split() != step.action.split() and "".join(text.split()) != "".join(step.action.split()):
             raise RowError("the model's tokenizer cannot write an answer", f"{step.action[:80]!r} reads {text[:80]!r}")
+        # The text that the ids spell, and not the log's: `require_own_tokens` compares the two later.
         turns.append(_turn(step, prompt, action, text))
         history.append(Message(role="assistant", content=step.action))
     return Trajectory(
         id=name,
         task=episode.task,
         seed=episode.seed,
-        turns=(*turns[:-1], _ended(turns[-1], episode)),
+        turns=(*turns[:-1], _ended(turns[-1], episode)),  # only the last turn carries the end
         stop_reason=episode.stop_reason,
         success=episode.success,
         origin="log",
@@ -47,8 +49,10 @@ def encode(episode: LoggedEpisode, codec: ChatCodec, *, name: str) -> Trajectory
 def _prompt(codec: ChatCodec, history: list[Message], step: Step, before: Turn | None) -> tuple[int, ...]:
     if not step.observed:  # two answers in a row: only the whole shows whether the template takes them
         codec.encode_start([*history, Message(role="assistant", content=step.action)])
+    # A template that rewrites history (drops earlier thoughts, say) shows each turn another past: render it anew.
     if before is None or not codec.is_prefix_preserving():
         return codec.encode_start(history)
+    # "stop": `encode_action` has ended the action with its end-of-turn token.
     return before.prompt_ids + before.action_ids + codec.encode_continuation("stop", step.observed)
 
 

@@ -14,6 +14,7 @@ def load_format(name: str) -> Format:
     Raises:
         ConfigError: there is none.
     """
+    # FORMATS maps names to `module:Attribute` as text, so that a format's module is imported only when it is asked for.
     module, sign, attribute = FORMATS.get(name, name).partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute) if sign else None

@@ -19,7 +19,9 @@ from rollwright.store.store_checks import TABLES
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.store.turn_rows import unpack_text
 
+# Episodes in memory at once; an import that is killed loses the ones that were not written yet, and reads them again.
 SHARD = 256
+# A unit is held in memory whole: without a limit one id on every row of a large file would take all of it.
 MAX_UNIT = 10_000
 ALREADY = "the store holds it already"
 UNEXPECTED = "the format did not expect it"
@@ -50,6 +52,7 @@ def import_episodes(
     if folder is not None and codec is None:
         raise DataError("a store holds token ids: name the model that will learn from it (--model)")
     with ExitStack() as stack:
+        # A stack, as the lock of a new store is taken at the first write and held to the end of the import.
         target = Target(folder, tag, stack)
         return _read(path, form, codec, target.write, target.names(), demonstrations, left_out)
 
@@ -76,6 +79,7 @@ class Target:
 
     def names(self) -> set[str]:
         """The episodes that are there already."""
+        # Headers alone: no turns are read to find out what is there already.
         return {unpack_text(row["id"]) for _, row in self._store.headers()} if self._store else set()
 
     def write(self, batch: Sequence[Trajectory]) -> None:
@@ -95,18 +99,22 @@ def _read(
     left_out: LeftOut,
 ) -> Report:
     report, batch = Report(), list[Trajectory]()
+    # What the store held before is another reason to leave a row out than an id that the file holds twice.
     stored = frozenset(there)
 
     def take(rows: Sequence[LogRow], name: str) -> None:
+        # Each step below may refuse the unit: nothing is counted before the last of them is done.
         episodes: Sequence[LoggedEpisode] = converted(form, rows, name)
         _require_unique([episode.name for episode in episodes], stored, there)
         if demonstrations:
             episodes = [replace(e, success=True) if e.success is None else e for e in episodes]
         if codec is not None:
+            # A list and not a generator: if the second of a preference is refused, the first must not be in the batch.
             batch.extend([encode(episode, codec, name=episode.name) for episode in episodes])
         there.update(episode.name for episode in episodes)
         report.records += len(episodes)
         report.turns += sum(len(episode.steps) for episode in episodes)
+        # Once per episode, however many of its messages have it.
         report.notes.update(note for episode in episodes for note in dict.fromkeys(episode.notes))
         if len(batch) >= SHARD:
             write(batch)
@@ -125,6 +133,7 @@ def import_tasks(
     Raises:
         DataError: the file cannot be read. RunFolderError: the target is there already, or cannot be written.
     """
+    # Before anything is read, which may take long.
     if target is not None and target.exists():
         raise RunFolderError(f"{target} is there already: name another file, or delete it")
     report, names = Report(), set[str]()
@@ -148,6 +157,7 @@ def _new_file(target: Path | None) -> Iterator[Callable[[Sequence[str]], None]]:
         yield lambda lines: None
         return
     beside = target.with_name(f".{target.name}.writing")
+    # Opened at the first line, so that a file without a task leaves nothing behind.
     opened: list[IO[str]] = []
 
     def write(lines: Sequence[str]) -> None:
@@ -179,6 +189,7 @@ def converted(form: Format, rows: Sequence[LogRow], name: str) -> Sequence[Any]:
         return form.convert(rows, name)
     except RowError:
         raise
+    # What the reader of JSON just managed may still be too deep for the walks over it (`whole_json`).
     except RecursionError as error:
         raise RowError("nested too deep") from error
     except Exception as error:  # a format of the user's own may meet what it did not expect
@@ -203,6 +214,7 @@ def each_unit(
             report.leave_out(row, error)
             left_out(row, error)
 
+    # Part of every name: otherwise line 1 of a second file would be in the store already.
     source = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
     for rows in _units(read_rows(path), form, report, drop):
         try:
@@ -215,7 +227,9 @@ def each_unit(
 def _name_of(rows: Sequence[LogRow], form: Format) -> str:
     given = form.unit(rows[0].value) if form.unit else None
     given = rows[0].value.get("id") if given is None else given
+    # True and False are ints in Python; 0 is an id, the empty text is none.
     if isinstance(given, str | int) and not isinstance(given, bool) and given != "":
+        # As `whole_text`: names are stored and printed, and half a surrogate pair is neither.
         return str(given).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if given not in (None, ""):
         raise RowError("an id that is neither text nor a whole number", repr(given))
@@ -234,6 +248,7 @@ def _units(
             if row.bad is not None:
                 raise row.bad
             found = form.unit(row.value) if form.unit else None
+            # TypeError where a format gave a list or a map as the id of a unit.
             hash(found)
         except RowError as error:
             drop([row], error)

@@ -21,7 +21,9 @@ from rollwright.store.importers.tfrecord import tfrecord_rows
 LINES, WHOLE, PARQUET, RECORDS = (".jsonl", ".ndjson"), (".json",), (".parquet",), (".tfrecord", ".tfrecords")
 LIST = "[]"
 """The one key of a row that is a list in its file."""
+# A file without a line feed would otherwise be read into memory whole.
 MAX_LINE = 64 * 2**20
+# Keys under which a JSON object may hold its list of rows, looked for in this order.
 ROW_KEYS = ("data", "rows", "train", "examples", "episodes")
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 _SPLIT_WORDS: dict[str, Split] = {**{split: split for split in SPLITS}, "dev": "validation", "valid": "validation"}
@@ -37,9 +39,11 @@ def read_rows(path: Path) -> Iterator[LogRow]:
         raise DataError(f"there is no file {path}: name a .jsonl, .json or .parquet file, or a folder of `datasets`")
     if not path.is_dir():
         yield from _file_rows(path, prefix="")
+    # What `save_to_disk` leaves: the first of a DatasetDict, the second of a Dataset.
     elif any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
         yield from _dataset_rows(path)
     else:
+        # Sorted, as a folder lists its files in any order and a store keeps the order of the import.
         files = [file for file in sorted(path.rglob("*")) if file.is_file() and _kind(file)]
         if not files:
             raise DataError(f"{path} holds no file of rows: expected .jsonl, .json or .parquet, or a `datasets` folder")
@@ -75,6 +79,7 @@ def _file_rows(path: Path, prefix: str) -> Iterator[LogRow]:
 def _opened(path: Path) -> IO[bytes]:
     """The file, unpacked where it is packed: the published TFRecord files are, without an ending that says so."""
     with path.open("rb") as file:
+        # The magic number of gzip.
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
 
@@ -82,10 +87,12 @@ def _opened(path: Path) -> IO[bytes]:
 def _line_rows(file: IO[bytes], prefix: str) -> Iterator[LogRow]:
     number = 0
     try:
+        # One byte more than is allowed, which tells a line that is too long from one that just fits.
         while line := file.readline(MAX_LINE + 1):
             number += 1
             place = f"{prefix}line {number}"
             if len(line) > MAX_LINE:
+                # The rest of the line is thrown away in pieces, so that the next row begins at its own line.
                 while not line.endswith(b"\n") and (line := file.readline(MAX_LINE)):
                     pass
                 yield LogRow(place=place, bad=RowError(f"a line of more than {MAX_LINE} bytes"))
@@ -97,9 +104,11 @@ def _line_rows(file: IO[bytes], prefix: str) -> Iterator[LogRow]:
 
 def _parsed(line: bytes, place: str) -> LogRow:
     try:
+        # Decoded by hand: `json.loads` of bytes guesses UTF-16 and UTF-32 from their zeros.
         return _row(strict_json(line.decode().strip()), place)
     except UnicodeDecodeError as error:
         return LogRow(place=place, bad=RowError("not UTF-8", error))
+    # This and UnicodeDecodeError are ValueErrors: both must stand before the last handler.
     except json.JSONDecodeError as error:
         return LogRow(place=place, bad=RowError("not JSON", f"{error.msg}: character {error.pos + 1}"))
     except (ValueError, RecursionError) as error:
@@ -107,6 +116,7 @@ def _parsed(line: bytes, place: str) -> LogRow:
 
 
 def _row(value: Any, place: str, split: Split | None = None) -> LogRow:
+    # Chess and mazes of LMRL-Gym are bare lists of steps; a row is a map everywhere else.
     if isinstance(value, list):
         return LogRow(place=place, value={LIST: value}, split=split)
     if not isinstance(value, Mapping):
@@ -117,6 +127,7 @@ def _row(value: Any, place: str, split: Split | None = None) -> LogRow:
 def _json_rows(path: Path, prefix: str) -> Iterator[LogRow]:
     try:
         with _opened(path) as file:
+            # Whole: an array of JSON cannot be parsed row by row by the standard library.
             found = strict_json(file.read().removeprefix(b"\xef\xbb\xbf").decode())
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}. Are these JSON lines? Then name it .jsonl") from error
@@ -135,11 +146,13 @@ def _parquet_rows(path: Path, prefix: str) -> Iterator[LogRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            # A row group may be the whole file; batches bound what is in memory as Python objects.
             for batch in file.iter_batches(batch_size=256):
                 for value in batch.to_pylist():
                     number += 1
                     yield _row(value, f"{prefix}row {number}")
     except (pa.ArrowException, OSError, ValueError) as error:
+        # Nothing was read: the file as a whole is no Parquet. Later it is damage, which costs only the rest.
         if not number:
             raise DataError(f"{path} cannot be read as Parquet: {error}") from error
         yield LogRow(place=f"{prefix}row {number + 1}", bad=RowError("the file is damaged from here on", error))
@@ -158,9 +171,11 @@ def _dataset_rows(path: Path) -> Iterator[LogRow]:
     for name, part in parts.items():
         split = _SPLIT_WORDS.get(name)
         if name and split is None:
+            # Not read as train, as the part may be held out; counted row by row, so that the report adds up.
             bad = RowError("a part of the data set that is no known split", name)
             yield from (LogRow(place=f"{name} row {number}", bad=bad) for number in range(1, len(part) + 1))
             continue
+        # By number and not by iteration: one row that cannot be decoded would end an iterator for the rest.
         for number in range(len(part)):
             place = f"{name} row {number + 1}".strip()
             try:

@@ -23,6 +23,7 @@ class RowError(ValueError):
     """
 
     def __init__(self, kind: str, detail: object = "") -> None:
+        # The kind is a key of the report, so nothing of the row may stand in it; the detail may be a whole document.
         self.kind, self.detail = kind, str(detail)[:200]
         super().__init__(f"{kind}: {self.detail}" if self.detail else kind)
 
@@ -124,6 +125,7 @@ def whole_text(value: Any, what: str) -> str:
     """
     if not isinstance(value, str):
         raise RowError(f"{what} is not text", repr(value))
+    # UTF-16 joins two halves that JSON spelt apart, and replaces one that is alone.
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -135,6 +137,7 @@ def whole_json(value: Any) -> Any:
         return {whole_text(key, "a key"): whole_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [whole_json(inner) for inner in value]
+    # NaN and infinity pass `json.dumps`, and no strict reader takes back what it writes.
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise RowError("a value that JSON does not have", repr(value))
@@ -146,17 +149,20 @@ def strict_json(text: str) -> Any:
     def refuse(constant: str) -> Any:
         raise ValueError(f"JSON has no {constant}")
 
+    # Python's own reader takes NaN and Infinity; `parse_constant` is called for these alone.
     return json.loads(text, parse_constant=refuse)
 
 
 def number(value: Any, what: str) -> float:
     """A finite number. Raises RowError."""
+    # `bool` is a subclass of `int`: true is no reward of 1.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RowError(f"{what} is not a number", repr(value))
     try:
         found = float(value)
-    except OverflowError:
+    except OverflowError:  # an int beyond float64
         found = math.inf
+    # `not (x <= y)` refuses NaN too, which a Parquet column may bring; 1e999 in JSON is infinity.
     if not abs(found) <= MAX_REWARD:
         raise RowError(f"{what} is not a finite number", repr(value))
     return found
@@ -164,6 +170,7 @@ def number(value: Any, what: str) -> float:
 
 def whole_number(value: Any, what: str) -> int:
     """A whole number, 0 or more. Raises RowError."""
+    # A seed is an int64 column: a larger one would fail when the shard is written, long after its row.
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62:
         raise RowError(f"{what} is not a whole number of 0 or more", repr(value))
     return value
@@ -180,6 +187,7 @@ def verdict(value: Any, what: str) -> bool | None:
 
 def split_of(row: LogRow, values: Values) -> Split:
     """The row's own `split`, else that of its folder, else train. Raises RowError."""
+    # `or`: Arrow gives a row without a split a null, other tools an empty text.
     given = values.get("split") or row.split or "train"
     found = next((split for split in SPLITS if split == given), None)
     if found is None:
