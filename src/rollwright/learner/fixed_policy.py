@@ -44,12 +44,14 @@ class FixedPolicy:
         scorer = TokenScorer(self._model, temperature=temperature)
         precise = bool(zero_stage(learner.accelerator))  # DeepSpeed switches off what is set around a forward pass
         self._scorer = shard_frozen(learner.accelerator, scorer, learner.autocast_dtype) if precise else scorer.eval()
+        # The copy of an adapted policy holds random weights until here.
         self.renew()
 
     @torch.no_grad()
     def renew(self) -> None:
         """Take over the learner's policy as it is now. All ranks call."""
         mine = dict(self._model.named_parameters())
+        # Merged and under plain names, as the copy has them; every rank must iterate to the end.
         for name, tensor in full_weights(self.learner.policy):
             mine[name].copy_(tensor)
         self.version = self.learner.step
@@ -61,6 +63,7 @@ class FixedPolicy:
     def save_state(self, folder: Path) -> None:
         """Write the copy into a checkpoint; the first rank does."""
         if self.learner.ranks.first:
+            # safetensors refuses tensors that are not contiguous, and its metadata holds strings alone.
             state = {name: tensor.detach().cpu().contiguous() for name, tensor in self._model.named_parameters()}
             save_file(state, folder / f"{self.name}.safetensors", metadata={"version": str(self.version)})
         self.learner.ranks.wait()
@@ -74,6 +77,7 @@ class FixedPolicy:
         saved = load_file(file)
         for name, parameter in self._model.named_parameters():
             parameter.copy_(saved[name])
+        # `load_file` does not return the metadata.
         with safe_open(file, framework="pt") as opened:
             self.version = int(opened.metadata()["version"])
 
@@ -84,8 +88,10 @@ def _plain_copy(policy: torch.nn.Module) -> PreTrainedModel:
     if not is_adapted(policy):
         return copy.deepcopy(inner)
     config = copy.deepcopy(inner.config)
+    # Left to itself from_config may choose another attention than the one that packed rows need.
     made: PreTrainedModel = AutoModelForCausalLM.from_config(
         config, dtype=inner.dtype, attn_implementation=inner.config._attn_implementation
     )
+    # The ids that the policy never says stand in no configuration: a new model does not know them.
     mark(made, marked(inner))
     return made

@@ -102,11 +102,13 @@ class Learner:
         self.checked = check_model(self.policy, layout=layout, token_budget=token_budget)
         self.step = 0
         self.tokens_trained = 0  # by this process: what a run says it spent, no part of a checkpoint
+        # Of the check and not of the argument: a model that cannot share prefixes is packed "padded".
         self._layout, self._token_budget = self.checked.layout, token_budget
         # Whether joining prefixes pays depends on the attention that will run: blocks on a CPU, a dense mask elsewhere.
         self._costs = costs or CostModel(dense=not pays_on(accelerator.device))
         self._autocast_dtype, self._seed, self._dropout = autocast_dtype, seed, dropout
         self._reference, self._reference_scorer = reference, self._make_reference(reference, temperature)
+        # Before the policy is prepared: its own transformer begins as a copy of the policy's.
         self._critic = self._make_critic(critic, warmup_steps) if critic else None
         self._critic_loss = critic.loss if critic else None
         settings = OptimiserSettings(
@@ -125,6 +127,7 @@ class Learner:
 
     def _make_reference(self, reference: Reference | None, temperature: float) -> nn.Module | None:
         if reference == "adapter":
+            # Entered once for nothing: a policy without an adapter fails here, not at the first step.
             with adapter_off(self.policy):
                 return None
         if reference != "copy":
@@ -136,6 +139,7 @@ class Learner:
 
     def _make_critic(self, settings: CriticSettings, warmup_steps: int) -> Optimisation:
         critic = TokenCritic(self.policy, kind=settings.kind)
+        # As for the policy: what ZeRO-3 shards need not fit on one device before.
         critic = critic if self._zero_stage == 3 else critic.to(self.accelerator.device)
         optimiser = OptimiserSettings(
             learning_rate=settings.learning_rate,
@@ -188,6 +192,7 @@ class Learner:
                 # Seeded by the step: a resumed run shuffles as the undisturbed one would have.
                 order = random.Random(f"{self._seed}/{self.step}")
                 for part in split_minibatches(batch, minibatches, order):
+                    # Later passes see a policy that has moved.
                     self._optimiser_step(part, loss, averages, tap if epoch == 0 else None)
         finally:
             self._set_training(False)
@@ -211,6 +216,7 @@ class Learner:
     ) -> None:
         mine, num_tokens = share(batch.segments, rank=self.ranks.index, count=self.ranks.count), int(batch.mask.sum())
         batch = batch.select_turns(mine.turns)
+        # The stand-in takes part in every collective call; with all of it masked it adds no gradient.
         if mine.idle:
             batch = batch.masked(torch.zeros_like(batch.mask))
         packs = self._pack(batch.segments, whole_sequences=loss.whole_sequences)
@@ -267,6 +273,7 @@ class Learner:
             raise ConfigError("this learner has no critic: make it with CriticSettings")
         module = critic.module
         assert isinstance(module, TokenCritic)
+        # A head reads the policy's hidden states, so the policy runs once more.
         if module.body is None:
             return self._score(batch, lambda packed: critic.prepared(packed, self._policy.prepared(packed)[2]))
         return self._score(batch, lambda packed: critic.prepared(packed, None))
@@ -283,6 +290,7 @@ class Learner:
             with self._autocast():
                 scores[packed.entries.cpu()] = per_token(packed).float().cpu()
         places, whole = batch.entries_of(mine.own), torch.zeros(len(batch))
+        # An idle rank has no places, so nothing of its stand-in gets in.
         for where, found in self.ranks.gather((places, scores[: len(places)])):
             whole[where] = found
         return whole
@@ -313,6 +321,7 @@ class Learner:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the full model, adapters merged, as transformers reads it. All ranks call; the first one writes."""
         main = self.accelerator.is_main_process
+        # Every rank iterates, since ZeRO-3 gathers with all of them; the first alone keeps what it sees.
         state = {name: tensor.cpu().clone() for name, tensor in self.weights() if main}
         if main:
             causal_lm(self.policy).save_pretrained(folder, state_dict=state)
@@ -326,6 +335,7 @@ class Learner:
         if self._zero_stage:
             self.accelerator.save_state(str(folder / "accelerate"))
         if self.ranks.first:
+            # Stage and number of processes go with it: a sharded state fits no others.
             sharded = {"step": self.step, "zero_stage": self._zero_stage, "processes": self.ranks.count}
             torch.save(sharded if self._zero_stage else self.state_dict(), folder / _STATE)
         self.ranks.wait()
@@ -336,6 +346,7 @@ class Learner:
         Raises:
             ConfigError: saved under another ZeRO stage or, if sharded, by another number of processes.
         """
+        # weights_only: a checkpoint is data, and no code in it is run.
         state = torch.load(folder / _STATE, map_location=self.accelerator.device, weights_only=True)
         check_checkpoint(state, zero_stage=self._zero_stage, processes=self.ranks.count, where=folder)
         if self._zero_stage:

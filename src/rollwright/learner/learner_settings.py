@@ -12,6 +12,7 @@ from rollwright.maths.losses import Aggregation
 
 CorrectionName = Literal["none", "token_tis", "sequence_tis", "token_mask", "sequence_mask"]
 FilterName = Literal["none", "geometric", "off_policy"]
+# These take PPO's clip. cispo caps a detached weight: it has no dual clip, and its clip_low may exceed 1.
 _CLIPPED = ("ppo", "gspo", "gspo_token", "rloo_sequence")
 
 
@@ -66,6 +67,7 @@ class PolicyLossSettings(Config):
         description="Importance weights that correct for the engine's slightly different or older policy: "
         "truncated at the cap (tis), or tokens above the cap left out (mask).",
     )
+    # A cap below 1 would change on-policy tokens too.
     correction_cap: float = Field(2.0, ge=1, description="Cap of these importance weights.")
     sequence_filter: FilterName = Field(
         "none",
@@ -84,6 +86,7 @@ class PolicyLossSettings(Config):
         description="Coefficient of the KL to the frozen reference as a loss term; 0 = none, and no reference"
         " is loaded.",
     )
+    # k1 is left out: as a loss term its expected gradient is 0.
     kl_kind: Literal["k2", "k3", "abs", "k3+"] = Field("k3", description="Estimator of that KL.")
     entropy_coef: float = Field(0.0, ge=0, description="Coefficient of the entropy bonus.")
 

@@ -30,6 +30,7 @@ class Method:
 
 _PPO_CLIP = {"loss": "ppo", "clip_low": 0.2, "clip_high": 0.2}
 _NO_KL = {"kl_coef": 0.0, "kl_in_reward": 0.0}
+# A group of equal scores has no gradient, but these papers count it in their means.
 _ALL_GROUPS = {"drop_equal_groups": False}
 # At most ten rounds, as in the authors' code; the paper samples until the batch is full.
 _DYNAMIC_SAMPLING = {"drop_equal_groups": True, "max_rounds": 10}
@@ -42,6 +43,7 @@ METHODS: Mapping[str, Method] = {
             "advantage": "grpo",
             **_PPO_CLIP,
             "aggregation": "seq-mean-token-mean",
+            # In the loss and not in the reward.
             "kl_coef": 0.04,
             "kl_kind": "k3",
             "kl_in_reward": 0.0,
@@ -72,6 +74,7 @@ METHODS: Mapping[str, Method] = {
         keys={
             "advantage": "grpo",
             "loss": "gspo",
+            # A geometric mean of ratios moves far less than the ratio of one token.
             "clip_low": 3e-4,
             "clip_high": 4e-4,
             "aggregation": "seq-mean-token-mean",
@@ -85,6 +88,7 @@ METHODS: Mapping[str, Method] = {
         keys={
             "advantage": "grpo",
             "loss": "cispo",
+            # 1 - 10 is below every ratio: the lower cap is 0.
             "clip_low": 10.0,
             "clip_high": 0.2,
             "aggregation": "token-mean",
@@ -154,6 +158,7 @@ def method_name(keys: Mapping[str, Any], preset: str) -> str:
         keys: the keys of `algorithm` that the run reads; those without effect are left out.
         preset: the one that was chosen; named where others are as near.
     """
+    # `min` takes the first of equals, so the chosen preset goes first.
     order = sorted(METHODS, key=lambda name: name != preset)
     nearest = min(order, key=lambda name: len(differences(METHODS[name], keys)))
     method, differs = METHODS[nearest], differences(METHODS[nearest], keys)
@@ -165,6 +170,7 @@ def method_name(keys: Mapping[str, Any], preset: str) -> str:
 
 def differences(method: Method, keys: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key -> (the run's value, the method's). A key that one side does not read follows from another difference."""
+    # A key outside the papers counts against every method alike.
     theirs = {**_IN_NO_PAPER, **method.keys}
     if not keys.get("kl_coef"):
         theirs.pop("kl_kind", None)  # no KL, no estimator of it

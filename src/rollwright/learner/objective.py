@@ -69,6 +69,7 @@ class PolicyObjective:
     @property
     def needs_reference(self) -> bool:
         """Whether the log-probs of the frozen reference are read."""
+        # A reference costs a second model in memory or a second pass, so it is asked for only where it counts.
         return self.kl_coef > 0
 
     @property
@@ -113,6 +114,7 @@ class PolicyObjective:
         weights = self._weights(tokens, logprobs, old)
         policy = self.loss(tokens, weights)
         count = float(tokens.mask.sum())
+        # Sums with counts: micro-batches of unlike size then average as one batch would.
         metrics = {
             "policy/loss_mean": (float(policy.losses.detach().sum()), count),
             "policy/ratio_clipped_frac": (clip_frac(policy.clipped, tokens.mask) * count, count),
@@ -123,6 +125,7 @@ class PolicyObjective:
         if weights is not None:
             used = weights[tokens.mask]
             metrics["policy/weight_mean"] = (float(used.sum()), count)
+            # Not `>`: a truncated weight lies exactly at the cap.
             metrics["policy/weight_capped_frac"] = (float((used >= self.correction_cap).sum()), count)
         return TokenLoss(losses=policy.losses + self._extra(tokens, logprobs, metrics, count), metrics=metrics)
 
@@ -132,6 +135,7 @@ class PolicyObjective:
 
     def _correction(self, tokens: TokenBatch, old: Tensor) -> Correction:
         """The named correction at the policy that the update starts from."""
+        # Of the old policy and not of the one now: how far the policy has moved since is the ratio's part.
         logs, mask, cap = self._log_weights(tokens, old), tokens.mask, self.correction_cap
         index, count = tokens.sequence_index, tokens.num_sequences
         if self.correction == "token_tis":
@@ -153,6 +157,7 @@ class PolicyObjective:
             return weights
         return (
             weights
+            # Against the policy now, so it may drop more from one step to the next (arXiv:2512.02556 section 3.1).
             * filter_off_policy(
                 logprobs,
                 tokens.logprobs_sampled,
@@ -178,7 +183,9 @@ class PolicyObjective:
             metrics["policy/kl_ref_mean"] = (float(kl.detach().sum()), count)
             extra = extra + self.kl_coef * kl
         if self.entropy_coef:
+            # Masked tokens may hold NaN, which no weight of 0 removes from a sum.
             entropy = torch.where(tokens.mask, required(tokens.entropy, "entropy"), nothing)
+            # A bonus: the loss falls as the entropy grows.
             metrics["policy/entropy_mean"] = (float(entropy.detach().sum()), count)
             extra = extra - self.entropy_coef * entropy
         return extra

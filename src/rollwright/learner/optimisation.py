@@ -41,6 +41,7 @@ class OptimiserSettings:
 
     def rate(self, step: int) -> float:
         """Learning rate of optimiser step `step`, counted from 0. A function of the step alone: nothing to restore."""
+        # A run that goes on past decay_steps stays at 0 and does not turn round.
         left = max(0.0, 1.0 - step / self.decay_steps) if self.decay_steps else 1.0
         # Counted from 1 in the warm-up: step 0 already learns.
         return self.learning_rate * left * min(1.0, (step + 1) / max(1, self.warmup_steps))
@@ -104,10 +105,12 @@ class WholeOptimisation:
     @contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
         """Gradients of all micro-batches but the last stay on their rank."""
+        # accelerate's optimiser steps and clears gradients only while this flag is set.
         self.accelerator.sync_gradients = last
         if last:
             yield
             return
+        # DDP reduces in every backward pass unless told otherwise; one reduction per step is enough.
         with self.accelerator.no_sync(self.prepared):
             yield
 
@@ -140,6 +143,7 @@ class WholeOptimisation:
 
     def state_dict(self) -> dict[str, Any]:
         """Trained parameters and optimiser state of an unsharded module, as live tensors: write or copy them."""
+        # With LoRA the frozen base is left out: a resumed run has it from the model that it starts with.
         weights = {n: p.detach() for n, p in self.module.named_parameters() if p.requires_grad}
         return {"weights": weights, "optimizer": self.optimizer.state_dict()}
 
@@ -155,6 +159,7 @@ class WholeOptimisation:
             odd = sorted(set(mine) ^ set(state["weights"]))[:3]
             raise ValueError(f"the saved {self.name} has other trained parameters than this one, for example {odd}")
         for name, parameter in mine.items():
+            # In place: the optimiser and DDP hold these very tensors.
             parameter.copy_(state["weights"][name])
         # The optimiser would go on in the very tensors it is given.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
@@ -240,6 +245,7 @@ class Averages:
 
     def reduce(self, accelerator: Accelerator) -> dict[str, float]:
         """Mean of every metric over all ranks, which must have added the same names. 0 where nothing was counted."""
+        # Sorted, so that a row of the table is the same metric on every rank.
         names = sorted(self.sums)
         # Sums and counts travel apart: a mean of ranks' means would weigh a rank with few tokens too much.
         table = torch.tensor([[self.sums[n], self.counts[n]] for n in names], dtype=torch.float64)
@@ -256,12 +262,14 @@ def split_minibatches(batch: TokenBatch, count: int, order: random.Random) -> li
     """
     if count < 1:
         raise ValueError(f"an update needs at least one minibatch, got {count}")
+    # One gradient does not depend on the order, and a batch that is not cut keeps its groups.
     if count == 1:
         return [batch]
     turns_of: dict[int, list[int]] = {}
     for turn, sequence in enumerate(batch.trajectory_index.tolist()):
         turns_of.setdefault(sequence, []).append(turn)
     names = list(turns_of)
+    # Sequences and not turns: a sequence that is cut would count in the mean over sequences of two steps.
     order.shuffle(names)
     # Every count-th sequence: parts differ by one sequence at most, and no part is empty unless there are too few.
     parts = [[turn for name in names[k::count] for turn in turns_of[name]] for k in range(count)]

@@ -22,6 +22,7 @@ LOSSES = Parts(
     options="loss_options",
     trial=f"{_HERE}:try_loss",
     ours={
+        # Names and not classes: a user's own loss is named in the same form, package.module:Attribute.
         "reinforce": f"{_HERE}:Reinforce",
         "ppo": f"{_HERE}:Ppo",
         "gspo": f"{_HERE}:Gspo",
@@ -76,6 +77,7 @@ class Ppo:
 class Gspo(Ppo):
     """The geometric mean of the sequence's ratios, PPO's clip. Source: arXiv:2507.18071."""
 
+    # The mean of a sequence's log-ratios needs all its tokens in one micro-batch.
     whole_sequences: ClassVar[bool] = True
 
     def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
@@ -89,6 +91,7 @@ class GspoToken(Ppo):
     whole_sequences: ClassVar[bool] = True
 
     def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
+        # The sequence's ratio is detached, so that advantages may differ between its tokens.
         return surrogate(tokens, weights, level="sequence_token", clip=_ppo_clip(self))
 
 
@@ -99,6 +102,7 @@ class RlooSequence(Ppo):
     whole_sequences: ClassVar[bool] = True
 
     def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
+        # The sum grows with length where GSPO's mean does not, so long sequences meet the clip sooner.
         return surrogate(tokens, weights, level="sequence_sum", clip=_ppo_clip(self))
 
 
@@ -110,6 +114,7 @@ class Cispo:
     clip_high: float = 0.2
 
     def __call__(self, tokens: TokenBatch, weights: Tensor | None = None) -> PolicyLoss:
+        # A low of 1 or more means no lower cap here; PPO's clip refuses one above 1.
         clip = CispoClip.relative(low=self.clip_low, high=self.clip_high)
         return surrogate(tokens, weights, level="token", clip=clip)
 
@@ -154,6 +159,7 @@ def try_loss(loss: TokenPolicyLoss) -> None:
     Raises:
         ValueError: it does not give one finite loss per token with a gradient. Whatever the loss raises.
     """
+    # None is what a run passes that neither corrects nor filters.
     for weights in (None, torch.full((6,), 0.5)):
         tokens = small_tokens()
         found: object = loss(tokens, weights)
@@ -167,6 +173,7 @@ def try_loss(loss: TokenPolicyLoss) -> None:
                 raise ValueError(f"`{name}` must have one number per action token, [6], got {shape}")
         if not found.losses.isfinite().all():
             raise ValueError(f"`losses` must be finite, got {found.losses.tolist()}")
+        # A detached loss would train nothing, and nothing would say so.
         if not found.losses.requires_grad:
             raise ValueError("`losses` must carry the gradient of `tokens.logprobs`: they have none")
 

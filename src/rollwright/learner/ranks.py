@@ -61,6 +61,7 @@ def open_accelerator(*, timeout_s: float = 1800.0, log_with: Sequence[str] = (),
         kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=timedelta(seconds=timeout_s))],
     )
     check_world(accelerator)
+    # Once, however often an accelerator is opened in this process.
     atexit.unregister(_leave)
     atexit.register(_leave)
     if under_deepspeed():
@@ -114,6 +115,7 @@ def go_on_alone(what: str) -> bool:
     if rank > 0:
         return False
     log.warning("%s runs in one process: %d were started, the first goes on and the others end", what, started)
+    # accelerate reads these: left in place, they would make it wait for the processes that have ended.
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "ACCELERATE_USE_DEEPSPEED"):
         os.environ.pop(name, None)
     return True
@@ -170,6 +172,7 @@ class Ranks:
 
     def gather(self, value: Item) -> list[Item]:
         """`value` of every rank, by rank, on every rank."""
+        # accelerate joins the lists of all ranks: a list of one keeps each value whole, whatever it is.
         return [value] if self.count == 1 else list(gather_object([value]))
 
     def of_first(self, value: Item) -> Item:
@@ -184,6 +187,7 @@ class Ranks:
         """One result per item, in order, on every rank; each rank works on every `count`-th of them."""
         if self.count == 1:
             return list(work(items))
+        # Strided: what is dearer at one end of the list is spread over all ranks.
         mine = list(work(items[self.index :: self.count]))
         results: list[Any] = [None] * len(items)
         for rank, part in enumerate(self.gather(mine)):
@@ -198,6 +202,7 @@ class Ranks:
         """
         if self.count == 1:
             return
+        # Nothing would fail otherwise: each rank would train on its share of another batch.
         digests = self.gather(_digest(batch))
         if len(set(digests)) > 1:
             raise ConfigError(
@@ -244,6 +249,7 @@ def share(segments: Sequence[Segment], *, rank: int, count: int) -> Share:
     turns = [i for i, segment in enumerate(segments) if owners[segment.sequence] == rank]
     if turns:
         return Share(turns=turns, idle=False)
+    # The cheapest one will do: it is forwarded and counts nowhere.
     shortest = min(range(len(segments)), key=lambda i: len(segments[i].prompt_ids) + len(segments[i].action_ids))
     return Share(turns=[shortest], idle=True)
 
@@ -257,4 +263,5 @@ def _owners(segments: Sequence[Segment], count: int) -> dict[Hashable, int]:
     ends = list(itertools.accumulate(sizes.values()))
     total = ends[-1] if ends else 1
     middles = (end - size / 2 for end, size in zip(ends, sizes.values(), strict=True))
+    # A middle lies strictly below the total, so no sequence goes to a rank that does not exist.
     return {name: int(count * middle / total) for name, middle in zip(sizes, middles, strict=True)}

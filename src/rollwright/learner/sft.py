@@ -68,6 +68,7 @@ def require_trl(what: str) -> None:
     Raises:
         MissingDependency: it is not installed.
     """
+    # find_spec looks without importing: TRL takes long to load.
     missing = [name for name in ("trl", "datasets") if find_spec(name) is None]
     if missing:
         raise MissingDependency(f"{what} uses TRL ({', '.join(missing)} missing): pip install 'rollwright[trl]'")
@@ -104,11 +105,14 @@ def fit(
     except ImportError as error:
         raise MissingDependency("supervised fine-tuning uses TRL: pip install 'rollwright[trl]'") from error
 
+    # Master weights are float32 whatever is computed in; `bf16` below is autocast.
     model, tokenizer = load_policy(start, "float32")
     arguments = SFTConfig(
         output_dir=str(folder / "sft"),
         **trainer_arguments(settings, seed=seed),
+        # Rows of like length share a batch, so that little is padded.
         train_sampling_strategy="group_by_length",
+        # Rows are ids already. TRL then truncates nothing either: too long a row is for the caller to leave out.
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
     )
@@ -123,6 +127,7 @@ def fit(
     trainer.train()
     if facts is not None:
         labelled = sum(label >= 0 for row in rows for label in row["labels"])
+        # The epoch is a fraction where max_steps or max_minutes ended the training early.
         facts.add(tokens_trained=round(trainer.state.epoch * labelled), learner_s=time.monotonic() - began)
     target = folder / name
     trainer.save_model(str(target))
@@ -142,9 +147,12 @@ def trainer_arguments(settings: FitSettings, *, seed: int) -> dict[str, Any]:
         "max_steps": settings.max_steps,
         "lr_scheduler_type": "linear",
         "warmup_steps": 2,
+        # TRL's own default is bfloat16 wherever fp16 is not set.
         "bf16": resolve_precision(settings.precision) == "bfloat16",
         "use_cpu": on_cpu,
+        # Pinned memory speeds up copies to a GPU, and torch warns where there is none.
         "dataloader_pin_memory": not on_cpu,
+        # TRL's own default is True, which computes every forward pass twice.
         "gradient_checkpointing": False,
         "logging_steps": 5,
         "disable_tqdm": True,  # `follow` prints a line in place of a bar
@@ -180,6 +188,7 @@ def _step_lines(max_minutes: float) -> Any:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if "loss" not in (logs or {}):  # the summary at the end
                 return
+            # TRL counts from the beginning of the training; the line shows what is new since the last one.
             now, tokens = time.monotonic(), float(logs.get("num_tokens", 0.0))
             named = {"optim/loss": logs["loss"], "policy/entropy_mean": logs.get("entropy")}
             rates = {"time/step_s": now - self.at, "optim/tokens_count": tokens - self.tokens}
@@ -197,6 +206,7 @@ def _stop_after(minutes: float) -> Any:
         """Looks at the clock after every step."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            # From the first step on: loading the model does not count.
             self.end = time.monotonic() + 60 * minutes
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

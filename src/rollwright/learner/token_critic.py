@@ -64,6 +64,7 @@ def try_critic_loss(loss: CriticLoss) -> None:
         ValueError: it does not give one finite number per value with a gradient. Whatever the loss raises.
     """
     values = torch.tensor([0.0, 0.5, -1.0, 2.0], requires_grad=True)
+    # Old values differ from the new ones, so that a loss with a clip has something to clip.
     found: object = loss(values, torch.tensor([1.0, 0.5, 0.0, 0.0]), values.detach() - 0.1)
     if not isinstance(found, Tensor) or found.shape != values.shape:
         shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -75,6 +76,7 @@ def try_critic_loss(loss: CriticLoss) -> None:
 
 
 CriticKind = Literal["model", "head"]
+# The range that verl's configuration has.
 _CLIPPED = Squared(clip_eps=0.5)
 
 
@@ -108,8 +110,10 @@ class TokenCritic(nn.Module):
     def __init__(self, policy: nn.Module, *, kind: CriticKind) -> None:
         super().__init__()
         width = causal_lm(policy).config.get_text_config().hidden_size
+        # The learner makes the critic before it wraps the policy: a sharded module could not be copied.
         self.body = copy.deepcopy(body_of(policy)) if kind == "model" else None
         last = nn.Linear(width, 1)
+        # Values of 0 at first: a random head would hand noise to the first advantages.
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), last)
@@ -123,6 +127,7 @@ class TokenCritic(nn.Module):
         """
         if self.body is None:
             assert policy_hidden is not None
+            # The critic's loss must not pull at the policy's layers.
             hidden = policy_hidden.detach()
         else:
             hidden = body_hidden(self.body, packed)
@@ -130,4 +135,5 @@ class TokenCritic(nn.Module):
         # Returns are regressed in full precision: bfloat16 has no room between 0.990 and 0.994.
         with torch.autocast(hidden.device.type, enabled=False):
             values = self.head(hidden.float())
+        # [U] -> [N]: tokens of siblings that share a prompt are read at one position.
         return values.squeeze(-1)[packed.slots]

@@ -32,6 +32,7 @@ class TokenTap:
     def __init__(self, batch: TokenBatch, budget: int) -> None:
         self.batch = batch
         ends = batch.lengths.cumsum(0)
+        # Ends only grow, so the trajectories within the budget are the first ones.
         self.num_sequences = max(1, int((ends <= budget).sum()))
         counts = batch.tokens_per_turn.tolist()
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
@@ -61,6 +62,7 @@ class TokenTap:
         self, step: TokenBatch, entries: Tensor, logprobs: Tensor, entropy: Tensor | None, mask: Tensor
     ) -> Seen | None:
         counts = step.tokens_per_turn.cpu().numpy()
+        # Both batches order turns in their own way; a token's place inside its turn is the same in both.
         own_starts = np.cumsum(counts) - counts
         there = np.array([self._starts.get(id(segment), -1) for segment in step.segments])
         places = entries.cpu().numpy()
@@ -75,6 +77,7 @@ class TokenTap:
     def columns(self, seen: Sequence[Seen]) -> TokenColumns:
         """The notes of all ranks in one table."""
         batch, size = self.batch, sum(self.counts)
+        # NaN stays where no micro-batch came: a step whose tokens were all filtered away is left out.
         logprobs, entropies = np.full(size, np.nan, np.float32), np.full(size, np.nan, np.float32)
         masks = np.zeros(size, np.bool_)
         for places, found, entropy, mask in seen:
@@ -89,6 +92,7 @@ class TokenTap:
         }
         if not np.isnan(entropies).all():
             columns["entropies"] = entropies
+        # A column of nothing but ones says nothing.
         if not bool((batch.weights == 1).all()):
             columns["weights"] = _head(batch.weights, size)
         for name, column in (("values", batch.values), ("returns", batch.returns)):
@@ -127,6 +131,7 @@ class TokenNotes:
         """Take what an update has noted."""
         if tap is None:
             return
+        # All ranks gather, though the first alone keeps: it is a collective call.
         seen = [part for parts in self._ranks.gather(tap.found()) for part in parts]
         if self._ranks.first:
             self._parts.append(tap.columns(seen))
@@ -140,6 +145,7 @@ class TokenNotes:
         parts, self._parts = self._parts, []
         if parts and self._ranks.first:
             self.log.write(step, parts)
+            # Only fast tokenizers have one.
             backend = getattr(tokenizer, "backend_tokenizer", None)
             if backend is not None:
                 self.log.write_tokenizer(backend.to_str())
@@ -151,11 +157,13 @@ class TokenNotes:
 
 
 def _whole(column: Tensor) -> Array:
+    # numpy has no bfloat16.
     found: Array = column.float().cpu().numpy()
     return found
 
 
 def _head(column: Tensor, size: int) -> Array:
+    # The trajectories that are kept are the first ones, so their tokens are the head of every column.
     return _whole(column[:size])
 
 

@@ -57,12 +57,14 @@ class UpdateStep:
         self._begin()
         # Ranks with fewer micro-batches repeat one with weight 0: the others would wait for them for ever.
         mine = torch.tensor([len(packs)], device=self.accelerator.device)
+        # The largest count of all ranks, so that all make the same number of collective calls.
         rounds = int(self.accelerator.gather(mine).max())
         try:
             for index in range(rounds):
                 packed, live = packs[index % len(packs)], index < len(packs)
                 last = index == rounds - 1
                 # A repeated micro-batch has weight 0: it takes part in the collective calls and adds no gradient.
+                # Before the critic, whose kind "head" reads the hidden states of this pass.
                 hidden = self._policy_pass(packed, kept, objective, weights * live, live=live, last=last)
                 if self.critic:
                     self._critic_pass(self.critic, packed, batch, hidden, value_weights * live, last=last)
@@ -80,6 +82,7 @@ class UpdateStep:
             return batch
         before, mask = batch.mask, objective.keep(batch) & batch.mask
         self.averages.add({"policy/filtered_frac": (float((before & ~mask).sum()), float(before.sum()))})
+        # All ranks decide alike: one that left the step out alone would leave the others waiting.
         left = self.accelerator.reduce(mask.sum(), reduction="sum")
         return batch.masked(mask) if int(left) else None
 
@@ -93,6 +96,7 @@ class UpdateStep:
 
     def _begin(self) -> None:
         for module in self._modules:
+            # The loss counts once per step here; micro-batches add their shares with a count of 0.
             area = self._area(module)
             self.averages.add({f"{area}/learning_rate": (module.begin(self.step), 1), f"{area}/loss": (0.0, 1)})
 
@@ -117,6 +121,7 @@ class UpdateStep:
         last: bool,
     ) -> Tensor:
         """Backward of one micro-batch's share; returns the hidden states [U, H], detached."""
+        # DDP decides in the forward pass whether the backward pass reduces, so both stand inside.
         with self.policy.accumulating(last):
             with self.autocast():
                 logprobs, entropy, hidden = self.policy.prepared(packed, objective.with_entropy)
@@ -126,6 +131,7 @@ class UpdateStep:
                 tokens = replace(tokens, logprobs_old=logprobs.detach())
             result = objective(tokens)
             self._backward(self.policy, result.losses, tokens, weights[packed.entries])
+        # A repeated micro-batch would count its tokens twice.
         if live:
             self.averages.add(result.metrics)
             if self.tap is not None:
@@ -148,6 +154,7 @@ class UpdateStep:
         with critic.accumulating(last):
             with self.autocast():
                 values = critic.prepared(packed, hidden)
+            # In the only step on a batch the old values are these: the clip then cuts nothing.
             old = values.detach() if tokens.values is None else tokens.values
             assert self.critic_loss is not None
             losses = self.critic_loss(values, tokens.returns, old)
@@ -167,6 +174,7 @@ def global_token_weights(
 ) -> Tensor:
     """[N] factor of every token: its part in the mean over all ranks, times the ranks the gradient is averaged over."""
     counts = count_loss_units(batch.mask, batch.sequence_index, num_sequences=batch.num_sequences)
+    # Counts are added before they divide: a mean of the ranks' means would favour ranks with few tokens.
     local = torch.tensor([counts.num_tokens, counts.num_sequences, counts.num_rows], device=batch.mask.device)
     tokens, sequences, rows = accelerator.reduce(local, reduction="sum").tolist()
     total = LossCounts(num_tokens=tokens, num_sequences=sequences, num_rows=rows)

@@ -27,6 +27,7 @@ def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """
     if is_adapted(model):
         for name, parameter, layer in merged_parameters(model):
+            # The merge needs both LoRA matrices whole at the same time as the frozen weight.
             partners = [] if layer is None else [p for key, p in layer.named_parameters() if "lora_" in key]
             with gathered([parameter, *partners]):
                 yield name, merged(parameter, layer)
@@ -44,11 +45,13 @@ def checkpoint_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     inner = causal_lm(model)
     known = getattr(inner, "_weight_conversions", None)
     if known is None:
+        # transformers looks here too when it saves a model that from_pretrained did not make.
         known = get_model_conversion_mapping(inner, add_legacy=False)
     if not any(isinstance(entry, WeightConverter) for entry in known):
         yield from full_weights(model)
         return
     for name, tensor in full_weights(model):
+        # One at a time: under ZeRO-3 a tensor is whole only until the next one is asked for.
         yield from revert_weight_conversion(inner, {name: tensor}).items()
 
 
@@ -70,6 +73,7 @@ def copied_body(model: nn.Module) -> PreTrainedModel:
         copied = type(body)(body.config)
     for name, parameter in body.named_parameters():
         with gathered([parameter]):
+            # To the CPU at once: a whole copy may not fit on a device beside a model that needs ZeRO-3.
             copied.get_parameter(name).data = parameter.detach().cpu().clone()
     for name, buffer in body.named_buffers():
         copied.get_buffer(name).data = buffer.detach().cpu().clone()
@@ -84,6 +88,7 @@ def hand_over(model: nn.Module, engine: Engine, *, version: int) -> None:
     if isinstance(engine, AdapterEngine) and engine.takes_adapters:
         engine.load_adapter(adapter_of(model, gathered), version=version)
     else:
+        # The transformers engine loads by the names of its modules, vLLM by those of checkpoints.
         weights = full_weights(model) if engine.name == "transformers" else checkpoint_weights(model)
         engine.load_weights(weights, version=version)
 

@@ -65,6 +65,7 @@ class ZeroOptimisation:
     ) -> None:
         self.accelerator, self.module, self.settings, self.name = accelerator, module, settings, name
         config = accelerator.state.deepspeed_plugin.deepspeed_config
+        # One config serves all engines: each module writes its own norm into it before its engine is made.
         config["gradient_clipping"] = settings.max_grad_norm
         _complete(config, accelerator)
         # accelerate remembers the first engine for a `backward` that is not used here, and warns of a second.
@@ -87,6 +88,7 @@ class ZeroOptimisation:
     def accumulating(self, last: bool) -> Iterator[None]:
         """Around forward and backward of a micro-batch: whether the next `move` may follow it."""
         self._last = last
+        # DeepSpeed would count micro-batches against a fixed number; here it differs from step to step.
         self.prepared.set_gradient_accumulation_boundary(last)
         yield
 
@@ -104,6 +106,7 @@ class ZeroOptimisation:
             NonFiniteUpdate: the norm is NaN or infinite; DeepSpeed has thrown the step away and nothing has moved.
         """
         self.prepared.step()
+        # Of the gradient before it was clipped; known only after the step.
         norm = float(self.prepared.get_global_grad_norm())
         # DeepSpeed's own name for a norm that is not finite is -1.
         return finite_norm(norm if norm >= 0 else math.inf, name=self.name, step=step)
@@ -115,10 +118,12 @@ class ZeroOptimisation:
         optimizer.zero_grad()  # stage 3 begins its sums anew
         if zero_stage(self.accelerator) < 3:
             for sums in (optimizer.averaged_gradients, optimizer.all_grad_tensors):
+                # None makes these stages begin anew at the next backward pass.
                 sums.update(dict.fromkeys(sums))
 
     def save(self, folder: Path) -> None:
         """Write weights and optimiser into `folder`/name, each rank its part. All ranks call with the same folder."""
+        # `load` names the tag, so nobody reads DeepSpeed's file `latest`.
         self.prepared.save_checkpoint(str(folder / self.name), tag=_TAG, save_latest=False)
 
     def load(self, folder: Path) -> None:
@@ -149,6 +154,7 @@ def shard_frozen(accelerator: Accelerator, module: nn.Module, autocast_dtype: to
         return wrapped.to(accelerator.device).eval()
     import deepspeed
 
+    # A copy: the engines of trained modules are still to be made from the plugin's own.
     config = copy.deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
     _complete(config, accelerator)
     config["zero_optimization"].pop("offload_optimizer", None)  # there is no optimiser
@@ -163,6 +169,7 @@ def check_checkpoint(state: Mapping[str, Any], *, zero_stage: int, processes: in
     Raises:
         ConfigError: this run has another; the message names the ways on.
     """
+    # A state that was not sharded names neither of the two.
     saved, now = (state.get("zero_stage", 0), state.get("processes", 1)), (zero_stage, processes)
     if saved == now or saved[0] == now[0] == 0:  # a whole state fits any number of processes
         return
@@ -186,8 +193,10 @@ def _complete(config: dict[str, Any], accelerator: Accelerator) -> None:
     """What DeepSpeed asks for and this learner decides by itself: micro-batches are made by token budget."""
     config["train_micro_batch_size_per_gpu"] = 1
     config["gradient_accumulation_steps"] = 1  # a divisor of the loss; the loss here has its denominator already
+    # DeepSpeed refuses to start unless this is micro-batch size times accumulation steps times ranks.
     config["train_batch_size"] = accelerator.num_processes
     config["zero_allow_untested_optimizer"] = True
+    # Never: the run prints its own lines.
     config["steps_per_print"] = 2**31 - 1
     if accelerator.device.type == "cpu":
         config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW needs no compiler
