@@ -39,6 +39,7 @@ class AbsentEngine:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> None:
         """Gather, drop, and count the update."""
+        # All ranks gather each parameter together: one that stopped early would leave the others hanging.
         deque(weights, maxlen=0)
         self.version = version
 

@@ -57,11 +57,12 @@ class AnswerCache:
         path, beside = self._path(question), None
         try:
             path.parent.mkdir(exist_ok=True)
+            # The temporary file lies in the same folder: a rename is atomic only within one file system.
             with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as f:
                 beside = f.name
                 json.dump({"question": _plain(question), "answer": answer}, f)
                 f.flush()
-                os.fsync(f.fileno())
+                os.fsync(f.fileno())  # else a power cut after the rename may leave an empty file under the final name
             os.replace(beside, path)
         except OSError as error:
             log.warning("an answer could not be kept in %s: %s", self.folder, error)
@@ -70,9 +71,11 @@ class AnswerCache:
 
     def __len__(self) -> int:
         """Whole answers in the folder."""
+        # The pattern leaves out the .tmp files of writers that were killed.
         return sum(1 for _ in self.folder.glob("??/*.json"))
 
     def _path(self, question: Mapping[str, Any]) -> Path:
+        # Sorted keys: the order in which a caller fills the fields must not cost a second payment.
         digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:]}.json"
 

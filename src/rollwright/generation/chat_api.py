@@ -21,8 +21,8 @@ from rollwright.config import redact
 from rollwright.contracts import ConfigError, Message, RollwrightError
 
 log = logging.getLogger(__name__)
-_MOST_BYTES = 4 << 20
-_TRANSIENT = (408, 409, 425, 429)
+_MOST_BYTES = 4 << 20  # an answer is held in memory whole: a server that never stops sending must not fill it
+_TRANSIENT = (408, 409, 425, 429)  # below 500, these alone ask for another try; any other status is final
 
 
 class ChatFailure(RollwrightError):
@@ -61,6 +61,8 @@ class _Incoming(RawIOBase):
 
     def __init__(self, connected: socket.socket, deadline: float) -> None:
         self._socket, self._deadline = connected, deadline
+        # It counts as a user of the socket: urllib closes the connection before the body is read, and the socket stays
+        # open until this is closed too.
         self._plain = connected.makefile("rb", buffering=0)
 
     def makefile(self, *_: object) -> BufferedReader:
@@ -87,8 +89,9 @@ class _Connection(HTTPConnection):
 
     def connect(self) -> None:
         self._deadline = time.monotonic() + (self.timeout or 0.0)
-        self._create_connection = self._reach
+        self._create_connection = self._reach  # the hook by which http.client opens its socket
         super().connect()
+        # For TLS this runs before the handshake, which Python bounds as a whole by the socket's time-out.
         self.sock.settimeout(_left(self._deadline))
 
     def _reach(self, address: tuple[str, int], *unused: object) -> socket.socket:
@@ -108,6 +111,7 @@ class _Connection(HTTPConnection):
         self.sock.settimeout(_left(self._deadline))
         super().send(data)
 
+    # http.client makes a response by this name, which here reads its socket through `_Incoming`.
     def response_class(self, connected: socket.socket, *args: Any, **kwargs: Any) -> HTTPResponse:  # type: ignore[override]
         return HTTPResponse(_Incoming(connected, self._deadline), *args, **kwargs)  # type: ignore[arg-type]
 
@@ -170,6 +174,7 @@ class ChatClient:
         """The body of a question: all that its answer may depend on."""
         said = [{"role": message.role, "content": message.content} for message in messages]
         plain = {"messages": said, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        # `body` stands last, so that it can replace a field that the endpoint does not take, or drop it by None.
         whole = {"model": self.model} | plain | dict(self.body)
         return {name: value for name, value in whole.items() if value is not None}
 
@@ -184,8 +189,10 @@ class ChatClient:
                 with self._slots:
                     return self._once(request)
             except _Passing as error:
+                # The slot is free again here: other threads ask while this one waits.
                 said, wait = str(error), error.wait_s
             if attempt < self.retries:
+                # A Retry-After may name hours: no wait is longer than a try.
                 time.sleep(min(self.backoff_s * 2**attempt if wait is None else wait, self.timeout_s))
         raise ChatFailure(f"{redact(self.url)} did not answer in {self.retries + 1} tries: {said}")
 
@@ -212,6 +219,7 @@ def _check_url(url: str) -> None:
         raise ConfigError(f"the endpoint must be an http or https address, got {redact(url)!r}")
     try:
         parts = urlsplit(url)
+        # Addresses are settings, which a run writes down; keys come from the environment and are not.
         if parts.username is not None:
             raise ConfigError("the endpoint's address (not shown) holds a user's name or password: give a key instead")
         if not parts.hostname or parts.port == 0:
@@ -251,6 +259,7 @@ def _peek(error: urllib.error.HTTPError) -> str:
     """How the error's body begins, as far as it comes in time."""
     said = b""
     with error, contextlib.suppress(OSError, HTTPException):
+        # read1 hands over what has arrived; read would lose it all when the rest does not come in time.
         while len(said) < 200 and (part := error.read1(200)):
             said += part
     return said[:200].decode(errors="replace")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from rollwright.models import Adapter
 
+# `Tensor` is quoted: this line runs at import, where only type checkers know that name.
 Perturb = Callable[[Sequence[tuple[int, ...]], "Tensor"], "Tensor"]
 """(ids of B rows so far, logits [B, V]) -> logits [B, V]."""
 
@@ -99,6 +100,7 @@ class Engine(Protocol):
         ...
 
 
+# isinstance() looks for the names of these members, not for their types: a user's engine need not inherit.
 @runtime_checkable
 class AdapterEngine(Engine, Protocol):
     """An engine that can be given a LoRA adapter alone; `takes_adapters` says whether it wants that."""

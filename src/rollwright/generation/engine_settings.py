@@ -9,6 +9,7 @@ from pydantic import Field
 from rollwright.config import OWN, Config, Limits, Parts, Readers
 
 _HERE = "rollwright.generation"
+# Builders are named by text, not imported: `select_engine`, which has most of them, imports this module.
 ENGINES = Parts(
     what="engine",
     given=("model_path", "dtype", "context_length", "stop_token_ids", "max_batch", "seed"),
@@ -65,6 +66,7 @@ class EngineSettings(Config):
     lora_sync: Literal["merge", "adapter"] = Field(
         "merge", description="LoRA policy: send merged weights, or only the adapter."
     )
+    # Below rollout.engine_call_s (180 s): the engine's own error names the server's fault, the caller's only the time.
     request_s: float = Field(
         170.0, gt=0, description="Time limit of one action in seconds, including retries and restarts."
     )

@@ -34,7 +34,7 @@ class SlabLayer(DynamicLayer):
             self.slabs = tuple(
                 new.new_zeros((*new.shape[:-2], needed + _ROOM, new.shape[-1])) for new in (key_states, value_states)
             )
-            for slab, held in zip(self.slabs, old, strict=False):
+            for slab, held in zip(self.slabs, old, strict=False):  # `old` is empty the first time
                 slab[..., : self.used, :] = held[..., : self.used, :]
         for slab, new in zip(self.slabs, (key_states, value_states), strict=True):
             slab[..., self.used : needed, :] = new
@@ -42,6 +42,7 @@ class SlabLayer(DynamicLayer):
         return self._show()
 
     def _show(self) -> tuple[Tensor, Tensor]:
+        # transformers takes the cache's length from the shape of `keys`: the spare room must not show.
         self.keys, self.values = keys, values = tuple(slab[..., : self.used, :] for slab in self.slabs)
         return keys, values
 
@@ -74,15 +75,17 @@ class KVRows:
         new = max(added)
         self.lengths = [length + more for length, more in zip(self.lengths, added, strict=True)]
         self.width += new
-        lengths = torch.tensor(self.lengths)[:, None]
+        lengths = torch.tensor(self.lengths)[:, None]  # [B, 1]
         mask = (torch.arange(self.width)[None] >= self.width - lengths).long()
         positions = lengths - new + torch.arange(new)[None]
+        # Padding is masked, but its position is looked up all the same and must not be negative.
         return mask, positions.clamp_(min=0)
 
     def read(self, model: nn.Module, sequences: Sequence[Sequence[int]], **words: Any) -> Any:
         """The model's output for these new tokens of each row, the shorter ones padded on the left."""
         added = [len(ids) for ids in sequences]
         mask, positions = self.extend(added)
+        # Any id with a row will do as padding, since it is masked; a model need not have a token for it.
         padded = torch.tensor([[ids[0]] * (max(added) - len(ids)) + list(ids) for ids in sequences])
         device = next(model.parameters()).device
         return model(
@@ -114,6 +117,7 @@ class KVRows:
             lengths[row] = other.lengths[source]
         if not max(lengths) <= self.width <= _MOST_PADDING * max(lengths):
             return False
+        # Rows end at the right edge. What the former row left further to the left is masked by the new length.
         used = min(self.width, other.width)
         for layer, new in zip(self.layers, other.layers, strict=True):
             for slab, held in zip(layer.slabs, new.slabs, strict=True):
@@ -139,6 +143,7 @@ def _stack(parts: list[tuple[Tensor, int, list[int]]], width: int) -> Tensor:
     """[sum of rows, heads, width + room, d] out of (slab, its used slots, rows) each."""
     like = parts[0][0]
     count = sum(len(rows) for _, _, rows in parts)
+    # Not zeros: the rows overwrite most of it, and the room behind `width` is written before it is read.
     slab = like.new_empty((count, like.shape[1], width + _ROOM, like.shape[3]))
     at = 0
     for held, end, rows in parts:

@@ -36,6 +36,7 @@ def open_engine(
     written_down = "max_context" in settings.model_fields_set  # what nobody wrote down gives way to the model
     context_length = settings.max_context if written_down else context_within(model_folder, settings.max_context)
     if not plays:
+        # Both sides must iterate over the same tensors, or one of them waits in a gather that the other never enters.
         swaps = settings.name == "vllm_server" and settings.lora_sync == "adapter"
         return AbsentEngine(context_length=context_length, takes_adapters=swaps)
     return make_engine(
@@ -62,6 +63,7 @@ def server_setup(settings: EngineSettings, lora_rank: int, run_folder: Path | No
     swaps = settings.lora_sync == "adapter"
     if swaps and not lora_rank:
         raise ConfigError("engine.lora_sync=adapter swaps LoRA adapters, but model.lora_rank is 0: the policy has none")
+    # These fields have one name on both sides; a test compares the defaults.
     same = "replicas served_name transport transfer_folder update_mode request_s kv_cache_gib gpu_memory_frac"
     return ServerSetup(
         urls=tuple(settings.urls),

@@ -58,7 +58,7 @@ class ScriptedEngine:
                 f"engine takes {self.context_length}"
             )
         ids = tuple(self.encode_action(await self._text(tuple(prompt_ids), request_id)))
-        await asyncio.sleep(self.delay_s)
+        await asyncio.sleep(self.delay_s)  # 0 s as well: the loop turns to other episodes, as with a real engine
         kept = ids[: sampling.max_tokens]
         return Generation(
             token_ids=kept,

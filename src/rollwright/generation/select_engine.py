@@ -42,7 +42,7 @@ def takes_batches(name: str) -> bool:
     What a user's own function makes is not known before it has made it: it counts as one that can.
     """
     if not is_own(name):
-        return name != "vllm_server"
+        return name != "vllm_server"  # timing decides how a server batches its requests
     build = load_part(ENGINES, name)
     return not inspect.isclass(build) or hasattr(build, "generate_together")
 
@@ -81,6 +81,7 @@ def make_engine(
 
     chosen = choose_engine(name)
     folder = resolve_model(model_path)
+    # This reads config.json alone: a model that is too short for the run is refused before it is loaded.
     require_positions(folder, context_length)
     logger.info("engine %s (asked for: %s), %s, %s", chosen, name, folder, dtype)
     given = {
@@ -94,6 +95,7 @@ def make_engine(
     if is_own(chosen):
         own: Engine = make_own_part(ENGINES, "engine.name", chosen, options or {}, given)
         return own
+    # Each builder gets only the words that its signature names.
     made: Engine = make_part(ENGINES, chosen, given | {"learner_model": learner_model, "servers": servers})
     return made
 

@@ -83,6 +83,7 @@ class Request:
                 self.future.set_result(generation)
 
         with contextlib.suppress(RuntimeError):  # the caller's event loop is closed: nobody waits any more
+            # A future may be settled only on the thread of its own loop.
             self.loop.call_soon_threadsafe(settle)
 
 
@@ -144,6 +145,7 @@ class ThreadedEngine:
         self._broken: EngineFault | None = None
         self._closed = False
         self._work = (0.0, 0.0)
+        # daemon: a model that is stuck in a step must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
         self._thread.start()
 
@@ -166,9 +168,11 @@ class ThreadedEngine:
                 requests[index] = self._request(ask)
             except (EngineFault, ContextOverflow) as error:
                 answers[index] = error
+        # One list is taken in as a whole: the batch cannot be cut in two by the timing of a step.
         self._inbox.put([("forget", None), *(("add", request) for request in requests.values())])
         futures = [request.future for request in requests.values()]
         try:
+            # The failure of one request is its own answer; the others must still be awaited.
             settled = await asyncio.gather(*futures, return_exceptions=True)
         except asyncio.CancelledError:
             self._inbox.put([("abort", request) for request in requests.values()])
@@ -206,7 +210,7 @@ class ThreadedEngine:
                     self._admit("abort", request)  # word of it may not have arrived yet
                 self._backend.load_weights(weights, len(self._unfinished))
             except EngineFault:
-                raise
+                raise  # the backend refused before it changed anything: the engine stays usable
             except Exception as error:
                 raise self._break(f"loading the weights of version {version} failed: {error!r}", error) from error
             self.version = version
@@ -219,6 +223,7 @@ class ThreadedEngine:
         self._inbox.put([("close", None)])
         self._thread.join(timeout=60.0)
         if self._thread.is_alive():
+            # The thread still uses the model, so it must not be freed here.
             logger.warning("engine %s did not end within 60 s; its thread is left to the process's end", self.name)
             return
         self._backend.close()
@@ -252,7 +257,7 @@ class ThreadedEngine:
     def _take_requests(self) -> bool:
         """Move what has arrived into `_arrivals`; blocks while there is nothing to do. False when told to close."""
         self._arrivals: list[Event] = []
-        deadline = 0.0
+        deadline = 0.0  # long past: while something runs, newcomers are taken in without a wait
         if not self._unfinished:
             self._arrivals += self._inbox.get()
             deadline = time.monotonic() + self.gather_s
@@ -265,7 +270,7 @@ class ThreadedEngine:
         if any(kind == "close" for kind, _ in self._arrivals):
             for kind, request in self._arrivals:
                 if kind == "add" and request is not None:
-                    self._unfinished[id(request)] = request
+                    self._unfinished[id(request)] = request  # so that `_fail_all` tells it of the end
             return False
         return True
 
@@ -274,7 +279,7 @@ class ThreadedEngine:
             for kind, request in self._arrivals:
                 if request is not None:
                     self._admit(kind, request)
-                elif kind == "forget" and not self._unfinished:
+                elif kind == "forget" and not self._unfinished:  # vLLM's cache cannot be cleared while requests run
                     self._backend.forget()
             if self._unfinished:
                 self._step()
@@ -282,6 +287,7 @@ class ThreadedEngine:
             self._break(f"generation failed: {error!r}", error)
 
     def _step(self) -> None:
+        # A backend calls `start` inside its step: one that starts requests is a prefill, any other a decoding step.
         before, new = time.monotonic(), [held for held in self._unfinished.values() if held.started is None]
         for request in self._backend.step(self.version):
             self._unfinished.pop(id(request), None)
@@ -310,11 +316,12 @@ class ThreadedEngine:
     def _break(self, what: str, cause: Exception) -> EngineFault:
         logger.error("engine %s: %s", self.name, what, exc_info=cause)
         self._broken = EngineFault(f"engine {self.name}: {what}. The engine takes no more requests; make a new one")
-        self._broken.__cause__ = cause
+        self._broken.__cause__ = cause  # later calls raise it on other threads, where nothing else names the cause
         self._fail_all(self._broken)
         return self._broken
 
     def _fail_all(self, error: EngineFault) -> None:
+        # Emptied as well: the thread must not step a broken backend again, nor tell a request twice.
         waiting, self._unfinished = list(self._unfinished.values()), {}
         for request in waiting:
             request.fail(error)

@@ -34,9 +34,11 @@ def draw(logits: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float
     logprobs = rows.log_softmax(-1)  # [B, V]
     # float32 sums over a large vocabulary are off by more than the rare tokens' own probability.
     cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
+    # The last sum is not exactly 1, so the uniform numbers are scaled to it.
     draws = torch.tensor(uniforms, dtype=torch.float64, device=rows.device)[:, None] * cumulative[:, -1:]
     # A product that is rounded up to the sum would lie behind the last token that has a probability.
     draws = draws.minimum(torch.nextafter(cumulative[:, -1:], torch.zeros_like(draws)))
+    # right=True takes the first sum above the draw: a token of probability 0 adds nothing and is never taken.
     ids = torch.searchsorted(cumulative, draws, right=True).squeeze(-1).clamp_(max=rows.shape[-1] - 1)
     if any(s.temperature == 0 for s in samplings):
         greedy = torch.tensor([s.temperature == 0 for s in samplings], device=rows.device)
@@ -57,7 +59,7 @@ def restrict(logits: Tensor, *, top_k: int, top_p: float) -> Tensor:
     if top_k > 0:
         kept[top_k:] = False
     if top_p < 1.0:
-        mass = ordered.masked_fill(~kept, float("-inf")).softmax(-1)
+        mass = ordered.masked_fill(~kept, float("-inf")).softmax(-1)  # of what top-k has left, as in vLLM
         kept &= mass.cumsum(-1) - mass < top_p  # the token that crosses the border belongs to the nucleus
-    kept[0] = True
+    kept[0] = True  # top_p 0 would leave no token at all
     return torch.full_like(logits, float("-inf")).scatter(0, order[kept], ordered[kept])

@@ -54,6 +54,7 @@ class TransformersEngine(ThreadedEngine):
         seed: int = 0,
         gather_s: float = 0.002,
     ) -> None:
+        # In evaluation mode, since dropout would make the two computations that are compared differ.
         check_cache(model.eval())
         length = int(context_length or model.config.max_position_embeddings)
         backend = self._rows = TransformersBackend(
@@ -109,6 +110,7 @@ class TransformersBackend:
     def add(self, request: Request) -> None:
         """Put a request into the queue."""
         seed = request.sampling.seed
+        # `Random` hashes a text by SHA-512, not by hash(), which Python salts anew in every process.
         stream = random.Random(seed if seed is not None else f"{self.seed}:{request.request_id}")
         stops = frozenset(request.sampling.stop_token_ids or self.stop_token_ids)
         self.waiting.append(SamplingRow(request, stream, stops))
@@ -123,6 +125,7 @@ class TransformersBackend:
         active = sum(row is not None for row in self.running)
         room = self.max_batch - active
         if not active:
+            # A batch starts without padding or rows of the last one: equal batches then give equal bits.
             self.running, self.kv = [], None
             self.model.eval()  # dropout would make the sampled distribution another one than the reported
         with torch.inference_mode():
@@ -134,13 +137,14 @@ class TransformersBackend:
         """Copy new weights into the model."""
         if not self.owns_weights:
             if unfinished:
+                # EngineFault, since nothing was changed: any other exception would break the engine.
                 raise EngineFault(
                     f"{unfinished} requests are unfinished while the shared model is being updated; an engine that "
                     "samples during updates must own its weights (owns_weights=True)"
                 )
             return
         # Unfinished rows start over from their ids: their keys and values belong to the old weights.
-        self.waiting = [row for row in self.running if row] + self.waiting
+        self.waiting = [row for row in self.running if row] + self.waiting  # the older ones go first
         self.running, self.kv = [], None
         copy_weights(self.model, weights)
 
@@ -161,7 +165,7 @@ class TransformersBackend:
             if len(near) == room:
                 break
             (near if _BUCKET_RATIO * length <= row.length <= length / _BUCKET_RATIO else passed).append(row)
-        self.waiting = passed + self.waiting[len(near) + len(passed) :]
+        self.waiting = passed + self.waiting[len(near) + len(passed) :]  # rows of other lengths keep their places
         return near
 
     def _prefill(self, rows: list[SamplingRow], version: int) -> list[Request]:
@@ -173,6 +177,7 @@ class TransformersBackend:
         seen: set[tuple[int, ...]] = set()
         for row in rows:
             row.request.start()
+            # Equal prompts are read once, for the first of them; the others find it.
             row.request.cached_tokens = len(row.ids) if row.ids in seen else 0
             seen.add(row.ids)
         finished = self._sample(rows, logits[index.to(logits.device)], version)
@@ -193,14 +198,15 @@ class TransformersBackend:
         if self.kv is not None and active:
             self.kv = gather([(self.kv, active), (kv, taken)], spare=_SPARE)
         else:
-            self.kv = kv if taken == list(range(len(kv.lengths))) else kv.select(taken)
+            self.kv = kv if taken == list(range(len(kv.lengths))) else kv.select(taken)  # no copy where all rows stay
         self.running = [*(row for row in self.running if row), *rows]
 
     def _decode(self, version: int) -> list[Request]:
         assert self.kv is not None
+        # Finished rows are computed along with the others; dropping them copies the cache, so they are dropped in lots.
         if sum(row is not None for row in self.running) <= 0.75 * len(self.running):
             self._compact()
-        last = [[row.request.token_ids[-1] if row else 0] for row in self.running]
+        last = [[row.request.token_ids[-1] if row else 0] for row in self.running]  # 0: nobody reads that row's logits
         logits = self._forward(last, self.kv)
         active = [i for i, row in enumerate(self.running) if row]
         rows = [row for row in self.running if row]
@@ -215,7 +221,7 @@ class TransformersBackend:
             index = self.running.index(row)
             self.running[index] = None
             if self.kv is not None:
-                self.kv.lengths[index] = 0
+                self.kv.lengths[index] = 0  # its slots are masked, and it no longer sets the width of the cache
 
     def _compact(self) -> None:
         """Drop the keys and values of finished rows."""
@@ -226,15 +232,18 @@ class TransformersBackend:
 
     def _forward(self, sequences: Sequence[Sequence[int]], kv: KVRows) -> Tensor:
         """[B, V] logits of the next token; the new tokens join each row's keys and values."""
+        # Of the last position alone: a prefill's logits at all T positions would be [B, T, V].
         logits: Tensor = kv.read(self.model, sequences, logits_to_keep=1).logits[:, -1]
         return logits
 
     def _sample(self, rows: list[SamplingRow], logits: Tensor, version: int) -> list[Request]:
+        # Checked before -inf is put in on purpose below. A NaN would not stop the draw: it would give some token.
         if not logits.isfinite().all():
             raise FloatingPointError("the model's logits are not finite: check the last update")
         if self.perturb is not None:
             logits = self.perturb([row.ids for row in rows], logits)
         logits = without_unknown(self.model, logits)
+        # One number of a row's own stream per token, so that its draws do not depend on its company.
         ids, logprobs = draw(logits, [row.request.sampling for row in rows], [row.stream.random() for row in rows])
         finished = []
         for row, token, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):
@@ -253,6 +262,7 @@ def copy_weights(model: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
     Raises:
         ValueError: a name is unknown, a shape differs, or a parameter got no value.
     """
+    # Tied weights are one parameter under two names: both are accepted, and either one counts as its value.
     owned = dict(model.named_parameters(remove_duplicate=False))
     missing = {id(parameter): name for name, parameter in model.named_parameters()}
     with torch.no_grad():

@@ -67,6 +67,7 @@ class VLLMEngine(ThreadedEngine):
             "dtype": dtype,
             "max_model_len": context_length,
             "max_num_seqs": max_batch,
+            # Without chunked prefill vLLM refuses a budget below max_model_len: a prompt must fit into one step.
             "max_num_batched_tokens": max(4096, context_length),
             "block_size": block_size,
             "seed": seed,
@@ -95,7 +96,7 @@ class VLLMEngine(ThreadedEngine):
                 "this vLLM cannot change its logits, which needs its engine core in this process: set "
                 "VLLM_ENABLE_V1_MULTIPROCESSING=0 in the environment, or use engine.name=transformers"
             )
-        with self._exclusive():
+        with self._exclusive():  # between two steps: the hook is read on the engine's thread
             self._vllm.hook.change = change
 
 
@@ -106,6 +107,7 @@ class VLLMBackend:
         self, folder: Path, settings: dict[str, Any], *, stop_token_ids: tuple[int, ...], cpu_kv_cache_bytes: int
     ) -> None:
         self.biases = biases_against(unknown_ids(folder), folder)
+        # Sets VLLM_ENABLE_V1_MULTIPROCESSING=0 unless the user has set it: the engine core then runs in this process.
         prepare_environment()
         with _preload_unchanged():
             import torch
@@ -119,6 +121,7 @@ class VLLMBackend:
                 skip_tokenizer_init=True,  # ids in, ids out
                 trust_remote_code=False,
                 enforce_eager=self.on_cpu,  # compiling takes 40 s on CPU and saves a tenth
+                # The worker stays in this process: iterators of weights and functions can be handed to it as they are.
                 distributed_executor_backend="uni",
                 enable_prefix_caching=True,
                 # A prompt cut in two by the token budget of a step rewinds the request's random generator, which CPU
@@ -135,7 +138,7 @@ class VLLMBackend:
             rank_without_compiling()
         self.engine: Any = self.llm.llm_engine
         self.stop_token_ids = stop_token_ids
-        self.expected = weight_names(folder)
+        self.expected = weight_names(folder)  # vLLM does not complain of weights that never come
         self.requests: dict[str, Request] = {}
         self.leaders: dict[tuple[int, ...], Request] = {}  # prompts that are being prefilled, by whose request
         self.followers: list[Request] = []
@@ -175,7 +178,7 @@ class VLLMBackend:
         if request in self.followers:
             self.followers.remove(request)
             return
-        self._prefilled(request)
+        self._prefilled(request)  # an aborted leader would leave its followers waiting for ever
         keys = [key for key, held in self.requests.items() if held is request]
         self.engine.abort_request(keys)
         for key in keys:
@@ -191,6 +194,7 @@ class VLLMBackend:
             request.start()
             request.cached_tokens = max(request.cached_tokens, output.num_cached_tokens or 0)
             part = output.outputs[0]
+            # strict: tokens without log-probs, or with too few, are an error and not a shorter action.
             for token, logprobs in zip(part.token_ids, part.logprobs or (), strict=True):
                 request.append(token, logprobs[token].logprob, version)
             self._prefilled(request)
@@ -202,11 +206,13 @@ class VLLMBackend:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], unfinished: int) -> None:
         """Load new weights into vLLM's model and clear its prefix cache."""
+        # Checked while it is read: an error comes when part of the model is new already, so the engine breaks.
         checked = complete(weights, self.expected)
         if self.on_cpu:
             self.engine.collective_rpc("reload_weights", kwargs={"weights_iterator": checked})
             self.engine.apply_model(repack_tied_head)
         else:
+            # `and None`: the set of all names would be the answer otherwise.
             self.engine.apply_model(lambda model: model.load_weights(checked) and None)
         # Cached keys and values belong to the old weights, those of running requests too: they are computed anew.
         if not self.engine.reset_prefix_cache(reset_running_requests=unfinished > 0):
@@ -232,7 +238,7 @@ class VLLMBackend:
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            top_k=sampling.top_k,
+            top_k=sampling.top_k,  # 0 is off in vLLM as well
             max_tokens=sampling.max_tokens,
             seed=sampling.seed,
             stop_token_ids=list(sampling.stop_token_ids or self.stop_token_ids),
@@ -240,7 +246,7 @@ class VLLMBackend:
             logit_bias=self.biases,  # ids that nobody can decode
             logprobs=0,  # of the sampled token alone
             detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
+            output_kind=RequestOutputKind.DELTA,  # each output has the new tokens only, which `step` appends
         )
 
     def _finish(self, request: Request, reason: str | None) -> None:
@@ -267,6 +273,7 @@ def repack_tied_head(model: Any) -> None:
 
     head = model.lm_head
     tables = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
+    # ParallelLMHead is a VocabParallelEmbedding too, so the head itself is among the tables.
     embedding = next((table for table in tables if not isinstance(table, ParallelLMHead)), head)
     head.weight = embedding.weight
     head.quant_method.process_weights_after_loading(head)
@@ -279,7 +286,7 @@ def weight_names(folder: Path) -> frozenset[str]:
     names: set[str] = set()
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            names.update(tensors.keys())
+            names.update(tensors.keys())  # the header alone is read
     return frozenset(names)
 
 
@@ -305,7 +312,7 @@ def rank_without_compiling() -> None:
     from vllm.v1.sample import sampler
 
     def count_at_least(rows: Tensor, values: Tensor) -> Tensor:
-        return (rows >= values).sum(-1)
+        return (rows >= values).sum(-1)  # vLLM's own says "greater" and counts the equal ones as well
 
     sampler.batched_count_greater_than = count_at_least
 

@@ -90,5 +90,6 @@ def ids_of_slots(all_ids: Tensor, ctx: Any) -> list[tuple[int, ...]]:
         ctx: vLLM's `LogitsContext`. The newest token is taken from it: it may not have reached `all_ids` yet.
     """
     lengths, newest = (ctx.pos + 1).tolist(), ctx.input_ids.tolist()
+    # Cut on the device: the slots are as wide as the context, and only the longest row's width is copied from there.
     rows = all_ids[ctx.expanded_idx_mapping.to(all_ids.device).long(), : max(lengths, default=0)].tolist()
     return [(*row[: n - 1], token) for row, n, token in zip(rows, lengths, newest, strict=True)]

@@ -59,6 +59,7 @@ class CudaTransport:
     def stage(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> Staged:
         """Copy the weights on this GPU, so that the learner may change its own."""
         copies = [
+            # copy=True: without it, a tensor that is on this device in this precision would be the learner's own.
             (name, value.to(device=f"cuda:{self._device}", dtype=self._dtype, copy=True).contiguous())
             for name, value in complete(weights, self._expected)
         ]
@@ -67,6 +68,7 @@ class CudaTransport:
     async def deliver(self, client: ServerClient, staged: Staged) -> str | None:
         """Send the copies to a server, one server at a time."""
         async with self._one_at_a_time:
+            # The server's GPUs: all of them join the NCCL group that the sender opens.
             world = (await client.get("/get_world_size", timeout_s=60.0))["world_size"]
             await asyncio.to_thread(self._send, client.url, int(world), staged.content)
         await name_version(client, staged.version)
@@ -103,10 +105,12 @@ class CudaTransport:
 
         info: Any = IPCTrainerInitInfo(rank=0, packed=True)
         if self._backend == "nccl":
+            # This sender is NCCL rank 0, the server's workers are the ranks behind it.
             info = NCCLTrainerInitInfo(
                 rank=0, master_address=address_towards(url), master_port=free_port(), world_size=1 + world
             )
         client = HTTPVLLMWeightSyncClient(url, timeout=UPDATE_S)
+        # An empty source: the real one is set for the time of a send only, so that no copies outlive it.
         return WeightTransferTrainerFactory.trainer_init(info, client=client, source=weight_source([]))
 
 
@@ -127,6 +131,7 @@ def weight_source(tensors: list[tuple[str, Tensor]]) -> Any:
 def address_towards(url: str) -> str:
     """This machine's address as the server at `url` sees it. Sends nothing."""
     host = urlsplit(url).hostname or "127.0.0.1"
+    # The port does not matter: connecting a UDP socket only has the kernel choose the route and its local address.
     family, _, _, _, target = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(target)

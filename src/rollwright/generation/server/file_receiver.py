@@ -40,6 +40,7 @@ class FileReceiver(WeightTransferEngine[NoInit, Shards]):
         super().__init__(config, vllm_config, device, model)
         self._on_cpu = device.type == "cpu"
         if self._on_cpu:
+            # The patch that the in-process engine makes; here it must be made in each worker.
             rank_without_compiling()
 
     def init_transfer_engine(self, init_info: NoInit) -> None:
@@ -59,6 +60,7 @@ class FileReceiver(WeightTransferEngine[NoInit, Shards]):
         """
         from safetensors.torch import load_file
 
+        # Checked here, on the reader's host: the learner's host has the files in any case.
         for name in update_info.paths:
             path = Path(name)
             if not (path.is_absolute() and path.is_file()):

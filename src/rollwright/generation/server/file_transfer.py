@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 BACKEND = "rollwright_file"
 _PREFIX = "rollwright-weights-"
-_NEW_S = 60.0
-_SHARED_MEMORY = Path("/dev/shm")
+_NEW_S = 60.0  # seconds in which a run has surely locked the folder that it made
+_SHARED_MEMORY = Path("/dev/shm")  # a file system in memory
 
 
 def register() -> None:
     """Tell vLLM of the backend. Called once in each of its processes, sometimes twice."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
+    # vLLM raises ValueError at the second registration of a name.
     if BACKEND not in WeightTransferEngineFactory._registry:
+        # Named by text: its module imports much, and most of vLLM's processes never need it.
         WeightTransferEngineFactory.register_engine(
             BACKEND, "rollwright.generation.server.file_receiver", "FileReceiver"
         )
@@ -59,6 +61,7 @@ class WeightFiles:
                 self.folder.mkdir(parents=True, exist_ok=True)
             self._own = Path(mkdtemp(prefix=_PREFIX, dir=parent))
             self._lock = lock(self._own)
+            # After the lock: flock refuses a second lock even to the process that holds the first, so our folder stays.
             sweep(self._own.parent)
         return self._own
 
@@ -68,6 +71,7 @@ class WeightFiles:
 
         dtype = getattr(torch, self.dtype)
         target = self.own / f"version-{version}"
+        # Shards of an earlier write of this version must not be left among the new ones.
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
         paths: list[Path] = []
@@ -116,7 +120,7 @@ def sweep(parent: Path) -> None:
         except OSError:  # it is in use, or another user's
             continue
         shutil.rmtree(folder, ignore_errors=True)
-        held.close()
+        held.close()  # only now: another run that sweeps must not find the folder free
 
 
 def lock(folder: Path) -> IO[bytes]:
@@ -127,6 +131,7 @@ def lock(folder: Path) -> IO[bytes]:
     """
     file = (folder / "lock").open("ab")
     try:
+        # The kernel lets go of it when the process dies, however it dies: a lock file's existence would not tell.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()

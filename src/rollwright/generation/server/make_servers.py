@@ -98,6 +98,7 @@ def open_servers(
     options = Options(
         served_name=setup.served_name,
         context_length=context_length,
+        # Of the folder, not of a server: running servers tell of their models' names and lengths only.
         vocab_size=vocab_size_of(model_folder, context_length=context_length),
         biases=biases_against(unknown_ids(model_folder), model_folder),
         stop_token_ids=stop_token_ids,
@@ -105,6 +106,7 @@ def open_servers(
         update_mode=setup.update_mode,
         supervision=Supervision(start_s=setup.start_s, stall_s=setup.stall_s, restarts=setup.restarts),
     )
+    # A text is a server that runs already, a function starts one: the engine tells them apart by that.
     servers = setup.urls or [starter(launch, setup, index) for index in range(setup.replicas)]
     return VLLMServerEngine(list(servers), open_transport(model_folder, setup, dtype=dtype), options)
 
@@ -132,6 +134,7 @@ def open_transport(model_folder: Path, setup: ServerSetup, *, dtype: str) -> Tra
         return FileTransport(files, model_folder)
     from rollwright.generation.server.cuda_transport import CudaTransport
 
+    # WORLD_SIZE is the launcher's count of learner processes; without a launcher it is not set.
     return CudaTransport(setup.transport, model_folder, dtype=dtype, ranks=int(os.environ.get("WORLD_SIZE", "1")))
 
 
@@ -142,6 +145,7 @@ def vocab_size_of(model_folder: Path, *, context_length: int) -> int:
         ConfigError: the model is not made for so long a context; a server would find out after a minute.
     """
     config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
+    # Models that read more than text keep these numbers one level below.
     text = config if "vocab_size" in config else config["text_config"]
     longest = text.get("max_position_embeddings")
     if longest is not None and context_length > longest:

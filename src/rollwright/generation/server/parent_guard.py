@@ -28,8 +28,11 @@ def main(arguments: list[str]) -> int:
     parent, pid_file, command = int(arguments[0]), Path(arguments[1]), arguments[2:]
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # The handler only notes the signal: the loop sees it at its next round and ends the group in order.
         signal.signal(number, lambda received, _: asked.append(received))
+    # A session of its own: the group is the server with its children, and signals to it do not hit the guard.
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_parent)
+    # For `ServerProcess.stop`, which ends the group by it where the guard was killed.
     pid_file.write_text(f"{server.pid}\n", encoding="ascii")
     try:
         # The parent's death shows as another parent. A pipe would not do: a forked worker keeps its other end open.
@@ -59,6 +62,7 @@ def has_living(group: int) -> bool:
         if not entry.name.isdigit():
             continue
         try:
+            # Behind the last bracket: the name of a command may hold blanks and brackets of its own.
             state, _, its_group = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[:3]
         except OSError:  # it ended while we looked
             continue

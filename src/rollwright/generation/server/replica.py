@@ -112,6 +112,7 @@ class Replica:
                 self._served = True
                 why = await self._watch()
             except (ServerLost, ServerFailed) as error:
+                # They are EngineFaults too, so they are caught first: these may pass, any other one is final.
                 why, self._port = str(error), 0  # perhaps somebody else has taken the port
                 if not self._served:  # it never came up: starting it again would change nothing
                     self._give_up(EngineFault(why))
@@ -157,18 +158,22 @@ class Replica:
         token = ""
         if self._start is not None:
             self._port = self._port or free_port()  # the same at a restart: other ranks know the server by its URL
+            # The port may go to a foreign server in the meantime, which cannot know this name (see `check_served`).
             token = f"rollwright-{uuid.uuid4().hex}"
             self.process = self._start(self._port, token)
             self.client = ServerClient(f"http://127.0.0.1:{self._port}", self._session)
+        # What was said against the last process is no reason to probe or to give up this one.
         self._suspected.clear()
         self._condemned = ""
         await self._until_healthy()
+        # Before any weights are sent: a server that is not ours must keep its own.
         check_served(
             await self.client.served(),
             self.client.url,
             name=token or self.served_name,
             context_length=self._context_length,
         )
+        # A new server has no adapter: until `give` has loaded one, only the base model's name is known there.
         self.model = self.served_name
         async with self.control:
             await self._weights.give(self)
@@ -190,6 +195,7 @@ class Replica:
                     raise ServerLost(
                         f"{self.name} did not come up within {self._supervision.start_s:g} s: {error}.{self._log()}"
                     ) from error
+            # A port that nobody listens on yet refuses at once: without a pause this loop would spin.
             await asyncio.sleep(min(0.5, self._supervision.poll_s))
 
     async def _watch(self) -> str:
@@ -201,6 +207,7 @@ class Replica:
             if self._condemned:
                 return self._condemned
             try:
+                # First the process, whose end explains an unanswered probe, and whose log has the reason.
                 self._check_process("while it served")
                 if not self.control.locked():  # in an update the engine is busy, and the update has its own deadlines
                     async with self.control:
@@ -246,6 +253,7 @@ def check_served(models: list[dict[str, Any]], url: str, *, name: str, context_l
             f"server {url} serves {names or 'nothing'}, expected {name!r}: name another URL, start it with "
             f"--served-model-name {name}, or set engine.served_name"
         )
+    # A longer context at the server does no harm: the engine checks each request against the run's own.
     longest = found.get("max_model_len")
     if longest is not None and int(longest) < context_length:
         raise EngineFault(

@@ -17,7 +17,7 @@ class Router:
         if replicas < 1:
             raise ValueError(f"a router needs 1 replica or more, got {replicas}")
         self._replicas, self._remember = replicas, remember
-        self._home: OrderedDict[str, int] = OrderedDict()
+        self._home: OrderedDict[str, int] = OrderedDict()  # the least recently served episode first
         self._next = 0
 
     def choose(self, session: str, ready: Sequence[int]) -> int:
@@ -32,6 +32,7 @@ class Router:
         if not ready:
             raise ValueError("no replica is ready: wait for one before choosing")
         home = self._home.get(session)
+        # For good: a server clears its cache before it serves again, so the way back would find nothing.
         if home is None or home not in ready:
             home = self._home[session] = self._in_turn(ready)
         self._home.move_to_end(session)
@@ -50,4 +51,4 @@ class Router:
 
 def session_of(request_id: str) -> str:
     """The episode that a request belongs to: its id without the number of the turn."""
-    return request_id.rpartition("/")[0] or request_id
+    return request_id.rpartition("/")[0] or request_id  # an id without a turn is an episode of its own

@@ -58,6 +58,7 @@ class ServerClient:
         """
         body = request_body(prompt_ids, sampling, request_id=request_id, model=model, biases=biases)
         before = asyncio.get_running_loop().time()
+        # No time limit of its own: the engine's request_s covers all tries together.
         answer = await self.post(GENERATE, body, headers={"X-Session-ID": session_id})
         return generation_of(answer, seconds=asyncio.get_running_loop().time() - before, url=self.url)
 
@@ -97,7 +98,7 @@ class ServerClient:
             async with call as response:
                 text = await response.text()
                 status = response.status
-        except TimeoutError as error:
+        except TimeoutError as error:  # an OSError too, so it is caught first
             raise ServerLost(f"server {self.url} did not answer {path} within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ServerLost(f"server {self.url} cannot be reached at {path}: {error!r}") from error
@@ -193,6 +194,7 @@ def generation_of(answer: Any, *, seconds: float, url: str) -> Generation:
             "versions as vLLM 0.32 gives them: look at its version (GET /version)"
         ) from error
     reason = choice.get("finish_reason")
+    # The server ended it, not the request's own limits: another server may answer it.
     if reason == "abort":
         raise ServerLost(f"server {url} dropped the request (finish reason 'abort')")
     if reason not in ("stop", "length") or len(token_ids) != len(logprobs) or not token_ids:
@@ -206,7 +208,7 @@ def generation_of(answer: Any, *, seconds: float, url: str) -> Generation:
         finish_reason=reason,
         spans=spans,
         cached_tokens=int(cached or 0),
-        generate_s=seconds,
+        generate_s=seconds,  # the wait in the server's queue is part of it, and `wait_s` stays 0
     )
 
 
@@ -243,6 +245,7 @@ def refusal(url: str, path: str, status: int, text: str) -> EngineFault:
     """An error status as an exception that says what to do."""
     message = error_message(text)
     what = f"server {url} answered {path} with HTTP {status}: {message}"
+    # Below 500 the request or the server's set-up is wrong, and asking again would change nothing.
     if status >= 500:
         return ServerFailed(what)
     hints = {
@@ -261,6 +264,7 @@ def error_message(text: str) -> str:
     except ValueError:
         return text.strip()[:500] or "no message"
     if isinstance(body, dict):
+        # `error` is OpenAI's shape, `detail` is FastAPI's.
         inner = body.get("error", body.get("detail", body))
         message = inner.get("message", inner) if isinstance(inner, dict) else inner
         return str(message)[:500]

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-_ATTEMPTS_5XX = 3
-_RETRY_S = 0.5
+_ATTEMPTS_5XX = 3  # a request that fails every server it meets must not go round until request_s has passed
+_RETRY_S = 0.5  # time for the supervision to see that the server is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class VLLMServerEngine:
         try:
             self._run(self._open(servers))
             self._run(self._all_ready())
-        except BaseException:
+        except BaseException:  # Ctrl-C too: servers that were started must not outlive the constructor
             self.close()
             raise
 
@@ -106,6 +106,7 @@ class VLLMServerEngine:
         )
         wanted = replace(sampling, stop_token_ids=sampling.stop_token_ids or self.options.stop_token_ids)
         asked = self._generate(tuple(prompt_ids), wanted, request_id)
+        # A cancelled call is cancelled on the engine's loop too, which closes the connection to the server.
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked, self._loop))
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> None:
@@ -146,6 +147,7 @@ class VLLMServerEngine:
         self._thread.join(timeout=30.0)
         if not self._thread.is_alive():
             self._loop.close()
+        # Last: a server that still lives may be reading the files.
         self._transport.close()
 
     # The learner's thread.
@@ -153,6 +155,7 @@ class VLLMServerEngine:
     def _load(self, stage: Callable[[], Staged], version: int) -> None:
         self._check_alive()
         try:
+            # On the caller's thread, where the other learner ranks take part in gathering the parameters.
             staged = stage()
         except (ValueError, OSError) as error:  # nothing has been sent: the servers go on as they are
             raise EngineFault(f"the weights of version {version} cannot be staged: {error}") from error
@@ -200,6 +203,7 @@ class VLLMServerEngine:
             logger.warning("%s; it could not be written down: %s", fault, error)
 
     async def _shut(self) -> None:
+        # The supervision goes first: it would start again what is ended below.
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -221,6 +225,7 @@ class VLLMServerEngine:
         """Wait until some replica comes up, goes down or is given up."""
         waits = [asyncio.ensure_future(replica.changed.wait()) for replica in self._replicas]
         try:
+            # The time limit is for `give`, which waits for an update: no replica's event tells of one.
             await asyncio.wait(waits, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
@@ -236,6 +241,7 @@ class VLLMServerEngine:
                 while True:
                     replica = await self._ready_replica(session_of(request_id))
                     try:
+                        # A new id for each try: the same server may still be at work on the last one.
                         return await self._ask(replica, prompt_ids, sampling, f"{request_id}#{len(faults)}")
                     except (ServerLost, ServerFailed, ForeignVersion) as error:
                         logger.warning("request %s is asked again: %s", request_id, error)
@@ -268,6 +274,7 @@ class VLLMServerEngine:
         self, replica: Replica, prompt_ids: tuple[int, ...], sampling: Sampling, request_id: str
     ) -> Generation:
         """One request to one server; given up as soon as the server is."""
+        # An update may come in mid-action: tokens may then be of this version or of any up to the newest.
         before = replica.version
         client, gone = replica.client, asyncio.ensure_future(replica.gone.wait())
         call = asyncio.ensure_future(
@@ -282,7 +289,7 @@ class VLLMServerEngine:
         )
         try:
             await asyncio.wait((call, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not call.done():
+            if not call.done():  # an answer that came in the same moment counts
                 raise ServerLost(f"{replica.name} was given up while it worked on request {request_id}")
             generation = call.result()
         finally:
@@ -307,7 +314,7 @@ class VLLMServerEngine:
                 await self._change()  # its weights cannot be sent a second time: it waits for the next update
                 continue
             await self._exchange(replica, current)
-            if current is self._current:
+            if current is self._current:  # else an update came meanwhile, and this server has missed it
                 return
 
     async def _exchange(self, replica: Replica, staged: Staged) -> None:
@@ -329,6 +336,7 @@ class VLLMServerEngine:
         )
         if not (answer or {}).get("success"):
             raise EngineFault(f"{replica.name} did not clear its prefix cache: old keys would mix with new weights")
+        # Not in a `finally`: a server that failed on the way must stay paused, for its weights may be mixed.
         await replica.client.post("/resume", timeout_s=UPDATE_S)
 
     async def check(self, replica: Replica) -> None:
@@ -342,13 +350,14 @@ class VLLMServerEngine:
 
     async def _update(self, staged: Staged) -> None:
         """All servers at once; each gets its requests back as soon as it has the weights."""
+        # Before any server is told, so that one that comes up in these moments is given the new weights.
         self._current = staged
         await asyncio.gather(*(self._update_one(replica, staged) for replica in self._replicas))
         living = [replica for replica in self._replicas if not replica.failure]
         if not living:
             raise EngineFault(f"no server is left: {self._replicas[0].failure}")
         if not self._transport.keeps:
-            self._current = replace(staged, content=None)
+            self._current = replace(staged, content=None)  # frees the copies on the learner's GPU
         elif all(replica.version == staged.version for replica in living):
             self._transport.settle(staged.version)
 

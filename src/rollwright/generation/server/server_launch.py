@@ -11,7 +11,7 @@ from typing import Literal
 
 from rollwright.generation.server.file_transfer import BACKEND as FILE_BACKEND
 
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # those of vLLM 0.32 (`MaxLoRARanks`); it is not imported here
 Transport = Literal["file", "ipc", "nccl"]
 
 
@@ -49,6 +49,7 @@ def server_command(launch: Launch, *, port: int, token: str, devices: str = "") 
         *("--host", "127.0.0.1", "--port", str(port)),  # the control plane asks for no password: loopback only
         *("--dtype", launch.dtype, "--seed", str(launch.seed)),
         *("--max-model-len", str(launch.context_length), "--max-num-seqs", str(launch.max_batch)),
+        # Without chunked prefill vLLM refuses a budget below the context length.
         *("--max-num-batched-tokens", str(max(4096, launch.context_length)), "--block-size", str(launch.block_size)),
         *("--logprobs-mode", "processed_logprobs"),  # after temperature: those of the distribution sampled from
         *("--generation-config", "vllm"),  # the model folder's own sampling defaults must not mix in
@@ -63,6 +64,7 @@ def server_command(launch: Launch, *, port: int, token: str, devices: str = "") 
         command += ["--enforce-eager", "--kv-cache-memory-bytes", str(int(launch.kv_cache_gib * 2**30))]
         # A prompt cut in two rewinds the request's random generator, which CPU generators cannot do.
         command += ["--no-enable-chunked-prefill"]
+    # One slot: `load_inplace` replaces the adapter, and no second one is ever served.
     if launch.lora_rank:
         command += ["--enable-lora", "--max-loras", "1", "--max-lora-rank", str(served_rank(launch.lora_rank))]
     return command
@@ -79,12 +81,13 @@ def server_environment(
     values = {
         **base,
         "OMP_NUM_THREADS": str(max(1, threads // replicas)),
-        "OMP_WAIT_POLICY": base.get("OMP_WAIT_POLICY", "PASSIVE"),
+        "OMP_WAIT_POLICY": base.get("OMP_WAIT_POLICY", "PASSIVE"),  # spinning threads would take others' cores
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",  # 0 is for the engine inside the learner's process
         "VLLM_SERVER_DEV_MODE": "1",  # opens the routes that pause, update and resume
         "VLLM_LOGGING_LEVEL": "INFO",  # goes to the server's log file
         "VLLM_NO_USAGE_STATS": "1",
     }
+    # Where it is set, vLLM loads only the plug-ins that it names; unset, it loads all.
     if plugins := base.get("VLLM_PLUGINS"):
         values["VLLM_PLUGINS"] = f"{plugins},rollwright_file_transfer"
     if not launch.gpu:

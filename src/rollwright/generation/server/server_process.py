@@ -15,7 +15,7 @@ from pathlib import Path
 from rollwright.generation.server import parent_guard
 from rollwright.generation.server.parent_guard import GRACE_S, KILL_S, end_group
 
-_STOP_S = GRACE_S + KILL_S + 6.0
+_STOP_S = GRACE_S + KILL_S + 6.0  # the guard's two waits one after the other, and some time for its polling
 
 
 class ServerProcess:
@@ -25,6 +25,7 @@ class ServerProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         self.pid_file = log.with_suffix(".pid")
+        # A restarted server appends to the log: `tail` must not show what the one before it wrote.
         self._log_start = log.stat().st_size if log.exists() else 0
         self.pid_file.unlink(missing_ok=True)
         # By its file, not as a module: the folders around it would be imported first, and torch with its threads.
@@ -51,10 +52,12 @@ class ServerProcess:
     def exit_code(self) -> int | None:
         """None while the server runs; negative where a signal ended it."""
         code = self._guard.poll()
+        # The guard exits with the server's code; the system keeps 8 bits, which makes 247 of -9.
         return code if code is None or code < 128 else code - 256
 
     def stop(self) -> None:
         """End the server and all its processes; blocks for some seconds at most. Idempotent."""
+        # Read before the guard ends, since it removes the file.
         group = self.pid
         if self._guard.poll() is None:
             self._guard.terminate()
@@ -79,6 +82,7 @@ class ServerProcess:
 
 def free_port() -> int:
     """A port of the loopback address that nobody listens on at this moment."""
+    # Port 0 has the system choose one; another process may still take it before the server does.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

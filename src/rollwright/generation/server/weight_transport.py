@@ -83,6 +83,7 @@ class FileTransport:
     def stage(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> Staged:
         """Write the weights as shards."""
         paths = self._files.write(complete(weights, self._expected), version=version)
+        # Paths, not tensors: a server that is restarted later reads the same files again.
         return Staged(version=version, content=[str(path) for path in paths])
 
     async def deliver(self, client: ServerClient, staged: Staged) -> str | None:
@@ -90,6 +91,7 @@ class FileTransport:
         await client.post("/start_weight_update", timeout_s=UPDATE_S)
         for path in staged.content:
             await client.post("/update_weights", {"update_info": {"paths": [path]}}, timeout_s=UPDATE_S)
+        # The version comes with the last call: a server that ends before it still reports the old one.
         await client.post("/finish_weight_update", {"weight_version": str(staged.version)}, timeout_s=UPDATE_S)
         return None
 
@@ -124,6 +126,7 @@ class AdapterTransport:
     def stage_adapter(self, adapter: Adapter, *, version: int) -> Staged:
         """Write the adapter as PEFT does: a folder with `adapter_config.json` and `adapter_model.safetensors`."""
         folder = self._files.own / f"version-{version}"
+        # PEFT's layout has one file: an adapter of more than one shard (1 GiB) is a ValueError here and not staged.
         (path,) = self._files.write(adapter.weights, version=version)
         shutil.move(path, folder / "adapter_model.safetensors")
         (folder / "adapter_config.json").write_text(json.dumps(adapter.config, indent=1), encoding="utf-8")
@@ -131,6 +134,7 @@ class AdapterTransport:
 
     async def deliver(self, client: ServerClient, staged: Staged) -> str | None:
         """Let a server read the adapter's files; the name that requests then ask for."""
+        # Without `load_inplace` vLLM refuses a name that it has already loaded.
         body = {"lora_name": ADAPTER_NAME, "lora_path": staged.content, "load_inplace": True}
         await client.post("/v1/load_lora_adapter", body, timeout_s=UPDATE_S)
         await name_version(client, staged.version)
