@@ -38,12 +38,16 @@ from rollwright.store.importers.tool_text import (
     tools_text,
 )
 
+# A column beyond these is noted in the report, not refused.
 ROW_KEYS = {"messages", "conversations", "id", "task_id", "split", "success", "reward", "rewards", "tools", "system"}
 ROW_KEYS |= {"chosen", "rejected", "prompt"}
 MESSAGE_KEYS = {"role", "content", "tool_calls", "function_call", "tool_call_id", "name", "weight", "refusal", "audio"}
 MESSAGE_KEYS |= {"reasoning_content"}
+# OpenAI renamed "system" to "developer" for its reasoning models; most chat templates know only the first.
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+# "function" is the API's older form, with `function_call` in place of `tool_calls`.
 RESULTS = ("tool", "function")
+# ShareGPT's files name the speakers differently, by the model that was talked to.
 SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant"}
 SHAREGPT |= {"chatgpt": "assistant", "bing": "assistant", "bard": "assistant", "system": "system"}
 SHAREGPT |= {"tool": "tool", "observation": "tool", "function_response": "tool"}
@@ -69,10 +73,12 @@ def read_openai(value: Any) -> Said:
     message = mapping(value, "a message")
     role = message.get("role")
     unread = tuple(f"a message's `{key}` is not read" for key, given in message.items() if _is_odd(key, given))
+    # The answer then stands outside of `content`, and the rest would be imitated in its place.
     if any(message.get(key) for key in ("refusal", "audio")):
         raise RowError("a message with a refusal or audio in place of text")
     if role in RESULTS:
         content = _content(message.get("content"), empty=True)  # a tool may have nothing to say
+        # Kept beside the text alone: an export needs them, the policy never sees them.
         named = {key: message[key] for key in ("tool_call_id", "name") if isinstance(message.get(key), str)}
         return Said(role="user", text=result_text(content), source={"content": content, **named}, notes=unread)
     if not isinstance(role, str) or role not in ROLES:
@@ -91,11 +97,14 @@ def _assistant(message: Values, notes: tuple[str, ...]) -> Said:
     if message.get("function_call"):
         calls.append(read_call(message["function_call"]))
     weight = message.get("weight")
+    # OpenAI's fine-tuning format allows 0 and 1, and nothing in between.
     if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
         raise RowError("a message's weight is neither 0 nor 1", repr(weight))
+    # The API sends null beside calls; without calls null would be an answer of nothing.
     content = "" if calls and message.get("content") is None else _content(message.get("content"), empty=bool(calls))
     thought = message.get("reasoning_content")
     if thought:
+        # As reasoning models write it themselves; it is part of the action, and imitated with it.
         content = f"<think>\n{whole_text(thought, 'reasoning_content')}\n</think>\n\n{content}"
     source = {"content": content, "tool_calls": calls} if calls else {}
     return Said(role="assistant", text=call_text(content, calls), source=source, trained=weight != 0, notes=notes)
@@ -105,6 +114,7 @@ def _content(value: Any, *, empty: bool = False) -> str:
     """The text of a message's content: a text, or parts that are all text."""
     if isinstance(value, list | tuple):
         parts = [mapping(part, "a part of a message") for part in value]
+        # The kinds of text of the chat API, and of the responses API for what goes in and comes out.
         if odd := [part.get("type") for part in parts if part.get("type") not in ("text", "input_text", "output_text")]:
             raise RowError("a message with a part that is not text", repr(odd[0]))
         value = "".join(whole_text(part.get("text"), "a part's text") for part in parts)
@@ -126,6 +136,7 @@ def read_sharegpt(value: Any) -> Said:
     if not isinstance(who, str) or who not in SHAREGPT:
         raise RowError("an unknown role", repr(who))
     notes = tuple(f"a message's `{k}` is not read" for k, v in message.items() if k not in ("from", "value") and v)
+    # One reader for both, so that the same conversation gives the same episode in either format.
     said = read_openai({"role": SHAREGPT[who], "content": text})
     return Said(role=said.role, text=said.text, source=said.source, notes=notes)
 
@@ -153,12 +164,14 @@ def _episodes(row: LogRow, name: str, key: str, read: Any) -> list[LoggedEpisode
     values = row.value
     notes = tuple(f"the column `{k}` is not read" for k, v in values.items() if k not in ROW_KEYS and v is not None)
     if values.get("chosen") is not None or values.get("rejected") is not None:
+        # Both sides under one task: `recipes/reward_pairs.py` pairs a task's successes with its failures.
         pairs = [("chosen", 1.0, True), ("rejected", 0.0, False)]
         return [
             episode(row, f"{name}/{side}", _side(values, side, read), task=name, rewards=[paid], won=won, notes=notes)
             for side, paid, won in pairs
         ]
     if values.get(key) is None:
+        # A row of the other format is told so, and not only that it is empty.
         other = next((k for k in ("messages", "conversations") if values.get(k) is not None), None)
         raise RowError(f"the row has no `{key}`", f"it has `{other}`: is this the other format?" if other else "")
     said = [read(message) for message in _messages(values[key], key)]
@@ -169,6 +182,7 @@ def _messages(value: Any, what: str) -> list[Any]:
     """A list of messages; `datasets` may hold one as a map of lists."""
     if isinstance(value, Mapping) and value and all(isinstance(column, list) for column in value.values()):
         length = {len(column) for column in value.values()}
+        # Columns of unequal length are no map of lists: `listed` then says that it is no list.
         if len(length) == 1:
             value = [dict(zip(value, entry, strict=True)) for entry in zip(*value.values(), strict=True)]
     return listed(value, f"`{what}`")
@@ -178,15 +192,18 @@ def _side(values: Values, side: str, read: Any) -> list[Said]:
     """One side of a preference, with the prompt before it, where that stands apart (a text, or messages)."""
     prompt, answer = values.get("prompt"), values.get(side)
     if isinstance(answer, str):
+        # Both spellings, as `read` may be that of either format.
         answer = [{"role": "assistant", "content": answer, "from": "gpt", "value": answer}]
         if prompt is None:
             raise RowError("a preference of two texts without a `prompt`")
+    # A map whose values are all lists is a list of messages as `datasets` holds it: see `_messages`.
     elif isinstance(answer, Mapping) and not all(isinstance(column, list) for column in answer.values()):
         answer = [answer]
     if isinstance(prompt, str):  # the whole conversation may hold it as well
         prompt = [{"role": "user", "content": prompt, "from": "human", "value": prompt}]
     said = [read(message) for message in _messages(answer, side)]
     before = [read(message) for message in _messages(prompt, "prompt")] if prompt is not None else []
+    # Some data repeat the prompt in both sides, others give the answer alone. Only the latter need it put in front.
     return said if said[: len(before)] == before or said[0].role != "assistant" else [*before, *said]
 
 
@@ -213,6 +230,7 @@ def episode(
     steps, rest = _steps(said)
     paid = _rewards(values, len(steps)) if rewards is None else [None] * (len(steps) - len(rewards)) + list(rewards)
     steps = [_paid(step, reward) for step, reward in zip(steps, paid, strict=True)]
+    # By place in the conversation, tools included, as an export walks it; JSON has no keys but text.
     sources = {str(at): dict(message.source) for at, message in enumerate(said) if message.source}
     params: dict[str, Any] = {"place": row.place} | ({"sources": sources} if sources else {})
     params |= {"tools": tools} if tools else {}
@@ -224,6 +242,7 @@ def episode(
         task=Task(id=_name(values.get("task_id")) or task, split=split_of(row, values), params=params),
         steps=tuple(steps),
         success=verdict(values.get("success"), "`success`") if won is None else won,
+        # Each once: a note counts episodes, not messages.
         notes=(*notes, *dict.fromkeys(note for message in said for note in message.notes)),
     )
 
@@ -246,11 +265,13 @@ def _with_tools(said: Sequence[Said], values: Values) -> tuple[list[Said], list[
         except (ValueError, RecursionError) as error:
             raise RowError("`tools` is not JSON", error) from error
     elif given:
+        # Only where they came as objects: in JSON text a null is what somebody wrote.
         require_no_nulls(given, "an object of tools")
     if not given:
         return messages, []
     tools = [dict(mapping(whole_json(tool), "a tool")) for tool in listed(given, "`tools`")]
     own = messages.pop(0) if messages[0].role == "system" else None
+    # None tells an export that there was no system message before the tools were put in one.
     source = {"content": own.text if own else None}
     head = Said(role="system", text=tools_text(own.text if own else "", tools), source=source)
     return [head, *messages], tools
@@ -258,6 +279,7 @@ def _with_tools(said: Sequence[Said], values: Values) -> tuple[list[Said], list[
 
 def _steps(said: Sequence[Said]) -> tuple[list[Step], list[Said]]:
     """The steps, and the messages after the last of them."""
+    # A system text alone gives an answer nothing to answer, and many chat templates refuse it.
     if said[0].role == "assistant" or all(message.role == "system" for message in said[: _first_action(said)]):
         raise RowError("nothing stands before the first answer")
     steps: list[Step] = []
@@ -288,6 +310,7 @@ def _rewards(values: Values, count: int) -> list[float | None]:
         if len(found) != count:
             raise RowError("another number of `rewards` than of answers", f"{len(found)} for {count}")
         return found
+    # None and not 0: the row says nothing of the other answers, and a turn without a reward keeps no part.
     return [None] * (count - 1) + [None if last is None else number(last, "`reward`")]
 
 

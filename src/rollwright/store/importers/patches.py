@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from rollwright.store.importers.log_records import RowError
 
+# A count of 1 may be left out: `@@ -3 +3 @@`.
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+# Begins the line "\ No newline at end of file", which speaks of the line before it.
 _NO_NEWLINE = "\\"
 
 
@@ -31,8 +33,10 @@ def apply_diff(files: Mapping[str, str], diff: str) -> dict[str, str]:
     Raises:
         RowError: it is not a unified diff, names a file that is not there, deletes or renames one, or does not apply.
     """
+    # A copy: the files before the fix are needed as well, and a patch may fail half-way.
     changed = dict(files)
     for patch in read_diff(diff):
+        # A diff names /dev/null in place of a file that is added (old) or deleted (new).
         if patch.new == "/dev/null" or (patch.old not in ("/dev/null", patch.new)):
             raise RowError("the patch deletes or renames a file", patch.old)
         if patch.old != "/dev/null" and patch.new not in changed:
@@ -52,6 +56,7 @@ def read_diff(diff: str) -> list[FilePatch]:
     lines, at = split_lines(diff), 0
     while at < len(lines):
         line, at = lines[at], at + 1
+        # Only between hunks: within one, a removed line that begins with "-- " looks alike, and `_hunk` counts past it.
         if line.startswith("--- "):
             following = lines[at] if at < len(lines) else ""
             if not following.startswith("+++ "):
@@ -62,6 +67,7 @@ def read_diff(diff: str) -> list[FilePatch]:
                 raise RowError("the patch is not a unified diff", "a change before the name of a file")
             hunk, at = _hunk(lines, at - 1)
             found[-1].hunks.append(hunk)
+        # Other lines between hunks are skipped (`index`, `diff --git`); these change a file without a hunk.
         elif line.startswith(("Binary files", "GIT binary patch", "rename from")):
             raise RowError("the patch deletes or renames a file", line.strip())
     if not found or not all(patch.hunks for patch in found):
@@ -71,13 +77,16 @@ def read_diff(diff: str) -> list[FilePatch]:
 
 def split_lines(text: str) -> list[str]:
     """The lines with their ends, parted at line feeds alone: a form feed within a source ends no line of a diff."""
+    # Not `splitlines`, which also parts at form feeds, vertical tabs and several characters of Unicode.
     lines = [f"{line}\n" for line in text.split("\n")]
     lines[-1] = lines[-1][:-1]
     return lines if lines[-1] else lines[:-1]
 
 
 def _path(line: str) -> str:
+    # `diff -u` puts the time of the file after a tab.
     name = line[4:].split("\t")[0].strip()
+    # Git's prefixes of the two sides.
     return name if name == "/dev/null" else name.removeprefix("a/").removeprefix("b/")
 
 
@@ -90,12 +99,14 @@ def _hunk(lines: Sequence[str], at: int) -> tuple[Hunk, int]:
     left, right = (1 if found[group] is None else int(found[group]) for group in (2, 4))
     sides: dict[str, list[str]] = {"-": [], "+": []}
     at += 1
+    # By the counts of the head and not by the signs: a line "--- a" may be a removed "-- a".
     while len(sides["-"]) < left or len(sides["+"]) < right:
         line = lines[at] if at < len(lines) else ""
         sign, body = (line[0], line[1:]) if line.strip("\n") else (" ", "\n")  # a blank line whose blank was cut
         if not line or sign not in " +-":
             raise RowError("the patch ends within a change", head.strip())
         at += 1
+        # The marker speaks of this line alone: the other side's line may still end with a line feed.
         last = at < len(lines) and lines[at].startswith(_NO_NEWLINE)
         for side in ("-", "+") if sign == " " else (sign,):
             sides[side].append(body.removesuffix("\n") if last else body)
@@ -107,6 +118,7 @@ def _applied(text: str, patch: FilePatch) -> str:
     lines, result, at = split_lines(text), list[str](), 0
     for start, old, new in patch.hunks:
         first = max(start - 1, 0) if old else start  # a pure insertion names the line before it
+        # `first < at`: hunks that overlap or run backwards. The lines must be equal: no fuzz, as `patch` would allow.
         if first < at or [_bare(line) for line in lines[first : first + len(old)]] != [_bare(line) for line in old]:
             raise RowError("the patch does not apply", f"{patch.new}, line {start}")
         result += lines[at:first] + new
@@ -115,4 +127,5 @@ def _applied(text: str, patch: FilePatch) -> str:
 
 
 def _bare(line: str) -> str:
+    # The end of a line decides nothing: a patch in LF applies to a source in CRLF.
     return line.rstrip("\r\n")

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from rollwright.store.importers.log_records import LogRow, RowError
 
+# A damaged length may claim any number of bytes, and `read` would try to get them.
 MAX_RECORD = 256 * 2**20
 Field = tuple[int, Any]
 
@@ -21,11 +22,13 @@ def tfrecord_rows(file: IO[bytes], prefix: str) -> Iterator[LogRow]:
     """Every record; the file is given up at the first that is torn. Checksums (masked CRC-32C) are not computed."""
     number = 0
     try:
+        # The length (8 bytes, little-endian) and its checksum (4).
         while head := file.read(12):
             number += 1
             if len(head) < 12 or (length := struct.unpack("<Q", head[:8])[0]) > MAX_RECORD:
                 raise EOFError("no record begins here")
             body = file.read(length)
+            # The length says where the next record begins: after a torn one there is none to be found.
             if len(body) < length or len(file.read(4)) < 4:
                 raise EOFError("a record ends early")
             yield _row(body, f"{prefix}record {number}")
@@ -49,6 +52,7 @@ def example(body: bytes) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for features in _of(body, 1):
         for entry in _of(features, 1):
+            # Of a field that occurs twice the last counts, as in Protocol Buffers; an empty value may be absent.
             parts = dict(_fields(entry))
             found[_bytes(parts[1]).decode("utf-8")] = _feature(_bytes(parts.get(2, b"")))
     return found
@@ -57,6 +61,7 @@ def example(body: bytes) -> dict[str, list[Any]]:
 def _feature(body: bytes) -> list[Any]:
     values: list[Any] = []
     for kind, packed in _fields(body):
+        # Each of the three lists has its values in field 1.
         for number, value in _fields(_bytes(packed)):
             if number != 1 or kind not in (1, 2, 3):
                 raise ValueError(f"a list of kind {kind}")
@@ -68,7 +73,9 @@ def _listed(kind: int, value: Any) -> list[Any]:
     if kind == 1:
         return [_bytes(value)]
     if kind == 2:
+        # Packed or one by one (4 bytes of wire type 5): both unpack alike.
         return list(struct.unpack(f"<{len(value) // 4}f", value))
+    # A whole number that was written one by one, not packed.
     if isinstance(value, int):
         return [_signed(value)]
     found, at = [], 0
@@ -79,6 +86,7 @@ def _listed(kind: int, value: Any) -> list[Any]:
 
 
 def _signed(number: int) -> int:
+    # int64 is written as its two's complement, a negative one in ten bytes.
     return number - (1 << 64) if number >> 63 else number
 
 
@@ -97,6 +105,7 @@ def _fields(body: bytes) -> Iterator[Field]:
     at = 0
     while at < len(body):
         tag, at = _varint(body, at)
+        # 0: varint, 1: 8 bytes, 2: a length and so many bytes, 5: 4 bytes. Groups (3, 4) are out of use.
         wire = tag & 7
         if wire == 0:
             value, at = _varint(body, at)
@@ -108,6 +117,7 @@ def _fields(body: bytes) -> Iterator[Field]:
             length = 8 if wire == 1 else 4
         else:
             raise ValueError(f"a field of wire type {wire}")
+        # A slice beyond the end would come back short without an error.
         if at + length > len(body):
             raise ValueError("a field ends beyond its message")
         yield tag >> 3, body[at : at + length]
@@ -116,6 +126,7 @@ def _fields(body: bytes) -> Iterator[Field]:
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
     value = 0
+    # Ten groups of seven bits hold 64 bits.
     for shift in range(0, 70, 7):
         byte = body[at]
         at += 1

@@ -27,18 +27,22 @@ def read_calls(value: Any) -> list[Call]:
 def read_call(value: Any) -> Call:
     """One call: {"type": "function", "function": {...}}, or the function's own object. Raises RowError."""
     call = mapping(value, "a tool call")
+    # A custom tool's call holds free text in place of arguments, which would be lost.
     if call.get("type") not in (None, "function"):
         raise RowError("a tool call of another type than function", repr(call.get("type")))
+    # The older `function_call`, and other tools' logs, are the function's object itself.
     function = mapping(call.get("function") or call, "a tool call")
     name = function.get("name")
     if not isinstance(name, str) or not name:
         raise RowError("a tool call without a name", repr(name))
     found: Call = {"name": whole_text(name, "name"), "arguments": _arguments(function.get("arguments"))}
+    # An id that is no text is left out: an export numbers the calls then.
     return {"id": call["id"], **found} if isinstance(call.get("id"), str) else found
 
 
 def require_no_nulls(value: Any, what: str) -> None:
     """Raises RowError: Arrow gives every object the keys of all others, as null; what was meant cannot be told."""
+    # A text is no container here: the null in JSON text was written on purpose.
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     for entry in inner:
         if entry is None:
@@ -47,17 +51,20 @@ def require_no_nulls(value: Any, what: str) -> None:
 
 
 def _arguments(value: Any) -> dict[str, Any]:
+    # Before the text is parsed, so that only Arrow's objects are asked.
     require_no_nulls(value, "an object of arguments")
     if isinstance(value, str):
         try:
             value = strict_json(value)
         except (ValueError, RecursionError) as error:
             raise RowError("the arguments of a tool call are not JSON", error) from error
+    # `whole_json`, as the arguments go into task params, which are stored as JSON.
     return dict(whole_json(mapping(value, "the arguments of a tool call")))
 
 
 def call_text(content: str, calls: Sequence[Mapping[str, Any]]) -> str:
     """The assistant's message with its calls at the end."""
+    # Without the id: it is drawn by a server, and a policy could not know it.
     shown = [_dump({"name": call["name"], "arguments": call["arguments"]}) for call in calls]
     return "\n".join([*([content] if content else []), *(f"<tool_call>{call}</tool_call>" for call in shown)])
 
@@ -84,4 +91,5 @@ def openai_calls(calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _dump(value: Any) -> str:
+    # \u escapes would cost several tokens for each letter beyond ASCII.
     return json.dumps(value, ensure_ascii=False)
