@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Ids = tuple[int, ...]
+# The same states are read in update after update; each is decoded and encoded once.
 _MOST_TRANSLATED = 20_000
 
 
@@ -53,9 +54,11 @@ class CriticBody:
 def hidden_at_ends(body: nn.Module, packed: PackedBatch, *, foreign: bool) -> Tensor:
     """[U, d] float32 hidden states at `packed.gather`; of a foreign body each row is one whole sequence."""
     if foreign:
+        # A reading lies at the last real token of its row, so what stands behind that place is padding.
         rows, ends = packed.positions.T
         last = torch.zeros(len(packed.input_ids), dtype=ends.dtype, device=ends.device).index_put((rows,), ends)
         columns = torch.arange(packed.input_ids.shape[1], device=ends.device)
+        # An encoder looks both ways: without the mask its states would depend on the padding.
         mask = (columns[None] <= last[:, None]).long()
         hidden = body(input_ids=packed.input_ids, attention_mask=mask).last_hidden_state
     else:
@@ -75,6 +78,7 @@ def cut_to(body: CriticBody, depth: float) -> CriticBody:
     kept = max(1, round(depth * config.num_hidden_layers))
     if kept == config.num_hidden_layers:
         return body
+    # Found by their length: architectures give the list different names (layers, h, layer).
     stacks = [
         (parent, name)
         for parent in body.module.modules()
@@ -87,7 +91,9 @@ def cut_to(body: CriticBody, depth: float) -> CriticBody:
             f"{config.num_hidden_layers} layers where one was expected: use depth 1"
         )
     ((parent, name),) = stacks
+    # The body is a copy of its own or was loaded for this critic, so nobody else loses these layers.
     setattr(parent, name, getattr(parent, name)[:kept])
+    # The number of layers is read elsewhere too, such as for a cache of keys and values.
     config.num_hidden_layers = kept
     return body
 
@@ -119,11 +125,13 @@ def other_body(name_or_path: str | Path, policy_tokenizer: PreTrainedTokenizerBa
     if module.config.is_encoder_decoder:
         raise ConfigError(f"the critic's model {str(name_or_path)!r} is encoder and decoder in one: use an encoder")
     module.pooler = None  # read by nobody, and distributed training waits for the gradient of what is there
+    # A tokenizer without a limit of its own reports a huge number.
     longest = min(tokenizer.model_max_length, _positions(module.config))
 
     @lru_cache(maxsize=_MOST_TRANSLATED)
     def translate(ids: Ids) -> Ids:
         """The policy's ids as words, and these as the other model's ids."""
+        # The marks of the policy's chat template are no words to another model.
         text = policy_tokenizer.decode(list(ids), skip_special_tokens=True)
         own = tuple(tokenizer(text, truncation=True, max_length=longest)["input_ids"])
         return own or (0,)  # where no words are left
@@ -141,6 +149,7 @@ def _without_dropout(config: Any) -> Any:
 
 def _positions(config: Any) -> int:
     """Tokens that it can read; RoBERTa and its kin count their positions from the padding id on."""
+    # RoBERTa's 514 positions read 512 tokens: its padding id is 1.
     positions = int(getattr(config, "max_position_embeddings", 512))
     offset = config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer")
     return positions - (int(config.pad_token_id or 0) + 1 if offset else 0)

@@ -104,6 +104,7 @@ class PackedReader:
         total = sum(segment.num_tokens for segment in chosen)
         columns: dict[str, Tensor] = {}
         for number in range(max(self.ranks.gather(len(packs)))):  # sharded layers are gathered by all ranks together
+            # A pack that is read again gives the same numbers in the same places.
             packed = packs[number % len(packs)]
             with self.autocast() if autocast else nullcontext():
                 values = computes(packed)
@@ -114,6 +115,7 @@ class PackedReader:
 
     def _collect(self, columns: dict[str, Tensor], segments: Sequence[Segment], mine: Share) -> dict[str, Tensor]:
         """The columns of all ranks in the flat order of the whole batch."""
+        # Its flat order is that of the whole batch already.
         if self.ranks.count == 1:
             return columns
         places = places_of(segments, mine)
@@ -126,6 +128,7 @@ class PackedReader:
 
     def pack(self, segments: Sequence[Segment]) -> list[PackedBatch]:
         """Micro-batches on the accelerator's device."""
+        # Where attention by blocks runs, branches do not pay for each other, so that sharing pays more often.
         costs = CostModel(dense=not pays_on(self.accelerator.device))
         packs = pack(segments, token_budget=self.token_budget, layout=self.layout, costs=costs)
         return [packed.to(self.accelerator.device) for packed in packs]
@@ -170,6 +173,7 @@ class CriticLearner:
         )
         self._slow = None
         if polyak is not None:
+            # Copied before the critic is wrapped or sharded.
             self._slow = copy.deepcopy(critic).requires_grad_(False).eval().to(accelerator.device)
         # What ZeRO-3 shards need not fit on one device before.
         critic = critic if self._zero_stage == 3 else critic.to(accelerator.device)
@@ -178,6 +182,7 @@ class CriticLearner:
     def _optimisation(self, critic: nn.Module, settings: OptimiserSettings) -> Optimisation:
         if not self._zero_stage:
             return WholeOptimisation(self.accelerator, critic, settings, name=self.name)
+        # apart: this class writes its own state, and accelerate would write the engine a second time.
         return ZeroOptimisation(
             self.accelerator, critic, settings, name=self.name, autocast_dtype=self._reader.autocast_dtype, apart=True
         )
@@ -208,6 +213,7 @@ class CriticLearner:
         Raises:
             ConfigError: there is no slow copy.
         """
+        # The slow copy is never wrapped: it has no gradient to share between ranks.
         module = self.slow if slow else self._fast.prepared
         return self._reader.read(module, segments, autocast=self._casts(slow=slow))
 
@@ -233,6 +239,7 @@ class CriticLearner:
             self._backward(own, places, total, targets, loss, averages)
             self._fast.clip(self.step)
             norm = self._fast.move(self.step)
+        # Ctrl-C included: the gradient of a step that was given up must not leak into the next one.
         except BaseException:
             self._fast.drop()
             raise
@@ -240,6 +247,7 @@ class CriticLearner:
             set_training(self._fast.prepared, False)
         self.step += 1
         self._follow()
+        # Added and not averaged: each rank's number is its share of the mean.
         return {f"{self.name}/loss": sum(self.ranks.gather(averages.sums["loss"])), f"{self.name}/grad_norm": norm}
 
     def _backward(
@@ -254,6 +262,7 @@ class CriticLearner:
         """Add up the gradient of this rank's tokens; ranks with less to do go along with nothing."""
         packs = self._reader.pack(mine)
         rounds, idle = max(self.ranks.gather(len(packs))), not len(places)
+        # An idle rank's stand-in needs some columns to run on; it counts with 0.
         places = torch.zeros(mine[0].num_tokens, dtype=torch.long) if idle else places
         device = self.accelerator.device
         places, columns = places.to(device), {name: column.to(device) for name, column in targets.items()}
@@ -262,10 +271,12 @@ class CriticLearner:
             with self._fast.accumulating(number == rounds - 1):
                 with self._reader.autocast() if self._casts() else nullcontext():
                     values = self._fast.prepared(packed)
+                # From the flat order of this rank's turns to that of the whole batch, which the targets have.
                 here = places[packed.entries]
                 losses = loss(values, {name: column[..., here] for name, column in columns.items()})
                 # Every head takes part in the graph, the unused ones with 0: distributed training waits for all.
                 unused = torch.stack([rows.sum() * 0.0 for rows in values.values()]).sum()
+                # `total` counts the tokens of all ranks, so the shares add up to the mean over all of them.
                 mean = losses.sum() / total * float(counts)
                 require_finite(mean, what=f"{self.name} loss", step=self.step, accelerator=self.accelerator)
                 self._fast.backward(mean * self.ranks.count + unused)  # gradients are averaged over the ranks
@@ -274,6 +285,7 @@ class CriticLearner:
     def _follow(self) -> None:
         if self._slow is None or self._polyak is None:
             return
+        # One parameter at a time: under ZeRO-3 the fast critic is never whole at once.
         for target, source in zip(self._slow.parameters(), self._fast.module.parameters(), strict=True):
             with gathered([source]):
                 polyak_update([target], [source], polyak=self._polyak)
@@ -287,6 +299,7 @@ class CriticLearner:
         Under DeepSpeed the fast critic and its optimiser lie beside it in the folder `<name>`, cut as the ranks hold
         them. All ranks call with the same folder.
         """
+        # The slow copy is whole on every rank, also where the fast critic is sharded.
         state: dict[str, Any] = {"step": self.step, "slow": None if self._slow is None else self._slow.state_dict()}
         if isinstance(self._fast, ZeroOptimisation):
             self._fast.save(folder)
@@ -311,6 +324,7 @@ class CriticLearner:
 def places_of(segments: Sequence[Segment], mine: Share) -> Tensor:
     """[n] places of this rank's action tokens in the flat order of the whole batch."""
     lengths = torch.tensor([segment.num_tokens for segment in segments])
+    # Scored tokens and not action ids: masked ones have no entry.
     starts = lengths.cumsum(0) - lengths
     parts = [torch.arange(int(starts[i]), int(starts[i] + lengths[i])) for i in mine.own]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)

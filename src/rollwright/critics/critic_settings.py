@@ -18,6 +18,7 @@ class TurnCriticFit(Config):
         description="Folder or hub name of another transformer that reads the text, such as RoBERTa; empty = "
         "the policy's.",
     )
+    # What the heads can tell apart is then what the body tells apart already.
     frozen: bool = Field(
         False, description="Train only the heads, on the frozen starting model; each state is then read once."
     )
@@ -29,6 +30,7 @@ class TurnCriticFit(Config):
     updates: int = Field(5, ge=0, description="Optimiser steps per step of the run.")
     batch_size: int = Field(64, ge=1, description="Turns (or trajectories) per optimiser step.")
     width: int = Field(256, ge=0, description="Width of the heads' hidden layer; 0 = linear heads.")
+    # WSRL has it in its critics, which take many updates per step (arXiv:2412.07762).
     layer_norm: bool = Field(False, description="Use layer norm in the heads; it helps with many updates per step.")
 
 

@@ -57,6 +57,7 @@ def rows_of_heads(
                 f"the head {name!r} has {len(rows)} sequences, {wanted.shape[-1]} targets and {len(counts)} weights"
             )
         place = slice(start, start + len(rows))
+        # The rows of other heads hold 0 here, which is no target: `loss_of_heads` does not look at them.
         columns[name] = torch.zeros(*wanted.shape[:-1], total)
         columns[name][..., place] = wanted
         # The learner takes the mean over all rows, the method one over the rows of each head.
@@ -74,10 +75,13 @@ def loss_of_heads(losses: Mapping[str, HeadLoss], values: Readings, columns: Col
         columns: made by `rows_of_heads`.
     """
     found = torch.zeros_like(next(iter(values.values()))[0])
+    # Columns named after no head are the shares.
     for name in [name for name in columns if name in values]:
         share = columns[_share(name)]
+        # A micro-batch may hold none of a head's rows; rows of weight 0 are left out too, and would add 0.
         mine = share.nonzero()[:, 0]
         said = values[name][:, mine]
+        # Targets [n] serve all heads of the name; [heads, n] give each its own (ArCHer's double critics).
         each = losses.get(name, squared_error)(said, columns[name][..., mine].expand_as(said))
         found = found.index_add(0, mine, share[mine] * each.sum(dim=0))
     return found
@@ -107,10 +111,12 @@ def one_step_targets(
     Args:
         following: [heads, m] values of the states after the m turns that `followed` gives, in the batch's order.
     """
+    # Asked again and not passed in: `following` must have been read by the same rule.
     follows = followed(batch, truncated_end=truncated_end)
     after = torch.zeros(len(following), len(batch))
     after[:, follows] = following
     rewards = torch.tensor([t.reward for t in batch])
+    # A cut turn that a state comes after is not done: the limit is no end of the task.
     done = torch.ones(len(batch), dtype=torch.bool)
     done[follows] = False
     return td_target(rewards.expand_as(after), after, done.expand_as(after), gamma=gamma)

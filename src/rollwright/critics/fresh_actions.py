@@ -19,11 +19,13 @@ def sample_actions(
     Raises:
         EngineFault: the engine failed. ContextOverflow: a prompt leaves no room for an action.
     """
+    # The place is part of the seed: equal prompts of one call draw different actions.
     asks = [
         Ask(prompt_ids=prompt, sampling=replace(sampling, seed=_seed(f"{key}/{place}")), request_id=f"{key}/{place}")
         for place, prompt in enumerate(prompts)
     ]
     answers = asyncio.run(_ask_all(engine, asks))
+    # `generate_together` hands an error back in the place of its answer.
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
@@ -39,6 +41,7 @@ class FreshActions:
 
     def begin(self, step: int) -> None:
         """A step begins: a resumed run that begins it again draws the same."""
+        # Counted anew in every step: what earlier steps asked has no say in this one's draws.
         self._step, self._asked = step, 0
 
     def __call__(self, prompts: Sequence[tuple[int, ...]]) -> list[Generation]:
@@ -65,6 +68,7 @@ def with_action(transition: Transition, action: Generation) -> Transition:
         action_ids=action.token_ids,
         action_mask=(True,) * len(action.token_ids),
         logprobs=action.logprobs,
+        # NaN and not 0: a reward of 0 would be used without a complaint.
         reward=float("nan"),
         next_prompt_ids=(),
     )

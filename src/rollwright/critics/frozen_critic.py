@@ -59,6 +59,7 @@ class Scaling(nn.Module):
         mean = hidden.mean(dim=0)
         spread = (hidden - mean).square().mean(dim=0)
         # A number that hardly varies is no signal: it is not blown up.
+        # 1e-12 is for a body whose numbers do not vary at all.
         self.shift, self.factor = mean, (spread + 1e-4 * spread.mean() + 1e-12).rsqrt()
 
 
@@ -91,9 +92,11 @@ class FrozenCriticLearner:
         self.accelerator, self.ranks, self.name, self.step = accelerator, Ranks(accelerator), name, 0
         self.body, self._optimiser_settings, self._polyak = body, optimiser, polyak
         self._reader = PackedReader(accelerator, **packing | ({"layout": "padded"} if body.foreign else {}))
+        # Not prepared: nothing of it is trained, so each rank runs it whole and by itself.
         body.module.requires_grad_(False).eval().to(accelerator.device)
         self.scaling = Scaling(body.width).to(accelerator.device)
         self.heads = heads.to(accelerator.device)
+        # The body never moves, so fast and slow differ in their heads alone.
         self._slow = None if polyak is None else copy.deepcopy(self.heads).requires_grad_(False)
         self._optimizer = adamw(self.heads, optimiser)
         self._hidden: dict[bytes, Tensor] = {}
@@ -139,13 +142,16 @@ class FrozenCriticLearner:
         """
         settings, states = self._optimiser_settings, self.states(segments)
         if not self.step:  # for good; all heads still say `bias` everywhere
+            # Over everything that was read so far, and not over the first batch alone.
             self.scaling.fix(torch.cat(list(self._hidden.values())).to(states.device))
         values = self.values_of(self.heads, self.scaling(states), segments)
         mean = loss(values, {name: column.to(states.device) for name, column in targets.items()}).mean()
         require_finite(mean, what=f"{self.name} loss", step=self.step, accelerator=self.accelerator)
         self._optimizer.zero_grad()
+        # All ranks hold all states and step alike, so there is no gradient to reduce.
         mean.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.heads.parameters(), settings.max_grad_norm)
+        # Checked before the step: weights that are NaN could not be taken back.
         length = finite_norm(float(norm), name=self.name, step=self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = settings.rate(self.step)
@@ -159,17 +165,21 @@ class FrozenCriticLearner:
     def states(self, segments: Sequence[Segment]) -> Tensor:
         """[N, d] hidden states before the action tokens; those of unknown segments are read together."""
         keys = [_key(segment) for segment in segments]
+        # A dict: a segment that comes twice is read once.
         missing = {key: s for key, s in zip(keys, segments, strict=True) if key not in self._hidden}
         if missing:
             columns = self._reader.read(self._compute, list(missing.values()))["hidden"]  # [d, M]
             lengths = [len(segment.action_ids) for segment in missing.values()]
+            # Cut by segment, so that each can be found and forgotten by itself.
             self._hidden.update(zip(missing, columns.T.contiguous().split(lengths), strict=True))
         states = torch.cat([self._hidden[key] for key in keys]).to(self.accelerator.device)
+        # After the states were taken: a batch above the bound would otherwise lose what it needs now.
         self._forget_the_oldest()
         return states
 
     def _forget_the_oldest(self) -> None:
         over = sum(rows.nbytes for rows in self._hidden.values()) - _MOST_BYTES
+        # A dict keeps the order of insertion: the first keys are the oldest.
         for key in list(self._hidden) if over > 0 else []:
             over -= self._hidden.pop(key).nbytes
             if over <= 0:
@@ -177,6 +187,7 @@ class FrozenCriticLearner:
 
     def _compute(self, packed: PackedBatch) -> dict[str, Tensor]:
         states = hidden_at_ends(self.body.module, packed, foreign=self.body.foreign)
+        # [d, N], since `PackedReader` wants one column per token.
         return {"hidden": states[packed.slots].T}
 
     def save_state(self, folder: Path) -> None:
@@ -189,6 +200,7 @@ class FrozenCriticLearner:
             "slow": None if self._slow is None else self._slow.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaling": self.scaling.state_dict(),
+            # Copied: the array is a read-only view of the bytes, which torch warns about.
             "keys": torch.from_numpy(keys.copy()),
             "lengths": torch.tensor([len(rows) for rows in known], dtype=torch.long),
             "hidden": torch.cat(known) if known else torch.zeros(0, self.body.width),
@@ -199,6 +211,7 @@ class FrozenCriticLearner:
 
     def load_state(self, folder: Path) -> None:
         """Continue from what `save_state` wrote into a run folder of the user's own."""
+        # The hidden states stay on the CPU, where they are kept; heads and optimiser are copied to where theirs are.
         state = torch.load(folder / f"{self.name}.pt", map_location="cpu", weights_only=True)
         self.step = int(state["step"])
         self.heads.load_state_dict(state["heads"])
@@ -251,5 +264,6 @@ _KEY_BYTES = 16
 
 def _key(segment: Segment) -> bytes:
     """Stands for prompt and action: thousands of long tuples would take more room than their hidden states."""
+    # The prompt's length is part: the same ids cut at another place are another segment.
     whole = np.asarray([len(segment.prompt_ids), *segment.prompt_ids, *segment.action_ids], dtype=np.int64)
     return hashlib.blake2b(whole.tobytes(), digest_size=_KEY_BYTES).digest()

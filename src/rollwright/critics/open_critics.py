@@ -64,6 +64,7 @@ def open_turn_critic(
     from rollwright.learner import OptimiserSettings
 
     body = cut_to(_body_of(fit, learner, codec), fit.depth)
+    # New heads are alike on every rank, and in every run of this seed whatever was drawn before.
     torch.manual_seed(config.run.seed)
     shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=bias)
     kind = FrozenValueLearner if fit.frozen else ValueLearner
@@ -97,6 +98,7 @@ def losses_of(fit: TurnCriticFit, heads: Iterable[str], losses: Mapping[str, Hea
         flat = values.flatten()
         return own(flat, targets.flatten(), flat.detach()).view_as(values)
 
+    # Compared by identity: a head with another loss of its own (an expectile) keeps it.
     return {head: regression if loss is squared_error else loss for head, loss in found.items()}
 
 
@@ -105,6 +107,7 @@ def _body_of(fit: TurnCriticFit, learner: Learner, codec: ChatCodec) -> CriticBo
     from rollwright.models import load_model
 
     if fit.model:
+        # The policy's tokenizer turns its ids back into words, which the other model's tokenizer reads.
         return other_body(fit.model, codec.tokenizer)
     # A frozen body is in no checkpoint, and the policy of a run that goes on is not the one that it began with.
     return policy_body(load_model(codec.tokenizer.name_or_path) if fit.frozen else learner.policy)
@@ -124,10 +127,12 @@ def open_vocabulary_critic(
     torch.manual_seed(config.run.seed)
     shape = VocabularyQSettings(q_heads=q_heads, width=settings.width, bias=settings.bias)
     critic = vocabulary_q(learner.policy, shape, depth=settings.depth)
+    # One optimiser step per update: the rate reaches 0 with the last step of the run.
     decay_steps = config.run.steps * settings.updates if settings.decay else 0
     optimiser = OptimiserSettings(learning_rate=settings.learning_rate, decay_steps=decay_steps)
     more = {"polyak": polyak, **_packing_of(config, learner)}
     if settings.frozen:
+        # The policy of these methods never learns: a resumed run copies the same body.
         return FrozenVocabularyLearner(learner.accelerator, CriticBody(critic.body), critic.heads, optimiser, **more)
     return CriticLearner(learner.accelerator, critic, optimiser, **more)
 
@@ -139,6 +144,7 @@ def _packing_of(config: CriticRun, learner: Learner) -> dict[str, Any]:
     bfloat16 = resolve_precision(config.learner.precision) == "bfloat16"
     return {
         "token_budget": config.learner.token_budget,
+        # Found for the policy, whose layers the critic has; a body with another tokenizer is padded all the same.
         "layout": learner.checked.layout,
         "autocast_dtype": torch.bfloat16 if bfloat16 else None,
     }

@@ -35,6 +35,7 @@ def outcomes(table: TurnTable, by: OutcomeBy = "verdict") -> Array:
     verdict, earned = table.trajectories["success"], table.trajectories["total_reward"]
     if by == "reward":
         return (earned > 0).astype(np.float64)
+    # -1 is stored where the world gave no verdict.
     result: Array = np.where(verdict >= 0, verdict == 1, earned > 0).astype(np.float64)
     return result
 
@@ -53,6 +54,7 @@ def success_probability(critic: TurnValues, head: str, prompts: Sequence[Sequenc
     """[N] the smallest head's probability of success at each prompt; no prompt, no number."""
     if not prompts:
         return torch.zeros(0)
+    # The smallest of the heads: an average would let one that overrates a state carry it.
     return critic.read(prompts)[head].sigmoid().min(dim=0).values
 
 
@@ -79,8 +81,10 @@ def outcome_steps(critic: TurnValues, head: str, table: TurnTable, turns: Array,
     """
     batch = table.transitions(turns)
     values = success_probability(critic, head, [t.prompt_ids for t in batch])
+    # Sorted like the turns, so `index` numbers the trajectories in their order.
     owners, index = np.unique([t.trajectory for t in batch], return_inverse=True)
     cut = [k for k, t in enumerate(batch) if t.truncated and t.next_prompt_ids]  # what follows has a value
+    # 0 after the task's own end: what it was worth is in `won`.
     ends = torch.zeros(len(owners))
     ends[index[cut]] = success_probability(critic, head, [batch[k].next_prompt_ids for k in cut])
     won = torch.as_tensor(labels[owners], dtype=torch.float32)

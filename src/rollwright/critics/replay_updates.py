@@ -36,6 +36,7 @@ class WeightedLikelihood:
         assert tokens.logprobs is not None
         count = float(tokens.mask.sum())
         nll = -float(tokens.logprobs.detach()[tokens.mask].sum())
+        # Turns of weight 0 stay in the batch: this is the share that is learned from.
         kept = float((tokens.advantages != 0)[tokens.mask].sum())
         metrics = {"policy/nll_mean": (nll, count), "policy/kept_frac": (kept, count)}
         return TokenLoss(losses=weighted_nll(tokens.logprobs, tokens.advantages), metrics=metrics)
@@ -55,6 +56,7 @@ class WebRLObjective:
     aggregation: Aggregation = "seq-mean-token-sum"
     max_length: float | None = None
     with_entropy: bool = False
+    # The loss is one of the whole action's log-ratio, whose tokens must lie in one micro-batch.
     whole_sequences: bool = True
 
     def __post_init__(self) -> None:
@@ -66,6 +68,7 @@ class WebRLObjective:
     def __call__(self, tokens: TokenBatch) -> TokenLoss:
         assert tokens.logprobs is not None and tokens.logprobs_ref is not None
         index, num = tokens.sequence_index, tokens.num_sequences
+        # Of this micro-batch: turns that lie in others count 0 here.
         counts = segment_count(tokens.mask, index, num)
         targets = segment_mean(tokens.advantages, index, num)  # one advantage per turn, on each of its tokens
         args = (tokens.logprobs, tokens.logprobs_ref, targets, tokens.mask, index)
@@ -73,6 +76,7 @@ class WebRLObjective:
             per_turn = webrl_squared(*args, num_sequences=num, beta=self.beta)
         else:
             per_turn = webrl_released_loss(*args, num_sequences=num, num_tokens=self.num_tokens)
+        # k1: the mean of the log-ratio itself, which may be negative on stored actions.
         ratios = (tokens.logprobs - tokens.logprobs_ref).detach()[tokens.mask]
         metrics = {"policy/kl_ref_mean": (float(ratios.sum()), float(tokens.mask.sum()))}
         # The learner adds up tokens: each carries an equal part of its turn's loss.
@@ -89,8 +93,10 @@ def stored_batch(transitions: Sequence[Transition], weights: Sequence[float]) ->
     """
     if len(weights) != len(transitions):
         raise ValueError(f"{len(transitions)} turns need as many weights, got {len(weights)}")
+    # Tokens that nobody chose have no entry in a batch.
     chosen = [logprob for t in transitions for logprob, counts in zip(t.logprobs, t.action_mask, strict=True) if counts]
     batch = TokenBatch.of(
+        # The place and not the turn's number names the sequence: one that was drawn twice stays two.
         [segment_of(t, sequence=place, mask=t.action_mask) for place, t in enumerate(transitions)],
         logprobs_sampled=torch.tensor(chosen, dtype=torch.float32),
     )
@@ -100,6 +106,7 @@ def stored_batch(transitions: Sequence[Transition], weights: Sequence[float]) ->
 
 def shuffled_batches(items: Array, size: int, draws: np.random.Generator) -> list[Array]:
     """One pass over all of them; the last batch may be smaller."""
+    # A copy: the caller's numbers keep their order.
     order = draws.permutation(items)
     return [order[start : start + size] for start in range(0, len(order), size)]
 
@@ -134,6 +141,7 @@ def imitate(
         Metrics of the last step; empty where there was none.
     """
     metrics: dict[str, float] = {}
+    # Without any weight the gradient is 0, and AdamW's moments would still move the policy.
     for _ in range(updates if weights.any() else 0):
         places = draws.integers(len(turns), size=batch_size)
         if weights[places].any():

@@ -24,10 +24,12 @@ from rollwright.store.replay import ReplaySettings
 class SuccessReplaySettings(ReplaySettings):
     """Which old successes are learned from again."""
 
+    # In the paper's words a perplexity in [1/0.95, 1/0.5).
     low: float = Field(
         0.5, ge=0, le=1, description="Lower bound of a replayed turn's mean token probability under the reference."
     )
     high: float = Field(0.95, ge=0, le=1, description="Upper bound of that probability.")
+    # At most twice the current phase's turns, as in WebRL.
     ratio: float = Field(2.0, ge=0, description="Maximum number of replayed turns per new turn; 0 = no replay.")
     one_per_task: bool = Field(False, description="Keep only the latest success of each task.")
 
@@ -59,6 +61,7 @@ class SuccessReplay:
 
     def begin(self) -> None:
         """A phase begins: the policy of now becomes the reference, what is stored by now may be replayed."""
+        # First, so that all that was stored before the phase counts as old.
         self.table.refresh()
         self._stored, self._eligible = len(self.table.trajectories), None
         self.reference.renew()
@@ -72,6 +75,7 @@ class SuccessReplay:
             valid: [n] all turns that may be learned from.
             labels: [S] 0/1 outcome of every trajectory of the table.
         """
+        # Once per phase: scoring costs a forward pass, and while the reference stands still nothing changes.
         if self._eligible is None:
             self._eligible = self._in_band(valid, labels)
         return replay.cap_relative(self._eligible, num_current=num_current, ratio=self.settings.ratio, rng=draws)
@@ -82,10 +86,12 @@ class SuccessReplay:
         return 0 if self._eligible is None else len(self._eligible)
 
     def _in_band(self, valid: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        # The table appends, so the trajectories of before the phase have the first numbers.
         old = np.flatnonzero(labels[: self._stored] == 1)
         if self.settings.one_per_task:
             old = replay.latest_per_task(self.table, among=old)
         turns = replay.keep_trajectories(self.table, old, among=valid)
+        # Nothing would be drawn, so nothing is scored.
         if not len(turns) or not self.settings.ratio:
             return turns[:0]
         mean = mean_logprobs(self.reference, self.table, turns)
@@ -110,5 +116,6 @@ class Scores(Protocol):
 
 def mean_logprobs(policy: Scores, table: replay.TurnTable, turns: np.ndarray) -> np.ndarray:
     """[n] mean log-prob of each turn's chosen action tokens under this policy: minus the log of its perplexity."""
+    # Weights play no part in scoring.
     batch = stored_batch(table.transitions(turns), [0.0] * len(turns))
     return np.array([float(row.mean()) for row in batch.by_turn(policy.logprobs(batch))])

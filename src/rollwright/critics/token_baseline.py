@@ -38,6 +38,7 @@ def with_token_baseline(batch: TokenBatch, values: Tensor) -> TokenBatch:
     """
     require_length("values", values, len(batch), per="action token")
     left = batch.advantages.double() - values.double()
+    # v is fitted to A itself and not to what is left of it.
     return batch.with_columns(advantages=left, returns=batch.advantages, values=values)
 
 

@@ -81,11 +81,13 @@ class StoredChains:
         turns = valid_turns(table)
         data_checks.require_outcomes(table, turns)
         data_checks.require_own_tokens(stores, table, codec, policy)
+        # Only trajectories with a turn to learn from can be drawn.
         owners = np.unique(table.owners()[turns])
         return cls(stored=StoredSteps.scan(table, turns, truncated_end=truncated_end), turns=turns, owners=owners)
 
     def draw(self, draws: np.random.Generator, count: int) -> TokenSteps:
         """So many trajectories, uniformly; one that is drawn twice counts once."""
+        # With replacement, so that the number of draws may exceed the number of trajectories.
         chosen = draws.choice(self.owners, count)
         return self.stored.steps(keep_trajectories(self.stored.table, chosen, among=self.turns))
 
@@ -111,9 +113,12 @@ def implicit_targets(
             as in the papers.
     """
     readings = steps.readings
+    # V of the fast critic: in ILQL only Q has a slow copy.
     after = steps.next_values(critic.read_tokens(readings)["v"][0])
+    # No step is marked as ended: `next_values` gives 0 behind an ended trajectory already.
     wanted_q = td_target(steps.rewards, after, torch.zeros_like(steps.rewards).bool(), gamma=gamma)
     wanted_q = wanted_q if highest is None else wanted_q.clamp(max=highest)
+    # The turns alone: behind the states after a cut no action is known.
     slow = critic.read_tokens(steps.segments, slow=True)["q"]
     return {"q": steps.per_entry(wanted_q), "v": slow.min(dim=0).values, "weights": steps.weights}
 
@@ -124,6 +129,7 @@ def token_q_loss(values: Readings, targets: Columns, *, cql_weight: float) -> Te
     Args:
         targets: "q" [n] what Q is regressed on, "weights" [n] what each entry counts.
     """
+    # [n] is broadcast over the heads: all regress on one target.
     errors = 0.5 * (values["q"] - targets["q"]).square() + cql_weight * values["cql"]
     return targets["weights"] * errors.sum(dim=0)
 
@@ -148,6 +154,7 @@ def decode_with(engine: Engine, critic: nn.Module, *, beta: float) -> None:
 
     if not isinstance(engine, PerturbedEngine):
         raise ConfigError(ENGINES_WITH_Q.format(engine.name))
+    # ZeRO-3 leaves an empty tensor where this rank does not hold the parameter.
     if not all(parameter.numel() for parameter in critic.parameters()):
         raise ConfigError("decoding with Q needs the critic whole on each rank: use ZeRO-1 or ZeRO-2")
     engine.perturb(Perturbation(critic=critic, beta=beta))  # type: ignore[arg-type]

@@ -60,7 +60,9 @@ class TokenSteps:
             values: of `readings`: one per entry, then one per state after a cut.
         """
         places = {ids: place for place, ids in enumerate(self._distinct_ends)}
+        # Trajectories that end in the same state share one reading.
         cut = [(s, places[tuple(end.prompt_ids)]) for s, end in enumerate(self.ends) if end is not None]
+        # 0 where nothing comes after the trajectory.
         last = torch.zeros(len(self.ends))
         last[[s for s, _ in cut]] = values[self.num_entries :][[place for _, place in cut]]
         return next_in_segment(values[self.entries], self.index, last)
@@ -89,11 +91,13 @@ def token_steps(table: TurnTable, turns: NDArray[Any], *, truncated_end: bool = 
     """
     transitions = table.transitions(turns)
     owners, index = np.unique([t.trajectory for t in transitions], return_inverse=True)
+    # All action tokens at first: forced ones leave the chain in `_chosen_steps`.
     lengths = torch.tensor([len(t.action_ids) for t in transitions])
     ends: list[Segment | None] = [None] * len(owners)
     rewards = torch.zeros(int(lengths.sum()))
     rewards[lengths.cumsum(0) - 1] = torch.as_tensor(_earned(table, turns)[turns]).float()
     for place in np.flatnonzero(np.isin(turns, [] if truncated_end else _before_cuts(table, turns))):
+        # Numbered behind the turns, so that its name is no turn's.
         ends[index[place]] = reading(_state_after(transitions[place]), owner=len(transitions) + int(index[place]))
     index_of = torch.as_tensor(index).repeat_interleave(lengths)
     return _chosen_steps(transitions, torch.arange(len(rewards)), ends, rewards, index_of)
@@ -126,10 +130,12 @@ class StoredSteps:
             (t,) = table.transitions([turn])
             # A digest in place of the ids: prompts of a large store would not fit into memory.
             kind = known.setdefault(_digest(t.prompt_ids, t.action_ids, t.action_mask), len(known))
+            # A new number: no turn of this kind was seen before.
             if kind == len(samples):
                 samples.append(turn)
             kinds[turn] = kind
             if turn in cut:
+                # The first turn with this state behind it stands for all: equal ones are read once.
                 after[t.trajectory] = ends.setdefault(_digest(_state_after(t)), turn)
         earned = _earned(table, turns)
         return cls(table=table, kinds=kinds, samples=np.array(samples, np.int64), rewards=earned, after=after)
@@ -137,11 +143,13 @@ class StoredSteps:
     def steps(self, turns: NDArray[Any]) -> TokenSteps:
         """As `token_steps`, each distinct turn one segment."""
         shown, inverse = np.unique(self.kinds[turns], return_inverse=True)
+        # One turn of each kind: prompt, action and mask are all that is read of it.
         transitions = self.table.transitions(self.samples[shown])
         sizes = torch.tensor([len(t.action_ids) for t in transitions])
         which = torch.as_tensor(inverse)
         lengths, starts = sizes[which], (sizes.cumsum(0) - sizes)[which]
         lasts = lengths.cumsum(0) - 1
+        # The place of each step in its own action.
         inside = torch.arange(int(lengths.sum())) - (lasts + 1 - lengths).repeat_interleave(lengths)
         rewards = torch.zeros(len(inside))
         rewards[lasts] = torch.as_tensor(self.rewards[turns]).float()
@@ -153,6 +161,7 @@ class StoredSteps:
     def _ends(self, owners: NDArray[np.int64]) -> list[Segment | None]:
         turns = self.after[owners]
         states = {int(turn): _state_after(self.table.transitions([turn])[0]) for turn in np.unique(turns[turns >= 0])}
+        # Negative owners: turns have the numbers from 0 on.
         readings = {turn: reading(ids, owner=-1 - turn) for turn, ids in states.items()}
         return [readings.get(int(turn)) for turn in turns]
 
@@ -160,6 +169,7 @@ class StoredSteps:
 def _before_cuts(table: TurnTable, turns: NDArray[Any]) -> NDArray[Any]:
     """Of these turns the last ones of trajectories that a limit cut."""
     owners = table.owners()[turns]
+    # Turns are in order, so a trajectory's last one stands where the owner changes.
     last = np.append(owners[1:] != owners[:-1], True)
     cut: NDArray[Any] = turns[last][table.trajectories["truncated"][owners[last]]]
     return cut
@@ -179,7 +189,9 @@ def _chosen_steps(
     turns: Sequence[Transition], entries: Tensor, ends: list[Segment | None], rewards: Tensor, index: Tensor
 ) -> TokenSteps:
     """Of all action tokens the chosen ones. A forced one earns nothing (`Turn` sees to it)."""
+    # A mask per entry, spread over the steps that point at it.
     chosen = torch.tensor([chose for turn in turns for chose in turn.action_mask])[entries]
+    # Without their masks: `entries` counts all action tokens of a segment.
     segments = [segment_of(turn, sequence=place) for place, turn in enumerate(turns)]
     return TokenSteps(
         segments=segments, entries=entries[chosen], ends=ends, rewards=rewards[chosen], index=index[chosen]
@@ -195,5 +207,6 @@ def _digest(*sequences: Sequence[int]) -> bytes:
     """16 bytes that differ for different sequences of ids."""
     whole = hashlib.blake2b(digest_size=16)
     for ids in sequences:
+        # Lengths keep apart sequences that are cut at different places.
         whole.update(np.asarray([len(ids), *ids], np.int64).tobytes())
     return whole.digest()

@@ -51,6 +51,7 @@ class ValueHeads(nn.ModuleDict):
 
     def forward(self, hidden: Tensor) -> dict[str, Tensor]:
         """[U, d] hidden states -> name -> [heads, U] float32."""
+        # Heads stay in float32 inside the learner's autocast.
         with torch.autocast(hidden.device.type, enabled=False):
             return {name: torch.stack([head(hidden)[:, 0] for head in heads]) for name, heads in self._named()}
 
@@ -69,12 +70,14 @@ class TurnCritic(nn.Module):
     def forward(self, packed: PackedBatch) -> dict[str, Tensor]:
         """Name -> [heads, N] float32 values at the end of each of the micro-batch's N sequences (see `reading`)."""
         values = self.heads(hidden_at_ends(self.body, packed, foreign=self._foreign))
+        # [heads, U] -> [heads, N]: one position may serve several readings.
         return {name: rows[:, packed.slots] for name, rows in values.items()}
 
 
 def _head(width: int, settings: TurnCriticSettings) -> nn.Sequential:
     inner = settings.width or width
     last = nn.Linear(inner, 1)
+    # Hidden layers differ, so the heads of an ensemble part as they learn; linear ones with one target stay alike.
     nn.init.zeros_(last.weight)
     nn.init.constant_(last.bias, settings.bias)
     if not settings.width:
@@ -96,6 +99,7 @@ def reading(ids: Sequence[int], *, owner: int) -> Segment:
         raise ValueError("a value is read at the last token of a sequence, and this sequence is empty")
     return Segment(
         prompt_ids=tuple(ids),
+        # Any id would do: it is never forwarded, and only the position before it is read.
         action_ids=(int(ids[-1]),),
         sequence=owner,
     )
@@ -127,6 +131,7 @@ class ValueLearner(CriticLearner):
         **more: Any,
     ) -> None:
         self.body, self.losses = body, dict(losses or {})
+        # A body that looks both ways would see the other branches of a shared row.
         apart = {"layout": "padded"} if body.foreign else {}
         super().__init__(accelerator, TurnCritic(body, settings), optimiser, **more | apart)
 
@@ -136,6 +141,7 @@ class ValueLearner(CriticLearner):
         Raises:
             ConfigError: there is no slow copy. ValueError: an empty sequence.
         """
+        # Batches of a small world hold the same states many times: each is read once.
         distinct: dict[tuple[int, ...], int] = {}
         places = [distinct.setdefault(ids, len(distinct)) for ids in self.body.own_ids(sequences)]
         values = self.read_tokens(readings(list(distinct)), slow=slow)

@@ -38,6 +38,7 @@ class VocabularyHeads(nn.Module):
 
     def __init__(self, width: int, vocabulary: int, settings: VocabularyQSettings, never: Tensor | None = None) -> None:
         super().__init__()
+        # A buffer that checkpoints leave out: it follows from the policy's tokenizer.
         mark(self, never)
         shape = settings.width, vocabulary, settings.bias
         self.q = nn.ModuleList(_head(width, *shape) for _ in range(settings.q_heads))
@@ -47,6 +48,7 @@ class VocabularyHeads(nn.Module):
         """[U, d] states, [N] the token taken, [N] the state it was taken in (each its own where left out) -> "q"
         [heads, N] of that token, "v" [1, N], "cql" [heads, N], see `values.conservative_loss`."""
         slots = torch.arange(len(tokens), device=tokens.device) if slots is None else slots
+        # The heads stay in float32: beta multiplies what Q is off by.
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
             tables = torch.stack([head(hidden) for head in self.q])  # [heads, U, V]
@@ -57,6 +59,7 @@ class VocabularyHeads(nn.Module):
 
     def smallest_q(self, hidden: Tensor) -> Tensor:
         """[B, d] hidden states -> [B, V] the smallest head's Q of each next token."""
+        # The smallest: a token that one head overrates must not be acted on.
         return torch.stack([head(hidden.float()) for head in self.q]).min(dim=0).values
 
 
@@ -106,13 +109,16 @@ class FrozenVocabularyLearner(FrozenCriticLearner):
 
     def values_of(self, heads: Any, hidden: Tensor, segments: Sequence[Segment]) -> dict[str, Tensor]:
         """Of the tokens that were taken, see `VocabularyHeads`."""
+        # All action ids: segments come without masks here (see `token_steps`).
         tokens = torch.tensor([token for segment in segments for token in segment.action_ids], device=hidden.device)
+        # One hidden state per token is cached, so each stands for itself and no slots are needed.
         values: dict[str, Tensor] = heads(hidden, tokens)
         return values
 
     @property
     def module(self) -> VocabularyQ:
         """The critic as it acts."""
+        # Made of the very parts that train, so that acting follows every update without a copy.
         return VocabularyQ(self.body.module, self.heads, self.scaling)
 
     @property
@@ -144,6 +150,7 @@ class _Reading:
     def read(self, sequences: Sequence[tuple[int, ...]]) -> Tensor:
         """[B, d] the hidden state after each sequence."""
         self._forget_older_weights()
+        # A batch may ask for one state several times, such as siblings at their first token.
         distinct = list(dict.fromkeys(sequences))
         grown = [ids for ids in distinct if ids[:-1] in self._rows]
         fresh = [ids for ids in distinct if ids[:-1] not in self._rows]
@@ -151,6 +158,7 @@ class _Reading:
         hidden, caches = [], []
         if grown and kv is not None:
             caches.append(self._grown(grown, rows, kv))
+            # Padding stands on the left, so the last column is each row's last token.
             hidden.append(caches[-1].read(self._body, [ids[-1:] for ids in grown]).last_hidden_state[:, -1])
         if fresh:
             caches.append(KVRows.empty(len(fresh), self._body.config.num_hidden_layers))  # type: ignore[union-attr, arg-type]
@@ -168,6 +176,7 @@ class _Reading:
     def _grown(self, sequences: Sequence[tuple[int, ...]], rows: dict[tuple[int, ...], int], kv: KVRows) -> KVRows:
         """The rows that these sequences continue, in their order."""
         chosen = [rows[ids[:-1]] for ids in sequences]
+        # Nobody came or went: no copy of the cache is made.
         return kv if chosen == list(range(len(rows))) else kv.select(chosen)
 
 
@@ -182,4 +191,5 @@ class Perturbation:
     def __call__(self, sequences: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
         """[B, V] logits after these sequences -> perturbed logits."""
         hidden = self._reading.read([tuple(ids) for ids in sequences])
+        # float32: with a beta of 16 the sums are too large for bfloat16 to tell tokens apart.
         return logits.float() + self.beta * self.critic.smallest_q(hidden).to(logits.device)
