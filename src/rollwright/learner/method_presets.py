@@ -30,7 +30,7 @@ class Method:
 
 _PPO_CLIP = {"loss": "ppo", "clip_low": 0.2, "clip_high": 0.2}
 _NO_KL = {"kl_coef": 0.0, "kl_in_reward": 0.0}
-# A group of equal scores has no gradient, but these papers count it in their means.
+# A group of equal scores has advantages of 0, but these papers count it in their means.
 _ALL_GROUPS = {"drop_equal_groups": False}
 # At most ten rounds, as in the authors' code; the paper samples until the batch is full.
 _DYNAMIC_SAMPLING = {"drop_equal_groups": True, "max_rounds": 10}

@@ -185,8 +185,8 @@ class PolicyObjective:
         if self.entropy_coef:
             # Masked tokens may hold NaN, which no weight of 0 removes from a sum.
             entropy = torch.where(tokens.mask, required(tokens.entropy, "entropy"), nothing)
-            # A bonus: the loss falls as the entropy grows.
             metrics["policy/entropy_mean"] = (float(entropy.detach().sum()), count)
+            # A bonus: the loss falls as the entropy grows.
             extra = extra - self.entropy_coef * entropy
         return extra
 

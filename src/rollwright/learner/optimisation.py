@@ -41,7 +41,7 @@ class OptimiserSettings:
 
     def rate(self, step: int) -> float:
         """Learning rate of optimiser step `step`, counted from 0. A function of the step alone: nothing to restore."""
-        # A run that goes on past decay_steps stays at 0 and does not turn round.
+        # A run that goes on past decay_steps stays at 0 and does not become negative.
         left = max(0.0, 1.0 - step / self.decay_steps) if self.decay_steps else 1.0
         # Counted from 1 in the warm-up: step 0 already learns.
         return self.learning_rate * left * min(1.0, (step + 1) / max(1, self.warmup_steps))
