@@ -24,6 +24,7 @@ MAX_PAGE_BYTES = 20_000_000
 """Of all pictures in the page together: a browser must still open it."""
 MAX_STEPS = 1000
 """Of the curves: a longer run is thinned."""
+# Far below the server's bound: this file holds all of its episodes at once.
 MAX_EPISODE_TOKENS = 50_000
 
 Row = Mapping[str, Any]
@@ -44,9 +45,11 @@ def write_report(folder: str | Path, *, num_replays: int = 24) -> Path:
     if not path.is_dir():
         raise DataError(f"there is no run folder {path}")
     target = path / "report.html"
+    # Written beside and then renamed: a reader never sees half a page. Two writers have two names.
     temporary = target.with_suffix(f".tmp-{os.getpid()}")
     try:
         page = frozen_page(path.resolve().name, report_answers(path, num_replays))
+        # Half surrogates of foreign texts cannot be written as UTF-8.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
         temporary.replace(target)
     except OSError as error:
@@ -63,6 +66,7 @@ def report_answers(folder: Path, num_replays: int) -> dict[str, Any]:
     episodes = replays(run, num_replays, notes)
     facts = ROUTES[""](run, {})
     answers: dict[str, Any] = {
+        # By the addresses that the page asks the server for: in a frozen page it looks them up here.
         "api/runs": list_of_runs([run], [folder.resolve()]) | {"frozen": True},
         "api/metric-names": metric_notes(),
         own: facts | {"notes": [*facts["notes"], *notes]},
@@ -86,6 +90,7 @@ def replays(run: FollowedRun, count: int, notes: list[str]) -> list[dict[str, An
     """Of each task the latest success and the latest other episode; of those the `count` latest that can be read."""
     columns = run.index.table.select(["task", "success"]).to_pydict()
     latest: dict[tuple[str, bool], int] = {}
+    # In the order written, so that the last one of each kind stays.
     for place, key in enumerate(zip(columns["task"], columns["success"], strict=True)):
         latest[key[0], bool(key[1])] = place
     found = []
@@ -97,6 +102,7 @@ def replays(run: FollowedRun, count: int, notes: list[str]) -> list[dict[str, An
             continue
         if episode is not None:
             found.append(episode)
+    # The links go from shown episode to shown episode: the store's neighbours are not in the page.
     for one, other in zip([None, *found], [*found, None], strict=True):
         if one is not None:
             one["next"] = None if other is None else other["row"]["key"]
@@ -108,9 +114,12 @@ def replays(run: FollowedRun, count: int, notes: list[str]) -> list[dict[str, An
 def thinned(metrics: MetricColumns) -> dict[str, Any]:
     """All series, of a long run about `MAX_STEPS` steps, the last one among them; numbers with 7 digits."""
     answer = metrics.answer()
+    # At least 1: a run without steps would make a stride of 0, which `range` refuses.
     stride = math.ceil(len(answer["steps"]) / MAX_STEPS) or 1
+    # Backwards from the last step, which is thereby among them.
     kept = range(len(answer["steps"]) - 1, -1, -stride)[::-1]
     short = {
+        # More digits than a curve can show would only lengthen the file.
         name: [None if values[place] is None else float(f"{values[place]:.7g}") for place in kept]
         for name, values in answer["series"].items()
     }
@@ -126,6 +135,7 @@ class Images:
 
     def address(self, name: str) -> str:
         """A picture of the run's store as a data address; "" where there is none, or it is too large for the page."""
+        # What is left of the page's budget also bounds a single picture.
         found = self._run.attachment(name, largest=min(MAX_IMAGE_BYTES, self._left))
         if found is None:
             return ""
@@ -150,6 +160,7 @@ def _episode_list(run: FollowedRun, episodes: Sequence[Row]) -> dict[str, Any]:
         "matching": len(rows),
         "offset": 0,
         "limit": max(1, len(rows)),
+        # The newest first, as the server sorts.
         "rows": rows[::-1],
         "choices": choices | {"channel": channels},
         "searched": len(rows),

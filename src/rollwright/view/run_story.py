@@ -18,6 +18,7 @@ def run_story(folder: Path) -> list[str]:
     if not facts:
         return []
     totals = _mapping(facts.get("totals"))
+    # Unknown totals are shown as well: a later version may count more.
     spent = ", ".join(f"{name} {value:,.0f}" for name, value in totals.items() if _is_size(value))
     sessions = facts["sessions"]
     return [f"{len(sessions)} starts: {spent}", *map(session_line, sessions)]
@@ -50,6 +51,7 @@ def _code(commit: object) -> str:
 
 
 def _is_size(value: object) -> bool:
+    # Also false for NaN; larger numbers come from a damaged file and would fill the line.
     return isinstance(value, int | float) and abs(value) < 1e18
 
 

@@ -19,6 +19,7 @@ def write_transcripts(groups: Sequence[Group], path: str | Path) -> Path:
         RunFolderError: it cannot be written.
     """
     path = Path(path)
+    # Written beside and then renamed, so that a reader never sees half a file.
     temporary = path.with_suffix(f".tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +51,7 @@ def format_trajectory(trajectory: Trajectory) -> str:
 def headline(trajectory: Trajectory) -> str:
     """How the episode ended, in one line."""
     verdict = {True: "success", False: "no success", None: "no verdict"}[trajectory.success]
+    # Below 0: no learner's weights, such as a teacher's episode.
     version = "" if trajectory.version < 0 else f" version {trajectory.version}"
     return (
         f"--- {visible(trajectory.id)}: task {visible(trajectory.task.id)}, seed {trajectory.seed}, "
@@ -96,16 +98,19 @@ def outcome(turn: Turn) -> str:
 
 def visible(text: str) -> str:
     """Text that is safe to print: page text may hold terminal commands, and halves of characters."""
+    # Escaped and not dropped: what a page really said must stay visible.
     return "".join(char if _printable(char) else char.encode("unicode_escape").decode() for char in text)
 
 
 def _printable(char: str) -> bool:
+    # `isprintable` is false for a no-break space, which is harmless and frequent in pages.
     return char in "\n\t" or (char.isprintable() and not "\ud800" <= char <= "\udfff") or char == "\u00a0"
 
 
 def _written(turn: Turn) -> list[str]:
     """Who wrote the action where it was not the policy alone, under which mask, and how its tokens are weighed."""
     writers = list(dict.fromkeys(span.producer for span in turn.spans))
+    # The usual case is not told, so that the unusual one stands out.
     found = [] if writers in ([], ["policy"]) else [f"written by {' and '.join(writers)}"]
     if turn.sampler_mask is not None:
         found.append(f"sampled under mask {visible(turn.sampler_mask.mask_id) or 'of kept ids'}")

@@ -6,6 +6,7 @@ from rollwright.run_io import is_held, time_shares
 from rollwright.view.doctor.rule_findings import Finding, NotJudged, Verdict
 from rollwright.view.doctor.run_evidence import RunEvidence
 
+# The engine is expected to take most of the time, the world is not.
 WORLD_SHARE, ENGINE_SHARE = 0.5, 0.85
 LONG_STEP_S = 30.0
 """A step that takes less is not worth making faster."""
@@ -16,6 +17,7 @@ def environment_bound(run: RunEvidence) -> Verdict:
     lane = time_shares(run.rows).get("generator")
     if not lane:
         return NotJudged("the run has no speed ledger")
+    # The generator's lane, not the learner's: the world and the engine are waited for there.
     share, call, step = lane["environment"], run.series("time/env_step_s"), run.series("time/step_s")
     if share <= WORLD_SHARE:
         return None
@@ -41,6 +43,7 @@ def engine_bound(run: RunEvidence) -> Verdict:
     lane, step = time_shares(run.rows).get("generator"), run.series("time/step_s")
     if not lane or not step:
         return NotJudged("the run has no speed ledger")
+    # `engine` is the engine's remaining time, so the three together are all of it.
     share = lane["prefill"] + lane["decode"] + lane["engine"]
     if share <= ENGINE_SHARE or step.recent.mean < LONG_STEP_S:
         return None
@@ -63,6 +66,7 @@ def engine_bound(run: RunEvidence) -> Verdict:
 
 def ended_badly(run: RunEvidence) -> Verdict:
     """The last start of the run was killed or ended with an error."""
+    # One entry per start. Earlier ones may have been killed and resumed: only the last says how the run stands.
     sessions = run.facts.get("sessions")
     if not sessions:
         return NotJudged("there is no run.json")
@@ -72,6 +76,7 @@ def ended_badly(run: RunEvidence) -> Verdict:
     if outcome in ("finished", "running"):
         return None
     steps = run.number("run.steps", 0)
+    # Steps count from 0.
     done = int(run.rows[-1]["step"]) + 1 if run.rows else 0
     return Finding(
         severity="serious",
@@ -87,9 +92,11 @@ def ended_badly(run: RunEvidence) -> Verdict:
 
 def nothing_measured(run: RunEvidence) -> Verdict:
     """There are too few steps for any rule about learning."""
+    # Evaluations write rows too, so rows alone are no training.
     trained = [row for row in run.rows if any(name.startswith(("rollout/", "optim/")) for name in row)]
     if trained:
         return None
+    # Other recipes log other metrics, and a finished one has nothing more to come.
     if (run.facts.get("sessions") or [{}])[-1].get("outcome") == "finished":
         return NotJudged("the run finished, and its recipe logs no such steps (SFT, collection)")
     return Finding(

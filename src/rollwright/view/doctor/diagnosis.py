@@ -11,6 +11,7 @@ from rollwright.view.doctor.rule_findings import CERTAINTIES, SEVERITIES, Doctor
 from rollwright.view.doctor.run_evidence import read_evidence
 
 _NO_SIGNAL = ("no-informative-groups", "steps-taught-nothing")
+# What a policy shows once updates have destroyed it, whatever destroyed it.
 _COLLAPSE = (
     "success-collapsed",
     "collapsed-entropy",
@@ -209,6 +210,7 @@ def examine(run: str | Path, rules: Sequence[DoctorRule] = RULES) -> Diagnosis:
     """
     evidence = read_evidence(Path(run))
     findings, not_judged = [], {}
+    # Every rule looks at the same evidence, which was read once; none depends on another's verdict.
     for rule in rules:
         verdict = rule.judge(evidence)
         if isinstance(verdict, NotJudged):
@@ -221,12 +223,15 @@ def examine(run: str | Path, rules: Sequence[DoctorRule] = RULES) -> Diagnosis:
 def _ordered(findings: Sequence[Finding], rules: Sequence[DoctorRule]) -> tuple[Finding, ...]:
     """Causes before what follows from them, then the worst first."""
     found = {finding.rule for finding in findings}
+    # Reversed, so that of several causes the first one of the table is named: later entries overwrite earlier ones.
     causes = {effect: rule.title for rule in reversed(rules) if rule.name in found for effect in rule.explains}
     told = [replace(finding, follows=causes.get(finding.rule, "")) for finding in findings]
 
     def weight(one: Finding) -> tuple[bool, int, int]:
+        # False sorts first: what has no cause among the findings comes before what follows from them.
         return bool(one.follows), SEVERITIES.index(one.severity), CERTAINTIES.index(one.certainty)
 
+    # The sort is stable, so findings of equal weight stay in the order of the table.
     return tuple(sorted(told, key=weight))
 
 

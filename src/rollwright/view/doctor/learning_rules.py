@@ -8,6 +8,7 @@ from rollwright.evaluation import checkpoint_scores, mismatch_alarms
 from rollwright.view.doctor.rule_findings import Finding, NotJudged, Verdict
 from rollwright.view.doctor.run_evidence import RunEvidence
 
+# The limits stand in words in the `when` of each rule in `diagnosis`: change both.
 FEW_STEPS = 5
 INFORMATIVE_FRAC = 0.1
 IDLE_FRAC = 0.2
@@ -23,9 +24,11 @@ def no_informative_groups(run: RunEvidence) -> Verdict:
     if not groups:
         return NotJudged("the method does not compare groups")
     recent = groups.recent
+    # A policy that solves everything also makes groups with one result, and nothing is wrong with it.
     if recent.mean >= INFORMATIVE_FRAC or run.learned_it:
         return None
     success = run.series("rollout/success_frac").recent
+    # Groups of one result are all solved or all failed; the success rate says which.
     easy = bool(success) and success.mean > 0.5
     remedies = (
         ("rollout.group_size=16 - larger groups more often hold a failure", "choose harder tasks for this policy")
@@ -53,6 +56,7 @@ def steps_taught_nothing(run: RunEvidence) -> Verdict:
         return NotJudged("no step says whether it taught anything")
     idle = [step for step, value in zip(taught.steps, taught.values, strict=True) if not value]
     frac = len(idle) / len(taught)
+    # Idle steps in the second half only are what a learned task looks like.
     if frac <= IDLE_FRAC or (run.learned_it and idle[0] >= taught.steps[len(taught) // 2]):
         return None
     return Finding(
@@ -73,6 +77,7 @@ def success_collapsed(run: RunEvidence) -> Verdict:
     success = run.series("rollout/success_frac")
     if len(success) < 2 * FEW_STEPS:
         return NotJudged(f"{2 * FEW_STEPS} steps with a success rate are needed, there are {len(success)}")
+    # Means over several steps: the best single step of a noisy run is luck.
     windows = [
         (success.steps[i], fmean(success.values[i : i + FEW_STEPS])) for i in range(len(success) - FEW_STEPS + 1)
     ]
@@ -105,8 +110,10 @@ def reward_hacking(run: RunEvidence) -> Verdict:
     if not enough and not alarms:
         return NotJudged(f"{2 * FEW_STEPS} steps with reward and success are needed, there are {len(success)}")
     evidence = [alarm.message for alarm in alarms]
+    # Rewards have any unit, so the rise is taken as a share of the largest one; the bound avoids dividing by zero.
     scale = max(1e-9, max(map(abs, reward.values), default=0.0))
     rise = (reward.recent.mean - reward.early.mean) / scale if enough else 0.0
+    # Both must move: a reward that rises alone is what learning looks like.
     if enough and rise > REWARD_RISE and success.early.mean - success.recent.mean > SUCCESS_FALL:
         evidence += [reward.early.said(), reward.recent.said(), success.early.said(), success.recent.said()]
     if not evidence:
@@ -128,11 +135,14 @@ def reward_hacking(run: RunEvidence) -> Verdict:
 def overfit_to_training(run: RunEvidence) -> Verdict:
     """Training success is far above held-out success."""
     train, held_out = run.series("rollout/success_frac"), run.series("eval/success_frac")
+    # The evaluation at step 0 is that of the untrained policy.
     if len(train) < FEW_STEPS or not held_out or held_out.steps[-1] == 0:
         return NotJudged("training success and a held-out evaluation after the first step are needed")
     high = run.series("eval/success_high")
+    # The steps before the evaluation: later ones come from a policy that was never evaluated.
     near = [v for s, v in zip(train.steps, train.values, strict=True) if s <= held_out.steps[-1]][-FEW_STEPS:]
     now, limit = fmean(near or train.last(FEW_STEPS).values), high.values[-1] if high else held_out.values[-1]
+    # Within the evaluation's own interval, the gap may be chance.
     if now - held_out.values[-1] <= OVERFIT_GAP or now <= limit:
         return None
     return Finding(
@@ -156,7 +166,9 @@ def held_out_fell(run: RunEvidence) -> Verdict:
     scores = checkpoint_scores(run.rows)
     if len(scores) < 2:
         return NotJudged("two held-out evaluations after the first step are needed")
+    # Of equal scores the earliest step: it was reached with less training.
     best, last = max(scores, key=lambda row: (row.score, -row.step)), scores[-1]
+    # The floor holds for evaluations whose noise is stated as zero.
     if best.score - last.score <= max(best.noise, last.noise, 0.02):
         return None
     return Finding(
@@ -204,7 +216,9 @@ def dead_curriculum(run: RunEvidence) -> Verdict:
         return NotJudged("the run has no curriculum that logs anything")
     if run.learned_it:
         return None
+    # Each kind of curriculum logs one of these; those that a run does not have are passed over.
     checks = (
+        # p (1 - p) of 0.06 means a success rate below 0.064 or above 0.936.
         ("curriculum/learnability_mean", 0.06, "nearly all tasks are mastered or hopeless"),
         ("curriculum/score_mean", 1e-6, "no task surprises any more"),
         ("curriculum/progress_mean", 1e-3, "no task's outcome changes"),

@@ -8,11 +8,13 @@ from rollwright.view.doctor.rule_findings import Finding, NotJudged, Verdict
 from rollwright.view.doctor.run_evidence import RunEvidence, Series
 
 FEW_STEPS = 5
+# In nats per token, as the metrics are.
 LOW_ENTROPY = 0.02
 KL_REF, KL_OLD = 1.0, 0.1
 CLIPPED_HIGH = 0.3
 SPIKE = 10.0
 STILL = 1e-8
+# By arithmetic: two correct implementations differ far more in half precision than in float32.
 GAP = {"float32": 1e-3, "bfloat16": 0.08, "float16": 0.08}
 WEIGHTS_LOW, WEIGHTS_HIGH, CAPPED_FRAC = 0.9, 1.1, 0.02
 STALE_FRAC = 0.05
@@ -20,10 +22,12 @@ STALE_FRAC = 0.05
 
 def collapsed_entropy(run: RunEvidence) -> Verdict:
     """The policy gives one answer and nothing else, though it does not solve its tasks."""
+    # The mean nll of sampled tokens is an estimate of the entropy; every method logs it.
     series = run.series("policy/entropy_mean") or run.series("rollout/nll_mean")
     if len(series) < FEW_STEPS:
         return NotJudged(f"{FEW_STEPS} steps with policy/entropy_mean or rollout/nll_mean are needed")
     success = run.series("rollout/success_frac")
+    # A policy that solves its tasks may well be sure of its answers.
     solves = bool(success) and success.recent.mean >= 0.9
     if solves or series.recent.mean >= LOW_ENTROPY:
         return None
@@ -46,6 +50,7 @@ def kl_runaway(run: RunEvidence) -> Verdict:
     reference, old = run.series("policy/kl_ref_mean"), run.series("policy/kl_old_mean")
     if not reference and not old:
         return NotJudged("no KL is logged by this method")
+    # The reference may be left far behind in a long run. One update must stay small in any.
     found = [s.recent for s, limit in ((reference, KL_REF), (old, KL_OLD)) if s and s.recent.mean > limit]
     if not found:
         return None
@@ -68,6 +73,7 @@ def learning_rate_too_high(run: RunEvidence) -> Verdict:
     clipped, norm = run.series("policy/ratio_clipped_frac"), run.series("optim/grad_norm")
     if not clipped and not norm:
         return NotJudged("neither policy/ratio_clipped_frac nor optim/grad_norm is logged")
+    # A single such step is enough: this is no matter of degree.
     lost = sorted(set(run.not_finite("optim/grad_norm")) | set(run.not_finite("optim/loss")))
     evidence = [f"loss or gradient was not finite in steps {', '.join(map(str, lost[:5]))}"] if lost else []
     if clipped and clipped.recent.mean > CLIPPED_HIGH:
@@ -93,8 +99,10 @@ def _spikes(norm: Series) -> list[str]:
     """Gradient norms far above the run's own median; a rare one is no illness."""
     if len(norm) < 2 * FEW_STEPS:
         return []
+    # The median, which the spikes themselves do not move.
     usual = median(norm.values)
     high = [s for s, v in zip(norm.steps, norm.values, strict=True) if usual > 0 and v > SPIKE * usual]
+    # One spike per twenty steps, and never a single one, before it is called an illness.
     if len(high) < max(2, len(norm) // 20):
         return []
     return [
@@ -108,11 +116,13 @@ def learning_rate_too_low(run: RunEvidence) -> Verdict:
     old = run.series("policy/kl_old_mean")
     if len(rate) < FEW_STEPS:
         return NotJudged(f"{FEW_STEPS} steps with optim/learning_rate are needed, there are {len(rate)}")
+    # All of them: a warm-up begins at 0, and a decay may end there.
     zero = all(value == 0 for value in rate.values)
     # The first pass over a batch has ratio 1 by definition; only with several updates per batch can it move.
     rate_now = run.number("learner.learning_rate", 0.0)
     several = run.number("learner.epochs", 1) * run.number("learner.minibatches", 1) > 1
     still = several and len(old) >= FEW_STEPS and all(abs(value) < STILL for value in old.values)
+    # A gradient that is not zero says that there was something to learn.
     still = still and bool(norm) and median(norm.values) > 0 and not run.learned_it
     if not zero and not still:
         return None
@@ -137,8 +147,10 @@ def engine_mismatch(run: RunEvidence) -> Verdict:
     weight, capped = run.series("policy/weight_mean"), run.series("policy/weight_capped_frac")
     if not any(found.values()) and not weight:
         return NotJudged("no metric compares the engine with the learner")
+    # Unknown means bfloat16, whose limit is the loosest: no run is blamed for a setting that is not there.
     dtype = str(run.setting("engine.dtype") or run.setting("learner.precision") or "bfloat16")
     limit = GAP.get(dtype, GAP["bfloat16"])
+    # A maximum over tokens lies far above their mean.
     limits = {"policy/sampler_gap_mean": limit, "engine/parity_mean": limit, "engine/parity_max": 10 * limit}
     evidence = [
         f"{s.recent.said()} (healthy in {dtype}: below {limits[name]:g})"
@@ -170,12 +182,14 @@ def stale_data(run: RunEvidence) -> Verdict:
     """Episodes are too old for the weights that they train."""
     limit = run.number("rollout.max_staleness", 0)
     stale, age = run.series("rollout/stale_frac"), run.series("rollout/staleness_mean")
+    # 0 means that the engine waits for the learner, so no episode can be old.
     if not limit or not (stale or age):
         return NotJudged("the engine does not run ahead (rollout.max_staleness is 0)")
     capped = run.series("policy/weight_capped_frac")
     evidence = (
         [f"{stale.recent.said()} (healthy: below {STALE_FRAC})"] if stale and stale.recent.mean > STALE_FRAC else []
     )
+    # Without an age, weights are cut for another reason: see `engine_mismatch`.
     if capped and capped.recent.mean > CAPPED_FRAC and age:
         evidence += [age.recent.said(), f"{capped.recent.said()} (healthy: below {CAPPED_FRAC})"]
     if not evidence:

@@ -21,6 +21,7 @@ def truncated_actions(run: RunEvidence) -> Verdict:
         return NotJudged("rollout/action_cut_frac is not logged")
     if cut.recent.mean <= CUT_FRAC:
         return None
+    # For the words only; the default stands in where the settings cannot be read.
     limit = int(run.number("rollout.max_action_tokens", 64))
     return Finding(
         severity="serious" if cut.recent.mean > 0.5 else "harmful",
@@ -43,6 +44,7 @@ def context_overflow(run: RunEvidence) -> Verdict:
     prompts, context = run.series("rollout/prompt_tokens_mean"), run.number("engine.max_context", 0)
     if not full and not no_room and not prompts:
         return NotJudged("no episode was played")
+    # Each sign counts alone: full contexts in training, no room in the evaluation, prompts that fill it nearly.
     evidence = [f"{full.recent.said()} (healthy: 0)"] if full and full.recent.mean > OVERFLOW_FRAC else []
     if no_room and no_room.values[-1] > 0:
         evidence.append(
@@ -70,12 +72,15 @@ def many_faults(run: RunEvidence) -> Verdict:
     found = [run.series(f"rollout/{name}_frac") for name in _FAULTS]
     if not any(found):
         return NotJudged("no episode was played")
+    # The whole run and not the recent part: an episode that was lost early is lost all the same.
     frac = sum(series.mean for series in found if series)
     held_out = run.series("eval/fault_frac")
     parallel, call_s = int(run.number("rollout.parallel_episodes", 64)), run.number("rollout.env_call_s", 30)
+    # The worst evaluation: each of them is a number that somebody reads.
     worst = max([frac, *held_out.values])
     if worst <= FAULT_FRAC:
         return None
+    # From faults.jsonl: the metrics count faults and do not say what they were.
     kinds = [f"{count} times: {kind} - {what}" for (kind, what), count in run.faults.most_common(3)]
     evidence = [series.said() for series in found if series and series.mean > 0]
     evidence += [f"eval/fault_frac: {max(held_out.values):.3g} at most"] if held_out and max(held_out.values) else []
@@ -97,6 +102,7 @@ def never_stops(run: RunEvidence) -> Verdict:
     limit_hit, success = run.series("rollout/max_turns_frac"), run.series("rollout/success_frac")
     if not limit_hit:
         return NotJudged("no episode was played")
+    # Episodes that succeed at the limit are no illness.
     if limit_hit.recent.mean <= ENDLESS_FRAC or (success and success.recent.mean >= 0.5):
         return None
     turns = int(run.number("rollout.max_turns", 0))
@@ -115,12 +121,14 @@ def never_stops(run: RunEvidence) -> Verdict:
 
 def format_failures(run: RunEvidence) -> Verdict:
     """A reward part about the format says that many actions do not have it."""
+    # Nothing but the name says what a reward part means, hence the certainty "possible".
     parts = [name for name in run.names("reward/", "_mean") if "format" in name]
     if not parts:
         return NotJudged("no reward part is named after the format")
     bad = []
     for name in parts:
         recent = run.series(name).recent
+        # Negative parts are penalties; of positive ones only a fall is bad, since their scale is unknown.
         if recent and (recent.mean < 0 or recent.mean < (1 - FORMAT_FAIL) * max(run.series(name).values)):
             bad.append(recent)
     success = run.series("rollout/success_frac")

@@ -12,6 +12,7 @@ Severity = Literal["serious", "harmful", "minor"]
 """Nothing is learned or the result is wrong · learning is slower or worse than it need be · worth knowing."""
 Certainty = Literal["certain", "likely", "possible"]
 """A count that speaks for itself · a pattern with one usual cause · a pattern with several causes."""
+# The order is the order of the report.
 SEVERITIES: tuple[Severity, ...] = ("serious", "harmful", "minor")
 CERTAINTIES: tuple[Certainty, ...] = ("certain", "likely", "possible")
 

@@ -17,8 +17,10 @@ from rollwright.run_io import RunFolder, read_facts, read_metrics, settings_tree
 
 log = logging.getLogger(__name__)
 
+# `early` and `recent` overlap below ten values, so rules that compare them ask for ten.
 RECENT_FRAC, RECENT_STEPS = 1 / 3, 5
 """A rule about the present state looks at the last third of the steps, and at 5 steps at least."""
+# A bound on time: a run whose world is broken writes a line per episode.
 MAX_FAULT_LINES = 100_000
 
 
@@ -74,6 +76,7 @@ class RunEvidence:
 
     def series(self, name: str) -> Series:
         """A metric's finite values; empty where it was never logged."""
+        # Rows without the metric are passed over: evaluations and training write rows of their own.
         pairs = [(int(row["step"]), float(row[name])) for row in self.rows if _is_finite(row.get(name))]
         return Series(name, tuple(step for step, _ in pairs), tuple(value for _, value in pairs))
 
@@ -83,11 +86,13 @@ class RunEvidence:
 
     def not_finite(self, name: str) -> list[int]:
         """The steps in which a metric was NaN or infinite, which the file holds as null."""
+        # JSON has no NaN, so the writer of the file puts null in its place.
         return [int(row["step"]) for row in self.rows if name in row and row[name] is None]
 
     def setting(self, key: str) -> Any:
         """The value of a dotted key of the run's settings; None where there is none."""
         found: Any = self.settings
+        # A mapping is asked at each part: a damaged file may hold a number where a section should be.
         for part in key.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
         return found
@@ -95,12 +100,14 @@ class RunEvidence:
     def number(self, key: str, default: float) -> float:
         """A setting that is a number."""
         found = self.setting(key)
+        # `True` is an int in Python.
         return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else default
 
     @property
     def learned_it(self) -> bool:
         """Whether the policy solves nearly all training episodes by now, so that little is left to learn."""
         success = self.series("rollout/success_frac")
+        # No success rate means not known, and then rules do not excuse a run by it.
         return bool(success) and success.recent.mean >= 0.95
 
 
@@ -114,10 +121,12 @@ def read_evidence(folder: Path) -> RunEvidence:
         raise DataError(f"there is no run folder {folder}")
     run = RunFolder(folder)
     facts = read_facts(folder)
+    # Either alone is enough: a run that was killed at once has facts and no metrics.
     if not run.metrics.is_file() and not facts:
         raise DataError(f"{folder} is not a run folder: expected metrics.jsonl and run.json in it")
     rows = read_metrics(run.metrics) if run.metrics.is_file() else []
     try:
+        # Without settings the rules fall back on defaults, which is better than no diagnosis.
         settings = settings_tree(run.config.read_text(encoding="utf-8")) if run.config.is_file() else {}
     except (OSError, ValueError) as error:
         log.warning("%s: the settings cannot be read: %s", run.config, error)
@@ -136,10 +145,12 @@ def _faults(path: Path) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
     if not path.is_file():
         return found
+    # Read line by line: the file may be larger than memory.
     with path.open(encoding="utf-8", errors="replace") as lines:
         for _, line in zip(range(MAX_FAULT_LINES), lines, strict=False):
             try:
                 fault = json.loads(line)
+                # Cut, so that messages which differ in a long tail only are counted together.
                 found[str(fault.get("kind", "")), str(fault.get("fault", ""))[:160]] += 1
             except (ValueError, AttributeError, RecursionError):
                 log.warning("%s: left out a line that is not a fault record", path)

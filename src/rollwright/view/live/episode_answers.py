@@ -15,6 +15,7 @@ from rollwright.view.transcripts import origins, outcome
 
 MAX_SHOWN_TOKENS = 400_000
 """Of one episode: the turns behind so many new prompt tokens and action tokens are left out of the answer."""
+# Stored packed, since page text may hold half surrogates.
 _TEXTS = ("id", "tag", "task", "policy", "fault", "branch")
 _FAULTS = {reason.value for reason in StopReason if reason.is_fault}
 
@@ -36,6 +37,7 @@ def episode_rows(
 
 def _row(raw: dict[str, Any], logged: frozenset[str]) -> dict[str, Any]:
     row = raw | {name: unpack_text(raw[name]) for name in _TEXTS if raw[name] is not None}
+    # Shard and row name an episode for good; a place in the list changes when a resumed run sets shards aside.
     row["key"] = f"{row.pop('shard')}.{row.pop('row')}"
     row["is_fault"] = row["stop"] in _FAULTS
     row["tokens_logged"] = row["tag"] in logged
@@ -45,6 +47,7 @@ def _row(raw: dict[str, Any], logged: frozenset[str]) -> dict[str, Any]:
 def ref_of(key: str) -> Ref | None:
     """The place that a key of the page names; None where it names none."""
     shard, dot, row = key.partition(".")
+    # `isdecimal` alone takes other scripts' digits; nine digits stay within 32 bits.
     if dot and all(part.isascii() and part.isdecimal() and len(part) < 10 for part in (shard, row)):
         return Ref(int(shard), int(row))
     return None
@@ -59,11 +62,14 @@ def episode_answer(episode: Trajectory, logged: LoggedTurns, max_tokens: int = M
     seen: tuple[int, ...] = ()
     spent = 0
     for number, turn in enumerate(episode.turns):
+        # Not every turn continues the one before: a windowed prompt may begin anew.
         shared = common_length(seen, turn.prompt_ids)
         spent += len(turn.prompt_ids) - shared + len(turn.action_ids)
+        # The first turn is always shown, however long it is.
         if turns and spent > max_tokens:
             break
         turns.append(_turn_answer(number, turn, shared, logged.get((episode.id, number))))
+        # What the next prompt begins with where the history only grows.
         seen = turn.prompt_ids + turn.action_ids
     kept = [turn["log"] for turn in turns if turn["log"]]
     return {
@@ -112,6 +118,7 @@ def _turn_answer(number: int, turn: Turn, shared: int, log: Mapping[str, Any] | 
             {
                 "role": message.role,
                 "content": message.content,
+                # Parts without a hash are text, which `content` holds already.
                 "pictures": [part.sha256 for part in message.parts if hasattr(part, "sha256")],
             }
             for message in turn.observed

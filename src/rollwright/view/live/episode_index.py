@@ -19,10 +19,12 @@ import pyarrow.compute as pc
 from rollwright.contracts import DataError
 from rollwright.store import TABLES, Ref, TrajectoryStore, shard_files, unpack_text
 
+# Light columns only: a list needs no turn.
 _COLUMNS = (
     *("id", "tag", "task_id", "task_split", "seed", "num_turns", "stop_reason", "success", "score", "total_reward"),
     *("origin", "policy", "version", "start", "branch", "temperature", "fault", "retries", "wall_s"),
 )
+# To find the names of rewards by reading every shard would take as long as a search.
 SAMPLED_SHARDS = 8
 _STEP = re.compile(r"(?:step|dropped)_(\d{1,15})")
 # What takes part in a filter repeats itself: as dictionary codes it is small, and quick to compare.
@@ -49,11 +51,14 @@ class EpisodeIndex:
     def refresh(self) -> None:
         """Take in the shards that were written since the last call."""
         stamp = self._folder_stamp()
+        # A few calls of stat, which is all that most requests cost.
         if not stamp or stamp == self._stamp:
             return
+        # Taken before the listing: what is written meanwhile changes the stamp, and the next call sees it.
         self._stamp = stamp
         files = shard_files(self.folder / TABLES[0])
         seen = {number: _file_stamp(path) for number, path in files.items()}
+        # A known shard that is another file now was set aside and written anew by a resumed run.
         if any(seen.get(number) != stamp for number, stamp in self._seen.items()):
             self._forget()
         try:
@@ -68,8 +73,10 @@ class EpisodeIndex:
             return
         except (OSError, pa.ArrowException) as error:  # a shard that went, or was cut, since it was listed
             self.notes = [f"episodes of {self.folder} cannot be read: {error}"]
+            # Forgotten, so that the next call tries again: the shard may just have been moved.
             self._stamp = ()
             return
+        # Each part has dictionary codes of its own, and filters compare over the whole column.
         self.table = pa.concat_tables(parts).unify_dictionaries()
         self._seen |= {number: seen[number] for number in added if number in seen}
         self.notes = list(self.store.warnings)
@@ -78,11 +85,13 @@ class EpisodeIndex:
         """The row of the table that an episode has; None where there is none."""
         found = pc.and_(pc.equal(self.table["shard"], ref.shard), pc.equal(self.table["row"], ref.row))
         place = pc.index(found, True).as_py()
+        # Arrow says -1 for not found.
         return None if place < 0 else int(place)
 
     def channel_names(self) -> list[str]:
         """The rewards and costs that episodes have, sorted: those of a few shards, until a filter has read them all."""
         numbers = sorted(self._seen)
+        # The newest shard is always among them: new rewards appear there.
         self._read_channels([*numbers[:: max(1, len(numbers) // SAMPLED_SHARDS)], *numbers[-1:]])
         return sorted({name for sums in self._channels.values() for name in sums})
 
@@ -92,6 +101,7 @@ class EpisodeIndex:
         self._read_channels(sorted(self._seen))
         for number, sums in sorted(self._channels.items()):
             size = int(pc.sum(pc.equal(self.table["shard"], number)).as_py() or 0)
+            # A shard without the channel still has its episodes, or the rows would shift against the table.
             parts.append(sums[name] if name in sums else np.full(size, np.nan))
         return np.concatenate(parts) if parts else np.zeros(0)
 
@@ -100,6 +110,7 @@ class EpisodeIndex:
         shards = self.table["shard"].to_numpy()
         for number in numbers:
             if self.store is not None and number not in self._channels:
+                # By the table and not by the file: the shard may have grown since it was read.
                 mine = self.table.filter(pa.array(shards == number))
                 self._channels[number] = _channel_sums(self.store, number, mine)
 
@@ -109,6 +120,7 @@ class EpisodeIndex:
     def _folder_stamp(self) -> tuple[int, ...]:
         """What changes whenever a file of the store is added or goes; () where there is no store."""
         try:
+            # A folder's time changes when a file in it comes or goes.
             return tuple((self.folder / table).stat().st_mtime_ns for table in TABLES)
         except OSError:
             return ()
@@ -123,6 +135,7 @@ def _rows(shard: int, first: int, block: pa.Table) -> pa.Table:
     ids, tags, tasks = (block[name].to_pylist() for name in ("id", "tag", "task_id"))
     seeds = block["seed"].to_pylist()
     places = [_placed(*named) for named in zip(ids, tags, tasks, seeds, strict=True)]
+    # Stores of earlier versions lack the column.
     branch = block["branch"] if "branch" in block.column_names else None
     columns = {
         "shard": pa.array([shard] * len(ids), pa.int32()),
@@ -159,8 +172,11 @@ def _placed(name: str, tag: str, task: str, seed: int) -> tuple[str, int | None,
     A run names its episodes `<group>/<member>`. Where the names say nothing, task, seed and tag make the group.
     """
     before, slash, last = unpack_text(name).rpartition("/")
+    # Nine digits stay far below what an int64 column holds.
     numbered = bool(slash) and last.isdecimal() and len(last) < 10
+    # NUL between the parts, so that no two lists of parts make one text.
     what = "\0".join((tag, task, str(seed), before if numbered else ""))
+    # A digest, since names may hold anything and this becomes part of an address.
     digest = hashlib.blake2b(what.encode(errors="surrogatepass"), digest_size=8).hexdigest()
     step = _STEP.fullmatch(tag)
     return digest, int(last) if numbered else None, int(step[1]) if step else None
@@ -222,7 +238,9 @@ def _channel_sums(store: TrajectoryStore, number: int, mine: pa.Table) -> dict[s
                 total = sums.setdefault(unpack_text(key), np.full(len(rows), np.nan))
                 places = owners[parents[chosen]]
                 kept = places >= 0
+                # NaN means "no such part" and becomes 0 as soon as one is found.
                 total[np.unique(places[kept])] = np.nan_to_num(total[np.unique(places[kept])])
+                # `total[places] += ...` would add only one of several turns of the same episode.
                 np.add.at(total, places[kept], values[chosen][kept])
     return sums
 
@@ -241,6 +259,7 @@ def owners_of_block(
     Returns:
         [num_turns] places among the E.
     """
+    # Blocks hold whole episodes in the order of rows, so counting turns from `first` on names their owners.
     begin = int(np.searchsorted(rows, first))
     owners = np.repeat(np.arange(begin, len(rows)), turns[begin:])[:num_turns]
     return np.concatenate([owners, np.full(num_turns - len(owners), -1, owners.dtype)])

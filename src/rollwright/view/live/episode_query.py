@@ -21,10 +21,12 @@ from rollwright.store import TABLES, pack_text, unpack_text
 from rollwright.view.live.episode_index import EpisodeIndex, owners_of_block
 
 MAX_PAGE = 500
+# A menu with more entries is of no use to a reader and slow to send.
 MAX_CHOICES = 500
 SEARCH_S = 2.0
 """A text search answers after so long with what it has; the page asks on."""
 _KEPT_SEARCHES = 8
+# Names of the address -> columns. Nothing else in an address can name a column.
 _EXACT = {"task": "task", "split": "split", "stop": "stop", "tag": "tag", "origin": "origin", "start": "start"}
 _ORDERS = {"reward": "reward", "turns": "turns", "seconds": "seconds"}
 
@@ -69,6 +71,7 @@ class EpisodeQuery:
             text=asked.get("text", "").strip(),
             sort=_one_of(asked, "sort", ("new", "old", *_ORDERS, *(f"-{name}" for name in _ORDERS))) or "new",
             offset=max(0, _number(asked, "offset", int) or 0),
+            # Clamped and not refused: the page may ask for more than it gets.
             limit=min(MAX_PAGE, max(1, _number(asked, "limit", int) or 100)),
         )
 
@@ -85,6 +88,7 @@ class EpisodeSearch:
         mask, searched, more = self._mask(query), self.index.table.num_rows, False
         if query.text:
             found, searched, more = self._with_text(query.text, mask)
+            # After the search: the cheap filters decide first which shards have to be read.
             mask &= found
         return self._ordered(np.flatnonzero(mask), query.sort).tolist(), searched, more
 
@@ -101,12 +105,14 @@ class EpisodeSearch:
 
     def _mask(self, query: EpisodeQuery) -> Mask:
         table = self.index.table
+        # Packed like the stored texts, since that is what they are compared with.
         tests = [pc.equal(table[_EXACT[key]].cast(pa.string()), pack_text(value)) for key, value in query.exact.items()]
         if query.group:
             tests.append(pc.equal(table["group"], query.group))
         if query.step is not None:
             tests.append(pc.equal(table["step"], query.step))
         if query.success:
+            # None stands for "no verdict", which Arrow holds as null and which equals nothing.
             wanted = {"yes": True, "no": False}.get(query.success)
             tests.append(pc.is_null(table["success"]) if wanted is None else pc.equal(table["success"], wanted))
         if query.fault:
@@ -118,11 +124,13 @@ class EpisodeSearch:
             tests.append(pc.less_equal(table["reward"], query.max_reward))
         mask = np.ones(table.num_rows, np.bool_)
         for test in tests:
+            # A comparison with null is null: an episode without the value does not match.
             mask &= pc.fill_null(test, False).to_numpy()
         return mask & self._in_channel(query) if query.channel else mask
 
     def _in_channel(self, query: EpisodeQuery) -> Mask:
         sums = self.index.channel(query.channel)
+        # Comparisons with NaN are false, so episodes without the part match none of the signs.
         tests = {"": ~np.isnan(sums), "pos": sums > 0, "neg": sums < 0, "zero": sums == 0}
         found: Mask = tests[query.channel_sign]
         return found
@@ -131,6 +139,7 @@ class EpisodeSearch:
         if sort in ("new", "old"):
             return places[::-1] if sort == "new" else places
         values = self.index.table[_ORDERS[sort.lstrip("-")]].to_numpy()[places]
+        # Stable, so that episodes of equal value stay in the order of the run.
         order = np.argsort(-values if sort.startswith("-") else values, kind="stable")
         return places[order]
 
@@ -145,12 +154,16 @@ class EpisodeSearch:
         mask, searched, ends = np.zeros(len(shards), np.bool_), 0, time.monotonic() + SEARCH_S
         for number in np.unique(shards)[::-1].tolist():
             mine = shards == number
+            # Counted as searched: no episode of the shard could be shown anyway.
             if not (wanted & mine).any():
                 searched += int(mine.sum())
                 continue
+            # A shard that has another number of episodes now is searched again.
             if number not in known or len(known[number]) != mine.sum():
+                # Asked before a shard and not within it, so each call finishes at least one.
                 if time.monotonic() > ends:
                     return mask, searched, True
+                # Without the other filters, so that the result holds for them all.
                 known[number] = self._search_shard(number, mine, key)
             mask[mine] = known[number]
             searched += int(mine.sum())
@@ -193,6 +206,7 @@ def _number(asked: Mapping[str, str], key: str, kind: type[int] | type[float]) -
         return None
     try:
         value = kind(text)
+        # Beyond 2**53 a browser's numbers are no longer exact.
         if math.isfinite(value) and abs(value) < 2**53:
             return value
     except (ValueError, OverflowError):

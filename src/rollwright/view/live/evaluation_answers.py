@@ -61,6 +61,7 @@ def progress_lines(evaluations: Sequence[Evaluation]) -> list[str]:
     """Per split with two evaluations or more: all side by side, and the last against the first."""
     found = []
     for split in dict.fromkeys(evaluation.split for evaluation in evaluations):
+        # Evaluations of two splits play other tasks, so nothing of them could be paired.
         same = [evaluation for evaluation in evaluations if evaluation.split == split]
         if len(same) < 2:
             continue
@@ -82,6 +83,7 @@ def comparison_answer(a: tuple[FollowedRun, Evaluation], b: tuple[FollowedRun, E
     # Unlike worlds are no reason to show nothing: the verdict names them.
     found = compare(a[1], b[1], name_a=names[0], name_b=names[1], across_versions=True)
     rows = _paired_rows(a, b)
+    # Every change is named in the answer, those that never occur too.
     counts = Counter(row["change"] for row in rows)
     return {
         "a": evaluation_answer(a[1]) | {"run": a[0].name, "label": names[0]},
@@ -100,6 +102,7 @@ _CHANGES = ("won", "lost", "same", "higher", "lower", "unpaired", "faulted")
 
 
 def _labels(a: tuple[FollowedRun, Evaluation], b: tuple[FollowedRun, Evaluation]) -> tuple[str, str]:
+    # The shortest names that tell the two apart.
     if a[0] is b[0]:
         return a[1].name, b[1].name
     if a[1].name == b[1].name:
@@ -116,6 +119,7 @@ def _difference(found: PairedDifference | None) -> dict[str, float | None] | Non
 def _paired_rows(a: tuple[FollowedRun, Evaluation], b: tuple[FollowedRun, Evaluation]) -> list[dict[str, Any]]:
     of_a, of_b = ({row.key: row for row in evaluation.rows} for _, evaluation in (a, b))
     rows = []
+    # All keys of both: an episode that one side lacks is shown as unpaired.
     for key in dict.fromkeys([*of_a, *of_b]):
         first, second = of_a.get(key), of_b.get(key)
         task, seed, attempt = key
@@ -136,6 +140,7 @@ def change_of(a: EpisodeRow | None, b: EpisodeRow | None) -> str:
     """How the second fared against the first: by success where both have a verdict, else by the return."""
     if a is None or b is None:
         return "unpaired"
+    # A fault ended such an episode, or it had no room to begin: it compares nothing.
     if any(row.is_fault or row.had_no_room for row in (a, b)):
         return "faulted"
     if a.success is not None and b.success is not None:

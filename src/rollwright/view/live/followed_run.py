@@ -40,6 +40,7 @@ class FollowedRun:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = RunFolder(folder), name
+        # The server answers each request in a thread of its own, and refreshing changes what others read.
         self.lock = threading.RLock()
         self.metrics = MetricColumns(self.folder.metrics)
         self.index = EpisodeIndex(self.folder.trajectories)
@@ -56,6 +57,7 @@ class FollowedRun:
         """What `make` gives, made again only where the stamp has changed."""
         known = self._kept.get(what)
         if known is None or known[0] != stamp:
+            # The stamp was taken before `make` reads, so what is written meanwhile is read again the next time.
             known = self._kept[what] = (stamp, make())
         return known[1]
 
@@ -91,6 +93,7 @@ class FollowedRun:
         sessions = self.facts().get("sessions") or [{}]
         outcome = str(sessions[-1].get("outcome") or "")
         if outcome == "running":
+            # A process that was killed leaves "running" behind; its lock tells.
             if is_held(self.folder.path):
                 return "running", ""
             return "stopped", "its process has ended without a word: it was killed, or the machine went down"
@@ -111,6 +114,7 @@ class FollowedRun:
         recipe, shipped = started_by(self.command())
         state, why = self.state()
         steps, seed = self.setting("run.steps"), self.setting("run.seed")
+        # Rows of evaluations alone are no training step.
         trained = [step for step, _ in self.metrics.known("time/step_s")] or self.metrics.steps
         return {
             "id": self.name,
@@ -155,6 +159,7 @@ class FollowedRun:
         return [found for found in self._evaluations() if isinstance(found, str)] + self.index.notes
 
     def _evaluations(self) -> list[Evaluation | str]:
+        # Stamps of all files: an evaluation may be written anew under its name.
         paths = sorted(self.folder.evaluations.glob("*.json"))
         stamps = {path: stamp_of(path) for path in paths}
         found: list[Evaluation | str] = self.cached("evaluations", stamps, lambda: _load_all(paths))
@@ -169,6 +174,7 @@ class FollowedRun:
             "offset": query.offset,
             "limit": query.limit,
             "rows": self.rows_at(places[query.offset : query.offset + query.limit]),
+            # The table is replaced whenever shards are added, so it is its own stamp.
             "choices": self.cached("choices", self.index.table, self.search.choices),
             "searched": searched,
             "more": more,
@@ -193,6 +199,7 @@ class FollowedRun:
             return None
         assert self.index.store is not None
         row = self.rows_at([place])[0]
+        # Episodes of evaluations belong to no step, and the token log has nothing of them.
         logged = self.token_log.read(row["step"]) if row["step"] is not None else {}
         answer = episode_answer(self.index.store.read(ref), logged, max_tokens)
         strings, note = self._strings()
@@ -225,6 +232,7 @@ class FollowedRun:
         places, _, _ = self.search.places(EpisodeQuery(exact={}, group=group, sort="old"))
         if not places:
             return None
+        # A bound: where names say nothing, task, seed and tag alone may gather many episodes.
         rows = self.rows_at(places[:64])
         rewards = [row["reward"] for row in rows if not row["is_fault"]]
         first = rows[0]
@@ -232,6 +240,7 @@ class FollowedRun:
             **{name: first[name] for name in ("group", "task", "seed", "tag", "split")},
             "rows": rows,
             "mean_reward": sum(rewards) / len(rewards) if rewards else None,
+            # Rounded, since sums of equal parts may differ in the last bits.
             "informative": len({round(reward, 9) for reward in rewards}) > 1,
         }
 
@@ -243,8 +252,10 @@ class FollowedRun:
         if not is_hash(name):
             return None
         for path in sorted((self.folder.trajectories / "attachments").glob(f"{name}.*")):
+            # A link could lead out of the store, and the size is asked before anything is read.
             if path.is_file() and not path.is_symlink() and path.stat().st_size <= largest:
                 content = path.read_bytes()
+                # By its first bytes and not by its name: a browser must not be sent a page as a picture.
                 kind = picture_type(content)
                 if kind is not None:
                     return content, kind
@@ -252,6 +263,7 @@ class FollowedRun:
 
     def _strings(self) -> tuple[TokenStrings | None, str]:
         """The run's tokenizer, or why there is none."""
+        # The run's own copies first: the model at `model.path` may have changed since.
         places = [self.folder.path / "token_log", self.folder.path / "policy"]
         model = self.setting("model.path")
         if isinstance(model, str) and model:
@@ -313,7 +325,9 @@ def _load_all(paths: list[Path]) -> list[Evaluation | str]:
             evaluation = load_evaluation(path)
             found.append((evaluation.version, path.stat().st_mtime, evaluation))
         except DataError as error:
+            # Kept as a sentence, so that one broken file does not hide the others.
             found.append((0, 0.0, str(error)))
+    # By version and time alone: evaluations themselves have no order.
     return [evaluation for _, _, evaluation in sorted(found, key=lambda entry: entry[:2])]
 
 

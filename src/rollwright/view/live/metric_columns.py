@@ -31,6 +31,7 @@ class MetricColumns:
         self.path, self.epoch = path, 0
         self.steps: list[int] = []
         self._places: dict[int, int] = {}
+        # Eight bytes a value: a list of Python floats takes four times as much.
         self._series: dict[str, array[float]] = {}
         self._offset, self._file = 0, 0
 
@@ -39,6 +40,7 @@ class MetricColumns:
         try:
             with open_regular(self.path) as file:
                 found = os.fstat(file.fileno())
+                # A resumed run replaces the file or cuts it back; then all is read anew.
                 if found.st_ino != self._file or found.st_size < self._offset:
                     self._forget(found.st_ino)
                 file.seek(self._offset)
@@ -49,6 +51,7 @@ class MetricColumns:
 
     def _read_on(self, content: bytes) -> bool:
         """Take in the whole lines of a piece of the file; whether there may be more of them."""
+        # Whole lines only; the rest waits for its end and is read again.
         whole, newline, _ = content.rpartition(b"\n")
         if newline:
             self._offset += len(whole) + len(newline)
@@ -72,6 +75,7 @@ class MetricColumns:
         """[S] the values of one metric; None where a step has none, or none that is finite."""
         values = self._series.get(name, array("d"))
         found = [value if math.isfinite(value) else None for value in values]
+        # A series ends at its last value, and the steps after it have none.
         return found + [None] * (len(self.steps) - len(found))
 
     def answer(self, names: Sequence[str] | None = None, since: int | None = None) -> dict[str, Any]:
@@ -120,6 +124,7 @@ class MetricColumns:
         ]
 
     def _forget(self, file: int) -> None:
+        # Only where something was shown before: the first file of a run is no rewind.
         self.epoch += bool(self.steps)
         self.steps, self._places, self._series = [], {}, {}
         self._offset, self._file = 0, file
@@ -135,8 +140,10 @@ class MetricColumns:
             place = self._places[step] = len(self.steps)
             self.steps.append(step)
         for name, value in row.items():
+            # Neither text nor truth values can be drawn.
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             series = self._series.setdefault(name, array("d"))
+            # A metric that begins late has no value at the steps before.
             series.extend([math.nan] * (place + 1 - len(series)))
             series[place] = value

@@ -45,12 +45,15 @@ def answer_to(catalogue: RunCatalogue, address: str) -> Answer:
     """The answer to one address below `/api/`; what cannot be found or read is a sentence with its status."""
     try:
         parts = urlsplit(address)
+        # More fields than any page sends raise ValueError.
         asked = dict(parse_qsl(parts.query, max_num_fields=50))
     except ValueError as error:
         return _sentence(f"this is no address: {error}", 400)
+    # Split first, so that an encoded slash stays within its word.
     words = [unquote(word) for word in parts.path.strip("/").split("/")]
     try:
         return _routed(catalogue, words[1:], asked)
+    # Mistakes in the address and files that cannot be read, in the error's own words.
     except RollwrightError as error:
         return _sentence(str(error), 400)
 
@@ -61,6 +64,7 @@ def _routed(catalogue: RunCatalogue, words: list[str], asked: Asked) -> Answer:
     if words == ["metric-names"]:
         return json_answer(metric_notes())
     if words[:1] == ["reference"]:
+        # Joined again: the name of a reference curve holds a slash.
         return _or_none(reference_answer("/".join(words[1:])), "reference curve")
     if words == ["compare"]:
         return json_answer(_compared(catalogue, asked))
@@ -87,6 +91,7 @@ def list_of_runs(runs: Sequence[FollowedRun], folders: Sequence[Path]) -> dict[s
                 summaries.append(run.summary())
             except Exception as error:  # one odd folder must not hide all others
                 said = f"{type(error).__name__}: {error}"[:300]
+                # Through the cache, so that the log tells it once and not at every look.
                 run.cached("left out", said, partial(log.warning, "%s is left out: %s", run.folder.path, said))
     summaries.sort(key=lambda summary: -summary["updated"])
     return {
@@ -109,6 +114,7 @@ def _metrics(run: FollowedRun, asked: Asked) -> dict[str, Any]:
 def doctor_answer(run: FollowedRun) -> dict[str, Any]:
     """What `rollwright doctor` says of the run, as it stands."""
     files = (run.folder.metrics, run.folder.faults, run.folder.config)
+    # The state is part of it: a run that is killed changes no file.
     stamp = (*map(stamp_of, files), len(run.evaluations()), run.state())
     try:
         found: Diagnosis = run.cached("doctor", stamp, lambda: examine(run.folder.path))
@@ -160,6 +166,7 @@ def _compared(catalogue: RunCatalogue, asked: Asked) -> dict[str, Any]:
     for side in ("a", "b"):
         name, _, evaluation = asked.get(side, "").partition("/")
         run = _run(catalogue, name)
+        # One lock at a time: two requests that name the runs in opposite orders would otherwise wait for each other.
         with run.lock:
             run.refresh()
             found = {one.name: one for one in run.evaluations()}
@@ -188,6 +195,7 @@ def _sentence(text: str, status: int) -> Answer:
 def json_answer(content: Any) -> Answer:
     """JSON in which every number is finite: browsers read no NaN."""
     try:
+        # Most answers are finite, and to walk through a large one first would cost more than writing it.
         return Answer(json.dumps(content, allow_nan=False).encode())
     except ValueError:
         return Answer(json.dumps(finite(content), allow_nan=False).encode())

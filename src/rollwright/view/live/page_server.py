@@ -33,6 +33,7 @@ _TYPES = {
     **{".woff2": "font/woff2", ".md": "text/plain; charset=utf-8", ".txt": "text/plain; charset=utf-8"},
 }
 _INLINE = re.compile(r"<script type=\"importmap\">(.*?)</script>", re.DOTALL)
+# No word begins with a dot, so none leads upwards and none names a hidden file.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -52,12 +53,14 @@ class PageServer(ThreadingHTTPServer):
         PortInUse: the port is taken, or all that were tried.
     """
 
+    # A browser keeps its connections open, and the command must end all the same.
     daemon_threads = True
     request_queue_size = 64
 
     def __init__(self, catalogue: RunCatalogue, *, port: int | None = None) -> None:
         self.catalogue = catalogue
         wanted = range(FIRST_PORT, FIRST_PORT + TRIED_PORTS) if port is None else [port]
+        # Several in turn: another `rollwright view` may be open.
         for number in wanted:
             try:
                 super().__init__((HOST, number), PageHandler)
@@ -115,8 +118,11 @@ class PageHandler(BaseHTTPRequestHandler):
     """One connection of a browser."""
 
     server: PageServer
+    # Keeps connections open: the page asks every few seconds.
     protocol_version = "HTTP/1.1"
+    # No version of Python in the answers.
     server_version, sys_version = "rollwright", ""
+    # Seconds; each open connection holds a thread.
     timeout = 60
 
     def do_GET(self) -> None:
@@ -128,8 +134,10 @@ class PageHandler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
+        # Before anything is looked up: see the module's first lines on names that are rebound.
         if self.headers.get("Host", "") not in (f"{HOST}:{self.server.port}", f"localhost:{self.server.port}"):
             found = Answer(b'{"error": "this server answers under its own address only"}', status=421)
+        # Proxies are sent whole addresses; this is none.
         elif not self.path.startswith("/"):
             found = Answer(b'{"error": "this is no address of a page: it begins with /"}', status=400)
         else:
@@ -139,8 +147,11 @@ class PageHandler(BaseHTTPRequestHandler):
     def _send(self, found: Answer, *, body: bool) -> None:
         self.send_response(found.status)
         self.send_header("Content-Type", found.media_type)
+        # With HTTP/1.1 the connection stays open, and only the length says where an answer ends.
         self.send_header("Content-Length", str(len(found.content)))
+        # Answers change with every step of a run.
         self.send_header("Cache-Control", "no-store")
+        # Pictures come from foreign worlds: a browser must not guess that one is a page.
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")

@@ -32,5 +32,6 @@ def _curves() -> dict[str, Any]:
 
 @cache
 def _read(name: str) -> Any:
+    # Files of the package do not change while it runs, hence the cache.
     file = resources.files("rollwright.view") / "reference" / name
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -27,6 +27,7 @@ _STAGE = re.compile(r"time/(collect|score|greedy|update|sync|evaluate|evolve|che
 
 def run_answer(run: FollowedRun) -> dict[str, Any]:
     """Everything of one run that changes with a step at most: facts, settings, evaluations, where the time went."""
+    # Epoch and position change with every line that is read.
     rows = run.cached("rows", (run.metrics.epoch, run.metrics.position), run.metrics.rows)
     facts, summary, evaluations = run.facts(), run.summary(), run.evaluations()
     # Intervals are bootstrapped, and the page asks every two seconds: the same evaluations are summarised once.
@@ -43,6 +44,7 @@ def run_answer(run: FollowedRun) -> dict[str, Any]:
         "ledger": time_shares(rows),
         "seconds": stage_seconds(rows),
         "tags": tag_counts(run),
+        # Only runs of a shipped YAML have a curve to be compared with.
         "reference": reference_of(summary["config"]),
     }
 
@@ -56,6 +58,7 @@ def _judged(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 def untaught(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A note where steps taught the policy nothing; none where all of them did."""
+    # Evaluations write rows without it, which taught nothing and were not meant to.
     told = [row["optim/taught_count"] for row in rows if "optim/taught_count" in row]
     idle = sum(not value for value in told)
     if not idle:
@@ -72,6 +75,7 @@ def stage_seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             if stage and isinstance(value, int | float):
                 totals[stage[1]] = totals.get(stage[1], 0.0) + value
     whole = sum(row.get("time/step_s") or 0.0 for row in rows)
+    # Evaluations log their own time, outside `time/step_s`.
     inside = sum(seconds for stage, seconds in totals.items() if stage != "evaluate")
     return totals | ({"other": max(0.0, whole - inside)} if whole else {})
 
@@ -86,6 +90,7 @@ def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
     """Dotted key and value of every setting; a list is one value."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
+            # An empty mapping is a value: it would vanish otherwise.
             yield from flat_settings(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", _plain(value)
@@ -104,6 +109,7 @@ def settings_diff(a: FollowedRun, b: FollowedRun) -> dict[str, Any]:
     """The settings in which two runs differ."""
     first, second = dict(flat_settings(a.settings())), dict(flat_settings(b.settings()))
     keys = list(dict.fromkeys([*first, *second]))
+    # A key that one side lacks differs, even from None.
     differ = [key for key in keys if key not in first or key not in second or first[key] != second[key]]
     return {
         "a": a.name,
@@ -121,7 +127,9 @@ def fault_answer(run: FollowedRun) -> dict[str, Any]:
         try:
             fault = json.loads(line)
             counts[_fault_row(fault)] += 1
+            # Short at all times: the file may hold millions of lines.
             latest = [*latest[1 - MAX_LATEST_FAULTS :], fault]
+        # StopIteration: a fault that names nothing it befell.
         except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
             continue
     rows = [
@@ -148,6 +156,7 @@ def task_answer(run: FollowedRun) -> dict[str, Any]:
     columns = {name: table[name].to_pylist() for name in ("task", "split", "tag", "stop", "success", "reward", "turns")}
     members: dict[tuple[str, str, bool], list[int]] = {}
     for place, tag in enumerate(columns["tag"]):
+        # Episodes that were collected and dropped: nothing was learned from them.
         if tag != "unused":
             key = (columns["task"][place], columns["split"][place], tag.startswith("eval_"))
             members.setdefault(key, []).append(place)
@@ -160,6 +169,7 @@ _FAULTS = {reason.value for reason in StopReason if reason.is_fault}
 
 def _task_row(key: tuple[str, str, bool], places: list[int], columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     task, split, evaluated = key
+    # Faults are no failures of the policy, so rates and means leave them out.
     whole = [place for place in places if columns["stop"][place] not in _FAULTS]
     if evaluated:
         tags = list(dict.fromkeys(columns["tag"][place] for place in whole))
@@ -167,6 +177,7 @@ def _task_row(key: tuple[str, str, bool], places: list[int], columns: Mapping[st
             [p for p in whole if columns["tag"][p] == tag] for tag in (tags[:1] + tags[-1:] if len(tags) > 1 else [])
         ]
     else:
+        # Below three episodes there is no change to speak of.
         third = len(whole) // 3
         ends = [whole[:third], whole[-third:]] if third else []
     first, last = ends if len(ends) == 2 else ([], [])

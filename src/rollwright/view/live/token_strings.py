@@ -15,6 +15,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+# The file is parsed at once, and it may be anybody's.
 MAX_TOKENIZER_BYTES = 100_000_000
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -33,11 +34,13 @@ class TokenStrings:
         if path.stat().st_size > MAX_TOKENIZER_BYTES:
             raise ValueError(f"{path} is larger than {MAX_TOKENIZER_BYTES} bytes")
         content = path.read_text(encoding="utf-8")
+        # Read as JSON too: the library does not tell what kind its decoder is.
         described = json.loads(content)
         try:
             self._tokenizer = Tokenizer.from_str(content)
         except Exception as error:  # the library raises a bare Exception for a file that it cannot read
             raise ValueError(f"{path} is not a tokenizer: {error}") from error
+        # Only byte-level tokenizers write bytes as signs; in others the same signs are letters.
         self._bytes = _byte_alphabet() if "ByteLevel" in _kinds(described.get("decoder")) else None
         self._special = {entry["id"] for entry in described.get("added_tokens") or () if entry.get("special")}
         self._added = {entry["id"]: entry["content"] for entry in described.get("added_tokens") or ()}
@@ -53,17 +56,21 @@ class TokenStrings:
 
     def text_of(self, token: int) -> str | None:
         """The string of one id; bytes that are no whole character are written as `<0xE2>`."""
+        # Added tokens stand in the file as plain text, in byte-level tokenizers too.
         if token in self._added:
             return str(self._added[token])
         try:
+            # The library takes unsigned 32-bit numbers and raises OverflowError beyond them.
             piece = self._tokenizer.id_to_token(token) if token >= 0 else None
         except OverflowError:
             return None
         if piece is None:
             return None
         if self._bytes is None:
+            # U+2581 is SentencePiece's sign for a space.
             return piece if _BYTE_TOKEN.fullmatch(piece) else piece.replace("\u2581", " ")
         raw = [self._bytes.get(sign) for sign in piece]
+        # A sign outside the alphabet: the piece is text, whatever the decoder says.
         if any(byte is None for byte in raw):
             return piece
         return bytes(byte for byte in raw if byte is not None).decode("utf-8", errors=_AS_HEX)

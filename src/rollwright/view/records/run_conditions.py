@@ -12,6 +12,7 @@ from typing import Any
 from rollwright.contracts import DataError
 from rollwright.view.records.run_record import RunRecord, Value
 
+# `>=` stands before `>`, which would match its first character; the name is taken as short as possible.
 _CONDITION = re.compile(r"\s*(?P<key>[\w./:+-]+?)\s*(?P<sign>>=|<=|!=|=|>|<|~)\s*(?P<value>.*?)\s*", re.DOTALL)
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -57,6 +58,7 @@ def parse_condition(text: str) -> RunCondition:
             "'algorithm.preset=grpo' or 'success>0.5'; quote it, since a shell reads > and < itself"
         )
     condition = RunCondition(key=found["key"], sign=found["sign"], text=found["value"])
+    # Refused at once: no run could meet such a condition, and the answer would look like an empty record.
     if condition.sign in (">", ">=", "<", "<=") and _number(condition.text) is None:
         raise DataError(f"{text!r} compares with {condition.text!r}, which is not a number")
     return condition
@@ -70,6 +72,7 @@ def select(records: Sequence[RunRecord], conditions: Sequence[RunCondition]) -> 
 def sort_records(records: Sequence[RunRecord], keys: Sequence[str]) -> list[RunRecord]:
     """Sort by names, the first one first; `-name` from the highest down. Runs without a value come last."""
     found = list(records)
+    # Sorting is stable: the last key first, so that the first one decides in the end.
     for key in reversed(keys):
         name, down = key.removeprefix("-"), key.startswith("-")
         having = [record for record in found if record.value(name) is not None]
@@ -82,11 +85,13 @@ def _order(value: Value) -> tuple[int, float, str]:
     """Numbers before texts, each among themselves."""
     if isinstance(value, int | float):
         return 0, float(value), ""
+    # One name may hold numbers in some runs and text in others, which Python does not compare.
     return 1, 0.0, str(value)
 
 
 def _as(like: Value, text: str) -> Value:
     """The text as a value of the same kind; None where it cannot be one."""
+    # Before numbers, since `True` is an int in Python.
     if isinstance(like, bool):
         return {"true": True, "false": False}.get(text.lower())
     if isinstance(like, int | float):
@@ -99,4 +104,5 @@ def _number(text: str) -> float | None:
         number = float(text)
     except ValueError:
         return None
+    # `nan` and `inf` parse as floats, but no run can be compared with them.
     return number if math.isfinite(number) else None

@@ -60,7 +60,9 @@ def summarise_group(group: RunGroup, name: str) -> GroupSummary | None:
         values = group.numbers(name)
         if not values:
             return None
+        # One column stands for one task: the runs alone are resampled.
         scores = np.array(values)[:, None]  # [N runs, 1]
+    # A fixed seed: the same record prints the same interval.
     generator = np.random.default_rng(0)
     interval = stratified_bootstrap(scores, interquartile_mean, generator=generator) if len(scores) > 1 else None
     return GroupSummary(
@@ -73,6 +75,7 @@ def unlike_settings(group: RunGroup) -> list[str]:
     seen: dict[str, set[str]] = {}
     for record in group.records:
         for key, value in flat_settings(record.settings):
+            # `repr`, since settings may be lists, which no set can hold.
             seen.setdefault(key, set()).add(repr(value))
     chance = ("run.folder", "run.seed", "world.seed", "model.path")
     return sorted(key for key, values in seen.items() if len(values) > 1 and key not in chance)
@@ -83,10 +86,13 @@ def task_scores(group: RunGroup) -> np.ndarray | None:
     found: list[dict[str, float]] = []
     for record in group.records:
         judged: dict[str, list[float]] = {}
+        # Undecided rows are left out, and with them a task that has no others.
         for row in record.final.rows if record.final is not None else ():
             if row.success is not None:
                 judged.setdefault(row.task, []).append(float(row.success))
         found.append({task: fmean(outcomes) for task, outcomes in judged.items()})
+    # A matrix needs the same tasks in every run.
     if not found or not found[0] or any(one.keys() != found[0].keys() for one in found):
         return None
+    # Sorted, so that a column is one task in all runs, whatever order they were played in.
     return np.array([[one[task] for task in sorted(one)] for one in found])

@@ -70,6 +70,7 @@ def format_run_groups(groups: Sequence[RunGroup], keys: Sequence[str], columns: 
         for column in columns:
             line += _two(summarise_group(group, column))
         lines.append(line)
+    # A mixture is told below the table: its interval looks like any other.
     return "\n".join([padded_columns([heading, *lines]), *map(_mixture, filter(unlike_settings, groups))])
 
 
@@ -82,6 +83,7 @@ def _mixture(group: RunGroup) -> str:
 def table_csv(table: Table) -> str:
     """The table as CSV with a heading; an absent value is empty."""
     text = io.StringIO()
+    # csv ends lines by "\r\n" unless told otherwise.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table[0])
     writer.writerows([["" if cell is None else cell for cell in row] for row in table[1]])
@@ -110,6 +112,7 @@ def _run_cell(record: RunRecord, column: str) -> str:
     value = record.value(column)
     if column == "success" and value is not None:
         return f"{value:.2f}{_span(record.value('success_low'), record.value('success_high'))}"
+    # The step alone does not say whether a run is done.
     if column == "step" and (steps := record.value("steps")) is not None:
         return f"{value}/{steps}"
     return _cell(value)
@@ -123,6 +126,7 @@ def _cell(value: Value) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool | str):
+        # Names of runs and settings are foreign text and may hold terminal commands.
         text = visible(str(value)).replace("\n", " ")
         return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 3]}..."
     return f"{value:,}" if isinstance(value, int) else _short(value)
@@ -135,6 +139,7 @@ def _short(number: float) -> str:
 
 def _four(summary: GroupSummary | None) -> list[Value]:
     if summary is None:
+        # As many cells as a group with the number has, so that the columns stay aligned.
         return [None] * 4
     interval = summary.interval
     return [summary.mean, summary.iqm, *((None, None) if interval is None else (interval.low, interval.high))]

@@ -16,7 +16,9 @@ from rollwright.view.transcripts import visible
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 64, 200, 28, 44
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#f0e442")
 """Of Okabe and Ito, which readers with any colour vision can tell apart; repeated after eight."""
+# Each of eight colours thrice; the legend holds no more lines either.
 MAX_LINES = 24
+# Student's and not the normal's: with three seeds the difference is a factor of two.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """97.5% points of Student's t for 1 to 10 degrees of freedom."""
 
@@ -52,6 +54,7 @@ def group_curves(groups: Sequence[RunGroup], metric: str) -> list[Curve]:
         for record in group.records:
             for step, value in zip(*record.curve(metric), strict=True):
                 at.setdefault(step, []).append(value)
+        # Steps that one run alone has would make the band collapse to a line there.
         banded = max(map(len, at.values()), default=0) > 1
         steps = [step for step in sorted(at) if len(at[step]) > 1 or not banded]
         halves = [_half_width(at[step]) for step in steps]
@@ -98,6 +101,7 @@ class _Scale:
     def __init__(self, curves: Sequence[Curve]) -> None:
         steps = [step for curve in curves for step in curve.steps]
         values = [v for curve in curves for v in (*curve.values, *curve.low, *curve.high)]
+        # One step or a constant metric would have no extent to divide by.
         self.first, self.last = min(steps), max(max(steps), min(steps) + 1)
         self.low, self.high = min(values), max(values)
         if self.high - self.low < 1e-12:
@@ -107,6 +111,7 @@ class _Scale:
         return LEFT + (step - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
+        # In SVG, y grows downwards.
         return HEIGHT - BOTTOM - (value - self.low) / (self.high - self.low) * (HEIGHT - TOP - BOTTOM)
 
 
@@ -129,6 +134,7 @@ def _curve(curve: Curve, scale: _Scale, colour: str, number: int) -> list[str]:
 
     lines = []
     if curve.low:
+        # There along the upper bound and back along the lower one.
         area = " ".join([*points(curve.high), *reversed(points(curve.low))])
         lines.append(f'<polygon points="{area}" fill="{colour}" fill-opacity="0.18"/>')
     lines.append(
@@ -137,6 +143,7 @@ def _curve(curve: Curve, scale: _Scale, colour: str, number: int) -> list[str]:
     y = TOP + 8 + 16 * number
     x = WIDTH - RIGHT + 12
     lines.append(f'<line x1="{x}" y1="{y}" x2="{x + 18}" y2="{y}" stroke="{colour}" stroke-width="3"/>')
+    # As much as the right margin holds.
     lines.append(f'<text x="{x + 24}" y="{y + 4}">{_text(curve.label[-26:])}</text>')
     return lines
 
@@ -146,6 +153,7 @@ def _ticks(low: float, high: float) -> list[float]:
     raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw)
+    # Multiples of the step and no running sum, which would collect rounding errors.
     return [n * step for n in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
 
 

@@ -50,6 +50,7 @@ class RunTable:
     def _plain(self) -> listing.Table:
         if self.group_by:
             return listing.group_rows(self.groups, self.group_by, self.columns or listing.GROUPED)
+        # All columns where a program reads on; a terminal gets the few that fit on a line.
         return listing.run_rows(self.records, self.columns or COLUMNS)
 
 
@@ -73,8 +74,10 @@ def query_runs(
     Raises:
         DataError: no run, none that meets the conditions, an unknown name, or a condition that is none.
     """
+    # Before any folder is read: a mistake in a condition is told at once.
     conditions = [parse_condition(text) for text in where]
     records = read_records(folders)
+    # A name that no run has would otherwise just select nothing.
     check_known([*(c.key for c in conditions), *(s.removeprefix("-") for s in sort), *group_by, *columns], records)
     chosen = sort_records(select(records, conditions), sort)
     if not chosen:

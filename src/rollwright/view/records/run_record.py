@@ -58,6 +58,7 @@ class RunRecord:
         if key.startswith("spent."):
             totals = _mapping(self.facts.get("totals"))
             return _plain(totals.get(key.removeprefix("spent.")))
+        # Settings have dots and metrics have slashes, so the spelling says where to look.
         if "/" in key:
             return self._of_evaluation(key) if key.count("/") == 2 and key.startswith("eval/") else self._of_metric(key)
         return _plain(self._setting(key))
@@ -89,6 +90,7 @@ class RunRecord:
     def evaluation(self, name: str) -> Evaluation | None:
         """An evaluation of the run by its name; None where there is none or it cannot be read."""
         path = self._run.evaluations / f"{name}.json"
+        # A name with a slash in it would lead out of the folder.
         if not path.is_file() or path.parent != self._run.evaluations:
             return None
         try:
@@ -100,10 +102,12 @@ class RunRecord:
     @cached_property
     def final(self) -> Evaluation | None:
         """The evaluation `final`, else the one of the latest weights."""
+        # Written at the end of a run; one that was stopped has only those in between.
         found = self.evaluation("final")
         if found is not None:
             return found
         rest = [self.evaluation(path.stem) for path in sorted(self._run.evaluations.glob("*.json"))]
+        # By the version of the weights: names of files have no order that could be relied on.
         return max((one for one in rest if one is not None), key=lambda one: one.version, default=None)
 
     def keys(self) -> set[str]:
@@ -129,6 +133,7 @@ class RunRecord:
             case "state":
                 return self._state()
             case "step":
+                # Rows of evaluations carry a step too, but only training rows have its time. Steps count from 0.
                 return 1 + max((int(row["step"]) for row in self.rows if "time/step_s" in row), default=-1)
             case "steps":
                 return _plain(self._setting("run.steps"))
@@ -161,7 +166,9 @@ class RunRecord:
     def _state(self) -> str:
         outcome = str(self._session.get("outcome") or "unknown")
         if outcome == "running":
+            # A process that was killed leaves "running" behind; its lock tells.
             return outcome if is_held(self.folder) else "killed"
+        # An error's name; its message is too long for a table.
         return outcome.partition(":")[0]
 
     def _setting(self, key: str) -> Any:
@@ -204,6 +211,7 @@ def read_records(folders: Sequence[str | Path]) -> list[RunRecord]:
             raise DataError(f"there is no folder {folder}: name a run folder, or a folder that holds run folders")
         for path in find_runs(folder):
             below = path.relative_to(folder)
+            # One run may lie below two of the folders, or be reached by a link.
             found.setdefault(path.resolve(), str(below) if below.parts else path.resolve().name)
     if not found:
         named = ", ".join(map(str, folders))
@@ -219,9 +227,11 @@ def check_known(keys: Sequence[str], records: Sequence[RunRecord]) -> None:
     """
     known: set[str] = set()
     for key in keys:
+        # Without its summary, since `keys` lists metrics bare.
         name = key.partition(":")[0] if "/" in key else key
         if key in COLUMNS or any(record.value(key) is not None for record in records):
             continue
+        # Only now: to list all names means to read every file of every run.
         known = known or set().union(*(record.keys() for record in records))
         if name in known:
             continue
@@ -241,6 +251,7 @@ def _figure(evaluation: Evaluation, figure: str) -> Value:
         case "success_frac":
             return None if success is None else success.point
         case "success_low":
+            # An interval without a bound is no number to sort or plot by.
             return None if success is None or not math.isfinite(success.low) else success.low
         case "success_high":
             return None if success is None or not math.isfinite(success.high) else success.high
