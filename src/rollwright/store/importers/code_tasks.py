@@ -34,27 +34,34 @@ def mbpp_tasks(rows: Sequence[LogRow], name: str) -> list[dict[str, Any]]:
     Raises:
         RowError: a field is missing, its programs are not Python, or no test calls a function of the solution.
     """
+    # A format without `unit` makes each row a unit of its own.
     (row,) = rows
     values = row.value
     number = whole_number(values.get("task_id"), "`task_id`")
+    # The full MBPP calls it `text`, the sanitized one `prompt`.
     says = whole_text(values.get("text") or values.get("prompt"), "`text`")
     solution = whole_text(values.get("code"), "`code`")
     tests = [whole_text(test, "a test") for test in listed(values.get("test_list"), "`test_list`")]
+    # Optional: the sanitized set has no such column.
     tests += texts(values.get("challenge_test_list"), "`challenge_test_list`")
     setup = _setup(values)
     defined = {
         node.name for node in _parsed(solution, "the solution").body if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
     called = [names_in(_parsed(test, "a test")) for test in tests]
+    # Of the solution's helpers, only those that a test calls are asked of the policy.
     names = sorted(defined & set().union(*called))
+    # A test that calls nothing of the solution says the same of every program.
     if not names or not all(set(found) & defined for found in called):
         raise RowError("a test that calls nothing of the solution", tests[0])
+    # A function for each test, as the judge runs functions called `test...`.
     parts = [setup, *(f"def test_{i}():\n" + _indented(test) for i, test in enumerate(tests))]
     split: Split = split_of(row, values) if values.get("split") or row.split else _published(number)
     return [
         _task(
             f"mbpp/{number}",
             split,
+            # MBPP's texts do not say what the function is called, nor how its arguments are given.
             prompt=f"{says}\nExample:\n{tests[0]}",
             goal="Write this Python function.",
             names=names,
@@ -89,6 +96,7 @@ def names_in(tree: ast.AST) -> set[str]:
 
 def _indented(text: str) -> str:
     """The statements of a test as a function's body; texts that span lines stay as they are."""
+    # By way of syntax: four blanks before each line of the text would end up within strings that span lines.
     return "\n".join(f"    {line}" for line in ast.unparse(ast.parse(text)).splitlines())
 
 
@@ -104,14 +112,18 @@ def humaneval_tasks(rows: Sequence[LogRow], name: str) -> list[dict[str, Any]]:
     values = row.value
     fields = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
     task_id, prompt, entry, solution, test = (whole_text(values.get(key), f"`{key}`") for key in fields)
+    # The world joins an answer to `header` or `stem`, which it finds by this very text.
     if f"def {entry}(" not in prompt or not entry.isidentifier():
         raise RowError("`prompt` does not begin the function of `entry_point`", entry)
     if entry not in _functions(_parsed(prompt + solution, "the solution")):
         raise RowError("the solution does not define `entry_point`", entry)
     if "check" not in _functions(_parsed(test, "`test`")):
         raise RowError("`test` does not define check(candidate)")
+    # The prompt is run for its imports and helpers, and its stub takes the name: `far` gives it back afterwards.
+    # The seed makes the verdict repeatable, as some of the published checks draw their inputs.
     head = [f"far = {entry}", "import random", "random.seed(0)", prompt + "    pass", f"{entry} = far"]
     _parsed("\n".join(head), "`prompt`")
+    # Not train, as elsewhere: the benchmark is for evaluation, and has no other part.
     split: Split = split_of(row, values) if values.get("split") or row.split else "test"
     return [
         _task(
@@ -122,6 +134,7 @@ def humaneval_tasks(rows: Sequence[LogRow], name: str) -> list[dict[str, Any]]:
             names=[entry],
             tests="\n".join([*head, test, "", "def test_all():", f"    check({entry})", ""]),
             solution=prompt + solution,
+            # For an answer that writes the whole function anew: what stands before it is still needed.
             header=prompt.partition(f"def {entry}(")[0],
             stem=prompt,
         )

@@ -35,6 +35,7 @@ from rollwright.store.importers.log_records import (
 
 def gymnasium_unit(values: Values) -> Hashable:
     """The episode of a step; None for a row that is a whole episode. Raises RowError."""
+    # The plural marks a row that is a whole episode; None makes it a unit by itself.
     return None if "observations" in values else _episode_id(values)
 
 
@@ -42,6 +43,7 @@ def _episode_id(values: Values) -> Hashable:
     for key in ("episode", "episode_id"):
         found = values.get(key)
         if isinstance(found, str | int) and not isinstance(found, bool):
+            # As text: 7 and "7" name the same episode.
             return str(found)
     raise RowError("a row without `episode`")
 
@@ -58,6 +60,7 @@ def gymnasium_rows(rows: Sequence[LogRow], name: str) -> list[LoggedEpisode]:
     else:
         steps = [row.value for row in rows]
         found = [whole_number(step.get("step"), "`step`") for step in steps]
+        # A step that is missing would put an action beside what was shown for another one.
         if found != list(range(len(found))):
             raise RowError("the steps of an episode do not run 0, 1, 2, ...", found[:20])
     return [_episode(rows[0], name, [_transition(step) for step in steps])]
@@ -69,6 +72,7 @@ def _columns(values: Values) -> list[Values]:
     names |= {"terminations": "terminated", "truncations": "truncated"}
     columns = {short: listed(values.get(name), f"`{name}`") for name, short in names.items()}
     count = len(columns["action"])
+    # Minari keeps the observation after the last action: n + 1 of them for n actions.
     if len(columns["observation"]) == count + 1:
         columns["observation"].pop()
     if any(len(column) != count for column in columns.values()):
@@ -83,6 +87,7 @@ def _transition(step: Values) -> Transition:
     if "action" not in step or ("observation" not in step and "obs" not in step):
         raise RowError("a step without `observation` or `action`")
     ends = [verdict(step.get(key), f"`{key}`") for key in ("terminated", "truncated")]
+    # Without both flags nobody knows whether a critic may bootstrap from the end.
     if None in ends:
         raise RowError("a step without `terminated` and `truncated`")
     shown = as_text(step["observation"] if "observation" in step else step["obs"], "an observation")
@@ -101,9 +106,11 @@ def as_text(value: Any, what: str) -> str:
 
 
 def _episode(row: LogRow, name: str, steps: Sequence[Transition]) -> LoggedEpisode:
+    # Joined like this, the returns of one episode would reach into the next.
     if any(terminated or truncated for *_, terminated, truncated in steps[:-1]):
         raise RowError("an episode that goes on after its end")
     *_, terminated, truncated = steps[-1]
+    # The log was cut: what the last action led to is not known.
     if not terminated and not truncated:
         raise RowError("an episode without an end: neither terminated nor truncated")
     values = row.value
@@ -116,6 +123,7 @@ def _episode(row: LogRow, name: str, steps: Sequence[Transition]) -> LoggedEpiso
             for shown, action, reward, _, _ in steps
         ),
         success=verdict(values.get("success"), "`success`"),
+        # Gymnasium may set both flags. The task's own end counts then: there is nothing to bootstrap from.
         stop_reason=StopReason.TERMINATED if terminated else StopReason.MAX_TURNS,
         seed=0 if seed is None else whole_number(seed, "`seed`"),
     )
@@ -128,17 +136,20 @@ def openenv_rows(rows: Sequence[LogRow], name: str) -> list[LoggedEpisode]:
         RowError: it does not begin with a reset, a message lacks its answer, or it has no end.
     """
     said = [(_type(row.value), mapping(row.value.get("data") or {}, "`data`")) for row in rows]
+    # `close` has no answer: without it the rest are pairs of a request and what came back.
     if said and said[-1][0] == "close":
         said.pop()
     if len(said) < 4 or [kind for kind, _ in said[:2]] != ["reset", "observation"]:
         raise RowError("a session that does not begin with a reset and what it shows, or has no step")
     if len(said) % 2:
         raise RowError("a message without its answer", said[-1][0])
+    # What the reset shows is what the first action answers; each answer is shown to the next one.
     shown = _shown(*said[1])
     steps: list[Transition] = []
     for (kind, asked), (answer, told) in zip(said[2::2], said[3::2], strict=True):
         if kind != "step" or answer not in ("observation", "error"):
             raise RowError("messages out of order", f"{kind}, {answer}")
+        # An error is no step: it earns nothing, ends nothing, and the policy is told of it.
         reward = told.get("reward") if answer == "observation" else None
         done = answer == "observation" and verdict(told.get("done"), "`done`") is True
         paid = 0.0 if reward is None else number(reward, "`reward`")
@@ -165,6 +176,7 @@ def _shown(kind: str, data: Values) -> str:
 
 def _done(data: Values) -> str:
     """An action of one text field is that text, as our adapter sends it."""
+    # An action of OpenEnv carries `metadata` beside its own fields; empty, it says nothing.
     texts = {key: value for key, value in data.items() if key != "metadata" or value}
     if len(texts) == 1 and isinstance(only := next(iter(texts.values())), str):
         return as_text(only, "an action")

@@ -32,8 +32,11 @@ from rollwright.store.importers.log_records import (
     whole_text,
 )
 
+# Non-greedy with `fullmatch`: the answer is the last Yes or No of the line, as a question may hold one too.
 _ASKED = re.compile(r"(.*?)\s*\b(Yes|No)\b\.?\s*", re.DOTALL)
+# The benchmark's limit for both games of questions.
 QUESTIONS = 20
+# True: the policy's side, under either name.
 ROLES = {"Seller": True, "Dealer": True, "Buyer": False}
 
 
@@ -51,13 +54,17 @@ def _questions(row: LogRow, name: str) -> LoggedEpisode:
     """-1 for each question or guess, 0 for the right one; cut where it neither hit nor reached twenty."""
     values = row.value
     words = values["word"]
+    # The first of a list names the task, so that all rows of a word are attempts at one task.
     word = whole_text(words[0] if isinstance(words, list | tuple) and words else words, "`word`")
     correct = verdict(values.get("correct"), "`correct`")
     if correct is None:
         raise RowError("`correct` is neither true nor false", None)
+    # A line is a question and its answer: what the policy wrote, and what it was shown next.
     lines = [_question(line) for line in listed(values.get("lines"), "`lines`")]
+    # Shifted by one: the answer to a question is what the next question was asked upon. The last one is seen by nobody.
     shown = ["Questions:", *(answer for _, answer in lines[:-1])]
     paid = [-1.0] * (len(lines) - 1) + [0.0 if correct else -1.0]
+    # At the limit the game itself is over; before it somebody stopped, and a critic may bootstrap.
     ended = correct or len(lines) >= QUESTIONS
     steps = [_step(s, action, reward) for s, (action, _), reward in zip(shown, lines, paid, strict=True)]
     return _episode(row, name, steps, task=word, success=correct, ended=ended)
@@ -81,7 +88,9 @@ def _dealer(row: LogRow, name: str) -> LoggedEpisode:
         said.append((role, whole_text(entry.get("text"), "a line's text")))
     output = row.value.get("output")
     earned, bought = (None, None) if output is None else _sale(row.value, mapping(output, "`output`"))
+    # The seller may speak first, and every action needs something that was shown before it.
     steps = _alternating([(False, "Beginning of Conversation"), *said])
+    # On the seller's last line: `output` judges the talk as a whole.
     steps[-1] = _step(*_texts(steps[-1]), earned)
     return _episode(row, name, steps, task=name, success=bought, ended=output is not None)
 
@@ -93,6 +102,7 @@ def _sale(values: Values, output: Values) -> tuple[float, bool]:
     if bought is None or msrp <= 0:
         raise RowError("an `output` without a decision or a list price")
     if not bought:
+        # Without a sale it depends on buyer and car alone: nothing that was said changes it.
         return -(budget - msrp) / msrp, False
     return number(output.get("buy_price"), "`buy_price`") / ((budget + msrp) / 2), True
 
@@ -102,9 +112,11 @@ def _history(row: LogRow, name: str) -> LoggedEpisode:
     texts = [whole_text(text, "a text") for text in listed(row.value["text_history"], "`text_history`")]
     paid = [number(value, "a reward") for value in listed(row.value.get("rewards"), "`rewards`")]
     given = row.value.get("dones")
+    # A row may have one flag for the whole walk.
     dones = [given] * len(texts) if isinstance(given, bool) else listed(given, "`dones`")
     if not len(texts) == len(paid) == len(dones):
         raise RowError("`text_history`, `rewards` and `dones` of unequal length")
+    # Only the last flag counts: an episode of the benchmark ends once.
     return _marked(row, name, [(bool(at % 2), text) for at, text in enumerate(texts)], paid, dones[-1])
 
 
@@ -123,12 +135,14 @@ def _sequence(row: LogRow, name: str) -> LoggedEpisode:
 
 
 def _marked(row: LogRow, name: str, said: list[tuple[bool, str]], paid: list[float], done: Any) -> LoggedEpisode:
+    # The benchmark's contract: a segment that is no action earns 0.
     if any(reward for (is_action, _), reward in zip(said, paid, strict=True) if not is_action):
         raise RowError("a reward on a text that is not an action")
     if not any(is_action for is_action, _ in said):
         raise RowError("an episode without an action")
     ended = verdict(done, "`done`")
     steps = _alternating(said, paid)
+    # The file gives no verdict, only rewards.
     return _episode(row, name, steps, task=name, success=None, ended=bool(ended))
 
 
@@ -154,6 +168,7 @@ def _alternating(said: Sequence[tuple[bool, str]], paid: Sequence[float] | None 
     steps: list[Step] = []
     shown: list[str] = []
     for at, (is_action, text) in enumerate(said):
+        # Texts of the benchmark may end with a line feed, which a message of a chat does not need.
         text, reward = text.rstrip("\n"), None if paid is None else paid[at]
         if not is_action:
             shown.append(text)
@@ -162,6 +177,7 @@ def _alternating(said: Sequence[tuple[bool, str]], paid: Sequence[float] | None 
             shown = []
         elif steps:
             before, action = _texts(steps[-1])
+            # Two actions in a row become one: a turn has one action, which earned what both did.
             total = None if reward is None else (steps[-1].reward or 0.0) + reward
             steps[-1] = _step(before, f"{action} {text}", total)
         else:

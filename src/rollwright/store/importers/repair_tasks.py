@@ -46,13 +46,16 @@ def repair_tasks(rows: Sequence[LogRow], name: str, *, repositories: Path | None
     failing = _names(values.get("FAIL_TO_PASS"))
     files = _files(values, task_id, repositories)
     changed = [patch.new for patch in read_diff(fix)]
+    # `code.repair` edits files that are there: a fix that adds one could not be made.
     if missing := [path for path in changed if path not in files]:
         raise RowError("the fix is of a file that is not a Python source of the repository", missing[0])
     package = _package(changed)
     after = apply_diff(files, fix)
+    # On the files before the fix: SWE-bench makes both patches against `base_commit`.
     with_tests = apply_diff(files, tests)
     told = {
         path: with_tests[path]
+        # `FAIL_TO_PASS` names tests as pytest does, path::function; each file once, in their order.
         for path in dict.fromkeys(failed.partition("::")[0] for failed in failing)
         if path in with_tests
     }
@@ -62,10 +65,12 @@ def repair_tasks(rows: Sequence[LogRow], name: str, *, repositories: Path | None
     return [
         {
             "id": task_id,
+            # Not train, as elsewhere: the published reports are an evaluation.
             "split": split_of(row, values) if values.get("split") or row.split else "test",
             "says": whole_text(values.get("problem_statement"), "`problem_statement`"),
             "package": package,
             "broken": sources,
+            # Of the package alone, as `broken`: the world compares the two by path.
             "fixed": {path: after[path] for path in sources},
             "tests": told,
             "failing": failing,
@@ -89,10 +94,13 @@ def _files(values: Values, task_id: str, repositories: Path | None) -> dict[str,
         if not isinstance(given, Mapping):  # Parquet has no maps of any key: a list of pairs
             entries = [mapping(entry, "a file") for entry in listed(given, "`files`")]
             given = {_safe(entry.get("path")): entry.get("text") for entry in entries}
+        # Null where Arrow has filled in the paths of other rows.
         return {_safe(path): whole_text(text, "a file") for path, text in given.items() if text is not None}
     if repositories is None:
         raise RowError("the row holds no `files`, and no folder of repositories is named (--repositories)")
+    # A checkout for this very report comes first, one of the project second.
     names = [task_id, str(values.get("repo") or "").replace("/", "__")]
+    # Both names come from the row and become a path on this machine.
     if any(name in (".", "..") or set("/\\\0") & set(name) for name in names):
         raise RowError("an `instance_id` that cannot name a folder", repr(task_id))
     root = next((repositories / name for name in names if name and (repositories / name).is_dir()), None)
@@ -103,6 +111,7 @@ def _files(values: Values, task_id: str, repositories: Path | None) -> dict[str,
 
 def _safe(path: Any) -> str:
     name = whole_text(path, "a path")
+    # These paths are written into a sandbox's folder later; a backslash parts them on other systems.
     if name.startswith("/") or ".." in name.split("/") or "\\" in name or "\0" in name:
         raise RowError("a path that leaves the repository", repr(name))
     return name
@@ -111,20 +120,24 @@ def _safe(path: Any) -> str:
 def _read_folder(root: Path) -> dict[str, str]:
     found, size = {}, 0
     for path in sorted(root.rglob("*.py")):
+        # A link in the checkout may lead anywhere on this machine: what it leads to must not get into a task.
         if not path.is_file() or not path.resolve().is_relative_to(root):
             continue
         try:
+            # Not `read_text`, whose translation of line ends would also take a lone carriage return for one.
             text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
         except (OSError, UnicodeDecodeError) as error:
             raise RowError("a source of the repository cannot be read", f"{path.name}: {error}") from error
         found[path.relative_to(root).as_posix()] = text
         size += len(text)
+        # The whole repository is read before its package is known: this bounds the memory, `_check_size` the task.
         if size > 40 * MAX_CHARS:
             raise RowError("the repository is too large", root.name)
     return found
 
 
 def _package(changed: Sequence[str]) -> str:
+    # A task carries one package, by its top-level name; a module in the root belongs to none.
     tops = {path.partition("/")[0] for path in changed}
     if len(tops) != 1 or any("/" not in path for path in changed):
         raise RowError("the fix is not within one top-level package", ", ".join(changed))
@@ -140,6 +153,7 @@ def _check_tests(told: Mapping[str, str], failing: Sequence[str], files: Mapping
             tree = ast.parse(told[path])
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise RowError("a test file is not Python", f"{path}: {error}") from error
+        # The verdict calls test functions by name and without pytest: nothing would supply arguments.
         plain = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.args.args}
         if test not in plain:
             raise RowError("a test of `FAIL_TO_PASS` that is not a function without arguments", name)
