@@ -86,7 +86,9 @@ async def scripted(said: Callable[[], str | Awaitable[str]], encode_action: Enco
     except Exception as error:
         raise EnvironmentFault(f"{who} failed: {error!r}") from error
     ids = tuple(encode_action(text))
+    # Marked as a dataset's, these tokens are in no policy loss, so their log-probs of 0 are never read there.
     span = Span(start=0, end=len(ids), version=-1, producer="dataset")
+    # `encode_action` ends in the stop token, so this answer was never cut.
     return Generation(token_ids=ids, logprobs=(0.0,) * len(ids), finish_reason="stop", spans=(span,))
 
 
@@ -114,6 +116,7 @@ class RandomActor:
         return self._act
 
     async def _act(self, decision: Decision) -> Generation:
+        # A retried episode has the same request ids and draws the same. A text seed is hashed alike in every process.
         draws = random.Random(f"random action/{decision.request_id}")
         said = partial(self.world.random_action, decision.env, decision.observation, draws)
         return await scripted(said, self.encode_action, self.name)
@@ -148,6 +151,7 @@ class TeacherActor:
         async def act(decision: Decision) -> Generation:
             nonlocal unheard
             unheard = decision.observation.goal or unheard
+            # A stream of its own: whether chance acts is independent of what it then does.
             if stray is not None and random.Random(f"stray/{decision.request_id}").random() < self.random_frac:
                 return await stray(decision)
             observation, unheard = replace(decision.observation, goal=unheard), ""

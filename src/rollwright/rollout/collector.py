@@ -98,13 +98,16 @@ class Collector:
         if isinstance(actor, RoundsActor):  # a round also waits for the slowest world, retries included
             world_s = 3.0 * limits.env_call_s * (retries + 1)
             self.limits = limits = replace(limits, engine_call_s=limits.engine_call_s + world_s)
+        # By now the engine's limit includes what a round waits, so the watchdog allows for it too.
         self.stall_s = stall_s or 2.0 * max(limits.env_call_s, limits.engine_call_s) + 10.0
         self.host = EnvHost(world)
+        # An inline call that hangs blocks the loop itself, and only this limit notices it.
         self._loop: LoopThread = LoopThread(blocked_s=limits.env_call_s + 5.0)
         self._closed = False
         self._statuses: dict[str, Status] = {}
         self._ways: dict[str, Way] = {}
         self._moved = time.monotonic()
+        # Made outside of the loop: a semaphore binds to the loop that first waits for it.
         self._slots = asyncio.Semaphore(parallel_episodes)  # one set for all plays that are under way
         self._plays: set[asyncio.Task[Any]] = set()
         self.occupancy = Occupancy()
@@ -134,6 +137,7 @@ class Collector:
         self._loop.run(self._end_plays())
 
     async def _collect(self, requests: Sequence[GroupRequest], progress: Progress | None) -> list[Group]:
+        # In the order of the requests: below, all groups take their members from one iterator, each as many as it has.
         episodes = [self._member(request, index) for request in requests for index in range(request.size)]
         played = iter(await self._play_all(episodes, progress))
         groups = [
@@ -146,12 +150,14 @@ class Collector:
             )
             for r in requests
         ]
+        # Members that take the place of lost ones may fault too, so each round looks again at what is lacking.
         for _ in range(self.refills):
             if not await self._refill(groups, requests):
                 break
         return [self._with_ways(group) for group in groups]
 
     def _with_ways(self, group: Group) -> Group:
+        # Taken out of the dict, which lives for the run and would otherwise keep every way.
         ways = {t.id: self._ways.pop(t.id) for t in group.trajectories if t.id in self._ways}
         return replace(group, ways=ways) if ways else group
 
@@ -162,6 +168,7 @@ class Collector:
             for g, r in zip(groups, requests, strict=True)
         ]
         extra = [
+            # Numbers go on after the lost ones: an old number would repeat the lost episode's id and draws.
             self._member(request, len(group.trajectories) + number)
             for group, request, count in zip(groups, requests, lacking, strict=True)
             for number in range(count)
@@ -185,6 +192,7 @@ class Collector:
         plays = list(self._plays)
         for play in plays:
             play.cancel()
+        # A cancelled play raises CancelledError, which must not end the wait for the others.
         await asyncio.gather(*plays, return_exceptions=True)
 
     def play(self, requests: Sequence[EpisodeRequest], progress: Progress | None = None) -> list[Trajectory]:
@@ -215,6 +223,7 @@ class Collector:
         try:
             shown = await self.host.call(env.reset, task, seed, timeout_s=self.limits.env_call_s)
             context.observe(checked_observation(shown))
+            # With the room for an answer, as an episode asks for it: what fits here can be played.
             prompt = context.prompt_ids(self.sampling.max_tokens)
         except (EnvironmentFault, ContextOverflow) as error:
             log.info("task %s cannot be opened: %s", task.id, error)
@@ -229,6 +238,7 @@ class Collector:
             return
         self._closed = True
         with contextlib.suppress(EnvironmentFault, StalledRollout):  # a world that dies while closing is closed
+            # Plays end first, for they give their environments back, and only idle ones are closed below.
             self.stop()
             self._loop.run(self.host.close())
         self._loop.close()
@@ -244,7 +254,9 @@ class Collector:
 
     async def _play_all(self, requests: Sequence[EpisodeRequest], progress: Progress | None) -> list[Trajectory]:
         slots = self._slots
+        # What passed between two plays is no stall of this one.
         self._moved = time.monotonic()
+        # A round waits for all episodes that still run, so the actor must know how many there are.
         if isinstance(self.actor, RoundsActor):
             self.actor.expect(len(requests), self.parallel_episodes)
         watchdog = asyncio.create_task(self._watch())
@@ -261,12 +273,15 @@ class Collector:
                 watchdog.result()
             return await everything
         finally:
+            # `gather` passes the first error on and lets the other episodes run: they are ended here.
             for task in (*tasks, watchdog):
                 task.cancel()
+            # Episodes give their environments back while they end, which `close` and the next play rely on.
             await asyncio.gather(watchdog, *tasks, return_exceptions=True)
 
     async def _one(self, request: EpisodeRequest, slots: asyncio.Semaphore, progress: Progress | None) -> Trajectory:
         """One request with its retries, inside one of the slots."""
+        # Retries stay inside the slot, so that no more than `parallel_episodes` environments are in use.
         async with slots:
             for attempt in range(self.retries + 1):
                 trajectory = await self._attempt(request, attempt)
@@ -276,9 +291,11 @@ class Collector:
                 self.faults.record(trajectory, attempt=attempt)
         if attempt:
             trajectory = replace(trajectory, retries=attempt)
+        # Once per episode, after its retries: an episode that is played again comes back to the rounds.
         if isinstance(self.actor, RoundsActor):
             self.actor.left()
         self.faults.finished(trajectory)
+        # On the loop's thread, not on the caller's.
         if progress is not None:
             progress(trajectory)
         return trajectory
@@ -289,9 +306,11 @@ class Collector:
             return await self._try(request, attempt)
         except ReplayMismatch as mismatch:
             self.faults.note(mismatch, subject=request.task.id, episode=request.key, attempt=attempt)
+        # The journal has given up this episode, so the second try samples and cannot mismatch again.
         return await self._try(request, attempt)
 
     async def _try(self, request: EpisodeRequest, attempt: int) -> Trajectory:
+        # A fresh one for each attempt, whose beginning the watchdog takes for a move.
         status = self._statuses[request.key] = Status(request.key, occupancy=self.occupancy)
         episode = Episode(
             request,
@@ -310,13 +329,16 @@ class Collector:
         except EnvironmentFault as error:
             status.over()
             return episode.finish(StopReason.ENV_ERROR, fault=str(error))
+        # A cancelled episode too: the ledger would otherwise count it as waiting for the world for ever.
         except BaseException:
             status.over()
             raise
         kept = False
         try:
             trajectory = await episode.play(env)
+            # Not reached where `play` raises or is cancelled: that environment may be in the middle of a call.
             kept = trajectory.stop_reason is not StopReason.ENV_ERROR
+            # `StartPool.learn` takes nothing else, so the ways of other episodes are not kept.
             if request.waypoint_every and trajectory.learnable:
                 self._ways[request.key] = episode.way
             return trajectory
@@ -324,6 +346,7 @@ class Collector:
             self._statuses.pop(request.key, None)
             status.over()
             if kept:
+                # After a fault of the engine the environment itself is sound.
                 self.host.release(env)
             else:
                 await self.host.discard(env)
@@ -332,6 +355,7 @@ class Collector:
         """Stop everything when no episode has changed what it waits for during `stall_s` seconds."""
         while True:
             await asyncio.sleep(min(1.0, self.stall_s / 4))
+            # `_moved` counts too: between two episodes there may be no status to look at.
             moved = max([self._moved, *(status.since for status in self._statuses.values())])
             if time.monotonic() - moved > self.stall_s:
                 raise StalledRollout(f"no episode has moved for {self.stall_s:.0f} s:\n{self.who_waits()}")

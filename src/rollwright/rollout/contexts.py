@@ -14,6 +14,7 @@ from rollwright.contracts import WHOLE, ActionRule, ContextOverflow, Message, Ob
 from rollwright.generation import Generation
 from rollwright.models import ChatCodec
 
+# Stands for an answer without an action, so that the list of earlier actions has no gap.
 NO_ANSWER = "(empty)"
 
 
@@ -56,6 +57,7 @@ class AppendOnly:
     max_observation_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        # Else the growing ids would differ from what the template gives for the whole conversation.
         self.codec.require_prefix_preserving()
 
     def __call__(self) -> AppendOnlyContext:
@@ -102,8 +104,10 @@ class AppendOnlyContext:
         spec, text = self.spec, _shown(self.spec.codec, observation.text, self.spec.max_observation_tokens)
         if self.ids:
             answer = Message(role="user", content=text)
+            # After a cut action this begins with the end-of-turn token that the policy did not sample.
             self.ids += spec.codec.encode_continuation(self.finish, [answer])
             return (answer,)
+        # The goal stands in the first message only; later observations may leave it empty.
         opening = f"Task: {observation.goal}\n{text}" if observation.goal else text
         messages = (*_system(spec.instructions), Message(role="user", content=opening))
         self.ids = spec.codec.encode_start(messages)
@@ -119,6 +123,7 @@ class AppendOnlyContext:
 
     def act(self, generation: Generation) -> str:
         """Append what was sampled, id by id; returns its text."""
+        # Never the text encoded again: a tokenizer may split it into other ids than those that were sampled.
         self.ids += generation.token_ids
         self.finish = generation.finish_reason
         return self.spec.codec.decode_action(generation.token_ids)
@@ -139,6 +144,7 @@ class WindowedContext:
 
     def observe(self, observation: Observation) -> tuple[Message, ...]:
         """Take in an observation; returns the messages of the next prompt."""
+        # Kept, since every window repeats the goal and later observations may leave it empty.
         self.goal = observation.goal or self.goal
         self.latest = _shown(self.spec.codec, observation.text, self.spec.max_observation_tokens)
         return self.messages()
@@ -146,6 +152,7 @@ class WindowedContext:
     def messages(self) -> tuple[Message, ...]:
         """The next prompt as messages."""
         lines = [f"Task: {self.goal}", self.latest] if self.goal else [self.latest]
+        # `history` is asked first: `actions[-0:]` would be all of them.
         if self.spec.history and self.actions:  # last, so that turns in one state share all that stands before it
             lines.append("Did: " + "; ".join(self.actions[-self.spec.history :]))
         text = "\n".join(lines)
@@ -163,6 +170,7 @@ class WindowedContext:
         """Remember the action for the next prompts; returns all that was said."""
         said = self.spec.codec.decode_action(generation.token_ids)
         action = self.spec.rule.action_of(said, generation.finish_reason, scripted=generation.scripted)
+        # On one line, whatever was said: `rerendering` takes the history off again as the last line.
         line = " ".join(action.split()) or NO_ANSWER
         most = self.spec.max_action_chars
         self.actions.append(line if len(line) <= most else line[:most] + "...")
@@ -170,6 +178,7 @@ class WindowedContext:
 
     def fork(self) -> WindowedContext:
         """A copy that goes its own way from here."""
+        # Actions are appended in place, so the fork needs a list of its own.
         return WindowedContext(spec=self.spec, goal=self.goal, latest=self.latest, actions=list(self.actions))
 
 

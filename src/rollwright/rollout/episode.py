@@ -90,6 +90,7 @@ class Status:
         self._move(None)
 
     def _move(self, place: Place | None) -> None:
+        # `world.make`, `env.reset` and `env.step` are one place: a move within it takes no lock.
         if self.occupancy is not None and place != self._place:
             self.occupancy.move(self._place, place)
         self._place = place
@@ -133,6 +134,7 @@ class Episode:
         """
         try:
             return self.finish(await self._loop(env))
+        # First, for it is an EnvironmentFault as well, and is no attempt that counts.
         except ReplayMismatch:
             raise
         except EnvironmentFault as error:
@@ -141,12 +143,15 @@ class Episode:
             return self.finish(StopReason.ENGINE_ERROR, fault=str(error))
 
     async def _loop(self, env: Environment) -> StopReason:
+        # Both keep state of this episode: what was shown, and what a teacher still has to hear.
         context, act = self.new_context(), self.actor.begin(self.request.task)
         observation, state, observed = await self._begin(env, context)
         while True:
+            # Before the prompt is made: a turn without room to act has been shown something too.
             await self._keep_waypoint(env, observation)
             try:
                 prompt = context.prompt_ids(self.request.sampling.max_tokens)
+                # Only the first prompt can be compared: what comes after it is the new episode's own.
                 if self.request.start is not None and not self.turns:
                     check_prompt(self.request.start, prompt)
                 generation, wait_s = await self._decide(act, self._decision(prompt, observation, env))
@@ -155,12 +160,14 @@ class Episode:
             said = context.act(generation)
             action = self.rule.action_of(said, generation.finish_reason, scripted=generation.scripted)
             before = time.monotonic()
+            # Turn i keeps the fingerprint from before its action, so this one belongs to the next turn.
             answer, next_state = await self._env("env.step", env, env.step, action)
             result = checked(answer)
             timings = Timings(engine_wait_s=wait_s, generate_s=generation.generate_s, env_s=time.monotonic() - before)
             turn = make_turn(prompt, generation, said, action, observed, state, result, timings)
             self.turns.append(replace(turn, attachments=observation.attachments) if observation.attachments else turn)
             if stop := self._stopped(result):
+                # A task that is over has no next state to bootstrap from.
                 if stop.is_truncation:
                     self.next_prompt_ids = self._next_prompt(context, as_observation(result.observation))
                 return stop
@@ -175,27 +182,33 @@ class Episode:
             observation = checked_observation(first)
             return observation, state, context.observe(observation)
         await bring_to(start, env, partial(self._surely, env))
+        # `restore` shows nothing: the observation is the one that was recorded with the waypoint.
         return observation_of(start.shown), start.state_key, retrace(context, start)
 
     async def _keep_waypoint(self, env: Environment, observation: Observation) -> None:
         """Note what is shown, and take a snapshot where a later episode may begin."""
         if not self.request.waypoint_every:
             return
+        # Counted from the task's initial state, as `waypoints_of` counts when it looks the snapshots up.
         passed = len(self.turns) + (len(self.request.start.passed) if self.request.start else 0)
         if passed and passed % self.request.waypoint_every == 0 and self.host.world.snapshots == "exact":
             assert isinstance(env, Snapshots)
             self.status.now("env.snapshot")
+            # By this episode's own turn: the prefix has no turns in its trajectory.
             self.snapshots[len(self.turns)] = await self.host.call(env.snapshot, timeout_s=self.limits.env_call_s)
         self.shown.append(shown_of(observation))
 
     def _stopped(self, result: StepResult) -> StopReason | None:
         """Why the episode ends after this turn, or None."""
+        # A verdict may come before the end, and a later step without one does not take it back.
         self.success = result.success if result.success is not None else self.success
+        # Before the limits: a task that is done in the last allowed turn is done.
         if result.terminated:
             return StopReason.TERMINATED
         if result.truncated or len(self.turns) >= self.max_turns:
             self.turns[-1] = replace(self.turns[-1], truncated=True)
             return StopReason.MAX_TURNS
+        # Looked at between turns only: each call has a deadline of its own.
         if time.monotonic() - self.started > self.limits.episode_s:
             self.turns[-1] = replace(self.turns[-1], truncated=True)
             return StopReason.TIMEOUT
@@ -203,6 +216,7 @@ class Episode:
 
     def _next_prompt(self, context: Context, observation: Observation) -> tuple[int, ...]:
         """What the policy would have been given next, for a critic's bootstrap; empty where it does not fit."""
+        # This changes the context, which nobody needs any more.
         context.observe(observation)
         try:
             return context.prompt_ids(self.request.sampling.max_tokens)
@@ -220,20 +234,24 @@ class Episode:
         """As `_env`, with the fingerprint of the last state too."""
         self.status.now(name)
         limit_s = self.limits.env_call_s
+        # `_is_last` counts the new episode's turns: under a limit of one turn it would skip a replay's fingerprints.
         return await self.host.call_then(method, *args, then=env.fingerprint, unless=lambda _: False, timeout_s=limit_s)
 
     def _is_last(self, result: object) -> bool:
         if not isinstance(result, StepResult):  # what `reset` gave
             return False
+        # The turn under way is not in `turns` yet, hence + 1.
         return result.terminated or result.truncated or len(self.turns) + 1 >= self.max_turns
 
     def _decision(self, prompt: tuple[int, ...], observation: Observation, env: Environment) -> Decision:
         turn, sampling = len(self.turns), self.request.sampling
         if self.request.sampling_seed is not None:
+            # A seed per turn: with one for all, equal prompts would get equal answers in every turn of the episode.
             sampling = replace(sampling, seed=(self.request.sampling_seed + 7919 * turn) % 2**31)
         return Decision(
             prompt_ids=prompt,
             sampling=sampling,
+            # Without the attempt: chance draws its actions by this name, and a retry is to play the same again.
             request_id=f"{self.request.key}/{turn}",
             observation=observation,
             env=env,
@@ -257,6 +275,7 @@ class Episode:
     def finish(self, stop_reason: StopReason, fault: str = "") -> Trajectory:
         """The record of what was played so far, ended for this reason."""
         success = self.success
+        # A cut that `starts.max_turns` made is no failure: the task allowed more turns.
         cut = self.request.cut and len(self.turns) >= self.max_turns
         if success is None and stop_reason.is_truncation and not cut and self.turns:
             success = False  # not done within its limits; a fault, or a prompt without room to act, leaves it open

@@ -75,9 +75,11 @@ class FaultLog:
     def watch(self, engine: object) -> None:
         """Also write down what the engine loses and replaces by itself: a server that died while nobody asked it."""
         if isinstance(engine, ReportingEngine):
+            # The engine calls this on a thread of its own.
             engine.report = partial(self.note, subject="server")
 
     def _write(self, *, kind: FaultKind, subject: str, **line: str | int) -> None:
+        # Every fault counts for the table, retried ones too; the budget counts episodes that are `lost` for good.
         self.counts[(kind, subject)] += 1
         if self.path is not None:
             append_line(self.path, {"time": time.time(), "kind": kind, "subject": subject, **line})
@@ -106,6 +108,7 @@ class FaultLog:
             FaultBudgetExceeded: as `finished`.
         """
         self.lost += count
+        # `lose` adds no episodes: those that a reward left unscored were counted when they were played.
         if self.episodes >= self.grace and self.lost > self.max_frac * self.episodes:
             raise FaultBudgetExceeded(
                 f"{self.lost} of {self.episodes} episodes ended in faults, more than the allowed share "
@@ -132,6 +135,7 @@ def score_or_note(group: Group, reward: Reward, faults: FaultLog) -> Group:
         return score_group(group, reward)
     except RewardFault as error:
         message = f"no score: {error}"
+        # Faulted members were counted as lost before: the budget must not count them twice.
         judged = [t for t in group.trajectories if t.learnable]
         faults.note(error, subject=group.task.id, group=group.id, episodes=len(judged))
         faults.lose(len(judged))

@@ -50,11 +50,13 @@ class Journal:
         """
         self._after = after
         kept: list[bytes] = []
+        # As bytes: a torn line may end in the middle of a character.
         for line in self.path.read_bytes().split(b"\n") if self.path.exists() else []:
             if not line or (row := self._read_line(line, number=len(kept) + 1)) is None:
                 break
             self._known |= row.get("answers", {})
             kept.append(line)
+        # Lines after a damaged one would never be read, so new ones must not be appended to it.
         self._rewrite(kept)
         return len(self._known)
 
@@ -63,10 +65,12 @@ class Journal:
         try:
             row: dict[str, Any] = json.loads(line)
             fault = seal_fault(row) if isinstance(row, dict) else "it is no record"
+        # Damaged JSON may also nest without end: RecursionError is no ValueError.
         except (ValueError, RecursionError):
             fault = "it is torn"
         if fault:
             log.warning("%s: line %d is not used and what follows is sampled again: %s", self.path, number, fault)
+        # Only the first line names run and checkpoint; the others pass by the default.
         elif row.get("run", self.run) != self.run:
             log.warning("%s belongs to a run with other settings: not used", self.path)
         elif row.get("after", self._after) != self._after:
@@ -92,6 +96,7 @@ class Journal:
         if found is None or decision.episode in self._lost:
             return None
         if found["seen"] != _seen(decision):
+            # The whole episode: its later records followed a state that it is no longer in.
             self._lost.add(decision.episode)
             raise ReplayMismatch(
                 f"turn {decision.request_id} was replayed from {self.path.name}, but the world shows something else "
@@ -111,6 +116,7 @@ class Journal:
             return
         answers = {_key(d, version): {"seen": _seen(d), **_row(generation)} for d, generation in answered}
         try:
+            # The header comes with the first new answer; a file that was taken over has one already.
             if not self._header:
                 append_line(self.path, sealed({"run": self.run, "after": self._after}))
                 self._header = True
@@ -130,9 +136,11 @@ class Journal:
 
     def _rewrite(self, lines: Sequence[bytes]) -> None:
         """Keep the lines that were understood, so that new ones follow them."""
+        # What lies there may belong to another run or checkpoint, and new answers must not follow it.
         if not self._known:
             self.clear(after=self._after)
             return
+        # Replaced in one step: a kill in between leaves the old file or the new one, whole.
         beside = self.path.with_name(f".{self.path.name}.new")
         beside.write_bytes(b"".join(line + b"\n" for line in lines))
         beside.replace(self.path)

@@ -33,6 +33,7 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     metrics["rollout/groups_informative_frac"] = _mean([float(is_informative(group)) for group in groups])
     if not good:
         return metrics
+    # A share over verdicts: an episode without one is no failure.
     judged = [t.success for t in good if t.success is not None]
     turns = [turn for t in good for turn in t.turns]
     return metrics | {
@@ -52,6 +53,7 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
 def is_informative(group: Group) -> bool:
     """Whether the members of a group that an update can use earned different returns, by what the estimators compare:
     only then can they be told apart."""
+    # Rounded, since returns that differ by rounding errors alone tell nothing apart.
     return len({round(policy_return(t), 9) for t in members_to_learn_from(group)}) > 1
 
 
@@ -71,6 +73,7 @@ def met_again_frac(groups: Sequence[Group]) -> float:
 def stop_fractions(trajectories: Sequence[Trajectory]) -> dict[StopReason, float]:
     """Share of each stop reason, all reasons listed."""
     counts = Counter(t.stop_reason for t in trajectories)
+    # Reasons that did not occur as well, so that the columns of a metrics file do not come and go.
     return {reason: counts[reason] / max(1, len(trajectories)) for reason in StopReason}
 
 
@@ -79,6 +82,7 @@ def _parts(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     sums: Counter[str] = Counter()
     for trajectory in trajectories:
         for turn in trajectory.turns:
+            # The type stub of `Counter.update` knows counts alone; at run time it adds floats as well.
             sums.update({name: value for name, value in turn.rewards.items()})  # type: ignore[dict-item]
     return {name: value / len(trajectories) for name, value in sums.items()}
 
@@ -104,6 +108,7 @@ class Occupancy:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        # Episodes move on the loop's thread, and the learner reads on another.
         self._lock = threading.Lock()
         self._at: dict[Place, int] = {"engine": 0, "environment": 0}
         self._seconds: dict[State, float] = {"engine": 0.0, "environment": 0.0, "queue": 0.0}
@@ -112,6 +117,7 @@ class Occupancy:
     def move(self, left: Place | None, entered: Place | None) -> None:
         """An episode changes what it waits for; None before its first and after its last."""
         with self._lock:
+            # First: the time until now belongs to the state before the move.
             self._account()
             if left is not None:
                 self._at[left] -= 1
@@ -165,6 +171,7 @@ class Ledger:
         return generator_lane(self._begun, now) | learner_lane(timings, wall_s=now.at - self._begun.at)
 
     def _read(self) -> Reading:
+        # Totals since the engine was made: only the difference of two readings means anything.
         work = self._engine.work_seconds() if isinstance(self._engine, TimedEngine) else None
         return Reading(lane=self._occupancy.seconds(), work=work)
 

@@ -29,6 +29,7 @@ def context_factory(
         "codec": codec,
         "instructions": world.instructions,
         "context_length": context_length,
+        # 0 in the settings means never, which a context calls None.
         "max_observation_tokens": settings.max_observation_tokens or None,
     }
     if settings.context == "append":
@@ -91,6 +92,7 @@ def open_actor(settings: RolloutSettings, engine: Engine, journal: Journal) -> A
     """
     if settings.max_staleness:
         return EngineActor(engine)  # a resumed run plays anew what ran ahead: a journal would not fit its weights
+    # A rank whose engine is absent plays nothing, so its schedule does not matter.
     if settings.schedule == "continuous" or isinstance(engine, AbsentEngine):
         return JournalledActor(engine, journal)
     if not isinstance(engine, BatchEngine):
@@ -101,6 +103,7 @@ def open_actor(settings: RolloutSettings, engine: Engine, journal: Journal) -> A
     import torch
 
     # Some backward passes add in parallel, in whatever order the threads come.
+    # Only a warning: some operations have no deterministic form, and a run may need them.
     torch.use_deterministic_algorithms(True, warn_only=True)
     return RoundsActor(engine, engine_call_s=settings.engine_call_s, journal=journal)
 

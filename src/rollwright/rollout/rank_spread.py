@@ -29,14 +29,17 @@ class SpreadCollector(Collector):
     def played_here(self, count: int) -> int:
         """How many of so many requests this rank plays."""
         if self._players == "each":
+            # Rank r plays the requests r, r + count, ..., as `Ranks.spread` deals them.
             return len(range(self._ranks.index, count, self._ranks.count))
         return count if self._ranks.first else 0
 
     def collect(self, requests: Sequence[GroupRequest], progress: Progress | None = None) -> list[Group]:
         """All groups, in the order asked for. A group stays on one rank: its members share their prompt."""
+        # Bound here: inside the lambda a bare `super()` would take `mine` for the collector.
         play = super().collect
         if self._players == "each":
             return self._ranks.spread(requests, lambda mine: play(mine, progress))
+        # All ranks must come here: the others wait in the broadcast while the first one plays.
         return self._ranks.of_first(play(requests, progress) if self._ranks.first else [])
 
     def play(self, requests: Sequence[EpisodeRequest], progress: Progress | None = None) -> list[Trajectory]:

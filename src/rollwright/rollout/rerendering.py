@@ -15,6 +15,7 @@ from rollwright.generation import Generation
 from rollwright.rollout.contexts import Context
 
 NewContext = Callable[[], Context]
+# As `WindowedContext.messages` writes it.
 _DID = "Did: "
 
 
@@ -34,6 +35,7 @@ def shown_texts(trajectory: Trajectory) -> list[str]:
                 f"turn {place} of trajectory {trajectory.id} has no observation on record (`observed` is empty): what "
                 "was seen cannot be read off; store the messages with the episodes"
             )
+        # The first turn has no earlier actions: a last line `Did: ...` there is the world's own.
         texts.append(_without_history(users[-1]) if place else users[-1])
     return texts
 
@@ -65,8 +67,11 @@ def rerender(
     shown = shown_texts(trajectory) if texts is None else texts
     given: Sequence[tuple[int, ...] | None] = [None] * len(trajectory.turns) if actions is None else actions
     for turn, text, ids in zip(trajectory.turns, shown, given, strict=True):
+        # No goal: it stands in the recorded text already and would be shown twice.
         observed: tuple[Message, ...] = context.observe(Observation(text=text))
+        # Nobody sampled these ids, so there are no log-probs to keep; the spans of the old ids do not fit.
         acted = turn if ids is None else replace(turn, action_ids=ids, action_logprobs=(0.0,) * len(ids), spans=())
+        # Room for this very action, not for the longest: the answer is known.
         prompt = context.prompt_ids(len(acted.action_ids))
         said = context.act(_as_generation(acted))
         turns.append(replace(acted, prompt_ids=prompt, observed=observed, text=said if ids is not None else turn.text))

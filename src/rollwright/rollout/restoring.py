@@ -36,6 +36,7 @@ Call = Callable[..., Awaitable[tuple[Any, Any]]]
 
 def shown_of(observation: Observation) -> Shown:
     """The observation as a waypoint keeps it: its pictures by their hash, without the bytes."""
+    # A pool keeps up to `starts.capacity` waypoints; bytes are no part of what makes two pictures equal.
     pictures = tuple(replace(attachment, content=None) for attachment in observation.attachments)
     return Shown(text=observation.text, goal=observation.goal, attachments=pictures)
 
@@ -47,6 +48,7 @@ def observation_of(shown: Shown) -> Observation:
 
 def prompt_digest(prompt_ids: Sequence[int]) -> str:
     """A short name of a prompt."""
+    # The comma keeps [1, 23] and [12, 3] apart.
     return hashlib.sha256(",".join(map(str, prompt_ids)).encode()).hexdigest()[:16]
 
 
@@ -62,10 +64,12 @@ async def bring_to(start: Waypoint, env: Environment, call: Call) -> None:
     if not isinstance(env, Snapshots):
         raise EnvironmentFault(f"a snapshot of {start.source} was kept, but the environment has no restore()")
     _, state = await call("env.restore", env.restore, start.snapshot)
+    # The state alone: `restore` shows nothing, and the first prompt is compared by `check_prompt`.
     _require(start, len(start.passed), "state", state, start.state_key)
 
 
 async def _replay(start: Waypoint, env: Environment, call: Call) -> None:
+    # One longer than `passed`: the waypoint's own state is checked too, before anybody acts there.
     path = [*((p.shown, p.state_key) for p in start.passed), (start.shown, start.state_key)]
     answer, state = await call("env.reset", env.reset, start.task, start.seed)
     observation = checked_observation(answer)
@@ -76,6 +80,7 @@ async def _replay(start: Waypoint, env: Environment, call: Call) -> None:
             return
         answer, state = await call("env.step", env.step, start.passed[turn].action)
         result = checked(answer)
+        # The recorded episode went on from here, so one that ends here is another.
         _require(start, turn + 1, "end of the episode", result.terminated or result.truncated, False)
         observation = as_observation(result.observation)
 
@@ -95,6 +100,7 @@ def retrace(context: Context, start: Waypoint) -> tuple[Message, ...]:
         context.observe(observation_of(passed.shown))
         said = Generation(
             token_ids=passed.action_ids,
+            # No context reads log-probs.
             logprobs=(0.0,) * len(passed.action_ids),
             finish_reason=passed.finish,
             spans=_writer(passed),
@@ -105,6 +111,8 @@ def retrace(context: Context, start: Waypoint) -> tuple[Message, ...]:
 
 def _writer(passed: Passed) -> tuple[Span, ...]:
     """Who wrote an action that is said again, as far as it tells what of it was the action (`ActionRule`)."""
+    # An answer without an action must not count as scripted: the rule would take its whole text for the action.
+    # With an action it must: a script's words may hold none of the marks that the rule looks for.
     return (Span(start=0, end=len(passed.action_ids), version=-1, producer="dataset"),) if passed.action else ()
 
 

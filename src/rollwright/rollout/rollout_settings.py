@@ -25,6 +25,7 @@ class RolloutSettings(Config):
         description="Number of weight updates that an episode may lag behind. 0 = on-policy; k = play up to k"
         " batches ahead.",
     )
+    # Above 0: the learner's log-probs are of the same tempered distribution, and no logit is divided by 0.
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; the learner uses the same.")
     context: Literal["append", "windowed"] = Field(
         "windowed", description="What the prompt shows: the whole history, or the latest state with a short history."
@@ -88,6 +89,7 @@ class RolloutSettings(Config):
 
     @model_validator(mode="after")
     def _actions_can_be_found(self) -> RolloutSettings:
+        # Tried here, so that a broken expression is refused before anything is loaded or played.
         try:
             ActionRule(self.action)
         except ValueError as error:

@@ -25,6 +25,7 @@ class JournalledActor(EngineActor):
         self.journal = journal
 
     async def _act(self, decision: Decision) -> Generation:
+        # Read before the wait: answers are recalled and recorded by the weights at the time of asking.
         version = self.engine.version
         known = self.journal.recall(decision, version=version)
         if known is not None:
@@ -34,6 +35,7 @@ class JournalledActor(EngineActor):
         return generation
 
 
+# `eq=False`: `in` and `remove` below go by identity.
 @dataclass(eq=False, slots=True, kw_only=True)
 class _Waiting:
     decision: Decision
@@ -54,10 +56,12 @@ class RoundsActor(EngineActor):
         self.batch_engine, self.engine_call_s, self.journal = engine, engine_call_s, journal
         self._waiting: list[_Waiting] = []
         self._unfinished = self._slots = 0
+        # asyncio keeps weak references to tasks: without this set a running round could be garbage-collected.
         self._running: set[asyncio.Task[None]] = set()
 
     def expect(self, episodes: int, slots: int) -> None:
         """A play begins: that many episodes, of which `slots` run at once."""
+        # A play that was given up may have left requests and counts behind.
         self._waiting, self._unfinished, self._slots = [], episodes, slots
 
     @property
@@ -88,7 +92,9 @@ class RoundsActor(EngineActor):
         """Episodes that queue for a slot count as soon as one is free: they will come here next."""
         if not self._waiting or len(self._waiting) < min(self._slots, self._unfinished):
             return
+        # Episodes arrive in an order of timing; the order in the batch must not depend on it.
         batch = sorted(self._waiting, key=lambda waiting: waiting.decision.request_id)
+        # Emptied before the round begins: whoever comes from here on waits for the next one.
         self._waiting = []
         task = asyncio.ensure_future(self._round(batch))
         self._running.add(task)
@@ -100,9 +106,11 @@ class RoundsActor(EngineActor):
             fresh = self._recall(batch)
             if fresh:
                 await self._generate(fresh)
+        # Whatever happens, every episode of the round gets an answer, or it would wait until its deadline.
         except BaseException as error:
             for waiting in batch:
                 if not waiting.future.done():
+                    # A round that is cancelled is a fault for its episodes: they are not cancelled themselves.
                     waiting.future.set_exception(error if isinstance(error, Exception) else EngineFault(repr(error)))
             if not isinstance(error, Exception):
                 raise
@@ -115,6 +123,7 @@ class RoundsActor(EngineActor):
         for waiting in batch:
             try:
                 known = self.journal.recall(waiting.decision, version=self.engine.version)
+            # A mismatch concerns one episode: the others of the round must go on.
             except ReplayMismatch as mismatch:
                 _settle(waiting, mismatch)
                 continue
@@ -138,7 +147,9 @@ class RoundsActor(EngineActor):
                 "(rollout.engine_call_s)"
             ) from error
         if self.journal is not None:
+            # Errors are not kept: a resumed run asks again.
             answered = [(w.decision, a) for w, a in zip(batch, answers, strict=True) if isinstance(a, Generation)]
+            # On disk before an episode acts on it: whatever a world was given can be replayed.
             self.journal.record(answered, version=version)
         for waiting, answer in zip(batch, answers, strict=True):
             _settle(waiting, answer)

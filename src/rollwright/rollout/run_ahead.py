@@ -45,6 +45,7 @@ class Ahead:
 
     def issue(self, requests: Sequence[GroupRequest]) -> None:
         """Have these groups played, each by itself."""
+        # A play for each group, so that one can be taken while others still run.
         for request in requests:
             play = self._start([request], self._played)
             self._plays.append(play)
@@ -59,6 +60,7 @@ class Ahead:
         """
         if count > self.outstanding:
             raise ValueError(f"{count} groups are wanted and {self.outstanding} were issued: issue more first")
+        # A play is done before its callback wakes this, and the check holds the lock: no wake-up is lost.
         with self._changed:
             self._changed.wait_for(lambda: self._failed() or self._finished() >= count)
         if failed := self._failed():
@@ -84,6 +86,7 @@ class Ahead:
     def close(self) -> list[Group]:
         """Give up what is in flight; returns the groups that were finished and not taken. Idempotent."""
         plays, self._plays = self._plays, []
+        # `cancel` says False of a play that has ended; one that ended in an error leaves nothing.
         left = [play for play in plays if not play.cancel() and play.exception() is None]
         return [group for play in left for group in play.result()]
 
@@ -105,6 +108,7 @@ class Ahead:
 
 def oldest_version(trajectory: Trajectory) -> int | None:
     """The oldest weights among the tokens that are trained on; None where there is no such token."""
+    # A turn that is not trained on may be as old as it likes.
     versions = [turn.version for turn in trajectory.turns if any(turn.policy_mask)]
     return min((version for version in versions if version >= 0), default=None)
 
@@ -120,6 +124,7 @@ def staleness(trajectory: Trajectory, current_version: int) -> int:
 
 def length_bucket(num_turns: int) -> int:
     """The largest power of two that is not above the number of turns: 1, 2-3, 4-7, 8-15 and so on."""
+    # An episode without a turn counts among those of one.
     return 1 << max(0, num_turns.bit_length() - 1)
 
 
@@ -158,6 +163,7 @@ class StaleCount:
         self.dropped[bucket] += not fresh
         if not fresh:
             self.lost.append(set_aside(trajectory, f"{age} weight updates old, rollout.max_staleness is below that"))
+        # An episode without a trained token has no age: its 0 would pull the mean down.
         elif oldest_version(trajectory) is not None:
             self.ages.append(age)
         return fresh
@@ -172,6 +178,7 @@ class StaleCount:
         }
         for bucket in sorted(self.seen):
             metrics[f"rollout/stale_turns_{bucket}_frac"] = self.dropped[bucket] / self.seen[bucket]
+        # `lost` stays: whoever stores those episodes clears it.
         self.dropped.clear()
         self.seen.clear()
         self.ages.clear()

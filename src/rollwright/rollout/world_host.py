@@ -55,7 +55,9 @@ class LoopThread:
         self._waiting: set[Future[Any]] = set()
         self._stalled: StalledRollout | None = None
         self._closed = False
+        # No thread-safe call is needed: the loop does not run yet.
         self._loop.call_soon(self._beat)
+        # A daemon: a loop that is blocked for good must not keep the process from ending.
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
         threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True).start()
@@ -76,6 +78,7 @@ class LoopThread:
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run it without waiting; cancelling the future cancels the coroutine."""
         if self._stalled:
+            # A coroutine that is dropped unawaited makes Python warn.
             coroutine.close()
             raise self._stalled
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -93,6 +96,7 @@ class LoopThread:
             asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result(timeout=patience_s)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=patience_s)
+        # A loop that still runs cannot be closed: `close` would raise.
         if not self._thread.is_alive():
             self._loop.close()
 
@@ -120,9 +124,11 @@ class LoopThread:
             "where a call that hangs is abandoned and its episode retried"
         )
         log.error("%s", self._stalled)
+        # A copy: each future that is settled leaves the set.
         for future in list(self._waiting):
             try:
                 future.set_exception(self._stalled)
+            # The future was answered in the meantime.
             except InvalidStateError:
                 continue
 
@@ -133,6 +139,7 @@ async def _end_others() -> None:
     for task in others:
         task.cancel()
     if others:
+        # Unlike `wait_for`, this ends at its timeout even where a task ignores its cancellation.
         await asyncio.wait(others, timeout=5.0)
 
 
@@ -151,6 +158,7 @@ def checked(answer: object) -> StepResult:
         bad = {name: value for name, value in answer.rewards.items() if not math.isfinite(value)}
     except (TypeError, ValueError):
         raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected numbers") from None
+    # Finite is not enough: float32 sums of the learner overflow beyond MAX_REWARD.
     if bad or any(abs(value) > MAX_REWARD for value in answer.rewards.values()):
         raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected finite numbers")
     if not _are_costs(answer.costs):
@@ -227,12 +235,15 @@ class EnvHost:
         """
         name = getattr(method, "__name__", str(method))
         try:
+            # Threads can be left behind when they hang; see `Workers`.
             if self.world.execution == "thread":
                 return await self._workers.call(method, *args, timeout_s=timeout_s)
             result = method(*args)
             if inspect.isawaitable(result):
+                # `asyncio.wait_for` would wait for a coroutine that ignores its cancellation.
                 return await bounded(result, timeout_s)
             return result
+        # The world said itself what broke: its message stays as it is.
         except EnvironmentFault:
             raise
         except TimeoutError as error:
@@ -266,12 +277,14 @@ class EnvHost:
             return result, None if unless(result) else await then()
 
         chosen = both_async if self.world.execution == "async" else both
+        # `call` names the method in its faults, and `both` would tell nobody what hung.
         chosen.__name__ = f"{method.__name__} (or {then.__name__} after it)"
         result: tuple[Any, Any] = await self.call(chosen, timeout_s=timeout_s)
         return result
 
     async def close(self) -> None:
         """Close every idle environment, then the world."""
+        # Environments in use are not here: whoever plays gives them back or discards them.
         idle, self._idle = self._idle, []
         for env in idle:
             await self.discard(env)
