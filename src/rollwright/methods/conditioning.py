@@ -69,9 +69,12 @@ class ReturnLevels:
                 f"all {len(values)} returns-to-go are {values[0] if len(values) else 'missing'}: conditioning on them "
                 "says nothing; collect a mixture of good and bad episodes, or score the store with a reward"
             )
+        # Rounded before the levels are cut, as `level` rounds too: otherwise a return could fall beside its own edge.
         values = values.round(_DIGITS)
+        # Edges are returns on record. `unique` merges those within a run of equal returns, which leaves fewer levels.
         edges = np.unique(np.sort(values)[np.arange(1, count) * len(values) // count])
         # An edge at the smallest return would leave the level below it empty.
+        # Where the smallest return fills the quantiles, the largest alone makes a second level.
         return cls(edges=tuple(float(edge) for edge in edges if edge > values.min()) or (float(values.max()),), **more)
 
     @property
@@ -81,10 +84,12 @@ class ReturnLevels:
 
     def level(self, wanted: float) -> int:
         """1 for the lowest returns, `count` for the highest."""
+        # To the right of an equal edge: a return on the k-th edge has a level above k.
         return bisect_right(self.edges, round(wanted, _DIGITS)) + 1
 
     def under(self, text: str, wanted: float) -> str:
         """An observation with the line for this return as its last one."""
+        # `replace` and not `format`: the line may hold other braces.
         said = self.line.replace(LEVEL, str(self.level(wanted))).replace("{levels}", str(self.count))
         return f"{text}\n{said}"
 
@@ -101,6 +106,7 @@ def conditioned(trajectory: Trajectory, new_context: NewContext, levels: ReturnL
     require_same_prompts(trajectory, new_context)
     pairs = zip(shown_texts(trajectory), trajectory.returns_to_go(1.0), strict=True)
     texts = [levels.under(text, to_go) for text, to_go in pairs]
+    # The prompt after a cut has no line for a return, so it is none of this episode's any more.
     return replace(trajectory, turns=rerender(trajectory, new_context, texts=texts), next_prompt_ids=())
 
 
@@ -113,7 +119,9 @@ class TargetedEnvironment:
 
     def reset(self, task: Task, seed: int) -> Any:
         """Begin the episode, with the target in its first observation."""
+        # One environment plays many episodes, and each takes its rewards off the target.
         self.wanted = self.targets.target
+        # The methods of a world may be coroutines or not, which `_then` takes care of.
         return _then(self.inner.reset(task, seed), self._shown)
 
     def step(self, action: str) -> Any:
@@ -126,10 +134,12 @@ class TargetedEnvironment:
 
     def _shown(self, observation: Observation | str) -> Observation:
         seen = plain(observation)
+        # The text is cut first: a context that cuts the end would take the line with it.
         return replace(seen, text=self.targets.levels.under(self.targets.shorten(seen.text), self.wanted))
 
     def fingerprint(self) -> Any:
         """The world's own fingerprint."""
+        # The same state with another return wanted is another state to the policy.
         return _then(self.inner.fingerprint(), lambda key: f"{key}/{self.targets.levels.level(self.wanted)}")
 
     def close(self) -> Awaitable[None] | None:
@@ -145,6 +155,7 @@ class ReturnTargets:
         shorten: cuts an observation before the line is put under it, as the context would have done without the line.
     """
 
+    # An inner snapshot does not hold what is still wanted, so none are offered.
     snapshots: SnapshotKind = "none"
 
     def __init__(
@@ -172,6 +183,7 @@ class ReturnTargets:
 
 def _then(value: Any, change: Callable[[Any], Any]) -> Any:
     """`change(value)`, now or once the value is there."""
+    # A coroutine is handed on and not awaited here, so that this function serves both kinds of worlds.
     if not inspect.isawaitable(value):
         return change(value)
 

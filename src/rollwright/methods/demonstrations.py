@@ -21,6 +21,7 @@ def demonstrate(collector: Collector, tasks: Sequence[Task], *, per_task: int, s
         collector.request(
             f"{DEMONSTRATION}{seed}/{task.id}/{i}", task, episode_seed(task.split, "demo", seed, task.id, i)
         )
+        # `distinct` refuses a task that is listed twice: its episodes would bear the same names.
         for task in distinct(tasks)
         for i in range(per_task)
     ]
@@ -67,6 +68,7 @@ def sft_rows(
         DataError: ids outside the vocabulary: the data were written with another tokenizer.
     """
     rows = [row for trajectory in trajectories for row in _rows_of(trajectory)]
+    # Prompts count too, since the embedding needs a row for every id that is read.
     highest = max(max(row["input_ids"]) for row in rows)
     if highest >= vocab_size:
         raise DataError(
@@ -74,10 +76,12 @@ def sft_rows(
             "with another tokenizer; collect them again with this model"
         )
     never = set(unknown_ids)
+    # These ids have a row, so nothing would fail: the model would learn what nobody can read.
     if never and (found := never.intersection(index for row in rows for index in row["input_ids"])):
         raise DataError(padding_text(min(found), vocab_size))
     # A turn without an action (a doubtful label was left out) has nothing to learn from.
     rows = [row for row in rows if any(label != IGNORED for label in row["labels"])]
+    # Rows are left out, not cut: half an action would be taught as a whole one.
     fitting = [row for row in rows if len(row["input_ids"]) <= max_length]
     if not fitting:
         raise DataError(f"every row is longer than learner.max_length = {max_length} tokens")
@@ -88,9 +92,12 @@ def _rows_of(trajectory: Trajectory) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for turn in trajectory.turns:
         ids = [*turn.prompt_ids, *turn.action_ids]
+        # A forced token was chosen by nobody: it is read and not learned.
         action = [t if keep else IGNORED for t, keep in zip(turn.action_ids, turn.action_mask, strict=True)]
         before = rows[-1] if rows else None
+        # The prompt has to begin with everything so far, the last action's ids included.
         if before is not None and list(turn.prompt_ids[: len(before["input_ids"])]) == before["input_ids"]:
+            # What lies between two actions is an observation, which is read and never predicted.
             gap = len(turn.prompt_ids) - len(before["input_ids"])
             rows[-1] = {"input_ids": ids, "labels": [*before["labels"], *[IGNORED] * gap, *action]}
         else:

@@ -76,6 +76,7 @@ def passages(trajectory: Trajectory, prompt: InversePrompt) -> list[Passage]:
         DataError: a turn has no observation on record.
     """
     texts = shown_texts(trajectory)
+    # An episode that was cut went on: what its last action led to is not known, and it was not the end.
     last = None if trajectory.stop_reason.is_truncation else prompt.ended
     return [
         Passage(seen=tuple(texts[max(0, place - prompt.history) : place + 1]), after=after)
@@ -94,6 +95,7 @@ def inverse_rows(
     rows = []
     for trajectory in trajectories:
         for turn, passage in zip(trajectory.turns, passages(trajectory, prompt), strict=True):
+            # Forced tokens were chosen by nobody, so they are no answer to the question.
             if passage.after is None or not turn.action_ids or not all(turn.action_mask):
                 continue
             require_same_words(trajectory, turn, codec)
@@ -107,6 +109,7 @@ def inverse_rows(
 
 def require_same_words(trajectory: Trajectory, turn: Turn, codec: ChatCodec) -> None:
     """Raises DataError where this tokenizer reads another action out of the stored ids."""
+    # Decoding need not fail at ids that the tokenizer lacks, so they are looked for first.
     known = max(turn.action_ids) < len(codec.tokenizer)
     if not known or codec.decode_action(turn.action_ids) != turn.text:
         raise DataError(
@@ -120,6 +123,7 @@ def without_actions(trajectory: Trajectory) -> Trajectory:
 
     Prompts go too: those of a context with history hold the actions.
     """
+    # Values and spans speak of the tokens that are taken out.
     kept = {"prompt_ids": (), "action_ids": (), "action_logprobs": (), "text": "", "spans": (), "values": {}}
     turns = tuple(
         replace(turn, observed=_blind(turn, text), **kept)  # type: ignore[arg-type]
@@ -130,6 +134,7 @@ def without_actions(trajectory: Trajectory) -> Trajectory:
 
 def _blind(turn: Turn, text: str) -> tuple[Message, ...]:
     """The messages, the line of earlier actions taken out of the last one."""
+    # The system's message stays: it tells the rules, not what was done.
     *rest, _ = turn.observed
     return (*rest, Message(role="user", content=text))
 
@@ -155,6 +160,7 @@ def require_logs(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
 def label(trajectories: Sequence[Trajectory], labeller: Labeller, prompt: InversePrompt) -> list[list[Label | None]]:
     """A label for each turn of each log, None where what followed is not on record. Each passage is asked once."""
     asked = [passages(trajectory, prompt) for trajectory in trajectories]
+    # Worlds repeat themselves: equal passages are one question and get one label.
     distinct = list(dict.fromkeys(p for row in asked for p in row if p.after is not None))
     found = dict(zip(distinct, labeller(distinct), strict=True))
     return [[found.get(passage) for passage in row] for row in asked]
@@ -172,6 +178,7 @@ class ModelLabeller:
         answers = sample_actions(self.engine, prompts, self.sampling, key="label")
         # An answer that was cut is no action: nobody would have said half of it.
         return [
+            # The probability of the whole answer is the product over its tokens, the stop token included.
             Label(action_ids=a.token_ids, confidence=math.exp(sum(a.logprobs)) if a.finish_reason == "stop" else 0.0)
             for a in answers
         ]
@@ -184,9 +191,11 @@ def labelled(
 
     A context that shows earlier actions shows the likeliest ones, also where they are too doubtful to learn from.
     """
+    # Doubtful guesses stay in this list, as a context with history has to show something for these turns.
     guesses = [() if found is None else found.action_ids for found in labels]
     turns = rerender(trajectory, new_context, actions=guesses)
     filled = [_filled(turn, found, threshold) for turn, found in zip(turns, labels, strict=True)]
+    # Where a context shows no history, no prompt has changed, and the one after a cut is still right.
     same = all(new.prompt_ids == old.prompt_ids for new, old in zip(turns, trajectory.turns, strict=True))
     return replace(
         trajectory,
@@ -202,12 +211,14 @@ def _filled(turn: Turn, found: Label | None, threshold: float) -> Turn:
     if found is None or found.confidence < threshold:
         return replace(turn, action_ids=(), action_logprobs=(), text="", spans=())
     count = len(found.action_ids)
+    # No version of the policy sampled these tokens.
     span = Span(start=0, end=count, version=-1, producer="dataset")
     return replace(turn, spans=(span,), values={CONFIDENCE: (found.confidence,) * count})
 
 
 def held_out(trajectory: Trajectory, frac: float, *, seed: int, what: str) -> bool:
     """Whether this whole episode falls on the other side of a split; fixed by its id, seed and the split's name."""
+    # A hash and no draw: the side of an episode does not depend on which others there are.
     digest = hashlib.sha256(f"{seed}/{what}/{trajectory.id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < frac * 2**64
 
@@ -242,6 +253,7 @@ def judge_labels(
         DataError: no step has both.
     """
     rows = [
+        # Compared as text, since another split into tokens may say the same.
         (found.confidence, codec.decode_action(found.action_ids).strip() == turn.text.strip())
         for trajectory, found_row in zip(truths, labels, strict=True)
         for turn, found in zip(trajectory.turns, found_row, strict=True)
@@ -254,6 +266,7 @@ def judge_labels(
         steps=len(rows),
         accuracy=sum(right for _, right in rows) / len(rows),
         kept_frac=len(kept) / len(rows),
+        # Where no label reaches the threshold the accuracy is 0, and not an error.
         kept_accuracy=sum(kept) / max(1, len(kept)),
         mean_confidence=sum(confidence for confidence, _ in rows) / len(rows),
     )

@@ -45,10 +45,12 @@ def read_cases(stores: Sequence[str | Path]) -> list[Case]:
     seen = unjudged = unreadable = 0
     for store in stores:
         for trajectory in TrajectoryStore(store, mode="read").iter_trajectories(split="train"):
+            # An episode that ended in a fault was not lost by the policy.
             if trajectory.stop_reason.is_fault:
                 continue
             seen += 1
             evidence = evidence_of(trajectory)
+            # Counted apart for the message: the two have different remedies.
             unjudged += trajectory.success is None
             unreadable += evidence is None
             if evidence is not None and trajectory.success is not None:
@@ -96,6 +98,7 @@ def split_cases(
     Raises:
         DataError: a side lacks one of the two classes.
     """
+    # The side depends on what is read and on the seed alone, so equal prompts fall together in any store.
     held = [_unit(seed, prompt.messages(case.evidence)) < held_out_frac for case in cases]
     train = [case for case, out in zip(cases, held, strict=True) if not out]
     test = [case for case, out in zip(cases, held, strict=True) if out]
@@ -106,6 +109,7 @@ def split_cases(
 
 def _unit(seed: int, messages: Sequence[Message]) -> float:
     """A number in [0, 1) fixed by the seed and the text."""
+    # The seed is hashed too: another one makes another split of the same store.
     digest = hashlib.sha256(f"{seed}\0{messages!r}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -121,8 +125,10 @@ def prompts_apart(
     Raises:
         DataError: what remains of the held-out part lacks one of the two classes.
     """
+    # None keeps the place of a case that does not fit, so that prompts and cases stay in step.
     ids = [prompt_ids(codec, prompt, case.evidence, max_length) for case in train]
     seen = {row for row in ids if row is not None}
+    # A held-out case that does not fit is None, which is never in `seen`: it stays, without a score.
     kept = [case for case in held_out if prompt_ids(codec, prompt, case.evidence, max_length) not in seen]
     if len(kept) < len(held_out):
         said = (
@@ -158,10 +164,12 @@ def starting_model(
         folder = resolve_model(settings.path)
         _require_context(folder, max_length)
         return folder
+    # Many turns hold the same messages; the keys of a dictionary are each text once, in order.
     texts = dict.fromkeys(m.content for case in cases for m in prompt.messages(case.evidence))
     try:
         return make_tiny_model(
             run_folder / "tiny_model",
+            # The answers may occur in no text, and both need a token.
             texts=[*texts, prompt.yes, prompt.no],
             vocab_size=_TINY_VOCABULARY,
             hidden=settings.tiny_hidden,

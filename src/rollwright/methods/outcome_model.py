@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 Kind = Literal["verifier", "scalar"]
 CARD = "outcome_model.json"
 _FORMAT = 1
+# Capitals, digits, an accent, blanks and brackets: tokenizers differ in how they split these.
 _MARK_PROBE = "Went up 12x, née 3.5?\n  Then: click [1]"
 _LEAST_STATE = 32
 """Tokens of the state that are kept before older actions are dropped in its favour."""
@@ -64,6 +65,7 @@ class OutcomeCard:
 
     def save(self, folder: Path) -> None:
         """Write the file into a model folder."""
+        # NaN is no JSON: it has to fail here, not at whoever reads the file.
         text = json.dumps({"format": _FORMAT} | asdict(self), indent=1, allow_nan=False)
         (folder / CARD).write_text(text + "\n", encoding="utf-8")
 
@@ -80,6 +82,7 @@ class OutcomeCard:
             if known != _FORMAT or found.get("kind") not in get_args(Kind):
                 raise ValueError(f"format {known}, kind {found.get('kind')!r}")
             prompt = OutcomePrompt(**found.pop("prompt"))
+            # A field that this release does not know is a TypeError, which is told below.
             return cls(prompt=prompt, answer_ids=tuple(found.pop("answer_ids")), **found)
         except FileNotFoundError:
             raise DataError(
@@ -96,6 +99,7 @@ def answer_ids(codec: ChatCodec, prompt: OutcomePrompt) -> tuple[int, int]:
     Raises:
         ConfigError: both answers begin with the same token.
     """
+    # The verifier reads the logits of one position, so only the first token of an answer counts.
     yes, no = codec.encode_text(prompt.yes)[0], codec.encode_text(prompt.no)[0]
     if yes == no:
         raise ConfigError(
@@ -110,6 +114,7 @@ def tokenizer_mark(codec: ChatCodec) -> str:
 
     The template counts as it is written: rendered, some of them hold the day's date.
     """
+    # Sorted, because the order of `get_vocab` is not fixed.
     words = sorted(codec.tokenizer.get_vocab().items())
     found = json.dumps([words, codec.encode_text(_MARK_PROBE), codec.tokenizer.chat_template])
     return hashlib.sha256(found.encode(errors="surrogatepass")).hexdigest()[:16]
@@ -123,6 +128,7 @@ def prompt_ids(codec: ChatCodec, prompt: OutcomePrompt, evidence: Evidence, max_
     ids = codec.encode_start(prompt.messages(evidence))
     if len(ids) <= max_length:
         return ids
+    # What the prompt is too long by comes off the state.
     room = len(codec.encode_text(evidence.state)) - (len(ids) - max_length)
     for attempt in range(8):  # the line that says "cut" has tokens too, and merges at edges differ: come nearer
         short = replace(evidence, state=codec.cut(evidence.state, max(_LEAST_STATE, room - 16 * (attempt + 1))))
@@ -130,6 +136,7 @@ def prompt_ids(codec: ChatCodec, prompt: OutcomePrompt, evidence: Evidence, max_
         if len(ids) <= max_length:
             return ids
     shown = min(prompt.max_actions, len(evidence.actions))
+    # By halves: few prompts have to be encoded, however many actions there are.
     while shown > 1:
         shown //= 2
         ids = codec.encode_start(replace(prompt, max_actions=shown).messages(short))
@@ -143,6 +150,7 @@ class OutcomeModel:
 
     def __init__(self, model: nn.Module, codec: ChatCodec, card: OutcomeCard, *, token_budget: int = 8192) -> None:
         self.card = card
+        # Without dropout, so that the same episode gets the same score.
         self._model = model.eval()
         self._codec = codec
         self._token_budget = token_budget
@@ -170,12 +178,14 @@ class OutcomeModel:
         if not path.is_dir():
             raise ModelNotFound(f"no outcome model folder {str(folder)!r}: train one with recipes/outcome.py")
         card = OutcomeCard.load(path)
+        # No day is given: a template with a date is told the day that was saved with the tokenizer.
         codec = ChatCodec(load_tokenizer(path))
         _require_tokenizer(path, codec, card)
         where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         model = load_model(path, dtype, device=where) if card.kind == "verifier" else _load_scalar(path, dtype, where)
         _require_numbers(path, model)
         if card.kind == "verifier":
+            # `_forward` calls body and head apart, which is right only where the model does nothing else to its logits.
             check_head(model)
         return cls(model, codec, card, token_budget=token_budget)
 
@@ -190,7 +200,9 @@ class OutcomeModel:
     def score_evidence(self, evidence: Sequence[Evidence | None]) -> list[float | None]:
         """As `scores`, for evidence that was read before."""
         prompts = [e and prompt_ids(self._codec, self.card.prompt, e, self.card.max_length) for e in evidence]
+        # Equal prompts are scored once: in batches of other widths their last bits could differ.
         known: dict[tuple[int, ...], float] = {}
+        # Sorted by length and ids, so that the batches do not depend on the order of the episodes.
         for batch in _batches(sorted({ids for ids in prompts if ids}, key=lambda i: (len(i), i)), self._token_budget):
             known |= dict(zip(batch, self._forward(batch), strict=True))
         found = [known[ids] if ids else None for ids in prompts]
@@ -206,12 +218,14 @@ class OutcomeModel:
             found: Tensor = self._model.get_submodule("score")(last)[:, 0].float()
         else:
             logits = next_token_logits(self._model, last)[:, list(self.card.answer_ids)].float()
+            # The sigmoid of the difference is P(YES) / (P(YES) + P(NO)): no sum over the vocabulary is needed.
             found = (logits[:, 0] - logits[:, 1]).sigmoid()
         return [float(value) for value in found]
 
 
 def writing_folder(final: Path) -> Path:
     """Where a model is written before it is `publish`ed as `final`: beside it, and nothing there yet."""
+    # Beside its place: a rename is atomic only within one file system.
     beside = final.with_name(f".{final.name}.writing")
     shutil.rmtree(beside, ignore_errors=True)  # what an attempt that was killed left behind
     return beside
@@ -219,6 +233,7 @@ def writing_folder(final: Path) -> Path:
 
 def publish(beside: Path, final: Path) -> Path:
     """Put a finished model in its place, so that weights never lie beside the card of another training."""
+    # A rename onto a folder with files in it fails.
     shutil.rmtree(final, ignore_errors=True)
     return beside.rename(final)
 
@@ -254,6 +269,7 @@ def _batches(prompts: Sequence[tuple[int, ...]], budget: int) -> list[list[tuple
     """Prompts of ascending length in batches that stay under the budget of tokens, one prompt at least."""
     batches: list[list[tuple[int, ...]]] = []
     for ids in prompts:
+        # Lengths ascend, so the prompt to be added sets the width of the whole batch.
         if batches and (len(batches[-1]) + 1) * len(ids) <= budget:
             batches[-1].append(ids)
         else:
@@ -264,6 +280,7 @@ def _batches(prompts: Sequence[tuple[int, ...]], budget: int) -> list[list[tuple
 def _right_padded(batch: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
     """[B, T] ids and mask; what lies to the right of a prompt is never looked at."""
     width = max(map(len, batch))
+    # Any id will do as padding: the mask hides it, and a causal model looks to the left only.
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch], device=device)
     lengths = torch.tensor([len(row) for row in batch], device=device)
     return ids, torch.arange(width, device=device)[None, :] < lengths[:, None]

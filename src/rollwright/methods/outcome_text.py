@@ -34,6 +34,7 @@ def evidence_of(trajectory: Trajectory) -> Evidence | None:
     seen = [_user_text(turn.observed) for turn in trajectory.turns]
     if not any(seen):
         return None
+    # Turns without text are passed over: the goal is on the first text, the state is the last one.
     last = max(place for place, text in enumerate(seen) if text)
     goal, _ = _goal_and_rest(next(text for text in seen if text))
     _, state = _goal_and_rest(seen[last])
@@ -41,6 +42,7 @@ def evidence_of(trajectory: Trajectory) -> Evidence | None:
     return Evidence(
         goal=goal,
         actions=tuple(actions),
+        # The line of history lists what was done before this state, so not the last actions.
         state=_without_history(state, actions[:last]),
         instructions="\n".join(m.content for m in trajectory.turns[0].observed if m.role == "system"),
     )
@@ -63,6 +65,7 @@ def _without_history(state: str, before: Sequence[str]) -> str:
     head, _, line = state.rpartition("\n")
     if not before or not line.startswith(_DID):
         return state
+    # A world's own text may begin with "Did: " too, so the line goes only if it ends with the action before.
     return head if _ends_with(line.removeprefix(_DID), before[-1]) else state
 
 
@@ -74,6 +77,7 @@ def _ends_with(history: str, action: str) -> bool:
 
 
 def _one_line(action: str) -> str:
+    # An action that is empty keeps its place in the list.
     line = " ".join(action.split()) or "(empty)"
     return line if len(line) <= _ACTION_CHARS else line[:_ACTION_CHARS] + "..."
 
@@ -95,6 +99,7 @@ class OutcomePrompt:
 
     def messages(self, evidence: Evidence) -> tuple[Message, ...]:
         """The question as a conversation; the answer follows it."""
+        # [-0:] would be the whole list.
         kept = evidence.actions[-self.max_actions :] if self.max_actions else ()
         left_out = len(evidence.actions) - len(kept)
         first = [f"({left_out} earlier ones are not shown)"] if left_out else []

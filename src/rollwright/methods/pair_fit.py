@@ -28,6 +28,7 @@ def pairs_of(cases: Sequence[Case], *, per_case: int, seed: int) -> list[Pair]:
     """
     draws = np.random.default_rng(seed)
     lost: dict[str, list[int]] = defaultdict(list)
+    # Failures first: every success below draws from the complete list of its task.
     for number, case in enumerate(cases):
         if not case.success:
             lost[case.task].append(number)
@@ -86,13 +87,16 @@ def fit_pairs(
     torch.manual_seed(seed)  # of the new head
     tokenizer = load_tokenizer(start)
     words = {"num_labels": 1, "dtype": torch.float32}
+    # The language head is not wanted here (`spare`), and the scalar head is not in the folder yet (`new`).
     model = load_whole(AutoModelForSequenceClassification, start, new=("score",), spare=True, **words)
+    # transformers finds the last token of a padded row by this id, and refuses batches without one.
     model.config.pad_token_id = tokenizer.pad_token_id
     trainer = RewardTrainer(
         model=model,
         args=RewardConfig(
             output_dir=str(folder / "pairs"),
             **trainer_arguments(settings, seed=seed),
+            # TRL leaves the term out where this is None.
             center_rewards_coefficient=centre or None,
         ),
         train_dataset=Dataset.from_list([{"chosen_ids": list(a), "rejected_ids": list(b)} for a, b in rows]),
@@ -103,6 +107,7 @@ def fit_pairs(
     trainer.train()
     if facts is not None:
         read = sum(len(better) + len(worse) for better, worse in rows)
+        # The training may stop early, so the share of the epochs that was done counts.
         facts.add(tokens_trained=round(trainer.state.epoch * read), learner_s=time.monotonic() - began)
     target = folder / name
     trainer.save_model(str(target))
