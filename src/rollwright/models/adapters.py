@@ -16,6 +16,7 @@ from rollwright.contracts import ConfigError
 
 def is_adapted(model: nn.Module) -> bool:
     """Whether this is a PEFT model."""
+    # By its methods: `isinstance` would need an import of peft, which not everybody has installed.
     return hasattr(model, "disable_adapter") and hasattr(model, "get_base_model")
 
 
@@ -39,10 +40,12 @@ def merged_parameters(model: Any) -> Iterator[tuple[str, nn.Parameter, Any | Non
     base = model.get_base_model()
     for name, parameter in base.named_parameters():
         parts = name.split(".")
+        # LoRA's factors and the untrained originals of `modules_to_save` are no weights of the model.
         if any(part.startswith("lora_") for part in parts) or "original_module" in parts:
             continue
         if "modules_to_save" in parts:
             place = parts.index("modules_to_save")
+            # PEFT puts two parts into the name, `modules_to_save` and the adapter's own name.
             yield ".".join(parts[:place] + parts[place + 2 :]), parameter, None
         elif "base_layer" in parts:
             layer = _layer_of(base.get_submodule(".".join(parts[: parts.index("base_layer")])), parts[-1])
@@ -74,6 +77,7 @@ def merged(parameter: Tensor, layer: Any | None) -> Tensor:
     """The frozen weight plus the updates of the active adapters. Same shape and dtype as the weight."""
     if layer is None:
         return parameter.detach()
+    # The sum goes into a copy: the frozen weight must stay as it is.
     total = parameter.detach().clone()
     for adapter in layer.active_adapters:
         total += layer.get_delta_weight(adapter).to(total.dtype)
@@ -106,6 +110,7 @@ def adapter_of(model: Any, whole: Callable[[list[nn.Parameter]], AbstractContext
             "an engine takes plain LoRA adapters only, this one has modules_to_save or DoRA: use lora_sync=merge"
         )
 
+    # PEFT gives this name to layers that wrap a bare parameter, as it does for experts that share a tensor.
     if any(hasattr(module, "parameter_name") for module in model.modules()):
         raise ConfigError(
             "this adapter changes the experts of a mixture, all of them in one factor, and engines take an adapter "
@@ -115,7 +120,9 @@ def adapter_of(model: Any, whole: Callable[[list[nn.Parameter]], AbstractContext
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for key, parameter in model.named_parameters():
             if ".lora_" in key and f".{name}." in key:
+                # Making a parameter whole is collective: a rank that stops early leaves the others waiting.
                 with whole([parameter]):
+                    # On disk PEFT's names lack the adapter's own, and that is how engines read them.
                     yield key.replace(f".{name}.", "."), parameter.detach()
 
     return Adapter(config=_as_json(config.to_dict()), weights=tensors())
@@ -126,5 +133,6 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _as_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
+        # Sorted, because the order of a set changes from process to process.
         return [_as_json(entry) for entry in (sorted(value) if isinstance(value, set | frozenset) else value)]
     return value.value if isinstance(value, Enum) else value

@@ -42,8 +42,10 @@ class ControlTokens:
         special = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.ids = frozenset(special) | frozenset(tokenizer.all_special_ids)
         names = {*special.values(), *map(str, tokenizer.all_special_tokens)}
+        # A regular expression takes the first alternative that fits, so the longest names stand first.
         longest_first = sorted((n for n in names if len(n) > 1 and n.strip()), key=lambda name: (-len(name), name))
         self._spelt = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        # The same observations come again in later turns and in other episodes.
         self._read = lru_cache(_REMEMBERED)(self._as_read)
 
     def harmless(self, text: str) -> str:
@@ -56,6 +58,7 @@ class ControlTokens:
     @property
     def _normalises(self) -> bool:
         """Whether the tokenizer may read something else than what is written; one without a `backend` may."""
+        # Without a normaliser the tokenizer reads what is written, and the regular expression was enough.
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         return backend is None or backend.normalizer is not None
 
@@ -66,7 +69,9 @@ class ControlTokens:
             spans = self._spans(text)
             if not spans:
                 return text
+            # A blank first, which leaves the text readable; what is still read as a control token then goes.
             text = _replaced(text, spans, _broken if attempt == 0 else lambda _: _GONE)
+        # Rather no text than one that ends its own message.
         return _GONE
 
     def _spans(self, text: str) -> list[Span]:
@@ -75,6 +80,7 @@ class ControlTokens:
             return list(self._by_halves(text))
         read = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         pairs = zip(read["input_ids"], read["offset_mapping"], strict=True)
+        # The span of a token may be empty; one character of it has to go, or no pass would change anything.
         return [(start, max(end, start + 1)) for index, (start, end) in pairs if index in self.ids]
 
     def _by_halves(self, text: str) -> Iterator[Span]:
@@ -101,6 +107,7 @@ def _broken(spelling: str) -> str:
 def _replaced(text: str, spans: list[Span], new: Callable[[str], str]) -> str:
     parts, at = [], 0
     for start, end in spans:
+        # Spans overlap where one character reads as several tokens.
         if start >= at:
             parts += [text[at:start], new(text[start:end])]
             at = end
@@ -141,6 +148,7 @@ class ChatTemplate:
         self.today = today or _saved_day(tokenizer) or date.today()
         self.tells_day = False
         self._parts: frozenset[Role] = frozenset()
+        # A template that leaves out answers must not seem to have no system role.
         found = self._probe_form(("system", "user", "assistant")) or self._probe_form(("system", "user"))
         self.has_system_role = found is not None
         if found is None:
@@ -153,12 +161,14 @@ class ChatTemplate:
             )
         self._parts = found
         self.tail = self._probe_tail()
+        # The probes above have called `_strftime` by now if the template asks for the day.
         if self.tells_day:
             tokenizer.init_kwargs[_DAY_KEY] = self.today.isoformat()  # goes with the policy that learns from it
 
     def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         """The conversation as text; raises whatever the template's author raised."""
         rows: list[dict[str, Any]] = [{"role": m.role, "content": self._content(m)} for m in messages]
+        # A variable of this name hides transformers' own function, which tells the day of the call.
         text = self.tokenizer.apply_chat_template(
             rows, tokenize=False, add_generation_prompt=generation_prompt, strftime_now=self._strftime
         )
@@ -171,6 +181,7 @@ class ChatTemplate:
 
     def _strftime(self, form: str) -> str:
         self.tells_day = True
+        # Midnight, so that a template that asks for the hour is told the same one all the time.
         return datetime.combine(self.today, time()).strftime(form)
 
     def _probe_form(self, roles: tuple[Role, ...]) -> frozenset[Role] | None:
@@ -197,6 +208,7 @@ class ChatTemplate:
             alone, asked = self.render(messages), self.render(messages, generation_prompt=True)
         except Exception:  # met again, with the reason, where a conversation is rendered
             return ""
+        # The two texts part where the header of an answer begins.
         pairs = enumerate(zip(alone, asked, strict=False))
         return alone[next((at for at, (one, other) in pairs if one != other), len(asked)) :]
 
@@ -232,6 +244,7 @@ def day_of_run(folder: Path) -> date | None:
 
 def keep_day(folder: Path, today: date) -> date:
     """Write the day down for the run's later starts; returns the one that stands there, which is the first one's."""
+    # Several processes may be here at once, so the name holds the process.
     beside, file = folder / f".{_DAY_FILE}.{os.getpid()}", folder / _DAY_FILE
     beside.write_text(f"{today.isoformat()}\n", encoding="utf-8")
     try:

@@ -48,10 +48,13 @@ class ChatCodec:
         self._control = ControlTokens(tokenizer)
         self._template = ChatTemplate(tokenizer, today)
         self.has_system_role = self._template.has_system_role
+        # Probing renders messages, which needs the system role from the line above.
         self._closing_ends_turn, self.turn_end_id = self._probe_turn_end()
         eos = tokenizer.eos_token_id
+        # Some models end a turn by their end-of-text token, though the template writes another one.
         extra = (int(eos),) if isinstance(eos, int) and eos != self.turn_end_id else ()
         self.stop_token_ids: tuple[int, ...] = (self.turn_end_id, *extra)
+        # A cache of its own for each codec: one on the method would keep every codec alive.
         self._start = lru_cache(_REMEMBERED)(self._encode_start)
         self._continuation = lru_cache(_REMEMBERED)(self._encode_continuation)
 
@@ -80,6 +83,7 @@ class ChatCodec:
     def _encode_continuation(
         self, finish: Literal["stop", "length"], observations: tuple[Message, ...]
     ) -> tuple[int, ...]:
+        # Some templates want a user's message before the first answer.
         head = [Message(role="user", content="probe"), Message(role="assistant", content=PROBE)]
         text = self._render([*head, *observations], generation_prompt=True)
         _, found, after = text.partition(PROBE)
@@ -88,6 +92,7 @@ class ChatCodec:
         ids = self._encode(after)
         if not self._closing_ends_turn:  # nothing in the template ends the turn: the end-of-text token does
             return ids if finish == "stop" else (self.turn_end_id, *ids)
+        # The sampled ids end with the end-of-turn token already.
         return ids[ids.index(self.turn_end_id) + 1 :] if finish == "stop" else ids
 
     def encode_action(self, text: str) -> tuple[int, ...]:
@@ -97,8 +102,10 @@ class ChatCodec:
     def decode_action(self, action_ids: Sequence[int]) -> str:
         """The text of an action, without the stop token that ended it. Other control tokens stay visible."""
         ids = list(action_ids)
+        # Only the last one: a stop token before it is something that the policy said.
         if ids and ids[-1] in self.stop_token_ids:
             ids.pop()
+        # The clean-up would take blanks away, and the text would no longer be what was sampled.
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def encode_text(self, text: str) -> tuple[int, ...]:
@@ -111,6 +118,7 @@ class ChatCodec:
         if len(ids) <= max_tokens:
             return whole(text)
         kept = str(self.tokenizer.decode(list(ids[:max_tokens]), clean_up_tokenization_spaces=False))
+        # A cut may fall between the byte tokens of one character, which decodes to this sign.
         return f"{kept.rstrip('�')}\n[cut: {max_tokens} of {len(ids)} tokens shown]"
 
     def is_prefix_preserving(self) -> bool:
@@ -131,6 +139,7 @@ class ChatCodec:
     @cached_property
     def _prefix_preserving(self) -> bool:
         messages = _history_probe(self.has_system_role)
+        # Histories begin with a user's message, since some templates refuse a system message alone.
         first = 2 if self.has_system_role else 1
         try:
             for end in range(first, len(messages)):
@@ -146,6 +155,7 @@ class ChatCodec:
             return False
         if new.role != "assistant":
             return True
+        # The header that the policy is given must be the one that its action has in the history.
         header = self._render(history, generation_prompt=True)
         return after.startswith(header) and after[len(header) :].lstrip().startswith(new.content.strip())
 

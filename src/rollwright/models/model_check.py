@@ -31,6 +31,7 @@ MEAN_DIFFERENCE_LOW = 0.1
 """Nats on average, where the weights are kept in a lower precision."""
 _LARGE_LOGIT, _LARGE_SCORE = 40.0, 30.0
 _FUSED = ("query_key_value", "qkv_proj", "c_attn", "Wqkv")
+# Fewer tokens than the probes have, so that the padded layout makes several batches.
 _BUDGET = 64
 
 
@@ -59,9 +60,11 @@ def check_model(policy: nn.Module, *, layout: Layout = "auto", token_budget: int
     """
     inner = causal_lm(policy)
     probes = _probes(_may_say(inner))
+    # The padded layout is always tried, since every other one falls back to it.
     differences: dict[str, float] = {"padded": 0.0} | ({} if layout == "padded" else {"tree": 0.0})
     reasons: dict[str, str] = {}
     precise = next(inner.parameters()).dtype in (torch.float32, torch.float64)
+    # In low precision, enlarged logits would show rounding and not faults.
     with torch.no_grad(), _strained(inner) if precise else nullcontext():
         expected = _own_logprobs(inner, probes)
         for name in differences:
@@ -95,6 +98,7 @@ def _not_shared(inner: PreTrainedModel, token_budget: int) -> str:
     if kinds := recurrent_layers(inner.config):
         return f"its layers carry a state from token to token ({', '.join(kinds)}), which would cross branches"
     window = window_of(inner.config)
+    # No row is longer than the budget, so a window of that size cuts nothing off.
     if window is None or window >= token_budget:
         return ""
     return (
@@ -154,6 +158,7 @@ def _own_logprobs(inner: PreTrainedModel, probes: Sequence[Segment]) -> Tensor:
     with _eager(inner):
         for probe in probes:
             ids = torch.as_tensor(probe.forward_ids, device=device)[None]
+            # `forward_ids` leave out the last action token, so the last positions are those that predict the action.
             logits = without_unknown(inner, _own_logits(inner, ids)[0, -len(probe.action_ids) :].float())
             targets = torch.tensor(probe.action_ids, device=device)[:, None]
             rows.append(logits.log_softmax(-1).gather(-1, targets)[:, 0])
@@ -189,7 +194,9 @@ def _gap(
                 flat[packed.entries] = way(packed).float()
         except Exception as error:  # a model that takes no such arguments fails in a way of its own
             return float("inf"), f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        # Comparisons with NaN are false, so NaN would pass the limit; infinity does not.
         difference = (flat - expected).abs().nan_to_num(float("inf"))
+        # In float32 one token that is off is a fault; in low precision single tokens round far.
         gaps.append(float(difference.max() if precise else difference.mean()))
     return max(gaps), ""
 
@@ -216,8 +223,10 @@ def _strained(model: PreTrainedModel) -> Iterator[None]:
     ids = torch.arange(5, 13, device=device)[None] % int(model.config.get_text_config().vocab_size)
     with torch.no_grad():
         largest = float(_own_logits(model, ids).abs().max())
+    # Random weights give logits too small for a cap to bend.
     factor = max(1.0, _LARGE_LOGIT / max(largest, 1e-6))
     handles = [model.get_output_embeddings().register_forward_hook(lambda _, __, output: output * factor)]
+    # Fused projections hold queries and keys, so each of the two gets the root of the size.
     for name, size in {"q_proj": _LARGE_SCORE, "k_proj": 1.0, **dict.fromkeys(_FUSED, _LARGE_SCORE**0.5)}.items():
         # The last two layers, one of each kind where kinds alternate: more of them would blow up rounding itself.
         found = [module for key, module in model.named_modules() if key.rsplit(".", 1)[-1] == name]

@@ -15,6 +15,7 @@ from typing import Any
 
 from rollwright.contracts import ConfigError, MissingDependency, ModelNotFound
 
+# Parts of the names in `layer_types` by which layers that keep a state are known.
 _RECURRENT = ("conv", "linear", "mamba", "recurrent", "ssm", "lightning")
 _RECURRENT_TYPES = ("mamba", "rwkv", "falcon_h1", "bamba", "zamba", "jamba", "recurrent_gemma", "xlstm")
 _NOISE = ("dropout", "pdrop", "layerdrop", "jitter")
@@ -36,10 +37,12 @@ def facts_of(config: Any) -> list[str]:
             facts.append(f"{meaning} {value} ({name})")
     if window := window_of(text):
         facts.append(f"attention looks back {window} tokens (sliding_window)")
+    # BLOOM has no flag for it, and MPT keeps its own in a nested section.
     if getattr(text, "alibi", False) or text.model_type in ("bloom", "mpt"):
         facts.append("distances between tokens are added to attention scores (ALiBi)")
     if layers := recurrent_layers(text):
         facts.append(f"layers carry a state from token to token ({', '.join(layers)})")
+    # Older configurations say `type` for `rope_type`.
     kinds = sorted({str(rope.get("rope_type", rope.get("type"))) for rope in rope_kinds(text)} - {"default", "None"})
     facts += [f"rotary positions of the kind {kind}" for kind in kinds]
     if experts := next((n for name in _EXPERTS if (n := getattr(text, name, None))), None):
@@ -59,6 +62,7 @@ def window_of(config: Any) -> int | None:
     text = config.get_text_config()
     windows = [getattr(text, "attention_chunk_size", None)]
     layers = getattr(text, "layer_types", None)
+    # A window may be written down and switched off (Qwen2); most models have no such switch.
     slides = any("sliding" in layer for layer in layers) if layers else getattr(text, "use_sliding_window", True)
     windows.append(getattr(text, "sliding_window", None) if slides else None)
     return min((int(window) for window in windows if window), default=None)
@@ -181,6 +185,7 @@ def positions_of(config: Any) -> tuple[int | None, str]:
         if kind == "longrope" and first:
             return int(first), f" (LongRoPE: beyond {int(first)} it switches to other frequencies)"
         if kind == "yarn" and first and longest:
+            # The configurations of YaRN models may give the length before the scaling or after it.
             longest = max(longest, int(int(first) * factor))
         if kind == "linear" and longest:
             longest = int(longest * factor)
@@ -189,9 +194,11 @@ def positions_of(config: Any) -> tuple[int | None, str]:
 
 def rope_kinds(config: Any) -> list[dict[str, Any]]:
     """The rotary embeddings that a configuration names: one, or one for each kind of layer."""
+    # `rope_scaling` is the name of before transformers 5.
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     if not isinstance(rope, dict):
         return []
+    # Models with two kinds of layers, such as Gemma 3, have one dictionary for each.
     nested = [value for value in rope.values() if isinstance(value, dict)]
     return nested or [rope]
 
@@ -226,6 +233,7 @@ def base_of(folder: Path) -> str:
         )
     if Path(base).resolve() == folder.resolve():
         raise ModelNotFound(f"{folder} holds an adapter that names itself as its model: write the model's folder there")
+    # Hub names look like relative paths, so the adapter's folder counts only if a model is there.
     inside = folder / base
     return str(inside) if not Path(base).is_absolute() and (inside / "config.json").exists() else base
 
@@ -235,6 +243,7 @@ def merged_name(folder: Path, base: Path) -> str:
     sums = hashlib.sha256(str(base.resolve()).encode())
     for path in (folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS, base / "config.json"):
         sums.update(hashlib.sha256(path.read_bytes()).digest())
+    # Base weights may be many gigabytes: sizes and times stand for their content.
     for path in sorted(base.glob("*.safetensors")):
         sums.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return f"merged-{folder.resolve().name}-{sums.hexdigest()[:16]}"
@@ -259,9 +268,11 @@ def write_merged(folder: Path, base: Path, target: Path) -> None:
             f"{folder} is an adapter, which needs the package peft: pip install 'rollwright[peft]'"
         ) from error
     log.info("adding the adapter in %s to %s; the sum lies in %s from now on", folder, base, target)
+    # In float32, since a low-precision weight rounds small updates away.
     model = load_whole(AutoModelForCausalLM, base, dtype=torch.float32)
     try:
         adapted = PeftModelForCausalLM(model, PeftConfig.from_pretrained(folder))
+        # `load_adapter` returns what does not fit; `PeftModel.from_pretrained` only warns of it.
         result = adapted.load_adapter(str(folder), "default", is_trainable=False)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         first = " ".join(str(error).split())[:400]
@@ -271,6 +282,7 @@ def write_merged(folder: Path, base: Path, target: Path) -> None:
         raise ModelNotFound(
             f"the adapter in {folder} does not fit the model in {base}: {'; '.join(filter(None, faults))}"
         )
+    # Prompt tuning and its kind add inputs, and there is nothing to add to the weights.
     if not hasattr(adapted, "merge_and_unload"):
         raise ModelNotFound(
             f"the adapter in {folder} is of a kind ({adapted.peft_config['default'].peft_type}) that is no change of "

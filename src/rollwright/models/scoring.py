@@ -48,6 +48,7 @@ def next_token_logits(model: nn.Module, hidden: Tensor) -> Tensor:
     config = inner.config.get_text_config()
     if divisor := getattr(config, "logits_scaling", None):  # Granite
         logits = logits / divisor
+    # Only a number: the configuration of MPT may hold a word here.
     if isinstance(factor := getattr(config, "logit_scale", None), float):  # Cohere
         logits = logits * factor
     if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
@@ -89,6 +90,7 @@ def _mask_for(body: PreTrainedModel, packed: PackedBatch) -> Tensor | None:
         return None
     config = body.config
     window = window_of(config)
+    # A window counts places in the row, so it would count tokens of other branches.
     if window and packed.input_ids.shape[1] > window:
         raise ConfigError(
             f"rows of {packed.input_ids.shape[1]} tokens exceed the model's sliding window of {window}, which a prefix "
@@ -99,6 +101,7 @@ def _mask_for(body: PreTrainedModel, packed: PackedBatch) -> Tensor | None:
         return mask
     if implementation == "eager":
         dtype = next(body.parameters()).dtype
+        # Eager attention adds its mask to the scores. With -inf, a query that sees nothing would become NaN.
         return torch.zeros(mask.shape, device=mask.device, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
     raise ConfigError(
         f"attention {implementation!r} takes no 4-D mask: load the model with 'sdpa', or use layout 'padded'"
@@ -133,6 +136,7 @@ class TokenScorer(nn.Module):
         return logprobs, entropy, hidden
 
     def _score(self, hidden: Tensor, packed: PackedBatch, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
+        # In order of their positions, so that each chunk's tokens are one slice.
         order = torch.argsort(packed.slots, stable=True)
         slots, targets = packed.slots[order], packed.targets[order]
         # Counted from the end, so that the last chunk is a full one: see `_chunk`. Turns of which nobody chose a token
@@ -146,6 +150,7 @@ class TokenScorer(nn.Module):
             score, entropy = self._chunk(hidden[start:end], slots[part] - start, targets[part], with_entropy, last=last)
             scores.append(score)
             entropies.append(entropy)
+        # The inverse permutation: callers want the order of the batch.
         back = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
         return torch.cat(scores)[back], torch.cat(entropies)[back] if with_entropy else None
 
@@ -162,6 +167,7 @@ class TokenScorer(nn.Module):
         """[C, H] -> log-prob of `targets` [n] at row `slots` [n], and entropy there ([n], or empty)."""
         inner = causal_lm(self.model)
         logits = without_unknown(inner, next_token_logits(self.model, hidden))
+        # A log-softmax over the vocabulary needs float32; float64 stays as it is.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # [C, V]
         if self.temperature != 1.0:  # a pass over the vocabulary saved
             logits = logits / self.temperature
@@ -211,5 +217,6 @@ def last_hidden_at(hidden: Tensor, mask: Tensor) -> Tensor:
     if not bool(real.any(dim=1).all()):
         raise ValueError(f"rows {(~real.any(dim=1)).nonzero().flatten().tolist()} hold no real token")
     index = torch.arange(mask.shape[1], device=mask.device)
+    # -1 is below every index, so padding is never the last token.
     last = torch.where(real, index, -1).max(dim=1).values
     return hidden[torch.arange(len(last), device=mask.device), last]

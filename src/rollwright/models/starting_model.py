@@ -60,6 +60,7 @@ def policy_folder(settings: ModelSettings, world: World, run_folder: Path) -> Pa
     folder = run_folder / "tiny_model"
     if not isinstance(world, SmallLanguage):
         raise ConfigError(f"model.path=tiny needs a world with `texts()`; {world.name} has none: name a model folder")
+    # A run that goes on must find its own weights and ids again.
     if not (folder / "config.json").exists():
         beside = folder.with_name(f".{folder.name}.writing")  # a kill must not leave half a model behind
         make_tiny_model(

@@ -54,6 +54,7 @@ def make_tiny_model(
     model = tiny_llama(len(tokens), hidden=hidden, layers=layers, context_length=context_length, tied=tied, seed=seed)
     model.config.pad_token_id = model.generation_config.pad_token_id = tokens.pad_token_id
     model.config.eos_token_id = model.generation_config.eos_token_id = tokens.eos_token_id
+    # Llama's default, 1, is <|im_start|> here.
     model.config.bos_token_id = model.generation_config.bos_token_id = None
     model.save_pretrained(folder)
     tokens.save_pretrained(folder)
@@ -88,6 +89,7 @@ def tiny_llama(
         initializer_range=hidden**-0.5,  # the usual 0.02 is for wide models: a narrow one would hardly see its input
     )
     config._attn_implementation = TREE_ATTENTION
+    # The weights follow from the seed, and the caller's random numbers go on as before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).eval()
@@ -103,6 +105,7 @@ def tiny_tokenizer(
     """
     from transformers import PreTrainedTokenizerFast
 
+    # The template's own words need tokens too, or roles would be spelt in bytes.
     texts = [*texts, "system\nuser\nassistant\n"]
     core = _word_tokenizer(texts, vocab_size) if kind == "word" else _bpe_tokenizer(texts, vocab_size)
     tokenizer = PreTrainedTokenizerFast(
@@ -110,6 +113,7 @@ def tiny_tokenizer(
         pad_token=SPECIAL[0],
         eos_token=SPECIAL[2],
         additional_special_tokens=[SPECIAL[1]],
+        # The clean-up takes blanks away in decoding, and nothing may be lost.
         clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = CHATML
@@ -121,7 +125,9 @@ def _word_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models
 
     counts = Counter(word for text in texts for word in re.findall(_WORDS, text))
+    # Ties go by the word, so that the ids do not depend on the order of the texts.
     words = sorted(counts, key=lambda word: (-counts[word], word))
+    # The bytes come before the words: whatever the words are, every text can be spelt.
     symbols = dict.fromkeys((*SPECIAL, *_byte_alphabet(), *map(_as_byte_symbols, words)))
     if len(symbols) > vocab_size:
         raise ValueError(
@@ -141,6 +147,7 @@ def _bpe_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = _pre_tokenizer()
     core.decoder = decoders.ByteLevel()
+    # A byte without a symbol would be dropped from texts that were not seen here.
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=list(SPECIAL), initial_alphabet=_byte_alphabet(), show_progress=False
     )
@@ -152,12 +159,14 @@ def _pre_tokenizer() -> PreTokenizer:
     from tokenizers import Regex, pre_tokenizers
 
     split = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")
+    # ByteLevel's own pattern would split words again, and its prefix space would add a blank.
     return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def _byte_alphabet() -> list[str]:
     from tokenizers import pre_tokenizers
 
+    # The library gives them in a new order each time.
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 

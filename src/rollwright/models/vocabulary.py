@@ -58,6 +58,7 @@ def unknown_ids(folder: str | Path) -> tuple[int, ...]:
 def tokens_of(folder: str | Path) -> dict[str, int]:
     """Token -> id, without placeholders of pictures and sounds; empty where there is no tokenizer that can be read."""
     files = [Path(folder) / name for name in _FILES]
+    # Times and sizes are part of the cache's key, so that a tokenizer that was changed is read again.
     found = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())
     return _tokens_of(str(folder), found) if found else {}
 
@@ -92,6 +93,7 @@ def leave_out_unknown(model: Any, folder: str | Path) -> None:
 def mark(model: Any, ids: Tensor | None) -> None:
     """Let `without_unknown` leave out these ids [K]; nothing where there are none."""
     if ids is not None:
+        # A buffer goes along to other devices. It is not a weight, so it must not reach a saved folder.
         model.register_buffer(_BUFFER, ids.clone(), persistent=False)
 
 
