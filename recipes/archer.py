@@ -159,6 +159,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run ArCHer as the configuration says."""
     config = recipe_config(ArcherConfig, argv, plan=plan_text)
     algorithm = config.algorithm
+    # Before anything is opened: without stores the offline steps would learn from nothing.
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     token_critic = baseline_critic(config.baseline) if algorithm.baseline == "token" else None
     with Training.start(config, critic=token_critic) as run:
@@ -174,6 +175,7 @@ class Archer(ReplayMethod):
         self.run, self.config, self.algorithm = run, config, config.algorithm
         offline, batch = config.algorithm.offline_steps, config.critic.batch_size
         self.phases = ReplayPhases(config.replay, run.store, offline_steps=offline, batch_size=batch)
+        # Two of each: the actor takes the smaller one, as a single head overrates actions.
         heads = {"q": 2, "v": 2}
         self.critic = open_turn_critic(
             config,
@@ -186,6 +188,7 @@ class Archer(ReplayMethod):
             polyak=config.algorithm.polyak,
         )
         self.fresh = FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
+        # The critic goes into checkpoints; the buffer is read from the store again.
         run.attach(self.critic)
         self.phases.require_usable(run.codec, run.learner.policy)
 
@@ -196,6 +199,7 @@ class Archer(ReplayMethod):
 
     def draw(self, step: int, groups: Sequence[Group]) -> None:
         """Look at what there is."""
+        # After a cut that left no next prompt there is nothing to bootstrap from, unless a limit counts as the end.
         self.turns = valid_turns(self.table, needs_next=not self.algorithm.truncated_end)
         self.actor_rests = step < self.algorithm.warmup_steps
         self.fresh.begin(step)
@@ -213,6 +217,7 @@ class Archer(ReplayMethod):
         for batch, judged in self.critic_batches():
             states = [t.prompt_ids for t in batch]
             acted = [t.prompt_ids + t.action_ids for t in batch]
+            # Head i is fitted to its own slow copy i, for Q and V alike.
             targets = self.targets(batch, judged)
             metrics = self.critic.update({"q": (acted, targets["q"]), "v": (states, targets["v"])})
         if metrics:
@@ -230,6 +235,7 @@ class Archer(ReplayMethod):
             fresh = self.fresh([t.prompt_ids for t in turns])
             judged = [t.prompt_ids + a.token_ids for t, a in zip(turns, fresh, strict=True)]
         else:
+            # IQL and f-DVL never ask for the value of an action that is not among the data.
             judged = [t.prompt_ids + t.action_ids for t in turns]
         for at in range(0, len(turns), size):
             yield turns[at : at + size], judged[at : at + size]
@@ -237,6 +243,7 @@ class Archer(ReplayMethod):
     def targets(self, batch: Sequence[Transition], judged: Sequence[tuple[int, ...]]) -> dict[str, Tensor]:
         """[2, n] each, by the slow copies: r + gamma V(s') for Q, and Q of the judged actions for V."""
         cut = self.algorithm.truncated_end
+        # Where the task has ended there is no next state to read.
         follows = [batch[k].next_prompt_ids for k in followed(batch, truncated_end=cut)]
         slow = self.critic.read([*judged, *follows], slow=True)  # together, so that common prefixes are read once
         v, q = slow["v"][:, len(judged) :], slow["q"][:, : len(judged)]
@@ -256,8 +263,10 @@ class Archer(ReplayMethod):
             advantages = self.advantages(batch)
             tokens = stored_batch(batch, actor_weights(self.algorithm, advantages).tolist())
             if self.algorithm.baseline == "token":
+                # Read before the update, which fits the baseline with the same batch.
                 tokens = with_token_baseline(tokens, self.run.learner.values(tokens))
                 metrics = {"archer/residual_ratio": residual_ratio(tokens)}
+            # No ratio: a fresh action is the policy's own, and a stored one is imitated.
             metrics |= self.run.learner.update(tokens, WeightedLikelihood())
             metrics["archer/advantage_mean"] = float(advantages.mean())
         return metrics

@@ -114,6 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         config=config,
         why="one store holds one kind of episode. Name another run.folder; several stores can be learned from together",
     )
+    # Before the folder is opened, so that a wrong reward leaves nothing behind.
     reward = open_reward(config.reward)
     with (
         RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder,
@@ -129,6 +130,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def episodes(config: CollectConfig, collector: Collector, tasks: Sequence[Task]) -> list[EpisodeRequest]:
     """All episodes of the collection, the first of every task, then the second, and so on."""
+    # Round by round over all tasks, so that a collection that was stopped holds about as much of each.
     return [
         collector.request(f"{config.run.seed}/{task.id}/{index}", task, start_seed(config, task, index))
         for index in range(config.collect.per_task)
@@ -149,6 +151,7 @@ def fill(
     Raises:
         FaultBudgetExceeded: too many episodes faulted, or could not be scored (then the shard is stored first).
     """
+    # A damaged shard is not among the headers, so its episodes are played again.
     there = {unpack_text(row["id"]) for _, row in store.headers()}
     lacking = [request for request in wanted if request.key not in there]
     report = StepReport(len(wanted), unit="episode")
@@ -164,6 +167,7 @@ def fill(
         facts.set_clocks(collector.occupancy.seconds())
         facts.save()
         report.step(done + len(part), rollout_metrics([alone(t) for t in scored]) | {"time/step_s": report.elapsed()})
+        # Only now, as what was played is stored by now.
         if error is not None:
             raise error
 
@@ -180,6 +184,7 @@ def opened(config: CollectConfig, folder: RunFolder) -> Iterator[tuple[Collector
         if config.collect.by == "policy":
             stage.open_engine(config.engine, seed=config.run.seed)
         actor = actor_of(config.collect, stage.world, stage.codec, stage.engine)
+        # Teachers and chance read no context, so the limit is the one that the settings give a policy.
         length = config.engine.max_context if stage.engine is None else stage.engine.context_length
         collector = stage.open_collector(config.rollout, actor, context_length=length)
         yield collector, list(tasks_of(stage.world, "train"))
@@ -208,6 +213,7 @@ def scored_all(
         except FaultBudgetExceeded as error:
             left = Score(value=None, verifier=reward.name, message="no score: the reward had failed too often")
             rest = played[len(done) :]
+            # An episode that faulted has nothing to be scored.
             return done + [replace(t, score=left) if t.learnable else t for t in rest], error
     return done, None
 

@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         why="its finished stages would be reported as this one's. Give this one a folder of its own, such as "
         "folder=runs/demo_2, or use the same settings",
     )
+    # Asked before the first stage, which takes minutes.
     require_trl("the demo's second stage, supervised fine-tuning,")
     with RunFolder.opened(config.folder, config_yaml=dump(config)) as folder:
         play(config, folder.path)
@@ -80,6 +81,7 @@ def play(config: DemoConfig, folder: Path) -> None:
     """The three stages and their result."""
     started = time.monotonic()
     before, sft, grpo = folder / "before", folder / "sft", folder / "grpo"
+    # The test split may be used here, as nothing is chosen by these scores.
     judged = ["evaluation.split=test", f"engine={config.engine}"]
     stage(
         config,
@@ -107,6 +109,7 @@ def play(config: DemoConfig, folder: Path) -> None:
             f"model.path={sft / 'policy'}",
             *judged,
             f"evaluation.seeds_per_task={config.seeds_per_task}",
+            # This judges the policy after SFT, on the start states that the last evaluation plays too.
             "evaluation.at_start=true",
         ],
         done=grpo / "eval" / "final.json",
@@ -122,13 +125,16 @@ def stage(config: DemoConfig, title: str, recipe: str, words: list[str], *, done
         UserError: the recipe failed, and has said why.
     """
     print(f"\n=== {title}", flush=True)
+    # `refuse_other_settings` has made sure that it is a result of these settings.
     if done.exists():
         print(f"    already complete: {done}")
         return
     script, settings = recipe.split()
     words = ["train", script, settings, "--config-file", config_path(config.config_file), *words]
     before = time.monotonic()
+    # A process for each stage, so that the memory of one is free for the next.
     code = finished([sys.executable, "-m", "rollwright.cli", *words])
+    # The stage was ended by Ctrl-C and has said what is saved; the demo ends the same way.
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if code:

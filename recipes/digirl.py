@@ -116,6 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run DigiRL as the configuration says."""
     config = recipe_config(DigirlConfig, argv, plan=plan_text)
     algorithm = config.algorithm
+    # Before anything is opened: without stores the offline steps would learn from nothing.
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
         replay_loop(run, Digirl(run, config))
@@ -131,6 +132,7 @@ class Digirl(ReplayMethod):
         offline, batch = config.algorithm.offline_steps, config.step_critic.batch_size
         self.phases = ReplayPhases(config.replay, run.store, offline_steps=offline, batch_size=batch)
         fits = {"v_instruction": config.instruction_critic, "v_step": config.step_critic}
+        # V_step has two heads, and `success_probability` takes the smaller one.
         heads = {"v_instruction": {"v": 1}, "v_step": {"v": 2}}
         self.critics = {
             name: open_turn_critic(
@@ -140,6 +142,7 @@ class Digirl(ReplayMethod):
         }
         for critic in self.critics.values():
             run.attach(critic)
+        # Here, as the horizon may be the world's own and is known once the collector is there.
         self.require_reachable(self.horizon)
         self.phases.require_usable(run.codec, run.learner.policy, self.outcomes)
 
@@ -163,6 +166,7 @@ class Digirl(ReplayMethod):
     def draw(self, step: int, groups: Sequence[Group]) -> None:
         """All turns for the critics; for the policy those that the first filter keeps, by the critic as it was."""
         self.turns = valid_turns(self.table)
+        # Before the fit: in the released loop, too, V_instr is fitted after the filter of the same step has used it.
         self.kept = self.filter(self.turns)
 
     def fit(self) -> dict[str, float]:
@@ -184,12 +188,14 @@ class Digirl(ReplayMethod):
             updates=self.algorithm.actor_updates,
             batch_size=self.algorithm.batch_size,
             draws=self.draws,
+            # Steps of weight 0 stay in the denominator in both forms.
             loss=WeightedLikelihood(),
         )
 
     def filter(self, turns: np.ndarray) -> np.ndarray:
         """Turns of the trajectories whose outcome surprised the instruction critic most."""
         owners = np.unique(self.table.owners()[turns])
+        # Eq. 4.1 weighs all turns, so it needs no filter.
         if self.algorithm.actor == "awr" or not len(owners):
             return turns
         prompts = instruction_prompts(self.table, owners)
@@ -215,6 +221,7 @@ class Digirl(ReplayMethod):
         fit, metrics = self.config.step_critic, {}
         for _ in range(fit.updates if len(turns) else 0):
             batch = self.table.transitions(self.draws.choice(turns, fit.batch_size))
+            # Behind an ended episode there is no state to value.
             prompts = [t.prompt_ids for t in batch] + [t.next_prompt_ids for t in batch if t.next_prompt_ids]
             owners = [t.trajectory for t in batch] + [t.trajectory for t in batch if t.next_prompt_ids]
             labels = self.outcomes()[owners]
@@ -228,10 +235,12 @@ class Digirl(ReplayMethod):
         steps = outcome_steps(self.critics["v_step"], "v", self.table, turns, self.outcomes())
         args = (steps.values, steps.index, steps.won)
         if self.algorithm.form == "paper":
+            # The paper keeps what exceeds 1/H, the released trainer what exceeds 0.
             advantages, threshold = digirl(*args, decay=self.algorithm.decay, last_values=steps.ends), self.horizon
         else:
             advantages, threshold = digirl_released(*args, gamma=self.algorithm.decay, last_values=steps.ends), 0.0
         if self.algorithm.actor == "awr":
+            # This needs the advantages themselves, not just which of them pass.
             return awr_weights(advantages, temperature=self.algorithm.temperature).numpy()
         return (advantages > threshold).float().numpy()
 

@@ -65,6 +65,7 @@ class EvaluateConfig(Config):
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(EvaluateConfig, argv)
+    # The other processes return at once, which their launcher takes as success.
     if not go_on_alone("evaluation"):
         return
     with RunFolder.opened(config.folder, config_yaml=dump(config)) as folder:
@@ -75,6 +76,7 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
     """Play, write the record, keep the episodes in place of those of an earlier start, print the table."""
     with open_stage(config.world, config.model, folder.path) as stage:
         tasks = tasks_of(stage.world, config.evaluation.split)
+        # Before the engine loads any weight.
         require_judged(tasks, config.evaluation.split, stage.world)
         announce(config, tasks={config.evaluation.split: tasks})
         engine = stage.open_engine(config.engine)

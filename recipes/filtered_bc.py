@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run filtered behaviour cloning as the configuration says."""
     config = recipe_config(FilteredBcConfig, argv, plan=plan_text)
     algorithm = config.algorithm
+    # Before anything is opened: without stores the offline steps would learn from nothing.
     data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
         replay_loop(run, FilteredBc(run, config))
@@ -88,6 +89,7 @@ class FilteredBc(ReplayMethod):
     def __init__(self, run: Training, config: FilteredBcConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
         self.table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
+        # Ids of another tokenizer would be learned as other words.
         data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
         if self.algorithm.offline_steps:
             require_a_choice(self.table, self.algorithm)
@@ -98,8 +100,10 @@ class FilteredBc(ReplayMethod):
 
     def draw(self, step: int, groups: Sequence[Group]) -> None:
         """The turns of the best trajectories."""
+        # Counted before `refresh` takes in what this step has collected.
         known = len(self.table.trajectories)
         self.table.refresh()
+        # Offline steps have no groups and learn from all that is stored.
         first = known if self.algorithm.fresh_only and groups else 0
         self.turns = best(self.table, self.algorithm, first=first, seed=self.config.run.seed)
 
@@ -113,6 +117,7 @@ class FilteredBc(ReplayMethod):
             updates=self.algorithm.updates,
             batch_size=self.algorithm.batch_size,
             draws=self.draws,
+            # Every token counts the same, as in supervised fine-tuning.
             loss=WeightedLikelihood(aggregation="token-mean"),
         )
         return metrics | {"bc/turns_count": float(len(self.turns))}

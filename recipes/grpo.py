@@ -100,6 +100,7 @@ class AlgorithmSettings(PolicyLossSettings, MethodChoice):
     @property
     def method(self) -> str:
         """The method's name and paper, or "own mix: ..." with what differs."""
+        # A key without effect does not make it another method.
         idle = {key for key, *_ in keys_without_effect(self)}
         return method_name({k: v for k, v in self.model_dump().items() if k not in idle}, self.preset)
 
@@ -132,6 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     algorithm = config.algorithm
     estimator: Advantage = build_part(algorithm, "advantage")
     objective = objective_of(algorithm)
+    # A frozen copy costs memory and a forward pass of each batch, so it is kept only where a KL needs it.
     needs_reference = objective.needs_reference or algorithm.kl_in_reward > 0
     compares_states = estimator_needs(algorithm.advantage, "states")
     asks_greedy = estimator_needs(algorithm.advantage, "greedy")
@@ -142,16 +144,19 @@ def main(argv: list[str] | None = None) -> None:
         if compares_states:
             warn_of_histories(run.collector.world)
         for step in run.steps():
+            # After several rounds the groups are scored already, and `score` leaves those as they are.
             groups = run.score(run.collect(step, max_rounds=rounds))
             usable = with_members(groups, members)
             teaching = those_that_teach(usable, drops=drops)
             anchors = {"rollout/anchor_met_frac": met_again_frac(groups)} if compares_states else {}
             greedy = None
+            # Greedy episodes cost as much as sampled ones, so none is played for a step that is skipped anyway.
             if asks_greedy and len(teaching) >= algorithm.min_groups:
                 greedy = run.greedy_scores(teaching)
                 teaching = [group for group in teaching if group.id in greedy]  # without a baseline nothing is compared
             lone_token = needs_spread and not can_whiten(teaching)
             if len(teaching) < algorithm.min_groups or lone_token:
+                # No sync: the engine has these weights already.
                 run.finish(step, groups, {"optim/skipped_count": 1.0} | anchors)
                 continue
             batch = flatten(teaching, min_members=members)
@@ -159,11 +164,13 @@ def main(argv: list[str] | None = None) -> None:
                 if needs_reference:
                     batch = batch.with_columns(logprobs_ref=run.learner.reference_logprobs(batch))
                 if algorithm.kl_in_reward > 0:
+                    # The KL compares two sets of weights, so both sides are read by the learner and not by the engine.
                     batch = batch.with_columns(logprobs_old=run.learner.logprobs(batch))
             if algorithm.kl_in_reward > 0:
                 batch = with_kl(batch, kl_coef=algorithm.kl_in_reward)
             advantages = estimator(batch) if greedy is None else estimator(batch, greedy)  # type: ignore[call-arg]
             batch = batch.with_columns(advantages=advantages)
+            # Groups that were dropped still count in the denominator of Dr. GRPO's constant.
             metrics = run.update(batch, objective, collected=num_episodes(usable))
             run.sync()
             run.finish(step, groups, metrics | anchors)

@@ -110,6 +110,7 @@ class Hnpg(ReplayMethod):
     def __init__(self, run: Training, config: HnpgConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
         self.table = TurnTable(*config.replay.stores, may_be_empty=not config.replay.stores)
+        # After a cut that left no next prompt there is nothing to bootstrap from, unless a limit counts as the end.
         self.turns = valid_turns(self.table, needs_next=not config.algorithm.truncated_end)
         if config.replay.stores:
             data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
@@ -140,9 +141,11 @@ class Hnpg(ReplayMethod):
         """This step's own turns and their returns."""
         self.fresh.begin(step)
         self.own: TokenBatch = flatten(groups)
+        # By the critic as it is before this step fits it.
         self.ends = self.end_values()
         rewards, index = self.own.turn_rewards, self.own.trajectory_index
         blank = torch.zeros_like(rewards)
+        # With lambda = 1 the values along the way cancel, so zeros do: what is left are the discounted returns.
         self.returns = lambda_returns(rewards, blank, index, self.ends, gamma=self.algorithm.gamma, gae_lambda=1.0)
 
     def end_values(self) -> Tensor:
@@ -160,6 +163,7 @@ class Hnpg(ReplayMethod):
     def values(self, prompts: Sequence[Ids], *, samples: int = 0, slow: bool = False) -> Tensor:
         """[n] mean Q of fresh actions at these prompts."""
         count = samples or self.algorithm.samples
+        # The copies of a prompt lie side by side, as the view below needs them.
         asked = [prompt for prompt in prompts for _ in range(count)]
         acted = [prompt + action.token_ids for prompt, action in zip(asked, self.fresh(asked), strict=True)]
         return self.critic.read(acted, slow=slow)["q"][0].view(len(prompts), count).mean(dim=1)
@@ -173,7 +177,9 @@ class Hnpg(ReplayMethod):
             targets = torch.cat([self.returns[chosen], self.logged_targets(logged)])
             acted = [self.own.turns[u].prompt_ids + self.own.turns[u].action_ids for u in chosen]
             acted += [t.prompt_ids + t.action_ids for t in logged]
+            # Own turns come first in `acted` and in `targets`.
             own = torch.arange(len(targets)) < len(chosen)
+            # So the one mean over both sets is the sum of two means, the second one times lambda.
             weights = hybrid_weights(own, off_weight=self.algorithm.offline_weight)
             metrics = self.critic.update({"q": (acted, targets)}, weights={"q": weights})
         return metrics | ({"critic/target_mean": float(targets.mean())} if metrics else {})
@@ -182,6 +188,7 @@ class Hnpg(ReplayMethod):
         """[n] r + gamma Q_slow(s', a') with a' from the policy as it is now; r alone where the task ended."""
         cut = self.algorithm.truncated_end
         follows = [logged[k].next_prompt_ids for k in followed(logged, truncated_end=cut)]
+        # One sample is an unbiased target, and the regression averages over many.
         after = self.values(follows, samples=1, slow=True) if follows else torch.zeros(0)
         return one_step_targets(logged, after[None], gamma=self.algorithm.gamma, truncated_end=cut)[0]
 
@@ -217,6 +224,7 @@ class Hnpg(ReplayMethod):
         acted = [with_action(t, a) for t, a in zip(states, self.fresh(prompts), strict=True)]
         q = self.critic.read([t.prompt_ids + t.action_ids for t in acted])["q"][0]
         batch = stored_batch(acted, (q - self.values(prompts)).tolist())
+        # A stored batch does not say which weights sampled it; these actions are as new as the engine's weights.
         return replace(batch, versions=torch.full_like(batch.versions, self.run.engine.version))
 
 

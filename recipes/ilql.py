@@ -72,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
 class Ilql(ReplayMethod):
     """The stored chains, Q and V over the vocabulary, and the policy that acts with both."""
 
+    # The policy is frozen, so the engine has its weights from the start.
     policy_moves = False
 
     def __init__(self, run: Training, config: IlqlConfig) -> None:
@@ -79,10 +80,12 @@ class Ilql(ReplayMethod):
         self.chains = StoredChains.open(
             config.replay.stores, run.codec, run.learner.policy, truncated_end=config.algorithm.truncated_end
         )
+        # Two heads of Q: the smaller one is V's target, and acts.
         self.critic = open_vocabulary_critic(
             config, run.learner, config.algorithm, q_heads=2, polyak=config.algorithm.polyak
         )
         run.attach(self.critic)
+        # The engine reads this very critic at every token, so there is nothing to sync.
         decode_with(run.engine, self.critic.slow, beta=config.algorithm.beta)
 
     def begin(self, step: int) -> bool:

@@ -118,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     if not go_on_alone("inverse dynamics"):
         return
     require_trl("inverse dynamics")
+    # Before the folder is made, as data that cannot be used need no run.
     episodes = Episodes.read(config)
     with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
         require_empty(folder)
@@ -149,7 +150,9 @@ class Episodes:
             raise DataError(
                 "name stores with actions in data.stores, and what to label in data.logs (or data.hide_frac)"
             )
+        # Failures show what an action does as well as successes.
         stored = imitable(stored_episodes(data.stores), only_success=False)
+        # An episode's side depends on its id and not on its place, so it stays there when the stores grow.
         hidden = [t for t in stored if held_out(t, data.hide_frac, seed=seed, what="hidden")]
         known = [t for t in stored if not held_out(t, data.hide_frac, seed=seed, what="hidden")]
         if not known:
@@ -176,6 +179,7 @@ def learn_and_label(config: InverseConfig, folder: RunFolder, episodes: Episodes
     """Train the model on those who teach it, then label."""
     start, codec, new_context = open_context(config.world, config.model, config.rollout, folder.path)
     for trajectory in [*episodes.teach, *episodes.aside]:
+        # Labelled episodes are rendered by this context, so it must reproduce the prompts that are known.
         require_same_prompts(trajectory, new_context)
     rows = inverse_rows(episodes.teach, codec, config.label.prompt(), max_length=config.sft.max_length)
     model = fit(rows, start, folder.path, config.sft, seed=config.run.seed, name="inverse_model", facts=folder.facts)
@@ -208,6 +212,7 @@ def label_all(
     asked = ModelLabeller(engine, codec, prompt, max_tokens=config.rollout.max_action_tokens)
     aside, hidden = episodes.aside, episodes.hidden
     reports = {"held_out": judge_labels(aside, label(aside, asked, prompt), codec, threshold=settings.threshold)}
+    # The hidden ones come first, and are found by that place when their labels are judged.
     blind = [*(without_actions(t) for t in hidden), *episodes.logs]
     labels = label(blind, asked, prompt)
     if hidden:

@@ -46,13 +46,16 @@ def main(argv: list[str] | None = None) -> None:
 class Mc(ReplayMethod):
     """The stored chains, Q over the vocabulary, and the policy that acts with it."""
 
+    # The policy is frozen, so the engine has its weights from the start.
     policy_moves = False
 
     def __init__(self, run: Training, config: McConfig) -> None:
         self.run, self.algorithm = run, config.algorithm
         self.chains = StoredChains.open(config.replay.stores, run.codec, run.learner.policy)
+        # Returns are bootstrapped from nothing, so there is no slow copy, and one head is enough.
         self.critic = open_vocabulary_critic(config, run.learner, config.algorithm, q_heads=1, polyak=None)
         run.attach(self.critic)
+        # The engine reads this very critic at every token, so there is nothing to sync.
         decode_with(run.engine, self.critic.module, beta=config.algorithm.beta)
 
     def begin(self, step: int) -> bool:

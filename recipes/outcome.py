@@ -92,13 +92,16 @@ def learn(
     start = starting_model(config.model, train, prompt, folder.path, **sizes)
 
     codec, longest = open_codec(start, folder.path), config.fit.max_length - 1  # the answer takes a token too
+    # Prompts that differ may be alike once they are cut; such held-out cases are left out.
     prompts, held_out = prompts_apart(train, held_out, codec, prompt, max_length=longest)
     rows = answer_rows(train, prompts, answer_ids(codec, prompt), max_length=config.fit.max_length)
     target = folder.path / "verifier"
     beside = writing_folder(target)  # a kill or a training that diverges leaves an earlier verifier whole
     fit(rows, start, folder.path, config.fit, seed=config.run.seed, name=beside.name, facts=folder.facts)
+    # A chat template may tell the date: the model is to be asked with the one that it was trained with.
     codec.keep_day(beside)
     save_card(beside, prompt, max_length=longest)
+    # Before it takes its place: a model that gives no score at all is not published.
     judge_held_out(beside, held_out, num_train=len(rows), folder=folder.path)
     print(f"outcome model saved to {publish(beside, target)}")
 

@@ -98,11 +98,13 @@ def main(argv: list[str] | None = None) -> None:
         for step in run.steps():
             groups = run.collect(step)
             groups = run.score(groups)
+            # A single token has no spread, so it cannot be whitened.
             if not with_members(groups, 1) or (algorithm.whiten and not can_whiten(groups)):
                 run.finish(step, groups, {"optim/skipped_count": 1.0})
                 continue
             batch = flatten(groups)
             with run.learning():
+                # Values and log-probs are those of the weights that the update begins with.
                 values, ends = read_values(run.learner, batch, after_cuts=algorithm.bootstrap_truncated)
                 old = run.learner.logprobs(batch)
                 reference = run.learner.reference_logprobs(batch) if needs_reference else None
@@ -128,7 +130,9 @@ def read_values(learner: Learner, batch: TokenBatch, *, after_cuts: bool) -> tup
     states = states_after_cuts(batch)
     behind = [reading(ids, owner=len(batch.segments) + s) for s, ids in states.items()]
     found = learner.values(TokenBatch.of([*batch.segments, *behind]))
+    # Nothing follows where the task itself has ended.
     ends = torch.zeros(batch.num_sequences)
+    # The states behind the cuts were laid after the batch, one value each.
     ends[list(states)] = found[len(batch) :]
     return found[: len(batch)], ends
 

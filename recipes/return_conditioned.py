@@ -93,6 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     require_trl("return-conditioned imitation")
     trajectories = read_imitable(config)
     levels = ReturnLevels.of(
+        # Without a discount, as a wanted return shrinks by just the rewards that arrive.
         [to_go for t in trajectories for to_go in t.returns_to_go(1.0)],
         count=config.algorithm.levels,
         line=config.algorithm.line,
@@ -127,6 +128,7 @@ def read_imitable(config: ReturnConfig) -> list[Trajectory]:
     if not config.replay.stores:
         raise DataError("return-conditioned imitation learns from stored trajectories: name some in replay.stores")
     stored = [t for s in config.replay.stores for t in TrajectoryStore(s, mode="read").iter_trajectories()]
+    # Bad episodes belong to the data: they show what a low return looks like.
     kept = imitable(stored, only_success=False)
     if config.algorithm.cut_episodes == "leave_out":
         kept = [t for t in kept if not t.stop_reason.is_truncation]
@@ -153,6 +155,7 @@ def play_for_target(
 ) -> Evaluation:
     """Ask for this return on held-out tasks and write `eval/return_<target>.json`."""
     limit = config.rollout.max_observation_tokens
+    # Observations are cut before the line is put under them; a cut by the context might take the line.
     uncut = config.rollout.model_copy(update={"max_observation_tokens": 0})
     with open_stage(config.world, policy, folder.path) as stage:
         cut = {"shorten": partial(stage.codec.cut, max_tokens=limit)} if limit else {}
@@ -160,6 +163,7 @@ def play_for_target(
         collector = stage.open_collector(uncut, EngineActor(engine), context_length=engine.context_length, world=asked)
         tasks = asked.tasks(config.evaluation.split)
         result, played = evaluate_policy(collector, tasks, config.evaluation, name=f"return_{target:g}")
+    # Each target has a collector and so a clock of its own: the times are added up.
     lane = collector.occupancy.seconds()
     folder.facts.add(engine_s=lane["engine"], world_s=lane["environment"])
     folder.facts.played(played)

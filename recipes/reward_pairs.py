@@ -111,6 +111,7 @@ def learn(
     seed = config.run.seed
     start = starting_model(config.model, train, prompt, folder.path, max_length=config.fit.max_length, seed=seed)
     codec = open_codec(start, folder.path)
+    # Prompts that differ may be alike once they are cut; such held-out cases are left out.
     prompts, held_out = prompts_apart(train, held_out, codec, prompt, max_length=config.fit.max_length)
     pairs_of(held_out, per_case=1, seed=seed)  # of what is left of it
     rows = pair_rows(train, prompts, config)
@@ -119,8 +120,10 @@ def learn(
     beside = writing_folder(target)  # a kill or a training that diverges leaves an earlier model whole
     centre = config.fit.centre
     fit_pairs(rows, start, folder.path, config.fit, centre=centre, seed=seed, name=beside.name, facts=folder.facts)
+    # A chat template may tell the date: the model is to be asked with the one that it was trained with.
     codec.keep_day(beside)
     model = with_threshold(beside, train, prompt, max_length=config.fit.max_length)
+    # Before it takes its place: a model that gives no score at all is not published.
     report(model, held_out, num_pairs=len(rows), config=config, folder=folder.path)
     print(f"pair model saved to {publish(beside, target)}")
 
@@ -134,6 +137,7 @@ def pair_rows(
         DataError: there is none.
     """
     pairs = pairs_of(cases, per_case=config.data.per_success, seed=config.run.seed)
+    # None stands for a prompt that does not fit, even cut.
     found = [(better, worse) for a, b in pairs if (better := prompts[a]) and (worse := prompts[b])]
     rows = [(better, worse) for better, worse in found if better != worse]  # nothing tells which is the better one
     if not rows:
@@ -155,6 +159,7 @@ def with_threshold(folder: Path, train: Sequence[Case], prompt: OutcomePrompt, *
         max_length=max_length,
         tokenizer=tokenizer_mark(codec),
     )
+    # A model is loaded with its card; the threshold joins it once there are scores.
     card.save(folder)
     model = OutcomeModel.load(folder)
     labels, scores, _ = scored(model, train)
@@ -180,6 +185,7 @@ def report(model: OutcomeModel, held_out: Sequence[Case], *, num_pairs: int, con
     threshold = model.card.threshold
     labels, scores, cases = scored(model, held_out)
     pairs = pairs_of(cases, per_case=config.data.per_success, seed=config.run.seed)
+    # A tie is counted as wrong.
     ranked = wilson_interval(sum(scores[a] > scores[b] for a, b in pairs), len(pairs))
     counts = confusion(labels, scores, threshold)
     found = {

@@ -95,7 +95,9 @@ def main(argv: list[str] | None = None) -> None:
     config = recipe_config(ScoreConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     require_two_attempts(config)
+    # One step on fresh samples needs neither a ratio nor a correction.
     objective = PolicyObjective(loss=Reinforce(), aggregation=algorithm.aggregation, correction="none")
+    # Both stages hold the policy near the model that the run began with.
     with Training.start(config, reference=True) as run:
         for step in run.steps():
             first_stage = step < algorithm.stage_one_steps
@@ -108,6 +110,7 @@ def main(argv: list[str] | None = None) -> None:
             batch = flatten(teaching, min_members=2)
             with run.learning():
                 old, reference = run.learner.logprobs(batch), run.learner.reference_logprobs(batch)
+            # [U] the log-ratio of each attempt, summed over its tokens.
             kl = segment_sum(old - reference, batch.turn_index, len(batch.turns))
             advantages = credit(batch, kl, algorithm, first_stage=first_stage)
             batch = batch.with_columns(logprobs_old=old, advantages=advantages[batch.turn_index])
@@ -121,12 +124,15 @@ def credit(batch: TokenBatch, kl: Tensor, algorithm: AlgorithmSettings, *, first
     attempts, owners = attempts_of(batch.turns), batch.trajectory_index
     first = attempts == 0
     if first_stage:
+        # The first attempt earns nothing here; its KL alone acts on it.
         rewards = torch.where(first, torch.zeros_like(batch.turn_rewards), batch.turn_rewards)
     else:
         rewards = progress_rewards(batch.turn_rewards, owners, attempts, bonus=algorithm.bonus)
+    # beta_2 holds the first attempt in stage I; everything else has beta_1.
     pinned = algorithm.first_kl if first_stage else algorithm.kl
     rewards = rewards - torch.where(first, pinned, algorithm.kl) * kl
     returns = attempt_returns(rewards, owners, attempts, turn_gamma=algorithm.turn_gamma)
+    # A baseline over both attempts would couple them again.
     return leave_one_out_by_attempt(returns, batch.group_index[owners], attempts)
 
 
@@ -137,6 +143,7 @@ def attempts_of(turns: Sequence[Turn]) -> Tensor:
 
 def observed(groups: Sequence[Group]) -> dict[str, float]:
     """Accuracy of both attempts, what changed between them, and how much of the text was edited."""
+    # An episode that ended with its first attempt has nothing to compare.
     pairs = [(t.turns[0], t.turns[1]) for g in groups for t in g.trajectories if t.learnable and len(t.turns) == 2]
     if not pairs:
         return {}

@@ -75,6 +75,7 @@ class SftConfig(Config):
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(SftConfig, argv)
+    # The other processes return at once, which their launcher takes as success.
     if not go_on_alone("supervised fine-tuning"):
         return
     require_trl("supervised fine-tuning")
@@ -88,6 +89,7 @@ def train(config: SftConfig, folder: RunFolder) -> None:
     with open_stage(config.world, config.model, folder.path) as stage:
         start = stage.start
         trajectories = read(config.data.stores) if config.data.stores else teach(config, stage, folder)
+    # The world is closed by now: training needs none.
     rows = sft_rows(
         imitable(trajectories, only_success=config.data.only_success),
         vocab_size=rows_of(start),
@@ -123,6 +125,7 @@ def own_store(folder: RunFolder) -> TrajectoryStore:
         RunFolderError: it holds others, a collection say.
     """
     store = TrajectoryStore(folder.trajectories)
+    # Evaluations may lie in the same store, and nobody trains on them.
     trained_on = [row for _, row in store.headers() if not unpack_text(row["tag"]).startswith("eval_")]
     foreign = [row["id"] for row in trained_on if not row["id"].startswith(DEMONSTRATION)]
     if foreign:

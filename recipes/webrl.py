@@ -140,12 +140,14 @@ class Webrl(ReplayMethod):
         data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
         if config.replay.stores:
             data_checks.require_turns(self.table, replay.valid_turns(self.table))
+        # The paper has one head; the released code has two, of which the smaller one counts.
         heads = {"v": 1 if paper else 2}
         self.critic = open_turn_critic(
             config, run.learner, run.codec, self.fits, heads, name="v_step", losses={"v": outcome_loss}
         )
         self.reference = FixedPolicy(run.learner, temperature=config.rollout.temperature)
         self.phase = SuccessReplay(self.table, self.reference, config.replay, name="webrl")
+        # A run that was killed inside a phase goes on with the phase's own reference and replay.
         for part in (self.critic, self.reference, self.phase):
             run.attach(part)
         run.start_values = lambda prompts: self.critic.read(prompts)["v"].sigmoid().tolist()  # [heads, prompts]
@@ -158,6 +160,7 @@ class Webrl(ReplayMethod):
 
     def draw(self, step: int, groups: Sequence[Group]) -> None:
         """The step's turns and a share of old ones."""
+        # Counted before `refresh` takes in what this step has collected.
         known = len(self.table.trajectories)
         self.table.refresh()
         self.labels = outcomes(self.table, self.algorithm.outcome)
@@ -182,6 +185,7 @@ class Webrl(ReplayMethod):
                 ends = [t for t in steps if t.next_prompt_ids] if self.algorithm.form == "released" else []
                 prompts = [t.prompt_ids for t in steps] + [t.next_prompt_ids for t in ends]
                 labels = self.labels[[t.trajectory for t in (*steps, *ends)]]
+                # Eq. 8 of the paper.
                 metrics = fit_outcomes(self.critic, "v", prompts, labels)
         return metrics
 
@@ -191,6 +195,7 @@ class Webrl(ReplayMethod):
             return {}  # every episode broke
         turns, advantages = self.turns, self.advantages(self.turns)
         released, metrics = self.algorithm.form == "released", {"webrl/positive_frac": float((advantages > 0).mean())}
+        # The squared form is eq. 6.
         objective = WebRLObjective(
             form="released" if released else "squared", beta=self.algorithm.beta, num_tokens="turn"
         )
@@ -216,9 +221,11 @@ class Webrl(ReplayMethod):
         steps = outcome_steps(self.critic, "v", self.table, whole, self.labels)
         args = (steps.values, steps.index, steps.won)
         if self.algorithm.form == "paper":
+            # Eq. 9.
             found = webrl(*args, advantage_lambda=self.algorithm.advantage_lambda, last_values=steps.ends)
         else:
             found = webrl_released(*args, gamma=self.algorithm.gamma, last_values=steps.ends)
+        # `whole` is in order, so the place of every turn in it can be looked up.
         return found.numpy()[np.searchsorted(whole, turns)]
 
 
