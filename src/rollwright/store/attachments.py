@@ -85,7 +85,6 @@ class Pictures:
         return self._held
 
     def _write(self, target: Path, content: bytes) -> None:
-        # Here and not when the store is made: most worlds have no pictures.
         self.folder.mkdir(exist_ok=True)
         temporary = target.with_suffix(f".tmp-{os.getpid()}")
         try:
@@ -108,7 +107,6 @@ def place_of(attachment: Attachment) -> str:
 
 
 def _changed(trajectory: Trajectory, change: Callable[[Attachment], Attachment]) -> Trajectory:
-    # Copies of every turn would be costly where there is nothing to change, which is the usual case.
     if not any(turn.attachments for turn in trajectory.turns):
         return trajectory
 

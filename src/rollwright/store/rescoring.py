@@ -74,7 +74,6 @@ def score_store(
                     for rows, group in zip(places, groups, strict=True)
                     for row, trajectory in zip(rows, group.trajectories, strict=True)
                 }
-                # Siblings need not be neighbours in the store; the copy keeps the order that it had.
                 in_order = [scored[row] for row in range(len(part))]
                 target.append(list(_kept(in_order, verdict_from, keep_from, total)), tag=tag)
                 progress(len(part))

@@ -147,7 +147,7 @@ def _without(kind: pa.DataType, names: Collection[str]) -> pa.DataType:
     if not names:
         return kind
     if pa.types.is_list(kind):
-        return pa.list_(_without(kind.value_type, names))  # the fields are those of the list's structs
+        return pa.list_(_without(kind.value_type, names))
     return pa.struct([field for field in kind if field.name not in names])
 
 
@@ -160,7 +160,6 @@ SCHEMAS: dict[str, tuple[pa.Schema, pa.Schema]] = {
 
 def schema_fault(found: pa.Schema, expected: pa.Schema) -> str:
     """What a table's columns lack to be read as `expected`; "" where nothing. Columns beyond those are no fault."""
-    # `_LATER` came without a new version number: a shard of version 2 without them is sound.
     lacking = sorted({field.name for field in expected} - set(found.names) - _LATER)
     if lacking:
         return f"lacks the columns {', '.join(lacking)}"

@@ -54,7 +54,6 @@ class Shard:
 
 def shard_files(folder: Path) -> dict[int, Path]:
     """Finished shards by number; temporary files have another ending."""
-    # A file that somebody put here under a name that is no number is not ours, and is no shard.
     return {int(path.stem): path for path in sorted(folder.glob("*.parquet")) if path.stem.isdecimal()}
 
 
@@ -122,7 +121,6 @@ def check_columns(path: Path, metadata: pq.FileMetaData, schema: pa.Schema) -> N
 
 def reason_of(error: Exception) -> str:
     """An error in words: some (a KeyError's) say nothing without their kind."""
-    # OSError and Arrow's exceptions name the file or the fault by themselves.
     return str(error) if isinstance(error, OSError | pa.ArrowException) else f"{type(error).__name__}: {error}"
 
 

@@ -158,7 +158,6 @@ def _blocks(trajectories: Sequence[Trajectory]) -> Iterator[list[Trajectory]]:
 
 def _read_task(row: Mapping[str, Any]) -> Task:
     params = json.loads(row["task_params"])
-    # JSON may spell a list or a number as well, and `Task.params` is a map.
     if not isinstance(params, dict):
         raise ValueError(f"task_params is {row['task_params'][:80]!r}; expected a JSON object")
     return Task(id=unpack_text(row["task_id"]), split=row["task_split"], params=params)

@@ -216,7 +216,6 @@ def _read_part(row: Row) -> Part:
 
 
 def _read_mask(row: Row) -> SamplerMask:
-    # Tuples all the way down: the record is frozen and compared by value.
     kept = None if row["kept_ids"] is None else tuple(tuple(ids) for ids in row["kept_ids"])
     return SamplerMask(mask_id=unpack_text(row["mask_id"]), kept_ids=kept, raw_logprobs=_numbers(row["raw_logprobs"]))
 

@@ -38,7 +38,6 @@ from rollwright.store.importers.tool_text import (
     tools_text,
 )
 
-# A column beyond these is noted in the report, not refused.
 ROW_KEYS = {"messages", "conversations", "id", "task_id", "split", "success", "reward", "rewards", "tools", "system"}
 ROW_KEYS |= {"chosen", "rejected", "prompt"}
 MESSAGE_KEYS = {"role", "content", "tool_calls", "function_call", "tool_call_id", "name", "weight", "refusal", "audio"}
@@ -47,7 +46,6 @@ MESSAGE_KEYS |= {"reasoning_content"}
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # "function" is the API's older form, with `function_call` in place of `tool_calls`.
 RESULTS = ("tool", "function")
-# ShareGPT's files name the speakers differently, by the model that was talked to.
 SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant"}
 SHAREGPT |= {"chatgpt": "assistant", "bing": "assistant", "bard": "assistant", "system": "system"}
 SHAREGPT |= {"tool": "tool", "observation": "tool", "function_response": "tool"}
@@ -171,7 +169,6 @@ def _episodes(row: LogRow, name: str, key: str, read: Any) -> list[LoggedEpisode
             for side, paid, won in pairs
         ]
     if values.get(key) is None:
-        # A row of the other format is told so, and not only that it is empty.
         other = next((k for k in ("messages", "conversations") if values.get(k) is not None), None)
         raise RowError(f"the row has no `{key}`", f"it has `{other}`: is this the other format?" if other else "")
     said = [read(message) for message in _messages(values[key], key)]

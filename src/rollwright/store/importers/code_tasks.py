@@ -42,7 +42,6 @@ def mbpp_tasks(rows: Sequence[LogRow], name: str) -> list[dict[str, Any]]:
     says = whole_text(values.get("text") or values.get("prompt"), "`text`")
     solution = whole_text(values.get("code"), "`code`")
     tests = [whole_text(test, "a test") for test in listed(values.get("test_list"), "`test_list`")]
-    # Optional: the sanitized set has no such column.
     tests += texts(values.get("challenge_test_list"), "`challenge_test_list`")
     setup = _setup(values)
     defined = {

@@ -35,7 +35,6 @@ from rollwright.store.importers.log_records import (
 
 def gymnasium_unit(values: Values) -> Hashable:
     """The episode of a step; None for a row that is a whole episode. Raises RowError."""
-    # The plural marks a row that is a whole episode; None makes it a unit by itself.
     return None if "observations" in values else _episode_id(values)
 
 

@@ -79,7 +79,6 @@ class Target:
 
     def names(self) -> set[str]:
         """The episodes that are there already."""
-        # Headers alone: no turns are read to find out what is there already.
         return {unpack_text(row["id"]) for _, row in self._store.headers()} if self._store else set()
 
     def write(self, batch: Sequence[Trajectory]) -> None:

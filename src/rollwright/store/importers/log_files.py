@@ -23,7 +23,6 @@ LIST = "[]"
 """The one key of a row that is a list in its file."""
 # A file without a line feed would otherwise be read into memory whole.
 MAX_LINE = 64 * 2**20
-# Keys under which a JSON object may hold its list of rows, looked for in this order.
 ROW_KEYS = ("data", "rows", "train", "examples", "episodes")
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 _SPLIT_WORDS: dict[str, Split] = {**{split: split for split in SPLITS}, "dev": "validation", "valid": "validation"}
@@ -79,7 +78,6 @@ def _file_rows(path: Path, prefix: str) -> Iterator[LogRow]:
 def _opened(path: Path) -> IO[bytes]:
     """The file, unpacked where it is packed: the published TFRecord files are, without an ending that says so."""
     with path.open("rb") as file:
-        # The magic number of gzip.
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
 
@@ -127,7 +125,6 @@ def _row(value: Any, place: str, split: Split | None = None) -> LogRow:
 def _json_rows(path: Path, prefix: str) -> Iterator[LogRow]:
     try:
         with _opened(path) as file:
-            # Whole: an array of JSON cannot be parsed row by row by the standard library.
             found = strict_json(file.read().removeprefix(b"\xef\xbb\xbf").decode())
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}. Are these JSON lines? Then name it .jsonl") from error
@@ -146,7 +143,6 @@ def _parquet_rows(path: Path, prefix: str) -> Iterator[LogRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            # A row group may be the whole file; batches bound what is in memory as Python objects.
             for batch in file.iter_batches(batch_size=256):
                 for value in batch.to_pylist():
                     number += 1

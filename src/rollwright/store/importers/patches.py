@@ -77,7 +77,6 @@ def read_diff(diff: str) -> list[FilePatch]:
 
 def split_lines(text: str) -> list[str]:
     """The lines with their ends, parted at line feeds alone: a form feed within a source ends no line of a diff."""
-    # Not `splitlines`, which also parts at form feeds, vertical tabs and several characters of Unicode.
     lines = [f"{line}\n" for line in text.split("\n")]
     lines[-1] = lines[-1][:-1]
     return lines if lines[-1] else lines[:-1]
@@ -86,7 +85,6 @@ def split_lines(text: str) -> list[str]:
 def _path(line: str) -> str:
     # `diff -u` puts the time of the file after a tab.
     name = line[4:].split("\t")[0].strip()
-    # Git's prefixes of the two sides.
     return name if name == "/dev/null" else name.removeprefix("a/").removeprefix("b/")
 
 

@@ -22,7 +22,6 @@ def tfrecord_rows(file: IO[bytes], prefix: str) -> Iterator[LogRow]:
     """Every record; the file is given up at the first that is torn. Checksums (masked CRC-32C) are not computed."""
     number = 0
     try:
-        # The length (8 bytes, little-endian) and its checksum (4).
         while head := file.read(12):
             number += 1
             if len(head) < 12 or (length := struct.unpack("<Q", head[:8])[0]) > MAX_RECORD:
@@ -126,7 +125,6 @@ def _fields(body: bytes) -> Iterator[Field]:
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
     value = 0
-    # Ten groups of seven bits hold 64 bits.
     for shift in range(0, 70, 7):
         byte = body[at]
         at += 1

@@ -28,7 +28,6 @@ from rollwright.store.replay.turn_columns import (
 from rollwright.store.store_checks import TABLES
 from rollwright.store.store_files import open_table, read_block
 
-# Of one fault, so that a store that is odd throughout is one short warning.
 _NAMED_ROWS = 3
 
 
@@ -57,7 +56,6 @@ class _Shard:
     def blocks(self) -> Iterator[ColumnBlock]:
         """What can be replayed, block after block: one of them is in memory at a time."""
         with ExitStack() as stack:
-            # Both files stay open from block to block: reading a footer takes as long as reading a small block.
             files = [stack.enter_context(_opened(self.paths[table])) for table in TABLES]
             for block, first_rows in enumerate(zip(*map(_first_rows, files), strict=True)):
                 tables = self._read(files, block)
@@ -95,7 +93,6 @@ class _Shard:
         if kept.all():
             return ColumnBlock(headers, turns, owners)
         with_owner = kept[owners]
-        # The new row of each trajectory that is kept; entries of the others are never asked for.
         places = np.cumsum(kept) - 1
         return ColumnBlock(
             headers.filter(pa.array(kept)), turns.filter(pa.array(with_owner)), places[owners[with_owner]]
@@ -133,7 +130,6 @@ def read_shard(paths: Mapping[str, Path]) -> tuple[dict[str, Array], dict[str, l
 def _opened(path: Path) -> pq.ParquetFile:
     try:
         return open_table(path)
-    # A footer has no checksum, so that flipped bits fail in any way.
     except Exception as error:
         raise DataError(f"{path} was whole when its store was opened and is not now: {error}. Open it anew") from error
 

@@ -54,7 +54,6 @@ def owners_of(headers: pa.Table, turns: pa.Table) -> Array:
 
 def faults(headers: pa.Table, turns: pa.Table, owners: Array) -> Iterator[Fault]:
     """What is wrong in a block, each kind with the rows that have it. A healthy block has none."""
-    # A row of the trajectories' table spoils itself, a row of the turns' table its owner.
     itself = np.arange(headers.num_rows)
     tables = (
         ("trajectories", itself, chain(_empty_values(headers), _odd_headers(headers, turns, owners))),
@@ -123,7 +122,6 @@ def _odd_turns(headers: pa.Table, turns: pa.Table, owners: Array) -> Checks:
     for column in ("prompt_new", "action_ids"):
         yield "a negative token id", _with_entries(turns[column], lambda ids: ids < 0)
     possible = "a log-prob above 0 or not a finite number"
-    # Written as `not (low <= p <= high)`, because every comparison with NaN is false.
     yield possible, _with_entries(turns["action_logprobs"], lambda p: ~((p >= MIN_LOGPROB) & (p <= MAX_LOGPROB)))
     yield "more or fewer log-probs than action ids", _lengths(turns["action_logprobs"]) != written
     yield "a reward is not finite", ~np.isfinite(reward_sums(turns["rewards"]))

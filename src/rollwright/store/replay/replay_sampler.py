@@ -45,7 +45,6 @@ class ReplaySampler:
     def indices(self, size: int) -> Array:
         """[size] numbers of turns."""
         self.num_drawn += size
-        # With replacement: a view may be smaller than a batch.
         return self.turns[self._rng.integers(len(self.turns), size=size)]
 
     def sample(self, size: int) -> list[Transition]:

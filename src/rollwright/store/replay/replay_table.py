@@ -191,7 +191,6 @@ class TurnTable:
             # By the trajectory's stop reason, and for its last turn alone, whatever the turns' own columns say.
             terminated=place + 1 == end and not local["truncated"],
             truncated=place + 1 == end and bool(local["truncated"]),
-            # gamma counts turns here, not tokens.
             return_to_go=float(rewards @ gamma ** np.arange(len(rewards))),
             trajectory_return=float(local["total_reward"]),
             success=None if local["success"] < 0 else bool(local["success"]),

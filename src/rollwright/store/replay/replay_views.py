@@ -73,7 +73,6 @@ def top_trajectories(
     Sources: filtered BC of LMRL-Gym, arXiv:2311.18232.
     """
     chosen = _choice(scores, fraction, among)
-    # Drawn for all S and then picked, so that a trajectory's lot does not depend on who else is chosen from.
     lots = rng.random(len(scores))[chosen]
     # `lexsort` sorts by its last key first: by score, and by lot among equals.
     best_first = chosen[np.lexsort((lots, -scores[chosen]))]

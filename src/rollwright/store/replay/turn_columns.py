@@ -85,7 +85,6 @@ def trajectory_arrays(table: pa.Table) -> tuple[Array, dict[str, list[str]], Arr
     stops = [StopReason(stop) for stop in table["stop_reason"].to_pylist()]
     # No score at all is not undecided: nobody was asked. A verifier that gave no value is.
     undecided = np.array([score is not None and score["value"] is None for score in table["score"].to_pylist()], bool)
-    # Something of ours broke: what the policy did there says nothing of the policy.
     faults = np.array([stop.is_fault for stop in stops], bool)
     header["learnable"] = ~faults & (header["num_turns"] > 0) & header["has_actions"] & ~undecided
     header["truncated"] = [stop.is_truncation for stop in stops]
@@ -119,7 +118,6 @@ def turn_arrays(table: pa.Table, owners: Array, offset: int) -> dict[str, Array]
     total = len(prompts) + len(actions)
     ids, mask, logprobs = np.zeros(total, np.int32), np.zeros(total, np.bool_), np.zeros(total, np.float32)
     ids[at_prompt], ids[at_action] = prompts, actions
-    # Prompt ids keep 0 and false: nobody sampled them.
     logprobs[at_action] = flat(table["action_logprobs"])[1]
     mask[at_action] = _chosen(table["spans"], action_ends)
     return {"turns": turns, "ids": ids, "mask": mask, "logprobs": logprobs}
@@ -138,7 +136,6 @@ def reward_sums(column: pa.ChunkedArray) -> Array:
     """[rows] the sum of each turn's named rewards."""
     array = column.combine_chunks()
     offsets = array.offsets.to_numpy()
-    # The same here: the struct's child is cut by the offsets of the list.
     values = array.values.field("value").to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
     rows = np.repeat(np.arange(len(array)), np.diff(offsets))
     return np.bincount(rows, weights=values, minlength=len(array))
