@@ -72,17 +72,20 @@ def best_checkpoint(run: str | Path) -> CheckpointChoice:
 
 
 def _is_evaluation(path: Path) -> bool:
+    # Other reports of a run lie in the same folder, and the reader of evaluations refuses them.
     return path.name not in ("calibration.json", "pairs.json")
 
 
 def _score(evaluation: Evaluation) -> Interval | None:
     summary = summarise(evaluation)
+    # An interval is true whatever its numbers, so a success rate of 0 does not fall through.
     return summary.success or summary.mean_return
 
 
 def _weights(run: Path, evaluation: Evaluation) -> Path | None:
     """Where the weights of an evaluation lie: a checkpoint of its step, the best one kept apart, or the last policy."""
     matched = _STEP.fullmatch(evaluation.name)
+    # First, since the run deletes its older checkpoints as it goes on.
     places = [run / BEST] if _kept_as_best(run, evaluation) else []
     if matched:
         places.append(run / "checkpoints" / f"step_{int(matched[1]):06d}")
@@ -92,5 +95,7 @@ def _weights(run: Path, evaluation: Evaluation) -> Path | None:
 
 
 def _kept_as_best(run: Path, evaluation: Evaluation) -> bool:
+    # A run removes the mark before it exports the weights and writes it after, so half an export is never taken.
     mark = run / BEST / BEST_MARK
+    # Bytes that are no UTF-8 must not stop a comparison: such a mark names no evaluation.
     return mark.is_file() and mark.read_text(encoding="utf-8", errors="replace").strip() == evaluation.name

@@ -100,6 +100,7 @@ def compare(
     warnings = check_worlds(a, b, name_a, name_b, across_versions=across_versions)
     pairing = pair_episodes(a, b)
     judged = pairing.judged
+    # By the pairs that are left: faults may have taken all starts but one of a task.
     aim = chosen_target((first for first, _ in pairing.pairs), target)
 
     def difference(pairs: Sequence[Pair], value: Callable[[EpisodeRow], float]) -> PairedDifference:
@@ -111,6 +112,7 @@ def compare(
         except ValueError as error:
             raise DataError(f"{name_a} and {name_b} cannot be compared: {error}") from error
 
+    # Returns compare every pair: an episode without a verdict has a return all the same.
     scores = side_scores(judged, success_of) if judged else side_scores(pairing.pairs, return_of)
     screen = _screen(*scores)
     return Comparison(
@@ -128,6 +130,7 @@ def compare(
         ),
         screen=screen,
         worlds=(world_of(a), world_of(b)),
+        # Over the shared episodes: other tasks cost more or less by themselves.
         costs=(success_cost(a, [first for first, _ in judged]), success_cost(b, [second for _, second in judged])),
     )
 
@@ -138,7 +141,9 @@ def _screen(first: Scores, second: Scores) -> tuple[TaskScreen, ...]:
     for task in first:
         if len(first[task]) > 1:
             one = {task: first[task]}, {task: second[task]}
+            # A single task says nothing about tasks like it, so the target of the comparison does not count here.
             raw[task] = paired_difference(*one, pair_episodes=True, target="these").p_value
+    # The procedure refuses an empty family.
     adjusted = dict(zip(raw, benjamini_hochberg(list(raw.values())), strict=True)) if raw else {}
     return tuple(
         TaskScreen(
@@ -155,6 +160,7 @@ def _screen(first: Scores, second: Scores) -> tuple[TaskScreen, ...]:
 def _scope_warnings(pairs: Sequence[Pair], wanted: Target | None, target: Target) -> list[str]:
     starts = num_starts(first for first, _ in pairs)
     found = []
+    # Whoever named the target is not told what it means.
     if wanted is None and len(starts) == 1:
         found.append("one shared task: the interval speaks about this task alone")
     lonely = sum(count < 2 for count in starts.values())

@@ -33,6 +33,7 @@ def format_table(evaluation: Evaluation, *, title: str = "") -> str:
 def format_side_by_side(evaluations: Mapping[str, Evaluation]) -> str:
     """Success per task with its interval, one column per evaluation; the keys are the headings."""
     summaries = {name: summarise(evaluation) for name, evaluation in evaluations.items()}
+    # The evaluations may hold different tasks; a dict keeps the order in which they were met.
     tasks = dict.fromkeys(task for evaluation in evaluations.values() for task in evaluation.tasks)
     by_task = {name: {task.task: task.success for task in s.tasks} for name, s in summaries.items()}
     rows = [["success", *evaluations]]
@@ -59,6 +60,7 @@ def format_comparison(comparison: Comparison) -> str:
 
 
 def _returns_are_successes(comparison: Comparison) -> bool:
+    # Many worlds pay 1 for a success and nothing else: the second line would repeat the first.
     return comparison.success is not None and comparison.success.interval == comparison.returns.interval
 
 
@@ -73,14 +75,17 @@ def p_text(value: float | None) -> str:
     """A p-value in three digits."""
     if value is None:
         return "-"
+    # Rounded, a small p-value would read 0.000, which no test can claim.
     return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 
 def _per_task(comparison: Comparison) -> list[str]:
     tested = [one for one in comparison.screen if one.p_value is not None]
     heads = ["task", comparison.name_a, comparison.name_b, "difference"]
+    # With one start per task no task is tested, and two columns would hold nothing but dashes.
     rows = [[*heads, "p", "adjusted p"] if tested else heads]
     largest = sorted(comparison.screen, key=lambda one: -abs(one.b - one.a))[:MOST_ROWS]
+    # The largest differences are chosen, but the table keeps the order of the tasks.
     for one in (one for one in comparison.screen if one in largest):
         cells = [one.task, f"{one.a:.3f}", f"{one.b:.3f}", f"{one.b - one.a:+.3f}"]
         rows.append([*cells, p_text(one.p_value), p_text(one.adjusted_p)] if tested else cells)
@@ -134,9 +139,11 @@ def _world_lines(comparison: Comparison) -> list[str]:
 def describe(evaluation: Evaluation) -> str:
     """What was evaluated and how, in one line."""
     how = "greedy" if evaluation.greedy else f"temperature {evaluation.temperature:g}"
+    # -1 stands for a log that states none.
     how = how if evaluation.temperature >= 0 else "temperature not stated"
     who = evaluation.policy or "policy"
     version = "" if evaluation.version < 0 else f" version {evaluation.version}"
+    # Seeds of two tasks may be equal, and are two starts.
     seeds = {(row.task, row.seed) for row in evaluation.rows}
     starts = f"{len(evaluation.tasks)} tasks, {len(seeds)} starts x {evaluation.num_attempts} attempts"
     return f"{who}{version}, {how}, split {evaluation.split}, {starts}"
@@ -177,6 +184,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _footer(evaluation: Evaluation, summary: Summary) -> list[str]:
+    # pass@1 is the success rate, which the table has already.
     lines = [f"pass@{k}: {interval}" for k, interval in summary.pass_at.items() if k > 1]
     if summary.num_faults:
         kinds = ", ".join(f"{count} {reason.value}" for reason, count in sorted(evaluation.faults.items()))

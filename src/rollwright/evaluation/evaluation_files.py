@@ -25,12 +25,14 @@ def save_evaluation(evaluation: Evaluation, run_folder: str | Path) -> Path:
         RunFolderError: it cannot be written.
     """
     path = Path(run_folder) / "eval" / f"{evaluation.name}.json"
+    # With the process id two processes never write into each other's half.
     temporary = path.with_suffix(f".tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(to_json(evaluation))
             file.flush()
+            # A loss of power could otherwise leave the new name on an empty file.
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
@@ -51,6 +53,7 @@ def load_evaluation(path: str | Path) -> Evaluation:
             document = json.loads(file.read().decode("utf-8"))
     except FileNotFoundError:
         raise DataError(f"there is no evaluation {path}") from None
+    # RecursionError: JSON may be nested thousands deep.
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as an evaluation: {error}") from error
     if not isinstance(document, dict) or "evaluation_version" not in document:
@@ -77,16 +80,20 @@ def to_json(evaluation: Evaluation) -> str:
         "summary": without_infinity(asdict(summarise(evaluation))),
         "columns": [field.name for field in fields(EpisodeRow)],
     }
+    # In the order of `columns`: both follow the fields of the class.
     rows = [list(asdict(row).values()) for row in evaluation.rows]
+    # The seal covers the episodes as well; they are then written by hand, one to a line.
     whole = sealed({**document, "episodes": rows})
     del whole["episodes"]
     episodes = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+    # The last two characters are the line break and the brace that close the document.
     return json.dumps(whole, indent=1, allow_nan=False)[:-2] + f',\n "episodes": [\n{episodes}\n]}}\n'
 
 
 def _from_json(document: Mapping[str, Any]) -> Evaluation:
     rows = [dict(zip(document["columns"], values, strict=True)) for values in document["episodes"]]
     head = {
+        # Records of older releases lack the fields that came later, and those have defaults.
         field.name: document[field.name] if field.default is MISSING else document.get(field.name, field.default)
         for field in fields(Evaluation)
         if field.name != "rows"

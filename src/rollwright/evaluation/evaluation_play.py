@@ -21,6 +21,7 @@ def held_out_seeds(split: Split, task: Task, count: int) -> list[int]:
     """`count` different seeds of the split, fixed by the task's id alone: every run is judged on the same starts."""
     seeds: dict[int, None] = {}
     index = 0
+    # Two indices may give one seed, and a start must not count twice; a dict keeps the order.
     while len(seeds) < count:
         seeds[episode_seed(split, "held-out", task.id, index)] = None
         index += 1
@@ -93,6 +94,7 @@ def evaluate(
         max_turns=max_turns,
     )
     trajectories = list(play(requests))
+    # Each request samples by a seed of its own, and the stop ids belong to the tokenizer.
     kept = {key: value for key, value in asdict(sampling).items() if key not in ("seed", "stop_token_ids")}
     return record_evaluation(trajectories, name=name, split=split, sampling=kept), trajectories
 
@@ -101,6 +103,7 @@ def evaluate_policy(
     collector: Collector, tasks: Sequence[Task], settings: EvaluationSettings, *, name: str
 ) -> tuple[Evaluation, list[Trajectory]]:
     """Evaluate the collector's policy on held-out start states, with a progress bar."""
+    # Where ranks share the episodes, the bar of each counts its own.
     total = collector.played_here(len(tasks) * settings.seeds_per_task * settings.attempts)
     with Progress(f"evaluation {name}: episodes", total=total) as bar:
         return evaluate(
@@ -116,5 +119,6 @@ def evaluate_policy(
 
 
 def _request(key: str, task: Task, seed: int, sampling: Sampling, max_turns: int | None) -> EpisodeRequest:
+    # Four bytes: engines take seeds of 32 bits.
     draws = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
     return EpisodeRequest(key=key, task=task, seed=seed, sampling=sampling, sampling_seed=draws, max_turns=max_turns)

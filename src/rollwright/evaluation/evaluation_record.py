@@ -80,6 +80,7 @@ class Evaluation:
     @property
     def num_attempts(self) -> int:
         """Episodes per start state, at most."""
+        # Attempts count from 0; an evaluation without rows has 0 of them.
         return max((row.attempt for row in self.rows), default=-1) + 1
 
     @property
@@ -111,6 +112,7 @@ def record_evaluation(
     Raises:
         DataError: no episode; a seed of another split; more than one policy, weight version, temperature or world.
     """
+    # The name becomes that of a file in the run folder.
     if not re.fullmatch(r"[\w.-]+", name):
         raise DataError(f"{name!r} cannot name an evaluation: use letters, digits, dot, dash and underscore")
     if not trajectories:
@@ -122,6 +124,7 @@ def record_evaluation(
         start = (trajectory.task.id, trajectory.seed)
         rows.append(_row(trajectory, attempts[start]))
         attempts[start] += 1
+    # An episode that broke early may not know its policy or its world; where all broke, they have to do.
     played = [t for t in trajectories if not t.stop_reason.is_fault] or trajectories
     world, world_version, fingerprint = _only("worlds", (_mark_of(trajectory) for trajectory in played), name)
     return Evaluation(
@@ -150,6 +153,7 @@ def _row(trajectory: Trajectory, attempt: int) -> EpisodeRow:
         trajectory=trajectory.id,
         fault=trajectory.fault,
         num_tokens=trajectory.num_action_tokens,
+        # Fractions of a millisecond are noise, and rows stay short.
         wall_s=round(trajectory.wall_s, 3),
     )
 
@@ -175,6 +179,7 @@ def _pinned_version(trajectories: Iterable[Trajectory], name: str) -> int:
     seen: set[int] = set()
     for trajectory in trajectories:
         spans = [span for turn in trajectory.turns for span in turn.spans if span.producer == "policy"]
+        # A script's turns have no spans of the policy, and an episode without a turn has none at all.
         seen |= {span.version for span in spans} or {trajectory.version}
     return _only("weight versions", seen, name)
 

@@ -64,6 +64,7 @@ def summarise(evaluation: Evaluation, *, target: Target | None = None, confidenc
     rows = evaluation.scored
     judged = [row for row in rows if row.success is not None]
     outcomes = by_start(judged, success_of)
+    # By the scored rows: faults may have taken all starts but one of a task.
     aim = chosen_target(rows, target)
     tasks = tuple(_task_summary(evaluation, task, confidence) for task in evaluation.tasks)
 
@@ -90,6 +91,7 @@ def metrics(evaluation: Evaluation) -> dict[str, float]:
     found = {f"eval/{key}": value.point for key, value in named.items() if value is not None}
     if summary.success is not None:
         found |= {"eval/success_low": summary.success.low, "eval/success_high": summary.success.high}
+    # pass@1 is the success rate, which has a name of its own.
     found |= {f"eval/pass_at_{k}": value.point for k, value in summary.pass_at.items() if k > 1}
     found |= {"eval/fault_frac": summary.fault_frac, "eval/episodes_count": float(summary.num_episodes)}
     if summary.num_without_room:
@@ -115,6 +117,7 @@ def start_means(starts: Starts) -> dict[str, list[float]]:
 
 def _attempt_counts(outcomes: Starts) -> list[int]:
     """1, 2, 4 ... and the largest number of attempts that every start has."""
+    # A start with fewer than k attempts has no estimate of pass@k.
     fewest = min((len(attempts) for seeds in outcomes.values() for attempts in seeds.values()), default=0)
     powers = [1 << exponent for exponent in range(fewest.bit_length())]
     return sorted({k for k in powers if k <= fewest} | ({fewest} if fewest else set()))
@@ -137,10 +140,12 @@ def _mean_over_tasks(values: Mapping[str, Sequence[float]], target: Target, conf
     """Mean over tasks with its interval; where a task has one start alone, the interval excludes nothing."""
     if not values:
         return None
+    # One task tells nothing about the spread over tasks.
     fixed = target == "these" or len(values) == 1
     if fixed and min(len(starts) for starts in values.values()) < 2:
         point = fmean(fmean(starts) for starts in values.values())
         return Interval(point=point, low=-np.inf, high=np.inf, confidence=confidence)
+    # The mean draws nothing; the generator is an argument for other statistics.
     return clustered_bootstrap(values, generator=np.random.default_rng(0), fixed_tasks=fixed, confidence=confidence)
 
 
@@ -164,7 +169,9 @@ def _task_success(judged: Sequence[EpisodeRow], confidence: float) -> Interval |
         return None
     starts = by_start(judged, success_of)[judged[0].task]
     num_solved = sum(bool(row.success) for row in judged)
+    # Of a single start the attempts are all that there is, so they are the trials.
     if len(starts) == 1 or len(starts) == len(judged):
         return wilson_interval(num_solved, len(judged), confidence=confidence)
+    # The starts take the place of the tasks: attempts at one start are not independent.
     clusters = {str(seed): attempts for seed, attempts in starts.items()}
     return clustered_bootstrap(clusters, generator=np.random.default_rng(0), confidence=confidence)

@@ -147,7 +147,9 @@ def compare_groups(
         )
     warnings = _warnings(runs, across_versions)
     common = SharedEpisodes.of(runs)
+    # The shared starts are the same in every run, so those of one run tell.
     aim = chosen_target(common.rows(next(iter(runs.values()))), target)
+    # Fixed, so that the same files give the same report.
     draws = np.random.default_rng(0)
     thresholds = np.linspace(*common.bounds(runs), 51)
     scored = [
@@ -179,6 +181,7 @@ def _warnings(runs: Mapping[str, Evaluation], across_versions: bool) -> list[str
     (first_name, first), *others = runs.items()
     found: dict[str, None] = {}
     for name, other in others:
+        # Against the first alone: runs in its world are in one world.
         said = check_worlds(first, other, first_name, name, across_versions=across_versions)
         found |= dict.fromkeys([*said, *unlike_warnings(first, other, first_name, name)])
     return list(found)
@@ -209,6 +212,7 @@ def _group(
         else:
             aggregates[what] = Interval(point=statistic(matrix), low=-np.inf, high=np.inf, confidence=confidence)
     if not several:
+        # Starts tell how sure this run's own mean is, though not how much runs differ.
         aggregates["mean"] = _mean_of_one(common.scores(next(iter(members.values()))), target, draws, confidence)
     band = (
         profile_band(matrix, thresholds, generator=draws, repetitions=repetitions, confidence=confidence)
@@ -230,6 +234,7 @@ def _group(
 def _mean_of_one(
     scores: Mapping[str, list[float]], target: Target, draws: np.random.Generator, confidence: float
 ) -> Interval:
+    # One task tells nothing about the spread over tasks.
     fixed = target == "these" or len(scores) < 2
     if fixed and min(map(len, scores.values())) < 2:
         point = fmean(fmean(starts) for starts in scores.values())
@@ -256,6 +261,7 @@ class _Family:
     def contrasts(self, pairs: Sequence[tuple[int, int]], procedure: Procedure) -> tuple[Contrast, ...]:
         """Differences with intervals at 1 - alpha / m (Holm) or 1 - alpha, and adjusted p-values."""
         alpha = 1.0 - self.confidence
+        # Holm has no intervals of its own; at alpha / m (Bonferroni) all m of them hold together.
         level = 1.0 - alpha / len(pairs) if procedure == "holm" else self.confidence
         found = [self._difference(first, second, level) for first, second in pairs]
         adjust = holm if procedure == "holm" else benjamini_hochberg
@@ -265,6 +271,7 @@ class _Family:
                 difference=one,
                 adjusted_p=p,
                 improvement=self._improvement(*pair),
+                # 1 - 0.95 is a little more than 0.05 in floats: rounding must not decide on the edge.
                 claimed=p <= alpha + 1e-12,
             )
             for one, p, pair in zip(found, adjusted, pairs, strict=True)
@@ -274,6 +281,7 @@ class _Family:
         a, b = self.scored[first], self.scored[second]
         sides = [self.groups[n] for n in (first, second)]
         try:
+            # Without a second run on either side nothing tells how much runs differ; episodes can be paired.
             if len(a.runs) == len(b.runs) == 1:
                 scores = [self.common.scores(next(iter(side.values()))) for side in sides]
                 return paired_difference(
@@ -290,18 +298,22 @@ class _Family:
 
     def _start_error(self, members: Mapping[str, Evaluation]) -> float:
         """Squared standard error of a single run's mean over these tasks, by its start states."""
+        # The spread of several runs contains that of their starts already.
         if len(members) > 1:
             return 0.0
         starts = [np.array(values) for values in self.common.scores(next(iter(members.values()))).values()]
         over_all = float(np.concatenate(starts).var())  # of a task with one start nothing narrower is known
         errors = [float(values.var(ddof=1)) / values.size if values.size > 1 else over_all for values in starts]
+        # The variance of a mean of M independent task means.
         return sum(errors) / len(errors) ** 2
 
     def _improvement(self, first: int, second: int) -> Interval:
         a, b = self.scored[first].scores, self.scored[second].scores
+        # A single run, resampled, is always itself, and the interval would have no width.
         if min(len(a), len(b)) < 2:
             point = probability_of_improvement(b, a)
             return Interval(point=point, low=-np.inf, high=np.inf, confidence=self.confidence)
+        # B comes first: the statistic is the chance that its first argument beats the second.
         return stratified_bootstrap_pair(
             b, a, probability_of_improvement, generator=self.draws, repetitions=self.repetitions,
             confidence=self.confidence,

@@ -63,6 +63,7 @@ def _task_rows(found: GroupComparison) -> list[list[str]]:
 
 
 def _contrast_rows(found: GroupComparison) -> list[list[str]]:
+    # All intervals of a family have one level.
     level = found.contrasts[0].difference.interval.confidence
     rows = [["comparison", f"difference ({level:.4g} CI)", "P(better)", "p", "adjusted p"]]
     for one in found.contrasts:
@@ -90,6 +91,7 @@ def _of_two(found: Comparison) -> dict[str, Any]:
     plain = asdict(found)
     for name, difference in (("success", found.success), ("returns", found.returns)):
         plain[name] = _difference(difference) if difference is not None else None
+    # Properties and methods, which `asdict` leaves out.
     return plain | {"target": found.target, "verdict": found.verdict()}
 
 
@@ -103,6 +105,7 @@ def _of_groups(found: GroupComparison) -> dict[str, Any]:
         {
             "name": group.name,
             "runs": list(group.runs),
+            # `json` takes no array of numpy.
             "scores": group.scores.tolist(),
             "aggregates": {what: asdict(interval) for what, interval in group.aggregates.items()},
             "profile": group.profile.tolist(),
@@ -140,6 +143,7 @@ def _contrast(one: Contrast) -> dict[str, Any]:
 def comparison_csv(found: Comparison | GroupComparison) -> str:
     """The scores behind a comparison: one line per group, run and task."""
     text = io.StringIO()
+    # `csv` ends lines by CR LF otherwise.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["group", "run", "task", "score"])
     writer.writerows(_scores_of_groups(found) if isinstance(found, GroupComparison) else _scores_of_two(found))

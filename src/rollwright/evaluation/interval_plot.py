@@ -27,11 +27,13 @@ def group_plot(found: GroupComparison) -> str:
         for column, what in enumerate(names)
     ]
     better = [
+        # The n-th comparison is of group n + 1 with the baseline, unless all pairs are compared.
         (f"{one.difference.name_b} > {one.difference.name_a}", one.improvement, _colour(n + 1))
         for n, one in enumerate(found.contrasts)
     ]
     rows = max(len(found.groups), 1)
     second = _TOP + rows * _ROW + 74
+    # Two columns at least: the second row holds P(better) and the profiles.
     width = _LEFT + max(2, len(names)) * (_PANEL + _GAP) + 8
     below = second + max(_PROFILE_HEIGHT, len(better) * _ROW) + 64
     parts = [
@@ -71,6 +73,7 @@ def _panel(
     left, bottom = _LEFT + column * (_PANEL + _GAP), _TOP + len(rows) * _ROW
 
     def at(value: float) -> float:
+        # Held inside the panel: the end of a wide interval would lie on the neighbour.
         return left + (min(max(value, low), high) - low) / (high - low) * _PANEL
 
     parts = [_text(left + _PANEL / 2, _TOP - 14, title, anchor="middle", weight="600")]
@@ -86,6 +89,7 @@ def _panel(
     for row, (_, interval, colour) in enumerate(rows):
         y = _TOP + row * _ROW + _ROW / 2
         if math.isfinite(interval.high - interval.low):
+            # An interval of no width must still be seen.
             width = max(1.0, at(interval.high) - at(interval.low))
             parts.append(
                 f'<rect x="{at(interval.low):.1f}" y="{y - 6:.1f}" width="{width:.1f}" height="12" rx="2" '
@@ -100,8 +104,10 @@ def _panel(
 def _bounds(intervals: Sequence[Interval]) -> tuple[float, float]:
     edges = [edge for i in intervals for edge in (i.low, i.point, i.high) if math.isfinite(edge)]
     low, high = min(edges), max(edges)
+    # Rates get the whole scale, so that panels can be compared by eye.
     if low >= 0 and high <= 1:
         return 0.0, 1.0
+    # Equal edges would make a panel without width, by which `at` divides.
     room = 0.05 * (high - low) or 1.0
     return low - room, high + room
 
@@ -134,6 +140,7 @@ def _profile(
     if group.profile_low is not None and group.profile_high is not None:
         upper = [place(t, s) for t, s in zip(found.thresholds, group.profile_high, strict=True)]
         lower = [place(t, s) for t, s in zip(found.thresholds, group.profile_low, strict=True)]
+        # Forth along the upper edge and back along the lower one.
         parts.append(f'<polygon points="{" ".join([*upper, *lower[::-1]])}" fill="{colour}" fill-opacity="0.15"/>')
     line = " ".join(place(t, s) for t, s in zip(found.thresholds, group.profile, strict=True))
     parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')

@@ -57,6 +57,7 @@ def mismatch_alarms(rows: Sequence[CheckpointScores]) -> list[MismatchAlarm]:
     recent = rows[-WINDOW:]
     if len(recent) < FEWEST:
         return []
+    # The last rule looks at the whole run, for any of its checkpoints may be kept.
     found = (_reward_against_score(recent), _longer_not_better(recent), _best_differs(rows))
     return [alarm for alarm in found if alarm is not None]
 
@@ -99,6 +100,7 @@ def checkpoint_scores(metrics: Sequence[Mapping[str, float]]) -> list[Checkpoint
                 noise=0.0 if low is None or high is None else (high - low) / 2,
             )
         )
+        # The next evaluation judges other weights, so its means begin anew.
         rewards, lengths = [], []
     return found
 
@@ -144,6 +146,7 @@ def _longer_not_better(recent: Sequence[CheckpointScores]) -> MismatchAlarm | No
 def _best_differs(rows: Sequence[CheckpointScores]) -> MismatchAlarm | None:
     by_reward = max(rows, key=lambda row: (row.reward, -row.step))
     by_score = best_by_score(rows)
+    # Another checkpoint with the same score is as good a choice.
     if by_reward.score >= by_score.score:
         return None
     return MismatchAlarm(

@@ -41,6 +41,7 @@ def pair_episodes(a: Evaluation, b: Evaluation) -> Pairing:
     both = [(row, of_b[row.key]) for row in a.rows if row.key in of_b]
     if not both:
         raise DataError(_why_unpaired(a, b))
+    # A fault on one side takes the pair: the other episode has nothing to be compared with.
     whole = [pair for pair in both if not any(row.is_fault or row.had_no_room for row in pair)]
     if not whole:
         raise DataError(
@@ -103,11 +104,13 @@ def chosen_target(rows: Iterable[EpisodeRow], wanted: Target | None) -> Target:
     if wanted is not None:
         return wanted
     starts = num_starts(rows)
+    # A single task can speak about nothing but itself.
     return "these" if len(starts) < 2 or all(count > 1 for count in starts.values()) else "like-these"
 
 
 def num_starts(rows: Iterable[EpisodeRow]) -> Counter[str]:
     """task -> start states of these episodes."""
+    # A set first, in which all attempts at one start are one entry.
     return Counter(task for task, _ in {(row.task, row.seed) for row in rows})
 
 
@@ -127,6 +130,7 @@ def check_worlds(a: Evaluation, b: Evaluation, name_a: str, name_b: str, *, acro
     found = []
     if marks[0] != marks[1]:
         said = f"{name_a} was played in {world_of(a)}, {name_b} in {world_of(b)}"
+        # In the order of weight: of several differences the gravest is named.
         kind = next(
             what
             for what, one, two in (
@@ -175,12 +179,14 @@ def world_of(evaluation: Evaluation) -> str:
 def unlike_warnings(a: Evaluation, b: Evaluation, name_a: str, name_b: str) -> list[str]:
     """What else makes the two less comparable: tasks, temperatures, faults."""
     found = [f"{said}, left out" for said in _left_out(a, b, name_a, name_b)]
+    # -1 stands for a log that states none, which is no difference.
     if a.temperature != b.temperature and min(a.temperature, b.temperature) >= 0:
         found.append(
             f"{name_a} was sampled at temperature {a.temperature:g}, {name_b} at {b.temperature:g}: "
             "greedy and sampled scores are different quantities"
         )
     for evaluation, name in ((a, name_a), (b, name_b)):
+        # Faults need not strike at random: long episodes have more time to break.
         if evaluation.fault_frac > 0.05:
             found.append(f"{evaluation.fault_frac:.0%} of {name}'s episodes faulted; what is left may be the easy ones")
     return found

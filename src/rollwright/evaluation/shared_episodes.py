@@ -41,7 +41,9 @@ class SharedEpisodes:
                 f"the {len(runs)} runs have no episode in common that all of them finished: evaluate all of them on "
                 "the same split, tasks and seeds"
             )
+        # Successes of some and returns of others could not stand in one matrix.
         judged = all(rows[key].success is not None for rows in scored.values() for key in shared)
+        # A set has no order; that of the first run makes reports repeatable.
         order = [key for key in next(iter(scored.values())) if key in shared]
         keys: dict[str, list[Key]] = {}
         for key in order:
@@ -63,6 +65,7 @@ class SharedEpisodes:
     @property
     def num_starts(self) -> int:
         """Start states, over all tasks."""
+        # Task and seed: attempts at one start do not make another start.
         return len({key[:2] for keys in self.keys.values() for key in keys})
 
     def rows(self, run: Evaluation) -> list[EpisodeRow]:
@@ -73,6 +76,7 @@ class SharedEpisodes:
     def scores(self, run: Evaluation) -> dict[str, list[float]]:
         """task -> the score of each shared start, the mean over its attempts."""
         value = success_of if self.metric == "success" else return_of
+        # Made in the order of `keys`, so that a column is the same task in the matrix of every group.
         starts: dict[str, dict[int, list[float]]] = {task: {} for task in self.keys}
         for row in self.rows(run):
             starts[row.task].setdefault(row.seed, []).append(value(row))

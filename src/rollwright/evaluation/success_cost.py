@@ -43,6 +43,7 @@ def success_cost(evaluation: Evaluation, rows: Sequence[EpisodeRow]) -> SuccessC
     steps = each([row.num_turns for row in judged])
     return SuccessCost(
         num_successes=successes,
+        # Every row counts its turns, so None never comes; only the type of `each` allows it.
         steps=float("inf") if steps is None else steps,
         tokens=each([row.num_tokens for row in judged]),
         seconds=each([row.wall_s for row in judged]),
@@ -54,6 +55,7 @@ def training_cost(run: str | Path) -> str:
     try:
         document = json.loads((Path(run) / "run.json").read_text(encoding="utf-8"))
         total = {key: float(document["totals"][key]) for key in _SPENT}
+    # The line is an extra: evaluations are compared without it.
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     parts = [f"{total[key]:,.0f} {words}" for key, words in _SPENT.items() if total[key]]

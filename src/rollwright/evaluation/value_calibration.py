@@ -93,6 +93,7 @@ def calibrate(
         specificity=counts.specificity,
         auc=area_under_curve(truth, given),
         brier=brier_score(truth, given),
+        # The mean of (q - y)^2 over outcomes y of rate q.
         brier_constant=rate.point * (1 - rate.point),
         ece=expected_calibration_error(bins),
         confusion=counts,
@@ -147,6 +148,7 @@ def format_calibration(found: Calibration) -> str:
     lines += [
         f"| {b.low:.2f} to {b.high:.2f} | {b.count} | {b.mean_probability:.3f} | {b.success_rate} |"
         for b in found.bins
+        # An empty bin has no rate.
         if b.count
     ]
     lines += ["", "| task | episodes | success rate | mean P | accuracy |", "|---|---|---|---|---|"]
@@ -158,6 +160,7 @@ def format_calibration(found: Calibration) -> str:
 
 
 def _cell(text: str) -> str:
+    # A bar or a line break would end the cell of a Markdown table.
     return text.replace("|", "\\|").replace("\n", " ")
 
 

@@ -35,7 +35,9 @@ def read_any_evaluation(
     if not path.exists():
         raise DataError(f"there is no evaluation {path}")
     if path.is_dir():
+        # Of all these kinds only lm-eval is known by its folder; of a run folder the caller picks a file.
         path = find_sample_file(path)
+    # Readers open a path twice or seek in it, and the open of a pipe waits for a writer.
     if not path.is_file():
         raise DataError(f"{path} is a pipe or a device; expected a file: write the log to one first")
     given = {"scorer": scorer, "filter": filter_name, "metric": metric}

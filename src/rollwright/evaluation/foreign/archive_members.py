@@ -22,6 +22,7 @@ MAX_MEMBER_BYTES = 128 << 20
 MAX_ARCHIVE_BYTES = 32 << 30
 """All members together, unpacked. They are held one at a time; this bounds the time."""
 
+# 30 bytes: the signature, 22 bytes that the directory states as well, the lengths of the name and of the extra field.
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -39,6 +40,7 @@ class BoundedArchive:
         self.path = path
         try:
             self._archive = zipfile.ZipFile(path)
+        # zipfile raises NotImplementedError for a version of the format that it does not know.
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise DataError(f"{path} is not a zip file, as an `.eval` log is: {error}") from error
         self._members = {info.filename: info for info in self._archive.infolist()}
@@ -67,9 +69,11 @@ class BoundedArchive:
         info = self._members.get(name)
         if info is None:
             raise DataError(f"{self.path} holds no {name}")
+        # Bit 0 of the flags marks an encrypted member.
         if info.flag_bits & 1:
             raise DataError(f"{self.path}: {name[:200]} is encrypted; no log is")
         content = self._unpack(info)
+        # `zipfile` checks these only for what it unpacks itself.
         if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
             raise DataError(f"{self.path}: {name[:200]} is damaged: its size or checksum is not the one stated")
         return content
@@ -78,6 +82,7 @@ class BoundedArchive:
         infos = self._archive.infolist()
         if len(infos) > MAX_MEMBERS:
             raise DataError(f"{self.path} has {len(infos):,} members; at most {MAX_MEMBERS:,} are read")
+        # `_members` holds one entry per name.
         if len(self._members) < len(infos):
             raise DataError(f"{self.path} holds two members of one name; which of them counts cannot be said")
         packed, unpacked = sum(info.compress_size for info in infos), sum(info.file_size for info in infos)
@@ -95,10 +100,13 @@ class BoundedArchive:
             )
         packed = self._packed(info)
         try:
+            # Numbers of the zip format: 0 stored, 8 deflated, 93 Zstandard.
             match info.compress_type:
                 case 0:
                     return packed
                 case 8:
+                    # Negative means raw deflate, as zip holds it, without a header of zlib. One byte more than stated
+                    # shows a member that is larger, without unpacking all of it.
                     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, info.file_size + 1)
                 case 93:
                     return _unpack_zstandard(packed, info.file_size + 1, self.path)
@@ -113,6 +121,7 @@ class BoundedArchive:
         header = file.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
             raise DataError(f"{self.path}: {info.filename[:200]} is not where the archive says it is")
+        # The extra field may be longer here than in the directory, so these lengths count.
         _, name_size, extra_size = _LOCAL_HEADER.unpack(header)
         file.seek(name_size + extra_size, io.SEEK_CUR)
         return file.read(info.compress_size)
@@ -127,6 +136,7 @@ def _unpack_zstandard(packed: bytes, most: int, path: str) -> bytes:
             "Or convert the log with inspect_ai: inspect log convert --to json"
         ) from None
     try:
+        # A frame may ask for a window of any size, which is memory; 128 MiB are enough for one member.
         with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(packed) as reader:
             return bytes(reader.read(most))
     except zstandard.ZstdError as error:

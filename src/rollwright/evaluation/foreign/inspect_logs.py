@@ -57,6 +57,7 @@ def read_inspect_log(path: Path, *, scorer: str | None = None) -> EvaluationRead
     with BoundedArchive(str(path)) as archive:
         header = _header(archive, path)
         head = _mapping(header["eval"])
+        # Slimmed one by one: a log can unpack to far more than the memory holds.
         samples = [_slim(_parsed(archive.read(name), f"{path}: {name}")) for name in archive.names if _is_sample(name)]
     scorers = _scorers(samples)
     chosen = _chosen(scorer, scorers, path)
@@ -110,7 +111,9 @@ def _slim(sample: Mapping[str, Any]) -> dict[str, Any]:
     said = sum(isinstance(message, dict) and message.get("role") == "assistant" for message in written)
     kept = ("id", "epoch", "input", "target", "scores", "error", "limit", "completed", "invalidation")
     slim = {name: sample.get(name) for name in kept}
+    # A hash is enough to tell questions apart; an input can hold images.
     slim["question"] = content_hash([_unnamed(slim.pop("input")), slim.pop("target")])
+    # Where the log counts no turns, each answer of the model is one.
     return slim | {"turns": sample.get("turn_count") or said, "has_input": "input" in sample}
 
 
@@ -130,6 +133,7 @@ def _chosen(wanted: str | None, scorers: Sequence[str], path: Path) -> str:
         raise DataError(f"{path} holds no score at all: score it with `inspect score`")
     if wanted is None and len(scorers) > 1:
         raise DataError(f"{path} has {len(scorers)} scorers: {', '.join(scorers)}. Name one with --scorer")
+    # NAME.ENTRY: the last dot divides, since the name of a scorer may hold others.
     if wanted is None or wanted in scorers or wanted.rpartition(".")[0] in scorers:
         return wanted or scorers[0]
     near = difflib.get_close_matches(wanted, scorers, n=1)
@@ -139,6 +143,7 @@ def _chosen(wanted: str | None, scorers: Sequence[str], path: Path) -> str:
 
 def _row(task: str, sample: Mapping[str, Any], scorer: str, path: Path) -> JudgedRow:
     name, epoch = f"{task}/{sample['id']}", sample["epoch"]
+    # `type`, because True is an int to isinstance.
     if type(epoch) is not int or not 1 <= epoch < 10**9 or not isinstance(sample["id"], int | str):
         raise DataError(f"{path}: a sample has id {sample['id']!r} and epoch {epoch!r}; expected an id and 1, 2, ...")
     where = f"{path}: score {scorer!r} of sample {sample['id']!r}, epoch {epoch},"
@@ -147,11 +152,13 @@ def _row(task: str, sample: Mapping[str, Any], scorer: str, path: Path) -> Judge
     fault = _fault(sample)
     stop = StopReason.TERMINATED
     if limit:
+        # A limit is a mapping with a type, or the type alone.
         stop = _LIMITS.get(str(_mapping(limit).get("type", limit)), StopReason.MAX_TURNS)
     return JudgedRow(
         task=name,
         seed=key_seed(task, sample["id"]),
         attempt=epoch - 1,
+        # A sample that failed is a fault, whatever score it holds.
         score=None if error else exact_number(_value(score, scorer, where), what=where, words=WORDS),
         num_turns=sample["turns"] if isinstance(sample["turns"], int) else 1,
         stop_reason=StopReason.ENV_ERROR if fault else stop,
@@ -163,6 +170,7 @@ def _row(task: str, sample: Mapping[str, Any], scorer: str, path: Path) -> Judge
 
 def _score(sample: Mapping[str, Any], scorer: str) -> Any:
     scores = _mapping(sample["scores"])
+    # The whole name wins over NAME.ENTRY, where both could be meant.
     return scores.get(scorer, scores.get(scorer.rpartition(".")[0]))
 
 

@@ -29,6 +29,7 @@ READER = "lm-evaluation-harness samples"
 MAX_LINE_BYTES = 64 << 20
 MAX_ROWS = 5_000_000
 MAX_RESULTS_BYTES = 256 << 20
+# A task's name may hold underscores itself, so the form of the date marks its end.
 _NAME = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+)\.jsonl")
 _FACTS = ("lm_eval_version", "git_hash", "chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
 _TASK_FACTS = ("versions", "n-shot", "n-samples", "task_hashes")
@@ -56,6 +57,7 @@ def read_lm_eval_log(path: Path, *, filter_name: str | None = None, metric: str 
     kept = [line for line in lines if str(line.get("filter")) == chosen_filter]
     chosen = _choose(metric, _metrics(kept), "metric", path)
     higher = _mapping(_mapping(results.get("higher_is_better")).get(task)).get(chosen)
+    # Only a plain False turns the sign: a direction that nobody states is taken for higher.
     rows = [_row(task, line, chosen, sign=-1.0 if higher is False else 1.0, path=path) for line in kept]
     warnings = ["less of this metric is better, so its scores are negated"] if higher is False else []
     if not results:
@@ -98,7 +100,9 @@ def _task_of(path: Path) -> str:
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open("rb") as file:
+        # One line more than allowed, so that a file of just MAX_ROWS lines meets its end inside the loop.
         for number in range(1, MAX_ROWS + 2):
+            # A file without line breaks would fill the memory.
             line = file.readline(MAX_LINE_BYTES + 1)
             if not line:
                 return
@@ -116,6 +120,7 @@ def _sample(line: bytes, where: str) -> dict[str, Any]:
         raise DataError(f"{where} is not a sample of lm_eval: expected a JSON object with doc_id, filter and metrics")
     if not isinstance(sample["metrics"], list):
         raise DataError(f"{where}: `metrics` is a {type(sample['metrics']).__name__}; expected a list of names")
+    # `metrics` names the metrics; each score is a key of the line itself.
     names = [str(name) for name in sample["metrics"]]
     kept = {name: sample.get(name) for name in ("doc_id", "filter", "doc_hash", "target_hash", "prompt_hash")}
     return kept | {"metrics": names, "scores": {name: sample.get(name) for name in names}}
@@ -143,6 +148,7 @@ def _row(task: str, line: Mapping[str, Any], metric: str, *, sign: float, path: 
     if not isinstance(doc, int | str):
         raise DataError(f"{path}: doc_id {doc!r} is a {type(doc).__name__}; expected a number or text")
     score = exact_number(line["scores"].get(metric), what=f"{path}: metric {metric!r} of doc_id {doc}")
+    # The prompt stays out: another template is a warning, another question an error (`check_same_content`).
     hashes = [line["doc_hash"], line["target_hash"]]
     return JudgedRow(
         task=f"{task}/{doc}",
@@ -161,6 +167,7 @@ def _results(path: Path) -> Mapping[str, Any]:
         if not beside.is_file() or beside.stat().st_size > MAX_RESULTS_BYTES:
             return {}
         return _mapping(json_value(beside.read_bytes(), str(beside)))
+    # The file adds facts and names; the scores can be judged without it.
     except (OSError, DataError):
         return {}
 

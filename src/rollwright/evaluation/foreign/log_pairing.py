@@ -46,12 +46,14 @@ def check_same_content(
             warnings=tuple(warnings),
         )
 
+    # Records of our own have no report; `check_worlds` holds them together.
     if a.report is None or b.report is None:
         return pairing()
     _check_choice(a.report, b.report, name_a, name_b)
     other_prompts = 0
     for key in a.rows.keys() & b.rows.keys():
         first, second = a.rows[key], b.rows[key]
+        # A log that does not say what was asked has "" here.
         if first.question and second.question and first.question != second.question:
             raise DataError(
                 f"{first.task} is another question in {name_a} than in {name_b}: its text or expected answer differs. "

@@ -21,6 +21,7 @@ Key = tuple[str, int, int]
 NOT_SAID = -1.0
 """The temperature of an evaluation whose log does not state one."""
 
+# Narrower than `float`, which takes 1_000 and infinity as well.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -124,9 +125,12 @@ def reading_of(
             f"{path} holds no score: of {len(rows)} rows {len(faulted)} faulted and {len(rows) - len(faulted)} are "
             "unscored. Name another scorer or metric, or score the log first"
         )
+    # With one score in between, none of them is a verdict.
     binary = all(row.score in (0.0, 1.0) for row in scored)
     evaluation = Evaluation(
+        # A file may have a name that an evaluation cannot have.
         name=re.sub(r"[^\w.-]+", "-", path.stem) or "log",
+        # Seeds of foreign keys lie in the range of this split (`key_seed`).
         split="test",
         policy=policy,
         version=-1,
@@ -181,6 +185,7 @@ def exact_number(value: object, *, what: str, words: Mapping[str, float] | None 
         raise DataError(f"{what} is a {type(value).__name__}; expected one number. {_OTHER}")
     try:
         number = float(value)
+    # An int may be larger than any float.
     except OverflowError:
         number = math.inf
     if math.isinf(number):
@@ -204,6 +209,7 @@ def json_value(content: bytes, where: str) -> Any:
     """
     try:
         found = json.loads(content)
+        # Looks for the escapes of surrogates first, so that most logs are parsed once.
         if b"\\ud" in content.lower():
             found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
@@ -213,6 +219,7 @@ def json_value(content: bytes, where: str) -> Any:
 
 def temperature_of(value: object) -> float:
     """The temperature that a log states; `NOT_SAID` where it states no finite number."""
+    # A NaN fails both comparisons.
     if isinstance(value, int | float) and 0 <= value < 1e6:
         return float(value)
     return NOT_SAID

@@ -40,7 +40,9 @@ def read_score_table(path: Path, *, metric: str | None = None) -> EvaluationRead
 
 def _lines(path: Path, column: str) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
+        # Some spreadsheets write a byte order mark; `csv` itself reads line breaks within quotes, hence newline="".
         with path.open(encoding="utf-8-sig", newline="") as file:
+            # Strict, for a quote without an end would swallow the rest of the file as one value.
             reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
             names = list(reader.fieldnames or ())
             for name in (*_NEEDED, column):
@@ -53,6 +55,7 @@ def _lines(path: Path, column: str) -> Iterator[tuple[int, Mapping[str, str]]]:
             for line in reader:
                 if reader.line_num > MAX_ROWS:
                     raise DataError(f"{path} has more than {MAX_ROWS:,} lines")
+                # DictReader keeps surplus values under the key None, and gives None for missing ones.
                 if None in line or None in line.values():
                     raise DataError(f"{path}, line {reader.line_num}: expected {len(names)} values, as in the heading")
                 yield reader.line_num, line
@@ -76,6 +79,7 @@ def _row(line: Mapping[str, str], column: str, where: str) -> JudgedRow:
 
 def _seed(task: str, seed: str) -> int:
     """A number keeps its distance to others, so that no two of a task can fall together; text is hashed."""
+    # Eight digits stay within the range of the split; with leading zeros 01 and 1 would fall together.
     if re.fullmatch(r"0|[1-9]\d{0,7}", seed):
         return 2 * SEEDS_PER_SPLIT + int(seed)
     return key_seed(task, seed)
