@@ -121,6 +121,7 @@ def _first_shares(points: Array, components: int, draws: np.random.Generator) ->
     """[n, k] each point wholly given to the nearest of k points that were drawn far from each other."""
     means = [points[draws.integers(len(points))]]
     for _ in range(components - 1):
+        # k-means++ draws by the squared distance to the nearest mean so far.
         far = np.min([((points - mean) ** 2).sum(axis=1) for mean in means], axis=0)
         total = far.sum()
         # A total of 0 means that every point equals a chosen mean, so any of them will do.

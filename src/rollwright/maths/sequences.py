@@ -104,6 +104,7 @@ def positions_in_segment(sequence_index: Tensor, num_sequences: int) -> Tensor:
     """Rank of every entry within its own sequence, counted from 0 in the order of appearance. [N] -> [N] int64."""
     # Only a stable sort keeps the order of sampling inside each sequence.
     order = torch.argsort(sequence_index, stable=True)
+    # Without `minlength` the last sequences, where they are empty, would be missing.
     counts = torch.bincount(sequence_index, minlength=num_sequences)
     starts = counts.cumsum(0) - counts
     # In sorted order the rank is the place minus the place where the sequence begins.

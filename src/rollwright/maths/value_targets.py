@@ -82,6 +82,7 @@ def total_variation_loss(values: Tensor, targets: Tensor, *, alpha: float) -> Te
     Sources: arXiv:2302.08560 (Dual RL).
     """
     errors = _errors(values, targets, alpha)
+    # In x, the slopes are 2 alpha - 1 above 0 and alpha - 1 below, which balance at the (2 - 1 / alpha)-quantile.
     return alpha * errors.clamp(min=0) - (1 - alpha) * errors
 
 

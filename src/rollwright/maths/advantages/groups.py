@@ -30,6 +30,7 @@ def _dense_groups(scores: Tensor, group_index: Tensor) -> tuple[Tensor, int]:
     # `unique` turns arbitrary group numbers into 0..G-1, which the segment functions need.
     names, dense = torch.unique(group_index, return_inverse=True)
     counts = torch.bincount(dense, minlength=names.numel())
+    # A lone score is its own mean: the trajectory would teach nothing, and nobody would notice.
     if (counts < 2).any():
         raise ValueError(
             f"group(s) {names[counts < 2].tolist()} have a single trajectory and so no baseline: "
@@ -83,6 +84,7 @@ def grpo(scores: Tensor, group_index: Tensor, *, eps: float = 1e-6) -> Tensor:
     Sources: arXiv:2402.03300 section 4.1.
     """
     dense, num_groups = _dense_groups(scores, group_index)
+    # The default of eps is verl's; TRL adds 1e-4.
     return standardise(scores, dense, num_groups, eps=eps)
 
 

@@ -31,6 +31,7 @@ def _steps(
     # The outcomes are cast to the dtype of the values below, and an integer one would truncate them.
     if not values.is_floating_point():
         raise ValueError(f"`values` are a critic's probabilities, so floats; got {values.dtype}")
+    # V(s_{T+1}) = 0, as in the WebRL paper.
     ends = torch.zeros_like(outcomes) if last_values is None else last_values
     require_length("last_values", ends, num, per="trajectory")
     require_finite_entries(values=values, outcomes=outcomes, last_values=ends)
@@ -72,6 +73,7 @@ def digirl_released(
 
     Sources: the released trainer of arXiv:2406.11896.
     """
+    # Only the sign is used: the released actor weighs a turn by 1 where this is positive, else by 0.
     return _released(values, trajectory_index, outcomes, gamma, offset, last_values).clamp(0.0, 1.0)
 
 
@@ -117,6 +119,7 @@ def webrl_released(
     to_go = sum((gamma**k * every * (left >= k) for k in range(longest)), torch.zeros_like(values))
     # A success has r + to_go of 2 or more, so its advantage is positive whatever the critic says.
     advantages = (change - offset + every + to_go).clamp(-1.0, 1.0)
+    # The size of an advantage is lost here: the released trainer knows these two targets only.
     return torch.where(advantages >= 0, 1.0, -0.6)
 
 

@@ -57,6 +57,7 @@ def _turn_level(
     """Reward of each turn, and the value read before its first token. -> [U], [U]."""
     # The value before the first token is that of the state in which the whole turn is chosen.
     turn_values = _pick(values, is_segment_start(turn_index, num_turns), turn_index, num_turns)
+    # "last_token" is the sparse form of VAGEN's code: a reward inside a turn stays below the level of turns.
     if turn_reward == "sum":
         return segment_sum(rewards, turn_index, num_turns), turn_values
     return _pick(rewards, is_segment_end(turn_index, num_turns), turn_index, num_turns), turn_values

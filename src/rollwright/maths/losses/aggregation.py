@@ -91,6 +91,7 @@ def loss_denominator(
         return float(total.num_sequences)
     # Only "constant" is left here. It has a length, which the type checker does not know.
     if max_length is not None and max_length > 0:
+        # verl's "seq-mean-token-sum-norm" leaves the number of sequences out.
         return float(max_length * (total.num_rows if per_sequence else 1))
     raise ValueError(f"max_length must be positive, got {max_length}: it is the L of the 'constant' aggregation")
 
@@ -130,6 +131,7 @@ def token_weights(
     """
     require_choice("how", how, Aggregation, what="aggregation")
     check_segments(mask, sequence_index, num_sequences)
+    # `not >` refuses NaN too.
     if not denominator > 0:
         raise ValueError(f"the denominator must be positive, got {denominator}: compute it with `loss_denominator`")
     kept = mask.bool()

@@ -111,6 +111,7 @@ def kl_loss(
     current = torch.where(kept, logprobs, zeros)
     estimate = kl_estimate(current, torch.where(kept, logprobs_ref, zeros), kind=kind)
     if ratio_weighted:
+        # The ratio keeps its gradient: without it, the gradient of k1 would be 0 on average.
         estimate = estimate * bounded_exp(log_ratio(logprobs, logprobs_old, mask))
     return torch.where(kept, estimate, zeros)
 

@@ -140,6 +140,7 @@ def filter_geometric(
     high: float = 1.001,
 ) -> Correction:
     """Drop the sequences whose geometric mean weight lies outside [low, high]; no weight changes."""
+    # A range without 1 would drop sequences on which sampler and learner agree.
     if not 0 < low <= 1 <= high:
         raise ValueError(f"the range must contain 1, got [{low}, {high}]")
     require_same_shape(log_weights=log_weights, mask=mask)
@@ -180,6 +181,7 @@ def filter_off_policy(
 
 
 def _keep_sequences(chosen: Tensor, like: Tensor, mask: Tensor, sequence_index: Tensor) -> Correction:
+    # A filter changes the mask alone: the weight of what it keeps is 1.
     return Correction(weights=torch.ones_like(like), mask=mask.bool() & chosen[sequence_index])
 
 
@@ -293,6 +295,7 @@ def importance_ratio(
     sums = segment_sum(logs, sequence_index, num_sequences)
     if level == "sequence_sum":
         return bounded_exp(sums)[sequence_index]
+    # The mean of the logs, so that its exp is the geometric mean of the ratios.
     means = sums / segment_count(mask.bool(), sequence_index, num_sequences).clamp(min=1)
     if level == "sequence":
         return bounded_exp(means)[sequence_index]
@@ -369,6 +372,7 @@ def policy_loss(
         losses = -ratio * gains
     if weights is not None:
         require_same_shape(weights=weights, logprobs=logprobs)
+        # The weights come after the clip, which bounds pi / pi_old alone.
         losses = losses * torch.where(kept, weights.detach(), zeros)
     return PolicyLoss(
         losses=torch.where(kept, losses, zeros),

@@ -68,6 +68,7 @@ class PairedDifference:
     @property
     def enough_units(self) -> bool:
         """Whether an exact sign test over so many units could reach this confidence at all (6 for 95 %)."""
+        # Runs are compared by Welch's test, which asks for no such number.
         return self.unit == "run" or self.num_units >= units_needed(alpha=1.0 - self.interval.confidence)
 
     @property
@@ -92,6 +93,7 @@ class PairedDifference:
         # Equal scores of an unknown range have infinite edges, from which no number of units follows.
         if not math.isfinite(half):
             return None
+        # One more at least: the units that are there have not decided it.
         fewest = max(1, self._missing_for_a_sign_test())
         found = next((k for k in _counts(fewest) if self._half_width(half, k) < gap), None)
         return found if found is None or found <= MOST_UNITS else None
@@ -131,6 +133,7 @@ class PairedDifference:
             return (
                 f"{self.name_b} is better than {self.name_a}: {_signed(i.point, i.low, i.high)} {self.scope()} ({sure})"
             )
+        # The signs turn with the names, so that the gain of the better one is positive.
         return (
             f"{self.name_a} is better than {self.name_b}: {_signed(-i.point, -i.high, -i.low)} {self.scope()} ({sure})"
         )
@@ -218,6 +221,7 @@ def paired_difference(
         target=target,
         unit="start" if target == "these" else "task",
         num_units=num_units,
+        # Tasks may have different numbers of starts: their mean, rounded down.
         units_each=max(1, num_units // len(first)) if target == "these" else len(first),
         num_tasks=len(first),
         num_episodes=sum(episodes.size for episodes in second.values()),
@@ -264,6 +268,7 @@ def _with_one_event_more(estimate: MeanEstimate, differences: list[Vector]) -> M
     """
     if not differences or not estimate.variance:
         return estimate
+    # Means over tasks of means over episodes, so that each task weighs the same as in the estimate.
     second = float(np.mean([np.mean(d**2) for d in differences]))
     scaled = float(np.mean([np.mean((d**2 / second) ** 2) for d in differences]))  # m4 / m2^2 without huge powers
     # The second term is 1 / K.
@@ -272,6 +277,7 @@ def _with_one_event_more(estimate: MeanEstimate, differences: list[Vector]) -> M
 
 def _exact_p(first: Mapping[str, Vector], second: Mapping[str, Vector], pair_episodes: bool) -> float | None:
     """McNemar's p-value where every task is one pair of yes/no outcomes."""
+    # Without pairs there is nothing that McNemar's test could count.
     if not pair_episodes:
         return None
     # The exact test knows single pairs of 0 and 1 only.

@@ -91,6 +91,7 @@ class MeanEstimate:
 
     def p_value(self, bounds: ScoreBounds) -> float:
         """Two-sided, for a mean of 0: 1 minus the largest confidence at which the interval leaves out 0."""
+        # Without a spread, only the units that came out alike can reach 0.
         by_spread = student_two_sided(self._distance(bounds), self.degrees) if self.variance > 0 else 0.0
         # The interval is the wider of two, so its p-value is the larger of two.
         return max(by_spread, self._p_of_alike(bounds))
@@ -102,6 +103,7 @@ class MeanEstimate:
         # At a rate of 0 or 1 the effective trials would be 0.
         if not (bounds.known and 0 < rate < 1):
             return abs(self.point) / math.sqrt(self.variance)
+        # 0 on the scale of the bounds, which is one half for a difference of two rates.
         zero = -bounds.low / width
         trials = rate * (1 - rate) * width * width / self.variance
         # Wilson's test takes the spread at the value that is tested, not at the estimate.

@@ -48,6 +48,7 @@ def interquartile_mean(scores: ArrayLike) -> float:
     Raises:
         ValueError: no score, or one that is not finite.
     """
+    # As one row, so that `score_matrix` checks scores of any shape.
     flat = np.sort(score_matrix(np.reshape(np.asarray(scores, dtype=np.float64), (1, -1)))[0])
     # Rounded down, as in rliable.
     cut = int(0.25 * flat.size)
@@ -92,6 +93,7 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
 
 def percentile_interval(point: float, draws: NDArray[np.float64], confidence: float) -> Interval:
     """The percentile interval of bootstrap draws around a point estimate."""
+    # `np.percentile` counts in percent.
     tail = 50.0 * (1.0 - confidence)
     low, high = np.percentile(draws, [tail, 100.0 - tail])
     return Interval(point=point, low=float(low), high=float(high), confidence=confidence)
@@ -113,6 +115,7 @@ def _check_bootstrap(matrix: Scores, repetitions: int, confidence: float, resamp
 def _resample(matrix: Scores, generator: np.random.Generator, resample_tasks: bool) -> Scores:
     """For every task N runs drawn with replacement, independently of the other tasks. [N, M] -> [N, M]."""
     runs, tasks = matrix.shape
+    # One draw of tasks serves all runs of a repetition.
     columns = generator.integers(tasks, size=tasks) if resample_tasks else np.arange(tasks)
     # Row numbers are drawn for each task apart: the tasks are the strata.
     return np.asarray(matrix[generator.integers(runs, size=(runs, tasks)), columns])

@@ -60,8 +60,10 @@ def effective_wilson(rate: float, num_trials: float, *, quantile: float) -> tupl
     Args:
         quantile: of the normal distribution, or of Student's where the number of trials was itself estimated.
     """
+    # z^2 / n in the formula of `wilson_interval`.
     k = quantile * quantile / num_trials
     half = math.sqrt(k * rate * (1 - rate) + k * k / 4)
+    # Only rounding could leave [0, 1].
     return max(0.0, (rate + k / 2 - half) / (1 + k)), min(1.0, (rate + k / 2 + half) / (1 + k))
 
 

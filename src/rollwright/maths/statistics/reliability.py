@@ -149,6 +149,7 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     won_below = np.concatenate([[0], np.cumsum(truth[order])])[below]
     # Below the edge the successes are mistakes, from the edge on the failures.
     mistakes = won_below + (len(truth) - below) - (truth.sum() - won_below)
+    # Of equally good edges this is the lowest.
     return float(edges[int(np.argmin(mistakes))])
 
 

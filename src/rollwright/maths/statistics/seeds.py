@@ -71,6 +71,7 @@ def run_difference(
         raise ValueError("one task only: nothing tells how much tasks differ. Speak about this task (target 'these')")
     runs = _sum(_of_runs(first, a.start_error), _of_runs(second, b.start_error))
     tasks = _of_tasks(second.mean(axis=0) - first.mean(axis=0))
+    # Where the claim is about these tasks they do not vary, and the runs alone do.
     whole, unit = runs, "run"
     if target == "like-these":
         whole = _crossed(runs, tasks, _residual(first, a.start_error) + _residual(second, b.start_error))
