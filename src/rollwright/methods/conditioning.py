@@ -106,7 +106,7 @@ def conditioned(trajectory: Trajectory, new_context: NewContext, levels: ReturnL
     require_same_prompts(trajectory, new_context)
     pairs = zip(shown_texts(trajectory), trajectory.returns_to_go(1.0), strict=True)
     texts = [levels.under(text, to_go) for text, to_go in pairs]
-    # The prompt after a cut has no line for a return, so it is none of this episode's any more.
+    # The stored prompt after a cut lacks the line of the return, so it no longer belongs to this episode.
     return replace(trajectory, turns=rerender(trajectory, new_context, texts=texts), next_prompt_ids=())
 
 

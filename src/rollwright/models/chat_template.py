@@ -71,7 +71,7 @@ class ControlTokens:
                 return text
             # A blank first, which leaves the text readable; what is still read as a control token then goes.
             text = _replaced(text, spans, _broken if attempt == 0 else lambda _: _GONE)
-        # Rather no text than one that ends its own message.
+        # No text is better than one that ends its own message.
         return _GONE
 
     def _spans(self, text: str) -> list[Span]:

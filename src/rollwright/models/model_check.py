@@ -196,7 +196,7 @@ def _gap(
             return float("inf"), f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         # Comparisons with NaN are false, so NaN would pass the limit; infinity does not.
         difference = (flat - expected).abs().nan_to_num(float("inf"))
-        # In float32 one token that is off is a fault; in low precision single tokens round far.
+        # In float32 one token that is off is a fault; in low precision rounding alone may move one token far.
         gaps.append(float(difference.max() if precise else difference.mean()))
     return max(gaps), ""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from rollwright.contracts import ConfigError, MissingDependency, ModelNotFound
 
-# Parts of the names in `layer_types` by which layers that keep a state are known.
+# Parts of names in `layer_types`: layers with such names keep a state from token to token.
 _RECURRENT = ("conv", "linear", "mamba", "recurrent", "ssm", "lightning")
 _RECURRENT_TYPES = ("mamba", "rwkv", "falcon_h1", "bamba", "zamba", "jamba", "recurrent_gemma", "xlstm")
 _NOISE = ("dropout", "pdrop", "layerdrop", "jitter")
@@ -194,7 +194,7 @@ def positions_of(config: Any) -> tuple[int | None, str]:
 
 def rope_kinds(config: Any) -> list[dict[str, Any]]:
     """The rotary embeddings that a configuration names: one, or one for each kind of layer."""
-    # `rope_scaling` is the name of before transformers 5.
+    # Before transformers 5 the name was `rope_scaling`.
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     if not isinstance(rope, dict):
         return []
