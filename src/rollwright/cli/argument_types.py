@@ -41,6 +41,7 @@ def finite_number(text: str) -> float:
         ArgumentTypeError: it is none.
     """
     with suppress(ValueError):
+        # `float` takes the words nan and inf.
         if math.isfinite(number := float(text)):
             return number
     raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
@@ -52,6 +53,7 @@ def positive_seconds(text: str) -> float:
     Raises:
         ArgumentTypeError: it is none.
     """
+    # `finite_number` has refused NaN and infinity, which would be no deadline.
     if (number := finite_number(text)) > 0:
         return number
     raise argparse.ArgumentTypeError(f"{text!r} is not a time above 0 seconds")
@@ -70,6 +72,7 @@ def key_values(pairs: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"{pair!r} is not an option: write key=value")
         try:
             found[key] = json.loads(value)
+        # RecursionError: a text of thousands of brackets is still a text.
         except (ValueError, RecursionError):
             found[key] = value
     return found
@@ -77,5 +80,6 @@ def key_values(pairs: Sequence[str]) -> dict[str, Any]:
 
 def store_folder(path: Path) -> Path:
     """The store itself, or the one inside a run folder."""
+    # A run folder keeps its store under this name, and a store a table under the same one: hence twice.
     inner = path / "trajectories"
     return inner if (inner / "trajectories").is_dir() else path

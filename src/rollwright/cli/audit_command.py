@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rollwright.cli.argument_types import finite_number, key_values, one_or_more, positive_seconds, store_folder
 from rollwright.contracts import ConfigError, RollwrightError
 
+# At run time they are imported inside the functions: `--help` and completion need the options alone.
 if TYPE_CHECKING:
     from rollwright.checks import AuditPlan, AuditReport, CheckResult, Recorded
 
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     build = _builder(arguments)
     if arguments.behaviour:
         with _own_code_may_fail(arguments.name):
+            # Nothing else on standard output: `_elsewhere` reads the digest there.
             print(behaviour_digest(build(), call_s=arguments.call_s))
         return
     report = _audited(build, arguments)
@@ -88,6 +90,7 @@ def _own_code_may_fail(name: str) -> Iterator[None]:
     except RollwrightError:
         raise
     except Exception as error:
+        # A world of ours should not fail like this: its traceback has to show.
         if not is_own(name):
             raise
         raise ConfigError(
@@ -101,6 +104,7 @@ def _builder(arguments: argparse.Namespace) -> Callable[[], Any]:
     from rollwright.config import create, require
 
     options = key_values(arguments.options)
+    # Before the first world is made, which may start a browser.
     require("envs", arguments.name, options)
 
     def build() -> Any:
@@ -118,6 +122,7 @@ def _builder(arguments: argparse.Namespace) -> Callable[[], Any]:
 def _audited(build: Callable[[], Any], arguments: argparse.Namespace) -> AuditReport:
     from rollwright.checks import judge_recorded, read_identity, record_panel, reward_recorded, reward_title
 
+    # What can fail at once comes first; the recording takes minutes.
     before = None if arguments.before is None else read_identity(arguments.before)
     groups = None if arguments.episodes is None else _results_of(arguments.episodes)
     reward = None if arguments.reward is None else _reward(arguments.reward)
@@ -139,6 +144,7 @@ def _audited(build: Callable[[], Any], arguments: argparse.Namespace) -> AuditRe
 def _plan(arguments: argparse.Namespace) -> AuditPlan:
     from rollwright.checks import AuditPlan
 
+    # What was not given keeps the plan's own default; --tasks and --starts win over --quick.
     chosen: dict[str, Any] = {"parallel": arguments.parallel, "call_s": arguments.call_s}
     if arguments.quick:
         chosen |= {"tasks": 80, "constants": 3, "leak_pairs": 2, "replayed": 10}
@@ -154,6 +160,7 @@ def _progress() -> Callable[[str, int, int], None] | None:
         return None
 
     def tell(what: str, done: int, total: int) -> None:
+        # ESC [K clears the line, since a shorter text would leave the end of a longer one.
         print(f"\r\x1b[K{what}: {done} of {total} episodes", end="" if done < total else "\r\x1b[K", file=sys.stderr)
 
     return tell
@@ -192,6 +199,7 @@ def _elsewhere(arguments: argparse.Namespace, here: str) -> CheckResult:
     from rollwright.checks import another_process_check
 
     command = [sys.executable, "-m", "rollwright.cli", "audit", arguments.name, *arguments.options, "--behaviour"]
+    # The path is handed on whole: the module of a user's world may have been found in a folder added later.
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(
@@ -199,5 +207,6 @@ def _elsewhere(arguments: argparse.Namespace, here: str) -> CheckResult:
         )
     except subprocess.TimeoutExpired:
         return another_process_check(here, None, "it gave no answer in time")
+    # The last line of an error is the one that says what happened.
     there = done.stdout.strip() if done.returncode == 0 else None
     return another_process_check(here, there, (done.stderr.strip().splitlines() or ["it failed"])[-1])

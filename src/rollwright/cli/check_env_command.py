@@ -63,6 +63,7 @@ def _actions(given: Sequence[str] | None) -> list[str] | None:
         return None
     found: list[str] = []
     for text in given:
+        # An action may be any text, and `is_file` raises where it is longer than a name can be.
         is_file = len(text) < 4096 and "\n" not in text and "\0" not in text and Path(text).is_file()
         lines = Path(text).read_text(encoding="utf-8", errors="replace").splitlines() if is_file else [text]
         if is_file and not any(line.strip() for line in lines):

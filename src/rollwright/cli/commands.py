@@ -69,6 +69,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse these words; a word that is left over is an error."""
+        # Intermixed: `compare a --json b` would leave `b` over otherwise, as argparse fills `nargs="+"` once.
         found, left = self.parse_known_intermixed_args(None if args is None else self._joined(args), namespace)
         if left:
             known = [option for action in self._actions for option in action.option_strings]
@@ -83,6 +84,7 @@ class CommandParser(argparse.ArgumentParser):
         for word in words:
             option = options.get(found[-1]) if found else None
             is_value = word[:1] == "-" and word[:2] != "--" and word not in options
+            # Only after an option that takes exactly one value.
             if option is not None and option.nargs is None and is_value:
                 found[-1] += f"={word}"
             else:
@@ -100,11 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     verbose = os.environ.get(DEBUG, "") not in ("", "0")
+    # In front of the command, where no parser of a command sees it.
     while words and words[0] in _VERBOSE:
         verbose = bool(words.pop(0))
     if not words or words[0] in ("-h", "--help", "help"):
         with _until_the_reader_leaves():
             print(overview(), flush=True)
+        # Asked for, the overview is an answer; without a word it says what is missing.
         return 0 if words else USER_ERROR
     name = "version" if words[0] == "--version" else words[0]
     if name not in COMMANDS:
@@ -116,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command_module(name: str) -> Any:
     """The module of a command: `add(parser)` declares its options, `run(arguments)` does it."""
+    # By name, so that one command does not pay for the imports of all others.
     return importlib.import_module(f"rollwright.cli.{COMMANDS[name][0]}")
 
 
@@ -129,6 +134,8 @@ def overview() -> str:
 
 def parser_of(name: str) -> CommandParser:
     """The parser of one command, with what all commands have."""
+    # Abbreviated options would change their meaning with each new one. `resolve` lets a command declare a --help of
+    # its own, as `train` does.
     parser = CommandParser(
         prog=f"rollwright {name}", description=COMMANDS[name][1], allow_abbrev=False, conflict_handler="resolve"
     )
@@ -141,8 +148,10 @@ def parser_of(name: str) -> CommandParser:
 def _run(module: Any, arguments: argparse.Namespace, verbose: bool) -> int:
     try:
         with _until_the_reader_leaves():
+            # What is not caught below is a mistake of ours, and shows its traceback.
             module.run(arguments)
     except RollwrightError as error:
+        # Only at an error: `config` loads pydantic, and commands without settings do without.
         from rollwright.config import redact
 
         return _say(redact(str(error)), error.exit_code, verbose)
@@ -159,6 +168,7 @@ def _until_the_reader_leaves() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
+        # Python flushes standard output once more at exit, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

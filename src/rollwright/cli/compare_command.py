@@ -73,12 +73,14 @@ def run(arguments: argparse.Namespace) -> None:
             "base=runs/a,runs/b new=runs/c,runs/d"
         )
     notes = _held_together(groups)
+    # Two single runs are paired episode by episode; anything more is compared by runs.
     several = len(groups) > 2 or any(len(members) > 1 for members in groups.values())
     found = _groups(arguments, groups) if several else _two(arguments, groups)
     if arguments.plot:
         _plot(arguments, groups, found)
     if arguments.csv:
         _write(arguments.csv, comparison_csv(found))
+    # Before the notes, for the document is all that is printed then.
     if arguments.json:
         print(comparison_json(found))
         return
@@ -117,6 +119,7 @@ def _held_together(groups: Groups) -> list[str]:
     if all(one.reading.evaluation.origin == "own" for _, one in named):
         return []
     lines = [str(one.reading.report) for _, one in named if one.reading.report is not None]
+    # Against the first alone: what asks the same as the first asks the same as all.
     (first_name, first), *others = named
     for name, other in others:
         pairing = check_same_content(first.reading, other.reading, name_a=first_name, name_b=name)
@@ -182,8 +185,10 @@ def _about_run(one: NamedReading) -> list[str]:
     lines = [f"{one.run.name}: {spent}"] if (spent := training_cost(one.run)) else []
     metrics = one.run / "metrics.jsonl"
     rows = checkpoint_scores(read_metrics(metrics)) if metrics.is_file() else []
+    # With one evaluation there is nothing to choose.
     if len(rows) > 1:
         try:
+            # A run that was judged on the test split alone has none to choose from, and the message says so.
             lines.append(f"{one.run.name}: {best_checkpoint(one.run)}")
         except DataError as error:
             lines.append(f"{one.run.name}: {error}")
@@ -198,6 +203,7 @@ def _plot(arguments: argparse.Namespace, groups: Groups, found: Comparison | Gro
 
     if arguments.plot.suffix != ".svg":
         raise ConfigError(f"--plot {arguments.plot}: the picture is an SVG; give the file a name that ends in .svg")
+    # The picture shows aggregates, which two single runs have as two groups of one.
     drawn = _groups(arguments, groups) if isinstance(found, Comparison) else found
     _write(arguments.plot, group_plot(drawn))
 
@@ -207,4 +213,5 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"{path} cannot be written: {error.strerror or error}. Name another file") from error
+    # Standard output may be the JSON document.
     print(f"written to {path}", file=sys.stderr)

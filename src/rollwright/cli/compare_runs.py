@@ -15,6 +15,7 @@ from rollwright.contracts import ConfigError, DataError
 if TYPE_CHECKING:
     from rollwright.evaluation import EvaluationReading
 
+# A shell expands patterns itself, but not behind `NAME=`.
 _WILD = "*?["
 
 
@@ -52,6 +53,7 @@ def read_groups(words: Sequence[str], choice: ReadingChoice, group_by: str | Non
     parts: list[tuple[str | None, list[NamedReading]]] = []  # in the order of the words: the first is the baseline
     for word in words:
         name, sign, paths = word.partition("=")
+        # A path may hold the sign itself, as `runs/lr=0.1` does.
         if not sign or Path(word).exists():
             parts += [(None, [read_run(path, choice)]) for path in _expanded(word)]
             continue
@@ -71,6 +73,7 @@ def _refuse_twice(paths: Sequence[Path]) -> None:
     """A run against itself has no difference, and counted twice it makes an interval too narrow."""
     seen: set[Path] = set()
     for path in paths:
+        # Resolved, since one run can be reached by several paths.
         if path.resolve() in seen:
             raise ConfigError(f"{path} is named twice: a run belongs to one group, once. Name another run")
         seen.add(path.resolve())
@@ -103,6 +106,7 @@ def _by_label(parts: Sequence[tuple[str | None, list[NamedReading]]]) -> Groups:
 
 def _expanded(word: str) -> list[Path]:
     """The paths that a pattern matches; a word without wildcards is a path."""
+    # The name of a folder may hold brackets.
     if not any(sign in word for sign in _WILD) or Path(word).exists():
         return [Path(word)]
     found = sorted(glob(word))
@@ -123,6 +127,7 @@ def read_run(path: Path, choice: ReadingChoice) -> NamedReading:
     if is_foreign_log(path):
         return NamedReading(path=path, run=None, reading=read_any_evaluation(path, **scores))
     file = find_evaluation(path, choice.name) if path.is_dir() else path
+    # `eval/<name>.json` lies two levels below its run folder.
     run = path if path.is_dir() else file.resolve().parent.parent
     return NamedReading(path=path, run=run, reading=read_any_evaluation(file, **scores))
 
@@ -138,6 +143,7 @@ def find_evaluation(run: Path, name: str | None) -> Path:
         raise DataError(f"{run} holds no evaluation: expected files eval/*.json in it. Is it a run folder?")
     if name is not None and name not in files:
         raise DataError(f"{run} has no evaluation {name!r}; it has: {', '.join(files)}")
+    # By time: `step-000010` and names of one's own have no order in common.
     latest = max(files.values(), key=lambda file: file.stat().st_mtime)
     return files[name] if name is not None else files.get("final", latest)
 
@@ -146,6 +152,7 @@ def _setting(one: NamedReading, key: str) -> str:
     """The value of a dotted key in the run's config.yaml, as text."""
     file = (one.run or one.path) / "config.yaml"
     try:
+        # Plain YAML is enough: a run writes its settings resolved, without `extends` and references.
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataError(f"--group-by {key}: {file} cannot be read ({error.__class__.__name__})") from error

@@ -51,6 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the script of a shell, or the answers to one Tab of it."""
+    # As arguments, the unfinished words could be taken for options of this command.
     if _WORDS in os.environ:
         print("\n".join(answers(os.environ[_WORDS].split("\n"))))
         return
@@ -68,6 +69,7 @@ def answers(words: Sequence[str]) -> list[str]:
     *before, current = words
     if not before:
         return [name for name in COMMANDS if name.startswith(current)]
+    # Nothing to say at a Tab is no error: the shell shows the names of files.
     if before[0] not in COMMANDS:
         return []
     return [name for name in _candidates(before, current) if name.startswith(current)]
@@ -95,4 +97,5 @@ def _options_of(command: str) -> dict[str, argparse.Action]:
     """Option -> what it takes."""
     from rollwright.cli.commands import parser_of
 
+    # argparse has no public list of the options of a parser.
     return {option: action for action in parser_of(command)._actions for option in action.option_strings}

@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rollwright.view import write_report
 
     run: Path = arguments.run
+    # `write_report` takes any folder, and would write an empty page into a wrong one.
     traces = ("config.yaml", "metrics.jsonl", "eval", "trajectories/trajectories")
     if run.is_dir() and not any((run / trace).exists() for trace in traces):
         raise DataError(f"{run} is not a run folder: expected config.yaml, metrics.jsonl or eval/ in it")

@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from rollwright.view import query_runs
 
+    # Before the folders are read, which may be many.
     if arguments.plot and arguments.plot.suffix != ".svg":
         raise ConfigError(f"--plot {arguments.plot}: the picture is an SVG; give the file a name that ends in .svg")
     found = query_runs(

@@ -34,12 +34,15 @@ def run(arguments: argparse.Namespace) -> None:
     found = len(catalogue.runs())
     where = ", ".join(map(str, folders))
     count = f"{found} run{'' if found == 1 else 's'}" if found else "no runs yet"
+    # Flushed: a program that starts this one as a child reads the address from a pipe.
     print(f"{count} in {where}: {server.url} (Ctrl-C ends it)", flush=True)
+    # Without a display `webbrowser` would start a text browser in this terminal.
     if not arguments.no_open and os.environ.get("DISPLAY", os.environ.get("WAYLAND_DISPLAY", "")):
         webbrowser.open(server.url)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
+        # The prompt of the shell must not follow ^C on the same line.
         print()
     finally:
         server.server_close()

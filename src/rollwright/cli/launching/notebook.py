@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _WITHOUT_SECTION = ("evaluate", "demo")
 """Recipes whose folder is the key `folder`; that of all others is `run.folder`."""
+# The exit codes of a recipe: 2 where the user has to change something, 130 after Ctrl-C.
 _FAILED = {2: ConfigError, 130: KeyboardInterrupt}
 
 
@@ -108,6 +109,7 @@ def train(
     options += ["--processes", str(processes)] if processes else []
     key = "folder" if Path(recipe).stem in _WITHOUT_SECTION else "run.folder"
     given = [f"{name}={_as_word(value)}" for name, value in (settings or {}).items()]
+    # The folder comes last and so wins over the settings: the handle below is of that folder.
     _run_child([*options, recipe, *map(str, words), *given, f"{key}={Path(folder)}"], show=not quiet)
     return RunHandle(Path(folder))
 
@@ -130,6 +132,7 @@ def judge_policy(
     Raises:
         ConfigError, RollwrightError, KeyboardInterrupt: as `train`.
     """
+    # The name comes last: the evaluation of just this name is read below.
     chosen = {**({} if model is None else {"model.path": str(model)}), **(settings or {}), "name": name}
     run = train("evaluate", *words, folder=folder, settings=chosen, config_file=config_file, quiet=quiet)
     return run.evaluation(name)
@@ -149,6 +152,7 @@ def compare_two(
     from rollwright.evaluation import compare
 
     (name_a, first), (name_b, second) = _named_evaluation(a), _named_evaluation(b)
+    # Two runs have an evaluation `final` each, and a verdict has to tell them apart.
     if name_a == name_b:
         name_a, name_b = "A", "B"
     return compare(first, second, name_a=name_a, name_b=name_b, confidence=confidence)
@@ -177,6 +181,7 @@ def _run_child(words: Sequence[str], *, show: bool) -> None:
     Raises:
         ConfigError, RollwrightError, KeyboardInterrupt: by the child's exit code, with its last paragraph.
     """
+    # This interpreter: the `rollwright` on the PATH may belong to another environment.
     command = [sys.executable, "-m", "rollwright.cli", "train", *words]
     # A session of its own: an interrupt of the kernel is passed on below, once, and not by the terminal as well.
     child = subprocess.Popen(
@@ -189,6 +194,7 @@ def _run_child(words: Sequence[str], *, show: bool) -> None:
             _read(child.stdout, said.take, show)
             code = child.wait()
         except KeyboardInterrupt:
+            # To the whole group, as a terminal sends it: the launcher leaves Ctrl-C to the recipe below it.
             os.killpg(child.pid, signal.SIGINT)
             _read(child.stdout, said.take, show)
             code = child.wait()
@@ -211,6 +217,7 @@ class _Paragraph:
 
     def take(self, line: str) -> None:
         name, colon, rest = line.partition(": ")
+        # With several ranks the name is `rollwright, rank 1`.
         if colon and name.split(",")[0] == "rollwright":
             self.text = rest.rstrip()
         elif self.text:

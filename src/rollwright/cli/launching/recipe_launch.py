@@ -47,6 +47,7 @@ def share_cores(config: Path, processes: int | None) -> None:
     """
     from rollwright.config import usable_cores
 
+    # One line is enough; accelerate reads the file itself.
     found = re.search(r"^num_processes:\s*(\d+)", config.read_text(encoding="utf-8"), re.MULTILINE)
     count = processes or (int(found[1]) if found else 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // max(1, count))))
@@ -83,6 +84,7 @@ def launch_recipe(words: Sequence[str], *, verbose: bool = False) -> int:
         except ValueError as error:  # num_processes: 1 in a configuration of several GPUs, say
             raise ConfigError(f"accelerate refuses this launch: {error}") from error
         except Exception as error:
+            # After Ctrl-C the ranks end early, which the launcher takes for a failure of theirs.
             return INTERRUPTED if interrupted() else _code_of_ranks(error)
     return INTERRUPTED if interrupted() else 0
 
@@ -109,8 +111,10 @@ def _code_of_ranks(error: Exception) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     if isinstance(error, SignalException):
+        # As a shell counts a process that a signal ended.
         return 128 + error.sigval
     if isinstance(error, ChildFailedError):
+        # (global rank, its failure)
         return _shell_code(error.get_first_failure()[1].exitcode)
     raise error
 

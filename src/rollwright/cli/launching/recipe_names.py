@@ -36,6 +36,7 @@ def recipe_path(name: str) -> Path:
     Raises:
         ConfigError: there is none; the message names the nearest.
     """
+    # Only with its ending, so that a file `grpo` here does not hide the recipe of that name.
     if name.endswith(".py") and Path(name).is_file():
         return Path(name)
     stem = name.removesuffix(".py").removeprefix("recipes/")
@@ -57,6 +58,7 @@ def settings_word(word: str) -> str:
     Raises:
         ConfigError: it can only be meant as a file, and no such file exists.
     """
+    # Overrides and options are the recipe's own to read.
     if "=" in word or word.startswith(("-", "~")) or Path(word).is_file():
         return word
     name = word.removesuffix(".yaml").removesuffix(".yml")
@@ -76,6 +78,7 @@ def launch_path(name: str) -> Path:
     Raises:
         ConfigError: there is none; the message names the nearest.
     """
+    # A path is never looked up among the shipped names: a missing file must not become another one.
     if "/" in name or name.endswith(_YAML):
         if Path(name).is_file():
             return Path(name)

@@ -25,6 +25,7 @@ _PASSED_ON = ("--plan", "--check")
 def add(parser: argparse.ArgumentParser) -> None:
     """The options of these commands; all other words are the recipe's."""
     if parser.get_default("command") not in _OWN_RECIPE:
+        # Optional to argparse, as `rollwright train --help` names none; `_named` asks for it.
         parser.add_argument("recipe", metavar="RECIPE", nargs="?", help=f"{', '.join(recipe_names())}; or a path")
     parser.add_argument(
         "words",
@@ -63,6 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.words,
         options=[
             *(option for option in _PASSED_ON if getattr(arguments, option[2:])),
+            # `rollwright plan --plan` must not pass it twice.
             *(["--plan"] if arguments.command == "plan" and not arguments.plan else []),
             *(["--help"] if arguments.help else []),
             *(["-v"] if arguments.verbose else []),
@@ -88,13 +90,16 @@ def start_recipe(
     """
     script = recipe_path(recipe)
     taken = [*map(settings_word, words), *options]
+    # With --check even a plan loads the models, for which it needs the launcher.
     if "--help" in options or ("--plan" in options and "--check" not in options):
         return run_alone(script, taken)
     from rollwright.config import has_gpu
 
     config = launch_path(config_file or default_launch(gpu=has_gpu(), processes=processes or 1))
     line = launch_words(script, taken, config=config, processes=processes)
+    # Before the launch: the processes inherit the variable.
     share_cores(config, processes)
+    # Flushed, so that it stands above what the child processes write.
     print(shown_line(line), file=sys.stderr, flush=True)
     return launch_recipe(line, verbose="-v" in options)
 
@@ -105,6 +110,7 @@ def _named(name: str | None, command: str) -> str:
             f"name a recipe: {', '.join(recipe_names())}. For example: rollwright {command} grpo text/maze_grpo"
         )
     if "/" in name and not name.endswith(".py"):
+        # Shipped files end in the name of their recipe, as `text/maze_grpo`.
         last = difflib.get_close_matches(name.rpartition("/")[2].rpartition("_")[2], recipe_names(), n=1)
         raise ConfigError(
             f"`{name}` is a file of settings, and the recipe comes first: rollwright {command} "

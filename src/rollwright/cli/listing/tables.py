@@ -35,6 +35,7 @@ def format_columns(heading: Sequence[str], rows: Sequence[Sequence[str]], *, wid
     total = min(width or shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST)
     widths = [max(len(row[i]) for row in (heading, *rows)) for i in range(len(heading))]
     too_much = sum(widths) + 2 * (len(widths) - 1) - total
+    # One character at a time off the widest column, so that wide columns end up alike.
     while too_much > 0 and max(widths) > _NARROWEST:
         widest = widths.index(max(widths))
         widths[widest] -= 1
@@ -43,6 +44,7 @@ def format_columns(heading: Sequence[str], rows: Sequence[Sequence[str]], *, wid
 
 
 def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    # `wrap` makes no line at all of an empty text.
     cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
     count = max(map(len, cells))
     padded = [cell + [""] * (count - len(cell)) for cell in cells]

@@ -37,11 +37,13 @@ def settings_of(world: str) -> list[str]:
     for name in yaml_names():
         with open(settings_word(name), encoding="utf-8") as file:
             text = file.read()
+        # Shipped files extend one file of their own folder at most, so no loader is needed.
         shared = re.search(r"^extends: (\S+)\.yaml$", text, re.MULTILINE)
         if shared:
             base = f"{name.rpartition('/')[0]}/{shared[1]}".lstrip("/")
             with open(settings_word(base), encoding="utf-8") as file:
                 text += file.read()
+        # Two blanks: the `name` of a section at the top.
         if re.search(rf"^  name: {re.escape(world)}$", text, re.MULTILINE):
             found.append(name)
     return found

@@ -15,6 +15,7 @@ from pathlib import Path
 from rollwright.contracts import ConfigError, RunFolderError
 
 _PLACEHOLDER = "my_world"
+# The templates end in .txt, so that no test runner takes them for tests of ours.
 _FILES = {
     "{name}.py": "world.py.txt",
     "{name}_reward.py": "reward.py.txt",
@@ -42,9 +43,11 @@ def run(arguments: argparse.Namespace) -> None:
     folder, name = arguments.folder, arguments.name
     _require_module_name(name)
     targets = {folder / target.format(name=name): source for target, source in _FILES.items()}
+    # A link to nothing is there too, though `exists` denies it.
     there = [str(path) for path in targets if os.path.lexists(path)]
     if there:
         raise RunFolderError(f"{', '.join(there)}: already there, and nothing is overwritten. Name another folder")
+    # Before anything is made: only what was missing is removed after an error, the innermost first.
     made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +75,7 @@ def _require_module_name(name: str) -> None:
         raise ConfigError(
             f"--name {name!r} cannot name a Python module: use lower-case letters, digits and underscores"
         )
+    # In this order: `find_spec` raises for a loaded module without a spec, such as `__main__`.
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         raise ConfigError(f"--name {name}: a module of that name is installed already, and would be taken for yours")
 

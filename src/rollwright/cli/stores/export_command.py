@@ -22,6 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(line)
     else:
         try:
+            # "x" looks and creates in one step, so that no file is ever overwritten.
             with arguments.out.open("x", encoding="utf-8") as file:
                 for count, line in enumerate(export_messages(store), start=1):  # noqa: B007
                     file.write(line + "\n")
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
         except OSError as error:
             raise RunFolderError(f"{arguments.out} cannot be written: {error.strerror or error}") from error
         print(f"{count} conversations: {arguments.out}")
+    # Last, since damaged shards are met while the store is read.
     for warning in store.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 

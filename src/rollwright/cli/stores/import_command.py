@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("name the store or file to write with --into, or only read with --dry-run")
     _check_options(arguments, form)
     if arguments.repositories:
+        # The importer knows of no repositories, so the folder is bound here.
         form = replace(form, convert=partial(form.convert, repositories=arguments.repositories))
     with _left_out_to(arguments.left_out) as left_out:
         if form.tasks:
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
                 left_out=left_out,
             )
     print(report)
+    # The same file imported again uses no row, and nothing is wrong with it.
     if not report.used and ALREADY not in report.left_out:
         raise DataError(f"none of the {report.read} rows of {arguments.file} could be used: is it {arguments.format}?")
     what = f"{report.records} tasks" if form.tasks else f"{report.records} episodes of {report.turns} turns"

@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.parallel < 1:
         raise ConfigError(f"--parallel is {arguments.parallel}; it counts groups scored at once, 1 or more")
+    # A run writes config.yaml before its store, so it is looked for as well.
     if store_folder(arguments.into) != arguments.into or (arguments.into / "config.yaml").exists():
         raise DataError(f"--into {arguments.into} is a run folder, which keeps a store of its own: name a new folder")
     source = TrajectoryStore(store_folder(arguments.store), mode="read")

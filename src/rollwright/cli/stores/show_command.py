@@ -42,9 +42,11 @@ def run(arguments: argparse.Namespace) -> None:
         return solved if arguments.solved else not (arguments.unsolved and solved)
 
     chosen = {key: getattr(arguments, key) for key in ("task", "tag", "split", "origin")}
+    # Counted apart, as --limit ends the printing early.
     found = sum(1 for _ in store.refs(**chosen, where=wanted))
     for trajectory in islice(store.iter_trajectories(**chosen, where=wanted), arguments.limit):
         print(headline(trajectory) if arguments.brief else format_trajectory(trajectory) + "\n")
+    # Last, since damaged shards are met while the store is read.
     for warning in store.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if not found:
