@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rollwright.batching import Segment, TokenBatch
+from rollwright.learner.update_step import global_token_weights
+
 SCRIPT = """
 import sys
 import torch
@@ -47,6 +50,32 @@ def one_step(folder: Path, ranks: int, aggregation: str) -> tuple[float, int, li
     assert done.returncode == 0, done.stderr[-3000:]
     loss, processes, moments = torch.load(result, weights_only=True)
     return loss, processes, moments
+
+
+class OtherRank:
+    """An accelerator whose other rank counted these tokens, sequences and rows; `seen` is what this one counts."""
+
+    num_processes = 2
+
+    def __init__(self, *counts: int) -> None:
+        self.counts = torch.tensor(counts)
+        self.seen: list[list[int]] = []
+
+    def reduce(self, local: torch.Tensor, reduction: str) -> torch.Tensor:
+        assert reduction == "sum"
+        self.seen.append(local.tolist())
+        return local + self.counts
+
+
+def test_the_stand_in_of_an_idle_rank_is_no_row_of_the_constant_aggregation() -> None:
+    """One sequence of three tokens and two ranks: each token weighs 1 / (1 * L), times the two ranks averaged over."""
+    batch = TokenBatch.of([Segment(prompt_ids=(1, 2), action_ids=(5, 6, 7), sequence=0)])
+    idle = batch.masked(torch.zeros(3, dtype=torch.bool))
+    busy = global_token_weights(OtherRank(0, 0, 0), batch, "constant", 10.0)  # type: ignore[arg-type]
+    torch.testing.assert_close(busy, torch.full((3,), 2 / 10.0))
+    other = OtherRank(3, 1, 1)
+    assert not global_token_weights(other, idle, "constant", 10.0, stand_in=True).any()  # type: ignore[arg-type]
+    assert other.seen == [[0, 0, 0]], "with a row of its own here the denominator of all ranks would be doubled"
 
 
 @pytest.mark.slow

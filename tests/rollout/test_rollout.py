@@ -430,6 +430,8 @@ def test_a_reward_that_fails_is_a_fault_and_nobody_learns_from_its_group(tmp_pat
         StepResult(observation="go on", reward=float("nan")),
         StepResult(observation="go on", reward={"env": "much"}),  # type: ignore[dict-item]
         StepResult(observation="go on", reward=1e300),
+        StepResult(observation="go on", reward=10**400),
+        StepResult(observation="go on", reward=10**5000),
     ],
 )
 def test_garbage_from_a_world_is_a_fault_and_no_turn(answer: object) -> None:

@@ -107,4 +107,5 @@ def rank_shares(scores: Sequence[float], temperature: float) -> list[float]:
     raw = [0.0] * len(scores)
     for rank, index in enumerate(order, start=1):
         raw[index] = (1 / rank) ** (1 / temperature)
-    return [one / sum(raw) for one in raw]
+    whole = sum(raw)
+    return [one / whole for one in raw]

@@ -229,6 +229,7 @@ class Learner:
             step=self.step,
             averages=averages,
             tap=None if mine.idle else tap,
+            stand_in=mine.idle,
         ).run(packs, batch.to(self.accelerator.device), loss)
         if not moved:
             return

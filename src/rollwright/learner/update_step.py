@@ -35,6 +35,8 @@ class UpdateStep:
     step: int
     averages: Averages
     tap: TokenTap | None = None
+    stand_in: bool = False
+    """Whether this rank has nothing of its own to do, and runs a turn whose results count nowhere."""
 
     def run(self, packs: Sequence[PackedBatch], batch: TokenBatch, objective: TokenObjective) -> bool:
         """Move policy and critic once, from the gradient of the whole batch.
@@ -49,7 +51,9 @@ class UpdateStep:
         kept = self._filtered(batch, objective)
         if kept is None:
             return False
-        weights = global_token_weights(self.accelerator, kept, objective.aggregation, objective.max_length)
+        weights = global_token_weights(
+            self.accelerator, kept, objective.aggregation, objective.max_length, stand_in=self.stand_in
+        )
         # Priorities of drawn turns scale the numerator only; the denominator counts tokens as they are.
         weights = weights * batch.weights
         # The critic learns from every token, whatever the policy's filter or aggregation says.
@@ -170,12 +174,14 @@ class UpdateStep:
 
 
 def global_token_weights(
-    accelerator: Accelerator, batch: TokenBatch, how: Aggregation, max_length: float | None
+    accelerator: Accelerator, batch: TokenBatch, how: Aggregation, max_length: float | None, *, stand_in: bool = False
 ) -> Tensor:
     """[N] factor of every token: its part in the mean over all ranks, times the ranks the gradient is averaged over."""
     counts = count_loss_units(batch.mask, batch.sequence_index, num_sequences=batch.num_sequences)
     # Counts are added before they divide: a mean of the ranks' means would favour ranks with few tokens.
-    local = torch.tensor([counts.num_tokens, counts.num_sequences, counts.num_rows], device=batch.mask.device)
+    # The constant aggregation counts masked sequences too, but the stand-in of an idle rank is another rank's sequence.
+    rows_here = 0 if stand_in else counts.num_rows
+    local = torch.tensor([counts.num_tokens, counts.num_sequences, rows_here], device=batch.mask.device)
     tokens, sequences, rows = accelerator.reduce(local, reduction="sum").tolist()
     total = LossCounts(num_tokens=tokens, num_sequences=sequences, num_rows=rows)
     # DDP averages gradients over ranks; dividing the denominator by their number turns the average into a sum.

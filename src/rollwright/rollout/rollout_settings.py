@@ -40,8 +40,7 @@ class RolloutSettings(Config):
     max_observation_tokens: int = Field(
         0,
         ge=0,
-        description="Maximum length of an observation in characters; longer ones are cut with a visible mark;"
-        " 0 = never.",
+        description="Maximum length of an observation in tokens; longer ones are cut with a visible mark; 0 = never.",
     )
     parallel_episodes: int = Field(32, ge=1, description="Number of episodes played at the same time.")
     schedule: Literal["continuous", "rounds"] = Field(

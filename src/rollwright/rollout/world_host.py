@@ -156,7 +156,7 @@ def checked(answer: object) -> StepResult:
     seen = checked_observation(answer.observation)
     try:
         bad = {name: value for name, value in answer.rewards.items() if not math.isfinite(value)}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: a whole number beyond every float
         raise EnvironmentFault(f"step() gave the reward {_short(answer.reward)}, expected numbers") from None
     # Finite is not enough: float32 sums of the learner overflow beyond MAX_REWARD.
     if bad or any(abs(value) > MAX_REWARD for value in answer.rewards.values()):
@@ -191,7 +191,10 @@ def checked_observation(answer: object) -> Observation:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # an object of the world, or a number of more digits than Python prints
+        text = f"{type(value).__name__} that cannot be shown ({type(error).__name__})"
     return text if len(text) <= 100 else f"{text[:90]}..."
 
 
