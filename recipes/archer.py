@@ -184,6 +184,7 @@ class Archer(ReplayMethod):
             config.critic,
             heads,
             name="critic",
+            # Q keeps the squared error, or the loss that `critic.loss` names.
             losses={"v": loss_of_v(config.algorithm)},
             polyak=config.algorithm.polyak,
         )
@@ -202,10 +203,12 @@ class Archer(ReplayMethod):
         # After a cut that left no next prompt there is nothing to bootstrap from, unless a limit counts as the end.
         self.turns = valid_turns(self.table, needs_next=not self.algorithm.truncated_end)
         self.actor_rests = step < self.algorithm.warmup_steps
+        # Draws are counted within a step, so that a resumed run draws the same.
         self.fresh.begin(step)
 
     def sample(self, size: int) -> list[Transition]:
         """Turns of any age."""
+        # The first steps may bring no turn that can be learned from.
         if not len(self.turns):
             return []
         share = self.config.replay.offline_frac

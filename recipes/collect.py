@@ -155,6 +155,7 @@ def fill(
     there = {unpack_text(row["id"]) for _, row in store.headers()}
     lacking = [request for request in wanted if request.key not in there]
     report = StepReport(len(wanted), unit="episode")
+    # What an earlier start has played is no work of this one.
     report.begin(len(wanted) - len(lacking))
     for start in range(0, len(lacking), settings.shard):
         part = lacking[start : start + settings.shard]

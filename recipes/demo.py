@@ -124,6 +124,7 @@ def stage(config: DemoConfig, title: str, recipe: str, words: list[str], *, done
     Raises:
         UserError: the recipe failed, and has said why.
     """
+    # Flushed, as the stage writes to the same terminal.
     print(f"\n=== {title}", flush=True)
     # `refuse_other_settings` has made sure that it is a result of these settings.
     if done.exists():

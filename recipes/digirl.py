@@ -203,6 +203,7 @@ class Digirl(ReplayMethod):
         scores = self.outcomes()[owners] - promised
         # An outcome of 1 exceeds every promise and one of 0 falls short of it: a positive score is a success.
         best = best_trajectories(scores, self.algorithm.top_frac, positive_only=self.algorithm.positive_only)
+        # `best` counts within `scores`, and `owners` leads from there to the table.
         return keep_trajectories(self.table, owners[best], among=turns)
 
     def fit_instructions(self, turns: np.ndarray) -> dict[str, float]:
@@ -210,6 +211,7 @@ class Digirl(ReplayMethod):
         owners, fit = np.unique(self.table.owners()[turns]), self.config.instruction_critic
         metrics: dict[str, float] = {}
         for _ in range(fit.updates if len(owners) else 0):
+            # With replacement, as there may be fewer trajectories than a batch holds.
             some = self.draws.choice(owners, fit.batch_size)
             prompts = instruction_prompts(self.table, some)
             labels = self.outcomes()[some]

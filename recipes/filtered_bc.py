@@ -91,6 +91,7 @@ class FilteredBc(ReplayMethod):
         self.table = TurnTable(*config.replay.stores, run.store, may_be_empty=True)
         # Ids of another tokenizer would be learned as other words.
         data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
+        # Without offline steps the table may be empty at first: the run fills it.
         if self.algorithm.offline_steps:
             require_a_choice(self.table, self.algorithm)
 
@@ -133,6 +134,7 @@ def best(table: TurnTable, algorithm: AlgorithmSettings, *, first: int, seed: in
         algorithm.top_frac,
         rng=np.random.default_rng(seed),
         positive_only=algorithm.positive_only,
+        # The share is one of the trajectories that have a turn to learn from.
         among=owners,
     )
     return keep_trajectories(table, chosen, among=turns)

@@ -154,6 +154,7 @@ def main(argv: list[str] | None = None) -> None:
             if asks_greedy and len(teaching) >= algorithm.min_groups:
                 greedy = run.greedy_scores(teaching)
                 teaching = [group for group in teaching if group.id in greedy]  # without a baseline nothing is compared
+            # Whitening divides by the spread, and a single token has none.
             lone_token = needs_spread and not can_whiten(teaching)
             if len(teaching) < algorithm.min_groups or lone_token:
                 # No sync: the engine has these weights already.

@@ -173,6 +173,7 @@ class Hnpg(ReplayMethod):
         fit, metrics = self.config.critic, {}
         for _ in range(fit.updates):
             chosen = self.draws.integers(len(self.own.turns), size=fit.batch_size)
+            # With weight 0 the logs would only be read in vain.
             logged = self.sample(fit.batch_size) if self.algorithm.offline_weight else []
             targets = torch.cat([self.returns[chosen], self.logged_targets(logged)])
             acted = [self.own.turns[u].prompt_ids + self.own.turns[u].action_ids for u in chosen]

@@ -98,6 +98,7 @@ class Ilql(ReplayMethod):
         loss = partial(implicit_loss, cql_weight=algorithm.cql_weight, expectile=algorithm.expectile)
         for _ in range(algorithm.updates):
             steps = self.chains.draw(self.draws, algorithm.trajectories)
+            # Anew at each optimiser step, as V and the slow Q have moved.
             targets = implicit_targets(self.critic, steps, gamma=algorithm.gamma, highest=algorithm.highest)
             metrics = self.critic.update_tokens(steps.segments, targets, loss)
             metrics["critic/target_mean"] = float((targets["q"] * targets["weights"]).mean())

@@ -229,6 +229,7 @@ def label_all(
 def tell(folder: RunFolder, reports: dict[str, LabelReport], kept: Sequence[Trajectory], count: int) -> None:
     """Print what came of it, and write labels.json."""
     turns = [turn for t in kept for turn in t.turns]
+    # A turn below the threshold is kept without an action.
     filled = sum(bool(turn.action_ids) for turn in turns)
     document: dict[str, dict[str, float]] = {name: asdict(report) for name, report in reports.items()}
     document["store"] = {"logs": count, "labelled": len(kept), "turns": len(turns), "turns_labelled": filled}

@@ -69,6 +69,7 @@ class Mc(ReplayMethod):
         for _ in range(algorithm.updates):
             steps = self.chains.draw(self.draws, algorithm.trajectories)
             returns = steps.returns(algorithm.gamma)
+            # Plain numbers from the store: the critic has no part in its own targets.
             targets = {"q": steps.per_entry(returns), "weights": steps.weights}
             metrics = self.critic.update_tokens(steps.segments, targets, loss)
             metrics["critic/target_mean"] = float(returns.mean())

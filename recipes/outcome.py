@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     require_trl("an outcome model")
     prompt = OutcomePrompt(max_actions=config.data.max_actions)
+    # All before the folder is opened, as data that cannot be used need no run.
     cases = read_cases(config.replay.stores)
     train, held_out = split_cases(cases, prompt, held_out_frac=config.data.held_out_frac, seed=config.run.seed)
     with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
@@ -130,6 +131,7 @@ def answer_rows(
     fitting = [(case, ids) for case, ids in zip(cases, prompts, strict=True) if ids is not None]
     if not fitting:
         raise DataError(f"no prompt fits into fit.max_length = {max_length} tokens, even cut: raise it")
+    # Once more: what fits may have one answer alone.
     require_both([case for case, _ in fitting], f"what fits into fit.max_length = {max_length} tokens")
     rows = []
     for case, ids in fitting:

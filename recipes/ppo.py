@@ -100,6 +100,7 @@ def main(argv: list[str] | None = None) -> None:
             groups = run.score(groups)
             # A single token has no spread, so it cannot be whitened.
             if not with_members(groups, 1) or (algorithm.whiten and not can_whiten(groups)):
+                # No sync: the engine has these weights already.
                 run.finish(step, groups, {"optim/skipped_count": 1.0})
                 continue
             batch = flatten(groups)
@@ -128,6 +129,7 @@ def read_values(learner: Learner, batch: TokenBatch, *, after_cuts: bool) -> tup
     if not after_cuts:
         return learner.values(batch), None
     states = states_after_cuts(batch)
+    # Their numbers lie beyond all sequences of the batch, so that none of those goes on in them.
     behind = [reading(ids, owner=len(batch.segments) + s) for s, ids in states.items()]
     found = learner.values(TokenBatch.of([*batch.segments, *behind]))
     # Nothing follows where the task itself has ended.

@@ -182,6 +182,7 @@ def scored(model: OutcomeModel, cases: Sequence[Case]) -> tuple[list[bool], list
 
 def report(model: OutcomeModel, held_out: Sequence[Case], *, num_pairs: int, config: PairConfig, folder: Path) -> None:
     """Print and write how the held-out episodes are ranked: eval/pairs.json."""
+    # It was chosen on the training episodes: what is held out must choose nothing.
     threshold = model.card.threshold
     labels, scores, cases = scored(model, held_out)
     pairs = pairs_of(cases, per_case=config.data.per_success, seed=config.run.seed)

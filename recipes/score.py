@@ -109,6 +109,7 @@ def main(argv: list[str] | None = None) -> None:
                 continue
             batch = flatten(teaching, min_members=2)
             with run.learning():
+                # Both by the learner, whose log-probs differ from the engine's by rounding.
                 old, reference = run.learner.logprobs(batch), run.learner.reference_logprobs(batch)
             # [U] the log-ratio of each attempt, summed over its tokens.
             kl = segment_sum(old - reference, batch.turn_index, len(batch.turns))
@@ -130,6 +131,7 @@ def credit(batch: TokenBatch, kl: Tensor, algorithm: AlgorithmSettings, *, first
         rewards = progress_rewards(batch.turn_rewards, owners, attempts, bonus=algorithm.bonus)
     # beta_2 holds the first attempt in stage I; everything else has beta_1.
     pinned = algorithm.first_kl if first_stage else algorithm.kl
+    # k1 within the reward of the own attempt: the paper leaves open how the KL enters.
     rewards = rewards - torch.where(first, pinned, algorithm.kl) * kl
     returns = attempt_returns(rewards, owners, attempts, turn_gamma=algorithm.turn_gamma)
     # A baseline over both attempts would couple them again.

@@ -92,6 +92,7 @@ def train(config: SftConfig, folder: RunFolder) -> None:
     # The world is closed by now: training needs none.
     rows = sft_rows(
         imitable(trajectories, only_success=config.data.only_success),
+        # Rows of the embedding: an id beyond them comes from another tokenizer.
         vocab_size=rows_of(start),
         unknown_ids=unknown_ids(start),
         max_length=config.sft.max_length,
@@ -127,6 +128,7 @@ def own_store(folder: RunFolder) -> TrajectoryStore:
     store = TrajectoryStore(folder.trajectories)
     # Evaluations may lie in the same store, and nobody trains on them.
     trained_on = [row for _, row in store.headers() if not unpack_text(row["tag"]).startswith("eval_")]
+    # Demonstrations are known by how their ids begin.
     foreign = [row["id"] for row in trained_on if not row["id"].startswith(DEMONSTRATION)]
     if foreign:
         raise RunFolderError(

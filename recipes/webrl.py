@@ -155,6 +155,7 @@ class Webrl(ReplayMethod):
     def begin(self, step: int) -> bool:
         """A phase begins now and then; every step collects."""
         if step % self.algorithm.phase_steps == 0:
+            # Before the step collects, so that its own episodes count as new and are not replayed.
             self.phase.begin()
         return True
 

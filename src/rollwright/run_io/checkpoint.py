@@ -97,6 +97,7 @@ class Checkpoints:
                 _complete(beside, {"step": step, **state})
                 _put_in_place(beside, final)
         except Exception as error:
+            # Half a checkpoint is of no use, and takes room that may be just what is missing.
             shutil.rmtree(beside, ignore_errors=True)
             if not _is_disk_trouble(error):
                 raise

@@ -180,6 +180,7 @@ class StepReport:
         self._took.append((now - self._last) / max(1, step - self._last_step))  # some say every fifth step alone
         self._last, self._last_step = now, step
         line = step_line(step, self.steps, metrics, list(self._recent), left_s=self._left_s(step, now), unit=self.unit)
+        # After the line is made, as a step is compared with earlier ones only.
         self._recent.append(dict(metrics))
         say(line)
         return line

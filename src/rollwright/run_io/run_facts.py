@@ -237,6 +237,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         log.warning("%s cannot be read and is left out: %s", path, error)
         return {}
+    # Somebody may have edited the file, and all who read it rely on these shapes.
     sessions = content.get("sessions") if isinstance(content, dict) else None
     if not isinstance(sessions, list) or not all(isinstance(entry, dict) for entry in sessions):
         return {}

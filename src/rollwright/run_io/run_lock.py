@@ -125,10 +125,12 @@ class RunLock:
         Raises:
             RunFolderError: as `held`.
         """
+        # Absolute, as it is the key of `_HELD` and must hold wherever this process works later.
         path, owner = folder.expanduser().absolute() / NAME, Owner.this_process()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             before = _claim(path, owner, instead_of=None)
+            # `_claim` has decided about owners of this host; one that cannot be looked up is watched.
             if before is not None and not owner.can_see(before) and _falls_silent(path):
                 before = _claim(path, owner, instead_of=before)
             if before is not None:
@@ -237,6 +239,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 def _open_locked(path: Path) -> int:
     while True:
+        # No O_EXCL: the file may have been left by a dead owner, and the name inside decides.
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         with contextlib.suppress(OSError):  # some shared file systems have no locks: a moment's race is left
             fcntl.flock(file, fcntl.LOCK_EX)

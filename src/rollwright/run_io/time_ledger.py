@@ -25,6 +25,7 @@ def time_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]
     lanes = {"generator": GENERATOR_PARTS, "learner": LEARNER_PARTS}
     found: dict[str, dict[str, float]] = {}
     for lane, parts in lanes.items():
+        # A value that was not finite is null in the file.
         totals = {part: sum(float(row.get(f"ledger/{lane}_{part}_s") or 0.0) for row in rows) for part in parts}
         if (whole := sum(totals.values())) > 0:
             found[lane] = {part: seconds / whole for part, seconds in totals.items()}

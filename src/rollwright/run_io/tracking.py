@@ -241,6 +241,7 @@ class Tracker:
             self._also(values, step)
         except Exception:  # foreign code, and the numbers are already safe in the file
             log.exception("a tracker failed at step %d; the run goes on with metrics.jsonl alone", step)
+            # It is not asked again, so that its traceback is logged once and not at every step.
             self._also = None
 
 
@@ -278,6 +279,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
+            # Lists and None are written as JSON, since not every tracker takes them.
             yield f"{prefix}{key}", value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 

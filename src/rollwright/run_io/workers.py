@@ -176,6 +176,7 @@ class _Mailbox:
 
 
 def _expire(future: asyncio.Future[Any]) -> None:
+    # The answer, or a cancellation, may have come first.
     if not future.done():
         future.set_exception(TimeoutError())
 

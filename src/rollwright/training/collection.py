@@ -56,6 +56,7 @@ class Requests:
 
     def _request(self, step: int, index: int, task: Task) -> GroupRequest:
         request = GroupRequest(
+            # The journal finds answers by this key, so it depends on seed and place and never on time.
             key=f"{self.seed}/{step}/{index}",
             task=task,
             seed=episode_seed("train", self.seed, step, index),
@@ -157,5 +158,6 @@ def fill_with_informative(
         missing = wanted - sum(map(is_informative, scored))
         if missing <= 0:
             break
+        # Some of the new groups may be equal again, hence the rounds.
         scored += score(more(missing))
     return scored

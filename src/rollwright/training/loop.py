@@ -291,9 +291,11 @@ class Training(RunParts):
 
     def _end(self) -> None:
         """The last checkpoint, the final evaluation, the policy as a plain folder, the report."""
+        # What is still in flight serves no update any more.
         self.collection.close()
         resumption.save(self)
         self._end_collection()  # after the checkpoint: a longer run plays these anew, and sets the old ones aside
+        # Before the evaluation, which may take long.
         self._export(self.folder.path / "policy")
         self.evaluate("final")
         self.folder.facts.set_clocks(self.collector.occupancy.seconds())
@@ -365,8 +367,10 @@ def greedy_requests(
     greedy = replace(collector.sampling, temperature=0.0)
     requests = []
     for group in groups:
+        # The group's own start state: the baseline has to be of what the group was asked to do.
         request = collector.request(f"{group.id} greedy", group.task, group.seed, sampling=greedy)
         if group.start is not None and starts is not None:
+            # Who starts in mid-episode has fewer turns left.
             request = replace(request, start=group.start, max_turns=starts.limit_from(group.start))
         requests.append(request)
     return requests

@@ -171,6 +171,7 @@ def _open_parts(
 ) -> Iterator[Run]:
     """The same in a folder that is there, by processes that have joined."""
     ranks, world, curriculum = Ranks(accelerator), scene.world, scene.curriculum
+    # `finally` closes what there is, however far the opening gets.
     collector = engine = None
     try:
         with ranks.first_goes_ahead():
@@ -185,6 +186,7 @@ def _open_parts(
         if isinstance(curriculum, EvolvingCurriculum):
             seed = config.run.seed
             curriculum.generator = open_generator(config.curriculum, world, engine, codec, folder.path, seed=seed)
+        # Each rank records what it has sampled itself.
         journal = Journal(ranks.own(folder.path / "journal.jsonl"), run=resumption.run_name(config))
         collector = _run_collector(config, world, engine, journal, codec, ranks, folder)
         run = kind(

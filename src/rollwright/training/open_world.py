@@ -60,6 +60,7 @@ def open_world(settings: WorldSettings) -> World:
         return world
     from rollwright.run_io import RayWorld
 
+    # Tasks and texts still come from the world of this process; only its environments live elsewhere.
     return RayWorld(world, settings.name, settings.options, address=settings.ray_address, cpus=settings.ray_cpus)
 
 

@@ -28,6 +28,7 @@ def plan_text(config: LoopConfig) -> str:
     episodes = rollout.groups_per_step * rollout.group_size
     turns = f"{rollout.max_turns}" if rollout.max_turns else "the world's limit of"
     offline = int(getattr(getattr(config, "algorithm", None), "offline_steps", 0))
+    # Offline steps play nothing.
     played = max(0, config.run.steps - offline)
     lines = [
         f"each step: {rollout.groups_per_step} groups x {rollout.group_size} = {episodes} episodes of at most {turns} "
@@ -56,6 +57,7 @@ def memory_text(config: LoopConfig) -> str:
     count = parameter_count(folder)
     if count is None:
         return f"memory: not known before model {config.model.path!r} is opened"
+    # LoRA trains so few weights that their gradient and moments are left out of the sum.
     trained = 16 if config.model.lora_rank == 0 else 4  # fp32 weights; gradient and Adam's two moments besides
     # With LoRA the reference is the model without its adapter, which is in memory anyway.
     if config.model.lora_rank == 0 and _has_reference(config):

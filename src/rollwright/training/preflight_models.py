@@ -116,6 +116,7 @@ def require_context(config: Config) -> None:
                 folder = resolve_model(path)
                 require_positions(folder, engine.max_context, key=f"{name}.max_context")
                 unknown_ids(folder)
+                # Without a learner no new weights come, and sampling alone works.
                 if any(sections(config, LearnerSettings)):
                     _require_sync(name, engine, folder)
 
@@ -179,6 +180,7 @@ def _first_prompts(config: Config, world: Any, rollout: RolloutSettings) -> Iter
     codec = _codec_of(config, world)
     env = world.make()
     try:
+        # A few tasks are enough for a look; `Lessons` watches the run itself.
         for task in list(world.tasks("train"))[:4] if codec is not None else ():
             context = context_factory(rollout, codec, world, context_length=1 << 30)()  # type: ignore[arg-type]
             context.observe(as_observation(env.reset(task, episode_seed("train", "first prompt"))))
@@ -201,6 +203,7 @@ def _codec_of(config: Config, world: Any) -> Any:
         path = Path(model.path).expanduser()
         if (path.is_dir() and not is_adapter(path)) or (model.path == _EMBEDDED and embedded_is_there()):
             return open_codec(resolve_model(model.path))
+    # An adapter, or a hub name that is not on this disk yet: no tokens can be counted.
     return None
 
 

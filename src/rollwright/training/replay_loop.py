@@ -78,6 +78,7 @@ def replay_loop(run: Training, method: ReplayMethod) -> None:
         run.remember(step, groups)
         metrics: Metrics = {}
         if method.may_learn(groups):
+            # Drawing and fitting count as the learner's time.
             with run.learning():
                 metrics = learn_from_stored(method, step, groups, seed=run.config.run.seed)
             if method.policy_moves:

@@ -93,6 +93,7 @@ def open_stage(world: WorldSettings, policy: ModelSettings | Path, run_folder: P
     with ExitStack() as closing:
         unclaimed = closing.enter_context(ExitStack())
         opened = open_world(world)
+        # At once, so that the world is closed whatever fails below.
         unclaimed.callback(close_world, opened)
         start = policy if isinstance(policy, Path) else policy_folder(policy, opened, run_folder)
         yield Stage(
