@@ -278,6 +278,7 @@ class Archer(ReplayMethod):
         """[n] min Q(s, a) - min V(s) by the fast critic."""
         q = self.critic.read([t.prompt_ids + t.action_ids for t in batch])["q"]
         v = self.critic.read([t.prompt_ids for t in batch])["v"]
+        # [heads, n] -> [n]
         return q.min(dim=0).values - v.min(dim=0).values
 
 

@@ -132,6 +132,7 @@ def episodes(config: CollectConfig, collector: Collector, tasks: Sequence[Task])
     """All episodes of the collection, the first of every task, then the second, and so on."""
     # Round by round over all tasks, so that a collection that was stopped holds about as much of each.
     return [
+        # `fill` looks for this name in the store, so it is the same at every start.
         collector.request(f"{config.run.seed}/{task.id}/{index}", task, start_seed(config, task, index))
         for index in range(config.collect.per_task)
         for task in tasks

@@ -179,6 +179,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def those_that_teach(groups: Sequence[Group], *, drops: bool) -> list[Group]:
     """The groups that the update sees: all of them, or those whose members can be told apart."""
+    # Equal groups tell an estimator of siblings nothing, and without them the update is cheaper.
     return [group for group in groups if is_informative(group) or not drops]
 
 

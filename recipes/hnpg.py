@@ -166,6 +166,7 @@ class Hnpg(ReplayMethod):
         # The copies of a prompt lie side by side, as the view below needs them.
         asked = [prompt for prompt in prompts for _ in range(count)]
         acted = [prompt + action.token_ids for prompt, action in zip(asked, self.fresh(asked), strict=True)]
+        # [heads, n] with one head; the draws of a prompt become a row.
         return self.critic.read(acted, slow=slow)["q"][0].view(len(prompts), count).mean(dim=1)
 
     def fit(self) -> dict[str, float]:

@@ -113,6 +113,7 @@ def learn_and_play(
         config.engine, policy, open_codec(policy, folder.path), seed=config.run.seed, run_folder=folder.path
     )
     try:
+        # One engine for all of them: the weights are the same, and only the line in the prompts differs.
         for target in config.algorithm.targets or [best]:
             print(format_table(play_for_target(config, levels, target, engine, policy, folder)))
     finally:

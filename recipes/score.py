@@ -133,6 +133,7 @@ def credit(batch: TokenBatch, kl: Tensor, algorithm: AlgorithmSettings, *, first
     pinned = algorithm.first_kl if first_stage else algorithm.kl
     # k1 within the reward of the own attempt: the paper leaves open how the KL enters.
     rewards = rewards - torch.where(first, pinned, algorithm.kl) * kl
+    # With the bonus, turn_gamma = 1 pays a wrong first attempt for being corrected.
     returns = attempt_returns(rewards, owners, attempts, turn_gamma=algorithm.turn_gamma)
     # A baseline over both attempts would couple them again.
     return leave_one_out_by_attempt(returns, batch.group_index[owners], attempts)

@@ -75,6 +75,7 @@ def start_lines(
     lines += [
         f"learner: {_learner(s, layout, note)}" for name, s in sections(config, LearnerSettings) if _read(config, name)
     ]
+    # A collection by teachers has the section too, and opens no engine.
     lines += [f"engine: {_engine(engine)}" for _, engine in sections(config, EngineSettings) if plays]
     lines += [f"world: {_world(world, config, tasks)}" for _, world in sections(config, WorldSettings)]
     return [*lines, f"machine: {_machine(device)}"]
@@ -148,6 +149,7 @@ def _read(config: Config, section: str) -> bool:
 def _run(config: Config, resumed_at: int | None) -> str:
     folder, run = folder_of(config)[1], getattr(config, "run", None)
     parts = [folder, "new" if resumed_at is None else f"resumed after step {resumed_at}"]
+    # Recipes that train once have no steps.
     if steps := getattr(run, "steps", 0):
         parts.append("1 step" if steps == 1 else f"{steps} steps")
     if (seed := getattr(run, "seed", None)) is not None:

@@ -103,5 +103,6 @@ def _store_digest(folder: Path) -> str:
     for file in sorted(file for table in TABLES for file in (folder / table).glob("*.parquet")):
         with file.open("rb") as content:
             content.seek(max(0, file.stat().st_size - _FOOTER_BYTES))
+            # Both tables name their shards alike.
             total.update(f"{file.parent.name}/{file.name} {file.stat().st_size} ".encode() + content.read())
     return total.hexdigest()[:32]

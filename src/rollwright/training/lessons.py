@@ -152,6 +152,7 @@ def _causes(
     config: LoopConfig, groups: Sequence[Group], metrics: Mapping[str, float], signal: bool | None
 ) -> Iterator[Idle]:
     everyone = [t for group in groups for t in group.trajectories]
+    # Offline steps have no episodes.
     if everyone:
         yield from _played(config, everyone)
     yield from _replayed(metrics)

@@ -293,6 +293,7 @@ def open_learner(
     """Policy, optimiser and accelerator; weights are kept in float32, computed with in the chosen precision."""
     import torch
 
+    # The hidden layer of a critic's head is drawn from torch's global generator; adapters are given their seed.
     torch.manual_seed(config.run.seed)
     policy, _ = load_policy(model_folder, "float32")
     if config.model.lora_rank:

@@ -117,6 +117,7 @@ def open_reward(settings: RewardSettings) -> Reward:
 def _built(build: Callable[..., Any], options: dict[str, Any], where: str) -> Any:
     # Names are compared beforehand, as the TypeError of a call tells only the first unknown one.
     known = inspect.signature(build).parameters
+    # A `build` with **options takes every name.
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     strangers = [] if takes_any else sorted(set(options) - set(known))
     if strangers:

@@ -36,6 +36,7 @@ def pass_gate(
     # All ranks hold the same groups, so all of them return here or none does: `logprobs` below waits for every rank.
     if not chosen:
         return {}
+    # Each turn is a sequence of its own, as log-probs need no whole episodes.
     batch = TokenBatch.of([segment_of(turn, sequence=place) for place, turn in enumerate(chosen)])
     logprobs = [row.tolist() for row in batch.by_turn(learner.logprobs(batch))]
     parity = measure_parity([Sampled.of_turn(turn) for turn in chosen], logprobs)

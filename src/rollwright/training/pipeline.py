@@ -66,6 +66,7 @@ class Pipeline:
 
     def dropped(self) -> list[Trajectory]:
         """Finished episodes that no update uses, marked with the reason: to be stored with those that were taken."""
+        # The run has stored what was taken before it asks for what was dropped.
         lost, self._stale.lost, self._taken = self._stale.lost, [], []
         return lost
 
@@ -91,6 +92,7 @@ class Pipeline:
             fresh = self._stale.keep(taken, self.version())
             if lost := len(taken) - len(fresh):
                 log.info("step %d: %d groups were too old (rollout.max_staleness)", self._step, lost)
+                # Played by the weights of now, so these cannot be too old for this step.
                 self.ahead.issue(self.requests.extra(self._step, lost))
             kept += fresh
             # Kept in mind until they are stored, so that `close` can set them aside if the run stops before that.

@@ -69,6 +69,7 @@ def memory_text(config: LoopConfig) -> str:
 def _has_reference(config: LoopConfig) -> bool:
     """Whether a frozen copy of the starting policy is kept for a KL."""
     algorithm = getattr(config, "algorithm", None)
+    # A KL in the loss and one inside the reward read the same copy.
     return any(getattr(algorithm, key, 0) > 0 for key in ("kl_coef", "kl_in_reward"))
 
 
@@ -86,6 +87,7 @@ def _shapes(file: Path) -> list[list[int]]:
     with file.open("rb") as handle:
         (length,) = struct.unpack("<Q", handle.read(8))
         header = json.loads(handle.read(length))
+    # This one key of the header is no tensor.
     return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
 
 
@@ -109,6 +111,7 @@ def check_models(config: Config) -> None:
 def _load(model: ModelSettings) -> Any:
     from rollwright.models import load_policy, with_lora
 
+    # In float32, so that a difference is one of the computation and not of rounding.
     policy, _ = load_policy(model.path, "float32")
     return with_lora(policy, rank=model.lora_rank) if model.lora_rank else policy
 
@@ -133,5 +136,6 @@ def _of_engine(policy: Any, engine: EngineSettings) -> str:
 
 
 def _print(line: str) -> None:
+    # All processes of a launcher come here, and one of each machine speaks.
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(line)

@@ -189,6 +189,7 @@ def require_named_stores(config: Config) -> None:
 
 def _require_store(key: str, text: str) -> None:
     path = Path(text).expanduser()
+    # These two tables make a folder a store.
     if (path / "trajectories").is_dir() and (path / "turns").is_dir():
         if not any((path / "trajectories").glob("*.parquet")):
             raise ConfigError(

@@ -58,6 +58,7 @@ def recipe_config(
     # `--check` is no setting, so the words without it are read as settings.
     config = load_config(cls, [word for word in words if word != CHECK], plan=plan, check=check)
     _run_folder[:] = [Path(folder_of(config)[1]).expanduser().absolute()]
+    # Looked up now, as this start will make them.
     _new_folders[:] = new_folders(_run_folder[0])
     run = getattr(config, "run", None)
     _loops[:], _anew[:] = [isinstance(run, RunSettings)], [getattr(run, "resume", "") == "never"]
@@ -156,6 +157,7 @@ def interrupted_text() -> str:
 def _stored(folder: Path) -> int:
     from rollwright.store import TrajectoryStore
 
+    # Saying what is saved must not fail by itself.
     with contextlib.suppress(RollwrightError, OSError):
         return len(TrajectoryStore(folder / "trajectories", mode="read"))
     return 0
@@ -221,6 +223,7 @@ def keep_traceback() -> str:
 def _say(error: RollwrightError, kept: str) -> None:
     rank = os.environ.get("RANK", "0")
     who = "rollwright" if rank == "0" else f"rollwright, rank {rank}"
+    # Errors quote settings, which may hold passwords and keys.
     lines = (line.rstrip() for line in redact(str(error)).splitlines())
     sys.stderr.write(f"{who}: " + "\n".join(line for line in lines if line) + f"{kept}\n")
     sys.stderr.flush()

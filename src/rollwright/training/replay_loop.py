@@ -167,6 +167,7 @@ class ReplayPhases:
         """
         if offline_frac is None or self._everything is None:
             return draws.choice(turns, size)
+        # [n] whether this run has collected the turn.
         own = self.table.sources[self.table.owners()[turns]] == len(self.table.stores) - 1
         if own.all() or not own.any():
             return draws.choice(turns, size)

@@ -96,6 +96,7 @@ class Run(Protocol):
 def save(run: Run) -> None:
     """Write a checkpoint of the run as it stands between two steps, then forget the journal that led to it."""
     limit_s, faults = run.config.run.checkpoint_s, run.collector.faults
+    # A timeout is in the file of faults even if the process has to be ended.
     report = partial(faults.note, subject="checkpoint")
     with deadline("writing a checkpoint", limit_s, setting="run.checkpoint_s", report=report):
         run.checkpoints.save(run.next_step, lambda folder: _write_rank(run, folder), capture(run))
