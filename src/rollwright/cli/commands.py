@@ -55,7 +55,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 """Heading -> command -> (module in this folder, one-line help). A module is imported only when its command is named."""
 
 COMMANDS = {name: entry for commands in GROUPS.values() for name, entry in commands.items()}
+# 130 is 128 + SIGINT, as shells count.
 USER_ERROR, INTERRUPTED = 2, 130
+# Not taken from `config`, which loads pydantic: the overview and completion should come at once.
 DEBUG = "ROLLWRIGHT_DEBUG"
 _VERBOSE = ("-v", "--verbose")
 
@@ -174,6 +176,7 @@ def _until_the_reader_leaves() -> Iterator[None]:
 
 def _say(message: str, code: int, verbose: bool) -> int:
     if verbose:
+        # The traceback comes first, so that the paragraph ends what stands in the terminal.
         traceback.print_exc()
     print(f"rollwright: {message}", file=sys.stderr)
     return code

@@ -134,6 +134,7 @@ def _held_together(groups: Groups) -> list[str]:
 def _two(arguments: argparse.Namespace, groups: Groups) -> Comparison:
     from rollwright.evaluation import compare
 
+    # `run` comes here only with two groups of one.
     (name_a, [a]), (name_b, [b]) = groups.items()
     return compare(
         a.reading.evaluation,

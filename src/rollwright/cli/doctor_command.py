@@ -31,4 +31,5 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print(format_diagnosis(diagnosis, str(arguments.run), all_rules=arguments.all), flush=True)
     if diagnosis.findings:
+        # So that a script can ask.
         raise SystemExit(1)

@@ -36,6 +36,7 @@ class AuditFacts:
     answer_shown: str = ""
 
 
+# `isinstance` looks for the names of the methods alone: to have one is to declare it.
 @runtime_checkable
 class Audited(Protocol):
     """A world that declares facts for the audit."""

@@ -24,6 +24,7 @@ from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import Split, Task, WorldMark
 from rollwright.contracts.turn import Attachment
 
+# Of a world that states none: only name and fingerprint tell such worlds apart.
 UNVERSIONED = "0"
 MAX_FILE_BYTES = 64_000_000
 _SHOWN_ONLY = frozenset({"screenshots", "screenshot_scale", "draw"})
@@ -42,8 +43,10 @@ class Versioned(Protocol):
 
 def version_of(world: World) -> str:
     """The version that a world states; that of Rollwright for a world of ours that states none; else "0"."""
+    # A protocol of data alone asks for the name of the attribute, whatever its value.
     if isinstance(world, Versioned):
         return world.version
+    # By the module of the class, so that a user's subclass of ours does not get our version.
     return __version__ if type(world).__module__.startswith("rollwright.envs.") else UNVERSIONED
 
 
@@ -74,6 +77,7 @@ def _content(option: Any) -> Any:
             return hashlib.sha256(Path(option).read_bytes()).hexdigest()
     except (OSError, ValueError):  # too long for a path, not to be read
         return option
+    # A word without a slash is a choice, such as a difficulty, and changes what is played.
     return None if "/" in option else option
 
 
@@ -117,6 +121,7 @@ class StepResult:
     @property
     def rewards(self) -> dict[str, float]:
         """The named parts; one plain number goes by the name `env`."""
+        # A copy: the world may go on writing into its own mapping.
         if isinstance(self.reward, Mapping):
             return dict(self.reward)
         return {"env": float(self.reward)}
@@ -205,6 +210,7 @@ def distinct(tasks: Sequence[Task], world: str = "the world") -> Sequence[Task]:
     counts = Counter(task.id for task in tasks)
     if len(counts) == len(tasks):
         return tasks
+    # Five are enough to find the mistake; a task file may repeat thousands.
     twice = [f"{name!r} ({count} times)" for name, count in counts.most_common(5) if count > 1]
     raise ConfigError(
         f"{world} lists several tasks under one id: {', '.join(twice)}. They would be merged into one, with the same "

@@ -75,6 +75,7 @@ __all__ = [
 ]
 
 Split = Literal["train", "validation", "test"]
+# Taken from the types, so that a list and its type cannot part.
 SPLITS: tuple[Split, ...] = get_args(Split)
 Origin = Literal["policy", "scripted", "human", "teacher", "log"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
@@ -230,6 +231,7 @@ class Trajectory:
     score: Score | None = None
     origin: Origin = "policy"
     policy: str = ""
+    # -1 where nobody counts versions of weights: a script, a person, a log.
     version: int = -1
     world: WorldMark | None = None
     start: Start = field(default_factory=Start)

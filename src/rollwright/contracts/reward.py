@@ -70,6 +70,7 @@ def score_group(group: Group, reward: Reward) -> Group:
     """
     # An episode without a turn has nothing that a part could be laid on.
     judged = [t for t in group.trajectories if not t.stop_reason.is_fault and t.turns]
+    # No reward is asked about an empty group.
     if not judged:
         return group
     scores = scores_of(reward, group.with_trajectories(judged))
@@ -182,6 +183,7 @@ def place_score(trajectory: Trajectory, score: Score) -> Trajectory:
     can be scored again, by the same reward or by another one, from the same ground.
     """
     if score.value is None:
+        # What lay on the turns stays there: the episode is not `learnable` any more, so no loss reads it.
         return replace(trajectory, score=score)
     if score.turn_parts is not None:
         if len(score.turn_parts) != len(trajectory.turns):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Role = Literal["system", "user", "assistant"]
+# Taken from the type, so that the two cannot part.
 ROLES: tuple[Role, ...] = get_args(Role)
 
 PICTURE_SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
@@ -277,6 +278,7 @@ class Turn:
     timings: Timings = field(default_factory=Timings)
 
     def __post_init__(self) -> None:
+        # Everything per token relies on equal lengths.
         if len(self.action_ids) != len(self.action_logprobs):
             raise ValueError(f"{len(self.action_ids)} action ids but {len(self.action_logprobs)} log-probs")
         _require_finite("reward parts", self.rewards)
@@ -297,6 +299,7 @@ class Turn:
     @property
     def action(self) -> str:
         """What the world was given: all that was said, or what came after the thought."""
+        # None, not "": an empty action is one that the world was given, where no action was found.
         return self.text if self.acted is None else self.acted
 
     @property
@@ -309,6 +312,7 @@ class Turn:
         """[len(action_ids)] what each token earned: placed parts where they lie, the rest on the last token."""
         earned = [0.0] * len(self.action_ids)
         for placed in self.rewards_at:
+            # Several pieces may lie on one token.
             earned[placed.position] += placed.value
         # A logged action without token ids has no last token; its reward counts by turn alone.
         if earned:
@@ -384,6 +388,7 @@ def _require_mask(mask: SamplerMask, action_ids: Sequence[int]) -> None:
     if len(mask.kept_ids) != len(action_ids):
         raise ValueError(f"{len(mask.kept_ids)} kept sets for {len(action_ids)} action ids")
     pairs = zip(mask.kept_ids, action_ids, strict=True)
+    # An id outside its mask has probability 0, and its log-ratio would be infinite.
     lost = [place for place, (kept, chosen) in enumerate(pairs) if chosen not in kept]
     if lost:
         raise ValueError(f"token {lost[0]} has the id {action_ids[lost[0]]}, which its mask did not keep")

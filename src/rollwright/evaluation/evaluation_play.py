@@ -45,12 +45,14 @@ def evaluation_requests(
     """
     if split == "train":
         raise ConfigError("an evaluation on split 'train' judges what was trained on: use 'validation' or 'test'")
+    # Copies would pass for further evidence and make pass@k meaningless.
     if attempts > 1 and sampling.temperature == 0.0:
         raise ConfigError(
             f"{attempts} greedy attempts at one start are one attempt copied: "
             "set evaluation.temperature above 0, or evaluation.attempts to 1"
         )
     return [
+        # The key fixes the sampled tokens: attempts at one start differ, and each repeats in another run.
         _request(f"{split}/{task.id}/{seed}/{attempt}", task, seed, sampling, max_turns)
         for task in distinct(tasks)
         for seed in held_out_seeds(split, task, seeds_per_task)

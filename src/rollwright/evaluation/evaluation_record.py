@@ -122,6 +122,7 @@ def record_evaluation(
     rows = []
     for trajectory in trajectories:
         start = (trajectory.task.id, trajectory.seed)
+        # The players give episodes in the order of the requests, so the numbers are those that were asked for.
         rows.append(_row(trajectory, attempts[start]))
         attempts[start] += 1
     # An episode that broke early may not know its policy or its world; where all broke, they have to do.
@@ -185,6 +186,7 @@ def _pinned_version(trajectories: Iterable[Trajectory], name: str) -> int:
 
 
 def _only(what: str, values: Iterable[Any], name: str) -> Any:
+    # Sorted for the message, which should not differ from run to run.
     found = sorted(set(values))
     if len(found) > 1:
         raise DataError(

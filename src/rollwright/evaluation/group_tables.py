@@ -24,6 +24,7 @@ PROCEDURES = {
 
 def format_groups(found: GroupComparison) -> str:
     """Aggregates of every group, its tasks, the comparisons with raw and adjusted p-values, costs, and the verdicts."""
+    # All groups have the same aggregates: the metric alone decides which.
     heads = ["group", "runs", *found.groups[0].aggregates]
     rows = [heads]
     rows += [
@@ -45,6 +46,7 @@ def format_groups(found: GroupComparison) -> str:
 
 def with_interval(interval: Interval) -> str:
     """'0.512 [0.431, 0.603]'; the point alone where there is no interval."""
+    # Infinite where either end is.
     return str(interval) if math.isfinite(interval.high - interval.low) else f"{interval.point:.3f}"
 
 

@@ -90,6 +90,7 @@ def checkpoint_scores(metrics: Sequence[Mapping[str, float]]) -> list[Checkpoint
         score = _finite(row, "eval/return_mean") if score is None else score
         if score is None or not rewards:
             continue
+        # Metrics hold an interval of the success alone; a return has no noise here.
         low, high = _finite(row, "eval/success_low"), _finite(row, "eval/success_high")
         found.append(
             CheckpointScores(
@@ -115,6 +116,7 @@ def _reward_against_score(recent: Sequence[CheckpointScores]) -> MismatchAlarm |
     if not rho < 0:  # NaN, where one of them did not move, is no alarm
         return None
     peak = max(row.score for row in recent)
+    # From the best score on: a run that began low has not fallen.
     fall = peak - recent[-1].score
     return MismatchAlarm(
         rule="reward_against_score",

@@ -125,6 +125,7 @@ def check_worlds(a: Evaluation, b: Evaluation, name_a: str, name_b: str, *, acro
     if "foreign" in (a.origin, b.origin):
         return []  # logs of other tools are held together by the content of their questions (`check_same_content`)
     marks = [(one.world, one.world_version, one.world_fingerprint) for one in (a, b)]
+    # A record that is older than the marks has three empty texts.
     if not all(any(mark) for mark in marks):
         return _unknown_worlds(a, b, name_a, name_b)
     found = []
@@ -148,6 +149,7 @@ def check_worlds(a: Evaluation, b: Evaluation, name_a: str, name_b: str, *, acro
             _refuse(f"{said}: {kind}", across_versions)
         found.append(f"{said}: {kind}; the worlds are not alike, and a difference may come from them")
     if set(a.tasks) != set(b.tasks):
+        # Pairing keeps the shared tasks alone, so the verdict would be about neither list.
         said = "; ".join(_left_out(a, b, name_a, name_b))
         _refuse(f"the task lists of {name_a} and {name_b} differ ({said})", across_versions)
     return found

@@ -42,6 +42,7 @@ class RunHandle:
         for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
             try:
                 found.append(json.loads(line))
+            # A run that was killed leaves half a line behind as well.
             except ValueError:
                 continue
         return found
@@ -161,6 +162,7 @@ def compare_two(
 def _named_evaluation(which: RunHandle | Evaluation | str | Path) -> tuple[str, Evaluation]:
     from rollwright.evaluation import load_evaluation
 
+    # A missing path too: the reader of evaluations says what is wrong with it.
     if isinstance(which, str | Path) and not Path(which).is_dir():
         return Path(which).stem, load_evaluation(Path(which))
     if isinstance(which, str | Path):

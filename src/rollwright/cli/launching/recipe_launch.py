@@ -20,6 +20,7 @@ from types import FrameType
 
 from rollwright.contracts import ConfigError
 
+# 128 + SIGINT, as shells count.
 INTERRUPTED = 130
 _BROKE = 1
 
@@ -36,6 +37,7 @@ def default_launch(*, gpu: bool, processes: int) -> str:
 
 def launch_words(script: Path, words: Sequence[str], *, config: Path, processes: int | None) -> list[str]:
     """The words after `accelerate launch`."""
+    # Without the option the number of the configuration file counts.
     count = [] if processes is None else ["--num_processes", str(processes)]
     return ["--config_file", str(config), *count, str(script), *words]
 

@@ -101,6 +101,7 @@ def _folder(package: str) -> Path:
 
 def _no_such_settings(word: str, name: str) -> str:
     names = yaml_names()
+    # The last part counts too: `maze_grpo` should find `text/maze_grpo`.
     by_last = {known.rpartition("/")[2]: known for known in names}
     near = difflib.get_close_matches(name, names, n=1) or [
         by_last[last] for last in difflib.get_close_matches(name.rpartition("/")[2], list(by_last), n=1)

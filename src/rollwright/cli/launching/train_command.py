@@ -18,6 +18,7 @@ from rollwright.cli.launching.recipe_launch import (
 from rollwright.cli.launching.recipe_names import launch_path, recipe_names, recipe_path, settings_word
 from rollwright.contracts import ConfigError
 
+# Commands that are recipes of the same name.
 _OWN_RECIPE = ("evaluate", "collect")
 _PASSED_ON = ("--plan", "--check")
 
@@ -45,6 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-h", "--help", action="store_true", help="this text; after a recipe's name, all keys of the recipe"
     )
+    # `run` prints the help itself where no recipe is named.
     parser.set_defaults(parser=parser)
 
 

@@ -66,6 +66,7 @@ def _remove(files_made: Iterable[Path], folders_made: Iterable[Path]) -> None:
         for path in files_made:
             if os.path.isfile(path):
                 path.unlink()
+        # A folder that holds something else by now stays: `rmdir` removes empty ones alone.
         for path in folders_made:
             path.rmdir()
 

@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     target: Path | None = None if arguments.dry_run else arguments.into
     if target is None and not arguments.dry_run:
         raise ConfigError("name the store or file to write with --into, or only read with --dry-run")
+    # Before the codec is opened, which may have to read or fetch a model's files.
     _check_options(arguments, form)
     if arguments.repositories:
         # The importer knows of no repositories, so the folder is bound here.

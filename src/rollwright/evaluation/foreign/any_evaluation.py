@@ -41,6 +41,7 @@ def read_any_evaluation(
     if not path.is_file():
         raise DataError(f"{path} is a pipe or a device; expected a file: write the log to one first")
     given = {"scorer": scorer, "filter": filter_name, "metric": metric}
+    # By the name alone: each reader checks the content itself.
     match path.suffix:
         case ".eval":
             _refuse(given, ("scorer",), path)

@@ -163,6 +163,7 @@ def _row(task: str, sample: Mapping[str, Any], scorer: str, path: Path) -> Judge
         num_turns=sample["turns"] if isinstance(sample["turns"], int) else 1,
         stop_reason=StopReason.ENV_ERROR if fault else stop,
         fault=fault,
+        # inspect_ai keeps the earlier values of an edited score under this key.
         edited=bool(score.get("history")),
         question=sample["question"] if sample["has_input"] else "",
     )

@@ -67,6 +67,7 @@ def read_lm_eval_log(path: Path, *, filter_name: str | None = None, metric: str 
         path=path,
         sha256=file_hash(path),
         reader=READER,
+        # `model_name` is the checkpoint, `config.model` only the kind of backend, such as hf.
         policy=str(results.get("model_name") or _mapping(results.get("config")).get("model") or ""),
         world=f"lm_eval:{task}" if results else "",
         world_version=str(_mapping(results.get("versions")).get(task, "")),
@@ -162,6 +163,7 @@ def _row(task: str, line: Mapping[str, Any], metric: str, *, sign: float, path: 
 def _results(path: Path) -> Mapping[str, Any]:
     """The sums of the same run; empty where they do not lie beside the log or cannot be read."""
     match = _NAME.fullmatch(path.name)
+    # Both files of a run carry the same date.
     beside = path.with_name(f"results_{match['date']}.json") if match else path.with_name("results.json")
     try:
         if not beside.is_file() or beside.stat().st_size > MAX_RESULTS_BYTES:

@@ -36,6 +36,7 @@ def check_same_content(
             f"{own} is an evaluation of Rollwright and {foreign} a log of another tool: their episodes cannot be "
             "paired. Compare two evaluations, or two logs of the same tool"
         )
+    # A row that faulted has no number that could be paired.
     keys_a, keys_b = ({row.key for row in side.evaluation.rows if not row.is_fault} for side in (a, b))
 
     def pairing(warnings: Sequence[str] = ()) -> LogPairing:
@@ -69,6 +70,7 @@ def check_same_content(
 def _check_choice(a: LogReport, b: LogReport, name_a: str, name_b: str) -> None:
     if a.reader != b.reader:
         raise DataError(f"{name_a} is a {a.reader} and {name_b} a {b.reader}: their rows cannot be paired")
+    # Two metrics are two quantities, even where both lie between 0 and 1.
     for what in a.choice.keys() & b.choice.keys():
         if a.choice[what] != b.choice[what]:
             raise DataError(
