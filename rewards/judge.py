@@ -24,12 +24,14 @@ SYSTEM = (
     "you, and what it claims about success is not proof. Reason in a few sentences, then end with one line that reads "
     "exactly `Verdict: YES`, `Verdict: NO`, or `Verdict: UNSURE` where the evidence does not decide it."
 )
+# Signs around the words are allowed, since models write `**Verdict:** YES.`
 _VERDICT = re.compile(r"^\W*(?:final\s+)?verdict\W*\b(yes|no|unsure)\W*$", re.IGNORECASE)
 _ALONE = re.compile(r"\W*(yes|no|unsure)\W*", re.IGNORECASE)
 
 
 def parse_verdict(answer: str) -> bool | None:
     """The last line that is a verdict, or an answer that is nothing else; None for UNSURE and where there is none."""
+    # The last one: the reasoning may quote the form that it was asked for.
     lines = [match for line in answer.splitlines() if (match := _VERDICT.match(line.strip()))]
     found = lines[-1] if lines else _ALONE.fullmatch(answer)
     return {"yes": True, "no": False}.get(found.group(1).lower()) if found else None
@@ -57,6 +59,7 @@ class Asking:
                 "judge needs value verdict or share and votes, max_tokens, max_actions, max_state_chars of 1 or more, "
                 f"got {self.value!r}, {', '.join(map(str, counts))}"
             )
+        # The seeds of votes change nothing in greedy answers.
         if self.votes > 1 and self.temperature <= 0:
             raise ConfigError(
                 f"judge: {self.votes} votes at temperature 0 are the same vote; set a temperature, or votes: 1"
@@ -74,6 +77,7 @@ class JudgeReward:
 
     def score(self, group: Group) -> Sequence[Score]:
         """Ask about every episode of the group, and wait for all answers."""
+        # The client has the same bound for all groups together; more threads would only wait in line.
         with ThreadPoolExecutor(max_workers=self._client.parallel) as pool:
             waiting = [
                 [pool.submit(self._vote, request, n) for n, request in enumerate(self._requests(trajectory))]
@@ -91,6 +95,7 @@ class JudgeReward:
                 judge_messages(evidence, asking.prompt, max_state_chars=asking.max_state_chars),
                 temperature=asking.temperature,
                 max_tokens=asking.max_tokens,
+                # Unlike seeds, so that votes can differ; fixed ones, so that a cached answer is found again.
                 seed=vote,
             )
             for vote in range(asking.votes)
@@ -98,10 +103,12 @@ class JudgeReward:
 
     def _vote(self, request: Mapping[str, Any], number: int) -> tuple[bool | None, str]:
         """The verdict, and why there is none."""
+        # The number belongs to the key: where the seed is left out by `body`, all votes send the same request.
         question = {"request": request, "vote": number}
         kept = None if self._cache is None else self._cache.get(question)
         try:
             answer = self._client.ask(request) if kept is None else kept
+        # No verdict: an endpoint that fails says nothing about the episode.
         except ChatFailure as error:
             return None, str(error)
         verdict = parse_verdict(answer)
@@ -111,10 +118,12 @@ class JudgeReward:
 
     def _count(self, votes: Sequence[tuple[bool | None, str]]) -> Score:
         """The majority; no score where fewer than half of the votes decide, or where they are even."""
+        # UNSURE and failures are no votes.
         decided = [verdict for verdict, _ in votes if verdict is not None]
         share = sum(decided) / len(decided) if decided else 0.5
         said = f"{sum(decided)} of {len(decided)} votes say success"
         if 2 * len(decided) <= len(votes) or share == 0.5:
+            # A reason of the endpoint says more than the count of votes.
             why = next((reason for _, reason in votes if reason), said if votes else "the episode holds no text")
             return Score(value=None, verifier=self.name, message=why)
         return Score(
@@ -126,6 +135,7 @@ def judge_messages(evidence: Evidence, prompt: OutcomePrompt, *, max_state_chars
     """The question; a long state is cut in the middle, since pages end with what was just said or done."""
     state = evidence.state
     if len(state) > max_state_chars:
+        # From both ends alike, and how much is missing stands between them.
         half = max_state_chars // 2
         state = f"{state[:half]}\n[{len(state) - 2 * half} characters left out]\n{state[-half:]}"
     return prompt.messages(replace(evidence, state=state))
@@ -179,6 +189,7 @@ def build(
         ConfigError: an option without meaning, an address or key that cannot be sent, or the key's variable is not set.
         RunFolderError: the cache cannot be created.
     """
+    # Parts are told apart by it in a sum of several rewards.
     if not name:
         raise ConfigError("judge needs a name for the part that it lays on the last turn")
     asking = Asking(
@@ -204,6 +215,7 @@ def build(
 
 def _key(variable: str) -> str:
     """The key that lies in an environment variable; none where no variable is named."""
+    # By the name of a variable, so that no key stands in the settings that are saved with a run.
     if variable and not os.environ.get(variable):
         raise ConfigError(f"judge: key_env names the environment variable {variable!r}, which is not set")
     return os.environ[variable] if variable else ""

@@ -16,6 +16,7 @@ MAX_ANSWER = 10_000
 """Characters, from the end: the answer stands there."""
 BATCH = 8
 """Texts that are judged in one process."""
+# What the box may import beside the standard library: math-verify and what it needs.
 PACKAGES = ("math_verify", "latex2sympy2_extended", "antlr4", "sympy", "mpmath")
 
 
@@ -37,6 +38,7 @@ def judged(texts: Sequence[str], answer: str) -> list[tuple[bool, str]]:
         ValueError: `answer` itself cannot be read, so nothing could equal it.
     """
     found: list[tuple[bool, str]] = []
+    # In batches, since to start a process costs more than to judge a text.
     for first in range(0, len(texts), BATCH):
         found += _judged_together([text[-MAX_ANSWER:] for text in texts[first : first + BATCH]], answer)
     return found
@@ -45,10 +47,12 @@ def judged(texts: Sequence[str], answer: str) -> list[tuple[bool, str]]:
 def _judged_together(texts: list[str], answer: str) -> list[tuple[bool, str]]:
     """All in one process; where one of them ends it, each in its own, so that one text costs its own verdict only."""
     called = rule("rollwright.rewards.maths_rule", PACKAGES)("same_answers", texts, answer)
+    # The task is at fault here, and a wrong task must not pay 0 to whoever plays it.
     if called.how == "value" and called.value is None:
         raise ValueError(f"the expected answer {answer[:200]!r} is no mathematics that math-verify can read")
     if called.how == "value":
         return [(bool(same), "") for same in called.value]
+    # Alone in a second try: only texts that end a process by themselves are wrong for it.
     if len(texts) > 1:
         return [pair for text in texts for pair in _judged_together([text], answer)]
     return [(False, f"the answer cannot be judged: {called.message}")]
@@ -62,6 +66,7 @@ class MathsReward:
     def score(self, group: Group) -> Sequence[Score]:
         """Compare each last answer with the task's; no score where a task has no answer."""
         answer = group.task.params.get("answer")
+        # `True` is an int in Python, but no mathematical answer.
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
             why = f"task {group.task.id!r} has no answer in its params" + ("" if answer is None else " that is text")
             return [Score(value=None, verifier=self.name, message=why) for _ in group.trajectories]
@@ -78,6 +83,7 @@ def build() -> MathsReward:
     Raises:
         MissingDependency: math-verify is not installed.
     """
+    # Without importing it: the box does that, in a process of its own.
     if importlib.util.find_spec("math_verify") is None:
         raise MissingDependency("the maths reward needs math-verify: pip install 'rollwright[code]'")
     return MathsReward()

@@ -15,6 +15,7 @@ logging.disable(logging.CRITICAL)  # it warns of every text that it is given wit
 
 def same_answers(texts: list[str], answer: str) -> list[bool] | None:
     """Whether the answer in each text equals `answer`; None where `answer` itself cannot be read."""
+    # math-verify reads LaTeX only between dollar signs; plain numbers it finds without.
     gold = _parse(answer) or _parse(f"${answer}$")
     if not gold:
         return None
@@ -23,6 +24,7 @@ def same_answers(texts: list[str], answer: str) -> list[bool] | None:
 
 def _same(text: str, gold: list[object]) -> bool:
     try:
+        # The expected answer comes first: the comparison is not symmetric.
         return bool(math_verify.verify(gold, _parse(text), timeout_seconds=None))
     except Exception:  # nested too deeply, say
         return False

@@ -24,6 +24,7 @@ class OutcomeModelReward:
 
     def __init__(self, model: OutcomeModel, *, value: Value, threshold: float | None, name: str) -> None:
         self.name = name
+        # The model's own threshold belongs to its scale: a pair model's scores are no probabilities.
         self.threshold = model.card.threshold if threshold is None else threshold
         self._model = model
         self._value = value
@@ -33,6 +34,7 @@ class OutcomeModelReward:
         return [self._score(found) for found in self._model.scores(group.trajectories)]
 
     def _score(self, found: float | None) -> Score:
+        # No 0: the episode may well have succeeded.
         if found is None:
             said = "the outcome model cannot judge this episode: no text, longer than its prompt, or no finite score"
             return Score(value=None, verifier=self.name, message=said)
@@ -87,4 +89,5 @@ def build(
 
 
 def _is_number(value: object) -> bool:
+    # `True` is an int in Python.
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,6 +15,7 @@ from rollwright.contracts import ConfigError, EnvReward, Group, Reward, Score, S
 
 def overlong_penalty(num_tokens: int, *, max_tokens: int, buffer_tokens: int) -> float:
     """0 up to `max_tokens - buffer_tokens`, from there down by 1 / buffer_tokens per token, never below -1."""
+    # Tokens within the buffer; the three cases of the equation in one line.
     excess = num_tokens - (max_tokens - buffer_tokens)
     return 0.0 if excess <= 0 else max(-1.0, -excess / buffer_tokens)
 
@@ -45,17 +46,20 @@ class OverlongReward:
             self._base.load_state_dict(state)
 
     def _shape(self, trajectory: Trajectory, score: Score) -> Score:
+        # A penalty alone would pass for a whole score.
         if score.value is None:
             return score
         penalty = self._weight * overlong_penalty(
             trajectory.num_action_tokens, max_tokens=self._max_tokens, buffer_tokens=self._buffer_tokens
         )
+        # A score without parts is one part under its verifier's name.
         parts: Mapping[str, float] = score.parts or {score.verifier: score.value}
         turns = score.turn_parts
         return replace(
             score,
             value=score.value + penalty,
             verifier=self.name,
+            # Parts and turn parts must each sum to the value, so the penalty joins whichever of them is there.
             parts={} if turns is not None and not score.parts else {**parts, "overlong": penalty},
             turn_parts=None if turns is None else (*turns[:-1], {**turns[-1], "overlong": penalty}),
         )
@@ -72,6 +76,7 @@ def build(*, max_tokens: int, buffer_tokens: int, weight: float = 1.0, base: Rew
     Raises:
         ConfigError: the buffer is not between 1 and `max_tokens`, or the weight is below 0.
     """
+    # 0 would divide by zero; more than `max_tokens` would punish an empty episode.
     if not 1 <= buffer_tokens <= max_tokens:
         raise ConfigError(f"overlong needs 1 <= buffer_tokens <= max_tokens, got {buffer_tokens} and {max_tokens}")
     if not math.isfinite(weight) or weight < 0:

@@ -28,6 +28,7 @@ def parse_answer(text: str) -> Edits:
     Raises:
         FormatError: a tag is missing or doubled, the thought is empty, there is no edit block.
     """
+    # Exactly once each: with two solutions it would be open which of them counts.
     wrong = [tag for tag in TAGS if text.count(tag) != 1]
     if wrong:
         raise FormatError(f"tag: {wrong[0]} must occur once")
@@ -49,6 +50,7 @@ def _blocks(text: str) -> Iterator[tuple[str, str, str]]:
     `>>>>>>> REPLACE`, and a line that begins with a fence. The two middle signs may end a line.
     """
     done = 0
+    # `find` and no regular expression, whose search would start over at each of many unfinished blocks.
     place = text.find(_FILE)
     while place >= 0:
         line, name = max(done, text.rfind("\n", done, place) + 1), place + len(_FILE)
@@ -59,10 +61,12 @@ def _blocks(text: str) -> Iterator[tuple[str, str, str]]:
         search = ends + 1 + len(_SEARCH)
         middle = text.find(_MIDDLE, search)
         end = text.find(_END, middle + len(_MIDDLE)) if middle >= 0 else -1
+        # No later block can have an end either.
         if end < 0:
             return
         replacement = text[middle + len(_MIDDLE) : end]
         yield text[name:ends], text[search:middle].removesuffix("\n"), replacement.removesuffix("\n")
+        # The fence before the next path must lie behind this block.
         done = end + len(_END)
         place = text.find(_FILE, done)
 
@@ -81,8 +85,10 @@ def apply_edits(files: Mapping[str, str], edits: Edits, *, must_be_unique: bool 
     """
     changed = dict(files)
     for path, blocks in edits.items():
+        # A search begins at a line's start, so the first line needs a line end before it too.
         text = "\n" + files.get(path, "")
         for search, replacement in blocks:
+            # An answer without any change would otherwise earn 0 and not the penalty.
             if search == replacement:
                 raise FormatError(f"identical: an edit of {path} changes nothing")
             if not search and path in files:  # it would match at every line
@@ -90,8 +96,10 @@ def apply_edits(files: Mapping[str, str], edits: Edits, *, must_be_unique: bool 
             count = text.count("\n" + search)
             if count == 0 or (must_be_unique and count > 1):
                 raise FormatError(f"not found: a search in {path} occurs {count} times")
+            # Before the replacement, which would need the memory.
             if len(text) + count * (len(replacement) - len(search)) > max(MAX_TEXT, len(files.get(path, "")) + 1):
                 raise FormatError(f"too long: {path} would have more than {MAX_TEXT} characters")
+            # Every occurrence, as the published rule does; `must_be_unique` refuses several.
             text = text.replace("\n" + search, "\n" + replacement)
         changed[path] = text[1:]
     return changed
@@ -101,8 +109,10 @@ def diffs(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]
     """Unified diffs by path, three lines of context, without the header lines; files without a change are left out."""
     found = {}
     for path, text in after.items():
+        # Line ends are left out, so that a file without a last one makes no diff of its own.
         lines = list(difflib.unified_diff(before.get(path, "").splitlines(), text.splitlines(), n=3, lineterm=""))
         if lines:
+            # The first two lines are the header with the file names.
             found[path] = "\n".join(lines[2:])
     return found
 
@@ -113,6 +123,7 @@ def similarity(predicted: Mapping[str, str], oracle: Mapping[str, str], *, max_c
     Args:
         max_chars: longer diffs are cut, since the comparison takes quadratic time.
     """
+    # The union: a file that was left alone, or changed without need, counts as 0.
     paths = predicted.keys() | oracle.keys()
     if not paths:
         return 1.0
@@ -133,6 +144,7 @@ def _num_matching(a: str, b: str) -> int:
     Equal to `SequenceMatcher(None, a, b, autojunk=False)`, which compares every pair of equal characters: seconds for
     diffs of 5,000 characters, hours for repetitive ones of 50,000.
     """
+    # A stack and no recursion, whose depth could reach the length of the texts.
     total, pairs = 0, [(a, b)]
     while pairs:
         a, b = pairs.pop()
@@ -146,15 +158,19 @@ def _num_matching(a: str, b: str) -> int:
 
 def _longest_match(a: str, b: str) -> tuple[int, int, int]:
     """(i, j, size) of the longest common substring a[i:i+size] = b[j:j+size]; of several the first in a, then in b."""
+    # Built anew for each pair of sides: a side's positions are its own.
     step, link, length, first = _automaton(b)
     best_i = best_j = best = state = size = 0
     for i, char in enumerate(a):
+        # Shorter and shorter ends of what matched so far, until one goes on with this character.
         while state and char not in step[state]:
             state = link[state]
             size = length[state]
         if char in step[state]:
             state, size = step[state][char], size + 1
+        # Strictly more, so that of equal lengths the first in `a` stays, as in difflib.
         if size > best:
+            # `first` is where a state's texts end for the first time in b, hence the first place there.
             best_i, best_j, best = i - size + 1, first[state] - size + 1, size
     return best_i, best_j, best
 
@@ -193,6 +209,7 @@ def _state_of_length(
     step, link, length, first = automaton
     if length[target] == wanted:
         return target
+    # Without the copy, texts of two lengths that end at unlike places would share one state.
     copy, (state, char) = len(step), origin
     step.append(dict(step[target]))
     link.append(link[target])
@@ -213,6 +230,7 @@ def patch_reward(
         after = apply_edits(files, parse_answer(text), must_be_unique=must_be_unique)
     except FormatError as error:
         return FORMAT_PENALTY, str(error)
+    # Both against the same files, so that only what was changed is compared.
     return similarity(diffs(files, after), diffs(files, {**files, **oracle})), ""
 
 
@@ -226,8 +244,10 @@ def _by_path(patch: str) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     path, lines = "", patch.splitlines()
     for before, line in zip(["", *lines], lines, strict=False):
+        # Two lines in a row make a header: a changed line can begin with either sign.
         if line.startswith("+++ ") and before.startswith("--- "):
             name = line[4:].split("\t")[0]
+            # A deleted file is named in its first line only.
             path = before[4:].split("\t")[0].removeprefix("a/") if name == "/dev/null" else name.removeprefix("b/")
         elif (
             path and not line.startswith("--- ") and (line.startswith("@@") or (path in found and line[:1] in "+- \\"))

@@ -58,9 +58,11 @@ class PatchSimilarityReward:
         if not _are_texts(files) or not _are_texts(oracle):
             said = f"task {task.id!r} has no files and oracle in its params: path -> text"
             return Score(value=None, verifier=self.name, message=said)
+        # In a box with a limit of time and memory: the policy chooses what is compared.
         called = rule("rollwright.rewards.patch_rule")(
             "patch_reward_of", trajectory.turns[-1].action, dict(files), dict(oracle), self._must_be_unique
         )
+        # 0 and not None: the policy must not escape judgement by writing what cannot be judged.
         if called.how != "value":
             return Score(value=0.0, verifier=self.name, message=f"the patch cannot be compared: {called.message}")
         value, wrong = called.value
@@ -80,6 +82,7 @@ def build(*, must_be_unique: bool = False) -> PatchSimilarityReward:
     Raises:
         ConfigError: the option is no truth value.
     """
+    # From YAML, "no" as text would be true.
     if not isinstance(must_be_unique, bool):
         raise ConfigError(f"patch_similarity needs must_be_unique true or false, got {must_be_unique!r}")
     return PatchSimilarityReward(must_be_unique=must_be_unique)

@@ -35,9 +35,12 @@ class StaticQualityReward:
         if not isinstance(focal, str):
             said = f"task {task.id!r} names no focal function in its params"
             return Score(value=None, verifier=self.name, message=said)
+        # In a box: some texts exhaust the memory of Python's parser.
         called = rule("rollwright.rewards.static_rule")("properties_of", trajectory.turns[-1].action, focal)
         read = called.how == "value"
+        # -1 as for a text that is no Python: the policy must not gain by what cannot be read.
         found = called.value if read else dict.fromkeys(PROPERTIES, -1)
+        # Each property's share of the mean, so that the parts sum to the value.
         share = {name: int(found[name]) / len(self._chosen) for name in self._chosen}
         said = "" if read else f"the text cannot be read: {called.message}"
         return Score(value=sum(share.values()), verifier=self.name, parts=share, message=said)

@@ -14,13 +14,16 @@ SMELLS = ("no_duplicate_assertion", "no_conditional", "no_exception_handling", "
 PROPERTIES = (*PRACTICES, *SMELLS, "documentation", "focal_assertion")
 MAX_SOURCE = 100_000
 """Characters of an answer; more is cut."""
+# The closing fence may be missing: an answer can be cut at its token limit.
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _BLOCKS = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.Match)
+# Names that say no more than that this is a test.
 _GENERIC = re.compile(r"test_?(it|this|method|function|case)?_?\d*", re.IGNORECASE)
 
 
 def properties_of(text: str, focal: str) -> dict[str, int]:
     """The properties of an answer: of its last fenced block, or of the whole text where there is none."""
+    # The last block: earlier ones are drafts or quotations.
     blocks = _FENCE.findall(text[:MAX_SOURCE])
     return properties(str(blocks[-1]) if blocks else text[:MAX_SOURCE], focal)
 
@@ -46,8 +49,10 @@ def _properties(source: str, focal: str) -> dict[str, int]:
     if not tests:
         return dict.fromkeys(PROPERTIES, -1)
     asserted = [node for test in tests for node in _assertions(test)]
+    # `dump` leaves positions out, so the same assertion on two lines gives the same text.
     texts = [ast.dump(node) for node in asserted]
     return {
+        # Of several tests one has to call the function; every one has to assert something.
         "focal_call": int(any(_calls(test, focal) for test in tests)),
         "assertion": int(all(_has_assertion(test) for test in tests)),
         "descriptive_name": int(all(_is_descriptive(test.name, focal) for test in tests)),
@@ -65,6 +70,7 @@ def _tests(source: str) -> Iterator[ast.FunctionDef]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
+    # Within classes too, as in unittest.
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
             yield node
@@ -72,11 +78,13 @@ def _tests(source: str) -> Iterator[ast.FunctionDef]:
 
 def _assertions(test: ast.FunctionDef) -> Iterator[ast.AST]:
     for node in ast.walk(test):
+        # By name, so that `self.assertEqual` and `mock.assert_called` count as well.
         if isinstance(node, ast.Assert) or (isinstance(node, ast.Call) and _name_of(node).startswith("assert")):
             yield node
 
 
 def _has_assertion(test: ast.FunctionDef) -> bool:
+    # `pytest.raises` asserts without the word.
     raises = any(isinstance(node, ast.Call) and _name_of(node) in ("raises", "warns") for node in ast.walk(test))
     return raises or any(True for _ in _assertions(test))
 
@@ -85,6 +93,7 @@ def _name_of(call: ast.Call) -> str:
     match call.func:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
+    # The result of a call that is called has no name.
     return ""
 
 

@@ -12,6 +12,7 @@ class SuccessReward:
 
     def score(self, group: Group) -> list[Score]:
         """1 or 0 by the environment's verdict; no score where it gave none."""
+        # None stays None: a step limit without a verdict is no failure.
         return [
             Score(value=None, verifier=self.name, message="the environment gave no verdict")
             if trajectory.success is None

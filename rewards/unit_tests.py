@@ -13,6 +13,7 @@ from rollwright.config import create
 from rollwright.contracts import ConfigError, Group, Score, Task
 
 
+# Protocols and no import of a code world: any world whose `judge` fits will do.
 class _Judged(Protocol):
     parts: Mapping[str, float]
     message: str
@@ -36,6 +37,7 @@ class UnitTestsReward:
 
     def _score(self, task: Task, text: str) -> Score:
         judged = self._world.judge(task, text)
+        # The world's own parts, whose sum is the value here as it is there.
         parts = dict(judged.parts)
         return Score(value=sum(parts.values()), verifier=self.name, parts=parts, message=judged.message)
 
@@ -51,6 +53,7 @@ def build(*, world: str = "code.synthesis", options: Mapping[str, Any] | None = 
         ConfigError: the world judges no text.
     """
     made = create("envs", world, options)
+    # Asked once at the start and not at the first score of a run.
     if not callable(getattr(made, "judge", None)):
         raise ConfigError(f"world {world!r} judges no handed-in text; try code.synthesis or code.humaneval")
     return UnitTestsReward(made)
