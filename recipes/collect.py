@@ -167,6 +167,7 @@ def fill(
         store.append(scored, tag=settings.tag or settings.by)
         facts.played(scored)
         facts.set_clocks(collector.occupancy.seconds())
+        # With every shard, so that a kill costs the record no more than the episodes.
         facts.save()
         report.step(done + len(part), rollout_metrics([alone(t) for t in scored]) | {"time/step_s": report.elapsed()})
         # Only now, as what was played is stored by now.

@@ -146,6 +146,7 @@ def main(argv: list[str] | None = None) -> None:
         for step in run.steps():
             # After several rounds the groups are scored already, and `score` leaves those as they are.
             groups = run.score(run.collect(step, max_rounds=rounds))
+            # A sibling that was lost to a fault is none to compare with.
             usable = with_members(groups, members)
             teaching = those_that_teach(usable, drops=drops)
             anchors = {"rollout/anchor_met_frac": met_again_frac(groups)} if compares_states else {}

@@ -221,6 +221,7 @@ def label_all(
     kept = [t for t in filled if t.has_actions]
     store = TrajectoryStore(folder.trajectories)
     if settings.with_known:
+        # Those that judged the labels as well: their actions are known all the same.
         store.append([*episodes.teach, *aside], tag="known")
     store.append(kept, tag=TAG)
     tell(folder, reports, kept, len(blind))

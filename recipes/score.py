@@ -103,6 +103,7 @@ def main(argv: list[str] | None = None) -> None:
             first_stage = step < algorithm.stage_one_steps
             groups = run.score(run.collect(step))
             told = {"attempts/stage": 1.0 if first_stage else 2.0} | observed(groups)
+            # Attempts are compared with those of other episodes, so one alone teaches nothing.
             teaching = with_members(groups, 2)
             if not teaching:
                 run.finish(step, groups, told | {"optim/skipped_count": 1.0})

@@ -114,6 +114,7 @@ def teach(config: SftConfig, stage: Stage, folder: RunFolder) -> list[Trajectory
     played = demonstrate(collector, tasks, per_task=config.data.per_task, seed=config.run.seed)
     store.replace(played, tag="teacher")
     folder.facts.played(played)
+    # An episode without a verdict is not counted as solved.
     solved = sum(bool(t.success) for t in played)
     print(f"{solved} of {len(played)} demonstrations solved their task")
     return played

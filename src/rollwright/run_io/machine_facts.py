@@ -107,7 +107,7 @@ def _cpu_name() -> str:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    # Not Linux, or an ARM processor, whose /proc/cpuinfo has no line "model name".
+    # Not Linux, or a 64-bit ARM processor, whose /proc/cpuinfo has no line "model name".
     return platform.processor() or "unknown"
 
 

@@ -153,8 +153,8 @@ class RayWorld:
         # One coroutine method is enough for Ray to run all methods of a class on an event loop.
         # The blocking calls of another world would stall it.
         seat = AsyncSeat if inner.execution == "async" else Seat
-        # A restarted actor has lost its episode, which is played anew in a new actor instead. Ray's default strategy
-        # fills a node before it uses the next one; SPREAD takes all of them.
+        # A restarted actor has lost its episode, which is played anew in a new actor instead.
+        # Ray's default strategy packs actors onto few nodes first; SPREAD uses all of them.
         placed = self._ray.remote(num_cpus=cpus, max_restarts=0, scheduling_strategy="SPREAD")(seat)
         self._place: Callable[[], Any] = lambda: placed.remote(name, options)
 

@@ -94,6 +94,7 @@ def announce_evaluation(result: Evaluation, settings: EvaluationSettings) -> dic
             tasks=len(result.tasks),
             starts=settings.seeds_per_task,
             attempts=settings.attempts,
+            # The metrics hold a share, and the line tells a number.
             faults=round(found["eval/fault_frac"] * found["eval/episodes_count"]),
         )
     )

@@ -35,6 +35,7 @@ def fingerprints(settings: Mapping[str, Any], start: Path, *, skip: tuple[str, .
     # `model.path` may be `tiny` or a hub name; `start` is the folder where the weights lie.
     found = {"model.path": f"weights:{weights_digest(start)}"}
     for key, value in _paths(settings):
+        # `model.path` is in already, by the folder of its weights.
         if key not in found and not key.startswith(skip) and (mark := _fingerprint(Path(value).expanduser())):
             found[key] = mark
     return found

@@ -264,6 +264,7 @@ def _compared(
         yield Idle(kind="no advantage", text=f"every advantage {source}: {_earned(groups)}")
     if metrics.get("optim/skipped_count"):
         least = getattr(algorithm, "min_groups", 1)
+        # With min_groups=1 a step may also be skipped because there is no spread to divide by.
         if least == 1 and not can_whiten(groups):
             yield Idle(kind="one token", text="a single action token was left, and whitening compares two or more")
         yield Idle(kind="few groups", text=f"fewer groups than algorithm.min_groups={least} can teach")

@@ -152,6 +152,7 @@ class _Scene:
 def _closed_on_error(world: World) -> Iterator[None]:
     try:
         yield
+    # Ctrl-C too, as a world may have started processes.
     except BaseException:
         close_world(world)
         raise

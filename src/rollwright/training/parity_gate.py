@@ -40,6 +40,7 @@ def pass_gate(
     batch = TokenBatch.of([segment_of(turn, sequence=place) for place, turn in enumerate(chosen)])
     logprobs = [row.tolist() for row in batch.by_turn(learner.logprobs(batch))]
     parity = measure_parity([Sampled.of_turn(turn) for turn in chosen], logprobs)
+    # For the message: what one of the two sides may compute otherwise.
     facts = facts_of(causal_lm(learner.policy).config)
     check_parity(parity, dtype=dtype, where=f"at engine version {engine.version}", facts=facts)
     log.info("parity gate passed: %s", parity)

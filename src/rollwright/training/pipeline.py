@@ -89,6 +89,7 @@ class Pipeline:
         kept: list[Group] = []
         while len(kept) < count:
             taken = self.ahead.take(count - len(kept))
+            # By the version of now, as a group may have waited in the line since it was finished.
             fresh = self._stale.keep(taken, self.version())
             if lost := len(taken) - len(fresh):
                 log.info("step %d: %d groups were too old (rollout.max_staleness)", self._step, lost)

@@ -53,6 +53,7 @@ def _require_model(key: str, text: str) -> None:
         return
     path = Path(text).expanduser()
     if path.is_dir() and is_adapter(path):
+        # The base is held to the same rules, under a key that tells where its name was found.
         _require_model(f"{key} (the model of the adapter in {text})", base_of(path))
     elif path.is_dir():
         _require_model_files(key, path)
