@@ -39,6 +39,7 @@ class BanditEnvironment:
         """Begin with the words in a drawn order. Raises ValueError for a seed of another split."""
         if split_of_seed(seed) != task.split:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
+        # All words in a drawn order: `sample` leaves the world's own list as it is.
         self._listed = random.Random(seed).sample(self.world.words, len(self.world.words))
         self._over = False
         return Observation(text=f"Words: {', '.join(self._listed)}.")
@@ -48,6 +49,7 @@ class BanditEnvironment:
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         self._over = True
+        # Blanks are forgiven, letters are not.
         word = action.strip()
         if word not in self.world.words:
             return StepResult(observation=NO_WORD, terminated=True, success=False)

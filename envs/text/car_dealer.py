@@ -70,6 +70,7 @@ class Salesman:
         if not known:
             raise TypeError(f"this teacher sells cars, it does not play {type(env).__name__}")
         talk = env.state.talk  # type: ignore[attr-defined]
+        # The buyer judges an offer after its turn has been counted, and bargainers pay more with each turn.
         return offer(*best_offer(talk.buyer, talk.turns + 1))
 
 
@@ -90,6 +91,7 @@ class CarDealerWorld:
 
     def __init__(self, *, scale: Scale, partner: Partner | None, partner_deadline_s: float) -> None:
         self.execution: Execution = execution_with(partner)
+        # A snapshot of other rules or another wording must not be restored here.
         self.identity = f"{self.name}/{scale}/{'scripted' if partner is None else 'partner'}"
         lot = "; ".join(f"{car.name}, {car.type}, {', '.join(car.features)}, {car.msrp} dollars" for car in LOT)
         self.instructions = (
@@ -130,6 +132,7 @@ class CarDealerWorld:
 
     def play(self, state: Dealing, action: str) -> tuple[Dealing, StepResult]:
         """The buyer's answer by the rules."""
+        # A bound on what the patterns have to search.
         talk, line = respond(state.talk, action[:2000])
         return self._settle(state, action, talk, line)
 
@@ -138,6 +141,7 @@ class CarDealerWorld:
         talk, line = respond(state.talk, action[:2000])
         if self._partner is not None:
             messages = self.messages(state, action, line)
+            # A seed of its own for each line, fixed by the episode, so that a sampling partner repeats itself.
             line = await ask(self._partner, messages, seed=state.seed + talk.turns, deadline_s=self._deadline_s)
         return self._settle(state, action, talk, line)
 
@@ -145,6 +149,7 @@ class CarDealerWorld:
         """What a partner is given: who it is, the talk so far, and what it is to say."""
         buyer = state.talk.buyer
         role = f"You buy a car. You are a {buyer.character} buyer. Say what you are told to say in your own words."
+        # Turned around: for the partner, the seller is the user and the buyer the assistant.
         found: list[Message] = [Message(role="system", content=role)]
         for seller, answered in state.lines:
             found += [Message(role="user", content=seller), Message(role="assistant", content=answered)]
@@ -153,6 +158,7 @@ class CarDealerWorld:
 
     def _settle(self, state: Dealing, action: str, talk: Talk, line: str) -> tuple[Dealing, StepResult]:
         after = Dealing(seed=state.seed, talk=talk, lines=(*state.lines, (plain(action, limit=300), line)))
+        # Before the end it is what an unsold car is worth, and it is paid only at a cut.
         earned = revenue(talk) if self._scale == "revenue" else fancy(talk)
         if talk.outcome == "open":
             cut = talk.turns >= self.max_turns  # nothing sold within the limit is worth what an unsold car is worth
@@ -166,6 +172,7 @@ class CarDealerWorld:
     def texts(self) -> list[str]:
         """Names, numbers as digits, and the buyer's sentences."""
         car = LOT[0]
+        # Loyal, since only they name their brand; and patient, so that no answer is a goodbye.
         buyers = [Buyer(character="loyal", budget=1, brand=b, type=t, feature=f, patience=9) for b, t, f in _mixed()]
         said = [greeting(buyer) for buyer in buyers]
         talk = Talk(buyer=buyers[0])

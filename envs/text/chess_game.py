@@ -31,11 +31,13 @@ Opponent = Literal["stockfish", "random"]
 Wording = Literal["lmrl", "compact"]
 
 MIN_RETURN = -401.0
+# The benchmark's 400 moves and the one that ends the game.
 MAX_TURNS = 401
 MATERIALS: tuple[str, ...] = ("KQk", "KQRk", "KRk", "KRRk")
 NUM_FIXED = 645
 ILLEGAL = "That is no legal move."
 GOALS: dict[Start, str] = {"full": "Win as white.", "endgames": "Mate the black king.", "fixed": "Mate the black king."}
+# Moves that the engine ranks for the opponent to err among.
 _CHOICES = 4
 
 
@@ -52,6 +54,7 @@ def endgame(material: str, seed: int) -> str:
     """A random legal position with these pieces, white to move, nobody in check; as FEN."""
     package = chess_package()
     rng = draw(seed, "endgame", material)
+    # Illegal draws, such as two kings side by side, and checks are drawn again.
     while True:
         board = package.Board(None)
         squares = rng.sample(range(64), len(material))
@@ -70,6 +73,7 @@ def erring_choice(lines: list[tuple[str, int]], level: int, error: list[float]) 
             that is more; at 20 there is none.
         error: one number in [0, 1) per line.
     """
+    # Without an error the choice below is the best move too; this one does not depend on rounding.
     if level == 20:
         return lines[0][0]
     reach = max(120 - 6 * level, min(lines[0][1] - lines[-1][1], 100))
@@ -79,6 +83,7 @@ def erring_choice(lines: list[tuple[str, int]], level: int, error: list[float]) 
 def understood(board: Any, action: str) -> Any:
     """The legal move that the action names in SAN, with or without blanks between the characters; None for no move."""
     try:
+        # Blanks are taken out, since positions are shown with them and a policy copies that.
         move = board.parse_san("".join(action[:40].split()))
     except ValueError:
         return None
@@ -98,6 +103,7 @@ class Master:
         board = chess_package().Board(env.state.fen)
         # A mate with few pieces lies many moves ahead; with many pieces a glance beats this opponent.
         nodes = 100_000 if len(board.piece_map()) <= 5 else 2_000
+        # By nodes and not by time, which would give another move on another machine.
         best = self._pool.lines(env.state.fen, nodes=nodes)[0][0]
         return str(board.san(board.parse_uci(best)))
 
@@ -145,6 +151,7 @@ class ChessWorld:
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """A legal move; it needs no engine."""
         board = chess_package().Board(state_in(env, Position).fen)
+        # Sorted: the draw must not depend on the order in which moves are generated.
         return str(draws.choice(sorted(board.san(move) for move in board.legal_moves)))
 
     def begin(self, task: Task, seed: int) -> tuple[Position, Observation]:
@@ -154,6 +161,7 @@ class ChessWorld:
         if "material" in task.params:
             if task.params["material"] not in MATERIALS:  # from disk, say: no position might fit it
                 raise ValueError(f"task {task.id!r} asks for the pieces {task.params['material']!r}, not {MATERIALS}")
+            # A fixed position is drawn from its number, so the episode's seed does not change it.
             fen = endgame(task.params["material"], int(task.params.get("number", seed)))
         state = Position(fen=fen, seed=seed)
         return state, Observation(text=self._say(fen), goal=GOALS[self._start])
@@ -162,10 +170,12 @@ class ChessWorld:
         """The policy's move, and the reply to it."""
         board = chess_package().Board(state.fen)
         move = understood(board, action)
+        # Counted for illegal moves too, so black's errors are drawn anew after each attempt.
         after = replace(state, moves=state.moves + 1)
         if move is None:
             return after, StepResult(observation=f"{ILLEGAL} {self._say(state.fen)}", reward=-1.0)
         board.push(move)
+        # Mate, stalemate and draws by the rules end the game before black answers.
         if not board.is_game_over():
             board.push(board.parse_uci(self._answer(board, after)))
         after = replace(after, fen=str(board.fen()))
@@ -184,6 +194,7 @@ class ChessWorld:
         if not board.is_game_over():
             return StepResult(observation=text)
         won = board.is_checkmate() and not board.turn  # black is to move and mated
+        # Stalemate and other draws pay 0, as any legal move does.
         reward = 1.0 if won else -1.0 if board.is_checkmate() else 0.0
         return StepResult(observation=text, reward=reward, terminated=True, success=won)
 

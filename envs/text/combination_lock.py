@@ -42,6 +42,7 @@ def describe(length: int, dial: int, wording: Wording = "full") -> str:
 
 def combination(length: int, digits: int, number: int = 0) -> tuple[int, ...]:
     """The right digits of a lock: the same in every process and for every seed."""
+    # From text and not from the episode's seed: the lock can only be remembered.
     rng = random.Random(f"lock/{length}/{digits}/{number}")
     return tuple(rng.randrange(digits) for _ in range(length))
 
@@ -51,6 +52,7 @@ class LockEnvironment:
 
     def __init__(self, world: LockWorld) -> None:
         self.world = world
+        # No episode yet: `_over` keeps `step` from using these.
         self._length = self._dial = 0
         self._over = True
 
@@ -71,6 +73,7 @@ class LockEnvironment:
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         word = action.strip()
+        # A slip turns no dial; it only costs the turn.
         if word not in self.world.digits:
             return StepResult(observation=f"{self.world.slip_sentence} {self._look()}".strip())
         if int(word) != self.right:
@@ -131,6 +134,7 @@ class LockWorld:
         self.combinations = {length: combination(length, digits, number) for length in lengths}
         self.slip = slip
         self.max_turns, self.wording = max_turns, wording
+        # Compact, the rules are left out: all a tiny model has to look at is the state's one word.
         choices = "" if wording == "compact" else f"Answer with one of: {', '.join(self.digits)}."
         self.instructions = f"Turn each dial of the lock. {choices}" if choices else ""
         self.slip_sentence = choices
@@ -142,6 +146,7 @@ class LockWorld:
     def parameter_box(self) -> dict[str, tuple[float, float]]:
         """From the shortest lock to the longest; a world of one lock has no box to search."""
         low, high = min(self.combinations), max(self.combinations)
+        # A box without extent cannot be searched.
         return {"length": (float(low), float(high))} if low < high else {}
 
     def task_at(self, values: Mapping[str, float]) -> Task:
@@ -202,6 +207,7 @@ def build(
         raise ConfigError(
             f"text.combination_lock has no wording {wording!r}; expected one of {', '.join(get_args(Wording))}"
         )
+    # Room for about two wrong digits at the end of the lock.
     limit = max_turns or 3 * max(sizes)
     if limit < max(sizes):
         raise ConfigError(f"max_turns of {limit} cannot open a lock of {max(sizes)}; allow as many turns as dials")

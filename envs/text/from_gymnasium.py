@@ -52,6 +52,7 @@ class GymnasiumEnvironment:
         return Observation(text=self._said[0], goal=self._world.goal)
 
     def _begin(self, seed: int) -> None:
+        # Some environments take no seed beyond a signed 32-bit number.
         found, _ = self._env.reset(seed=seed % 2**31)
         self._seed, self._actions, self._said, self._over = seed, [], [self._world.describe(found)], False
         self._seen, self._raised = self._said[0], 0
@@ -60,6 +61,7 @@ class GymnasiumEnvironment:
         """Take an action; what the other side declines is a slip. Raises RuntimeError after the end."""
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
+        # Before it is tried: a slip uses up a turn, and a replay must repeat it.
         self._actions.append(action)
         cut = len(self._actions) >= self._world.max_turns
         try:
@@ -73,8 +75,10 @@ class GymnasiumEnvironment:
             return StepResult(observation=self._said[-1], truncated=cut, success=False if cut else None)
         self._seen = self._world.describe(found)
         self._said.append(self._seen)
+        # The environment's own end comes first: an episode that ends in its last turn is not cut.
         terminated, cut = bool(terminated), (cut or bool(truncated)) and not terminated
         self._over = terminated or cut
+        # Only at the end: a threshold on rewards in between would call progress a success.
         success = self._world.judge(float(reward), terminated, info) if self._over else None
         return StepResult(
             observation=self._said[-1], reward=float(reward), terminated=terminated, truncated=cut, success=success
@@ -86,6 +90,7 @@ class GymnasiumEnvironment:
         Raises:
             Declined: this is no action of the environment. A named action always is one: it cannot be declined.
         """
+        # The space is asked first: many environments do not check what they are given.
         move = self._world.translate(sendable(action), self._env.action_space)
         with nullcontext() if self._world.is_named else may_decline():
             return self._env.step(move)
@@ -93,6 +98,7 @@ class GymnasiumEnvironment:
     def fingerprint(self) -> str:
         """Seed and actions fix a deterministic environment; what it looks like inside cannot be seen from here."""
         if self._world.fingerprint_kind == "state":
+            # The last observation and the last sentence, which differ after a slip.
             return state_key(self._seen, self._said[-1], str(self._over))
         return state_key(str(self._seed), *self._actions, str(self._over))
 
@@ -111,6 +117,7 @@ class GymnasiumEnvironment:
         for action in saved["actions"]:
             self.step(action)
         if self._said != saved["said"]:
+            # The first difference tells where the environment draws its own chance.
             place = next(i for i, (a, b) in enumerate(zip(self._said, saved["said"], strict=False)) if a != b)
             raise EnvironmentFault(f"replay differs at moment {place}: this environment is not fixed by its seed")
 
@@ -143,6 +150,7 @@ class GymnasiumWorld:
         self.describe, self.fingerprint_kind = describe, fingerprint_kind
         self._make, self._actions, self._success_from = make, actions, success_from
         if actions:
+            # Set on the instance: a world without names must not look as if it could act at random.
             self.random_action = self._any_name
         if said:  # a small language, all of it known: a tiny model can be made for it
             self.texts = lambda: [instructions, goal, SLIP, *(actions or ()), *said]
@@ -170,6 +178,7 @@ class GymnasiumWorld:
         Raises:
             Declined: it is none of the names, or not in the environment's space of actions.
         """
+        # Names are compared without blanks and case, free text exactly.
         move = action if self._actions is None else self._actions.get(action.strip().lower())
         if move is None or not space.contains(move):
             raise Declined(SLIP)
@@ -177,6 +186,7 @@ class GymnasiumWorld:
 
     def judge(self, reward: float, terminated: bool, info: Mapping[str, Any]) -> bool | None:
         """The verdict at the end: what `info` says of success, else the last reward against `success_from`."""
+        # The two spellings in use, the second one that of robotics environments.
         for key in ("success", "is_success"):
             said: Any = info.get(key)
             said = said.item() if hasattr(said, "item") else said  # NumPy has a bool of its own
@@ -224,6 +234,7 @@ def build(
     if fingerprint not in ("actions", "observation"):
         raise ConfigError(f"fingerprint={fingerprint!r}: expected `actions` or `observation`")
     make, text_of = _maker(env, dict(env_options or {})), _describer(describe)
+    # Made once to look at its spaces: a mistake in the options is told at the start.
     made = make()
     named = _names(env, made.action_space, actions)
     said = _descriptions(made.observation_space, text_of) if named else []
@@ -245,6 +256,7 @@ def build(
 def _names(env: object, space: Any, actions: Sequence[str] | None) -> dict[str, int] | None:
     """Name -> number of a Discrete space; None for actions that are text."""
     count, first = getattr(space, "n", None), int(getattr(space, "start", 0))
+    # By the names of classes, so that gymnasium need not be imported for an environment that a function makes.
     if not {"Discrete", "Text"} & {kind.__name__ for kind in type(space).__mro__}:
         raise ConfigError(
             f"env={env!r} has actions in a space {type(space).__name__}; expected Discrete (with `actions`) or Text"
@@ -254,6 +266,7 @@ def _names(env: object, space: Any, actions: Sequence[str] | None) -> dict[str, 
             f"env={env!r} has {'text as' if count is None else count} actions, but `actions` has "
             f"{len(actions or [])} names; expected {'none' if count is None else f'{count}, in the order of the space'}"
         )
+    # A Discrete space may begin at another number than 0.
     named = None if actions is None else {name.strip().lower(): first + i for i, name in enumerate(actions)}
     if named is not None and len(named) != len(actions or []):
         raise ConfigError(f"actions={list(actions or [])} has a name twice (case does not count); each needs its own")
@@ -275,6 +288,7 @@ def _describer(describe: str | Callable[[Any], str] | None) -> Callable[[Any], s
     if not isinstance(describe, str):
         return lambda found: whole(describe(found))
     if "{}" in describe:
+        # `replace` and no `format`: other braces in the text are meant as they stand.
         return lambda found: whole(describe.replace("{}", str(found)))
     if ":" not in describe:
         raise ConfigError(
@@ -304,6 +318,7 @@ def _maker(env: str | Callable[[], Any], options: dict[str, Any]) -> Callable[[]
     except ImportError as error:
         raise MissingDependency("text.from_gymnasium needs gymnasium: pip install 'rollwright[text]'") from error
     try:
+        # Looks the id up without making anything.
         gymnasium.spec(env)
     except gymnasium.error.Error as error:
         raise ConfigError(f"env={env!r} cannot be made: {error}") from error

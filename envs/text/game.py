@@ -51,6 +51,7 @@ class Episode(Generic[S]):
     def after(self, state: S, result: StepResult, *, max_turns: int) -> tuple[Episode[S], StepResult]:
         """The next moment; an episode that has used up its turns is cut, and has then failed."""
         turns = self.turns_used + 1
+        # An episode that the game ends in its last turn keeps the game's verdict.
         if turns >= max_turns and not result.terminated:
             result = replace(result, truncated=True, success=False)
         ended = result.terminated or result.truncated
@@ -77,6 +78,7 @@ class GameEnvironment(Generic[S]):
     def reset(self, task: Task, seed: int) -> Observation:
         """Begin an episode."""
         state, observation = self.game.begin(task, seed)
+        # The state is frozen, so snapshots and forks share it and never see half a move.
         self._episode = Episode(state=state)
         return observation
 
@@ -183,6 +185,7 @@ def fingerprint_of(game: Game[S] | AsyncGame[S], episode: Episode[S]) -> str:
 
 def pack(game: Game[S] | AsyncGame[S], episode: Episode[S]) -> bytes:
     """The episode as JSON: game, state, turns used, over or not."""
+    # As JSON, tuples become lists; `unpack` validates by type and makes tuples again.
     state = _adapter(game).dump_python(episode.state, mode="json")
     saved = {"game": game.identity, "state": state, "turns_used": episode.turns_used, "over": episode.over}
     return json.dumps(saved).encode()
@@ -195,6 +198,7 @@ def unpack(game: Game[S] | AsyncGame[S], saved: bytes) -> Episode[S]:
         ValueError: the snapshot is of another game, of other options, or no snapshot at all.
     """
     loaded: dict[str, Any] = json.loads(saved)
+    # The same fields may mean another thing under other options.
     if loaded["game"] != game.identity:
         raise ValueError(f"the snapshot is of {loaded['game']!r}, this world is {game.identity!r}")
     state: S = _adapter(game).validate_python(loaded["state"])
@@ -209,6 +213,7 @@ def _adapter(game: Game[S] | AsyncGame[S]) -> TypeAdapter[S]:
 
 @cache
 def _adapter_of(state_type: Any) -> TypeAdapter[Any]:
+    # Cached: to build an adapter takes far longer than to use it.
     return TypeAdapter(state_type)
 
 
@@ -218,6 +223,7 @@ def state_in(env: Environment, kind: type[S]) -> S:
     Raises:
         TypeError: it plays another game.
     """
+    # Any environment with such a state will do, blocking or async.
     state = getattr(env, "state", None)
     if not isinstance(state, kind):
         raise TypeError(f"expected an environment with a {kind.__name__}, got {type(env).__name__} of another game")
@@ -231,6 +237,7 @@ def _refuse_if_over(episode: Episode[S]) -> None:
 
 def draw(seed: int, *key: int | str) -> random.Random:
     """The chance of one moment, fixed by the episode's seed and what the moment is called."""
+    # Text seeds give the same draws in every process and on every machine.
     return random.Random("/".join(map(str, (seed, *key))))
 
 
@@ -246,5 +253,6 @@ def check_seed(task: Task, seed: int) -> None:
 
 def plain(text: str, *, limit: int = 80) -> str:
     """The policy's words as they may be repeated to it: printable, on one line, and not long."""
+    # Cut before any work, since an action may have megabytes; blanks fall together, hence four times the limit.
     words = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
     return words if len(words) <= limit else f"{words[:limit]}..."

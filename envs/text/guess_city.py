@@ -58,8 +58,10 @@ _TOPICS = (
 def catalogue() -> Catalogue:
     """The cities and their facts, from the file beside this module."""
     text = resources.files(__package__).joinpath("cities.txt").read_text(encoding="utf-8")
+    # Lines with `#` explain the columns.
     rows = [[part.strip() for part in line.split("|")] for line in text.splitlines() if not line.startswith("#")]
     names = [topic.name for topic in _TOPICS]
+    # Strict: a line that lacks a fact is refused and not filled wrongly.
     things = {name: dict(zip(names, facts, strict=True)) for name, *facts in rows}
     return Catalogue(things=things, topics={topic.name: topic for topic in _TOPICS})
 

@@ -53,6 +53,7 @@ class GuessNumberEnvironment:
         low, high = self.world.low, self.world.high
         for guess, answer in self._answers:
             if answer == HIGHER:
+                # A guess beyond what is ruled out already must not widen the interval again.
                 low = max(low, int(guess) + 1)
             elif answer == LOWER:
                 high = min(high, int(guess) - 1)
@@ -70,6 +71,7 @@ class GuessNumberEnvironment:
         """Take a guess. Raises RuntimeError after the end."""
         if self._over:
             raise RuntimeError("the game is over; call `reset` before the next `step`")
+        # A slip is kept as the empty text: what was written is of no use to anybody later.
         guess = action.strip() if _GUESS.fullmatch(action.strip()) else ""
         answer = self._answer(guess)
         self._answers.append((guess, answer))
@@ -77,10 +79,12 @@ class GuessNumberEnvironment:
             self._over = True
             return StepResult(observation=answer, reward=1.0, terminated=True, success=True)
         self._over = len(self._answers) >= self.world.max_turns
+        # No verdict before the end.
         return StepResult(observation=answer, truncated=self._over, success=False if self._over else None)
 
     def fingerprint(self) -> str:
         """All answers so far: the number itself is hidden and has no part in it."""
+        # Equal answers mean equal knowledge, whatever number is hidden.
         return state_key(str(self.world.low), str(self.world.high), json.dumps(self._answers))
 
     def snapshot(self) -> bytes:
@@ -151,6 +155,7 @@ class GuessNumberWorld:
         if not isinstance(env, GuessNumberEnvironment):
             return None
         last = env.guesses[-1] if env.guesses else ""
+        # Text against text, by another way than the `int` of the verifier.
         return last.lstrip("0") == str(env.hidden) or last == "0" == str(env.hidden)
 
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
@@ -177,6 +182,7 @@ def build(*, low: int = 1, high: int = 16, max_turns: int | None = None) -> Gues
     """
     if high <= low or max(abs(low), abs(high)) > 999_999_999:
         raise ConfigError(f"text.guess_number needs low < high, both of at most nine digits, got {low} and {high}")
+    # `bit_length` is floor(log2(n)) + 1, what bisection needs at worst.
     turns = (high - low + 1).bit_length() + 3 if max_turns is None else max_turns
     if turns < 1:
         raise ConfigError(f"text.guess_number needs max_turns of 1 or more, got {max_turns}")

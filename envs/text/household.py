@@ -51,7 +51,9 @@ from rollwright.envs.text.house.household_words import joined, parted, situation
 
 Wording = Literal["plain", "state", "compact"]
 SPLIT_SIZES: dict[Split, int] = {"train": 3553, "validation": 140, "test": 134}
+# Things besides the ones of the goal, from least to most.
 _DISTRACTORS: dict[Size, tuple[int, int]] = {"full": (8, 14), "small": (2, 4)}
+# Layouts kept for the test split, after the seen ones in the list.
 _UNSEEN: dict[Size, int] = {"full": 10, "small": 3}
 _SEEN: dict[Size, int] = {"full": 30, "small": 12}
 
@@ -66,6 +68,7 @@ def is_of_split(index: int, split: Split) -> bool:
 def goals_of(split: Split, room: Room, task_type: TaskType, size: Size) -> tuple[tuple[str, str], ...]:
     """The (thing, target) pairs of one split."""
     shuffled = list(goals(room, task_type, size))
+    # Shuffled, since the list is in the order of things: dealt out as it is, a split would miss kinds.
     random.Random(f"goals/{room}/{task_type}").shuffle(shuffled)
     # With few pairs each split still gets some: the list is dealt out from another place for each type of task.
     offset = TASK_TYPES.index(task_type)
@@ -75,6 +78,7 @@ def goals_of(split: Split, room: Room, task_type: TaskType, size: Size) -> tuple
 def layout_numbers(split: Split, size: Size) -> range:
     """Which entries of `layouts` a split may use: train and validation the seen ones, test the others."""
     seen, unseen = _SEEN[size], _UNSEEN[size]
+    # Ranges that share no number: no room of the test split is one of training.
     return range(seen, seen + unseen) if split == "test" else range(seen)
 
 
@@ -85,7 +89,9 @@ def make_tasks(
     """The tasks of a split: the types in turn, each with a room, goal and layout that fit; all are different."""
     rng = random.Random(f"tasks/{split}/{size}/{types}/{rooms}")
     found: dict[str, Task] = {}
+    # Draws may repeat a task, so there are more attempts than tasks; the bound ends the search.
     for number in range(20 * limit):
+        # In turn and not drawn, so that the types are as even as the rooms allow.
         task_type = types[number % len(types)]
         choices = [room for room in rooms if goals_of(split, room, task_type, size)]
         if not choices:
@@ -96,6 +102,7 @@ def make_tasks(
         if _can_be_done(layouts(room, size)[layout], task_type, target):
             name = f"{task_type}-{thing}-{target}-{room.replace(' ', '_')}-{layout}"
             params = {"type": task_type, "thing": thing, "target": target, "room": room, "layout": layout}
+            # The name says everything about the task, so an equal one is the same task.
             found.setdefault(name, Task(id=name, split=split, params=params))
         if len(found) == limit:
             break
@@ -116,9 +123,12 @@ def furnish(task: Task, seed: int, size: Size) -> House:
     furniture = layouts(room, size)[params["layout"]]
     rng = draw(seed, task.id)
     kinds = [goal.thing] * goal.count
+    # None of the goal's kind, so that the count of what has to be found is known.
     others = [kind for kind in things_of(room) if kind != goal.thing]
     kinds += rng.choices(others, k=rng.randint(*_DISTRACTORS[size]))
+    # Numbered by kind in the order drawn.
     things = [f"{kind} {kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
+    # Distractors too stay away from the target's kind of furniture.
     places = [_place(rng, kind, room, furniture, not_at=goal.target) for kind in kinds]
     stands = lamp_stands(furniture)
     if goal.type == "examine_in_light" or (stands and rng.random() < 0.5):
@@ -130,6 +140,7 @@ def _place(rng: random.Random, kind: str, room: Room, furniture: tuple[str, ...]
     """Where such a thing usually lies, sometimes elsewhere; never at the kind of furniture the goal names."""
     free = [name for name in furniture if kind_of(name) != not_at]
     usual = [name for name in free if kind_of(name) in THINGS[kind].usual[room]]
+    # Mostly usual, so that looking in likely places pays, and not always, so that it can fail.
     return rng.choice(usual if usual and rng.random() < 0.8 else free)
 
 
@@ -155,11 +166,13 @@ class HouseholdWorld:
         train_tasks: int,
     ) -> None:
         self.types, self.rooms, self.size = types, rooms, size
+        # The held-out splits keep their sizes, so that scores stay comparable.
         self._limits = SPLIT_SIZES | {"train": train_tasks}
         self.wording = wording
         self.show_commands = show_commands
         self.max_turns = max_turns
         self._knowledge, self._idle_frac = teacher, teacher_idle_frac
+        # What changes rules or observations; the teacher's options do not.
         self.identity = f"{self.name}/{size}/{wording}/{show_commands}/{max_turns}"
         rules = (
             "You are in a room and have a task. Answer with one command: go to X, open X, close X, take X from Y, "
@@ -194,6 +207,7 @@ class HouseholdWorld:
 
     def play(self, state: House, action: str) -> tuple[House, StepResult]:
         """Carry out one command."""
+        # None means "Nothing happens.": the state stays as it is and the turn is used up.
         done = execute(state, parted(action) if self._is_compact else action)
         if done is None:
             return state, StepResult(observation=self._say(state, NOTHING))
@@ -204,6 +218,7 @@ class HouseholdWorld:
 
     def key(self, state: House) -> str:
         """All but what has been seen: that is the policy's memory, not the room's, unless the room says it."""
+        # Compact observations list what was looked into, so there it is a part of the state.
         return repr(state if self._is_compact else replace(state, seen=()))
 
     @property
@@ -236,6 +251,7 @@ class HouseholdWorld:
         rooms = [overview(furnish_example(room, self.size)) for room in self.rooms]
         furniture = sorted({kind_of(name) for room in self.rooms for lay in layouts(room, self.size) for name in lay})
         names = [*furniture, *sorted({thing for room in self.rooms for thing in things_of(room)}), "desklamp"]
+        # More than any room has of one kind.
         numbers = " ".join(str(number) for number in range(1, 20))
         phrases = [f"{name} {numbers}\n{name}: {name}, ({name}) .{name}" for name in names]
         if self._is_compact:
@@ -329,6 +345,7 @@ def build(
         max_turns=max_turns,
         train_tasks=train_tasks,
     )
+    # Few rooms or types may leave a split without a task, which would fail only at the first evaluation.
     empty = [split for split in SPLIT_SIZES if not world.tasks(split)]
     if empty:
         raise ConfigError(f"text.household has no task for {', '.join(empty)} of {list(types)} in {list(rooms)}")

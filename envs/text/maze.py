@@ -46,6 +46,7 @@ Wording = Literal["lmrl", "compact"]
 Starts = Literal["held_out", "all"]
 Outcome = Literal["playing", "success", "failure"]
 
+# The line end belongs to the benchmark's observations.
 SUCCESS, FAILURE, GOAL = "Success\n", "Failure\n", "Walk to the goal."
 # The order in which the benchmark lists walls, and its words for them.
 _SIDES: dict[str, Cell] = {"right": (0, 1), "left": (0, -1), "above": (-1, 0), "below": (1, 0)}
@@ -59,6 +60,7 @@ def describe(layout: Layout, cell: Cell, variant: Variant, wording: Wording) -> 
     `at r3c5 goal r8c6 walls left right`, sides in the order up, down, left, right, named by their moves. A cell is one
     word, so a model of words need not learn first what a row and a column have to do with each other.
     """
+    # In the benchmark's order, which is not that of the moves.
     walls = [side for side, (r, c) in _SIDES.items() if not layout.is_free((cell[0] + r, cell[1] + c))]
     if wording == "compact":
         moves = [move for move, (r, c) in MOVES.items() if not layout.is_free((cell[0] + r, cell[1] + c))]
@@ -92,6 +94,7 @@ class MazeEnvironment:
 
     def __init__(self, world: MazeWorld) -> None:
         self.world = world
+        # Any cell of the maze: it is not looked at before `reset`.
         self._cell: Cell = world.layout.goal
         self.seed = 0
         self._moves_used = 0
@@ -109,6 +112,7 @@ class MazeEnvironment:
 
     def reset(self, task: Task, seed: int) -> Observation:
         """Begin in the task's cell. Raises ValueError for a cell that is no start."""
+        # Parameters that were read back from disk are lists and no tuples.
         start = (int(task.params["start"][0]), int(task.params["start"][1]))
         if start not in self.world.layout.starts:
             raise ValueError(f"task {task.id!r} starts at {start}, which is no start of maze {self.world.maze!r}")
@@ -124,13 +128,16 @@ class MazeEnvironment:
         self._moves_used += 1
         if move is not None:
             target = (self._cell[0] + move[0], self._cell[1] + move[1])
+            # Into a wall: the move is used up and the walker stays.
             self._cell = target if self.world.layout.is_free(target) else self._cell
+        # Before the limit is asked: the goal in the last move is a success and pays no time-out.
         if self._cell == self.world.layout.goal:
             self._outcome = "success"
             return StepResult(observation=SUCCESS, reward=0.0, terminated=True, success=True)
         reward = -4.0 if move is None else -1.0
         if self._moves_used >= self.world.max_turns:
             self._outcome = "failure"
+            # Two parts, so that the price of the time-out can be told apart.
             parts = {"env": reward, "timeout": -1.0}
             return StepResult(observation=self._answer(move), reward=parts, truncated=True, success=False)
         return StepResult(observation=self._answer(move), reward=reward)
@@ -147,6 +154,7 @@ class MazeEnvironment:
     def restore(self, state: bytes) -> None:
         """Take up the episode of a snapshot, also one that another environment of this maze took."""
         saved = json.loads(state)
+        # A cell means something else in another maze, and may be a wall there.
         if saved["maze"] != self.world.maze:
             raise ValueError(f"the snapshot is of maze {saved['maze']!r}, this world is {self.world.maze!r}")
         self._cell = (saved["cell"][0], saved["cell"][1])
@@ -179,10 +187,12 @@ class Walker:
         """A step of a shortest path, or at times any step. Raises TypeError in another world's environment."""
         if not isinstance(env, MazeEnvironment):
             raise TypeError(f"this teacher walks mazes, not {type(env).__name__}")
+        # By seed, cell and moves: the same walk each time, and another choice at each visit of a cell.
         rng = random.Random(f"{env.seed}/{env.cell}/{env.moves_used}")
         best = shortest_paths(env.world.maze)[env.cell][1]
         if rng.random() < self.optimal_frac and self._stays(env, best):
             return best
+        # Never empty: every cell of a part has a neighbour in it.
         return rng.choice([move for move in MOVES if self._stays(env, move)])
 
     def _stays(self, env: MazeEnvironment, move: str) -> bool:
@@ -230,6 +240,7 @@ class MazeWorld:
         else:
             cells, prefix = self.layout.starts_of(split), self.maze
         if split == "train" and self._seed_starts:
+            # The nearest starts: from them chance finds the goal soonest.
             cells = tuple(sorted(cells, key=self._difficulty)[: self._seed_starts])
         return [Task(id=f"{prefix}/{r},{c}", split=split, params={"start": [r, c]}) for r, c in cells]
 
@@ -237,6 +248,7 @@ class MazeWorld:
         """Other training starts, the one most like this one in its distance to the goal first; ties as `seed` says."""
         here, draws = (int(task.params["start"][0]), int(task.params["start"][1])), random.Random(seed)
         others = [cell for cell in self.layout.starts_of("train") if cell != here]
+        # Before the sort, which is stable: ties stay in the drawn order.
         draws.shuffle(others)
         others.sort(key=lambda cell: abs(self._difficulty(cell) - self._difficulty(here)))
         return [Task(id=f"{self.maze}/{r},{c}", split="train", params={"start": [r, c]}) for r, c in others[:count]]

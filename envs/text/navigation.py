@@ -28,6 +28,7 @@ Variant = Literal["fo", "po"]
 Starts = Literal["held_out", "all"]
 
 GOAL = "Put the stale food on the table in the living room into the fridge in the kitchen, and close the fridge."
+# Every exit has its way back.
 EXITS: Mapping[str, Mapping[str, str]] = {
     "bedroom": {"west": "living room", "south": "bathroom"},
     "living room": {"east": "bedroom", "west": "dining room", "south": "office"},
@@ -71,6 +72,7 @@ class HouseState:
     """`places[i]` is where `THINGS[i]` is: `<room> <furniture>`, `<room> floor`, `held` or `eaten`."""
 
     room: str
+    # In the order of THINGS, which is the order of the same mapping.
     places: tuple[str, ...] = tuple(_PLACES.values())
     open: tuple[str, ...] = ()
 
@@ -102,6 +104,7 @@ class HouseState:
 
 def describe(state: HouseState, variant: Variant) -> str:
     """The room as the policy sees it."""
+    # "po" keeps a sentence of the same form, so that only the name is missing.
     lines = [f"You are in the {state.room}."] if variant == "fo" else ["You are in a room."]
     furniture = FURNITURE.get(state.room)
     if furniture and not state.reachable:
@@ -126,9 +129,11 @@ def commands(state: HouseState) -> list[str]:
         found.append(f"close {furniture}" if furniture in state.open else f"open {furniture}")
     if state.reachable:
         found += [f"take {thing} from {furniture}" for thing in state.at(state.spot)]
+        # TextWorld inserts into containers and puts on supporters.
         verb, preposition = ("insert", "into") if furniture in CLOSABLE else ("put", "on")
         found += [f"{verb} {thing} {preposition} {furniture}" for thing in held]
     found += [f"take {thing}" for thing in state.at(f"{state.room} {FLOOR}")]
+    # To eat the stale food is possible and fails the task: the trap of this game.
     found += [f"drop {thing}" for thing in held] + [f"eat {thing}" for thing in held if thing in FOOD]
     return sorted([*found, "look"])
 
@@ -148,6 +153,7 @@ def apply(state: HouseState, command: str) -> HouseState:
         return replace(state, open=tuple(sorted({*state.open, rest})))
     if verb == "close":
         return replace(state, open=tuple(name for name in state.open if name != rest))
+    # With a blank behind the name, so that one name is not found at the start of another.
     thing = next((name for name in THINGS if rest == name or rest.startswith(f"{name} ")), "")
     where = {"take": HELD, "insert": state.spot, "put": state.spot, "drop": f"{state.room} {FLOOR}", "eat": EATEN}
     return state.moved(thing, where[verb]) if verb in where else state
@@ -159,10 +165,12 @@ def solution(state: HouseState) -> tuple[str, ...]:
 
     Only what matters is tried: moving, the stale food, and the doors of what holds or shall hold it.
     """
+    # State -> the state before it and the command; None marks where the search began.
     came: dict[HouseState, tuple[HouseState, str] | None] = {state: None}
     frontier = deque([state])
     while frontier:
         here = frontier.popleft()
+        # Breadth first, so the first solution that is found is a shortest one.
         if here.solved:
             return _way(came, here)
         for command in filter(_matters, commands(here)):
@@ -177,6 +185,7 @@ def _matters(command: str) -> bool:
 def _visit(
     came: dict[HouseState, tuple[HouseState, str] | None], frontier: deque[HouseState], here: HouseState, command: str
 ) -> None:
+    # A state met before was met by a way that is no longer.
     after = apply(here, command)
     if after not in came:
         came[after] = (here, command)
@@ -199,6 +208,7 @@ class Planner:
         if not isinstance(env, GameEnvironment) or not isinstance(env.state, HouseState):
             raise TypeError(f"this teacher walks this house, not {type(env).__name__}")
         way = solution(env.state)
+        # After the food was eaten there is no way, and looking changes nothing.
         return way[0] if way else "look"
 
 
@@ -254,12 +264,14 @@ class NavigationWorld:
     def play(self, state: HouseState, action: str) -> tuple[HouseState, StepResult]:
         """Carry out one command; anything else is a slip."""
         command = " ".join(action.lower().split())
+        # The list is the grammar: what is not in it does nothing here.
         if command not in commands(state):
             return state, StepResult(observation=f"{SLIP} {self._show(state)}")
         after = apply(state, command)
         text = self._show(after)
         if after.solved:
             return after, StepResult(observation=text, reward=1.0, terminated=True, success=True)
+        # Ended at once: the goal can no longer be reached.
         if "stale food" in after.at(EATEN):
             return after, StepResult(observation="You ate the stale food.", terminated=True, success=False)
         return after, StepResult(observation=text)

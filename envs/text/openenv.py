@@ -49,8 +49,11 @@ class OpenEnvEnvironment:
         """
         if split_of_seed(seed) != task.split:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
+        # A session in mid-episode is ended and not given back: another episode must not go on in it.
         self._drop()
+        # Options come last and may replace the seed.
         text, _, _ = self._guarded(self._begin, {"seed": seed, **self._world.reset_options})
+        # Seed and first text, then action and answer in turn: half the length, less one, is the number of actions.
         self._history, self._over, self._raised = [str(seed), text], False, 0
         return Observation(text=text, goal=self._world.goal)
 
@@ -68,8 +71,10 @@ class OpenEnvEnvironment:
         self._over = done or cut
         success = self._world.judge(reward, done) if self._over else None
         if self._over:
+            # At the end, when it is known whether every single action was raised at.
             warn_of_raising(self._world.name, self._raised, len(self._history) // 2 - 1)
         if self._over and self._session is not None:
+            # Given back at the end of the episode and not at `close`: others may be waiting for it.
             spare, self._session = self._session, None
             self._world.sessions.give_back(spare)
         return StepResult(observation=text, reward=reward, terminated=done, truncated=cut, success=success)
@@ -83,6 +88,7 @@ class OpenEnvEnvironment:
         self._drop()
         if not self._closed:
             self._closed = True
+            # Counted once, however often `close` is called.
             self._world.left()
 
     def _drop(self) -> None:
@@ -106,6 +112,7 @@ class OpenEnvEnvironment:
         try:
             found = ask(said)
             return self._world.text_of(found["observation"]), found["reward"], found["done"]
+        # A slip leaves the session as it is, and what is not installed is no fault of the server.
         except (Declined, MissingDependency):
             raise
         except Exception as error:
@@ -140,6 +147,7 @@ class OpenEnvWorld:
         self.sessions, self.action_field, self.reset_options = sessions, action_field, dict(reset_options)
         self.instructions, self.goal, self.max_turns = instructions, goal, max_turns
         self._text_field, self._success_from = text_field, success_from
+        # Open environments: with the last one the idle sessions are ended, see `left`.
         self._environments, self._lock = 0, threading.Lock()
 
     def text_of(self, observation: Mapping[str, Any]) -> str:
@@ -149,6 +157,7 @@ class OpenEnvWorld:
             EnvironmentFault: it has no such field.
         """
         if not self._text_field:
+            # Sorted keys: the order in which a server sends its fields must not change the text.
             return whole(json.dumps(observation, ensure_ascii=False, sort_keys=True))
         if self._text_field not in observation:
             raise EnvironmentFault(
@@ -159,6 +168,7 @@ class OpenEnvWorld:
 
     def judge(self, reward: float, done: bool) -> bool | None:
         """Whether an episode has succeeded; None where no threshold says so."""
+        # A cut episode has not succeeded, whatever its last reward was.
         return None if self._success_from is None else done and reward >= self._success_from
 
     def tasks(self, split: Split) -> list[Task]:

@@ -60,13 +60,16 @@ class TwoAnswersEnvironment:
         """Take an answer; the second one ends the episode. Raises RuntimeError after the end."""
         if self.used == 2:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
+        # Anything is an answer: a slip is just a wrong one.
         self._given.append(action.strip())
         right, over = self._given[-1] == self.right, self.used == 2
         return StepResult(
+            # The same word for right and wrong, or the second answer could be read off it.
             observation=DONE if over else AGAIN,
             reward={"answer": float(right)},
             terminated=over,
             success=right if over else None,
+            # Counted from 0; the method rewards progress from one attempt to the next by it.
             attempt=self.used - 1,
         )
 
@@ -97,6 +100,7 @@ class CorrectsItself:
         """The right digit, or at times another in the first attempt. Raises TypeError in another world."""
         if not isinstance(env, TwoAnswersEnvironment):
             raise TypeError(f"this teacher answers questions, not in {type(env).__name__}")
+        # By the seed alone, so that the teacher errs in the same episodes each time.
         draws = random.Random(f"teacher/{env.seed}")
         if env.used == 0 and draws.random() >= self._right_frac:
             return draws.choice([digit for digit in env.world.digits if digit != env.right])
@@ -116,6 +120,7 @@ class SecondAttemptWorld:
 
     def __init__(self, *, questions: int, digits: int, teacher_right_frac: float) -> None:
         self.digits = tuple(str(digit) for digit in range(digits))
+        # Fixed by the options: the same questions and answers in every process and split.
         draws = random.Random(f"second attempt/{questions}/{digits}")
         self.answers = {f"question{number}": draws.choice(self.digits) for number in range(questions)}
         self.teacher_right_frac = teacher_right_frac

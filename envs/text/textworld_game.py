@@ -34,6 +34,7 @@ from rollwright.contracts import (
     state_key,
 )
 
+# Ranges of game seeds that cannot meet, since `build` allows 100,000 games per split at most.
 _FIRST_GAME: dict[Split, int] = {"train": 1, "validation": 100_001, "test": 200_001}
 SLIP = "That is a command to the interpreter, not to the game."
 _OUTSIDE = frozenset(
@@ -62,6 +63,7 @@ def textworld_package() -> Any:
 
 def is_outside(command: str) -> bool:
     """Whether any part of the line speaks to the interpreter."""
+    # Only the first word of a clause is a verb; "read the script" is a command to the game.
     first = [clause.split()[0] for clause in _CLAUSES.split(command.lower()) if clause.strip()]
     return any(word[:9] in _OUTSIDE or word.startswith("tw-") for word in first)
 
@@ -85,7 +87,9 @@ class TextWorldEnvironment:
         return Observation(text=self._said[0], goal=str(self._state["objective"]).strip())
 
     def _begin(self, game: int) -> None:
+        # An interpreter is kept for further episodes of its game: to start one takes time.
         if self._env is None or game != self._game:
+            # One game file per interpreter.
             self.close()
             self._env, self._game = self._world.open(game), game
         self._state = self._env.reset()
@@ -98,7 +102,9 @@ class TextWorldEnvironment:
         """Type one command. Raises RuntimeError after the end."""
         if self._over:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
+        # One line of ASCII: a line end would begin another command.
         command = " ".join("".join(c if c.isascii() and c.isprintable() else " " for c in action[:200]).split())
+        # As it was written, since a replay passes through the same cleaning.
         self._actions.append(action)
         score, done = self._score, False
         if is_outside(command):
@@ -106,11 +112,13 @@ class TextWorldEnvironment:
         else:
             self._state, score, done = self._env.step(command or "wait")
             self._said.append(self._text())
+        # The game tells its score so far, and a reward is what the step added.
         gained, self._score = float(score) - self._score, float(score)
         cut = len(self._actions) >= self._world.max_turns and not done
         self._over = bool(done) or cut
         return StepResult(
             observation=self._said[-1],
+            # A game without points would divide by zero.
             reward=gained / max(float(self._state["max_score"]), 1.0),
             terminated=bool(done),
             truncated=cut,
@@ -119,11 +127,13 @@ class TextWorldEnvironment:
 
     def winning_command(self) -> str:
         """The next of the commands that win; `look` where there are none."""
+        # TextWorld keeps them up to date: they lead on from wherever the policy has gone.
         commands = self._state["policy_commands"] or ["look"]
         return str(commands[0])
 
     def possible_commands(self) -> list[str]:
         """What TextWorld's grammar allows here, sorted; `look` where it lists nothing."""
+        # Sorted: TextWorld lists them in an order of its own, and draws from the list have to repeat.
         return sorted(map(str, self._state["admissible_commands"] or ["look"]))
 
     def fingerprint(self) -> str:
@@ -200,7 +210,9 @@ class TextWorldWorld:
     def open(self, game: int) -> Any:
         """An interpreter with that game, which is generated if it is not there yet."""
         textworld = textworld_package()
+        # The size belongs to the name: one seed gives another game in another size.
         path = self._folder / f"{'-'.join(map(str, self._size))}-{game}.z8"
+        # The test for the file too: two episodes would otherwise generate the same game at once.
         with _COMPILING:
             if not path.exists():
                 self._generate(textworld, path, game)

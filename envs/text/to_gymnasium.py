@@ -35,8 +35,10 @@ def to_gymnasium(
     tasks = list(world.tasks(split))
     if not tasks:
         raise ConfigError(f"{world.name} has no task in {split!r}")
+    # Gymnasium's checker refuses observations outside the space, hence the bound on length and letters.
     space = gymnasium.spaces.Text(max_length, charset=charset)
 
+    # Within the function, since the base class is only there where gymnasium is installed.
     class WorldEnv(gymnasium.Env[str, str]):
         metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 the base class has it so
 
@@ -48,9 +50,11 @@ def to_gymnasium(
             self, *, seed: int | None = None, options: dict[str, Any] | None = None
         ) -> tuple[str, dict[str, Any]]:
             super().reset(seed=seed)
+            # From Gymnasium's own generator, so that a seed given once fixes all later episodes.
             number = int(self.np_random.integers(2**31)) if seed is None else seed
             task = _task_of(tasks, number, (options or {}).get("task"))
             first = self._played.reset(task, episode_seed(split, "gymnasium", number))
+            # A Gymnasium observation has one text, so the goal stands before the state.
             text = f"{first.goal}\n{first.text}" if first.goal else first.text
             return text[:max_length], {"task": task.id, "instructions": world.instructions}
 
@@ -58,6 +62,7 @@ def to_gymnasium(
             result = self._played.step(action)
             text = as_observation(result.observation).text
             info = {"rewards": result.rewards, "success": result.success, **result.notes}
+            # One number, as Gymnasium has it; the parts are in `info`.
             earned = sum(result.rewards.values())
             return text[:max_length], earned, result.terminated, result.truncated, info
 

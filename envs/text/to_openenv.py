@@ -42,6 +42,7 @@ def serve(world: World, *, host: str = "127.0.0.1", port: int = 8000, split: Spl
     def session(connection: Any) -> None:
         held = Session(world, split)
         try:
+            # Ends by itself when the client closes the connection.
             for message in connection:
                 answer = held.answer(message)
                 if answer is None:
@@ -50,6 +51,7 @@ def serve(world: World, *, host: str = "127.0.0.1", port: int = 8000, split: Spl
         except ConnectionClosed:
             pass  # the client left; its environment is closed below
         finally:
+            # In any case: an environment may hold a browser or a process.
             held.close()
 
     return listen(session, host, port)
@@ -87,12 +89,15 @@ class Session:
 
     def _reset(self, data: dict[str, Any]) -> dict[str, Any]:
         tasks = list(self._world.tasks(self._split))
+        # Null and a missing seed are the same, and the same episode each time.
         number = int(data.get("seed") or 0)
         wanted = data.get("task")
+        # Looked for among the tasks of this split only: a client of the training split cannot play the test.
         chosen = [task for task in tasks if task.id == wanted] if wanted else [tasks[number % len(tasks)]]
         if not chosen:
             raise ValueError(f"no task is called {wanted!r} in {self._split!r}")
         if self._played is None:
+            # Made at the first reset: clients that only connect cost nothing.
             self._played = BlockingEnvironment(self._world)
         first = self._played.reset(chosen[0], episode_seed(self._split, "openenv", number))
         self._task, self._steps = chosen[0].id, 0
@@ -106,6 +111,7 @@ class Session:
         result: StepResult = self._played.step(data["text"])
         self._steps += 1
         earned = sum(result.rewards.values())
+        # OpenEnv has one `done`; the verdict stands in the observation.
         done = result.terminated or result.truncated
         return self._observation(as_observation(result.observation), result.success, earned, done=done)
 

@@ -40,7 +40,9 @@ def prompt_rows(world: World, *, split: str, count: int, seed: int = 0) -> list[
     tasks = list(world.tasks(split))
     if not tasks:
         raise ValueError(f"{world.name} has no task in {split!r}")
+    # TRL's model acts by tool calls only, which the world's own rules do not know of.
     rules = f"{world.instructions} Call the tool `act` with one action at a time."
+    # TRL appends what `reset` returns to the last user message.
     prompt = [{"role": "system", "content": rules.strip()}, {"role": "user", "content": ""}]
     return [
         {
@@ -55,6 +57,7 @@ def prompt_rows(world: World, *, split: str, count: int, seed: int = 0) -> list[
 
 def environment_factory(world: World) -> Callable[[], Any]:
     """The class that TRL makes one instance of per rollout. Its public methods are all that TRL looks at."""
+    # With the split: ids are unique within a split only.
     by_name: dict[tuple[str, str], Task] = {(t.split, t.id): t for split in SPLITS for t in world.tasks(split)}
 
     class WorldTools:
@@ -70,8 +73,10 @@ def environment_factory(world: World) -> Callable[[], Any]:
             return f"{first.goal}\n{first.text}" if first.goal else first.text
 
         def _begin(self, task: Task, seed: int) -> Observation:
+            # A browser or server may fail once, and a fault here would end TRL's run.
             for left in reversed(range(_STARTS)):
                 try:
+                    # Kept from episode to episode until it breaks.
                     self._played = self._played or BlockingEnvironment(world)
                     return self._played.reset(task, seed)
                 except Exception as error:
@@ -83,6 +88,7 @@ def environment_factory(world: World) -> Callable[[], Any]:
         def _break(self, error: Exception) -> None:
             """An episode that broke is worth nothing that could be compared, and its environment is not used again."""
             log.warning("an episode of %s broke and is left out: %r", world.name, error)
+            # None and not 0: the rollout has not failed, it is unknown.
             self._earned, self._over = None, True
             broken, self._played = self._played, None
             if broken is not None:
@@ -100,6 +106,7 @@ def environment_factory(world: World) -> Callable[[], Any]:
             Returns:
                 What is observed after the action.
             """
+            # The model may go on calling the tool; nothing of that may be paid.
             if self._over or self._played is None:
                 return OVER
             try:
@@ -120,4 +127,5 @@ def environment_factory(world: World) -> Callable[[], Any]:
 
 def _as_text(argument: object) -> str:
     """What a model's JSON gave as the action. A list or a mapping is none, and the world answers it like any slip."""
+    # A number is what a model's JSON makes of an action such as 7.
     return str(argument) if isinstance(argument, str | int | float) else ""

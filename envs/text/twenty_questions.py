@@ -29,7 +29,9 @@ def catalogue() -> Catalogue:
     traits: dict[str, set[str]] = {}
     for line in lines:
         if line.startswith("is "):
+            # One line per group: traits of all of its objects, then the objects with their own in parentheses.
             traits |= _things(line)
+    # What is not listed is a no, so that every trait of every object has an answer.
     things = {name: {t: "yes" if t in has else "no" for t in topics} for name, has in traits.items()}
     return Catalogue(things=things, topics=topics)
 

@@ -56,12 +56,14 @@ def all_words() -> tuple[str, ...]:
 @cache
 def marks(guess: str, hidden: str) -> Marks:
     """What `guess` earns against `hidden`. A letter is marked as often as it is hidden, right places first."""
+    # Letters in their right places are taken first: they cannot be elsewhere too.
     left = Counter(h for g, h in zip(guess, hidden, strict=True) if g != h)
     said = []
     for g, h in zip(guess, hidden, strict=True):
         if g == h:
             said.append("g")
         elif left[g] > 0:
+            # Each hidden letter is marked once.
             left[g] -= 1
             said.append("y")
         else:
@@ -79,6 +81,7 @@ class WordleState:
 
 def consistent(words: Sequence[str], guesses: Sequence[tuple[str, Marks]]) -> tuple[str, ...]:
     """The words that would have earned every guess its marks."""
+    # Slips have no marks and tell nothing.
     valid = [(guess, said) for guess, said in guesses if said]
     return tuple(word for word in words if all(marks(guess, word) == said for guess, said in valid))
 
@@ -97,6 +100,7 @@ def _entropy(counts: Counter[Marks]) -> float:
 def solver_guess(words: tuple[str, ...], guesses: Sequence[tuple[str, Marks]]) -> str:
     """The solver's next guess: the most telling of the words that may still be it."""
     left = consistent(words, guesses)
+    # The opening compares all pairs of words, 160,000 of them, so it is worked out once.
     return _opening(words) if len(left) == len(words) else most_telling(left)
 
 
@@ -164,13 +168,16 @@ class WordleWorld:
         """Mark one guess; what is no word of the list is a slip."""
         guess = "".join(action.lower().split())  # as letters apart too, the way the marks are shown
         if guess not in self._known:
+            # Kept short: nothing reads a slip again, but it stands in the state.
             after = WordleState(seed=state.seed, guesses=(*state.guesses, (plain(guess, limit=10), "")))
             return after, StepResult(observation="That is no word of the list.", reward=-1.0)
         possible = consistent(self.words, state.guesses)
+        # By the number of guesses, so that the same guesses meet the same word.
         hidden = draw(state.seed, len(state.guesses)).choice(possible)
         said = marks(guess, hidden)
         after = WordleState(seed=state.seed, guesses=(*state.guesses, (guess, said)))
         solved = said == SOLVED
+        # Letters and marks in two lines, one below the other.
         text = f"{' '.join(guess)}\n{' '.join(said)}"
         reward = 0.0 if solved else -1.0
         return after, StepResult(observation=text, reward=reward, terminated=solved, success=True if solved else None)

@@ -22,6 +22,7 @@ class BlockingEnvironment:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        # Made when a coroutine first comes: most worlds have none.
         self._runner: asyncio.Runner | None = None
         self.env: Environment = self._call(world.make)
 
@@ -31,6 +32,7 @@ class BlockingEnvironment:
 
     def step(self, action: str) -> StepResult:
         """Take an action and wait for what follows."""
+        # Made whole on both ways: neither side of a bridge can be relied on to take half a surrogate pair.
         result: StepResult = self._call(self.env.step, whole(action))
         seen = result.observation
         return replace(result, observation=whole(seen) if isinstance(seen, str) else _shown(seen))
@@ -41,6 +43,7 @@ class BlockingEnvironment:
 
     def close(self) -> None:
         """Close the environment and the loop. Idempotent."""
+        # Before the loop is closed, on which an async environment has to close itself.
         self._call(self.env.close)
         if self._runner is not None:
             self._runner.close()
@@ -53,9 +56,11 @@ class BlockingEnvironment:
         if self._runner is None:
             self._runner = asyncio.Runner()
 
+        # `Runner.run` takes coroutines only, and an awaitable may be anything else.
         async def wait() -> Any:
             return await result
 
+        # One loop for all calls: connections belong to the loop that they were opened on.
         return self._runner.run(wait())
 
 

@@ -38,6 +38,7 @@ class Declined(Exception):
 
 def warn_of_raising(name: str, raised: int, actions: int) -> None:
     """Say so where the other side raised at every action of an episode. A fault it must not be: it could be chosen."""
+    # At every action: single ones are slips of any policy.
     if raised and raised == actions:
         log.warning(
             "%s raised at each of the %d actions of an episode, which counts as slips of the policy; if right actions "
@@ -53,6 +54,7 @@ def sendable(action: str) -> str:
     Raises:
         Declined: it is longer than `MAX_ACTION`.
     """
+    # Declined and not cut: half an action could be another action.
     if len(action) > MAX_ACTION:
         raise Declined(f"The action has {len(action)} characters; at most {MAX_ACTION} are taken.")
     return whole(action)
@@ -75,6 +77,7 @@ def may_decline() -> Iterator[None]:
 
 def told(message: object) -> str:
     """What a foreign server says about an action, on one line of bounded length."""
+    # Foreign words enter the policy's prompt, so they are cut and made printable.
     return plain(whole(str(message)), limit=500)
 
 
@@ -87,6 +90,7 @@ def named_function(name: str, option: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute) if attribute else None
+    # ValueError: an empty module name.
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{option}={name!r} cannot be loaded: {error}. Is its folder on the import path?") from error
     if not callable(found):

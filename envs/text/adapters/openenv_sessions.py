@@ -20,7 +20,9 @@ from rollwright.config import redact
 from rollwright.contracts import EnvironmentFault, MissingDependency
 from rollwright.envs.text.adapters.foreign import SLIP, Declined, told
 
+# Bytes; larger answers end the connection.
 _MAX_ANSWER = 1 << 24
+# Sessions that other programs give back are announced nowhere, so the server is asked again.
 _RETRY_S = 0.2
 # Answers to an action by which a server says that it goes on, but not with this action.
 _DECLINES = ("VALIDATION_ERROR", "EXECUTION_ERROR", "INVALID_JSON")
@@ -43,8 +45,10 @@ class Session:
             from websockets.sync.client import connect
         except ImportError as error:
             raise MissingDependency("text.openenv needs websockets: pip install websockets") from error
+        # What stands in logs and errors; the address itself may hold a password.
         self.url, self._answer_s = redact(url), answer_s
         self._open = contextlib.ExitStack()
+        # Each wait is bounded: a server that hangs must become a fault and not a hanging run.
         opened = connect(url, open_timeout=answer_s, close_timeout=2.0, max_size=_MAX_ANSWER)
         try:
             self._connection = self._open.enter_context(opened)
@@ -60,10 +64,12 @@ class Session:
             _Full: in place of an answer the server said that it has no session left.
         """
         try:
+            # Unescaped: escapes lengthen a message, and servers limit its size.
             self._send(json.dumps({"type": kind, "data": dict(data)}, ensure_ascii=False), kind)
             answer = json.loads(self._connection.recv(timeout=self._answer_s))
         except Exception as error:  # whatever a foreign server or connection does ends this session
             raise EnvironmentFault(f"the OpenEnv server at {self.url} failed at {kind}: {error!r:.500}") from error
+        # Checked here once, so that readers of an answer can rely on its form.
         if not isinstance(answer, dict) or not isinstance(answer.get("data"), dict):
             raise EnvironmentFault(f"the OpenEnv server at {self.url} answered {kind} by {answer!r:.300}")
         if answer.get("type") == "error" and answer["data"].get("code") == "CAPACITY_REACHED":
@@ -77,6 +83,7 @@ class Session:
         try:
             self._connection.send(message)
         except ConnectionClosed:
+            # Only a reset is answered by the refusal for want of sessions.
             if kind != "reset":
                 raise
 
@@ -107,6 +114,7 @@ class Sessions:
         Raises:
             EnvironmentFault: no connection, no session within `session_s`, or no observation.
         """
+        # A clock that nobody sets back.
         until = time.monotonic() + self.session_s
         while True:
             try:
@@ -120,13 +128,16 @@ class Sessions:
                         "to at most the number of its sessions, or start the server with more (max_concurrent_envs)"
                     ) from None
                 with self._returned:
+                    # Woken as soon as an episode of this world gives its session back.
                     self._returned.wait_for(lambda: bool(self._idle), timeout=min(left, _RETRY_S))
 
     def _try(self, data: Mapping[str, Any]) -> tuple[Session, dict[str, Any]]:
         """In an idle session, and where that one is gone meanwhile, in a new one."""
         with self._returned:
+            # Only the list is guarded: talking to the server under the lock would let one episode wait for another.
             idle = self._idle.pop() if self._idle else None
         if idle is not None:
+            # A server may have closed a connection that was idle for long; that is no fault of this episode.
             with contextlib.suppress(EnvironmentFault):
                 return idle, self._reset(idle, data)
         session = Session(self._address, self.answer_s)
@@ -135,6 +146,7 @@ class Sessions:
     def _reset(self, session: Session, data: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return observation_in(session.ask("reset", data), self.url)
+        # Cancellation included: a session in an unknown state is not used again, and the server gets it back.
         except BaseException:
             session.close()
             raise
@@ -162,6 +174,7 @@ def observation_in(answer: Mapping[str, Any], url: str) -> dict[str, Any]:
     found = answer["data"]
     if answer.get("type") != "observation":
         raise EnvironmentFault(f"the OpenEnv server at {url} answered by {told(json.dumps(found))}")
+    # The protocol allows null for a step that pays nothing.
     reward, done = found.get("reward") or 0.0, found.get("done")
     if not isinstance(found.get("observation"), dict) or not isinstance(done, bool):
         raise EnvironmentFault(
@@ -184,10 +197,12 @@ def answer_to_action(answer: Mapping[str, Any], url: str, field: str) -> dict[st
         return observation_in(answer, url)
     errors = [error for error in data.get("errors") or () if isinstance(error, dict)]
     wrong_form = [error for error in errors if error.get("type") in ("missing", "extra_forbidden")]
+    # No text could be right in this form, so the policy is not to blame.
     if wrong_form:
         raise EnvironmentFault(
             f"the OpenEnv server at {url} takes no action with the one field {field!r} (option `action_field`): "
             f"{told(json.dumps(wrong_form))}"
         )
     reasons = [str(error.get("msg", "")) for error in errors] or [str(data.get("message", ""))]
+    # An EXECUTION_ERROR may also mean a broken server, hence `raised`.
     raise Declined(f"{SLIP} {told('; '.join(reasons))}".strip(), raised=data["code"] == "EXECUTION_ERROR")

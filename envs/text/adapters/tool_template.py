@@ -39,6 +39,7 @@ _TEMPLATE = """
 """
 _PARSED = {
     "defaults": {"role": "assistant"},
+    # Where transformers begins to read the model's turn; the fields below are how it finds calls in it.
     "start_anchor": "<|im_start|>assistant\n",
     "fields": {
         "tool_calls": {
@@ -65,6 +66,7 @@ def tool_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    # The policy was trained with its own template, so that one is kept wherever it can be.
     if tokenizer.chat_template and _shows_calls(tokenizer):
         return tokenizer
     if not {"<|im_start|>", "<|im_end|>"} <= set(tokenizer.get_vocab()):
@@ -79,6 +81,7 @@ def tool_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 def _shows_calls(tokenizer: PreTrainedTokenizerBase) -> bool:
     from jinja2.exceptions import TemplateError as JinjaError
 
+    # Tried and not searched for words: a template may mention tools and still drop the calls.
     call = {"type": "function", "function": {"name": "a_tool", "arguments": {"action": "a_value"}}}
     talk: list[dict[str, Any]] = [
         {"role": "user", "content": "?"},
@@ -87,6 +90,7 @@ def _shows_calls(tokenizer: PreTrainedTokenizerBase) -> bool:
     ]
     try:
         text = str(tokenizer.apply_chat_template(talk, tokenize=False))
+    # Many templates refuse roles or missing fields by raising.
     except (JinjaError, TypeError, KeyError):
         return False
     return all(word in text for word in ("a_tool", "a_value", "an_answer"))

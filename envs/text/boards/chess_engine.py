@@ -43,7 +43,9 @@ def find_stockfish(program: str = "") -> str:
     Raises:
         MissingDependency: there is none.
     """
+    # Debian's folder for games is on the path of users and seldom on that of services.
     found = shutil.which(program or "stockfish") or shutil.which("stockfish", path="/usr/games")
+    # A program that was named must not be replaced by another in silence.
     if program and not shutil.which(program):
         found = None
     if found is None:
@@ -66,6 +68,7 @@ class EnginePool:
         self._deadline_s = deadline_s
         self._closed = False
         self._lock = threading.Lock()
+        # Last in, first out: engines that run already are borrowed first, so few are started where few are needed.
         self._slots: queue.LifoQueue[chess.engine.SimpleEngine | None] = queue.LifoQueue()
         for _ in range(size):
             self._slots.put(None)
@@ -86,7 +89,9 @@ class EnginePool:
         # The time is no limit for play, only for a hang: past it the engine is told to stop, then it is killed.
         limit = package.engine.Limit(depth=depth or None, nodes=nodes or None, time=self._deadline_s)
         with self._borrowed() as engine:
+            # A new `game` object makes python-chess send `ucinewgame`, which empties the engine's hash table.
             found = engine.analyse(package.Board(fen), limit, multipv=count, game=object())
+        # Relative scores: positive is good for the side to move, whichever that is.
         ranked = [(str(line["pv"][0]), line["score"].relative.score(mate_score=MATE_SCORE)) for line in found]
         return sorted(ranked, key=lambda line: -line[1])
 
@@ -94,6 +99,7 @@ class EnginePool:
     def _borrowed(self) -> Iterator[Any]:
         package = chess_package()
         try:
+            # Several others may be ahead in line, each of whom may take a whole deadline.
             engine = self._slots.get(timeout=10 * self._deadline_s)
         except queue.Empty as error:
             raise EnvironmentFault("all chess engines are busy, and none came free in time: raise `engines`") from error
@@ -102,8 +108,10 @@ class EnginePool:
             yield engine
         except (package.engine.EngineError, CancelledError, TimeoutError, OSError) as error:
             _end(engine)
+            # Its place goes back empty, and the next question starts a fresh engine there.
             engine = None
             raise EnvironmentFault(f"the chess engine {self.program} failed: {error!r}") from error
+        # Cancellation too: the engine may still be thinking, and its answer would go to the next question.
         except BaseException:
             _end(engine)
             engine = None
@@ -119,6 +127,7 @@ class EnginePool:
             engine = engine_module.SimpleEngine.popen_uci(self.program, timeout=self._deadline_s)
         except (FileNotFoundError, PermissionError) as error:
             raise MissingDependency(f"the chess engine {self.program} cannot be started: {error}") from error
+        # Several threads search in an order of chance. Not every UCI engine has both options.
         wanted = {"Threads": 1, "Hash": 16}
         engine.configure({name: value for name, value in wanted.items() if name in engine.options})
         with self._lock:
@@ -133,11 +142,13 @@ class EnginePool:
 
     def close(self) -> None:
         """End every idle engine; one that is at work ends when it is given back. Idempotent."""
+        # First of all, so that an engine given back from now on is ended.
         self._closed = True
         idle = []
         with suppress(queue.Empty):
             while True:
                 idle.append(self._slots.get_nowait())
+        # The places are put back: whoever waits for one is then told that the world is closed.
         for engine in idle:
             _end(engine)
             self._slots.put(None)

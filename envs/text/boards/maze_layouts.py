@@ -42,6 +42,7 @@ class Layout:
 
     def part_of(self, start: Cell) -> frozenset[Cell]:
         """The part that a walker from `start` stays in."""
+        # The first part that holds it: cells in an overlap belong to the goal's part.
         return next(part for part in self.parts if start in part)
 
     def starts_of(self, split: Split) -> tuple[Cell, ...]:
@@ -109,6 +110,7 @@ def layout_of(maze: str) -> Layout:
 def shortest_paths(maze: str) -> dict[Cell, tuple[int, str]]:
     """For every start its distance to the goal in moves, and the first move of a shortest path."""
     layout = layout_of(maze)
+    # Outwards from the goal, so that one search serves all starts.
     found: dict[Cell, tuple[int, str]] = {layout.goal: (0, "")}
     frontier = deque([layout.goal])
     while frontier:
@@ -116,8 +118,10 @@ def shortest_paths(maze: str) -> dict[Cell, tuple[int, str]]:
         for move, (down, right) in MOVES.items():
             neighbour = (cell[0] + down, cell[1] + right)
             if neighbour not in found and layout.is_free(neighbour):
+                # The search walks away from the goal, and the walker goes the other way.
                 found[neighbour] = (found[cell][0] + 1, _OPPOSITE[move])
                 frontier.append(neighbour)
+    # `MazeWorld.truly_solved` relies on it: the goal is the one cell without a way on.
     del found[layout.goal]
     return found
 

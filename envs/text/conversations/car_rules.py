@@ -70,10 +70,12 @@ class Buyer:
 
 def draw_buyer(rng: random.Random, characters: Sequence[Character] = CHARACTERS) -> Buyer:
     """A buyer for whom at least one car of the lot is right and within the budget."""
+    # The wishes are those of one real car, so that at least that car fits all of them.
     wished = rng.choice(LOT)
     character = rng.choice(list(characters))
     return Buyer(
         character=character,
+        # Rounded down to hundreds, which keeps at least the list price: those are multiples of 100.
         budget=int(wished.msrp * rng.uniform(1.0, 1.3)) // 100 * 100,
         brand=wished.brand,
         type=wished.type,
@@ -95,6 +97,7 @@ def reserve(buyer: Buyer, car: Car, turns: int) -> int:
         "loyal": 1.05 if car.brand == buyer.brand else 0.9,
         "bargainer": min(0.85 + 0.01 * turns, 0.95),
     }[buyer.character]
+    # Points of the list price and no factor, whatever the character pays.
     share -= 0.0 if buyer.feature in car.features else 0.1
     return min(buyer.budget, int(car.msrp * share))
 
@@ -105,6 +108,7 @@ def best_offer(buyer: Buyer, turns: int) -> tuple[Car, int]:
     return car, reserve(buyer, car, turns)
 
 
+# Three digits and fewer count only with a k, so that K5 or "2 seats" is no price; longer numbers are none either.
 _PRICE = re.compile(
     r"(?<!\d)\$?\s?(\d{1,3}(?:,\d{3})+|\d{4,6})(?!\d)|(?<!\d)\$?\s?(\d{1,3}(?:\.\d)?)\s?k\b", re.IGNORECASE
 )
@@ -117,12 +121,14 @@ def price_in(text: str) -> int | None:
     for match in _PRICE.finditer(text):
         plain, thousands = match.groups()
         found = int(plain.replace(",", "")) if plain else int(float(thousands) * 1000)
+    # Nothing is bought for more; the bound keeps absurd numbers out of the talk.
     return None if found is None else min(found, MAX_PRICE)
 
 
 def car_in(text: str) -> Car | None:
     """The car of the lot that a sentence names last."""
     words = text.lower()
+    # The last car that was named is the one that is offered: sellers mention others first.
     places = [(words.rfind(car.name.lower()), car) for car in LOT]
     last = max(places, key=lambda found: found[0])
     return last[1] if last[0] >= 0 else None
@@ -157,17 +163,21 @@ def respond(talk: Talk, said: str) -> tuple[Talk, str]:
     above the reserve. The seller may also accept what the buyer offered. A question about budget, type, brand or
     feature is answered; else the wish is said again.
     """
+    # Before anything is read off it: of a list, the last car and price would pass for an offer.
     if _is_list(said):
         after = replace(talk, turns=talk.turns + 1)
         left = after.turns >= talk.buyer.patience
         return (replace(after, outcome="left"), "I have no more time. Goodbye.") if left else (after, ONE_OFFER)
+    # A price alone is meant for the car that was spoken of last.
     car = car_in(said) or _named(talk.car)
     price = price_in(said)
     named = car.name if car else ""
     offered = talk.offered if named == talk.car else 0  # what was offered was offered for that car
     after = replace(talk, turns=talk.turns + 1, car=named, asked=price or talk.asked, offered=offered)
+    # A price beside the word makes it a new offer: "deal for 50000" accepts nothing.
     if price is None and offered and _accepts(said):
         return replace(after, asked=offered, outcome="bought"), f"Deal, {offered} dollars."
+    # Judged before patience is: a fair offer in the last turn is still bought.
     if car is not None and price is not None:
         return _judge(after, car, price)
     if after.turns >= talk.buyer.patience:
@@ -184,6 +194,7 @@ def _judge(talk: Talk, car: Car, price: int) -> tuple[Talk, str]:
         return replace(talk, outcome="left"), "I have no more time. Goodbye."
     if price <= 0 or most == 0:
         return replace(talk, offered=0), f"No, I want a {talk.buyer.type}, not a {car.type}."
+    # Below what the buyer would pay, so that bargaining on can be worth something.
     counter = int(most * 0.95) // 100 * 100
     return replace(talk, offered=counter), f"That is too much. I would pay {counter} dollars for the {car.name}."
 
@@ -191,10 +202,12 @@ def _judge(talk: Talk, car: Car, price: int) -> tuple[Talk, str]:
 def _is_list(said: str) -> bool:
     """Whether the words name several cars and several prices: a seller who lists everything has offered nothing."""
     cars = sum(car.name.lower() in said.lower() for car in LOT)
+    # Different prices only: a seller may name two cars and repeat one price.
     return cars > 1 and len({match.group(0).strip() for match in _PRICE.finditer(said)}) > 1
 
 
 def _accepts(said: str) -> bool:
+    # Whole words: a dealer has not dealt.
     return re.search(r"\b(deal|accept|agreed|agree|sold)\b", said.lower()) is not None
 
 
@@ -207,6 +220,7 @@ def _small_talk(buyer: Buyer, car: Car | None, said: str) -> str:
     if car is not None:
         return f"What does the {car.name} cost?" if car.type == buyer.type else f"I do not want a {car.type}."
     if re.search(r"\b(budget|spend|pay|afford|price range)\b", words):
+        # Rounded, so that asking does not give the exact limit away.
         return f"I can spend about {buyer.budget // 1000 * 1000} dollars."
     if re.search(r"\b(brand|make)\b", words):
         return f"I like {buyer.brand}."
@@ -225,6 +239,7 @@ def fancy(talk: Talk) -> float:
 
     Where no car was ever named, the car that this buyer would have paid most for stands in.
     """
+    # The benchmark's formula needs a list price also where nothing was offered.
     car = _named(talk.car) or best_offer(talk.buyer, talk.turns)[0]
     if talk.outcome == "bought":
         return talk.asked / ((talk.buyer.budget + car.msrp) / 2)

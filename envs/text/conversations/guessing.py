@@ -85,6 +85,7 @@ class GuessingWorld:
 
     def things_of(self, split: Split) -> list[str]:
         """What may be hidden: all things, or the split's own: of ten, one for validation, one for test."""
+        # Sorted, so that the splits do not depend on the order of the file.
         things = sorted(self.catalogue.things)
         if self._hidden == "seed":
             return things
@@ -107,11 +108,13 @@ class GuessingWorld:
         """A question about any topic or a guess of any thing, as often one as the other."""
         if draws.random() < 0.5:
             return draws.choice([topic.question for topic in self.catalogue.topics.values()])
+        # In the form that is always understood as a guess.
         return f"Is it {draws.choice(list(self.catalogue.things))}?"
 
     def begin(self, task: Task, seed: int) -> tuple[Guessing, Observation]:
         """Draw the thing that is hidden."""
         check_seed(task, seed)
+        # The game's name keeps the draws of two games with one seed apart.
         thing = draw(seed, self.name).choice(self.things_of(task.split))
         return Guessing(seed=seed, thing=thing), Observation(text="Ask your first question.", goal=self._goal)
 
@@ -123,6 +126,7 @@ class GuessingWorld:
     async def play_async(self, state: Guessing, action: str) -> tuple[Guessing, StepResult]:
         """As `play`, but a model answers whatever is no guess; the verdict on a guess is the rules' own."""
         found = answer(self.catalogue, state.thing, action)
+        # A model must not decide who has won: the verdict and the reward are the rules' own.
         if found.kind in ("right", "wrong") or self._partner is None:
             return self._settle(state, action, found, found.text)
         messages = self.messages(state, action)
@@ -139,15 +143,18 @@ class GuessingWorld:
 
     def _settle(self, state: Guessing, action: str, found: Answer, text: str) -> tuple[Guessing, StepResult]:
         heard = (*state.heard, (found.topic, found.value)) if found.kind == "fact" else state.heard
+        # Facts and wrong guesses are kept for the teacher, and the talk for a partner.
         wrong = (*state.wrong, found.value) if found.kind == "wrong" else state.wrong
         talk = (*state.talk, (plain(action, limit=200), text))
         after = replace(state, heard=heard, wrong=wrong, talk=talk)
         if found.kind == "right":
             return after, StepResult(observation=text, reward=0.0, terminated=True, success=True)
+        # No verdict: that the turns are used up is the environment's to say.
         return after, StepResult(observation=text, reward=-1.0)
 
     def key(self, state: Guessing) -> str:
         """The hidden thing and the talk so far."""
+        # The thing too: what will be answered depends on it, though the policy cannot see it.
         return repr((state.thing, state.talk))
 
     def texts(self) -> Sequence[str]:

@@ -68,9 +68,11 @@ def guessed(catalogue: Catalogue, question: str) -> str | None:
     As in the benchmark, the name must stand at the end and nothing else of meaning before it.
     """
     words = normalise(question)
+    # With a blank before both, so that "ale" is not found at the end of "whale".
     names = [name for name in catalogue.things if f" {words}".endswith(f" {normalise(name)}")]
     if not names:
         return None
+    # The longest: of "water bottle" and "bottle", the policy meant the one that it wrote out.
     name = max(names, key=len)
     before = words[: len(words) - len(normalise(name))].split()
     return name if _EMPTY.issuperset(before) else None
@@ -79,10 +81,12 @@ def guessed(catalogue: Catalogue, question: str) -> str | None:
 def topic_of(catalogue: Catalogue, question: str) -> Topic | None:
     """The topic whose own question this is; else the one whose words stand in it, the longest words first."""
     words = normalise(question)
+    # A topic's own question may hold words of another topic, so it is looked for first.
     own = [topic for topic in catalogue.topics.values() if normalise(topic.question) == words]
     if own:
         return own[0]
     asked = f" {words} "
+    # Ties go by name, so that the same question always gets the same answer.
     found = [(len(w), name) for name, topic in catalogue.topics.items() for w in topic.words if f" {w} " in asked]
     return catalogue.topics[max(found)[1]] if found else None
 
@@ -95,11 +99,13 @@ def answer(catalogue: Catalogue, thing: str, question: str) -> Answer:
         return Answer(kind="right" if right else "wrong", text="Yes." if right else "No.", value=guess)
     asked = f" {normalise(question)} "
     topic = topic_of(catalogue, question)
+    # "Is the city in Asia?" names a value; the topic alone would be answered by a sentence.
     named = _named_value(catalogue, asked, topic)
     if named is not None:
         topic_name, value = named
         said = "yes" if catalogue.things[thing][topic_name] == value else "no"
         return Answer(kind="fact", text=f"{said.capitalize()}.", topic=f"{topic_name}={value}", value=said)
+    # A yes to a negated question can be read both ways. `normalise` has made "isn t" of "isn't".
     if topic is None or " not " in asked or "isn t" in asked:
         return Answer(kind="unclear", text="I cannot tell.")
     value = catalogue.things[thing][topic.name]
@@ -115,6 +121,7 @@ def _named_value(catalogue: Catalogue, asked: str, topic: Topic | None) -> tuple
         if not opened.is_open or (topic is not None and topic.name != name):
             continue
         values = {facts[name] for facts in catalogue.things.values()}
+        # Longest first: one value may be a word of another one.
         for value in sorted(values, key=lambda v: (-len(v), v)):
             if f" {normalise(value)} " in asked:
                 return name, value
@@ -130,6 +137,7 @@ def candidates(catalogue: Catalogue, asked: Sequence[tuple[str, str]], wrong: Se
 
 def _agrees(facts: Mapping[str, str], topic: str, value: str) -> bool:
     name, _, named = topic.partition("=")
+    # A closed question about an open topic is kept as `topic=value`, see `answer`.
     return (facts[name] == named) == (value == "yes") if named else facts[name] == value
 
 
@@ -144,6 +152,7 @@ def best_question(catalogue: Catalogue, asked: Sequence[tuple[str, str]], wrong:
         raise ValueError("no thing of the catalogue agrees with these answers")
     telling = {name: entropy([catalogue.things[n][name] for n in left]) for name in catalogue.topics}
     name = max(telling, key=lambda n: telling[n])
+    # A guess costs as much as a question. With two things left no question does better.
     if len(left) <= 2 or telling[name] == 0.0:
         return f"Is it {left[0]}?"
     return catalogue.topics[name].question
@@ -152,4 +161,5 @@ def best_question(catalogue: Catalogue, asked: Sequence[tuple[str, str]], wrong:
 def entropy(values: Sequence[str]) -> float:
     """Of the shares of equal values, in nats."""
     counts, total = Counter(values), len(values)
+    # Adding 0.0 turns -0.0 into 0.0.
     return -sum(n / total * math.log(n / total) for n in counts.values()) + 0.0

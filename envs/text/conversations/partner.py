@@ -77,6 +77,7 @@ def load_partner(named: Partner | str | None) -> Partner | None:
         raise ConfigError(f"partner {named!r} cannot be loaded: {error}") from error
     if not callable(make):
         raise ConfigError(f"partner {named!r} must read `package.module:make`, make() giving the partner")
+    # Made once per world and not per episode: it may load a model.
     made: Partner = make()
     return made
 
@@ -93,11 +94,13 @@ async def ask(partner: Partner, messages: Sequence[Message], *, seed: int, deadl
         EnvironmentFault: it raised, or did not answer within `deadline_s` seconds.
     """
     try:
+        # Bounded: one answer that never comes would hold up the whole batch of episodes.
         reply = await asyncio.wait_for(partner(messages, seed=seed), deadline_s)
     except TimeoutError as error:
         raise EnvironmentFault(f"the partner gave no answer within {deadline_s:.0f} s") from error
     except Exception as error:
         raise EnvironmentFault(f"the partner failed: {error!r}") from error
+    # On one line, since line ends could pass for further turns of the talk.
     line = plain(str(reply), limit=LONGEST_REPLY)
     if not line:
         log.warning("the partner said nothing: where it does so often, give it more tokens, or another model")

@@ -16,6 +16,7 @@ ROOMS: tuple[Room, ...] = get_args(Room)
 TASK_TYPES: tuple[TaskType, ...] = get_args(TaskType)
 
 OPENABLE = frozenset({"fridge", "cabinet", "drawer", "microwave", "safe"})
+# Also what stands open all the time: things lie in it and not on it.
 ENCLOSING = OPENABLE | {"sinkbasin", "bathtubbasin", "garbagecan", "laundryhamper"}
 LAMP = "desklamp 1"
 APPLIANCE: Mapping[str, str] = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
@@ -111,6 +112,7 @@ def _room(short: str) -> Room:
     return named[short]
 
 
+# The first piece of furniture of a room is where such a thing usually lies: no task wants it brought there.
 _THINGS = """
 apple: k = countertop fridge diningtable | clean heat cool
 bread: k = countertop diningtable fridge | heat cool
@@ -175,11 +177,13 @@ _LAMP_STANDS = ("desk", "sidetable", "dresser")
 
 def kind_of(name: str) -> str:
     """`apple 2` is an apple."""
+    # From the right: the number is the last word, whatever the kind is called.
     return name.rpartition(" ")[0]
 
 
 def things_of(room: Room) -> list[str]:
     """The things that usually lie in a room."""
+    # In the order of the table, on which draws from this list rely.
     return [name for name, kind in THINGS.items() if room in kind.usual]
 
 
@@ -190,13 +194,16 @@ def layouts(room: Room, size: Size) -> tuple[tuple[str, ...], ...]:
     Seen and unseen layouts are different entries of this list, so no unseen one is also a seen one.
     """
     ranges = (_FURNITURE if size == "full" else _SMALL)[room]
+    # All combinations of counts: two layouts are the same only where every count is.
     counts = itertools.product(*(range(low, high + 1) for low, high in ranges.values()))
     every = [tuple(name for kind, n in zip(ranges, c, strict=True) for name in _numbered(kind, n)) for c in counts]
+    # Shuffled by a fixed text, so that seen and unseen layouts are alike in kind and the same on every machine.
     random.Random(f"layouts/{room}/{size}").shuffle(every)
     return tuple(every)
 
 
 def _numbered(kind: str, count: int) -> list[str]:
+    # Numbers begin at 1, as in ALFWorld.
     return [f"{kind} {number}" for number in range(1, count + 1)]
 
 
@@ -218,10 +225,12 @@ def goals(room: Room, task_type: TaskType, size: Size) -> tuple[tuple[str, str],
     verb = APPLIANCE.get(task_type)
     if verb is not None and verb not in furniture:
         return ()
+    # Only what can be treated so: nobody heats a pillow.
     things = [name for name in things_of(room) if verb is None or task_type in THINGS[name].can]
     return tuple((name, kind) for name in things for kind in furniture if _sensible(name, kind, room, verb))
 
 
 def _sensible(thing: str, kind: str, room: Room, appliance: str | None) -> bool:
+    # No task names these as its target, though some things lie there at the start.
     odd = ("stoveburner", "towelholder", "toilet", "bathtubbasin", "laundryhamper")
     return kind not in (*odd, appliance) and kind != THINGS[thing].usual[room][0]

@@ -62,6 +62,7 @@ class House:
     """
 
     room: Room
+    # All tuples: the state is frozen, and snapshots and forks share it.
     furniture: tuple[str, ...]
     things: tuple[str, ...]
     places: tuple[str, ...]
@@ -105,13 +106,16 @@ def is_met(house: House) -> bool:
     """Whether the goal is reached."""
     goal = house.goal
     if goal.type == "examine_in_light":
+        # One has to hold the thing where the lit lamp stands; the order of the two does not matter.
         return house.lit and kind_of(house.held) == goal.thing and house.place_of(LAMP) == house.at
+    # More than the task asks for is no mistake.
     return sum(counts(house, thing) for thing in house.things) >= goal.count
 
 
 def counts(house: House, thing: str) -> bool:
     """Whether this thing lies where and as the goal wants it."""
     goal = house.goal
+    # Any thing of the kind at any furniture of the kind: tasks name kinds and no numbers.
     right = kind_of(thing) == goal.thing and kind_of(house.place_of(thing)) == goal.target
     return right and (not goal.condition or f"{goal.condition} {thing}" in house.conditions)
 
@@ -137,10 +141,12 @@ _GRAMMAR = tuple(
 
 def execute(house: House, command: str) -> tuple[House, str] | None:
     """The house after the command, and what is said; None where the command is not understood or not possible here."""
+    # Case and blanks are forgiven, words are not.
     words = " ".join(command.lower().split())
     for verb, pattern in _GRAMMAR:
         found = pattern.fullmatch(words)
         if found:
+            # Alternatives of a pattern leave empty groups, which are no arguments.
             return _VERBS[verb](house, [group for group in found.groups() if group])
     return None
 
@@ -154,6 +160,7 @@ def contents(house: House, furniture: str) -> str:
 
 def _shown(house: House, furniture: str) -> House:
     """The same house, its contents at `furniture` now known."""
+    # What is behind a closed door is not known by standing before it.
     if house.is_closed(furniture) or furniture in house.seen:
         return house
     return replace(house, seen=(*house.seen, furniture))
@@ -161,6 +168,7 @@ def _shown(house: House, furniture: str) -> House:
 
 def _go(house: House, names: list[str]) -> tuple[House, str] | None:
     (target,) = names
+    # To go where one stands is no possible command, as in the list of `admissible` ones.
     if target not in house.furniture or target == house.at:
         return None
     return _shown(replace(house, at=target), target), f"You are at the {target}. {contents(house, target)}"
@@ -170,6 +178,7 @@ def _open(house: House, names: list[str]) -> tuple[House, str] | None:
     (target,) = names
     if target != house.at or not house.is_closed(target):
         return None
+    # Sorted, since the order in which doors were opened makes no other state.
     after = replace(house, open=tuple(sorted({*house.open, target})))
     return _shown(after, target), f"You open the {target}. {contents(after, target)}"
 
@@ -183,6 +192,7 @@ def _close(house: House, names: list[str]) -> tuple[House, str] | None:
 
 def _take(house: House, names: list[str]) -> tuple[House, str] | None:
     thing, source = names
+    # One hand only, and the lamp cannot be carried away.
     possible = source == house.at and not house.is_closed(source) and not house.held and thing != LAMP
     if not possible or thing not in house.on(source):
         return None
@@ -191,6 +201,7 @@ def _take(house: House, names: list[str]) -> tuple[House, str] | None:
 
 def _put(house: House, names: list[str]) -> tuple[House, str] | None:
     thing, target = names
+    # "move X to Y" and "put X in/on Y" come here alike.
     if not thing or thing != house.held or target != house.at or house.is_closed(target):
         return None
     return house.moved(thing, target), f"You put the {thing} {preposition(target)} the {target}."
@@ -201,12 +212,14 @@ def _treat(house: House, names: list[str]) -> tuple[House, str] | None:
     possible = thing == house.held and with_what == house.at and kind_of(with_what) == APPLIANCE[verb]
     if not possible or verb not in THINGS[kind_of(thing)].can:
         return None
+    # Heating undoes cooling and the other way round; a clean thing stays clean.
     opposite = {"heat": "cool", "cool": "hot"}.get(verb, "")
     kept = {c for c in house.conditions if c != f"{opposite} {thing}"} | {f"{_DONE[verb]} {thing}"}
     return replace(house, conditions=tuple(sorted(kept))), f"You {verb} the {thing} with the {with_what}."
 
 
 def _use(house: House, names: list[str]) -> tuple[House, str] | None:
+    # The lamp stays lit: there is no command to turn it off.
     if names != [LAMP] or LAMP not in house.on(house.at):
         return None
     return replace(house, lit=True), f"You turn on the {LAMP}."
@@ -216,6 +229,7 @@ def _examine(house: House, names: list[str]) -> tuple[House, str] | None:
     (name,) = names
     if name == house.at:
         return _shown(house, name), contents(house, name)
+    # Things behind a closed door can be examined no more than taken.
     here = house.on(house.at) if house.at and not house.is_closed(house.at) else []
     if name not in [*here, house.held]:
         return None
@@ -266,6 +280,7 @@ def admissible(house: House) -> list[str]:
     else:
         found += [f"take {thing} from {reachable}" for thing in here if thing != LAMP]
     found += [f"examine {thing}" for thing in here] + ([f"use {LAMP}"] if LAMP in here else [])
+    # Sorted, so that the order tells nothing and draws from the list repeat.
     return sorted([*found, "inventory", "look"])
 
 
@@ -275,5 +290,6 @@ def _with_the_held(house: House, reachable: str) -> list[str]:
         for verb, kind in APPLIANCE.items()
         if kind_of(house.at) == kind and verb in THINGS[kind_of(house.held)].can
     ]
+    # One spelling of those that are understood, so that choosing among commands is no choice of wording.
     puts = [f"put {house.held} in/on {reachable}"] if reachable else []
     return [f"examine {house.held}", *puts, *treatments]

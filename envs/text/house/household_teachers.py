@@ -21,15 +21,18 @@ def next_command(house: House, *, knowledge: Knowledge) -> str:
     furniture where the thing usually is first, then into all other in the order of the room.
     """
     goal, held = house.goal, house.held
+    # The state may come from a policy, which can carry anything.
     if held and kind_of(held) != goal.thing:
         return _put_down(house)
     if held and goal.type == "examine_in_light":
         return _under_the_lamp(house, knowledge)
+    # Treated before it is brought: the goal counts only what lies there treated.
     if held and goal.condition and f"{goal.condition} {held}" not in house.conditions:
         appliance = _first(house.furniture, APPLIANCE[goal.type])
         return _towards(house, appliance) or f"{goal.type} {held} with {appliance}"
     if held:
         target = _first(house.furniture, goal.target)
+        # Each helper is "" where nothing is left to do, so the first step that is needed is the answer.
         return _towards(house, target) or _opened(house, target) or f"put {held} in/on {target}"
     return _fetch(house, knowledge)
 
@@ -51,6 +54,7 @@ def _under_the_lamp(house: House, knowledge: Knowledge) -> str:
 
 
 def _fetch(house: House, knowledge: Knowledge) -> str:
+    # What lies where it belongs is left there: a task of two things must not carry one away again.
     wanted = [t for t in house.things if kind_of(t) == house.goal.thing and not counts(house, t)]
     known = [t for t in wanted if _known(house, house.place_of(t), knowledge)]
     if not known:
@@ -66,9 +70,11 @@ def _known(house: House, place: str, knowledge: Knowledge) -> bool:
 
 def _look_further(house: House, usual: Sequence[str]) -> str:
     unseen = [name for name in house.furniture if name not in house.seen]
+    # Nothing is left to look into; a harmless command that keeps the episode going.
     if not unseen:
         return "look"
     likely = [name for kind in usual for name in unseen if kind_of(name) == kind]
+    # Here first: to open what one stands before costs one command and no way.
     target = house.at if house.at in unseen else (likely or unseen)[0]
     return _towards(house, target) or _opened(house, target) or "look"
 
@@ -82,6 +88,7 @@ def _opened(house: House, place: str) -> str:
 
 
 def _first(furniture: Sequence[str], kind: str) -> str:
+    # There always is one: `make_tasks` keeps only layouts in which the task can be done.
     return next(name for name in furniture if kind_of(name) == kind)
 
 

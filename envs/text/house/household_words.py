@@ -14,11 +14,13 @@ from rollwright.envs.text.house.household_rules import House
 
 _NAME = re.compile(r"\b([a-z]+) (\d{1,3})\b")
 _KINDS = "|".join([*THINGS, *furniture_kinds(), kind_of(LAMP)])
+# Known names only, and none that a number follows after a blank: what is written apart stays so.
 _WORD = re.compile(rf"\b({_KINDS})(\d{{1,3}}\b|\b(?! ?\d))")
 
 
 def joined(text: str) -> str:
     """`take mug 1 from shelf 2` as `take mug from shelf2`, and `on` for `in/on`."""
+    # The first of a kind drops its number, as a task names it.
     named = _NAME.sub(lambda found: found[1] if found[2] == "1" else found[1] + found[2], text)
     return named.replace(" in/on ", " on ")
 
@@ -34,6 +36,7 @@ def situation(house: House) -> str:
     `at shelf mug mug2 hand nothing new cabinet fridge seen shelf`. A closed door shows `closed` in place of the things.
     """
     things = ["closed"] if house.is_closed(house.at) else house.on(house.at)
+    # Fixed words before each list, since without punctuation nothing else says where one ends.
     here = ["at", house.at, *things] if house.at else ["middle"]
     held = house.held
     hand = [c.removesuffix(f" {held}") for c in house.conditions if held and c.endswith(f" {held}")]
