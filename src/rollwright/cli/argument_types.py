@@ -71,6 +71,7 @@ def key_values(pairs: Sequence[str]) -> dict[str, Any]:
         if not sign or not key:
             raise ConfigError(f"{pair!r} is not an option: write key=value")
         try:
+            # JSON, so that `size=3` is a number and `name=x` needs no quotes in a shell.
             found[key] = json.loads(value)
         # RecursionError: a text of thousands of brackets is still a text.
         except (ValueError, RecursionError):

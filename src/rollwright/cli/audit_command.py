@@ -181,6 +181,7 @@ def _results_of(path: Path) -> dict[str, list[bool]]:
 
     found: dict[str, list[bool]] = defaultdict(list)
     for trajectory in TrajectoryStore(store_folder(path), mode="read").iter_trajectories():
+        # A fault says nothing about the policy, so it is no failure here.
         if not trajectory.stop_reason.is_fault:
             found[trajectory.task.id].append(bool(trajectory.success))
     if not found:

@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
             actions=actions,
             call_s=arguments.call_s,
         )
+    # An episode of malformed actions alone proves little, so no breach is not enough.
     if not played.well_formed:
         raise ConfigError(f"{arguments.name}: no breach was found, but {played}: name some with --actions TEXT or FILE")
     print(f"{arguments.name} keeps the environment contract ({played})")

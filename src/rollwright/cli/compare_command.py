@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     words = _first_and_last(arguments)
     groups = read_groups(words, choice, arguments.group_by)
+    # Here and not in argparse: a pattern or --group-by tells only now how many groups there are.
     if len(groups) < 2:
         raise DataError(
             f"one group only ({next(iter(groups))}): name a second run or group to compare it with, such as "

@@ -175,6 +175,7 @@ def _labels(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     for found in (list(names), [run.name for run in runs], parents, full, files):
         if len(set(found)) == len(found) and all(found):
             return found
+    # No name tells them apart, so they get letters in the order of the words.
     return [chr(ord("A") + n) if n < 26 else f"run{n}" for n in range(len(paths))]
 
 

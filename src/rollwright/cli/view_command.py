@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.port is not None and not 0 <= arguments.port < 65536:
         raise ConfigError(f"--port is {arguments.port}; a port is a number from 0 to 65535")
+    # `runs` is where recipes write; a user may as well start inside of it.
     folders = arguments.folders or [Path("runs") if Path("runs").is_dir() else Path()]
     catalogue = RunCatalogue(folders)
     server = PageServer(catalogue, port=arguments.port)

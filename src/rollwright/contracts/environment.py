@@ -75,6 +75,7 @@ def _content(option: Any) -> Any:
         # A larger file is not read whole for a hash: it counts by its name, or not at all where that is a path.
         if Path(option).is_file() and Path(option).stat().st_size <= MAX_FILE_BYTES:
             return hashlib.sha256(Path(option).read_bytes()).hexdigest()
+    # Such a text names no file, so it is an option like any other.
     except (OSError, ValueError):  # too long for a path, not to be read
         return option
     # A word without a slash is a choice, such as a difficulty, and changes what is played.

@@ -98,6 +98,7 @@ def scores_of(reward: Reward, group: Group) -> list[Score]:
         # The text of a foreign error alone may say nothing: that of a KeyError is the key.
         said = str(error) if isinstance(error, RollwrightError) else repr(error)
         raise RewardFault(f"reward {name_of(reward)!r} failed on group {group.id}: {said}") from error
+    # Checked before they are zipped, so that no score goes to another trajectory.
     if len(scores) != len(group.trajectories):
         said = f"gave {len(scores)} scores for {len(group.trajectories)} trajectories"
         raise RewardFault(f"reward {name_of(reward)!r} {said}")
@@ -110,6 +111,7 @@ def scores_of(reward: Reward, group: Group) -> list[Score]:
 def name_of(reward: object) -> str:
     """The reward's name, or its class's where it has none that is text: an error must be able to say whose it is."""
     name = getattr(reward, "name", None)
+    # A user's reward may have set `name` to anything.
     return name if isinstance(name, str) and name else type(reward).__name__
 
 

@@ -316,6 +316,7 @@ class Turn:
             earned[placed.position] += placed.value
         # A logged action without token ids has no last token; its reward counts by turn alone.
         if earned:
+            # The rest is negative where the placed pieces are more than the whole.
             earned[-1] += self.reward - math.fsum(placed.value for placed in self.rewards_at)
         return tuple(earned)
 
@@ -340,6 +341,7 @@ class Turn:
         mask = [False] * len(self.action_ids)
         for span in self.spans:
             if span.producer in producers:
+                # Tokens outside of all spans stay False: nobody is known to have chosen them.
                 mask[span.start : span.end] = [True] * (span.end - span.start)
         return tuple(mask)
 
@@ -358,6 +360,7 @@ def _require_finite(what: str, parts: Mapping[str, float]) -> None:
 
 def _require_placed(turn: Turn) -> None:
     """Placed rewards must be pieces of parts that the turn has, on tokens that it has and that somebody chose."""
+    # Made anew at each reading, so once for all parts.
     mask = turn.action_mask
     for placed in turn.rewards_at:
         if placed.name not in turn.rewards:
@@ -372,6 +375,7 @@ def _require_placed(turn: Turn) -> None:
 
 def _require_weights(turn: Turn) -> None:
     given = {"policy_weights": turn.policy_weights, "value_weights": turn.value_weights, "kl_weights": turn.kl_weights}
+    # All three are per action token, forced tokens included.
     for name, weights in given.items():
         if weights is not None and len(weights) != len(turn.action_ids):
             raise ValueError(f"{len(weights)} {name} for {len(turn.action_ids)} action ids")

@@ -139,6 +139,7 @@ def _screen(first: Scores, second: Scores) -> tuple[TaskScreen, ...]:
     """Every task by itself. Tasks with one start have no p-value; the others are one family."""
     raw: dict[str, float] = {}
     for task in first:
+        # A task with one observation has no spread to test against.
         if len(first[task]) > 1:
             one = {task: first[task]}, {task: second[task]}
             # A single task says nothing about tasks like it, so the target of the comparison does not count here.
@@ -163,6 +164,7 @@ def _scope_warnings(pairs: Sequence[Pair], wanted: Target | None, target: Target
     # Whoever named the target is not told what it means.
     if wanted is None and len(starts) == 1:
         found.append("one shared task: the interval speaks about this task alone")
+    # The mixed case alone is told: with one start everywhere such a verdict is what one expects.
     lonely = sum(count < 2 for count in starts.values())
     if wanted is None and target == "like-these" and lonely < len(starts):
         what = "one task has" if lonely == 1 else f"{lonely} tasks have"

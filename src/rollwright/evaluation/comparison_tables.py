@@ -115,6 +115,7 @@ def _cost_lines(comparison: Comparison) -> list[str]:
 
 def cost_text(cost: SuccessCost) -> str:
     """'5.2 environment steps, 93 tokens, 1.4 s'; 'no success' where there was none."""
+    # The costs are infinite then, and a number would say less.
     if not cost.num_successes:
         return "no success"
     parts = [f"{cost.steps:.1f} environment steps"]

@@ -117,6 +117,7 @@ def record_evaluation(
         raise DataError(f"{name!r} cannot name an evaluation: use letters, digits, dot, dash and underscore")
     if not trajectories:
         raise DataError(f"evaluation {name!r} has no episode: give at least one task and one seed")
+    # A record under the wrong split could choose a checkpoint by the test starts.
     _check_split(trajectories, split)
     attempts: Counter[tuple[str, int]] = Counter()
     rows = []

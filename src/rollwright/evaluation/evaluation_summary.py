@@ -94,6 +94,7 @@ def metrics(evaluation: Evaluation) -> dict[str, float]:
     # pass@1 is the success rate, which has a name of its own.
     found |= {f"eval/pass_at_{k}": value.point for k, value in summary.pass_at.items() if k > 1}
     found |= {"eval/fault_frac": summary.fault_frac, "eval/episodes_count": float(summary.num_episodes)}
+    # Only where it happens, so that most runs have no column of zeros.
     if summary.num_without_room:
         found["eval/no_room_frac"] = summary.num_without_room / summary.num_episodes
     per_task = {t.task: t.success for t in summary.tasks if t.success is not None}
@@ -125,6 +126,7 @@ def _attempt_counts(outcomes: Starts) -> list[int]:
 
 def _pass_rates(outcomes: Starts, k: int) -> dict[str, list[float]]:
     return {
+        # Floats of 0 and 1, whose sum is exact.
         task: [pass_at_k(len(attempts), int(sum(attempts)), k=k) for attempts in seeds.values()]
         for task, seeds in outcomes.items()
     }

@@ -140,6 +140,7 @@ def compare_groups(
     Raises:
         DataError: fewer than two groups, an empty one, no start that all runs finished, or unlike worlds.
     """
+    # With the group in front, since two groups may have runs of one name.
     runs = {f"{group}/{run}": one for group, members in groups.items() for run, one in members.items()}
     if len(groups) < 2 or not all(groups.values()):
         raise DataError(
@@ -199,6 +200,7 @@ def _group(
 ) -> GroupScores:
     matrix = common.matrix(members)
     several = len(matrix) > 1
+    # A single task, drawn again, is always itself.
     over_tasks = target == "like-these" and matrix.shape[1] > 1
     aggregates = {}
     for what, statistic in AGGREGATES.items():
@@ -210,6 +212,7 @@ def _group(
                 resample_tasks=over_tasks,
             )  # fmt: skip
         else:
+            # The point of a single run is known; how much runs differ is not.
             aggregates[what] = Interval(point=statistic(matrix), low=-np.inf, high=np.inf, confidence=confidence)
     if not several:
         # Starts tell how sure this run's own mean is, though not how much runs differ.
@@ -291,6 +294,7 @@ class _Family:
                 RunScores(name=group.name, scores=group.scores, start_error=self._start_error(side))
                 for group, side in zip((a, b), sides, strict=True)
             ]
+            # Every run of B played each shared episode once.
             episodes = sum(len(keys) for keys in self.common.keys.values()) * len(b.runs)
             return run_difference(*runs, num_episodes=episodes, target=self.target, confidence=confidence)
         except ValueError as error:

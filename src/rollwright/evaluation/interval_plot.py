@@ -117,6 +117,7 @@ def _profiles(found: GroupComparison, width: float) -> str:
     low, high = float(found.thresholds[0]), float(found.thresholds[-1])
 
     def point(threshold: float, share: float) -> str:
+        # Runs that all scored the same have thresholds without a range.
         x = (threshold - low) / ((high - low) or 1.0) * width
         return f"{x:.1f},{(1 - share) * _PROFILE_HEIGHT:.1f}"
 

@@ -48,6 +48,7 @@ class SharedEpisodes:
         keys: dict[str, list[Key]] = {}
         for key in order:
             keys.setdefault(key[0], []).append(key)
+        # From the longest run: what a shorter one did not play is lost to all.
         most = max(len(run.rows) for run in runs.values())
         lost = most - len(shared)
         warnings = [f"{lost} of {most} episodes are left out: not every run finished them"] if lost else []

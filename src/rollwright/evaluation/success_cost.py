@@ -29,6 +29,7 @@ class SuccessCost:
 
 def success_cost(evaluation: Evaluation, rows: Sequence[EpisodeRow]) -> SuccessCost | None:
     """The cost per success of these episodes; None without a verdict, or of a log that counts no turns."""
+    # An episode without a verdict can be no success, so its cost counts for none.
     judged = [row for row in rows if row.success is not None]
     if not judged or evaluation.origin == "foreign":
         return None

@@ -111,6 +111,7 @@ def _task_lines(judged: Sequence[tuple[bool, float, str]], threshold: float) -> 
             task=task,
             count=len(rows),
             success_rate=wilson_interval(sum(label for label, _ in rows), len(rows)),
+            # At the threshold an episode is called a success, as in `confusion`.
             accuracy=wilson_interval(sum(label == (p >= threshold) for label, p in rows), len(rows)),
             mean_probability=float(np.mean([p for _, p in rows])),
         )

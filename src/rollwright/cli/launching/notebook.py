@@ -186,6 +186,7 @@ def _run_child(words: Sequence[str], *, show: bool) -> None:
     # This interpreter: the `rollwright` on the PATH may belong to another environment.
     command = [sys.executable, "-m", "rollwright.cli", "train", *words]
     # A session of its own: an interrupt of the kernel is passed on below, once, and not by the terminal as well.
+    # One stream, so that errors stand where they came up; a world may print any bytes, hence `errors`.
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True
     )

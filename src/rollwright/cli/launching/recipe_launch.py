@@ -140,6 +140,7 @@ def _signals_reach_the_recipe() -> Iterator[Callable[[], bool]]:
         seen.append(number)
 
     def hand_on(number: int, frame: FrameType | None) -> None:
+        # SIGTERM comes to this process alone, so its children get it from here.
         for child in psutil.Process().children():
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.send_signal(number)

@@ -11,6 +11,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the names; any of them can also be one's own, `package.module:Attribute`."""
+    # Inside the function: these rooms load torch.
     from rollwright.batching import ADVANTAGES, VALUE_ADVANTAGES
     from rollwright.config import available, engine_note
     from rollwright.curriculum import CURRICULA

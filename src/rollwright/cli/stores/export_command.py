@@ -16,6 +16,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rollwright.store.importers import export_messages
 
     store = TrajectoryStore(store_folder(arguments.store), mode="read")
+    # Stays 0 where the store holds nothing to export.
     count = 0
     if arguments.out is None:
         for line in export_messages(store):

@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     source = TrajectoryStore(store_folder(arguments.store), mode="read")
     name, *options = arguments.reward
     reward = open_reward(RewardSettings(name=name, options=key_values(options)))
+    # A judge asks a model for each group, which can take hours.
     with Progress("episodes scored", total=len(source)) as bar:
         found = score_store(
             source,

@@ -125,6 +125,7 @@ def _unnamed(value: Any) -> Any:
 
 
 def _scorers(samples: Sequence[Mapping[str, Any]]) -> list[str]:
+    # Over all samples: one that failed may lack a scorer.
     return sorted({str(name) for sample in samples for name in _mapping(sample["scores"])})
 
 
@@ -206,6 +207,7 @@ def _warnings(rows: Sequence[JudgedRow], head: Mapping[str, Any]) -> list[str]:
     if _mapping(head.get("revision")).get("dirty"):
         found.append("the run's code had changes that were not committed")
     epochs, samples = _mapping(head.get("config")).get("epochs"), _mapping(head.get("dataset")).get("samples")
+    # A sample that never ran leaves no member in the archive.
     if isinstance(epochs, int) and isinstance(samples, int) and len(rows) < epochs * samples:
         found.append(f"the header states {samples} samples in {epochs} epochs, but the log holds {len(rows)} rows")
     return found

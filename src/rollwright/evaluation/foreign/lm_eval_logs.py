@@ -54,6 +54,7 @@ def read_lm_eval_log(path: Path, *, filter_name: str | None = None, metric: str 
     if not lines:
         raise DataError(f"{path} holds no sample: it is empty. Run lm_eval with --log_samples again")
     chosen_filter = _choose(filter_name, sorted({str(line.get("filter")) for line in lines}), "filter", path)
+    # A document has one line per filter; pooled, it would count several times.
     kept = [line for line in lines if str(line.get("filter")) == chosen_filter]
     chosen = _choose(metric, _metrics(kept), "metric", path)
     higher = _mapping(_mapping(results.get("higher_is_better")).get(task)).get(chosen)
@@ -84,6 +85,7 @@ def find_sample_file(folder: Path) -> Path:
     Raises:
         DataError: there is none, or several.
     """
+    # lm_eval puts a folder with the model's name in between.
     found = sorted(folder.rglob("samples_*.jsonl"))[:20]
     if len(found) == 1:
         return found[0]

@@ -58,12 +58,14 @@ def _lines(path: Path, column: str) -> Iterator[tuple[int, Mapping[str, str]]]:
                 # DictReader keeps surplus values under the key None, and gives None for missing ones.
                 if None in line or None in line.values():
                     raise DataError(f"{path}, line {reader.line_num}: expected {len(names)} values, as in the heading")
+                # The line of the file and not the number of the row: a quoted value may span lines.
                 yield reader.line_num, line
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
 
 
 def _row(line: Mapping[str, str], column: str, where: str) -> JudgedRow:
+    # Blanks around a name would make another task of it.
     task, seed, attempt = line["task"].strip(), line["seed"].strip(), line.get("attempt", "0").strip()
     if not task or not seed:
         raise DataError(f"{where}: task and seed must not be empty, as they say which rows belong together")
