@@ -54,7 +54,7 @@ def endgame(material: str, seed: int) -> str:
     """A random legal position with these pieces, white to move, nobody in check; as FEN."""
     package = chess_package()
     rng = draw(seed, "endgame", material)
-    # Illegal draws, such as two kings side by side, and checks are drawn again.
+    # Illegal positions, such as two kings side by side, and checks are drawn again.
     while True:
         board = package.Board(None)
         squares = rng.sample(range(64), len(material))

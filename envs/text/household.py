@@ -68,7 +68,7 @@ def is_of_split(index: int, split: Split) -> bool:
 def goals_of(split: Split, room: Room, task_type: TaskType, size: Size) -> tuple[tuple[str, str], ...]:
     """The (thing, target) pairs of one split."""
     shuffled = list(goals(room, task_type, size))
-    # Shuffled, since the list is in the order of things: dealt out as it is, a split would miss kinds.
+    # Shuffled, since the list is in the order of things and would be dealt out by it.
     random.Random(f"goals/{room}/{task_type}").shuffle(shuffled)
     # With few pairs each split still gets some: the list is dealt out from another place for each type of task.
     offset = TASK_TYPES.index(task_type)

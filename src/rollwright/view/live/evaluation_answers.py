@@ -61,7 +61,7 @@ def progress_lines(evaluations: Sequence[Evaluation]) -> list[str]:
     """Per split with two evaluations or more: all side by side, and the last against the first."""
     found = []
     for split in dict.fromkeys(evaluation.split for evaluation in evaluations):
-        # Evaluations of two splits play other tasks, so nothing of them could be paired.
+        # Evaluations of two splits play other starts, so nothing of them could be paired.
         same = [evaluation for evaluation in evaluations if evaluation.split == split]
         if len(same) < 2:
             continue
