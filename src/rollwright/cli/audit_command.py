@@ -208,6 +208,6 @@ def _elsewhere(arguments: argparse.Namespace, here: str) -> CheckResult:
         )
     except subprocess.TimeoutExpired:
         return another_process_check(here, None, "it gave no answer in time")
-    # The last line of an error is the one that says what happened.
     there = done.stdout.strip() if done.returncode == 0 else None
+    # The last line of an error is the one that says what happened.
     return another_process_check(here, there, (done.stderr.strip().splitlines() or ["it failed"])[-1])

@@ -116,7 +116,7 @@ def _code_of_ranks(error: Exception) -> int:
         # As a shell counts a process that a signal ended.
         return 128 + error.sigval
     if isinstance(error, ChildFailedError):
-        # (global rank, its failure)
+        # The pair is the global rank of the process and its failure.
         return _shell_code(error.get_first_failure()[1].exitcode)
     raise error
 
