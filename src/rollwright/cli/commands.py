@@ -150,7 +150,7 @@ def parser_of(name: str) -> CommandParser:
 def _run(module: Any, arguments: argparse.Namespace, verbose: bool) -> int:
     try:
         with _until_the_reader_leaves():
-            # What is not caught below is a mistake of ours, and shows its traceback.
+            # What is not caught below is a mistake in code, and shows its traceback.
             module.run(arguments)
     except RollwrightError as error:
         # Only at an error: `config` loads pydantic, and commands without settings do without.
