@@ -32,7 +32,10 @@ def test_every_recipe_and_preset_is_in_the_catalogue_of_methods() -> None:
     assert {name for entry in methods for name in entry["settings"]} <= set(yaml_names())
 
 
-def test_methods_and_worlds_print_one_table_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_and_worlds_print_one_table_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow terminal breaks cells over lines
     assert cli.main(["methods"]) == 0
     shown = capsys.readouterr().out
     assert "algorithm.preset=gspo" in shown and "arXiv:2406.11896" in shown

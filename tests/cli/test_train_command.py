@@ -165,8 +165,8 @@ def test_two_ranks_that_fail_alike_end_with_their_code(tmp_path: Path) -> None:
 
 
 WAITS = """import time
-print("started", flush=True)
 try:
+    print("started", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(0.3)

@@ -95,7 +95,7 @@ def test_parts_that_cannot_be_are_refused() -> None:
         (lambda: ImagePart(sha256="0f" * 32, media_type="image/svg+xml"), "image/png, image/jpeg, image/webp"),
         (lambda: Message(role="user", content="a", parts=(TextPart(text="b"),)), "its content 'a'"),
         (lambda: Score(value=1.0, verifier="v", turn_parts_at=((),)), "gave no turn_parts"),
-        (lambda: attach_picture(b"<svg/>"), "no picture"),
+        (lambda: attach_picture(b"<svg/>"), "not a picture"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

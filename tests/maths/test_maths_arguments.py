@@ -62,6 +62,9 @@ STEPS = {"values": f(0.1, 0.2, 0.3), "trajectory_index": i(0, 0, 1), "outcomes":
 WEBRL = {"logprobs": LOGPROBS, "logprobs_ref": OLD, "mask": MASK, "sequence_index": INDEX, **TWO}
 GAMMAS = {"gamma": 1.0, "gae_lambda": 1.0}
 ENDS = {"last_values": f(0, 1)}
+INTERVAL = statistics.Interval(point=0.1, low=0.0, high=0.2, confidence=0.95)
+PAIRED = {"a": [0.0, 1.0, 1.0], "b": [1.0, 0.0, 1.0]}
+RUNS = statistics.RunScores(name="r", scores=np.array([[0.0, 1.0], [0.5, 1.0]]))
 
 
 def gae_of_a_batch(values: Tensor, last_values: Tensor) -> Any:
@@ -213,6 +216,12 @@ CALLS = {
         Call(estimators.estimators_that_need, {"what": "siblings"}),
         Call(gae_of_a_batch, {"values": f(1, 2, 3, 4), **ENDS}, ("values", "last_values"), ("values", "last_values")),
         Call(objective.PolicyObjective, {}),
+        Call(statistics.paired_difference, {"a": PAIRED, "b": PAIRED, "pair_episodes": True, "target": "these"}),
+        Call(statistics.run_difference, {"a": RUNS, "b": RUNS, "num_episodes": 8, "target": "these"}),
+        Call(statistics.PairedDifference, {"name_a": "A", "name_b": "B", "target": "these", "unit": "start",
+                                           "interval": INTERVAL, "p_value": 0.1,
+                                           "num_units": 6, "units_each": 3, "num_tasks": 2, "num_episodes": 6,
+                                           "degrees": 5.0}),
     )
 }  # fmt: skip
 MODULES = (advantages, losses, values, credit, estimators, statistics, calibration, segments, objective)

@@ -61,7 +61,7 @@ def test_sft_does_not_set_a_collection_aside(run_recipe: Recipe, tmp_path: Path)
     run_recipe("collect.py", "text/maze_collect.yaml", *TINY, "collect.by=teacher", "collect.per_task=1",
                f"run.folder={tmp_path}")  # fmt: skip
     before = names(tmp_path)
-    with pytest.raises(RunFolderError, match=r"no demonstrations of an SFT run .*name another run\.folder"):
+    with pytest.raises(RunFolderError, match=r"not demonstrations of an SFT run .*name another run\.folder"):
         run_recipe("sft.py", "text/maze_sft.yaml", *TINY, *SFT, f"run.folder={tmp_path}")
     assert names(tmp_path) == before
 

@@ -334,7 +334,11 @@ async def test_a_site_that_never_answers_is_waited_for_and_left(
     text = await until(env, f"goto {site.address}{path}", "answer in time")
     assert text.splitlines()[1] == f"At {site.address}/"
     if path == "/silent":
-        assert "3 link slow" in await until(env, "click 3", "answer in time")
+        for _ in range(4):  # on a busy machine the page itself may be given up and replaced, which is an answer too
+            if "3 link slow" in (text := await until(env, "click 3", "answer in time")):
+                break
+            await until(env, f"goto {site.address}/", "3 link slow")
+        assert "3 link slow" in text
     await env.close()
 
 

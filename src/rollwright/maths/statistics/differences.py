@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rollwright.contracts import require_choice
 from rollwright.maths.statistics.clusters import check_units, task_arrays
 from rollwright.maths.statistics.estimates import (
     MeanEstimate,
@@ -36,6 +37,8 @@ from rollwright.maths.statistics.rates import Interval, student_quantile
 
 Target = Literal["these", "like-these"]
 """What a verdict speaks about: exactly the tasks that were tried, or tasks like them."""
+Unit = Literal["task", "start", "run"]
+"""What an interval takes for independent: a task, a start state, a training run."""
 MOST_UNITS = 10_000
 """More units than this are said to be out of reach."""
 
@@ -56,7 +59,7 @@ class PairedDifference:
     interval: Interval
     p_value: float
     target: Target
-    unit: Literal["task", "start", "run"]
+    unit: Unit
     num_units: int
     units_each: int
     num_tasks: int
@@ -64,6 +67,10 @@ class PairedDifference:
     degrees: float
     num_runs: tuple[int, int] = (1, 1)
     lasting_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_choice("target", self.target, Target)
+        require_choice("unit", self.unit, Unit)
 
     @property
     def enough_units(self) -> bool:
@@ -196,9 +203,10 @@ def paired_difference(
         confidence: 0.95 for a 95 % interval.
 
     Raises:
-        ValueError: different tasks, unequal numbers of paired episodes, or a case that tells nothing about the spread
-            (see `clustered_bootstrap`).
+        ValueError: an unknown target, different tasks, unequal numbers of paired episodes, or a case that tells
+            nothing about the spread (see `clustered_bootstrap`).
     """
+    require_choice("target", target, Target)
     first, second = task_arrays(a), task_arrays(b)
     _check_pairs(first, second, pair_episodes, name_a, name_b)
     # Sides that are not paired may differ in size; the smaller one counts.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rollwright.contracts import require_choice
 from rollwright.maths.statistics.differences import PairedDifference, Target
 from rollwright.maths.statistics.estimates import AlikeUnits, MeanEstimate, ScoreBounds
 from rollwright.maths.statistics.matrices import score_matrix
@@ -58,8 +59,10 @@ def run_difference(
         confidence: 0.95 for a 95 % interval.
 
     Raises:
-        ValueError: different numbers of tasks, one run on either side, or one task where it is to stand for others.
+        ValueError: an unknown target, different numbers of tasks, one run on either side, or one task where it is to
+            stand for others.
     """
+    require_choice("target", target, Target)
     check_confidence(confidence)
     first, second = score_matrix(a.scores), score_matrix(b.scores)
     num_tasks = first.shape[1]
