@@ -82,6 +82,11 @@ class ScoreConfig(LoopConfig):
                 f"learner.minibatches={learner.minibatches}, rollout.max_staleness={rollout.max_staleness}. "
                 "Set the first two to 1 and the third to 0"
             )
+        if self.reward.name == "success":
+            raise ValueError(
+                "`reward.name=success` gives one score for the whole episode, and SCoRe compares what each "
+                "attempt earned by itself: use env, or a reward that gives `turn_parts`"
+            )
         if rollout.group_size < 2:
             raise ValueError(
                 "SCoRe compares each attempt with the same attempt in the group's other episodes, but "
@@ -102,6 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         for step in run.steps():
             first_stage = step < algorithm.stage_one_steps
             groups = run.score(run.collect(step))
+            require_reward_per_attempt(groups)
             told = {"attempts/stage": 1.0 if first_stage else 2.0} | observed(groups)
             # Attempts are compared with those of other episodes, so one alone teaches nothing.
             teaching = with_members(groups, 2)
@@ -143,6 +149,16 @@ def credit(batch: TokenBatch, kl: Tensor, algorithm: AlgorithmSettings, *, first
 def attempts_of(turns: Sequence[Turn]) -> Tensor:
     """[U] the number of each turn's attempt."""
     return torch.tensor([turn.attempt for turn in turns])
+
+
+def require_reward_per_attempt(groups: Sequence[Group]) -> None:
+    """Raises ConfigError where the reward judges episodes as wholes: every first attempt would then seem wrong."""
+    for trajectory in (t for group in groups for t in group.trajectories):
+        if trajectory.score is not None and trajectory.score.turn_parts is None:
+            raise ConfigError(
+                f"the reward `{trajectory.score.verifier}` gives one score for the whole episode, and SCoRe compares "
+                "what each attempt earned by itself: use reward.name=env, or a reward that gives `turn_parts`"
+            )
 
 
 def observed(groups: Sequence[Group]) -> dict[str, float]:

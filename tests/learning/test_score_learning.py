@@ -67,6 +67,7 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(at_root: 
         ("rollout.max_staleness=1", "one step on fresh samples"),
         ("rollout.group_size=1", "use 2 or more"),
         ("algorithm.bonus=-1", "bonus"),
+        ("reward.name=success", "one score for the whole"),
     ):
         with pytest.raises(ConfigError, match=said):
             score.main([*start, word])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rollwright.contracts import ConfigError, Score
 from rollwright.maths import (
     attempt_metrics,
     attempt_returns,
@@ -18,7 +19,8 @@ from rollwright.maths import (
     progress_rewards,
 )
 from rollwright.maths.advantages import rloo
-from rollwright.recipes.score import AlgorithmSettings, credit
+from rollwright.recipes.score import AlgorithmSettings, credit, require_reward_per_attempt
+from tests import builders
 
 # Four episodes of one problem: (r1, r2) = (0, 1), (1, 1), (0, 0), (1, 0), the two attempts side by side.
 REWARDS = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
@@ -144,3 +146,16 @@ def test_edit_ratio_by_hand_and_against_the_textbook_table() -> None:
                 swap = table[i - 1][j - 1] + (a[i - 1] != b[j - 1])
                 table[i][j] = min(table[i - 1][j] + 1, table[i][j - 1] + 1, swap)
         assert edit_ratio(a, b) == pytest.approx(table[-1][-1] / max(len(a), len(b), 1))
+
+
+def test_a_reward_of_whole_episodes_is_refused() -> None:
+    """`reward.name=success` pays the last turn alone: the first attempt would count as wrong in every episode."""
+    parts = ({"answer": 1.0}, {"answer": 0.0})
+    for turn_parts in (parts, None):
+        score = Score(value=1.0, verifier="v", turn_parts=turn_parts)
+        scored = builders.episode("a", builders.turn(), builders.turn(), score=score)
+        if turn_parts:
+            require_reward_per_attempt([builders.group(scored)])
+            continue
+        with pytest.raises(ConfigError, match="`v` gives one score for the whole episode"):
+            require_reward_per_attempt([builders.group(scored)])

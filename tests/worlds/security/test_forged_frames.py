@@ -80,10 +80,10 @@ def verdicts(pair: tuple[WarmBox, WarmBox], code: str) -> list[Verdict]:
 
 @pytest.mark.parametrize("name", BODIES)
 def test_a_frame_by_hand_is_a_wrong_answer_at_most(pair: tuple[WarmBox, WarmBox], name: str) -> None:
-    began = time.process_time()
+    began = time.thread_time()  # of this thread: it compares, and others of the process are busy with their own
     found = verdicts(pair, f"{WRITE}\ndef double(x):\n    write(frame({BODIES[name]!r}))\n    os._exit(0)\n")
     assert not any(verdict.success for verdict in found)
-    assert time.process_time() - began < 5.0, "the host compares the stranger's values for long"
+    assert time.thread_time() - began < 1.0, "the host compares the stranger's values for long"
     assert all(verdict.success for verdict in verdicts(pair, "def double(x): return 2 * x"))
 
 
