@@ -159,8 +159,9 @@ class Start:
 
     `initial`: the task's own state. `snapshot`: a state of an earlier episode. `guide_prefix`: where a guide had
     written the first turns, or the first tokens of an answer. `restart`: a step of an earlier attempt, which goes on
-    from there. `failure`: the state in which an earlier episode failed. `prefix_turns` and `prefix_tokens` are the
-    length of what lay before, `source` the id of the episode that it came from.
+    from there. `failure`: a state shortly before an earlier episode failed. `prefix_turns` turns lay before the first
+    one, and the first `prefix_tokens` tokens of the first action were given too; `source` is the id of the episode that
+    the state came from.
 
     Raises:
         ValueError: an unknown kind, or a negative length.
@@ -325,7 +326,12 @@ class Waypoint:
     """A state in the middle of an earlier episode, and the way to it: another episode can begin there.
 
     `source` is the id of that episode, `prompt_digest` names the prompt that its policy was given here. `snapshot` is
-    None where the world can only be brought here by doing `passed` again.
+    None where the world can only be brought here by doing `passed` again. `kind` says why episodes begin here.
+    `forced_ids` are the first tokens of the first action, which nobody chooses. `status` is what became of the episode
+    `source`: 1 solved, -1 failed, 0 where that is no matter.
+
+    Raises:
+        ValueError: an unknown kind or status.
     """
 
     source: str
@@ -336,6 +342,20 @@ class Waypoint:
     state_key: str
     prompt_digest: str
     snapshot: bytes | None = None
+    kind: StartKind = "snapshot"
+    forced_ids: tuple[int, ...] = ()
+    status: int = 0
+
+    def __post_init__(self) -> None:
+        require_choice("kind", self.kind, START_KINDS, what="start kind")
+        if self.status not in (-1, 0, 1):
+            raise ValueError(f"the status of a start is -1 (failed), 0 or 1 (solved), got {self.status}")
+
+    @property
+    def start(self) -> Start:
+        """What the record of an episode that begins here says of it."""
+        turns, tokens = len(self.passed), len(self.forced_ids)
+        return Start(kind=self.kind, prefix_turns=turns, prefix_tokens=tokens, source=self.source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

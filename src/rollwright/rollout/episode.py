@@ -37,7 +37,15 @@ from rollwright.generation import Generation, Sampling
 from rollwright.rollout.actors import Act, Actor, Decision
 from rollwright.rollout.contexts import Context
 from rollwright.rollout.ledger import Occupancy, Place
-from rollwright.rollout.restoring import bring_to, check_prompt, observation_of, retrace, shown_of
+from rollwright.rollout.restoring import (
+    behind_forced,
+    bring_to,
+    check_prompt,
+    no_room,
+    observation_of,
+    retrace,
+    shown_of,
+)
 from rollwright.rollout.world_host import EnvHost, checked, checked_observation
 
 
@@ -149,14 +157,20 @@ class Episode:
         while True:
             # Before the prompt is made: a turn without room to act has been shown something too.
             await self._keep_waypoint(env, observation)
+            # Only the first prompt can be compared: what comes after it is the new episode's own.
+            start = self.request.start if not self.turns else None
+            forced = start.forced_ids if start else ()
             try:
-                prompt = context.prompt_ids(self.request.sampling.max_tokens)
-                # Only the first prompt can be compared: what comes after it is the new episode's own.
-                if self.request.start is not None and not self.turns:
-                    check_prompt(self.request.start, prompt)
-                generation, wait_s = await self._decide(act, self._decision(prompt, observation, env))
-            except ContextOverflow:
+                prompt = context.prompt_ids(self.request.sampling.max_tokens + len(forced))
+                if start is not None:
+                    check_prompt(start, prompt)
+                # A forced beginning is prompt to the engine, and action to everybody else.
+                generation, wait_s = await self._decide(act, self._decision(prompt + forced, observation, env))
+            except ContextOverflow as error:
+                if start is not None:
+                    raise no_room(start, error) from error
                 return StopReason.MAX_TOKENS
+            generation = behind_forced(generation, forced) if forced else generation
             said = context.act(generation)
             action = self.rule.action_of(said, generation.finish_reason, scripted=generation.scripted)
             before = time.monotonic()
@@ -290,16 +304,12 @@ class Episode:
             policy=self.actor.name,
             version=min((turn.version for turn in self.turns), default=-1),
             world=self.mark,
-            start=_start_of(self.request.start),
+            start=self.request.start.start if self.request.start else Start(),
             temperature=self.request.sampling.temperature,
             fault=fault,
             wall_s=time.monotonic() - self.started,
             next_prompt_ids=self.next_prompt_ids,
         )
-
-
-def _start_of(start: Waypoint | None) -> Start:
-    return Start() if start is None else Start(kind="snapshot", prefix_turns=len(start.passed), source=start.source)
 
 
 def make_turn(

@@ -15,11 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 from rollwright.contracts import (
+    ContextOverflow,
+    EngineFault,
     Environment,
     EnvironmentFault,
     Message,
     Observation,
     Passed,
+    SamplerMask,
     Shown,
     Snapshots,
     Span,
@@ -123,6 +126,42 @@ def check_prompt(start: Waypoint, prompt_ids: Sequence[int]) -> None:
         EnvironmentFault: it is not.
     """
     _require(start, len(start.passed), "prompt", prompt_digest(prompt_ids), start.prompt_digest)
+
+
+def no_room(start: Waypoint, error: ContextOverflow) -> EngineFault:
+    """What is recorded where an episode cannot begin at a waypoint, because the way there fills the context."""
+    forced = f" and {len(start.forced_ids)} forced tokens" if start.forced_ids else ""
+    # A fault, and no episode without room: whoever chose the start is to blame, and not the task's first prompt.
+    return EngineFault(
+        f"the prefix of {len(start.passed)} turns of {start.source}{forced} leave no room to act ({error}): raise "
+        "`engine.max_context`, use `rollout.context=windowed`, or start nearer to the beginning"
+    )
+
+
+def behind_forced(generation: Generation, forced: tuple[int, ...]) -> Generation:
+    """The whole first action: the tokens that were forced, and behind them what was sampled.
+
+    Forced tokens have the producer `forced`: no mask of a loss holds them, and nobody reads their log-prob of 0.
+    """
+    count = len(forced)
+    mask = generation.sampler_mask
+    return replace(
+        generation,
+        token_ids=(*forced, *generation.token_ids),
+        logprobs=(*(0.0,) * count, *generation.logprobs),
+        spans=(
+            Span(start=0, end=count, version=-1, producer="forced"),
+            *(replace(span, start=span.start + count, end=span.end + count) for span in generation.spans),
+        ),
+        sampler_mask=None if mask is None else _mask_behind(mask, forced),
+    )
+
+
+def _mask_behind(mask: SamplerMask, forced: tuple[int, ...]) -> SamplerMask:
+    # A forced token is the only one that could stand there.
+    kept = None if mask.kept_ids is None else (*((one,) for one in forced), *mask.kept_ids)
+    raw = None if mask.raw_logprobs is None else (*(0.0,) * len(forced), *mask.raw_logprobs)
+    return replace(mask, kept_ids=kept, raw_logprobs=raw)
 
 
 def _short(value: object) -> str:

@@ -49,7 +49,9 @@ def pass_gate(
 
 def _chosen(groups: Sequence[Group], *, version: int) -> list[Turn]:
     """A few turns, spread over all of them; what older weights sampled says nothing about these."""
-    turns = [u for g in groups for t in g.trajectories if t.learnable for u in t.turns if u.version == version]
+    played = [u for g in groups for t in g.trajectories if t.learnable for u in t.turns if u.version == version]
+    # Where others wrote a part, the engine has no log-probs of it to compare.
+    turns = [turn for turn in played if all(turn.policy_mask)]
     # Evenly spaced, as neighbouring turns belong to one episode and look alike.
     return turns[:: max(1, len(turns) // NUM_TURNS)][:NUM_TURNS]
 
