@@ -1,4 +1,4 @@
-"""What the parts of `learning_branching.py` share: a claim, a recipe in a forked process, and the figures of its run."""
+"""What the parts of `learning_branching.py` share: a claim, a recipe in a forked process, the figures of its run."""
 
 from __future__ import annotations
 

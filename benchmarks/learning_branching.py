@@ -10,7 +10,7 @@ One part is one file `benchmarks/_branching_<part>.py` with
     ABOUT: str                      what is played, from which start, and what is equal between the arms (Markdown)
     ARMS: dict[str, str]            name -> what it is; the first is the named baseline or the start
     METRICS: dict[str, str]         name -> what it means, with its unit; in the order of the columns
-    CLAIMS: list[Claim]             or tuples (higher arm, lower arm, metric, sentence[, margin]); see `_branching.Claim`
+    CLAIMS: list[Claim]             or tuples (higher arm, lower arm, metric, sentence[, margin]); see `Claim`
     MISSING: list[str]              optional: one sentence for each row that the table lacks, with the reason
     def play(arm, seed, folder) -> dict[str, float]
                                     runs one arm from one seed in `folder` (made, maybe with the remains of a run that
@@ -179,7 +179,7 @@ def record(part: ModuleType, figures: Figures, failed: list[str]) -> dict[str, A
 
 
 def shown(cell: list[float | None] | None) -> str:
-    """`0.81 [0.70, 0.92]`; large numbers without decimals, one value that is the same everywhere without an interval."""
+    """`0.81 [0.70, 0.92]`; large numbers without decimals, an open interval or none left out."""
     if cell is None:
         return "-"
     point, low, high = cell
@@ -220,8 +220,8 @@ def write_page() -> None:
     """The page from all results that are there."""
     head = (
         "# Branching episodes against their controls\n\n"
-        "Written by `benchmarks/learning_branching.py`; its docstring says how a claim is decided. Every run's figures\n"
-        "are in `learning_branching/<part>.json`."
+        "Written by `benchmarks/learning_branching.py`; its docstring says how a claim is decided. The figures of\n"
+        "every run are in `learning_branching/<part>.json`."
     )
     parts = [section(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(DATA.glob("*.json"))]
     PAGE.write_text("\n\n".join([head, *parts]) + "\n", encoding="utf-8")
