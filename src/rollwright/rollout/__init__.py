@@ -7,7 +7,7 @@ calls of its world (`world_host`), many at once (`collector`, `rounds`, `run_ahe
 May import: critics and what stands above it.
 """
 
-from rollwright.rollout.actors import Actor, EngineActor, RandomActor, TeacherActor
+from rollwright.rollout.actors import Act, Actor, Decision, EngineActor, RandomActor, TeacherActor
 from rollwright.rollout.collector import Collector, GroupRequest
 from rollwright.rollout.contexts import AppendOnly, Context, Windowed
 from rollwright.rollout.episode import EpisodeRequest, Limits
@@ -23,11 +23,13 @@ from rollwright.rollout.rounds import JournalledActor, RoundsActor
 from rollwright.rollout.run_ahead import Ahead, StaleCount, Start, set_aside
 
 __all__ = [
+    "Act",
     "Actor",
     "Ahead",
     "AppendOnly",
     "Collector",
     "Context",
+    "Decision",
     "EngineActor",
     "EpisodeRequest",
     "FaultLog",
