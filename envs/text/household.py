@@ -151,6 +151,8 @@ class HouseholdWorld:
     execution: Execution = "inline"
     snapshots: SnapshotKind = "exact"
     state_type = House
+    # Shows the room, or what one stands at, once more.
+    no_op = "look"
 
     def __init__(
         self,

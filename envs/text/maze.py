@@ -244,6 +244,12 @@ class MazeWorld:
             cells = tuple(sorted(cells, key=self._difficulty)[: self._seed_starts])
         return [Task(id=f"{prefix}/{r},{c}", split=split, params={"start": [r, c]}) for r, c in cells]
 
+    def steps_left(self, env: Environment) -> int:
+        """Moves of a shortest path from where the walker stands. Raises TypeError in another world's environment."""
+        if not isinstance(env, MazeEnvironment):
+            raise TypeError(f"distances are known in mazes, not in {type(env).__name__}")
+        return shortest_paths(self.maze)[env.cell][0]
+
     def propose(self, task: Task, count: int, seed: int) -> list[Task]:
         """Other training starts, the one most like this one in its distance to the goal first; ties as `seed` says."""
         here, draws = (int(task.params["start"][0]), int(task.params["start"][1])), random.Random(seed)
