@@ -259,6 +259,18 @@ class ActsAtRandom(Protocol):
 
 
 @runtime_checkable
+class Oversees(Protocol):
+    """A world that knows which of its actions are dangerous, and what to do in their place."""
+
+    def override(self, env: Environment, observation: Observation, action: str) -> str | Awaitable[str | None] | None:
+        """The action that is to be done in place of `action` here; None where that may be done.
+
+        Called before the step, with the environment as it stands; nothing may change in it.
+        """
+        ...
+
+
+@runtime_checkable
 class Proposes(Protocol):
     """A world that can vary its tasks: other parameters of the same template, neighbours in a declared pool."""
 

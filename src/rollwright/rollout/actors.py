@@ -17,6 +17,7 @@ from rollwright.contracts import (
     EnvironmentFault,
     Observation,
     Origin,
+    Passed,
     Span,
     Task,
     Taught,
@@ -37,6 +38,14 @@ class Decision:
     episode: str = ""
     attempt: int = 0
     """Played how often before: a faulted episode asks the same again."""
+    turn: int = 0
+    """Of this episode, counted from 0."""
+    state_key: str = ""
+    """Fingerprint of the state that is acted in."""
+    passed: tuple[Passed, ...] = ()
+    """What lies before the episode's first turn, where it began in the middle of an earlier one."""
+    guide_frac: float | None = None
+    """How much of the episode a guide may play (`GroupRequest.guide_frac`); None = nobody but the policy acts."""
 
 
 Act = Callable[[Decision], Awaitable[Generation]]

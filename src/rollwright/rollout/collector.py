@@ -34,7 +34,7 @@ from rollwright.rollout.contexts import Context
 from rollwright.rollout.episode import Episode, EpisodeRequest, Limits, Status
 from rollwright.rollout.faults import FaultLog
 from rollwright.rollout.ledger import Occupancy
-from rollwright.rollout.rounds import RoundsActor
+from rollwright.rollout.rounds import rounds_of
 from rollwright.rollout.world_host import EnvHost, LoopThread, checked_observation
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class GroupRequest:
     start: a waypoint to begin at, of this task and seed; None for the task's own initial state.
     max_turns: in place of the limits'. cut: what it ends is left without a verdict.
     waypoint_every: turns between the states that later episodes may begin from; 0 keeps none.
+    guide_frac: how much of the episodes the run's guide may play (`actor`); None = nobody but the policy acts.
     """
 
     key: str
@@ -58,6 +59,7 @@ class GroupRequest:
     max_turns: int | None = None
     cut: bool = False
     waypoint_every: int = 0
+    guide_frac: float | None = None
 
 
 class Collector:
@@ -95,7 +97,7 @@ class Collector:
         self.world, self.actor, self.new_context = world, actor, new_context
         self.sampling, self.limits, self.faults, self.rule = sampling, limits, faults, rule
         self.parallel_episodes, self.retries, self.refills = parallel_episodes, retries, refills
-        if isinstance(actor, RoundsActor):  # a round also waits for the slowest world, retries included
+        if rounds_of(actor):  # a round also waits for the slowest world, retries included
             world_s = 3.0 * limits.env_call_s * (retries + 1)
             self.limits = limits = replace(limits, engine_call_s=limits.engine_call_s + world_s)
         # By now the engine's limit includes what a round waits, so the watchdog allows for it too.
@@ -250,6 +252,7 @@ class Collector:
             max_turns=request.max_turns,
             cut=request.cut,
             waypoint_every=request.waypoint_every,
+            guide_frac=request.guide_frac,
         )
 
     async def _play_all(self, requests: Sequence[EpisodeRequest], progress: Progress | None) -> list[Trajectory]:
@@ -257,8 +260,8 @@ class Collector:
         # What passed between two plays is no stall of this one.
         self._moved = time.monotonic()
         # A round waits for all episodes that still run, so the actor must know how many there are.
-        if isinstance(self.actor, RoundsActor):
-            self.actor.expect(len(requests), self.parallel_episodes)
+        if rounds := rounds_of(self.actor):
+            rounds.expect(len(requests), self.parallel_episodes)
         watchdog = asyncio.create_task(self._watch())
         tasks: list[asyncio.Task[Trajectory]] = []
         try:
@@ -292,8 +295,8 @@ class Collector:
         if attempt:
             trajectory = replace(trajectory, retries=attempt)
         # Once per episode, after its retries: an episode that is played again comes back to the rounds.
-        if isinstance(self.actor, RoundsActor):
-            self.actor.left()
+        if rounds := rounds_of(self.actor):
+            rounds.left()
         self.faults.finished(trajectory)
         # On the loop's thread, not on the caller's.
         if progress is not None:
@@ -365,7 +368,7 @@ class Collector:
         now = time.monotonic()
         longest_first = sorted(self._statuses.values(), key=lambda status: status.since)
         lines = [f"  {s.key} waits for {s.waits_for}, {now - s.since:.1f} s" for s in longest_first[:20]]
-        if isinstance(self.actor, RoundsActor) and (here := self.actor.waiting):
+        if (rounds := rounds_of(self.actor)) and (here := rounds.waiting):
             late = [s.key for s in longest_first if s.key not in here][:10]
             lines.append(f"  the round of {len(here)} waits for {', '.join(late) or 'a free slot'}")
         return "\n".join(lines)

@@ -76,6 +76,8 @@ class EpisodeRequest:
     """Turns between states that later episodes may begin from; 0 keeps none."""
     cut: bool = False
     """`max_turns` is shorter than the task allows: reaching it says nothing about success."""
+    guide_frac: float | None = None
+    """How much of it a guide may play; None = nobody but the policy acts, as in every evaluation."""
 
 
 @dataclass(slots=True)
@@ -165,7 +167,9 @@ class Episode:
                 if start is not None:
                     check_prompt(start, prompt)
                 # A forced beginning is prompt to the engine, and action to everybody else.
-                generation, wait_s = await self._decide(act, self._decision(prompt + forced, observation, env))
+                generation, wait_s = await self._decide(
+                    act, self._decision(prompt + forced, observation, env, str(state))
+                )
             except ContextOverflow as error:
                 if start is not None:
                     raise no_room(start, error) from error
@@ -257,7 +261,7 @@ class Episode:
         # The turn under way is not in `turns` yet, hence + 1.
         return result.terminated or result.truncated or len(self.turns) + 1 >= self.max_turns
 
-    def _decision(self, prompt: tuple[int, ...], observation: Observation, env: Environment) -> Decision:
+    def _decision(self, prompt: tuple[int, ...], observation: Observation, env: Environment, state: str) -> Decision:
         turn, sampling = len(self.turns), self.request.sampling
         if self.request.sampling_seed is not None:
             # A seed per turn: with one for all, equal prompts would get equal answers in every turn of the episode.
@@ -271,6 +275,10 @@ class Episode:
             env=env,
             episode=self.request.key,
             attempt=self.attempt,
+            turn=turn,
+            state_key=state,
+            passed=self.request.start.passed if self.request.start else (),
+            guide_frac=self.request.guide_frac,
         )
 
     async def _decide(self, act: Act, decision: Decision) -> tuple[Generation, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rollwright.contracts import EngineFault, ReplayMismatch, RollwrightError, Task
 from rollwright.generation import Ask, BatchEngine, Engine, Generation
-from rollwright.rollout.actors import Act, Decision, EngineActor
+from rollwright.rollout.actors import Act, Actor, Decision, EngineActor
 from rollwright.rollout.journal import Journal
 
 
@@ -153,6 +153,12 @@ class RoundsActor(EngineActor):
             self.journal.record(answered, version=version)
         for waiting, answer in zip(batch, answers, strict=True):
             _settle(waiting, answer)
+
+
+def rounds_of(actor: Actor) -> RoundsActor | None:
+    """The rounds that an actor plays in: its own, or those of the policy that others act beside (`policy`)."""
+    policy = getattr(actor, "policy", actor)
+    return policy if isinstance(policy, RoundsActor) else None
 
 
 def _settle(waiting: _Waiting, answer: Generation | RollwrightError) -> None:
