@@ -39,6 +39,7 @@ from rollwright.critics.replay_updates import (
     shuffled_batches,
     stored_batch,
 )
+from rollwright.critics.step_value import StepValue, StepValueFit, ValueRows, open_step_value
 from rollwright.critics.success_replay import SuccessReplay, SuccessReplaySettings
 from rollwright.critics.token_baseline import baseline_critic, residual_ratio, with_token_baseline
 from rollwright.critics.token_q import (
@@ -62,6 +63,8 @@ __all__ = [
     "HeadTargets",
     "Readings",
     "RegressedCriticFit",
+    "StepValue",
+    "StepValueFit",
     "StoredChains",
     "SuccessReplay",
     "SuccessReplaySettings",
@@ -69,6 +72,7 @@ __all__ = [
     "TokenQSettings",
     "TurnCriticFit",
     "TurnCriticSettings",
+    "ValueRows",
     "WebRLObjective",
     "WeightedLikelihood",
     "baseline_critic",
@@ -82,6 +86,7 @@ __all__ = [
     "instruction_prompts",
     "loss_of_heads",
     "one_step_targets",
+    "open_step_value",
     "open_turn_critic",
     "open_vocabulary_critic",
     "outcome_steps",

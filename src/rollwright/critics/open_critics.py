@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rollwright.config import build_part, is_own
@@ -47,6 +47,7 @@ def open_turn_critic(
     losses: Mapping[str, HeadLoss] | None = None,
     bias: float = 0.0,
     polyak: float | None = None,
+    deeper: Sequence[int] = (),
 ) -> TurnValues:
     """A critic of whole turns, in the learner's precision; its body starts from the policy's, unless told otherwise.
 
@@ -55,6 +56,7 @@ def open_turn_critic(
         losses: name -> the loss of these heads; where left out the squared error, or what `fit.loss` names for it.
         bias: what all heads say at first.
         polyak: how far a slow copy follows at each step; None = no slow copy.
+        deeper: widths of further hidden layers of the heads, after `fit.width`.
     """
     import torch
 
@@ -66,7 +68,7 @@ def open_turn_critic(
     body = cut_to(_body_of(fit, learner, codec), fit.depth)
     # New heads are alike on every rank, and in every run of this seed whatever was drawn before.
     torch.manual_seed(config.run.seed)
-    shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=bias)
+    shape = TurnCriticSettings(heads=heads, width=fit.width, layer_norm=fit.layer_norm, bias=bias, deeper=tuple(deeper))
     kind = FrozenValueLearner if fit.frozen else ValueLearner
     return kind(
         learner.accelerator,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,16 +31,20 @@ class TurnCriticSettings:
     heads: name -> how many of it (2 for double Q, 5 to 10 for an ensemble with subset-min).
     width: of the heads' hidden layer; 0 = linear heads. layer_norm: before it, for high update ratios (WSRL).
     bias: where all values start; near the mean return it spares the first updates a long way.
+    deeper: widths of further hidden layers, after that of `width`; linear heads have none.
     """
 
     heads: Mapping[str, int] = field(default_factory=lambda: {"v": 2})
     width: int = 256
     layer_norm: bool = False
     bias: float = 0.0
+    deeper: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.heads or any(count < 1 for count in self.heads.values()):
             raise ValueError(f"a turn critic needs at least one head of each name, got {dict(self.heads)}")
+        if self.deeper and not self.width:
+            raise ValueError(f"linear heads (width 0) have no further hidden layers, got {list(self.deeper)}")
 
 
 class ValueHeads(nn.ModuleDict):
@@ -76,14 +81,17 @@ class TurnCritic(nn.Module):
 
 def _head(width: int, settings: TurnCriticSettings) -> nn.Sequential:
     inner = settings.width or width
-    last = nn.Linear(inner, 1)
+    last = nn.Linear(settings.deeper[-1] if settings.deeper else inner, 1)
     # Hidden layers differ, so the heads of an ensemble part as they learn; linear ones with one target stay alike.
     nn.init.zeros_(last.weight)
     nn.init.constant_(last.bias, settings.bias)
     if not settings.width:
         return nn.Sequential(last)
     norm = [nn.LayerNorm(inner)] if settings.layer_norm else []
-    return nn.Sequential(nn.Linear(width, inner), *norm, nn.SiLU(), last)
+    more: list[nn.Module] = []
+    for before, after in pairwise((inner, *settings.deeper)):
+        more += [nn.Linear(before, after), nn.SiLU()]
+    return nn.Sequential(nn.Linear(width, inner), *norm, nn.SiLU(), *more, last)
 
 
 def reading(ids: Sequence[int], *, owner: int) -> Segment:

@@ -1,8 +1,8 @@
 """The mathematics: pure functions on tensors and numbers, with the paper named in each.
 
 Lives here: sums and scans over the sequences of a flat batch (`sequences`), targets of critics (`value_targets`),
-mixtures of Gaussians (`mixtures`), credit of repeated attempts (`attempts`), and three folders: `advantages`, `losses`,
-`statistics`.
+mixtures of Gaussians (`mixtures`), credit of repeated attempts (`attempts`), values of a search's steps
+(`step_values`), and three folders: `advantages`, `losses`, `statistics`.
 May import: contracts and config. A function here takes values and gives values; it reads no configuration.
 """
 
@@ -22,6 +22,7 @@ from rollwright.maths.sequences import (
     segment_mean,
     segment_sum,
 )
+from rollwright.maths.step_values import TerminalShare, ranking_accuracy, signed_value, terminal_shares
 from rollwright.maths.value_targets import (
     Divergence,
     dual_value_loss,
@@ -38,6 +39,7 @@ __all__ = [
     "Criterion",
     "Divergence",
     "GaussianMixture",
+    "TerminalShare",
     "attempt_metrics",
     "attempt_returns",
     "best_mixture",
@@ -52,10 +54,13 @@ __all__ = [
     "outcome_loss",
     "polyak_update",
     "progress_rewards",
+    "ranking_accuracy",
     "require_length",
     "reverse_discounted_sum",
     "segment_count",
     "segment_mean",
     "segment_sum",
+    "signed_value",
     "td_target",
+    "terminal_shares",
 ]
