@@ -16,6 +16,7 @@ import pytest
 from rollwright.contracts.errors import FaultBudgetExceeded
 from rollwright.contracts.record import Group, Score, StopReason, Trajectory
 from rollwright.contracts.reward import EnvReward
+from rollwright.methods.store_filling import worth_of_store
 from rollwright.recipes import collect
 from rollwright.store.trajectory_store import TrajectoryStore
 
@@ -148,5 +149,5 @@ def test_a_faulted_episode_has_no_part_in_the_mean(run: Run, tmp_path: Path) -> 
     store = TrajectoryStore(tmp_path / "other")
     broken = replace(first, id="broken", stop_reason=StopReason.ENV_ERROR, score=None)
     store.append([first, broken])
-    assert f"mean return {first.total_reward:.3f}" in collect.summary(store)
-    assert "2 episodes" in collect.summary(store) and "1 faulted or empty" in collect.summary(store)
+    assert f"mean return {first.total_reward:.3f}" in worth_of_store(store)
+    assert "2 episodes" in worth_of_store(store) and "1 faulted or empty" in worth_of_store(store)

@@ -1,7 +1,8 @@
 """Methods on data that are no loop of their own: conditioning, inverse dynamics, learned rewards.
 
 Lives here: conditioning on returns (`conditioning`), inverse dynamics (`inverse_dynamics`), demonstrations of teachers
-(`demonstrations`), outcome models and what they are trained on (`outcome_*`, `pair_fit`).
+(`demonstrations`), stores that are filled once (`store_filling`), outcome models and what they are trained on
+(`outcome_*`, `pair_fit`).
 May import: curriculum and what stands above it.
 """
 
@@ -40,6 +41,7 @@ from rollwright.methods.outcome_model import (
 from rollwright.methods.outcome_settings import JudgedData, JudgeFit, JudgeModel
 from rollwright.methods.outcome_text import Evidence, OutcomePrompt, evidence_of
 from rollwright.methods.pair_fit import fit_pairs, pairs_of
+from rollwright.methods.store_filling import fill_store, warn_of_undecided, worth_of_store
 
 __all__ = [
     "DEMONSTRATION",
@@ -62,6 +64,7 @@ __all__ = [
     "conditioned",
     "demonstrate",
     "evidence_of",
+    "fill_store",
     "fit_pairs",
     "held_out",
     "imitable",
@@ -80,6 +83,8 @@ __all__ = [
     "split_cases",
     "starting_model",
     "tokenizer_mark",
+    "warn_of_undecided",
     "without_actions",
+    "worth_of_store",
     "writing_folder",
 ]
