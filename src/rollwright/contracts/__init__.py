@@ -3,8 +3,8 @@
 Lives here: tasks, trajectories and groups (`record`), turns with what messages and pictures hold (`turn`), the contract
 of worlds and which world an episode was played in (`environment`), the contract of rewards (`reward`), which part of an
 answer is its action (`action_rule`), copies of a running episode (`forking`), the errors that a user sees (`errors`),
-the one way to refuse an unknown word (`choices`), what a world declares for its audit (`auditing`), and the names of
-foreign logs (`log_formats`).
+the one way to refuse an unknown word (`choices`), what a world declares for its audit (`auditing`) and tells those who
+look back at an episode (`revising`), and the names of foreign logs (`log_formats`).
 May import: nothing of ours, and no torch: a process that plays a world loads this folder and little else.
 """
 
@@ -18,6 +18,7 @@ from rollwright.contracts.environment import (
     Execution,
     FingerprintKind,
     Observation,
+    Oversees,
     Parametrised,
     Proposes,
     SmallLanguage,
@@ -86,6 +87,7 @@ from rollwright.contracts.record import (
     Waypoint,
     WorldMark,
 )
+from rollwright.contracts.revising import Idles, TellsDistance
 from rollwright.contracts.reward import EnvReward, Reward, StatefulReward, breach, name_of, score_group, scores_of
 from rollwright.contracts.turn import (
     ACT,
@@ -147,6 +149,7 @@ __all__ = [
     "FaultKind",
     "FingerprintKind",
     "Group",
+    "Idles",
     "ImagePart",
     "Message",
     "MissingDependency",
@@ -154,6 +157,7 @@ __all__ = [
     "NonFiniteUpdate",
     "Observation",
     "Origin",
+    "Oversees",
     "Parametrised",
     "ParityError",
     "Part",
@@ -186,6 +190,7 @@ __all__ = [
     "Task",
     "Taught",
     "Teacher",
+    "TellsDistance",
     "TellsTruth",
     "TemplateError",
     "TextPart",
