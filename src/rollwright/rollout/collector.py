@@ -7,10 +7,10 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from rollwright.contracts import (
     WHOLE,
@@ -34,10 +34,11 @@ from rollwright.rollout.contexts import Context
 from rollwright.rollout.episode import Episode, EpisodeRequest, Limits, Status
 from rollwright.rollout.faults import FaultLog
 from rollwright.rollout.ledger import Occupancy
-from rollwright.rollout.rounds import rounds_of
+from rollwright.rollout.rounds import rounds_of, who_waits
 from rollwright.rollout.world_host import EnvHost, LoopThread, checked_observation
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 Progress = Callable[[Trajectory], None]
 
 
@@ -256,19 +257,43 @@ class Collector:
         )
 
     async def _play_all(self, requests: Sequence[EpisodeRequest], progress: Progress | None) -> list[Trajectory]:
-        slots = self._slots
+        return await self._together([self._one(request, self._slots, progress) for request in requests])
+
+    def together(self, plays: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """What these plays give, in order, under the watch that episodes are under; each takes a `slot` of its own.
+
+        Raises:
+            StalledRollout: nothing moved for `stall_s` seconds.
+        """
+        return self._loop.run(self._together(plays))
+
+    @contextlib.asynccontextmanager
+    async def slot(self, key: str) -> AsyncIterator[Status]:
+        """A place among `parallel_episodes`, and the status by which the watchdog sees the play of this name."""
+        async with self._slots:
+            status = self._statuses[key] = Status(key, occupancy=self.occupancy)
+            try:
+                yield status
+            finally:
+                self._statuses.pop(key, None)
+                status.over()
+        # Once per play: an episode that is played again comes back to the rounds.
+        if rounds := rounds_of(self.actor):
+            rounds.left()
+
+    async def _together(self, plays: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         # What passed between two plays is no stall of this one.
         self._moved = time.monotonic()
         # A round waits for all episodes that still run, so the actor must know how many there are.
         if rounds := rounds_of(self.actor):
-            rounds.expect(len(requests), self.parallel_episodes)
+            rounds.expect(len(plays), self.parallel_episodes)
         watchdog = asyncio.create_task(self._watch())
-        tasks: list[asyncio.Task[Trajectory]] = []
+        tasks: list[asyncio.Task[T]] = []
         try:
-            for request in requests:
-                tasks.append(asyncio.create_task(self._one(request, slots, progress)))
+            for play in plays:
+                tasks.append(asyncio.create_task(play))
                 await asyncio.sleep(0)  # the first are in their worlds before the last begin: starts and ends overlap
-            everything: asyncio.Future[list[Trajectory]] = asyncio.gather(*tasks)
+            everything: asyncio.Future[list[T]] = asyncio.gather(*tasks)
             either: set[asyncio.Future[Any]] = {everything, watchdog}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if watchdog.done():
@@ -279,6 +304,8 @@ class Collector:
             # `gather` passes the first error on and lets the other episodes run: they are ended here.
             for task in (*tasks, watchdog):
                 task.cancel()
+            for play in plays[len(tasks) :]:
+                play.close()  # never begun: Python would warn of it
             # Episodes give their environments back while they end, which `close` and the next play rely on.
             await asyncio.gather(watchdog, *tasks, return_exceptions=True)
 
@@ -365,10 +392,4 @@ class Collector:
 
     def who_waits(self) -> str:
         """One line per running episode: what it waits for and for how long; in rounds, whom the round waits for."""
-        now = time.monotonic()
-        longest_first = sorted(self._statuses.values(), key=lambda status: status.since)
-        lines = [f"  {s.key} waits for {s.waits_for}, {now - s.since:.1f} s" for s in longest_first[:20]]
-        if (rounds := rounds_of(self.actor)) and (here := rounds.waiting):
-            late = [s.key for s in longest_first if s.key not in here][:10]
-            lines.append(f"  the round of {len(here)} waits for {', '.join(late) or 'a free slot'}")
-        return "\n".join(lines)
+        return who_waits(list(self._statuses.values()), rounds_of(self.actor))

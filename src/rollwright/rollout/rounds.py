@@ -9,11 +9,14 @@ that was not killed. The price: a round waits for its slowest environment.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollwright.contracts import EngineFault, ReplayMismatch, RollwrightError, Task
 from rollwright.generation import Ask, BatchEngine, Engine, Generation
 from rollwright.rollout.actors import Act, Actor, Decision, EngineActor
+from rollwright.rollout.episode import Status
 from rollwright.rollout.journal import Journal
 
 
@@ -63,6 +66,14 @@ class RoundsActor(EngineActor):
         """A play begins: that many episodes, of which `slots` run at once."""
         # A play that was given up may have left requests and counts behind.
         self._waiting, self._unfinished, self._slots = [], episodes, slots
+
+    def join(self, count: int) -> None:
+        """So many asks come beside those of the running episodes, or no longer do (below 0): one may ask for several.
+
+        Whoever joins asks or leaves next, so that no round starts here.
+        """
+        self._unfinished += count
+        self._slots += count
 
     @property
     def waiting(self) -> set[str]:
@@ -159,6 +170,17 @@ def rounds_of(actor: Actor) -> RoundsActor | None:
     """The rounds that an actor plays in: its own, or those of the policy that others act beside (`policy`)."""
     policy = getattr(actor, "policy", actor)
     return policy if isinstance(policy, RoundsActor) else None
+
+
+def who_waits(statuses: Sequence[Status], rounds: RoundsActor | None) -> str:
+    """One line per episode: what it waits for and for how long; in rounds, whom the round waits for."""
+    now = time.monotonic()
+    longest_first = sorted(statuses, key=lambda status: status.since)
+    lines = [f"  {s.key} waits for {s.waits_for}, {now - s.since:.1f} s" for s in longest_first[:20]]
+    if rounds and (here := rounds.waiting):
+        late = [s.key for s in longest_first if s.key not in here][:10]
+        lines.append(f"  the round of {len(here)} waits for {', '.join(late) or 'a free slot'}")
+    return "\n".join(lines)
 
 
 def _settle(waiting: _Waiting, answer: Generation | RollwrightError) -> None:
