@@ -1,13 +1,14 @@
 """Methods on data that are no loop of their own: conditioning, inverse dynamics, learned rewards.
 
 Lives here: conditioning on returns (`conditioning`), inverse dynamics (`inverse_dynamics`), demonstrations of teachers
-(`demonstrations`), stores that are filled once (`store_filling`), outcome models and what they are trained on
-(`outcome_*`, `pair_fit`).
+(`demonstrations`), turns to be imitated (`imitation`), stores that are filled once (`store_filling`), revisions of
+searched episodes (`revision_*`, `revisions`), outcome models and what they are trained on (`outcome_*`, `pair_fit`).
 May import: curriculum and what stands above it.
 """
 
 from rollwright.methods.conditioning import ReturnLevels, ReturnTargets, conditioned
 from rollwright.methods.demonstrations import DEMONSTRATION, IGNORED, demonstrate, imitable, sft_rows
+from rollwright.methods.imitation import Lesson, general_lessons, learned_mask, lesson_batch
 from rollwright.methods.inverse_dynamics import (
     TAG,
     InversePrompt,
@@ -41,12 +42,25 @@ from rollwright.methods.outcome_model import (
 from rollwright.methods.outcome_settings import JudgedData, JudgeFit, JudgeModel
 from rollwright.methods.outcome_text import Evidence, OutcomePrompt, evidence_of
 from rollwright.methods.pair_fit import fit_pairs, pairs_of
+from rollwright.methods.revision_builder import (
+    RevisionBuilder,
+    Revisions,
+    require_disjoint,
+    require_revisable,
+    waiting_action,
+)
+from rollwright.methods.revision_pairs import repeats_failing_action, round_alpha
+from rollwright.methods.revision_ratings import ActorVerifier, ValueVerifier, Verifier, WorldVerifier
+from rollwright.methods.revision_settings import RevisionSettings
+from rollwright.methods.revisions import REVISION, RevisionMessage, message_template
 from rollwright.methods.store_filling import fill_store, warn_of_undecided, worth_of_store
 
 __all__ = [
     "DEMONSTRATION",
     "IGNORED",
+    "REVISION",
     "TAG",
+    "ActorVerifier",
     "Case",
     "Evidence",
     "InversePrompt",
@@ -54,35 +68,52 @@ __all__ = [
     "JudgeModel",
     "JudgedData",
     "LabelReport",
+    "Lesson",
     "ModelLabeller",
     "OutcomeCard",
     "OutcomeModel",
     "OutcomePrompt",
     "ReturnLevels",
     "ReturnTargets",
+    "RevisionBuilder",
+    "RevisionMessage",
+    "RevisionSettings",
+    "Revisions",
+    "ValueVerifier",
+    "Verifier",
+    "WorldVerifier",
     "answer_ids",
     "conditioned",
     "demonstrate",
     "evidence_of",
     "fill_store",
     "fit_pairs",
+    "general_lessons",
     "held_out",
     "imitable",
     "inverse_rows",
     "judge_labels",
     "label",
     "labelled",
+    "learned_mask",
+    "lesson_batch",
+    "message_template",
     "pairs_of",
     "prompts_apart",
     "publish",
     "read_cases",
+    "repeats_failing_action",
     "require_both",
+    "require_disjoint",
     "require_logs",
+    "require_revisable",
     "require_scores",
+    "round_alpha",
     "sft_rows",
     "split_cases",
     "starting_model",
     "tokenizer_mark",
+    "waiting_action",
     "warn_of_undecided",
     "without_actions",
     "worth_of_store",
