@@ -1,10 +1,10 @@
 """Held-out episodes, their record, figures with intervals, and comparisons of runs.
 
 Lives here: the section `evaluation` (`evaluation_settings`), the episodes (`evaluation_play`), their record and files
-(`evaluation_record`, `evaluation_files`), figures (`evaluation_summary`, `value_calibration`, `success_cost`), pairing
-and verdicts of two evaluations (`pairing`, `comparison`, `comparison_tables`), of groups of runs (`shared_episodes`,
-`group_comparison`, `group_tables`, `interval_plot`), alarms where reward and score part (`mismatch`), and which
-checkpoint to keep (`checkpoint_choice`).
+(`evaluation_record`, `evaluation_files`), figures (`evaluation_summary`, `attempt_figures`, `value_calibration`,
+`success_cost`), pairing and verdicts of two evaluations (`pairing`, `comparison`, `comparison_tables`), of groups of
+runs (`shared_episodes`, `group_comparison`, `group_tables`, `interval_plot`), alarms where reward and score part
+(`mismatch`), and which checkpoint to keep (`checkpoint_choice`).
 May import: checks and what stands above it.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rollwright.evaluation.attempt_figures import AttemptFigures, attempt_figures, attempt_metrics_of
 from rollwright.evaluation.checkpoint_choice import BEST, BEST_MARK, CheckpointChoice, best_checkpoint
 from rollwright.evaluation.comparison import Comparison, compare
 from rollwright.evaluation.comparison_tables import format_comparison, format_side_by_side, format_table
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BEST",
     "BEST_MARK",
+    "AttemptFigures",
     "CheckpointChoice",
     "CheckpointScores",
     "Comparison",
@@ -55,6 +57,8 @@ __all__ = [
     "SuccessCost",
     "Summary",
     "TaskSummary",
+    "attempt_figures",
+    "attempt_metrics_of",
     "best_by_score",
     "best_checkpoint",
     "calibrate",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollwright.contracts import DataError
+from rollwright.evaluation.attempt_figures import attempt_figures
 from rollwright.evaluation.evaluation_files import load_evaluation
 from rollwright.evaluation.evaluation_record import Evaluation
 from rollwright.evaluation.evaluation_summary import summarise
@@ -47,7 +48,8 @@ class CheckpointChoice:
 def best_checkpoint(run: str | Path) -> CheckpointChoice:
     """The evaluation with the highest validation score in `run/eval`, the earliest weights of equal ones.
 
-    The score is the success rate, or the mean return where the tasks give no verdict.
+    The score is the success rate, or the mean return where the tasks give no verdict. In a world of several attempts it
+    is the accuracy of the last one.
 
     Raises:
         DataError: the run has no evaluation on the validation split.
@@ -77,7 +79,9 @@ def _is_evaluation(path: Path) -> bool:
 
 
 def _score(evaluation: Evaluation) -> Interval | None:
-    summary = summarise(evaluation)
+    by_attempt, summary = attempt_figures(evaluation), summarise(evaluation)
+    if by_attempt is not None:
+        return by_attempt.accuracy[-1]
     # An interval is true whatever its numbers, so a success rate of 0 does not fall through.
     return summary.success or summary.mean_return
 

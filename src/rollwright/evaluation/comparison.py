@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from rollwright.contracts import DataError
+from rollwright.evaluation.attempt_figures import attempt_differences
 from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation
 from rollwright.evaluation.pairing import (
     Pair,
@@ -42,7 +43,7 @@ class Comparison:
     """B against A over the episodes that both finished. Rates and differences leave every other episode out.
 
     `success` is None where the tasks give no verdict. `warnings` say what makes the two less comparable, `worlds` where
-    either was played.
+    either was played. `by_attempt` holds the differences of worlds with several attempts (`attempt_differences`).
     """
 
     name_a: str
@@ -58,6 +59,7 @@ class Comparison:
     screen: tuple[TaskScreen, ...] = ()
     worlds: tuple[str, str] = ("", "")
     costs: tuple[SuccessCost | None, SuccessCost | None] = (None, None)
+    by_attempt: Mapping[str, PairedDifference] = field(default_factory=dict)
 
     @property
     def target(self) -> Target:
@@ -132,6 +134,7 @@ def compare(
         worlds=(world_of(a), world_of(b)),
         # Over the shared episodes: other tasks cost more or less by themselves.
         costs=(success_cost(a, [first for first, _ in judged]), success_cost(b, [second for _, second in judged])),
+        by_attempt=attempt_differences(pairing.pairs, target=aim, name_a=name_a, name_b=name_b, confidence=confidence),
     )
 
 

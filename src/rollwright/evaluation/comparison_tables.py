@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rollwright.evaluation.attempt_figures import attempt_lines
 from rollwright.evaluation.comparison import Comparison
 from rollwright.evaluation.evaluation_record import Evaluation
 from rollwright.evaluation.evaluation_summary import Summary, TaskSummary, summarise
@@ -15,7 +16,7 @@ MOST_ROWS = 60
 
 
 def format_table(evaluation: Evaluation, *, title: str = "") -> str:
-    """One line per task, then the mean over tasks, pass@k and the faults."""
+    """One line per task, then the mean over tasks, pass@k, figures by attempt and the faults."""
     summary = summarise(evaluation)
     rows = [["task", "success", "95% interval", "return", "turns", "episodes", "faults"]]
     rows += [_task_cells(task) for task in summary.tasks[:MOST_ROWS]]
@@ -52,6 +53,10 @@ def format_comparison(comparison: Comparison) -> str:
             i = difference.interval
             numbers = f"{i.point:+.3f} [{i.low:.3f}, {i.high:.3f}]"
             lines.append(f"{what} difference: {numbers} ({i.confidence:.0%} CI, {difference.scope()})")
+    lines += [
+        f"{what}, difference: {found.interval.point:+.3f} [{found.interval.low:.3f}, {found.interval.high:.3f}]"
+        for what, found in comparison.by_attempt.items()
+    ]
     lines.append(_paired_line(comparison))
     lines += _cost_lines(comparison)
     lines += _world_lines(comparison)
@@ -187,6 +192,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 def _footer(evaluation: Evaluation, summary: Summary) -> list[str]:
     # pass@1 is the success rate, which the table has already.
     lines = [f"pass@{k}: {interval}" for k, interval in summary.pass_at.items() if k > 1]
+    lines += attempt_lines(evaluation)
     if summary.num_faults:
         kinds = ", ".join(f"{count} {reason.value}" for reason, count in sorted(evaluation.faults.items()))
         lines.append(

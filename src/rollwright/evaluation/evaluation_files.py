@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rollwright.contracts import DataError, RunFolderError, StopReason
+from rollwright.evaluation.attempt_figures import attempt_figures
 from rollwright.evaluation.evaluation_record import EpisodeRow, Evaluation
 from rollwright.evaluation.evaluation_summary import summarise
 from rollwright.run_io import open_regular, seal_fault, sealed
 
 EVALUATION_VERSION = 1
+_OF_ATTEMPTS = ("attempt_rewards", "attempt_edits")
 
 
 def save_evaluation(evaluation: Evaluation, run_folder: str | Path) -> Path:
@@ -74,14 +76,17 @@ def load_evaluation(path: str | Path) -> Evaluation:
 def to_json(evaluation: Evaluation) -> str:
     """Head, `summary`, a seal over all of it, `columns`, and one list per episode under `episodes`, a line each."""
     head = {field.name: getattr(evaluation, field.name) for field in fields(Evaluation) if field.name != "rows"}
+    by_attempt = attempt_figures(evaluation)
+    # Where the world has one attempt, the file is the same as before there were figures by attempt.
+    columns = [field.name for field in fields(EpisodeRow) if by_attempt or field.name not in _OF_ATTEMPTS]
     document = {
         "evaluation_version": EVALUATION_VERSION,
         **head,
         "summary": without_infinity(asdict(summarise(evaluation))),
-        "columns": [field.name for field in fields(EpisodeRow)],
+        **({"by_attempt": without_infinity(asdict(by_attempt))} if by_attempt else {}),
+        "columns": columns,
     }
-    # In the order of `columns`: both follow the fields of the class.
-    rows = [list(asdict(row).values()) for row in evaluation.rows]
+    rows = [[found[name] for name in columns] for found in map(asdict, evaluation.rows)]
     # The seal covers the episodes as well; they are then written by hand, one to a line.
     whole = sealed({**document, "episodes": rows})
     del whole["episodes"]
@@ -98,6 +103,9 @@ def _from_json(document: Mapping[str, Any]) -> Evaluation:
         for field in fields(Evaluation)
         if field.name != "rows"
     }
+    for row in rows:
+        # JSON has lists alone, and rows are compared with rows that hold tuples.
+        row |= {name: tuple(map(float, row[name])) for name in _OF_ATTEMPTS if name in row}
     episodes = (EpisodeRow(**(row | {"stop_reason": StopReason(row["stop_reason"])})) for row in rows)
     return Evaluation(rows=tuple(episodes), **head)
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from rollwright.contracts import DataError, Split, StopReason, Trajectory, split_of_seed
+from rollwright.maths import edit_ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeRow:
     """One episode. `success` is None where it faulted, where its first prompt left no room for an action, or where the
     task gave no verdict; such rows are never scored. `num_tokens` (sampled) and `wall_s` are None where the record is
-    older or foreign."""
+    older or foreign. `attempt` numbers the episodes from one start; `attempt_rewards` is what each attempt *within* the
+    episode earned, and `attempt_edits` the edit ratio from each to the next (`edit_ratio` of their tokens). Both are
+    empty where the world has one attempt."""
 
     task: str
     seed: int
@@ -28,6 +33,8 @@ class EpisodeRow:
     fault: str = ""
     num_tokens: int | None = None
     wall_s: float | None = field(default=None, compare=False)  # a clock's reading: the same episode took another time
+    attempt_rewards: tuple[float, ...] = ()
+    attempt_edits: tuple[float, ...] = ()
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -121,10 +128,12 @@ def record_evaluation(
     _check_split(trajectories, split)
     attempts: Counter[tuple[str, int]] = Counter()
     rows = []
+    # An episode that ended with its first attempt counts as one of several where others went on.
+    several = any(len(trajectory.attempts) > 1 for trajectory in trajectories)
     for trajectory in trajectories:
         start = (trajectory.task.id, trajectory.seed)
         # The players give episodes in the order of the requests, so the numbers are those that were asked for.
-        rows.append(_row(trajectory, attempts[start]))
+        rows.append(_row(trajectory, attempts[start], several=several))
         attempts[start] += 1
     # An episode that broke early may not know its policy or its world; where all broke, they have to do.
     played = [t for t in trajectories if not t.stop_reason.is_fault] or trajectories
@@ -143,7 +152,8 @@ def record_evaluation(
     )
 
 
-def _row(trajectory: Trajectory, attempt: int) -> EpisodeRow:
+def _row(trajectory: Trajectory, attempt: int, *, several: bool) -> EpisodeRow:
+    rewards, edits = _by_attempt(trajectory) if several else ((), ())
     return EpisodeRow(
         task=trajectory.task.id,
         seed=trajectory.seed,
@@ -157,7 +167,16 @@ def _row(trajectory: Trajectory, attempt: int) -> EpisodeRow:
         num_tokens=trajectory.num_action_tokens,
         # Fractions of a millisecond are noise, and rows stay short.
         wall_s=round(trajectory.wall_s, 3),
+        attempt_rewards=rewards,
+        attempt_edits=edits,
     )
+
+
+def _by_attempt(trajectory: Trajectory) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What each attempt earned, and the edit ratio of its action tokens to those of the one before."""
+    rewards = tuple(math.fsum(turn.reward for turn in turns) for turns in trajectory.attempts)
+    said = [[token for turn in turns for token in turn.action_ids] for turns in trajectory.attempts]
+    return rewards, tuple(round(edit_ratio(one, two), 6) for one, two in pairwise(said))
 
 
 def _mark_of(trajectory: Trajectory) -> tuple[str, str, str]:

@@ -69,7 +69,7 @@ def summarise(evaluation: Evaluation, *, target: Target | None = None, confidenc
     tasks = tuple(_task_summary(evaluation, task, confidence) for task in evaluation.tasks)
 
     def interval(values: Mapping[str, Sequence[float]]) -> Interval | None:
-        return _mean_over_tasks(values, aim, confidence)
+        return interval_over_tasks(values, aim, confidence)
 
     return Summary(
         tasks=tasks,
@@ -138,7 +138,7 @@ def _overall_success(tasks: Sequence[TaskSummary], found: Interval | None) -> In
     return rates[0] if len(rates) == 1 else found
 
 
-def _mean_over_tasks(values: Mapping[str, Sequence[float]], target: Target, confidence: float) -> Interval | None:
+def interval_over_tasks(values: Mapping[str, Sequence[float]], target: Target, confidence: float) -> Interval | None:
     """Mean over tasks with its interval; where a task has one start alone, the interval excludes nothing."""
     if not values:
         return None

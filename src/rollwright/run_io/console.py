@@ -80,6 +80,7 @@ def evaluation_line(
     starts: int,
     attempts: int = 1,
     faults: int = 0,
+    first_and_last: tuple[float, float] | None = None,
 ) -> str:
     """One line about an evaluation.
 
@@ -89,6 +90,7 @@ def evaluation_line(
         starts: start states of each task.
         attempts: episodes from each start state.
         faults: episodes that broke and are in no figure.
+        first_and_last: accuracy of the first and of the last attempt, in worlds with several attempts in an episode.
 
     Returns:
         Such as `evaluation final: success 0.80 [0.63, 0.93] on 6 tasks × 50 starts, 3 faults left out`.
@@ -102,6 +104,8 @@ def evaluation_line(
     where += f" × {_count(attempts, 'attempt')}" if attempts > 1 else ""
     left_out = f", {_count(faults, 'fault')} left out" if faults else ""
     called = "evaluation" if name == "evaluation" else f"evaluation {name}"
+    if first_and_last is not None:
+        left_out += f", right at the first attempt {first_and_last[0]:.2f}, at the last {first_and_last[1]:.2f}"
     return f"{called}: {said} on {where}{left_out}"
 
 

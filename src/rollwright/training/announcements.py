@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollwright.config import Config, sections, usable_cores
-from rollwright.evaluation import Evaluation, EvaluationSettings
+from rollwright.evaluation import Evaluation, EvaluationSettings, attempt_metrics_of
 from rollwright.evaluation import metrics as evaluation_metrics
 from rollwright.generation import EngineSettings
 from rollwright.learner import LearnerSettings
@@ -83,7 +83,8 @@ def start_lines(
 
 def announce_evaluation(result: Evaluation, settings: EvaluationSettings) -> dict[str, float]:
     """Print the line of an evaluation; -> its figures as metrics."""
-    found = evaluation_metrics(result)
+    by_attempt = attempt_metrics_of(result)
+    found = evaluation_metrics(result) | by_attempt
     rate = [found.get(f"eval/success_{part}") for part in ("frac", "low", "high")]
     judged = [value for value in rate if value is not None]
     say(
@@ -96,6 +97,9 @@ def announce_evaluation(result: Evaluation, settings: EvaluationSettings) -> dic
             attempts=settings.attempts,
             # The metrics hold a share, and the line tells a number.
             faults=round(found["eval/fault_frac"] * found["eval/episodes_count"]),
+            first_and_last=(
+                (by_attempt["eval/accuracy_first_frac"], by_attempt["eval/accuracy_last_frac"]) if by_attempt else None
+            ),
         )
     )
     return found
