@@ -24,6 +24,7 @@ AREAS = (
     "starts",
     "replay",
     "ledger",
+    "actor",
     "archer",
     "attempts",
     "baseline",

@@ -12,6 +12,11 @@ from rollwright.rollout.collector import Collector, GroupRequest
 from rollwright.rollout.contexts import AppendOnly, Context, Windowed
 from rollwright.rollout.episode import EpisodeRequest, Limits
 from rollwright.rollout.faults import FaultLog, score_or_note
+from rollwright.rollout.guides.actor_settings import ActorSettings
+from rollwright.rollout.guides.mixed_actor import MixedActor, acted_by, actor_metrics
+from rollwright.rollout.guides.open_guide import GuideScene, open_mixed, require_actor
+from rollwright.rollout.guides.overseers import Overseer
+from rollwright.rollout.guides.scripted_guides import Advice, Guide
 from rollwright.rollout.journal import Journal
 from rollwright.rollout.ledger import Ledger, StepClock, is_informative, met_again_frac, rollout_metrics
 from rollwright.rollout.open_collector import context_factory, open_actor, open_collector, players_of
@@ -25,6 +30,8 @@ from rollwright.rollout.run_ahead import Ahead, StaleCount, Start, set_aside
 __all__ = [
     "Act",
     "Actor",
+    "ActorSettings",
+    "Advice",
     "Ahead",
     "AppendOnly",
     "Collector",
@@ -34,11 +41,15 @@ __all__ = [
     "EpisodeRequest",
     "FaultLog",
     "GroupRequest",
+    "Guide",
+    "GuideScene",
     "Journal",
     "JournalledActor",
     "Ledger",
     "Limits",
+    "MixedActor",
     "NewContext",
+    "Overseer",
     "Players",
     "RandomActor",
     "RolloutSettings",
@@ -49,13 +60,17 @@ __all__ = [
     "StepClock",
     "TeacherActor",
     "Windowed",
+    "acted_by",
+    "actor_metrics",
     "context_factory",
     "is_informative",
     "met_again_frac",
     "open_actor",
     "open_collector",
+    "open_mixed",
     "players_of",
     "prompt_digest",
+    "require_actor",
     "require_same_prompts",
     "rerender",
     "rollout_metrics",

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from rollwright.contracts import Group, Task, Trajectory, episode_seed
 from rollwright.curriculum import Curriculum, StartPool
-from rollwright.rollout import GroupRequest, RolloutSettings, is_informative
+from rollwright.rollout import ActorSettings, GroupRequest, RolloutSettings, is_informative
 
 EXTRA_DRAWS = 1_000_000
 """Steps from which the tasks of replacements are drawn: no run gets that far, so no step's own tasks are touched."""
@@ -31,12 +31,19 @@ class Requests:
     Args:
         seed: of the run.
         starts: where groups may begin besides the tasks' initial states.
+        actor: how much of the episodes a guide plays; None = nothing.
     """
 
     def __init__(
-        self, settings: RolloutSettings, curriculum: Curriculum, *, seed: int, starts: StartPool | None = None
+        self,
+        settings: RolloutSettings,
+        curriculum: Curriculum,
+        *,
+        seed: int,
+        starts: StartPool | None = None,
+        actor: ActorSettings | None = None,
     ) -> None:
-        self.settings, self.curriculum, self.seed, self.starts = settings, curriculum, seed, starts
+        self.settings, self.curriculum, self.seed, self.starts, self.actor = settings, curriculum, seed, starts, actor
         self._extras: dict[int, int] = {}
 
     def batch(self, step: int) -> list[GroupRequest]:
@@ -61,6 +68,7 @@ class Requests:
             task=task,
             seed=episode_seed("train", self.seed, step, index),
             size=self.settings.group_size,
+            guide_frac=self.actor.share_at(step) if self.actor else None,
         )
         return request if self.starts is None else self.starts.place(request, step, index)
 

@@ -21,7 +21,7 @@ from rollwright.curriculum import EvolvingCurriculum, StartPool
 from rollwright.evaluation import BEST, BEST_MARK, Evaluation, best_checkpoint, evaluate_policy, save_evaluation
 from rollwright.learner import CriticSettings, PolicyObjective, Ranks, hand_over
 from rollwright.maths.losses import constant_length
-from rollwright.rollout import Collector, EpisodeRequest, FaultLog, rollout_metrics, score_or_note
+from rollwright.rollout import Collector, EpisodeRequest, FaultLog, actor_metrics, rollout_metrics, score_or_note
 from rollwright.run_io import Progress, StepReport, deadline, say
 from rollwright.training import resumption
 from rollwright.training.announcements import announce, announce_end, announce_evaluation
@@ -219,6 +219,7 @@ class Training(RunParts):
         played = rollout_metrics(groups) | self.collection.metrics()
         if self.starts is not None:
             played |= self.starts.metrics(groups)
+        played |= actor_metrics(groups) if self.config.actor.active else {}
         self.notes.write(step, self.codec.tokenizer)
         taught = self.lessons.take(step, groups, metrics, signal=self._signal)
         everything = played | self.curriculum.metrics() | dict(metrics) | taught | timings | self._parity

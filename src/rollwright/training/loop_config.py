@@ -10,7 +10,7 @@ from rollwright.evaluation import EvaluationSettings
 from rollwright.generation import EngineSettings
 from rollwright.learner import LearnerSettings, PolicyLossSettings
 from rollwright.models import ModelSettings
-from rollwright.rollout import RolloutSettings
+from rollwright.rollout import ActorSettings, RolloutSettings
 from rollwright.run_io import RunSettings
 from rollwright.training.open_world import RewardSettings, WorldSettings
 
@@ -43,6 +43,7 @@ class LoopConfig(Config):
     reward: RewardSettings = RewardSettings()
     engine: EngineSettings = EngineSettings()
     rollout: RolloutSettings = RolloutSettings()
+    actor: ActorSettings = ActorSettings()
     learner: LearnerSettings = LearnerSettings()
     curriculum: CurriculumSettings = CurriculumSettings()
     starts: StartSettings = StartSettings()

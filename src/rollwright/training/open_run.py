@@ -37,13 +37,18 @@ from rollwright.rollout import (
     Collector,
     FaultLog,
     GroupRequest,
+    GuideScene,
     Journal,
     Ledger,
+    MixedActor,
     StepClock,
     TeacherActor,
+    context_factory,
     open_actor,
     open_collector,
+    open_mixed,
     players_of,
+    require_actor,
 )
 from rollwright.run_io import Checkpoint, Checkpoints, RunFacts, RunFolder, RunLock, Tracker, held, hyperparameters
 from rollwright.store import TrajectoryStore
@@ -116,6 +121,7 @@ def open_run(
         with _closed_on_error(world):  # nothing is written before all that needs no weights is there
             tasks: dict[str, Sequence[Task]] = {split: tasks_of(world, split) for split in SPLITS}
             require_judged(tasks[config.evaluation.split], config.evaluation.split, world)
+            require_actor(config.actor, world, tasks["train"])
             curriculum = open_curriculum(config.curriculum, tasks["train"], seed=config.run.seed, world=world)
             accelerator = join_ranks(config)
             ranks = Ranks(accelerator)
@@ -213,10 +219,14 @@ def _open_parts(
         )
         # Now that every part is there: each takes back its own state, and the engine gets the restored weights.
         resumption.resume(run)
+        if isinstance(collector.actor, MixedActor):
+            collector.actor.show_life(scene.tasks["train"])
         _begin_starts(run, codec)
         yield run
     finally:
         close_play(world, collector, engine)
+        if collector is not None and isinstance(collector.actor, MixedActor):
+            collector.actor.close()
 
 
 def _fingerprints(config: LoopConfig, model_folder: Path) -> dict[str, str]:
@@ -249,10 +259,20 @@ def _run_collector(
 ) -> Collector:
     faults = FaultLog(ranks.own(folder.faults), max_frac=config.rollout.max_fault_frac)
     faults.watch(engine)
+    scene = GuideScene(
+        world=world,
+        rollout=config.rollout,
+        codec=codec,
+        engine=engine,
+        policy=open_actor(config.rollout, engine, journal),
+        journal=journal,
+        dtype=config.engine.dtype,
+        seed=config.run.seed,
+    )
     return open_collector(
         config.rollout,
         world,
-        open_actor(config.rollout, engine, journal),
+        open_mixed(config.actor, scene, context_factory),
         codec,
         # The engine knows it: the default of `engine.max_context` gives way to the model's positions.
         context_length=engine.context_length,

@@ -113,7 +113,7 @@ def open_collection(
     Raises:
         ConfigError: `rollout.max_staleness` above 0 with several processes: each would take other groups than the rest.
     """
-    requests = Requests(config.rollout, curriculum, seed=config.run.seed, starts=starts)
+    requests = Requests(config.rollout, curriculum, seed=config.run.seed, starts=starts, actor=config.actor)
     ahead, processes = config.rollout.max_staleness, int(os.environ.get("WORLD_SIZE", "1"))
     if not ahead:
         return OnPolicy(requests, collector.collect)
