@@ -128,7 +128,15 @@ class LockWorld:
     snapshots: SnapshotKind = "exact"
 
     def __init__(
-        self, *, lengths: tuple[int, ...], digits: int, slip: Slip, number: int, max_turns: int, wording: Wording
+        self,
+        *,
+        lengths: tuple[int, ...],
+        digits: int,
+        slip: Slip,
+        number: int,
+        max_turns: int,
+        wording: Wording,
+        hints: bool = False,
     ) -> None:
         self.digits = tuple(str(digit) for digit in range(digits))
         self.combinations = {length: combination(length, digits, number) for length in lengths}
@@ -138,6 +146,7 @@ class LockWorld:
         choices = "" if wording == "compact" else f"Answer with one of: {', '.join(self.digits)}."
         self.instructions = f"Turn each dial of the lock. {choices}" if choices else ""
         self.slip_sentence = choices
+        self.hints = hints
 
     def tasks(self, split: Split) -> list[Task]:
         """One per length. A lock is the same in every split: its digits can be remembered, not worked out."""
@@ -161,6 +170,11 @@ class LockWorld:
         """Knows the combination."""
         return KnowsTheLock()
 
+    def hint(self, task: Task) -> str:
+        """The digits in turn, for a teacher that is told them; "" without the option `hints`."""
+        digits = self.combinations[int(task.params["length"])]
+        return f"digits {' '.join(map(str, digits))}" if self.hints else ""
+
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """A digit that the dials have."""
         return draws.choice(self.digits)
@@ -169,7 +183,9 @@ class LockWorld:
         """Everything that is said here."""
         seen = [describe(length, dial, self.wording) for length in self.combinations for dial in range(length)]
         slips = [f"{self.slip_sentence} {text}".strip() for text in seen]
-        return [self.instructions, GOAL, OPEN, BLOCKED, *seen, *slips, *self.digits]
+        # Without the option nothing more is said, so that tiny models made before it stay the same.
+        told = [f"digits {' '.join(self.digits)}"] if self.hints else []
+        return [self.instructions, GOAL, OPEN, BLOCKED, *seen, *slips, *self.digits, *told]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -183,6 +199,7 @@ def build(
     number: int = 0,
     max_turns: int = 0,
     wording: Wording = "full",
+    hints: bool = False,
 ) -> LockWorld:
     """Locks of these lengths.
 
@@ -192,6 +209,7 @@ def build(
         number: another combination for every number.
         max_turns: digits an episode may try; 0 = three times the longest lock.
         wording: "compact" says of a state one word and nothing else, for tiny models.
+        hints: `hint(task)` tells the digits; the policy itself is not shown it.
 
     Raises:
         ConfigError: an option has no such value.
@@ -211,4 +229,6 @@ def build(
     limit = max_turns or 3 * max(sizes)
     if limit < max(sizes):
         raise ConfigError(f"max_turns of {limit} cannot open a lock of {max(sizes)}; allow as many turns as dials")
-    return LockWorld(lengths=sizes, digits=digits, slip=slip, number=number, max_turns=limit, wording=wording)
+    return LockWorld(
+        lengths=sizes, digits=digits, slip=slip, number=number, max_turns=limit, wording=wording, hints=hints
+    )

@@ -19,7 +19,14 @@ from rollwright.batching.credit import (
 from rollwright.batching.estimators import ADVANTAGES, Advantage, estimator_needs, estimators_that_need
 from rollwright.batching.packing import Layout, PackedBatch, Segment, pack, segment_of
 from rollwright.batching.prefix_tree import TREE_ATTENTION, CostModel, pays_on, plan_rows
-from rollwright.batching.token_batch import FilteringObjective, TokenBatch, TokenLoss, TokenObjective, join_batches
+from rollwright.batching.token_batch import (
+    FilteringObjective,
+    TokenBatch,
+    TokenLoss,
+    TokenObjective,
+    VocabularyObjective,
+    join_batches,
+)
 from rollwright.batching.value_estimators import VALUE_ADVANTAGES, ValueAdvantage
 
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "TokenLoss",
     "TokenObjective",
     "ValueAdvantage",
+    "VocabularyObjective",
     "can_whiten",
     "estimator_needs",
     "estimators_that_need",

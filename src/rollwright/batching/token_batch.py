@@ -10,7 +10,7 @@ The order of the tokens is that of the turns, and inside a turn that of its acti
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -61,6 +61,10 @@ class TokenBatch:
     """[N] by the policy now, with gradient: what the learner adds for the loss."""
     entropy: Tensor | None = None
     """[N] of the policy now, with gradient; only for a loss that asks for it."""
+    teacher_hidden: Tensor | None = None
+    """[N, H] a teacher's last hidden state one position before the token: its head makes the distribution of it."""
+    divergence: Tensor | None = None
+    """[N] from that teacher, with gradient; only for a loss that brings a term over the vocabulary."""
     turns: tuple[Turn, ...] = ()
     """[U] the record of each turn. This and what follows is there in a batch that was made of groups alone."""
     trajectories: tuple[Trajectory, ...] = ()
@@ -79,7 +83,8 @@ class TokenBatch:
         for name in _PER_TOKEN:
             column = getattr(self, name)
             if column is not None:
-                require_length(name, column, len(self.turn_index), per="action token")
+                flat = column[:, 0] if name in _WIDE and column.dim() == 2 else column
+                require_length(name, flat, len(self.turn_index), per="action token")
 
     @classmethod
     def of(
@@ -198,8 +203,10 @@ class TokenBatch:
 
 _PER_TOKEN = (
     *("turn_index", "mask", "versions", "weights", "logprobs_sampled", "advantages", "rewards"),
-    *("logprobs_old", "logprobs_ref", "values", "returns", "logprobs", "entropy"),
+    *("logprobs_old", "logprobs_ref", "values", "returns", "logprobs", "entropy", "teacher_hidden", "divergence"),
 )
+_WIDE = ("teacher_hidden",)
+"""Columns with several numbers per token."""
 
 
 def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
@@ -287,4 +294,13 @@ class FilteringObjective(TokenObjective, Protocol):
 
     def keep(self, tokens: TokenBatch) -> Tensor:
         """[N] bool over all tokens of the step, false where one is to be left out."""
+        ...
+
+
+@runtime_checkable
+class VocabularyObjective(TokenObjective, Protocol):
+    """A loss that needs more of a token's distribution than the log-prob of the token that was sampled."""
+
+    def term(self, tokens: TokenBatch) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """From places [n] in the micro-batch and logits [n, V] to [n], which come back as `divergence`; None = not."""
         ...

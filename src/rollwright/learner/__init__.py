@@ -4,11 +4,17 @@ Lives here: the section `learner` and the keys of a policy's loss (`learner_sett
 (`method_presets`), the learner (`learner`), one optimiser step (`update_step`, `optimisation`), what is minimised
 (`objective`, `policy_losses`), many ranks (`ranks`, `zero`), the weights that an engine is given (`weights`), a critic
 of tokens beside the policy (`token_critic`), what an update notes of its tokens (`token_notes`), a policy that stays as
-it is (`fixed_policy`), supervised fine-tuning (`sft`).
+it is (`fixed_policy`), a teacher that scores by prompts of its own and the loss towards its distributions
+(`frozen_teacher`, `teacher_objective`), supervised fine-tuning (`sft`).
 May import: store and what stands above it.
 """
 
 from rollwright.learner.fixed_policy import FixedPolicy
+from rollwright.learner.frozen_teacher import (
+    FrozenTeacher,
+    require_same_vocabulary,
+    require_same_width,
+)
 from rollwright.learner.learner import Learner
 from rollwright.learner.learner_settings import LearnerSettings, PolicyLossSettings
 from rollwright.learner.method_presets import METHODS, MethodChoice, method_name
@@ -23,9 +29,10 @@ from rollwright.learner.optimisation import (
     require_finite,
     set_training,
 )
-from rollwright.learner.policy_losses import LOSSES, Reinforce, TokenPolicyLoss
+from rollwright.learner.policy_losses import LOSSES, Ppo, Reinforce, TokenPolicyLoss
 from rollwright.learner.ranks import Ranks, Share, go_on_alone, open_accelerator, share
 from rollwright.learner.sft import FitSettings, SftSettings, fit, follow, require_trl, trainer_arguments
+from rollwright.learner.teacher_objective import TeacherObjective
 from rollwright.learner.token_critic import CRITIC_LOSSES, CriticKind, CriticLoss, CriticSettings, Squared
 from rollwright.learner.token_notes import TokenNotes, TokenTap
 from rollwright.learner.weights import copied_body, gathered, hand_over
@@ -41,6 +48,7 @@ __all__ = [
     "CriticSettings",
     "FitSettings",
     "FixedPolicy",
+    "FrozenTeacher",
     "Learner",
     "LearnerSettings",
     "MethodChoice",
@@ -48,11 +56,13 @@ __all__ = [
     "OptimiserSettings",
     "PolicyLossSettings",
     "PolicyObjective",
+    "Ppo",
     "Ranks",
     "Reinforce",
     "SftSettings",
     "Share",
     "Squared",
+    "TeacherObjective",
     "TokenNotes",
     "TokenPolicyLoss",
     "TokenTap",
@@ -70,6 +80,8 @@ __all__ = [
     "objective_of",
     "open_accelerator",
     "require_finite",
+    "require_same_vocabulary",
+    "require_same_width",
     "require_trl",
     "set_training",
     "share",

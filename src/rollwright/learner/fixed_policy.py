@@ -39,7 +39,7 @@ class FixedPolicy:
         if zero_stage(learner.accelerator) == 3:
             raise ConfigError(f"the {name} policy needs its weights whole on each rank: use ZeRO-1 or ZeRO-2 for it")
         self.learner, self.name, self.version = learner, name, 0
-        self._model = _plain_copy(learner.policy).to(learner.accelerator.device)
+        self._model = plain_copy(learner.policy).to(learner.accelerator.device)
         self._model.requires_grad_(False).eval()
         scorer = TokenScorer(self._model, temperature=temperature)
         precise = bool(zero_stage(learner.accelerator))  # DeepSpeed switches off what is set around a forward pass
@@ -82,7 +82,7 @@ class FixedPolicy:
             self.version = int(opened.metadata()["version"])
 
 
-def _plain_copy(policy: torch.nn.Module) -> PreTrainedModel:
+def plain_copy(policy: torch.nn.Module) -> PreTrainedModel:
     """A model of the same shape without adapters; its weights are filled in afterwards where there were some."""
     inner = causal_lm(policy)
     if not is_adapted(policy):

@@ -263,6 +263,16 @@ class Learner:
         """The same by another policy: a `TokenScorer` around it, whole on every rank."""
         return self._score(batch, lambda packed: scorer(packed)[0])
 
+    def states_by(self, scorer: TokenScorer, batch: TokenBatch) -> Tensor:
+        """[N, 1 + H] its log-prob of each token and the last hidden state before it; float32 on the CPU."""
+        width = 1 + causal_lm(scorer.model).config.get_text_config().hidden_size
+
+        def states(packed: PackedBatch) -> Tensor:
+            logprobs, _, hidden = scorer(packed)
+            return torch.cat([logprobs[:, None], hidden[packed.slots].to(logprobs.dtype)], dim=1)
+
+        return self._score(batch, states, width=(width,))
+
     def values(self, batch: TokenBatch) -> Tensor:
         """The critic's value before each token. -> [N] float32 on the CPU.
 
@@ -280,17 +290,19 @@ class Learner:
         return self._score(batch, lambda packed: critic.prepared(packed, None))
 
     @torch.no_grad()
-    def _score(self, batch: TokenBatch, per_token: Callable[[PackedBatch], Tensor]) -> Tensor:
+    def _score(
+        self, batch: TokenBatch, per_token: Callable[[PackedBatch], Tensor], width: tuple[int, ...] = ()
+    ) -> Tensor:
         mine = share(batch.segments, rank=self.ranks.index, count=self.ranks.count)
         part = batch.select_turns(mine.turns)
-        scores = torch.zeros(len(part))
+        scores = torch.zeros(len(part), *width)
         packs = self._pack(part.segments, whole_sequences=False)
         # All ranks run as often as the one with most to do: sharded layers are gathered in each forward pass.
         for index in range(max(self.ranks.gather(len(packs)))):
             packed = packs[index % len(packs)]
             with self._autocast():
                 scores[packed.entries.cpu()] = per_token(packed).float().cpu()
-        places, whole = batch.entries_of(mine.own), torch.zeros(len(batch))
+        places, whole = batch.entries_of(mine.own), torch.zeros(len(batch), *width)
         # An idle rank has no places, so nothing of its stand-in gets in.
         for where, found in self.ranks.gather((places, scores[: len(places)])):
             whole[where] = found

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rollwright.batching import FilteringObjective, PackedBatch, TokenBatch, TokenObjective
+from rollwright.batching import FilteringObjective, PackedBatch, TokenBatch, TokenObjective, VocabularyObjective
 from rollwright.learner.optimisation import Averages, Optimisation, require_finite
 from rollwright.learner.token_critic import CriticLoss
 from rollwright.learner.token_notes import TokenTap
@@ -127,9 +127,13 @@ class UpdateStep:
         """Backward of one micro-batch's share; returns the hidden states [U, H], detached."""
         # DDP decides in the forward pass whether the backward pass reduces, so both stand inside.
         with self.policy.accumulating(last):
+            tokens = batch.select(packed.entries)
+            term = objective.term(tokens) if isinstance(objective, VocabularyObjective) else None
             with self.autocast():
-                logprobs, entropy, hidden = self.policy.prepared(packed, objective.with_entropy)
-            tokens = replace(batch.select(packed.entries), logprobs=logprobs, entropy=entropy)
+                # A term over the vocabulary is computed with the head, chunk by chunk, and comes back as one more.
+                asked = {} if term is None else {"term": term}
+                logprobs, entropy, hidden, *found = self.policy.prepared(packed, objective.with_entropy, **asked)
+            tokens = replace(tokens, logprobs=logprobs, entropy=entropy, divergence=found[0] if found else None)
             if tokens.logprobs_old is None:
                 # The only step on this batch: the policy before it is the one that was just run.
                 tokens = replace(tokens, logprobs_old=logprobs.detach())

@@ -35,6 +35,7 @@ from rollwright.models.model_files import (
 )
 from rollwright.models.scoring import (
     TokenScorer,
+    VocabularyTerm,
     body_hidden,
     body_of,
     causal_lm,
@@ -61,6 +62,7 @@ __all__ = [
     "ModelSettings",
     "Precision",
     "TokenScorer",
+    "VocabularyTerm",
     "adapter_of",
     "adapter_off",
     "base_of",

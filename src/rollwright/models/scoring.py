@@ -7,6 +7,8 @@ token, each once; the vocabulary head then runs over them in chunks that are rec
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +23,9 @@ from rollwright.models.vocabulary import marked, without_unknown
 
 CHUNK = 256
 """Positions per chunk of the vocabulary head: 256 x 49,152 float32 logits are 50 MB."""
+
+VocabularyTerm = Callable[[Tensor, Tensor], Tensor]
+"""Places [n] of action tokens among those of the micro-batch, and their tempered logits [n, V] -> [n] numbers."""
 
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:
@@ -123,19 +128,24 @@ class TokenScorer(nn.Module):
         self.chunk = chunk
 
     def forward(
-        self, packed: PackedBatch, with_entropy: bool = False, blocks: bool = False
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        self, packed: PackedBatch, with_entropy: bool = False, blocks: bool = False, term: VocabularyTerm | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor] | tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """Score the action tokens of a micro-batch; `blocks` is for `body_hidden`.
 
+        Args:
+            term: what a loss over the whole vocabulary makes of each token's logits, chunk by chunk.
+
         Returns:
-            logprobs [N], entropy [N] in nats or None, and hidden [U, H] at `packed.gather`.
+            logprobs [N], entropy [N] in nats or None, and hidden [U, H] at `packed.gather`; with a term, its [N] too.
         """
         hidden = body_hidden(body_of(self.model), packed, blocks=blocks)
         hidden = hidden.reshape(-1, hidden.shape[-1])[packed.gather]  # [U, H]
-        logprobs, entropy = self._score(hidden, packed, with_entropy)
-        return logprobs, entropy, hidden
+        logprobs, entropy, found = self._score(hidden, packed, with_entropy, term)
+        return (logprobs, entropy, hidden) if found is None else (logprobs, entropy, hidden, found)
 
-    def _score(self, hidden: Tensor, packed: PackedBatch, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
+    def _score(
+        self, hidden: Tensor, packed: PackedBatch, with_entropy: bool, term: VocabularyTerm | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         # In order of their positions, so that each chunk's tokens are one slice.
         order = torch.argsort(packed.slots, stable=True)
         slots, targets = packed.slots[order], packed.targets[order]
@@ -143,40 +153,65 @@ class TokenScorer(nn.Module):
         # leave one empty chunk, so that the graph hangs together.
         edges = [0, *(sorted(range(len(hidden), 0, -self.chunk)) or [0])]
         bounds = torch.searchsorted(slots, slots.new_tensor(edges)).tolist()
-        scores, entropies = [], []
+        scores, entropies, terms = [], [], []
         for index, (start, end) in enumerate(itertools.pairwise(edges)):
             part = slice(bounds[index], bounds[index + 1])
             last = end == len(hidden)
-            score, entropy = self._chunk(hidden[start:end], slots[part] - start, targets[part], with_entropy, last=last)
+            # Tokens are sorted by position here, so each chunk says which of the micro-batch's tokens it holds.
+            here = None if term is None else partial(term, order[part])
+            score, entropy, found = self._chunk(
+                hidden[start:end], slots[part] - start, targets[part], with_entropy, here, last=last
+            )
             scores.append(score)
             entropies.append(entropy)
+            terms.append(found)
         # The inverse permutation: callers want the order of the batch.
         back = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
-        return torch.cat(scores)[back], torch.cat(entropies)[back] if with_entropy else None
+        whole = torch.cat(entropies)[back] if with_entropy else None
+        return torch.cat(scores)[back], whole, None if term is None else torch.cat(terms)[back]
 
     def _chunk(
-        self, hidden: Tensor, slots: Tensor, targets: Tensor, with_entropy: bool, *, last: bool
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        hidden: Tensor,
+        slots: Tensor,
+        targets: Tensor,
+        with_entropy: bool,
+        term: Callable[[Tensor], Tensor] | None,
+        *,
+        last: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         # The backward pass starts with the last chunk and needs the logits of one chunk at a time anyway: keeping this
         # one costs no memory at the peak, and saves its recomputation.
         if torch.is_grad_enabled() and not last:
-            return checkpoint(self._head, hidden, slots, targets, with_entropy, use_reentrant=False)
-        return self._head(hidden, slots, targets, with_entropy)
+            return checkpoint(self._head, hidden, slots, targets, with_entropy, term, use_reentrant=False)
+        return self._head(hidden, slots, targets, with_entropy, term)
 
-    def _head(self, hidden: Tensor, slots: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
-        """[C, H] -> log-prob of `targets` [n] at row `slots` [n], and entropy there ([n], or empty)."""
-        inner = causal_lm(self.model)
-        logits = without_unknown(inner, next_token_logits(self.model, hidden))
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[C, H] last hidden states -> [C, V] logits of the tempered distribution; -inf where no token is known."""
+        logits = without_unknown(causal_lm(self.model), next_token_logits(self.model, hidden))
         # A log-softmax over the vocabulary needs float32; float64 stays as it is.
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # [C, V]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.temperature != 1.0:  # a pass over the vocabulary saved
             logits = logits / self.temperature
+        return logits
+
+    def _head(
+        self,
+        hidden: Tensor,
+        slots: Tensor,
+        targets: Tensor,
+        with_entropy: bool,
+        term: Callable[[Tensor], Tensor] | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[C, H] -> log-prob of `targets` [n] at row `slots` [n], entropy and term there (each [n], or empty)."""
+        logits = self.logits(hidden)  # [C, V]
         logprobs = logits.log_softmax(dim=-1)
-        never, terms = marked(inner), logprobs
+        never, terms = marked(causal_lm(self.model)), logprobs
         if with_entropy and never is not None:
             terms = logprobs.index_fill(-1, never, 0.0)  # adds 0 to the entropy, where -inf would make it NaN
         entropy = -(terms.exp() * terms).sum(dim=-1)[slots] if with_entropy else logprobs.new_empty(0)
-        return logprobs[slots, targets], entropy
+        found = logprobs.new_empty(0) if term is None else term(logits[slots])
+        return logprobs[slots, targets], entropy, found
 
 
 @torch.no_grad()

@@ -13,6 +13,14 @@ from rollwright.maths.losses.aggregation import (
     loss_denominator,
     token_weights,
 )
+from rollwright.maths.losses.distillation import (
+    Rest,
+    discounted_ahead,
+    distillation_advantages,
+    full_reverse_kl,
+    jensen_shannon,
+    top_k_reverse_kl,
+)
 from rollwright.maths.losses.imitation import webrl_released_loss, webrl_squared, weighted_nll
 from rollwright.maths.losses.kl import (
     KlKind,
@@ -59,15 +67,20 @@ __all__ = [
     "PolicyLoss",
     "PpoClip",
     "RatioLevel",
+    "Rest",
     "aggregate",
     "approximate_kl",
     "clip_frac",
     "combine",
     "constant_length",
     "count_loss_units",
+    "discounted_ahead",
+    "distillation_advantages",
     "filter_geometric",
     "filter_off_policy",
+    "full_reverse_kl",
     "importance_ratio",
+    "jensen_shannon",
     "kl_estimate",
     "kl_loss",
     "kl_shaped_rewards",
@@ -81,6 +94,7 @@ __all__ = [
     "sampler_log_weights",
     "sequence_log_weights",
     "token_weights",
+    "top_k_reverse_kl",
     "truncate_sequences",
     "truncate_tokens",
     "value_loss",
