@@ -23,7 +23,7 @@ from pydantic import Field
 from rollwright.config import Config, Unread, dump
 from rollwright.contracts import RunFolderError, Trajectory
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
-from rollwright.methods import DEMONSTRATION, demonstrate, imitable, sft_rows
+from rollwright.methods import DEMONSTRATION, Corrections, corrections, demonstrate, imitable, sft_rows
 from rollwright.models import ModelSettings, rows_of, unknown_ids
 from rollwright.rollout import RolloutSettings, TeacherActor
 from rollwright.run_io import RunFolder
@@ -50,6 +50,9 @@ class DataSettings(Config):
     )
     per_task: int = Field(10, ge=1, description="Number of the teachers' demonstrations per training task.")
     only_success: bool = Field(True, description="Leave out episodes that failed.")
+    corrections: Corrections = Field(
+        "all", description="Worlds of two attempts: imitate only second attempts, after wrong or after all first ones."
+    )
 
 
 class SftRun(Config):
@@ -91,7 +94,7 @@ def train(config: SftConfig, folder: RunFolder) -> None:
         trajectories = read(config.data.stores) if config.data.stores else teach(config, stage, folder)
     # The world is closed by now: training needs none.
     rows = sft_rows(
-        imitable(trajectories, only_success=config.data.only_success),
+        imitable(corrections(trajectories, config.data.corrections), only_success=config.data.only_success),
         # Rows of the embedding: an id beyond them comes from another tokenizer.
         vocab_size=rows_of(start),
         unknown_ids=unknown_ids(start),

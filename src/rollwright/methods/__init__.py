@@ -7,7 +7,15 @@ May import: curriculum and what stands above it.
 """
 
 from rollwright.methods.conditioning import ReturnLevels, ReturnTargets, conditioned
-from rollwright.methods.demonstrations import DEMONSTRATION, IGNORED, demonstrate, imitable, sft_rows
+from rollwright.methods.demonstrations import (
+    DEMONSTRATION,
+    IGNORED,
+    Corrections,
+    corrections,
+    demonstrate,
+    imitable,
+    sft_rows,
+)
 from rollwright.methods.imitation import Lesson, general_lessons, learned_mask, lesson_batch
 from rollwright.methods.inverse_dynamics import (
     TAG,
@@ -62,6 +70,7 @@ __all__ = [
     "TAG",
     "ActorVerifier",
     "Case",
+    "Corrections",
     "Evidence",
     "InversePrompt",
     "JudgeFit",
@@ -84,6 +93,7 @@ __all__ = [
     "WorldVerifier",
     "answer_ids",
     "conditioned",
+    "corrections",
     "demonstrate",
     "evidence_of",
     "fill_store",

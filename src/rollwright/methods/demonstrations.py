@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
-from rollwright.contracts import DataError, Task, Trajectory, distinct, episode_seed
+from rollwright.contracts import DataError, Task, Trajectory, distinct, episode_seed, require_choice
 from rollwright.models import padding_text
 from rollwright.rollout import Collector
 
@@ -13,6 +14,7 @@ IGNORED = -100
 """The label that cross-entropy leaves out."""
 DEMONSTRATION = "demo/"
 """What the names of demonstrations begin with."""
+Corrections = Literal["all", "wrong_to_right", "ends_right"]
 
 
 def demonstrate(collector: Collector, tasks: Sequence[Task], *, per_task: int, seed: int) -> list[Trajectory]:
@@ -50,6 +52,41 @@ def imitable(trajectories: Iterable[Trajectory], *, only_success: bool = True) -
             "(recipes/collect.py)"
         )
     return kept
+
+
+def corrections(trajectories: Iterable[Trajectory], kept: Corrections) -> list[Trajectory]:
+    """Episodes of several attempts that ended right, cut to their last attempt: its prompt holds the ones before.
+
+    Earlier attempts are read and not learned, or a policy would learn to be wrong first.
+
+    Args:
+        kept: "wrong_to_right" are those whose first attempt was wrong; "ends_right" also those that were right at
+            once, so that the policy learns to leave right answers alone; "all" gives every episode as it is.
+
+    Raises:
+        ValueError: no such kind.
+        DataError: nothing is left.
+
+    Source: arXiv:2409.12917, section 4 (the two data sets of supervised fine-tuning on own corrections).
+    """
+    require_choice("kept", kept, Corrections)
+    seen = list(trajectories)
+    if kept == "all":
+        return seen
+    several = [t for t in seen if len(t.attempts) > 1]
+    found = [t for t in several if _earned(t, -1) and (kept == "ends_right" or not _earned(t, 0))]
+    if not found:
+        raise DataError(
+            f"no correction to imitate: of {len(seen)} episodes {len(several)} have two attempts, and none of these "
+            + ("ends right" if kept == "ends_right" else "goes from wrong to right")
+            + "; collect more in a world of two attempts (recipes/collect.py)"
+        )
+    return [replace(trajectory, turns=trajectory.attempts[-1]) for trajectory in found]
+
+
+def _earned(trajectory: Trajectory, number: int) -> bool:
+    """Whether this attempt earned more than half a point."""
+    return sum(turn.reward for turn in trajectory.attempts[number]) > 0.5
 
 
 def sft_rows(
