@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rollwright.contracts import ConfigError
+from rollwright.contracts import ConfigError, Task, Turn
 from rollwright.critics.critic_settings import TurnCriticFit
 from rollwright.critics.critic_targets import Columns, Readings
 from rollwright.critics.frozen_critic import FrozenValueLearner
@@ -28,7 +28,7 @@ from rollwright.maths.losses import value_loss
 from rollwright.models import ChatCodec
 
 Ids = tuple[int, ...]
-_HEAD = "v"
+HEAD = "v"
 
 
 class StepValueFit(TurnCriticFit):
@@ -64,6 +64,14 @@ class ValueRows:
         if len(self.states) and not bool((self.counts > 0).all()):
             raise ValueError("a state that was never counted has no target: leave it out")
 
+    def __add__(self, other: ValueRows) -> ValueRows:
+        """These rows and then the others."""
+        return ValueRows(
+            states=[*self.states, *other.states],
+            targets=torch.cat([self.targets, other.targets]),
+            counts=torch.cat([self.counts, other.counts]),
+        )
+
 
 class StepValue:
     """A value model of states: ids in, values in (-1, 1) out.
@@ -91,7 +99,7 @@ class StepValue:
         return self._read(states)
 
     def _read(self, states: Sequence[Sequence[int]]) -> Tensor:
-        return signed_value(self.critic.read(states)[_HEAD][0]) if len(states) else torch.zeros(0)
+        return signed_value(self.critic.read(states)[HEAD][0]) if len(states) else torch.zeros(0)
 
     def fit(self, rows: ValueRows, *, draws: np.random.Generator, clip_eps: float | None = None) -> dict[str, float]:
         """Optimiser steps on these rows, passes of shuffled batches one after the other.
@@ -135,7 +143,7 @@ class StepLoss:
     clip_eps: float | None
 
     def __call__(self, values: Readings, columns: Columns) -> Tensor:
-        said = signed_value(values[_HEAD][0])
+        said = signed_value(values[HEAD][0])
         old = None if self.clip_eps is None else columns["old"]
         # `value_loss` is half of the squared error.
         return 2.0 * columns["share"] * value_loss(said, columns["target"], values_old=old, clip_eps=self.clip_eps)
@@ -150,6 +158,29 @@ def _batches(count: int, size: int, updates: int, draws: np.random.Generator) ->
 
 def open_step_value(config: CriticRun, learner: Learner, codec: ChatCodec, fit: StepValueFit) -> StepValue:
     """The value model that these settings describe; its body begins as the policy's, unless told otherwise."""
-    critic = open_turn_critic(config, learner, codec, fit, {_HEAD: 1}, name="critic", deeper=(fit.second_width,))
+    critic = open_turn_critic(config, learner, codec, fit, {HEAD: 1}, name="critic", deeper=(fit.second_width,))
     assert isinstance(critic, ValueLearner | FrozenValueLearner)
     return StepValue(critic, updates=fit.updates, batch_size=fit.batch_size)
+
+
+class SuccessChance:
+    """A value model as a search asks it: the chance of success at a state, for worlds that pay 1 for success alone.
+
+    On the scale of the episode's return, so that it can be compared with episodes that ended.
+    """
+
+    def __init__(self, value: StepValue) -> None:
+        self.value = value
+
+    def __call__(self, task: Task, turns: tuple[Turn, ...], prompt_ids: Ids) -> float:
+        """(1 + value) / 2. Raises ConfigError where the model was told nothing yet."""
+        return self.values([(task, turns, prompt_ids)])[0]
+
+    def values(self, states: Sequence[tuple[Task, tuple[Turn, ...], Ids]]) -> list[float]:
+        """The same of many states, in one pass."""
+        # Where no prompt fits any more, nobody can act: that state is lost.
+        readable = [place for place, (*_, prompt) in enumerate(states) if prompt]
+        found = [0.0] * len(states)
+        for place, value in zip(readable, self.value.read([states[p][2] for p in readable]).tolist(), strict=True):
+            found[place] = (1.0 + value) / 2.0
+        return found
