@@ -14,7 +14,8 @@ import pytest
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.record import Group, Message, Span, Start, StopReason, Waypoint
 from rollwright.curriculum.curriculum_settings import StartSettings
-from rollwright.curriculum.starts import StartPool, Visited, cluster_values, scaled_within
+from rollwright.curriculum.start_states import SnapshotStates, Visited, cluster_values, scaled_within
+from rollwright.curriculum.starts import StartPool
 from rollwright.curriculum.waypoints import from_row, to_row, waypoints_of
 from rollwright.envs.text import combination_lock
 from rollwright.generation.engine import Generation, Sampling
@@ -88,6 +89,11 @@ def ask(world: Any, key: str = "g", size: int = 1, **more: Any) -> GroupRequest:
 
 def begin_at(waypoint: Waypoint, key: str, size: int = 1, **more: Any) -> GroupRequest:
     return GroupRequest(key=key, task=waypoint.task, seed=waypoint.seed, size=size, start=waypoint, **more)
+
+
+def snapshots_of(pool: StartPool) -> SnapshotStates:
+    assert isinstance(pool.states, SnapshotStates)
+    return pool.states
 
 
 def passed_by(world: Any) -> tuple[Group, tuple[Waypoint, ...]]:
@@ -180,8 +186,8 @@ def test_a_cut_after_a_snapshot_is_a_truncation_without_a_verdict(world) -> None
     made = collector(world, lambda prompt: str(1 - LOCK[dial_of(prompt)]))
     settings = StartSettings(name="snapshots", max_turns=2, frac=1.0, pick="uniform")
     pool = StartPool(settings, seed=0, horizon=18)
-    pool.visited = [Visited(earned=1.0, waypoints=waypoints[4:], values=(1.0,))]
-    request = pool.place(ask(world), 0, 0)
+    snapshots_of(pool).visited = [Visited(earned=1.0, waypoints=waypoints[4:], values=(1.0,))]
+    request = pool.place([ask(world)], 0)[0]
     trajectory = made.collect([request])[0].trajectories[0]
     made.close()
     # restored after 5 turns, cut after 2 more: turn 7 of the whole episode
@@ -194,8 +200,8 @@ def test_a_cut_after_a_snapshot_is_a_truncation_without_a_verdict(world) -> None
 def test_without_a_cut_the_whole_episode_keeps_its_limit(world) -> None:
     _, waypoints = passed_by(world)
     pool = StartPool(StartSettings(name="snapshots", frac=1.0, pick="uniform"), seed=0, horizon=7)
-    pool.visited = [Visited(earned=1.0, waypoints=waypoints[4:], values=(1.0,))]
-    request = pool.place(ask(world), 0, 0)
+    snapshots_of(pool).visited = [Visited(earned=1.0, waypoints=waypoints[4:], values=(1.0,))]
+    request = pool.place([ask(world)], 0)[0]
     assert request.max_turns == 2 and not request.cut
     made = collector(world, lambda prompt: str(1 - LOCK[dial_of(prompt)]))
     assert made.collect([request])[0].trajectories[0].success is False
@@ -258,7 +264,7 @@ def pool_of(values: Sequence[float], **changes: Any) -> StartPool:
     _, (one, *_) = passed_by(combination_lock.build())
     waypoints = tuple(replace(one, source=str(index)) for index in range(len(values)))
     pool = StartPool(settings, seed=0, horizon=18)
-    pool.visited = [Visited(earned=0.0, waypoints=waypoints, values=tuple(values))]
+    snapshots_of(pool).visited = [Visited(earned=0.0, waypoints=waypoints, values=tuple(values))]
     return pool
 
 
@@ -295,7 +301,7 @@ def test_no_group_begins_at_a_snapshot_after_the_phase_or_before_there_is_one() 
     pool = pool_of([0.0, 1.0], steps=3)
     assert [pool.draw(step, 0) is not None for step in range(6)] == [True] * 3 + [False] * 3
     plain = ask(combination_lock.build())
-    assert pool.place(replace(plain, waypoint_every=0), 3, 0) == replace(plain, waypoint_every=0)
+    assert pool.place([replace(plain, waypoint_every=0)], 3) == [replace(plain, waypoint_every=0)]
     assert pool_of([]).draw(0, 0) is None
 
 
@@ -329,9 +335,9 @@ def test_the_best_episodes_are_kept_and_of_equals_the_newest() -> None:
     world = combination_lock.build()
     pool = StartPool(StartSettings(name="snapshots", episodes=2), seed=0, horizon=18)
     pool.learn(played(world, lambda p: str(1 - LOCK[dial_of(p)]), ["lost 1", "lost 2", "lost 3"]))
-    assert [one.waypoints[0].source for one in pool.visited] == ["lost 2/0", "lost 3/0"]
+    assert [one.waypoints[0].source for one in snapshots_of(pool).visited] == ["lost 2/0", "lost 3/0"]
     pool.learn(played(world, knows, ["won"]))
-    assert [one.waypoints[0].source for one in pool.visited] == ["lost 3/0", "won/0"]
+    assert [one.waypoints[0].source for one in snapshots_of(pool).visited] == ["lost 3/0", "won/0"]
     assert pool.metrics([])["starts/waypoints_count"] == 17 + 5
 
 
@@ -340,16 +346,16 @@ def test_f_is_the_discounted_return_or_the_turns_left() -> None:
     by_return = StartPool(StartSettings(name="snapshots", gamma=0.5), seed=0, horizon=18)
     by_return.learn(group)
     # the reward comes with the sixth turn: 0.5^4 from the second dial, 1 from the last
-    assert by_return.visited[0].values == (0.0625, 0.125, 0.25, 0.5, 1.0)
+    assert snapshots_of(by_return).visited[0].values == (0.0625, 0.125, 0.25, 0.5, 1.0)
     by_progress = StartPool(StartSettings(name="snapshots", value="progress"), seed=0, horizon=20)
     by_progress.learn(group)
-    assert by_progress.visited[0].values == pytest.approx((0.75, 0.8, 0.85, 0.9, 0.95))
+    assert snapshots_of(by_progress).visited[0].values == pytest.approx((0.75, 0.8, 0.85, 0.9, 0.95))
 
 
 def test_no_more_waypoints_than_there_is_room_for() -> None:
     pool = StartPool(StartSettings(name="snapshots", capacity=11), seed=0, horizon=18)
     pool.learn(played(combination_lock.build(), knows, ["a", "b", "c"]))
-    assert [one.waypoints[0].source for one in pool.visited] == ["b/0", "c/0"]
+    assert [one.waypoints[0].source for one in snapshots_of(pool).visited] == ["b/0", "c/0"]
 
 
 def test_both_kinds_of_start_are_counted_apart() -> None:
@@ -370,7 +376,7 @@ def test_a_pool_comes_back_from_a_checkpoint_and_draws_the_same(world, tmp_path:
     pool.save_state(tmp_path)
     again = StartPool(settings, seed=4, horizon=18)
     again.load_state(tmp_path)
-    assert again.visited == pool.visited
+    assert snapshots_of(again).visited == snapshots_of(pool).visited
     assert [again.draw(7, k) for k in range(50)] == [pool.draw(7, k) for k in range(50)]
     _, waypoints = passed_by(world)
     assert from_row(to_row(waypoints)) == waypoints and from_row(to_row(())) == ()

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import ConfigError
 from rollwright.contracts.record import Group, Message, Span, Start, Timings
+from rollwright.curriculum.curriculum_settings import StartSettings
+from rollwright.curriculum.open_starts import open_starts, taught_groups
 from rollwright.curriculum.samplers import UniformCurriculum
 from rollwright.curriculum.starts import StartPool
 from rollwright.envs.text import combination_lock
@@ -29,7 +31,6 @@ from rollwright.run_io.tracking import read_metrics
 from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.collection import OnPolicy, Requests
 from rollwright.training.loop_config import LoopConfig
-from rollwright.training.open_run import open_starts, taught_groups
 
 ROOT = Path(__file__).parents[2]
 LOCK = combination_lock.combination(6, 2)
@@ -110,7 +111,7 @@ def solved_after_training(length: int, *, seed: int, snapshots: bool) -> bool:
     pool = StartPool(config.starts, seed=seed, horizon=world.max_turns) if snapshots else None
     tasks = world.tasks("train")
     if pool is not None:
-        pool.learn(taught_groups(config, made, Digits(), tasks))
+        pool.learn(taught_groups(config.starts, made, Digits(), tasks, seed=seed))
         assert pool.metrics([])["starts/waypoints_count"] == 2 * (length - 1)
     rollout = RolloutSettings(group_size=1, groups_per_step=24)
     curriculum = UniformCurriculum(tasks, seed=seed)
@@ -136,18 +137,28 @@ def test_snapshot_starts_open_a_lock_that_stays_closed_without_them() -> None:
 
 
 def test_a_world_without_snapshots_or_teachers_refuses_them() -> None:
-    class Alone:
-        first = True
-
-    def config(**starts: Any) -> LoopConfig:
-        return LoopConfig.model_validate({"world": {"name": "w"}, "starts": {"name": "snapshots", **starts}})
+    def opened(world: Any, *, staleness: int = 0, **starts: Any) -> StartPool | None:
+        return open_starts(StartSettings(**starts), world, RolloutSettings(max_staleness=staleness), seed=0)
 
     world = combination_lock.build()
-    assert open_starts(config(), world, Alone()) is not None
-    assert open_starts(LoopConfig.model_validate({"world": {"name": "w"}}), world, Alone()) is None
+    for name in ("snapshots", "guide_prefix", "failures", "restarts"):
+        assert opened(world, name=name) is not None
+    assert opened(world, name="initial") is None
+    with pytest.raises(ConfigError, match="max_staleness=0"):
+        opened(world, name="guide_prefix", staleness=1)
     world.snapshots = "none"
-    with pytest.raises(ConfigError, match="has no snapshots"):
-        open_starts(config(), world, Alone())
+    for name in ("snapshots", "guide_prefix", "failures", "restarts"):
+        with pytest.raises(ConfigError, match=f"starts={name}: .* has no snapshots"):
+            opened(world, name=name)
+
+    class Untaught(combination_lock.LockWorld):
+        teacher = None
+
+    world = combination_lock.build()
+    world.__class__ = Untaught
+    for starts in ({"name": "guide_prefix"}, {"name": "snapshots", "source": "teacher"}):
+        with pytest.raises(ConfigError, match="has no"):
+            opened(world, **starts)
 
 
 # The world

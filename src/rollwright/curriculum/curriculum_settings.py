@@ -120,23 +120,29 @@ class CurriculumSettings(Config):
 class StartSettings(Config):
     """Where episodes begin. `starts=snapshots` is short for `starts.name=snapshots`; evaluation ignores it."""
 
-    name: Literal["initial", "snapshots"] = Field(
-        "initial", description="snapshots: start a share of the groups in the middle of an earlier episode (S3RL)."
+    name: Literal["initial", "snapshots", "guide_prefix", "failures", "restarts"] = Field(
+        "initial",
+        description="Where a share of the groups starts. snapshots: in the middle of an earlier episode (S3RL); "
+        "guide_prefix: after the first turns of a guide (RLGF); failures: a few turns before an own episode failed; "
+        "restarts: the same of own solved and failed episodes, with a forced reflection (Satori).",
     )
     source: Literal["own", "teacher"] = Field(
         "own", description="Whose episodes provide the snapshots: the run's own, or the world's scripted teacher's."
     )
     # The rest begins at the initial state, which evaluation starts from and which must not be forgotten.
-    frac: float = Field(0.8, ge=0, le=1, description="Share of groups that begin at a snapshot, once there are any.")
-    steps: int = Field(0, ge=0, description="Number of initial steps that use snapshots; 0 = all steps.")
+    frac: float = Field(
+        0.8, ge=0, le=1, description="Share of groups that do not start at the initial state, once they can."
+    )
+    steps: int = Field(0, ge=0, description="Number of initial steps with such starts; 0 = all steps.")
     every: int = Field(1, ge=1, description="Turns between two snapshots of an episode.")
     # S3RL plays 10 teacher episodes and by default keeps all of them.
     episodes: int = Field(
         10,
         ge=1,
-        description="own: number of snapshots kept per task, best return first; teacher: number of episodes to play.",
+        description="own: number of episodes kept per task, best return first; teacher: number of episodes to play; "
+        "restarts: number of latest episodes kept per task and outcome.",
     )
-    capacity: int = Field(2000, ge=1, description="Maximum number of snapshots kept in total.")
+    capacity: int = Field(2000, ge=1, description="Maximum number of states kept in total.")
     pick: Literal["clusters", "uniform"] = Field(
         "clusters",
         description="How a snapshot is drawn. clusters: first one of k clusters of similar value, then a "
@@ -149,16 +155,32 @@ class StartSettings(Config):
         description="clusters: value of a snapshot: what its episode still earned, or 1 - turns left / turn limit.",
     )
     gamma: float = Field(0.95, ge=0, le=1, description="return: discount per turn.")
+    # Satori takes back at most T = 2 segments.
+    back: int = Field(
+        2,
+        ge=1,
+        description="failures: number of turns before the end at which to start; restarts: maximum of that number, "
+        "drawn uniformly.",
+    )
+    reflections: list[str] = Field(
+        ["<|reflect|>"],
+        description="restarts: texts that the first action starts with, one drawn per group; [] = none is forced.",
+    )
     max_turns: int = Field(
-        0, ge=0, description="Maximum number of turns after a snapshot; 0 = the rest of the turn limit."
+        0, ge=0, description="Maximum number of turns after such a start; 0 = the rest of the turn limit."
     )
 
     shorthand = "name"
-    only_for: ClassVar[Readers] = {
-        key: {"name": ("snapshots",)}
-        for key in ("source", "frac", "steps", "every", "episodes", "capacity", "pick", "max_turns")
-    } | {
-        "clusters": {"name": ("snapshots",), "pick": ("clusters",)},
-        "value": {"name": ("snapshots",), "pick": ("clusters",)},
-        "gamma": {"name": ("snapshots",), "pick": ("clusters",), "value": ("return",)},
-    }
+    only_for: ClassVar[Readers] = (
+        {key: {"name": ("snapshots", "guide_prefix", "failures", "restarts")} for key in ("frac", "steps", "max_turns")}
+        | {key: {"name": ("snapshots",)} for key in ("source", "every", "pick")}
+        | {
+            "episodes": {"name": ("snapshots", "restarts")},
+            "capacity": {"name": ("snapshots", "failures", "restarts")},
+            "back": {"name": ("failures", "restarts")},
+            "reflections": {"name": ("restarts",)},
+            "clusters": {"name": ("snapshots",), "pick": ("clusters",)},
+            "value": {"name": ("snapshots",), "pick": ("clusters",)},
+            "gamma": {"name": ("snapshots",), "pick": ("clusters",), "value": ("return",)},
+        }
+    )

@@ -1,88 +1,123 @@
-"""Where episodes begin: at the task's own initial state, or in the middle of an earlier episode (S3RL).
+"""Where episodes begin: at the task's own initial state, or where an earlier episode passed by.
 
-    draw(step, group):  with probability `frac`, while step < `steps` and there are waypoints:
-                        one of k clusters of waypoints of like value f, uniformly; a waypoint of it, uniformly
-    learn(groups):      the best episodes of each task leave their waypoints here, with an f each
+    place(groups of a step):  while step < `steps`:  with probability `frac` a group begins at a state of its kind
+    learn(groups):            what was played leaves states for later groups, where the kind keeps some
 
-f stands for the teacher's V(s): what its episode still earned from there on, discounted per turn and scaled to [0, 1]
-within the task, so that tasks can be compared; or 1 - j / H with j turns left to the end of the episode and H the turn
-limit. Clustering by f (status classification) draws rare values as often as common ones. An episode that begins at a
-waypoint may be cut after `max_turns` turns (student trajectory truncation): a truncation, without a verdict.
+`starts.name` chooses the kind: `snapshots` of the best episodes, a `guide_prefix`, own `failures`, or `restarts` behind
+own solved and failed episodes (`start_states`, `guide_starts`). All members of a group share the start, so that group
+baselines stay valid. An episode that does not begin at an initial state may be cut after `max_turns` turns (student
+trajectory truncation): a truncation, without a verdict. Evaluation never sees any of this.
 
-Sources: arXiv:2403.00673 (SnapshotRL, S3RL).
+Sources: arXiv:2403.00673 (SnapshotRL, S3RL), arXiv:2306.11816 (RLGF), arXiv:2502.02508 (Satori).
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rollwright.contracts import Group, Trajectory, Way, Waypoint
+from rollwright.contracts import Group, RunFolderError, Task, Waypoint, WorldMark
 from rollwright.curriculum.curriculum_settings import StartSettings
+from rollwright.curriculum.guide_starts import GuidePrefixes, PlayGuide
 from rollwright.curriculum.samplers import draws_of
-from rollwright.curriculum.waypoints import from_row, to_row, waypoints_of
+from rollwright.curriculum.start_states import (
+    FAILED,
+    SOLVED,
+    FailureStates,
+    RestartStates,
+    SnapshotStates,
+    StartStates,
+)
 from rollwright.rollout import GroupRequest
 
-Array = NDArray[Any]
 _FILE = "starts.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visited:
-    """One episode that later ones may begin in: its waypoints and the f of each. `earned` ranks it in its task."""
-
-    earned: float
-    waypoints: tuple[Waypoint, ...]
-    values: tuple[float, ...]
-
-    @property
-    def task(self) -> str:
-        """The task whose episode was there."""
-        return self.waypoints[0].task.id
+KIND_OF: Mapping[str, str] = {
+    "snapshots": "snapshot",
+    "guide_prefix": "guide_prefix",
+    "failures": "failure",
+    "restarts": "restart",
+}
+"""What `starts.name` asks for -> what the record of an episode says (`Start.kind`)."""
 
 
 class StartPool:
-    """The waypoints of a run. Made by `Training` where `starts.name` is "snapshots"; a part of its checkpoints.
+    """The start states of a run. Made by `Training` where `starts.name` is not "initial"; a part of its checkpoints.
 
     Args:
         seed: of the run; draws depend on it, the step, the group and what was learned, on nothing else.
         horizon: H, the turn limit of an episode from its initial state.
-        writes: whether this process writes checkpoints; every rank holds the same waypoints.
+        writes: whether this process writes checkpoints; every rank holds the same states.
+        mark: the world that is played; states of another one are refused.
     """
 
-    def __init__(self, settings: StartSettings, *, seed: int, horizon: int, writes: bool = True) -> None:
-        self.settings, self.seed, self.horizon, self.writes = settings, seed, horizon, writes
-        self.visited: list[Visited] = []
-        self._clustered: tuple[list[Waypoint], list[list[int]]] | None = None
+    def __init__(
+        self,
+        settings: StartSettings,
+        *,
+        seed: int,
+        horizon: int,
+        writes: bool = True,
+        mark: WorldMark | None = None,
+    ) -> None:
+        self.settings, self.seed, self.horizon, self.writes, self.mark = settings, seed, horizon, writes, mark
+        self.states: StartStates | None = None
+        self.guide: GuidePrefixes | None = None
+        if settings.name == "snapshots":
+            self.states = SnapshotStates(settings, horizon=horizon)
+        elif settings.name == "failures":
+            self.states = FailureStates(settings)
+        elif settings.name == "restarts":
+            self.states = RestartStates(settings)
 
     def is_open(self, step: int) -> bool:
-        """Whether groups of this step may begin at a waypoint, and leave some."""
+        """Whether groups of this step may begin elsewhere than at the initial state, and leave states."""
         return not self.settings.steps or step < self.settings.steps
 
+    def guided_by(self, play: PlayGuide, knows: Callable[[Task], bool]) -> None:
+        """Say who plays the prefixes of `guide_prefix`, once the run's parts are there.
+
+        Args:
+            knows: whether the guide can play a task; groups of other tasks begin at the initial state.
+        """
+        self.guide = GuidePrefixes(self.settings.frac, seed=self.seed, play=play, knows=knows)
+
+    def reflect_by(self, reflections: Sequence[tuple[int, ...]]) -> None:
+        """Say what the first action of a restart may begin with, as token ids."""
+        if isinstance(self.states, RestartStates):
+            self.states.reflections = list(reflections)
+
     def draw(self, step: int, index: int) -> Waypoint | None:
-        """Where group `index` of this step begins; None for the task's own initial state."""
+        """Where group `index` of this step begins; None for the task's own initial state, or where a guide decides."""
         # A generator per group: every rank finds the same start without asking the others.
         rng = draws_of(self.seed, "starts", step, index)
-        if not self.is_open(step) or rng.random() >= self.settings.frac:
+        if self.states is None or not self.is_open(step) or rng.random() >= self.settings.frac:
             return None
-        waypoints, clusters = self.clusters()
-        return waypoints[rng.choice(rng.choice(clusters))] if clusters else None
+        return self.states.draw(rng)
 
-    def place(self, request: GroupRequest, step: int, index: int) -> GroupRequest:
-        """The request as it is, or of the task, seed and state of a waypoint, with the turn limit that holds there."""
+    def place(self, requests: Sequence[GroupRequest], step: int, first: int = 0) -> list[GroupRequest]:
+        """The requests as they are, or of the task, seed and state of a start, with the turn limit that holds there.
+
+        Args:
+            first: the number of the first of them within the step.
+        """
         if not self.is_open(step):
-            return request
-        own = self.settings.source == "own"
-        # A teacher's pool was filled before the first step, and the policy's own episodes do not extend it.
-        request = replace(request, waypoint_every=self.settings.every if own else 0)
-        start = self.draw(step, index)
+            return list(requests)
+        if self.guide is not None:
+            found = self.guide.starts(requests, step, first)
+        else:
+            found = [self.draw(step, first + place) for place in range(len(requests))]
+        every = self.states.every if self.states is not None else 0
+        return [
+            self._placed(replace(request, waypoint_every=every), start)
+            for request, start in zip(requests, found, strict=True)
+        ]
+
+    def _placed(self, request: GroupRequest, start: Waypoint | None) -> GroupRequest:
         if start is None:
             return request
         limit, cut = self.limit_from(start), self.settings.max_turns > 0
@@ -94,126 +129,70 @@ class StartPool:
         # At least 1: `Episode.max_turns` reads 0 as no limit of its own. The limit may be lower than it once was.
         return self.settings.max_turns or max(1, self.horizon - len(start.passed))
 
-    def clusters(self) -> tuple[list[Waypoint], list[list[int]]]:
-        """All waypoints, and their numbers by cluster; one cluster of all where they are drawn uniformly."""
-        if self._clustered is None:
-            owners = [one.task for one in self.visited for _ in one.waypoints]
-            values = np.array([value for one in self.visited for value in one.values])
-            labels = np.zeros(len(values), np.int64)
-            if self.settings.pick == "clusters":
-                # Returns of unlike tasks differ in scale: unscaled, the clusters would only tell tasks apart.
-                # Progress is a share of one turn limit and compares as it is.
-                scaled = values if self.settings.value == "progress" else scaled_within(values, owners)
-                labels = cluster_values(scaled, self.settings.clusters)
-            members = [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
-            self._clustered = [w for one in self.visited for w in one.waypoints], members
-        return self._clustered
-
     def learn(self, groups: Sequence[Group]) -> None:
-        """Take in the waypoints of episodes with a way; keep those of the best `episodes` of each task.
-
-        Of episodes that earned the same the newest stay. No more than `capacity` waypoints are kept in all.
-        """
-        new = [
-            self._visit(t, group.ways[t.id], group.start)
-            for group in groups
-            for t in group.trajectories
-            if t.id in group.ways and t.learnable
-        ]
-        candidates = [one for one in (*self.visited, *new) if one.waypoints]
-        best_first = sorted(reversed(candidates), key=lambda one: -one.earned)  # keeps the order of equals
-        per_task: Counter[str] = Counter()
-        kept: set[int] = set()
-        room = self.settings.capacity
-        for one in best_first:
-            # An episode that no longer fits is passed over: a shorter one behind it may still fit.
-            if per_task[one.task] < self.settings.episodes and len(one.waypoints) <= room:
-                per_task[one.task] += 1
-                room -= len(one.waypoints)
-                # By identity: a task's parameters are a dict, so a `Visited` has no hash.
-                kept.add(id(one))
-        # In order of arrival, not of rank: the next `learn` finds the newest of equals by it.
-        self.visited = [one for one in candidates if id(one) in kept]
-        self._clustered = None
-
-    def _visit(self, trajectory: Trajectory, way: Way, start: Waypoint | None) -> Visited:
-        waypoints = waypoints_of(trajectory, way, start, every=self.settings.every)
-        # A waypoint's `passed` counts from the initial state, so the end must count the prefix too.
-        end = len(trajectory.turns) + (len(start.passed) if start else 0)
-        left = [end - len(waypoint.passed) for waypoint in waypoints]
-        if self.settings.pick == "clusters" and self.settings.value == "progress":
-            values = [1.0 - turns / self.horizon for turns in left]
-        else:
-            returns = trajectory.returns_to_go(self.settings.gamma)
-            # Waypoints lie before turns of this episode itself, so `turns` lies between 1 and the length of `returns`.
-            values = [returns[-turns] for turns in left]
-        # An episode from a waypoint is ranked by what it earned itself: its prefix is somebody else's merit.
-        return Visited(earned=trajectory.total_reward, waypoints=waypoints, values=tuple(values))
+        """Take in the states of episodes with a way."""
+        if self.states is not None:
+            self.states.learn(groups)
 
     def metrics(self, groups: Sequence[Group]) -> dict[str, float]:
         """Where these groups began, and how both kinds fared: their success is not the same quantity."""
-        prefixes = [len(group.start.passed) for group in groups if group.start is not None]
-        metrics = {
-            "starts/waypoints_count": float(sum(len(one.waypoints) for one in self.visited)),
-            "starts/snapshot_frac": len(prefixes) / max(1, len(groups)),
+        kind = KIND_OF[self.settings.name]
+        begun = [(group, group.start) for group in groups if group.start is not None]
+        metrics = {f"starts/{kind}_frac": len(begun) / max(1, len(groups))}
+        if self.states is not None:
+            metrics["starts/waypoints_count"] = float(self.states.count)
+        if self.guide is not None:
+            metrics |= self.guide.metrics()
+        if begun:
+            metrics["starts/prefix_turns_mean"] = float(np.mean([len(start.passed) for _, start in begun]))
+        parts: dict[str, list[Group]] = {
+            "initial": [group for group in groups if group.start is None],
+            kind: [group for group, _ in begun],
         }
-        if prefixes:
-            metrics["starts/prefix_turns_mean"] = float(np.mean(prefixes))
-        if judged := _verdicts([group for group in groups if group.start is None]):
-            metrics["starts/initial_success_frac"] = float(np.mean(judged))
-        if judged := _verdicts([group for group in groups if group.start is not None]):
-            metrics["starts/snapshot_success_frac"] = float(np.mean(judged))
+        if kind == "restart":
+            parts |= {
+                "restart_solved": [group for group, start in begun if start.status == SOLVED],
+                "restart_failed": [group for group, start in begun if start.status == FAILED],
+            }
+        for name, part in parts.items():
+            if judged := _verdicts(part):
+                metrics[f"starts/{name}_success_frac"] = float(np.mean(judged))
         return metrics
 
     def save_state(self, folder: Path) -> None:
         """Write everything that draws depend on into a checkpoint."""
-        # All ranks hold the same waypoints and share one checkpoint folder: one file is enough.
+        # All ranks hold the same states and share one checkpoint folder: one file is enough.
         if self.writes:
-            rows = [to_row(one.waypoints) | {"earned": one.earned, "values": one.values} for one in self.visited]
-            (folder / _FILE).write_text(json.dumps(rows), encoding="utf-8")
+            mark = asdict(self.mark) if self.mark else None
+            saved = {"kind": self.settings.name, "world": mark, "rows": self.states.rows() if self.states else []}
+            (folder / _FILE).write_text(json.dumps(saved), encoding="utf-8")
 
     def load_state(self, folder: Path) -> None:
-        """The inverse of `save_state`."""
-        self.visited = [
-            Visited(earned=row["earned"], waypoints=from_row(row), values=tuple(row["values"]))
-            for row in json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        ]
-        self._clustered = None
+        """The inverse of `save_state`.
+
+        Raises:
+            RunFolderError: the states are of another world, or of another version of it.
+        """
+        saved = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        # Before there was more than one kind the file held the rows alone.
+        rows = saved if isinstance(saved, list) else self._rows_of(saved, folder)
+        if self.states is not None:
+            self.states.take_rows(rows)
+
+    def _rows_of(self, saved: Mapping[str, Any], folder: Path) -> list[Any]:
+        world = saved["world"]
+        if world and self.mark and (kept := WorldMark(**world)) != self.mark:
+            raise RunFolderError(
+                f"the start states in {folder} are of {_named(kept)}, and this run plays {_named(self.mark)}: an "
+                "episode that begins at one of them would stand in a state that is no longer the same. Start a new run "
+                "(another `run.folder`), or go back to the world that the checkpoint was made with"
+            )
+        return list(saved["rows"])
+
+
+def _named(mark: WorldMark) -> str:
+    return f"{mark.name} version {mark.version} ({mark.fingerprint})"
 
 
 def _verdicts(groups: Sequence[Group]) -> list[bool]:
     return [t.success for g in groups for t in g.trajectories if t.learnable and t.success is not None]
-
-
-def scaled_within(values: Array, owners: Sequence[str]) -> Array:
-    """[n] float64: values scaled to [0, 1] among those of the same owner; 0.5 where all of them are equal."""
-    scaled = np.full(len(values), 0.5)
-    names = np.asarray(owners)
-    for name in np.unique(names):
-        mine = names == name
-        low, high = values[mine].min(), values[mine].max()
-        if high > low:
-            scaled[mine] = (values[mine] - low) / (high - low)
-    return scaled
-
-
-def cluster_values(values: Array, count: int) -> Array:
-    """[n] int64 labels 0, 1, ... of k-means on numbers; every label has a member.
-
-    Lloyd's algorithm from quantiles of the distinct values: nothing is drawn, so the labels depend on the values alone.
-    At most `count` clusters, fewer where there are fewer distinct values.
-    """
-    distinct = np.unique(values)
-    count = min(count, len(distinct))
-    if not count:
-        return np.zeros(0, np.int64)
-    # Quantiles of all values would coincide where many are equal, and clusters would be lost from the start.
-    means = np.quantile(distinct, (np.arange(count) + 0.5) / count)
-    for _ in range(100):
-        nearest = np.abs(values[:, None] - means[None, :]).argmin(axis=1)
-        labels = np.unique(nearest, return_inverse=True)[1]  # an empty cluster leaves
-        moved = np.array([values[labels == label].mean() for label in range(int(labels.max()) + 1)])
-        if np.array_equal(moved, means):
-            break
-        means = moved
-    return labels.astype(np.int64)

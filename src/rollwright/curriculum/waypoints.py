@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rollwright.contracts import Attachment, Passed, Shown, Task, Trajectory, Turn, Way, Waypoint
@@ -70,6 +70,16 @@ def to_row(waypoints: tuple[Waypoint, ...]) -> dict[str, Any]:
             for one in waypoints
         ],
     }
+
+
+def point_row(one: Waypoint) -> dict[str, Any]:
+    """One waypoint as JSON, with its kind and what became of its episode; what is forced there is drawn anew."""
+    return to_row((one,)) | {"kind": one.kind, "status": one.status}
+
+
+def waypoint_of(row: Mapping[str, Any]) -> Waypoint:
+    """The inverse of `point_row`."""
+    return replace(from_row(row)[0], kind=row["kind"], status=row["status"])
 
 
 def from_row(row: Mapping[str, Any]) -> tuple[Waypoint, ...]:

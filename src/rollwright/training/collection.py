@@ -49,7 +49,7 @@ class Requests:
     def batch(self, step: int) -> list[GroupRequest]:
         """The groups of one step."""
         tasks = self.curriculum.next(step, self.settings.groups_per_step)
-        return [self._request(step, index, task) for index, task in enumerate(tasks)]
+        return self._placed(step, 0, tasks)
 
     def extra(self, step: int, count: int) -> list[GroupRequest]:
         """As many further groups for the step, of other tasks or start states."""
@@ -59,10 +59,14 @@ class Requests:
         self._extras = {step: asked + count}
         # Numbered on from the step's own groups, as the number decides about key and seed.
         first = self.settings.groups_per_step + asked
-        return [self._request(step, first + index, task) for index, task in enumerate(tasks)]
+        return self._placed(step, first, tasks)
+
+    def _placed(self, step: int, first: int, tasks: Sequence[Task]) -> list[GroupRequest]:
+        asked = [self._request(step, first + index, task) for index, task in enumerate(tasks)]
+        return asked if self.starts is None else self.starts.place(asked, step, first)
 
     def _request(self, step: int, index: int, task: Task) -> GroupRequest:
-        request = GroupRequest(
+        return GroupRequest(
             # The journal finds answers by this key, so it depends on seed and place and never on time.
             key=f"{self.seed}/{step}/{index}",
             task=task,
@@ -70,7 +74,6 @@ class Requests:
             size=self.settings.group_size,
             guide_frac=self.actor.share_at(step) if self.actor else None,
         )
-        return request if self.starts is None else self.starts.place(request, step, index)
 
 
 class Collection(Protocol):

@@ -6,19 +6,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from rollwright.config import dump
 from rollwright.contracts import (
     SPLITS,
-    ConfigError,
-    Group,
     Reward,
     Task,
-    Taught,
     World,
-    episode_seed,
     tasks_of,
     world_mark,
 )
@@ -26,9 +23,12 @@ from rollwright.curriculum import (
     Curriculum,
     EvolvingCurriculum,
     StartPool,
-    UniformCurriculum,
+    has_teacher,
     open_curriculum,
     open_generator,
+    open_starts,
+    reflection_ids,
+    taught_groups,
 )
 from rollwright.generation import Engine, open_engine
 from rollwright.learner import CriticSettings, Learner, Ranks, TokenNotes, open_accelerator
@@ -36,7 +36,6 @@ from rollwright.models import ChatCodec, load_policy, open_codec, policy_folder,
 from rollwright.rollout import (
     Collector,
     FaultLog,
-    GroupRequest,
     GuideScene,
     Journal,
     Ledger,
@@ -130,7 +129,14 @@ def open_run(
                 tasks=tasks,
                 curriculum=curriculum,
                 reward=open_reward(config.reward),
-                starts=open_starts(config, world, ranks),
+                starts=open_starts(
+                    config.starts,
+                    world,
+                    config.rollout,
+                    seed=config.run.seed,
+                    writes=ranks.first,
+                    mark=world_mark(world, config.world.options),
+                ),
             )
             with ranks.first_goes_ahead():
                 # One lock for the whole run: the ranks share the folder, and the first one writes what they share.
@@ -186,9 +192,10 @@ def _open_parts(
             model_folder = policy_folder(config.model, world, folder.path)
         # Whole files are read for this, which one rank can do for all.
         read = ranks.of_first(_fingerprints(config, model_folder) if ranks.first else {})
+        codec = open_codec(model_folder, folder.path)
+        reflection_ids(config.starts, codec)  # a text that cannot be forced is refused before weights are loaded
         learner = open_learner(config, model_folder, reference=reference, critic=critic, accelerator=accelerator)
         tracker = open_tracker(folder, config, learner)
-        codec = open_codec(model_folder, folder.path)
         engine = _run_engine(config, model_folder, codec, ranks, folder)
         if isinstance(curriculum, EvolvingCurriculum):
             seed = config.run.seed
@@ -355,54 +362,15 @@ def open_tracker(folder: RunFolder, config: LoopConfig, learner: Learner) -> Tra
     return Tracker(folder, speaks=accelerator.is_main_process, also=accelerator.log)
 
 
-def open_starts(config: LoopConfig, world: World, ranks: Ranks) -> StartPool | None:
-    """The waypoints of a run, where groups may begin at some.
-
-    Raises:
-        ConfigError: the world can neither restore nor repeat an episode, or has no teacher to leave snapshots.
-    """
-    settings = config.starts
-    if settings.name == "initial":
-        return None
-    if world.snapshots == "none":
-        raise ConfigError(f"starts=snapshots: {world.name} has no snapshots, its episodes can only begin at the start")
-    if settings.source == "teacher" and not isinstance(world, Taught):
-        raise ConfigError(f"starts.source=teacher: {world.name} has no teachers; use starts.source=own")
-    # 0 leaves the limit to the world.
-    horizon = config.rollout.max_turns or world.max_turns
-    return StartPool(settings, seed=config.run.seed, horizon=horizon, writes=ranks.first)
-
-
-def taught_groups(config: LoopConfig, collector: Collector, codec: ChatCodec, tasks: Sequence[Task]) -> list[Group]:
-    """Episodes of the world's teacher whose states the policy may begin at; tasks in shuffled passes, as it has them.
-
-    Raises:
-        ConfigError: no training task has a teacher.
-    """
-    teacher = TeacherActor(collector.world, codec.encode_action)
-    taught = [task for task in tasks if teacher.world.teacher(task) is not None]
-    if not taught:
-        raise ConfigError(f"starts.source=teacher: no training task of {collector.world.name} has a teacher")
-    settings, seed = config.starts, config.run.seed
-    chosen = UniformCurriculum(taught, seed=seed).next(0, settings.episodes)
-    requests = [
-        GroupRequest(
-            key=f"{seed}/teacher/{index}",
-            task=task,
-            # The word keeps these start states apart from those of the training steps.
-            seed=episode_seed("train", seed, "teacher", index),
-            size=1,
-            waypoint_every=settings.every,
-        )
-        for index, task in enumerate(chosen)
-    ]
-    return collector.collect_by(teacher, requests)
-
-
 def _begin_starts(run: RunParts, codec: ChatCodec) -> None:
     """Start states, where there are some: back from the checkpoint, or from a teacher at the run's beginning."""
     if run.starts is None:
         return
+    settings, seed = run.config.starts, run.config.run.seed
+    if settings.name == "guide_prefix":
+        guide = TeacherActor(run.collector.world, codec.encode_action)
+        run.starts.guided_by(partial(run.collector.collect_by, guide), knows=partial(has_teacher, run.collector.world))
+    run.starts.reflect_by(reflection_ids(settings, codec))
     run.attach(run.starts)
-    if run.config.starts.source == "teacher" and run.resumed is None:
-        run.starts.learn(taught_groups(run.config, run.collector, codec, run.tasks["train"]))
+    if settings.name == "snapshots" and settings.source == "teacher" and run.resumed is None:
+        run.starts.learn(taught_groups(settings, run.collector, codec, run.tasks["train"], seed=seed))
