@@ -1,7 +1,8 @@
 """The mathematics: pure functions on tensors and numbers, with the paper named in each.
 
 Lives here: sums and scans over the sequences of a flat batch (`sequences`), targets of critics (`value_targets`),
-mixtures of Gaussians (`mixtures`), credit of repeated attempts (`attempts`), values of a search's steps
+mixtures of Gaussians (`mixtures`), credit of repeated attempts (`attempts`), selection
+and back-up in search trees (`tree_search`), values of a search's steps
 (`step_values`), and three folders: `advantages`, `losses`, `statistics`.
 May import: contracts and config. A function here takes values and gives values; it reads no configuration.
 """
@@ -23,6 +24,16 @@ from rollwright.maths.sequences import (
     segment_sum,
 )
 from rollwright.maths.step_values import TerminalShare, ranking_accuracy, signed_value, terminal_shares
+from rollwright.maths.tree_search import (
+    best_choice,
+    discounted_average,
+    followed_path,
+    judged_state,
+    normalised_value,
+    puct_scores,
+    uct_scores,
+    widened,
+)
 from rollwright.maths.value_targets import (
     Divergence,
     dual_value_loss,
@@ -42,18 +53,24 @@ __all__ = [
     "TerminalShare",
     "attempt_metrics",
     "attempt_returns",
+    "best_choice",
     "best_mixture",
+    "discounted_average",
     "dual_value_loss",
     "dual_weights",
     "edit_ratio",
     "expectile_loss",
+    "followed_path",
     "hybrid_weights",
+    "judged_state",
     "lambda_returns",
     "leave_one_out_by_attempt",
     "next_in_segment",
+    "normalised_value",
     "outcome_loss",
     "polyak_update",
     "progress_rewards",
+    "puct_scores",
     "ranking_accuracy",
     "require_length",
     "reverse_discounted_sum",
@@ -63,4 +80,6 @@ __all__ = [
     "signed_value",
     "td_target",
     "terminal_shares",
+    "uct_scores",
+    "widened",
 ]

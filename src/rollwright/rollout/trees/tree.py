@@ -40,8 +40,8 @@ class TreeNode:
     """One state of a tree.
 
     `turn` is the action that led here, None at the root. `total` is the sum of the values that were backed up, and
-    `estimate` what a value model or simulations said when the node was made. `prior` is the mean log-probability of the
-    action's tokens. `stop` is set where the episode ended, with its verdict (`success`) and the undiscounted return of
+    `estimate` what a value model or simulations said when the node was made. `prior` is the log-probability of the
+    action. `stop` is set where the episode ended, with its verdict (`success`) and the undiscounted return of
     the path (`score`). A node is `closed` where it has ended, or where all of its children are closed.
     """
 
@@ -61,7 +61,7 @@ class TreeNode:
     closed: bool = False
     state_key: str = ""
     next_prompt_ids: tuple[int, ...] = ()
-    """What a critic bootstraps from where a limit ended the path."""
+    """The prompt behind the last action of a path that ended, where somebody reads it."""
     fault: str = ""
 
     @property
@@ -159,13 +159,14 @@ class SearchTree:
     def trajectory(self, number: int) -> Trajectory:
         """The path to this node as an episode of its own, without a parent; its id is `key/number`."""
         node, turns = self.nodes[number], self.turns(number)
+        # A path that nothing ended was left by the search: as if a limit of turns had cut it.
+        stop = node.stop or StopReason.MAX_TURNS
         return Trajectory(
             id=f"{self.key}/{number}",
             task=self.task,
             seed=self.seed,
             turns=turns,
-            # A path that nothing ended was left by the search: as if a limit of turns had cut it.
-            stop_reason=node.stop or StopReason.MAX_TURNS,
+            stop_reason=stop,
             success=node.success,
             origin=self.origin,
             policy=self.policy,
@@ -174,7 +175,8 @@ class SearchTree:
             temperature=self.temperature,
             fault=node.fault,
             wall_s=self.wall_s,
-            next_prompt_ids=node.next_prompt_ids,
+            # A task that is over has no next state to bootstrap from.
+            next_prompt_ids=node.next_prompt_ids if stop.is_truncation else (),
         )
 
     def trajectories(self) -> list[Trajectory]:
