@@ -216,11 +216,6 @@ def require_revisable(settings: RevisionSettings, world: World, *, rule: str, hi
     Raises:
         ConfigError: see the messages.
     """
-    if world.snapshots == "none":
-        raise ConfigError(
-            f"Agent-R acts several times from one state, and {world.name} has no snapshots: its episodes can only be "
-            "played from the start. Use a world that can be restored or repeated, or recipes/filtered_bc.py"
-        )
     if settings.verifier == "world" and not isinstance(world, TellsDistance):
         raise ConfigError(no_distances(world.name))
     if wait := waiting_action(settings, world):
