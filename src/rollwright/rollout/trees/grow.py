@@ -58,8 +58,8 @@ def grow_trees(
         )
     if not isinstance(collector.actor, EngineActor):
         raise ConfigError(
-            f"a tree samples several answers in one state, and {collector.actor.name} is no policy: grow trees with the "
-            "policy alone (collect.by=policy)"
+            f"a tree samples several answers in one state, and {collector.actor.name} is no policy: grow trees with "
+            "the policy alone (collect.by=policy)"
         )
     if isinstance(collector, SpreadCollector):
         raise ConfigError("trees are grown by one process: start the collection without further ranks")

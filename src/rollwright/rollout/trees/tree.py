@@ -110,6 +110,9 @@ class SearchTree:
         )
         self.nodes.append(node)
         above.children.append(node.number)
+        # A sibling that ended before this one was made may have closed what is above.
+        for higher in self.path(parent):
+            higher.closed = False
         return node
 
     def end(self, node: TreeNode, stop: StopReason, *, success: bool | None = None, fault: str = "") -> None:
