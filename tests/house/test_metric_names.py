@@ -25,6 +25,8 @@ AREAS = (
     "replay",
     "ledger",
     "actor",
+    "guide_critic",
+    "rlgf",
     "archer",
     "attempts",
     "baseline",

@@ -1,6 +1,7 @@
 """From trajectories to the tokens that a learner forwards, and back.
 
-Lives here: the tokens of an update in columns (`token_batch`), what each action earned (`credit`), what its tokens are
+Lives here: the tokens of an update in columns (`token_batch`), what each action earned (`credit`), episodes of a
+policy and a guide (`guided_batch`), what its tokens are
 credited with (`estimators`, `value_estimators`, and `estimator_trials` for those of a user), shared prefixes and
 attention along them (`prefix_tree`), packed rows (`packing`).
 May import: contracts, config, run_io and maths.
@@ -17,6 +18,7 @@ from rollwright.batching.credit import (
     with_members,
 )
 from rollwright.batching.estimators import ADVANTAGES, Advantage, estimator_needs, estimators_that_need
+from rollwright.batching.guided_batch import GuidedBatch, flatten_guided
 from rollwright.batching.packing import Layout, PackedBatch, Segment, pack, segment_of
 from rollwright.batching.prefix_tree import TREE_ATTENTION, CostModel, pays_on, plan_rows
 from rollwright.batching.token_batch import (
@@ -36,6 +38,7 @@ __all__ = [
     "Advantage",
     "CostModel",
     "FilteringObjective",
+    "GuidedBatch",
     "Layout",
     "PackedBatch",
     "Segment",
@@ -48,6 +51,7 @@ __all__ = [
     "estimator_needs",
     "estimators_that_need",
     "flatten",
+    "flatten_guided",
     "join_batches",
     "members_to_learn_from",
     "pack",

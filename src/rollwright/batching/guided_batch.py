@@ -62,7 +62,5 @@ def _as_own(trajectory: Trajectory) -> Trajectory:
 
 def _as_own_turn(turn: Turn) -> Turn:
     """The turn with all that anybody chose as if the policy had; forced tokens stay forced."""
-    spans = tuple(
-        span if span.producer == "forced" else replace(span, producer="policy") for span in turn.spans
-    )
+    spans = tuple(span if span.producer == "forced" else replace(span, producer="policy") for span in turn.spans)
     return turn if spans == turn.spans else replace(turn, spans=spans)

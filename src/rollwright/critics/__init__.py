@@ -24,7 +24,7 @@ from rollwright.critics.critic_targets import (
 )
 from rollwright.critics.fresh_actions import FreshActions, sample_actions, with_action
 from rollwright.critics.frozen_critic import FrozenValueLearner
-from rollwright.critics.open_critics import open_turn_critic, open_vocabulary_critic
+from rollwright.critics.open_critics import open_turn_critic, open_value_beside, open_vocabulary_critic
 from rollwright.critics.outcome_values import (
     fit_outcomes,
     instruction_prompts,
@@ -52,6 +52,7 @@ from rollwright.critics.token_q import (
     token_q_loss,
 )
 from rollwright.critics.turn_critic import TurnCriticSettings, reading
+from rollwright.critics.value_beside import ValueBeside
 
 __all__ = [
     "ENGINES_WITH_Q",
@@ -72,6 +73,7 @@ __all__ = [
     "TokenQSettings",
     "TurnCriticFit",
     "TurnCriticSettings",
+    "ValueBeside",
     "ValueRows",
     "WebRLObjective",
     "WeightedLikelihood",
@@ -88,6 +90,7 @@ __all__ = [
     "one_step_targets",
     "open_step_value",
     "open_turn_critic",
+    "open_value_beside",
     "open_vocabulary_critic",
     "outcome_steps",
     "outcomes",

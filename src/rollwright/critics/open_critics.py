@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rollwright.config import build_part, is_own
-from rollwright.critics.critic_settings import RegressedCriticFit, TurnCriticFit
+from rollwright.critics.critic_settings import RegressedCriticFit, TokenCriticFit, TurnCriticFit
 from rollwright.learner import CriticLoss, LearnerSettings
 from rollwright.models import resolve_precision
 from rollwright.run_io import RunSettings
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rollwright.critics.critic_learner import TokenValues, TurnValues
     from rollwright.critics.critic_targets import HeadLoss
     from rollwright.critics.token_q import TokenQSettings
+    from rollwright.critics.value_beside import ValueBeside
     from rollwright.learner import Learner
     from rollwright.models import ChatCodec
 
@@ -137,6 +138,29 @@ def open_vocabulary_critic(
         # The policy of these methods never learns: a resumed run copies the same body.
         return FrozenVocabularyLearner(learner.accelerator, CriticBody(critic.body), critic.heads, optimiser, **more)
     return CriticLearner(learner.accelerator, critic, optimiser, **more)
+
+
+def open_value_beside(config: CriticRun, learner: Learner, fit: TokenCriticFit, *, name: str) -> ValueBeside:
+    """A token critic beside the learner's own, from the policy's layers, with an optimiser and a state of its own.
+
+    name: area of its metrics, and of its file in a checkpoint.
+    """
+    import torch
+
+    from rollwright.critics.critic_learner import CriticLearner
+    from rollwright.critics.value_beside import ValueBeside, ValueModule
+    from rollwright.learner import OptimiserSettings
+
+    # Its head is drawn from torch's global generator: alike in every run of this seed, whatever was drawn before.
+    torch.manual_seed(config.run.seed)
+    critic = CriticLearner(
+        learner.accelerator,
+        ValueModule(learner.policy),
+        OptimiserSettings(learning_rate=fit.learning_rate),
+        **_packing_of(config, learner),
+        name=name,
+    )
+    return ValueBeside(critic, build_part(fit, "loss"))
 
 
 def _packing_of(config: CriticRun, learner: Learner) -> dict[str, Any]:

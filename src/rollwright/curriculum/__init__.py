@@ -12,6 +12,7 @@ from rollwright.curriculum.curriculum_settings import CURRICULA, CurriculumSetti
 from rollwright.curriculum.evolving import EvolvingCurriculum
 from rollwright.curriculum.open_starts import has_teacher, open_starts, reflection_ids, taught_groups
 from rollwright.curriculum.prefixes import is_prefixed, prefix_length
+from rollwright.curriculum.roll_ins import RollIns
 from rollwright.curriculum.samplers import Curriculum, UniformCurriculum
 from rollwright.curriculum.select_curriculum import open_curriculum
 from rollwright.curriculum.starts import StartPool
@@ -25,6 +26,7 @@ __all__ = [
     "CurriculumSettings",
     "EvolvingCurriculum",
     "Progress",
+    "RollIns",
     "StartPool",
     "StartSettings",
     "UniformCurriculum",

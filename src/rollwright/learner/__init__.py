@@ -33,7 +33,7 @@ from rollwright.learner.policy_losses import LOSSES, Ppo, Reinforce, TokenPolicy
 from rollwright.learner.ranks import Ranks, Share, go_on_alone, open_accelerator, share
 from rollwright.learner.sft import FitSettings, SftSettings, fit, follow, require_trl, trainer_arguments
 from rollwright.learner.teacher_objective import TeacherObjective
-from rollwright.learner.token_critic import CRITIC_LOSSES, CriticKind, CriticLoss, CriticSettings, Squared
+from rollwright.learner.token_critic import CRITIC_LOSSES, CriticKind, CriticLoss, CriticSettings, Squared, TokenCritic
 from rollwright.learner.token_notes import TokenNotes, TokenTap
 from rollwright.learner.weights import copied_body, gathered, hand_over
 from rollwright.learner.zero import ZeroOptimisation, zero_stage
@@ -63,6 +63,7 @@ __all__ = [
     "Share",
     "Squared",
     "TeacherObjective",
+    "TokenCritic",
     "TokenNotes",
     "TokenPolicyLoss",
     "TokenTap",

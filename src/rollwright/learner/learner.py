@@ -162,6 +162,7 @@ class Learner:
         minibatches: int = 1,
         epochs: int = 1,
         tap: TokenTap | None = None,
+        fit_critic: bool = True,
     ) -> dict[str, float]:
         """Train on a batch: `epochs` passes, each cut into `minibatches` optimiser steps by whole sequences.
 
@@ -171,6 +172,7 @@ class Learner:
 
         Args:
             tap: notes what the first pass finds out about tokens.
+            fit_critic: False leaves the token critic and its optimiser as they are.
 
         Returns:
             Metrics averaged over all tokens, ranks and steps.
@@ -193,7 +195,7 @@ class Learner:
                 order = random.Random(f"{self._seed}/{self.step}")
                 for part in split_minibatches(batch, minibatches, order):
                     # Later passes see a policy that has moved.
-                    self._optimiser_step(part, loss, averages, tap if epoch == 0 else None)
+                    self._optimiser_step(part, loss, averages, tap if epoch == 0 else None, fit_critic)
         finally:
             self._set_training(False)
         return averages.reduce(self.accelerator)
@@ -212,7 +214,7 @@ class Learner:
         return batch
 
     def _optimiser_step(
-        self, batch: TokenBatch, loss: TokenObjective, averages: Averages, tap: TokenTap | None
+        self, batch: TokenBatch, loss: TokenObjective, averages: Averages, tap: TokenTap | None, fit_critic: bool
     ) -> None:
         mine, num_tokens = share(batch.segments, rank=self.ranks.index, count=self.ranks.count), int(batch.mask.sum())
         batch = batch.select_turns(mine.turns)
@@ -223,7 +225,7 @@ class Learner:
         moved = UpdateStep(
             accelerator=self.accelerator,
             policy=self._policy,
-            critic=self._critic,
+            critic=self._critic if fit_critic else None,
             critic_loss=self._critic_loss,
             autocast=self._autocast,
             step=self.step,

@@ -1,7 +1,8 @@
 """The mathematics: pure functions on tensors and numbers, with the paper named in each.
 
 Lives here: sums and scans over the sequences of a flat batch (`sequences`), targets of critics (`value_targets`),
-mixtures of Gaussians (`mixtures`), credit of repeated attempts (`attempts`), selection
+mixtures of Gaussians (`mixtures`), what losses see of guided episodes (`guided`),
+credit of repeated attempts (`attempts`), selection
 and back-up in search trees (`tree_search`), values of a search's steps
 (`step_values`), and three folders: `advantages`, `losses`, `statistics`.
 May import: contracts and config. A function here takes values and gives values; it reads no configuration.
@@ -14,6 +15,7 @@ from rollwright.maths.attempts import (
     leave_one_out_by_attempt,
     progress_rewards,
 )
+from rollwright.maths.guided import GuidedMethod, GuidedMode, guided_masks, guided_mode
 from rollwright.maths.mixtures import Criterion, GaussianMixture, best_mixture
 from rollwright.maths.sequences import (
     next_in_segment,
@@ -50,6 +52,8 @@ __all__ = [
     "Criterion",
     "Divergence",
     "GaussianMixture",
+    "GuidedMethod",
+    "GuidedMode",
     "TerminalShare",
     "attempt_metrics",
     "attempt_returns",
@@ -61,6 +65,8 @@ __all__ = [
     "edit_ratio",
     "expectile_loss",
     "followed_path",
+    "guided_masks",
+    "guided_mode",
     "hybrid_weights",
     "judged_state",
     "lambda_returns",

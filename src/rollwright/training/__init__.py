@@ -9,6 +9,7 @@ May import: every folder but the command line.
 """
 
 from rollwright.training.announcements import announce, announce_evaluation, announce_next
+from rollwright.training.collection import OnPolicy, Requests
 from rollwright.training.loop import Training
 from rollwright.training.loop_config import NO_GROUPS, ONE_EVALUATION, OWN_UPDATES, LoopConfig, PolicyLoopConfig
 from rollwright.training.open_world import (
@@ -31,9 +32,11 @@ __all__ = [
     "ONE_EVALUATION",
     "OWN_UPDATES",
     "LoopConfig",
+    "OnPolicy",
     "PolicyLoopConfig",
     "ReplayMethod",
     "ReplayPhases",
+    "Requests",
     "RewardSettings",
     "Stage",
     "TokenQConfig",
