@@ -29,6 +29,7 @@ AREAS = (
     "rlgf",
     "archer",
     "attempts",
+    "revisions",
     "baseline",
     "bc",
     "digirl",

@@ -87,6 +87,21 @@ MISTAKES: dict[str, list[tuple[list[str], tuple[str, ...]]]] = {
         ([*LOOP, "algorithm.bonus=-1"], ("`algorithm.bonus`", ">= 0")),
         ([*LOOP, "algorithm.stage_one_step=3"], ("Did you mean `stage_one_steps`?",)),
     ],
+    "agent_r": [
+        ([*LOOP, "algorithm.alphas=[0.5, 1.2]"], ("`algorithm", "alphas=[0.5, 1.2]", "within [0, 1]")),
+        ([*LOOP, "algorithm.beta=-0.2"], ("`algorithm.beta`", ">= 0", "-0.2")),
+        ([*LOOP, "algorithm.threshold=above"], ("no score lies above 1", "at_least")),
+        ([*LOOP, "algorithm.verifer=value"], ("Did you mean `verifier`?",)),
+        (LOOP, ("`algorithm.revise=message`", "text.maze", "`algorithm.wait`", "algorithm.revise=none")),
+        ([*LOOP, "algorithm.wait=wait", "rollout.history=0"], ("rollout.history to 1", "algorithm.revise=none")),
+        ([*LOOP, "algorithm.wait=wait", "algorithm.revision=oh {thought}"], ("`algorithm.revision", "{wait}")),
+        ([*LOOP, "algorithm.revise=none", "algorithm.general_frac=0.2"], ("set both, or none",)),
+        ([*LOOP, "algorithm.revise=none", "search.rule=off"], ("search.rule=off", "uct")),
+        (
+            ["world.name=text.household", "model.path=tiny", "engine=transformers", "algorithm.verifier=world"],
+            ("`algorithm.verifier=world`", "text.household", "verifier=value"),
+        ),
+    ],
     "archer": [
         ([*LOOP, "algorithm.actor_update=3"], ("Did you mean `actor_updates`?",)),
         ([*LOOP, "critic.loss=mse"], ("`critic.loss`", "'mse'")),
