@@ -30,7 +30,7 @@ from rollwright.contracts.record import StopReason, Task
 from rollwright.critics.outcome_values import outcomes
 from rollwright.critics.replay_updates import WebRLObjective
 from rollwright.learner import objective
-from rollwright.maths import advantages, losses, statistics
+from rollwright.maths import advantages, guided_masks, guided_mode, losses, statistics
 from rollwright.maths import sequences as segments
 from rollwright.maths import value_targets as values
 from rollwright.maths.statistics import reliability as calibration
@@ -100,6 +100,8 @@ CALLS = {
     for call in (
         *(scored(getattr(advantages, name)) for name in ("group_mean", "dr_grpo", "grpo", "rloo")),
         scored(advantages.pass_at_k_advantages),
+        Call(guided_masks, {"positions": i(0, 1), "prefix": i(1, 1), "mode": "ppo++"}),
+        Call(guided_mode, {"method": "lols", "step": 0, "seed": 0, "ppo_frac": 0.5, "switch_step": 1}),
         scored(advantages.opo, lengths=f(2, 1)),
         Call(
             advantages.remax,

@@ -6,7 +6,7 @@ optimiser of its own. Both live through a whole run, whichever of them a step tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -64,5 +64,5 @@ class ValueBeside:
             metrics = self.critic.update_tokens(part.segments, columns, self._losses)
         return metrics
 
-    def _losses(self, values: dict[str, Tensor], columns: Columns) -> Tensor:
+    def _losses(self, values: Mapping[str, Tensor], columns: Columns) -> Tensor:
         return self.loss(values[_HEAD][0], columns["returns"], columns["values"])

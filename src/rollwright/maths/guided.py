@@ -14,7 +14,7 @@ GuidedMode = Literal["ppo++", "aggrevated"]
 GuidedMethod = Literal["ppo++", "aggrevated", "lols", "d2lols"]
 
 
-def guided_masks(positions: Tensor, prefix: Tensor, *, mode: str) -> tuple[Tensor, Tensor]:
+def guided_masks(positions: Tensor, prefix: Tensor, *, mode: GuidedMode) -> tuple[Tensor, Tensor]:
     """What the policy loss and what the value loss see: two bool tensors of the shape of `positions`.
 
     PPO++ trains both on what follows the prefix. AggreVaTeD trains the policy inside the prefix, which it wrote, and
@@ -31,7 +31,7 @@ def guided_masks(positions: Tensor, prefix: Tensor, *, mode: str) -> tuple[Tenso
     return (~inside, ~inside) if mode == "ppo++" else (inside, ~inside)
 
 
-def guided_mode(method: str, *, step: int, seed: int, ppo_frac: float, switch_step: int) -> GuidedMode:
+def guided_mode(method: GuidedMethod, *, step: int, seed: int, ppo_frac: float, switch_step: int) -> GuidedMode:
     """What an iteration plays, all of its episodes alike: LOLS tosses a coin, D2LOLS changes over once and for good.
 
     Args:
