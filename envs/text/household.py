@@ -36,12 +36,14 @@ from rollwright.envs.text.house.household_data import (
     things_of,
 )
 from rollwright.envs.text.house.household_rules import (
+    EVENTS,
     HAND,
     NOTHING,
     Goal,
     House,
     admissible,
     contents,
+    event_of,
     execute,
     is_met,
     overview,
@@ -153,6 +155,7 @@ class HouseholdWorld:
     state_type = House
     # Shows the room, or what one stands at, once more.
     no_op = "look"
+    events = EVENTS
 
     def __init__(
         self,
@@ -200,6 +203,10 @@ class HouseholdWorld:
         """A command that is possible here."""
         command = draws.choice(admissible(state_in(env, House)))
         return joined(command) if self._is_compact else command
+
+    def event_of(self, env: Environment, action: str) -> str:
+        """What the command would be here, as one of `events`."""
+        return event_of(state_in(env, House), parted(action) if self._is_compact else action)
 
     def begin(self, task: Task, seed: int) -> tuple[House, Observation]:
         """Furnish a house and show it."""

@@ -206,6 +206,7 @@ class MazeWorld:
     name = "text.maze"
     execution: Execution = "inline"
     snapshots: SnapshotKind = "exact"
+    events = ("up", "down", "left", "right", "bump", "slip")
 
     def __init__(
         self,
@@ -249,6 +250,19 @@ class MazeWorld:
         if not isinstance(env, MazeEnvironment):
             raise TypeError(f"distances are known in mazes, not in {type(env).__name__}")
         return shortest_paths(self.maze)[env.cell][0]
+
+    def event_of(self, env: Environment, action: str) -> str:
+        """The way the walker would go; `bump` into a wall, `slip` for what is no move.
+
+        Raises TypeError in another world's environment.
+        """
+        if not isinstance(env, MazeEnvironment):
+            raise TypeError(f"events are named in mazes, not in {type(env).__name__}")
+        move = MOVES.get(action.strip())
+        if move is None:
+            return "slip"
+        free = self.layout.is_free((env.cell[0] + move[0], env.cell[1] + move[1]))
+        return action.strip().removeprefix("move ") if free else "bump"
 
     def propose(self, task: Task, count: int, seed: int) -> list[Task]:
         """Other training starts, the one most like this one in its distance to the goal first; ties as `seed` says."""

@@ -188,6 +188,9 @@ CASES: dict[str, Case] = {
     ),
     "text.combination_lock": Case(make=world("text.combination_lock"), count=84),
     "text.second_attempt": Case(make=world("text.second_attempt"), count=84),
+    "text.ruled": Case(
+        make=world("text.ruled", world="text.maze", rules={"no_bump": "G !bump"}, shield=True), count=84
+    ),
     "text.guess_number": Case(make=world("text.guess_number"), count=84),
     "text.bandit": Case(make=world("text.bandit"), count=84),
     "text.textworld_game": Case(make=world("text.textworld_game", games=1), count=84, needs=lambda: package(TEXTWORLD)),

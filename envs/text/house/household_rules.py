@@ -151,6 +151,27 @@ def execute(house: House, command: str) -> tuple[House, str] | None:
     return None
 
 
+EVENTS = (
+    *(f"{verb}_{kind}" for verb in ("open", "close") for kind in sorted(OPENABLE)),
+    *("take", "put", "clean", "heat", "cool", "use", "look", "other", "slip"),
+)
+"""What a command can be: doors by the kind of furniture, `other` for going about, `slip` for what nothing comes of."""
+
+
+def event_of(house: House, command: str) -> str:
+    """Which of `EVENTS` the command would be in this house."""
+    if execute(house, command) is None:
+        return "slip"
+    # `move X to Y` is another spelling of `put`; what is executed is made of known words.
+    verb, _, rest = " ".join(command.lower().split()).partition(" ")
+    if verb in ("open", "close"):
+        return f"{verb}_{kind_of(rest)}"
+    if verb in ("look", "inventory", "examine"):
+        return "look"
+    verb = "put" if verb == "move" else verb
+    return verb if verb in EVENTS else "other"
+
+
 def contents(house: House, furniture: str) -> str:
     """`On the shelf 1: mug 1, book 2.`, or that it is closed."""
     if house.is_closed(furniture):

@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "check-env": ("check_env_command", "Prove that a world keeps the environment contract."),
         "components": ("listing.components_command", "List every part that a configuration can name."),
         "methods": ("listing.methods_command", "List the methods: paper, recipe, what each learns from and needs."),
+        "rules": ("rules_command", "Say what temporal rules mean in a world, and which of them mean the same."),
         "worlds": ("listing.worlds_command", "List the worlds: what is done there, what each needs."),
     },
     "this program": {

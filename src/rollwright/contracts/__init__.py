@@ -4,7 +4,8 @@ Lives here: tasks, trajectories and groups (`record`), turns with what messages 
 of worlds and which world an episode was played in (`environment`), the contract of rewards (`reward`), which part of an
 answer is its action (`action_rule`), copies of a running episode (`forking`), the errors that a user sees (`errors`),
 the one way to refuse an unknown word (`choices`), what a world declares for its audit (`auditing`) and tells those who
-look back at an episode (`revising`), and the names of foreign logs (`log_formats`).
+look back at an episode (`revising`) or hold rules over its order (`event_names`), and the names of foreign logs
+(`log_formats`).
 May import: nothing of ours, and no torch: a process that plays a world loads this folder and little else.
 """
 
@@ -65,6 +66,7 @@ from rollwright.contracts.errors import (
     UserError,
     fault_kind,
 )
+from rollwright.contracts.event_names import NamesEvents
 from rollwright.contracts.forking import fork
 from rollwright.contracts.log_formats import FORMATS
 from rollwright.contracts.record import (
@@ -154,6 +156,7 @@ __all__ = [
     "Message",
     "MissingDependency",
     "ModelNotFound",
+    "NamesEvents",
     "NonFiniteUpdate",
     "Observation",
     "Origin",
