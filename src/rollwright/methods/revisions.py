@@ -23,6 +23,7 @@ from rollwright.contracts import (
     Branch,
     ConfigError,
     ContextOverflow,
+    DataError,
     Group,
     Origin,
     Span,
@@ -264,9 +265,13 @@ def splice_replay(
     Returns:
         One entry per script; None where its record was refused: the score is lower, or the episode faulted or ended
         before anything was to be learned.
+
+    Raises:
+        DataError: the world showed something else than it did when it was searched.
     """
     found: list[Trajectory | None] = []
     for script, played in zip(scripts, play_scripts(collector, scripts), strict=True):
+        require_repeated(script, played, collector.world.name)
         lone = Group(id=script.key, task=played.task, seed=played.seed, trajectories=(played,))
         judged = judge(lone).trajectories[0] if played.learnable else played
         whole = judged.learnable and len(judged.turns) > script.context
@@ -276,3 +281,14 @@ def splice_replay(
         made = script.finished(judged.turns, stop=judged.stop_reason, success=judged.success)
         found.append(replace(made, score=judged.score, next_prompt_ids=judged.next_prompt_ids))
     return found
+
+
+def require_repeated(script: Script, played: Trajectory, world: str) -> None:
+    """Raises DataError where an environment was given the actions of a path again and showed something else."""
+    for number, (before, after) in enumerate(zip(script.turns[: script.context], played.turns, strict=False)):
+        if (before.prompt_ids, before.state_key) != (after.prompt_ids, after.state_key):
+            raise DataError(
+                f"{world} does not repeat its episodes: before turn {number} of {script.pair.bad.id} (task "
+                f"{played.task.id!r}, seed {played.seed}) the same actions led elsewhere than in the search. A record "
+                "cannot be replayed here: use algorithm.splice=text, or mend the world (rollwright check-env)"
+            )
