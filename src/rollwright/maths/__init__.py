@@ -2,6 +2,7 @@
 
 Lives here: sums and scans over the sequences of a flat batch (`sequences`), targets of critics (`value_targets`),
 mixtures of Gaussians (`mixtures`), what losses see of guided episodes (`guided`),
+rewards of restarted episodes (`restart_rewards`),
 credit of repeated attempts (`attempts`), selection
 and back-up in search trees (`tree_search`), values of a search's steps
 (`step_values`), and three folders: `advantages`, `losses`, `statistics`.
@@ -12,11 +13,13 @@ from rollwright.maths.attempts import (
     attempt_metrics,
     attempt_returns,
     edit_ratio,
+    kl_to_go,
     leave_one_out_by_attempt,
     progress_rewards,
 )
 from rollwright.maths.guided import GuidedMethod, GuidedMode, guided_masks, guided_mode
 from rollwright.maths.mixtures import Criterion, GaussianMixture, best_mixture
+from rollwright.maths.restart_rewards import margin_ranking_loss, reflection_bonus
 from rollwright.maths.sequences import (
     next_in_segment,
     require_length,
@@ -69,8 +72,10 @@ __all__ = [
     "guided_mode",
     "hybrid_weights",
     "judged_state",
+    "kl_to_go",
     "lambda_returns",
     "leave_one_out_by_attempt",
+    "margin_ranking_loss",
     "next_in_segment",
     "normalised_value",
     "outcome_loss",
@@ -78,6 +83,7 @@ __all__ = [
     "progress_rewards",
     "puct_scores",
     "ranking_accuracy",
+    "reflection_bonus",
     "require_length",
     "reverse_discounted_sum",
     "segment_count",
