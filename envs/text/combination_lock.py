@@ -175,6 +175,11 @@ class LockWorld:
         digits = self.combinations[int(task.params["length"])]
         return f"digits {' '.join(map(str, digits))}" if self.hints else ""
 
+    def override(self, env: Environment, observation: Observation, action: str) -> str | None:
+        """For an overseer: a wrong digit is replaced by the right one, as it blocks the lock; all else may be done."""
+        wrong = isinstance(env, LockEnvironment) and action.strip() in self.digits and int(action) != env.right
+        return str(env.right) if isinstance(env, LockEnvironment) and wrong else None
+
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """A digit that the dials have."""
         return draws.choice(self.digits)

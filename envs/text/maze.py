@@ -289,6 +289,14 @@ class MazeWorld:
         """For the audit: whether the walker stands in the one cell from which no path leads on."""
         return env.cell not in shortest_paths(self.maze) if isinstance(env, MazeEnvironment) else None
 
+    def override(self, env: Environment, observation: Observation, action: str) -> str | None:
+        """For an overseer: a move into a wall is replaced by a step of a shortest path, all else may be done."""
+        move = MOVES.get(action.strip())
+        if not isinstance(env, MazeEnvironment) or move is None:
+            return None
+        free = self.layout.is_free((env.cell[0] + move[0], env.cell[1] + move[1]))
+        return None if free else shortest_paths(self.maze)[env.cell][1]
+
     def random_action(self, env: Environment, observation: Observation, draws: random.Random) -> str:
         """Any of the four moves, also into a wall."""
         return draws.choice(list(MOVES))

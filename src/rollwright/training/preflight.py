@@ -15,7 +15,7 @@ from rollwright.config import Config, Kind, require, require_own_parts, sections
 from rollwright.contracts import ConfigError, MissingDependency, RunFolderError, UnknownComponent
 from rollwright.generation import EngineSettings, takes_batches
 from rollwright.models import ModelSettings
-from rollwright.rollout import RolloutSettings
+from rollwright.rollout import ActorSettings, RolloutSettings
 from rollwright.run_io import RunSettings
 from rollwright.store.replay import ReplaySettings
 from rollwright.training.open_world import RewardSettings, WorldSettings
@@ -178,6 +178,9 @@ def require_named_stores(config: Config) -> None:
             "`replay.stores` is empty, and this method learns from stored trajectories alone: name some, such as "
             "`replay.stores=[runs/collect/trajectories]`. recipes/collect.py writes stores."
         )
+    for name, actor in sections(config, ActorSettings):
+        if actor.guide == "store":
+            _require_store(f"{name}.store", actor.store)
     offline = getattr(getattr(config, "algorithm", None), "offline_steps", 0)
     for name, replay in sections(config, ReplaySettings):
         if offline and not replay.stores:

@@ -30,7 +30,7 @@ from rollwright.models import (
     tiny_tokenizer,
     unknown_ids,
 )
-from rollwright.rollout import RolloutSettings, context_factory
+from rollwright.rollout import ActorSettings, RolloutSettings, context_factory
 from rollwright.training.open_world import WorldSettings, close_world, open_world
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,9 @@ def require_models(config: Config) -> None:
     """Model folders are there and hold a model; a hub name is looked up where nothing may be fetched anyway."""
     for name, model in (*sections(config, ModelSettings), *sections(config, JudgeModel)):
         _require_model(f"{name}.path", str(getattr(model, "path", "")))
+    for name, actor in sections(config, ActorSettings):
+        if actor.guide == "model":
+            _require_model(f"{name}.model", actor.model)
     for name, critic in sections(config, TurnCriticFit):
         if critic.model and f"{name}.model" not in type(config).unread:
             _require_model(f"{name}.model", critic.model)
