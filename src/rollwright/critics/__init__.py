@@ -39,7 +39,8 @@ from rollwright.critics.replay_updates import (
     shuffled_batches,
     stored_batch,
 )
-from rollwright.critics.step_value import StepValue, StepValueFit, ValueRows, open_step_value
+from rollwright.critics.step_value import StepValue, StepValueFit, SuccessChance, ValueRows, open_step_value
+from rollwright.critics.step_value_files import load_step_value, save_step_value
 from rollwright.critics.success_replay import SuccessReplay, SuccessReplaySettings
 from rollwright.critics.token_baseline import baseline_critic, residual_ratio, with_token_baseline
 from rollwright.critics.token_q import (
@@ -67,6 +68,7 @@ __all__ = [
     "StepValue",
     "StepValueFit",
     "StoredChains",
+    "SuccessChance",
     "SuccessReplay",
     "SuccessReplaySettings",
     "TokenCriticFit",
@@ -86,6 +88,7 @@ __all__ = [
     "implicit_loss",
     "implicit_targets",
     "instruction_prompts",
+    "load_step_value",
     "loss_of_heads",
     "one_step_targets",
     "open_step_value",
@@ -99,6 +102,7 @@ __all__ = [
     "residual_ratio",
     "rows_of_heads",
     "sample_actions",
+    "save_step_value",
     "shuffled_batches",
     "squared_error",
     "stored_batch",

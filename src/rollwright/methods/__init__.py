@@ -62,6 +62,7 @@ from rollwright.methods.revision_ratings import ActorVerifier, ValueVerifier, Ve
 from rollwright.methods.revision_settings import RevisionSettings
 from rollwright.methods.revisions import REVISION, RevisionMessage, message_template
 from rollwright.methods.store_filling import fill_store, warn_of_undecided, worth_of_store
+from rollwright.methods.tree_lessons import TargetBy, end_rows, paths_to_imitate, step_pairs, tree_group, value_rows
 
 __all__ = [
     "DEMONSTRATION",
@@ -88,6 +89,7 @@ __all__ = [
     "RevisionMessage",
     "RevisionSettings",
     "Revisions",
+    "TargetBy",
     "ValueVerifier",
     "Verifier",
     "WorldVerifier",
@@ -95,6 +97,7 @@ __all__ = [
     "conditioned",
     "corrections",
     "demonstrate",
+    "end_rows",
     "evidence_of",
     "fill_store",
     "fit_pairs",
@@ -109,6 +112,7 @@ __all__ = [
     "lesson_batch",
     "message_template",
     "pairs_of",
+    "paths_to_imitate",
     "prompts_apart",
     "publish",
     "read_cases",
@@ -122,7 +126,10 @@ __all__ = [
     "sft_rows",
     "split_cases",
     "starting_model",
+    "step_pairs",
     "tokenizer_mark",
+    "tree_group",
+    "value_rows",
     "waiting_action",
     "warn_of_undecided",
     "without_actions",

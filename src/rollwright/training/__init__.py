@@ -25,6 +25,7 @@ from rollwright.training.recipe_entry import INTERRUPTED, recipe_config, run_rec
 from rollwright.training.replay_loop import ReplayMethod, ReplayPhases, replay_loop
 from rollwright.training.stage import Stage, open_context, open_stage
 from rollwright.training.token_q_config import TokenQConfig, token_q_plan
+from rollwright.training.tree_collection import collect_trees, tree_metrics
 
 __all__ = [
     "INTERRUPTED",
@@ -46,6 +47,7 @@ __all__ = [
     "announce_evaluation",
     "announce_next",
     "close_play",
+    "collect_trees",
     "open_context",
     "open_reward",
     "open_stage",
@@ -56,4 +58,5 @@ __all__ = [
     "require_judged",
     "run_recipe",
     "token_q_plan",
+    "tree_metrics",
 ]

@@ -119,7 +119,7 @@ class Training(RunParts):
             f"step {step + 1} of {self.config.run.steps}: episodes", wanted, lambda: self.collection.take(step)
         )
         # Before the reward is asked, as a run whose engine disagrees ends here.
-        self._parity_gate(groups)
+        self.check_parity(groups)
         if max_rounds == 1:
             return groups
         return fill_with_informative(groups, wanted=wanted, max_rounds=max_rounds, score=self.score, more=self._more)
@@ -134,7 +134,7 @@ class Training(RunParts):
         with self.clock.timed("time/collect_s"), bar, self.collection.watched(lambda _: bar.advance()):
             return take()
 
-    def _parity_gate(self, groups: Sequence[Group]) -> None:
+    def check_parity(self, groups: Sequence[Group]) -> None:
         """By default before the first update and after the first sync."""
         limit = self.config.run.parity_checks
         if not limit or self.parity_checks < limit:
