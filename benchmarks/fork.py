@@ -4,11 +4,15 @@ Every world that can be built here and has snapshots is measured, through the co
 actions, then again and again `snapshot()` and `restore()` into a second environment that has played the same task,
 checking each time that the fingerprint is the one that was left. The time of a fork is that of both calls together.
 
-    python benchmarks/fork.py            table; also written to benchmarks/results/fork.md
-    python benchmarks/fork.py --json     one final JSON line: text_ms, device_ms, code_ms, web_ms (medians)
+Then what a start costs: in one environment, in turn, a fresh one (`reset` with a seed of its own, and the fingerprint)
+and a forked one (`restore` of a state that was taken before, and the fingerprint), as an episode begins with either.
 
-The key of a family is the median of its slowest world; a family with no world here is left out. `web_ms` is in
-a browser, `web_html_ms` the same world without one.
+    python benchmarks/fork.py            table; also written to benchmarks/results/fork.md
+    python benchmarks/fork.py --json     one final JSON line: text_ms, device_ms, code_ms, web_ms (medians), and
+                                         text_start_ratio and so on
+
+The key of a family is the median of its slowest world, and the highest ratio of a forked start to a fresh one; a family
+with no world here is left out. `web_ms` is in a browser, `web_html_ms` the same world without one.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import inspect
 import statistics
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from _common import command, machine, publish, table
 
@@ -80,8 +84,52 @@ async def forks(world: World, number: int) -> tuple[list[float], int]:
         await call(other.close)
 
 
-async def measure(number: int, worlds: list[str]) -> list[tuple[str, str, list[float], int]]:
-    """Family, world, times and snapshot size of every world (of these, if any are named) that can be forked here."""
+async def begins(world: World, number: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of `number` fresh starts, and of as many forked ones, in one environment by turns."""
+    env: Any = await call(world.make)
+    try:
+        if not await play_in(world, env, "fork"):
+            return [], []
+        state, key = await call(env.snapshot), await call(env.fingerprint)
+        task = next(task for split in ("train", "validation", "test") for task in world.tasks(split))  # type: ignore[arg-type]
+        fresh, forked = [], []
+        for turn in range(number + 1):
+            seed = episode_seed(task.split, "fresh", turn)
+            fresh.append(await timed(env, env.reset, task, seed))
+            forked.append(await timed(env, env.restore, state))
+            if await call(env.fingerprint) != key:
+                raise RuntimeError(f"{world.name}: a forked start is in another state than the one that was taken")
+        return fresh[1:], forked[1:]
+    finally:
+        await call(env.close)
+
+
+async def timed(env: Any, method: Any, *args: Any) -> float:
+    """Milliseconds of a call and of the fingerprint behind it, as an episode asks for both."""
+    start = time.perf_counter()
+    await call(method, *args)
+    await call(env.fingerprint)
+    return 1000 * (time.perf_counter() - start)
+
+
+class Cost(NamedTuple):
+    """What was measured of one world; times in milliseconds."""
+
+    family: str
+    world: str
+    times: list[float]
+    size: int
+    fresh: list[float]
+    forked: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """A forked start by a fresh one, medians."""
+        return statistics.median(self.forked) / statistics.median(self.fresh)
+
+
+async def measure(number: int, worlds: list[str]) -> list[Cost]:
+    """Every world (of these, if any are named) that can be forked here."""
     found = []
     for name in worlds or available("envs"):
         for family, options in OPTIONS.get(name, [(name.partition(".")[0], {})]):
@@ -90,12 +138,13 @@ async def measure(number: int, worlds: list[str]) -> list[tuple[str, str, list[f
                 if world.snapshots == "none":
                     continue
                 times, size = await forks(world, number)
+                fresh, forked = await begins(world, number) if times else ([], [])
                 await call(world.close)
             except RollwrightError as missing:
                 print(f"{name} left out: {missing}")
                 continue
             if times:
-                found.append((family, name, times, size))
+                found.append(Cost(family, name, times, size, fresh, forked))
     return found
 
 
@@ -107,21 +156,36 @@ def main() -> None:
     arguments = parser.parse_args()
     found = asyncio.run(measure(arguments.forks, arguments.worlds))
     rows = [
-        [name, family, f"{statistics.median(times):.2f}", f"{min(times):.2f}", f"{max(times):.2f}", size]
-        for family, name, times, size in found
+        [
+            one.world,
+            one.family,
+            *(f"{value:.2f}" for value in (statistics.median(one.times), min(one.times), max(one.times))),
+            one.size,
+            *(f"{statistics.median(times):.3f}" for times in (one.fresh, one.forked)),
+            f"{one.ratio:.2f}",
+        ]
+        for one in found
     ]
     summary: dict[str, Any] = {}
     for family in (*FAMILIES, "web_html"):
-        medians = [statistics.median(times) for own, _, times, _ in found if own == family]
-        if medians:
-            summary[f"{family}_ms"] = max(medians)
+        members = [one for one in found if one.family == family]
+        if members:
+            summary[f"{family}_ms"] = max(statistics.median(one.times) for one in members)
+            summary[f"{family}_start_ratio"] = max(one.ratio for one in members)
     text = "\n".join(
         [
             "# Forks: milliseconds of a snapshot and a restore into another environment",
             "",
-            table(["world", "family", "median", "lowest", "highest", "bytes of a snapshot"], rows),
+            table(
+                [
+                    *("world", "family", "median", "lowest", "highest", "bytes of a snapshot"),
+                    *("fresh start", "forked start", "forked / fresh"),
+                ],
+                rows,
+            ),
             "",
-            f"{arguments.forks} forks each, after two actions of the teacher.",
+            f"{arguments.forks} forks each, after two actions of the teacher. A fresh start is `reset`, a forked one "
+            "`restore`, both with the fingerprint behind it; medians in milliseconds.",
             "",
             f"Machine: {machine('playwright')}",
             f"Command: `{command()}`",
