@@ -25,30 +25,26 @@ from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-from collections.abc import Sequence
-from statistics import fmean
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from rollwright.batching import TokenBatch, flatten, with_members
-from rollwright.config import Config
-from rollwright.contracts import ConfigError, Group, Turn
-from rollwright.learner import PolicyObjective, Reinforce
-from rollwright.maths import (
-    attempt_metrics,
-    attempt_returns,
-    edit_ratio,
-    leave_one_out_by_attempt,
-    progress_rewards,
-    segment_sum,
+from rollwright.batching import (
+    TokenBatch,
+    attempt_kl_metrics,
+    attempt_numbers,
+    flatten,
+    observed_attempts,
+    require_reward_per_attempt,
+    with_members,
 )
+from rollwright.config import Config
+from rollwright.contracts import ConfigError
+from rollwright.learner import PolicyObjective, Reinforce, open_base, require_stage_base
+from rollwright.maths import attempt_returns, kl_to_go, leave_one_out_by_attempt, progress_rewards, segment_sum
 from rollwright.training import LoopConfig, Training, close_play, open_world, plan_text, recipe_config, run_recipe
-
-RIGHT = 0.5
-"""An attempt that earned more than this was right: attempts earn 0 or 1."""
 
 
 class AlgorithmSettings(Config):
@@ -60,6 +56,15 @@ class AlgorithmSettings(Config):
     bonus: float = Field(10.0, ge=0, description="Stage II: weight alpha of the gain over the first attempt; 0 = none.")
     kl: float = Field(0.01, ge=0, description="KL coefficient beta_1: second attempt in stage I, both in stage II.")
     first_kl: float = Field(0.1, ge=0, description="Stage I: KL coefficient beta_2 of the first attempt.")
+    kl_credit: Literal["attempt", "token"] = Field(
+        "attempt",
+        description="Where the KL is charged: summed, in its attempt's reward; or to each token what its attempt still "
+        "pays from there on, after the baseline.",
+    )
+    base: str = Field(
+        "",
+        description="Model of the KL in a run that goes on with stage II alone; empty = the one that it begins with.",
+    )
     turn_gamma: float = Field(
         0.0, ge=0, le=1, description="Share of the second attempt's return credited to the first; 0 = turn-local."
     )
@@ -100,15 +105,18 @@ def main(argv: list[str] | None = None) -> None:
     config = recipe_config(ScoreConfig, argv, plan=plan_text)
     algorithm = config.algorithm
     require_two_attempts(config)
+    require_stage_base(config.model.path, algorithm.base, stage_one_steps=algorithm.stage_one_steps)
     # One step on fresh samples needs neither a ratio nor a correction.
     objective = PolicyObjective(loss=Reinforce(), aggregation=algorithm.aggregation, correction="none")
-    # Both stages hold the policy near the model that the run began with.
-    with Training.start(config, reference=True) as run:
+    # Both stages hold the policy near the same model: the one that stage I begins with.
+    with Training.start(config, reference=not algorithm.base) as run:
+        temperature = config.rollout.temperature
+        base_logprobs = open_base(algorithm.base, run.learner, run.codec.tokenizer, temperature=temperature)
         for step in run.steps():
             first_stage = step < algorithm.stage_one_steps
             groups = run.score(run.collect(step))
             require_reward_per_attempt(groups)
-            told = {"attempts/stage": 1.0 if first_stage else 2.0} | observed(groups)
+            told = {"attempts/stage": 1.0 if first_stage else 2.0} | observed_attempts(groups)
             # Attempts are compared with those of other episodes, so one alone teaches nothing.
             teaching = with_members(groups, 2)
             if not teaching:
@@ -117,74 +125,47 @@ def main(argv: list[str] | None = None) -> None:
             batch = flatten(teaching, min_members=2)
             with run.learning():
                 # Both by the learner, whose log-probs differ from the engine's by rounding.
-                old, reference = run.learner.logprobs(batch), run.learner.reference_logprobs(batch)
+                old = run.learner.logprobs(batch)
+                log_ratios = old - base_logprobs(batch)
             # [U] the log-ratio of each attempt, summed over its tokens.
-            kl = segment_sum(old - reference, batch.turn_index, len(batch.turns))
-            advantages = credit(batch, kl, algorithm, first_stage=first_stage)
-            batch = batch.with_columns(logprobs_old=old, advantages=advantages[batch.turn_index])
+            kl = segment_sum(log_ratios, batch.turn_index, len(batch.turns))
+            advantages = credit(batch, kl, algorithm, first_stage=first_stage)[batch.turn_index]
+            if algorithm.kl_credit == "token":
+                advantages = advantages - token_kl(batch, log_ratios, algorithm, first_stage=first_stage)
+            batch = batch.with_columns(logprobs_old=old, advantages=advantages)
             metrics = run.update(batch, objective)
             run.sync()
-            run.finish(step, groups, told | kl_metrics(batch, kl) | metrics)
+            run.finish(step, groups, told | attempt_kl_metrics(batch, kl) | metrics)
 
 
 def credit(batch: TokenBatch, kl: Tensor, algorithm: AlgorithmSettings, *, first_stage: bool) -> Tensor:
     """[U] advantage of every attempt. kl: [U] log-ratio to the reference, summed over each attempt's tokens."""
-    attempts, owners = attempts_of(batch.turns), batch.trajectory_index
+    attempts, owners = attempt_numbers(batch.turns), batch.trajectory_index
     first = attempts == 0
     if first_stage:
         # The first attempt earns nothing here; its KL alone acts on it.
         rewards = torch.where(first, torch.zeros_like(batch.turn_rewards), batch.turn_rewards)
     else:
         rewards = progress_rewards(batch.turn_rewards, owners, attempts, bonus=algorithm.bonus)
-    # beta_2 holds the first attempt in stage I; everything else has beta_1.
-    pinned = algorithm.first_kl if first_stage else algorithm.kl
-    # k1 within the reward of the own attempt: the paper leaves open how the KL enters.
-    rewards = rewards - torch.where(first, pinned, algorithm.kl) * kl
+    if algorithm.kl_credit == "attempt":
+        # k1 within the reward of the own attempt: the paper leaves open how the KL enters.
+        rewards = rewards - coefficients(batch, algorithm, first_stage=first_stage) * kl
     # With the bonus, turn_gamma = 1 pays a wrong first attempt for being corrected.
     returns = attempt_returns(rewards, owners, attempts, turn_gamma=algorithm.turn_gamma)
     # A baseline over both attempts would couple them again.
     return leave_one_out_by_attempt(returns, batch.group_index[owners], attempts)
 
 
-def attempts_of(turns: Sequence[Turn]) -> Tensor:
-    """[U] the number of each turn's attempt."""
-    return torch.tensor([turn.attempt for turn in turns])
+def coefficients(batch: TokenBatch, algorithm: AlgorithmSettings, *, first_stage: bool) -> Tensor:
+    """[U] the KL coefficient of every attempt: beta_2 holds the first one in stage I, everything else has beta_1."""
+    pinned = algorithm.first_kl if first_stage else algorithm.kl
+    return torch.where(attempt_numbers(batch.turns) == 0, pinned, algorithm.kl)
 
 
-def require_reward_per_attempt(groups: Sequence[Group]) -> None:
-    """Raises ConfigError where the reward judges episodes as wholes: every first attempt would then seem wrong."""
-    for trajectory in (t for group in groups for t in group.trajectories):
-        if trajectory.score is not None and trajectory.score.turn_parts is None:
-            raise ConfigError(
-                f"the reward `{trajectory.score.verifier}` gives one score for the whole episode, and SCoRe compares "
-                "what each attempt earned by itself: use reward.name=env, or a reward that gives `turn_parts`"
-            )
-
-
-def observed(groups: Sequence[Group]) -> dict[str, float]:
-    """Accuracy of both attempts, what changed between them, and how much of the text was edited."""
-    # An episode that ended with its first attempt has nothing to compare.
-    pairs = [(t.turns[0], t.turns[1]) for g in groups for t in g.trajectories if t.learnable and len(t.turns) == 2]
-    if not pairs:
-        return {}
-    found = attempt_metrics([a.reward > RIGHT for a, _ in pairs], [b.reward > RIGHT for _, b in pairs])
-    edits = [edit_ratio(a.action_ids, b.action_ids) for a, b in pairs]
-    return {
-        "attempts/accuracy_first": found["accuracy_first"],
-        "attempts/accuracy_second": found["accuracy_second"],
-        "attempts/delta": found["delta"],
-        "attempts/wrong_to_right": found["wrong_to_right"],
-        "attempts/right_to_wrong": found["right_to_wrong"],
-        "attempts/edit_ratio_mean": fmean(edits),
-        "attempts/unedited_frac": fmean(edit == 0 for edit in edits),
-    }
-
-
-def kl_metrics(batch: TokenBatch, kl: Tensor) -> dict[str, float]:
-    """Mean log-ratio to the reference over the first and over the second attempts, in nats per attempt."""
-    attempts = attempts_of(batch.turns)
-    named = {"attempts/kl_first": kl[attempts == 0], "attempts/kl_second": kl[attempts == 1]}
-    return {name: float(values.mean()) for name, values in named.items() if len(values)}
+def token_kl(batch: TokenBatch, log_ratios: Tensor, algorithm: AlgorithmSettings, *, first_stage: bool) -> Tensor:
+    """[N] what is taken off each token's advantage. log_ratios: [N] to the base."""
+    each = coefficients(batch, algorithm, first_stage=first_stage)[batch.turn_index]
+    return kl_to_go(log_ratios, batch.turn_index, len(batch.turns), each)
 
 
 def require_two_attempts(config: ScoreConfig) -> None:

@@ -10,16 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollwright.contracts import ConfigError, Score
+from rollwright.batching import observed_attempts, require_reward_per_attempt
+from rollwright.contracts import ConfigError, Score, Trajectory
 from rollwright.maths import (
     attempt_metrics,
     attempt_returns,
     edit_ratio,
+    kl_to_go,
     leave_one_out_by_attempt,
     progress_rewards,
 )
 from rollwright.maths.advantages import rloo
-from rollwright.recipes.score import AlgorithmSettings, credit, require_reward_per_attempt
+from rollwright.recipes.score import AlgorithmSettings, credit, token_kl
 from tests import builders
 
 # Four episodes of one problem: (r1, r2) = (0, 1), (1, 1), (0, 0), (1, 0), the two attempts side by side.
@@ -94,6 +96,47 @@ def test_each_stage_charges_each_attempt_its_own_kl() -> None:
         with_kl = credit(FakeBatch(), kl, settings, first_stage=first_stage)  # type: ignore[arg-type]
         without = credit(FakeBatch(), torch.zeros(8), settings, first_stage=first_stage)  # type: ignore[arg-type]
         assert float((without - with_kl)[:2].sum()) == pytest.approx(total, abs=1e-6)  # 4/3 * (1 - 1/4) = 1
+
+
+def test_a_kl_per_token_charges_what_the_attempt_still_pays() -> None:
+    """Log-ratios .5, .2, -.1 of attempt 0 and .3, .1 of attempt 1; stage I: .25 and .01."""
+    ratios, turns = torch.tensor([0.5, 0.2, -0.1, 0.3, 0.1]), torch.tensor([0, 0, 0, 1, 1])
+    each = torch.tensor([0.25, 0.25, 0.25, 0.01, 0.01])
+    close(kl_to_go(ratios, turns, 2, each), 0.15, 0.025, -0.025, 0.004, 0.001)
+    # With a coefficient of its own for each token, and the same total at the first one as the charge per attempt.
+    close(kl_to_go(ratios, turns, 2, torch.tensor([1.0, 0.0, 2.0, 0.0, 1.0])), 0.3, -0.2, -0.2, 0.1, 0.1)
+    with pytest.raises(ValueError, match="coefficients"):
+        kl_to_go(ratios, turns, 2, each[:3])
+
+
+def test_the_recipe_charges_the_kl_once_in_either_way() -> None:
+    class Tokens(FakeBatch):
+        """Two tokens for each of the eight attempts."""
+
+        turn_index = torch.arange(8).repeat_interleave(2)
+
+    batch, ratios = Tokens(), torch.linspace(-0.3, 0.4, 16)
+    kl = ratios.view(8, 2).sum(1)
+    per_token = AlgorithmSettings(kl_credit="token", first_kl=0.25)
+    free = credit(batch, kl, per_token, first_stage=True)  # type: ignore[arg-type]
+    close(free, *credit(batch, torch.zeros(8), AlgorithmSettings(), first_stage=True).tolist())  # type: ignore[arg-type]
+    charged = token_kl(batch, ratios, per_token, first_stage=True)  # type: ignore[arg-type]
+    close(charged[::2], *(kl * torch.where(ATTEMPTS == 0, 0.25, 0.01)).tolist())
+    close(charged[1::2], *(ratios[1::2] * torch.where(ATTEMPTS == 0, 0.25, 0.01)).tolist())
+
+
+def test_graded_attempts_are_said_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    def tried(first: float, second: float) -> Trajectory:
+        turns = (builders.turn((1,), (2,), first), builders.turn((1, 2), (3,), second, attempt=1))
+        return builders.episode("e", *turns)
+
+    plain = observed_attempts([builders.group(tried(0, 1), tried(1, 1))])
+    assert "attempts/graded_frac" not in plain and not caplog.records
+    for _ in range(2):
+        found = observed_attempts([builders.group(tried(0.25, 1), tried(0.75, 0))])
+    assert found["attempts/graded_frac"] == 0.5
+    assert (found["attempts/accuracy_first"], found["attempts/delta"]) == (0.5, 0.0)
+    assert sum("other than 0 and 1" in record.message for record in caplog.records) == 1
 
 
 def test_without_its_parts_it_is_two_turn_reinforce_and_with_one_attempt_rloo() -> None:

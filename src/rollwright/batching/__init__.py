@@ -3,10 +3,17 @@
 Lives here: the tokens of an update in columns (`token_batch`), what each action earned (`credit`), episodes of a
 policy and a guide (`guided_batch`), what its tokens are
 credited with (`estimators`, `value_estimators`, and `estimator_trials` for those of a user), shared prefixes and
-attention along them (`prefix_tree`), packed rows (`packing`).
+attention along them (`prefix_tree`), packed rows (`packing`), what a
+step saw of the attempts in its episodes (`attempt_metrics`).
 May import: contracts, config, run_io and maths.
 """
 
+from rollwright.batching.attempt_metrics import (
+    attempt_kl_metrics,
+    attempt_numbers,
+    observed_attempts,
+    require_reward_per_attempt,
+)
 from rollwright.batching.credit import (
     can_whiten,
     flatten,
@@ -47,6 +54,8 @@ __all__ = [
     "TokenObjective",
     "ValueAdvantage",
     "VocabularyObjective",
+    "attempt_kl_metrics",
+    "attempt_numbers",
     "can_whiten",
     "estimator_needs",
     "estimators_that_need",
@@ -54,11 +63,13 @@ __all__ = [
     "flatten_guided",
     "join_batches",
     "members_to_learn_from",
+    "observed_attempts",
     "pack",
     "pays_on",
     "plan_rows",
     "policy_return",
     "policy_turns",
+    "require_reward_per_attempt",
     "segment_of",
     "states_after_cuts",
     "with_kl",

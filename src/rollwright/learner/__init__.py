@@ -5,10 +5,11 @@ Lives here: the section `learner` and the keys of a policy's loss (`learner_sett
 (`objective`, `policy_losses`), many ranks (`ranks`, `zero`), the weights that an engine is given (`weights`), a critic
 of tokens beside the policy (`token_critic`), what an update notes of its tokens (`token_notes`), a policy that stays as
 it is (`fixed_policy`), a teacher that scores by prompts of its own and the loss towards its distributions
-(`frozen_teacher`, `teacher_objective`), supervised fine-tuning (`sft`).
+(`frozen_teacher`, `teacher_objective`), the model of a KL over several stages (`base_model`), supervised fine-tuning (`sft`).
 May import: store and what stands above it.
 """
 
+from rollwright.learner.base_model import open_base, require_stage_base
 from rollwright.learner.fixed_policy import FixedPolicy
 from rollwright.learner.frozen_teacher import (
     FrozenTeacher,
@@ -80,9 +81,11 @@ __all__ = [
     "method_name",
     "objective_of",
     "open_accelerator",
+    "open_base",
     "require_finite",
     "require_same_vocabulary",
     "require_same_width",
+    "require_stage_base",
     "require_trl",
     "set_training",
     "share",

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from rollwright.maths.sequences import require_finite_entries, require_length
+from rollwright.maths.sequences import require_finite_entries, require_length, reverse_discounted_sum
 
 
 def progress_rewards(rewards: Tensor, trajectory_index: Tensor, attempt_index: Tensor, *, bonus: float) -> Tensor:
@@ -89,6 +89,31 @@ def leave_one_out_by_attempt(returns: Tensor, group_index: Tensor, attempt_index
     return (returns - means[cell]) * scale[cell]
 
 
+def kl_to_go(log_ratios: Tensor, turn_index: Tensor, num_turns: int, coefficients: Tensor) -> Tensor:
+    """The KL penalty of every token: what its own attempt still pays from this token on.
+
+    The other way to charge the KL than one sum per attempt: no baseline is taken off, and a token does not answer for
+    what was drawn before it. At an attempt's first token both charge the same.
+
+    Args:
+        log_ratios: [N] float, log pi - log pi_ref of every token (k1).
+        turn_index: [N] int, the attempt of every token.
+        num_turns: U.
+        coefficients: [N] float, the KL coefficient of every token.
+
+    Returns:
+        [N] float, to be taken off the tokens' advantages: sum of coefficient times log-ratio over this token and those
+        after it in the same attempt.
+
+    Raises:
+        ValueError: lengths differ, or a number is not finite.
+    """
+    require_length("log_ratios", log_ratios, len(turn_index), per="action token")
+    require_length("coefficients", coefficients, len(turn_index), per="action token")
+    require_finite_entries(log_ratios=log_ratios, coefficients=coefficients)
+    return reverse_discounted_sum(coefficients * log_ratios, turn_index, num_turns, 1.0)
+
+
 def attempt_metrics(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float]:
     """Accuracy of both attempts, the difference, and the shares of all episodes that became right or wrong.
 
@@ -117,13 +142,22 @@ def edit_ratio(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
     # The division at the end would be 0 / 0.
     if not first and not second:
         return 0.0
+    longer = max(len(first), len(second))
+    # A common beginning or end is never edited; without it an attempt that changes one word takes one row.
+    start = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
+    first, second = first[start:], second[start:]
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    end = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+    first, second = first[: len(first) - end], second[: len(second) - end]
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, 1):
         # One row of the table is enough: `diagonal` keeps the entry that is about to be overwritten.
         diagonal, row[0] = row[0], i
         for j, b in enumerate(second, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-    return row[-1] / max(len(first), len(second))
+    return row[-1] / longer
 
 
 def _previous(rewards: Tensor, trajectory_index: Tensor, attempt_index: Tensor) -> Tensor:
