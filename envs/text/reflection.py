@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from itertools import product
 
 from rollwright.contracts import (
     ConfigError,
@@ -35,7 +36,12 @@ from rollwright.contracts import (
 )
 
 CONTINUE, REFLECT, EXPLORE, ANSWER = "continue", "reflect", "explore", "answer"
-RIGHT, WRONG, NOTHING = "right", "wrong", "nothing"
+RIGHT, WRONG = "right", "wrong"
+
+
+def describe(question: str, line: Sequence[str]) -> str:
+    """What is seen: the question and the line so far, in one word, for a tiny model has little else to look at."""
+    return f"{question}line{''.join(line)}"
 
 
 class LineEnvironment:
@@ -98,7 +104,7 @@ class LineEnvironment:
         return len(self._line) < len(self.right)
 
     def _look(self) -> Observation:
-        return Observation(text=" ".join([self._question, *(self._line or [NOTHING])]))
+        return Observation(text=describe(self._question, self._line))
 
     def fingerprint(self) -> str:
         """The question, the line, a slip that is still to come, and whether the episode is over."""
@@ -143,7 +149,7 @@ class ReflectionWorld:
 
     def __init__(self, *, questions: int, length: int, digits: int, slip_frac: float, max_turns: int) -> None:
         self.digits = tuple(str(digit) for digit in range(digits))
-        self.slip_frac, self.max_turns = slip_frac, max_turns
+        self.length, self.slip_frac, self.max_turns = length, slip_frac, max_turns
         # Fixed by the options: the same questions and answers in every process and split.
         draws = random.Random(f"reflection/{questions}/{length}/{digits}")
         self.answers = {
@@ -170,24 +176,20 @@ class ReflectionWorld:
     def texts(self) -> list[str]:
         """Everything that is said here."""
         said = [f"{meta} {digit}" for meta in (CONTINUE, REFLECT, EXPLORE) for digit in self.digits]
-        return [*self.answers, *said, ANSWER, RIGHT, WRONG, f"x {NOTHING}", *_prefixed(self.digits)]
+        lines = [line for size in range(self.length + 1) for line in product(self.digits, repeat=size)]
+        return [*said, ANSWER, RIGHT, WRONG, *(describe(question, line) for question in self.answers for line in lines)]
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def _prefixed(digits: Sequence[str]) -> list[str]:
-    # A word tokenizer tells " 3" from "3".
-    return [text for digit in digits for text in (digit, f"x {digit}")]
-
-
 def build(
-    *, questions: int = 4, length: int = 2, digits: int = 5, slip_frac: float = 0.5, max_turns: int = 0
+    *, questions: int = 4, length: int = 1, digits: int = 4, slip_frac: float = 0.5, max_turns: int = 0
 ) -> ReflectionWorld:
     """Questions whose answers are lines of digits.
 
     Args:
-        length: digits of an answer.
+        length: digits of an answer, up to 3.
         digits: how many there are to choose from, 2 to 10.
         slip_frac: share of the episodes whose first digit is written wrong, whatever was said.
         max_turns: segments of an episode; 0 = two for each digit and three more.
@@ -195,9 +197,9 @@ def build(
     Raises:
         ConfigError: an option has no such value.
     """
-    if questions < 1 or length < 1 or not 2 <= digits <= 10:
+    if questions < 1 or not 1 <= length <= 3 or not 2 <= digits <= 10:
         raise ConfigError(
-            "text.reflection needs 1 question or more of 1 digit or more, and 2 to 10 digits; got "
+            "text.reflection needs 1 question or more of 1 to 3 digits out of 2 to 10; got "
             f"questions={questions}, length={length}, digits={digits}"
         )
     if not 0 <= slip_frac <= 1:
