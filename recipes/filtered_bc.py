@@ -18,6 +18,7 @@ from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
+import logging
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -40,6 +41,8 @@ from rollwright.training import (
     run_recipe,
 )
 
+log = logging.getLogger(__name__)
+
 
 class AlgorithmSettings(Config):
     """What is imitated, and how often."""
@@ -55,11 +58,23 @@ class AlgorithmSettings(Config):
     only_for: ClassVar[Readers] = {"positive_only": {"score": ("success",)}}
 
 
+class ReplayMix(ReplaySettings):
+    """What is learned from besides the run's own episodes, and in which shares."""
+
+    interventions_frac: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of each batch that are actions of the overseer in the policy's place (HIL-SERL: 0.5); 0 = "
+        "as many as there happen to be.",
+    )
+
+
 class FilteredBcConfig(LoopConfig):
     """Everything a filtered BC run reads."""
 
     algorithm: AlgorithmSettings = AlgorithmSettings()
-    replay: ReplaySettings = ReplaySettings()
+    replay: ReplayMix = ReplayMix()
 
     unread: ClassVar[Unread] = OWN_UPDATES
 
@@ -107,6 +122,9 @@ class FilteredBc(ReplayMethod):
         # Offline steps have no groups and learn from all that is stored.
         first = known if self.algorithm.fresh_only and groups else 0
         self.turns = best(self.table, self.algorithm, first=first, seed=self.config.run.seed)
+        self.marked = None
+        if self.config.replay.interventions_frac:
+            self.turns, self.marked = with_interventions(self.table, self.turns)
 
     def update(self) -> dict[str, float]:
         """Behaviour cloning of them."""
@@ -120,8 +138,23 @@ class FilteredBc(ReplayMethod):
             draws=self.draws,
             # Every token counts the same, as in supervised fine-tuning.
             loss=WeightedLikelihood(aggregation="token-mean"),
+            marked=self.marked,
+            marked_frac=self.config.replay.interventions_frac,
         )
         return metrics | {"bc/turns_count": float(len(self.turns))}
+
+
+def with_interventions(table: TurnTable, turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The turns with every intervention of the table behind them, good episode or not; [n] bool, which those are."""
+    valid = valid_turns(table)
+    by_human = table.column("intervened").astype(bool)
+    # Each turn is of one kind, so that the share of a batch is exact.
+    turns, found = turns[~by_human[turns]], valid[by_human[valid]]
+    if not len(found):
+        log.warning("`replay.interventions_frac` is set, and nobody has intervened yet: all of a batch is ordinary")
+    marks = np.zeros(len(turns) + len(found), bool)
+    marks[len(turns) :] = True
+    return np.concatenate([turns, found]), marks
 
 
 def best(table: TurnTable, algorithm: AlgorithmSettings, *, first: int, seed: int = 0) -> np.ndarray:

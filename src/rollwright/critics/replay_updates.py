@@ -14,7 +14,7 @@ from rollwright.batching import TokenBatch, TokenLoss, segment_of
 from rollwright.contracts import require_choice
 from rollwright.maths import segment_count, segment_mean
 from rollwright.maths.losses import Aggregation, webrl_released_loss, webrl_squared, weighted_nll
-from rollwright.store.replay import Transition, TurnTable
+from rollwright.store.replay import Transition, TurnTable, mixed_places
 
 Array = NDArray[Any]
 
@@ -128,6 +128,8 @@ def imitate(
     batch_size: int,
     draws: np.random.Generator,
     loss: WeightedLikelihood,
+    marked: Array | None = None,
+    marked_frac: float = 0.0,
 ) -> dict[str, float]:
     """Optimiser steps of weighted likelihood, each on turns drawn uniformly with replacement.
 
@@ -136,6 +138,7 @@ def imitate(
 
     Args:
         turns, weights: [n] numbers of turns, and what each is worth.
+        marked: [n] bool, the turns that make up exactly `marked_frac` of each draw, as long as there are any.
 
     Returns:
         Metrics of the last step; empty where there was none.
@@ -143,7 +146,10 @@ def imitate(
     metrics: dict[str, float] = {}
     # Without any weight the gradient is 0, and AdamW's moments would still move the policy.
     for _ in range(updates if weights.any() else 0):
-        places = draws.integers(len(turns), size=batch_size)
+        if marked is None:
+            places = draws.integers(len(turns), size=batch_size)
+        else:
+            places = mixed_places(marked, batch_size, marked_frac, draws)
         if weights[places].any():
             batch = stored_batch(table.transitions(turns[places]), weights[places].tolist())
             metrics = learner.update(batch, loss)

@@ -14,6 +14,7 @@ from rollwright.store.replay.replay_views import (
     in_perplexity_band,
     keep_trajectories,
     latest_per_task,
+    mixed_places,
     top_trajectories,
     valid_turns,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "in_perplexity_band",
     "keep_trajectories",
     "latest_per_task",
+    "mixed_places",
     "top_trajectories",
     "valid_turns",
 ]

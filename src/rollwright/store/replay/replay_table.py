@@ -128,7 +128,7 @@ class TurnTable:
         self._first_turns = np.append(self._first_turns, len(self) + len(shard.turns))
 
     def column(self, name: str) -> Array:
-        """[U] one field of every turn: "turn", "reward", "terminated", "truncated", or "length" of the action."""
+        """[U] one field of every turn: "turn", "reward", "terminated", "truncated", "intervened", or "length"."""
         parts = []
         for shard in self._order:
             turns = shard.turns

@@ -150,3 +150,25 @@ def cap_relative(turns: Array, *, num_current: int, ratio: float, rng: np.random
     # Shuffled before it is cut: otherwise the oldest turns would be replayed and never the others.
     limit = int(ratio * num_current)
     return rng.permutation(turns)[:limit]
+
+
+def mixed_places(marked: Array, size: int, frac: float, draws: np.random.Generator) -> Array:
+    """[size] places, exactly round(size frac) of them marked ones, each kind drawn uniformly with replacement.
+
+    Where one kind is missing all are of the other.
+
+    Args:
+        marked: [n] bool.
+
+    Raises:
+        ValueError: there is nothing to draw from, or the share lies outside [0, 1].
+
+    Sources: arXiv:2302.02948 (RLPD), arXiv:2410.21845 (HIL-SERL): half of each batch from the second buffer.
+    """
+    if not len(marked) or not 0 <= frac <= 1:
+        raise ValueError(f"a mixed draw needs places and a share in [0, 1], got {len(marked)} and {frac}")
+    ones, others = np.flatnonzero(marked), np.flatnonzero(~marked)
+    count = round(size * frac) if len(ones) and len(others) else size * bool(len(ones))
+    # Permuted: whoever cuts a draw into parts finds both kinds in each.
+    parts = [draws.choice(kind, number) for kind, number in ((ones, count), (others, size - count)) if number]
+    return draws.permutation(np.concatenate(parts))

@@ -23,6 +23,7 @@ TURN = np.dtype(
         ("reward", np.float64),
         ("terminated", np.bool_),
         ("truncated", np.bool_),
+        ("intervened", np.bool_),  # a human wrote some of the action, in place of what the policy proposed
     ]
 )
 # One record per trajectory holds what filters ask for, so that a view opens neither Parquet nor token ids.
@@ -112,6 +113,7 @@ def turn_arrays(table: pa.Table, owners: Array, offset: int) -> dict[str, Array]
     turns["end"] = turns["action"] + written
     turns["reward"] = reward_sums(table["rewards"])
     turns["terminated"], turns["truncated"] = table["terminated"].to_numpy(), table["truncated"].to_numpy()
+    turns["intervened"] = _written_by(table["spans"], "human")
     # Scatter in place of a loop over turns: the flat place of every prompt id moves by its turn's shift.
     at_prompt = np.repeat(starts - prompt_ends[:-1], new) + np.arange(len(prompts))
     at_action = np.repeat(starts + new - action_ends[:-1], written) + np.arange(len(actions))
@@ -139,6 +141,16 @@ def reward_sums(column: pa.ChunkedArray) -> Array:
     values = array.values.field("value").to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
     rows = np.repeat(np.arange(len(array)), np.diff(offsets))
     return np.bincount(rows, weights=values, minlength=len(array))
+
+
+def _written_by(column: pa.ChunkedArray, producer: str) -> Array:
+    """[rows] whether a span of the turn has this producer."""
+    array = column.combine_chunks()
+    offsets = array.offsets.to_numpy()
+    marked = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+    found = np.asarray(marked.field("producer").to_pylist(), dtype=object) == producer
+    rows = np.repeat(np.arange(len(array)), np.diff(offsets))
+    return np.bincount(rows, weights=found, minlength=len(array)) > 0
 
 
 def _chosen(column: pa.ChunkedArray, action_ends: Array) -> Array:
