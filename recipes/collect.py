@@ -4,6 +4,7 @@
     score     them by the reward
     append    to a store, shard by shard, with a tag that says where they come from
 
+With `search.rule` each episode becomes a tree, whose paths are stored as episodes with parents (docs/search.md).
 Started again with the same settings it plays the episodes that the store lacks: those after a stop, those of a shard
 that was damaged. An episode that the reward cannot score is kept, undecided, and counted at the end. Stores are what
 `replay.stores` and `data.stores` of the other recipes take.
@@ -38,6 +39,7 @@ from rollwright.rollout import (
     RolloutSettings,
     TeacherActor,
 )
+from rollwright.rollout.trees import TreePlayer, ValuedSearch, open_state_value, require_search
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
 from rollwright.training import (
@@ -86,7 +88,12 @@ class CollectConfig(Config):
     engine: EngineSettings = EngineSettings()
     rollout: RolloutSettings = RolloutSettings()
     collect: CollectSettings = CollectSettings()
+    search: ValuedSearch = ValuedSearch()
 
+    only_for: ClassVar[Readers] = {
+        "search.rule": {"collect.by": ("policy",)},
+        "rollout.temperature": {"search.rule": ("off",)},
+    }
     unread: ClassVar[Unread] = NO_GROUPS
 
 
@@ -102,12 +109,18 @@ def main(argv: list[str] | None = None) -> None:
     reward = open_reward(config.reward)
     with (
         RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder,
-        opened(config, folder) as (collector, tasks),
+        opened(config, folder) as (collector, codec, tasks),
     ):
         announce(config, plays=config.collect.by == "policy")
         store = TrajectoryStore(folder.trajectories)
         wanted, tag = episodes(config, collector, tasks), config.collect.tag or config.collect.by
-        fill_store(store, wanted, collector, reward, folder.facts, shard=config.collect.shard, tag=tag)
+        trees = None
+        if config.search.on:
+            value = open_state_value(config.search, codec, reward)
+            trees = TreePlayer(collector, config.search, folder.facts, value)
+        fill_store(store, wanted, collector, reward, folder.facts, shard=config.collect.shard, tag=tag, play=trees)
+    if trees and (cost := trees.cost()):
+        print(cost)
     print(worth_of_store(store))
     warn_of_undecided(store, reward)
     announce_next(Path(config.run.folder))
@@ -130,16 +143,19 @@ def start_seed(config: CollectConfig, task: Task, index: int) -> int:
 
 
 @contextmanager
-def opened(config: CollectConfig, folder: RunFolder) -> Iterator[tuple[Collector, list[Task]]]:
-    """The collector of the named source and the training tasks; closed at the end."""
+def opened(config: CollectConfig, folder: RunFolder) -> Iterator[tuple[Collector, ChatCodec, list[Task]]]:
+    """The collector of the named source, its words and the training tasks; closed at the end."""
     with open_stage(config.world, config.model, folder.path) as stage:
+        if config.search.on:
+            # Before the engine loads any weight.
+            require_search(stage.world, config.search)
         if config.collect.by == "policy":
             stage.open_engine(config.engine, seed=config.run.seed)
         actor = actor_of(config.collect, stage.world, stage.codec, stage.engine)
         # Teachers and chance read no context, so the limit is the one that the settings give a policy.
         length = config.engine.max_context if stage.engine is None else stage.engine.context_length
         collector = stage.open_collector(config.rollout, actor, context_length=length)
-        yield collector, list(tasks_of(stage.world, "train"))
+        yield collector, stage.codec, list(tasks_of(stage.world, "train"))
 
 
 def actor_of(settings: CollectSettings, world: World, codec: ChatCodec, engine: Engine | None) -> Actor:

@@ -6,7 +6,7 @@ An episode that the reward cannot score is kept, undecided, and counted at the e
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from rollwright.run_io import Progress, RunFacts, StepReport
 from rollwright.store import TrajectoryStore, unpack_text
 
 log = logging.getLogger(__name__)
+Play = Callable[[Sequence[EpisodeRequest], Callable[[object], None]], list[Trajectory]]
+"""(requests, told of each one that is done) -> their episodes."""
 
 
 def fill_store(
@@ -27,12 +29,15 @@ def fill_store(
     *,
     shard: int,
     tag: str,
+    play: Play | None = None,
 ) -> None:
     """Play, score and append what the store lacks. By name, not by number: a damaged shard leaves a gap anywhere.
 
     Args:
         shard: episodes written together.
         tag: what the store calls their source.
+        play: what plays the requests, in place of the collector's `play`; it may give several episodes for a request,
+            the first of which has its name.
 
     Raises:
         FaultBudgetExceeded: too many episodes faulted, or could not be scored (then the shard is stored first).
@@ -47,7 +52,7 @@ def fill_store(
         part = lacking[start : start + shard]
         done = len(wanted) - len(lacking) + start
         with Progress(f"episodes from {done} of {len(wanted)}", total=len(part)) as bar:
-            played = collector.play(part, progress=lambda _, bar=bar: bar.advance())  # type: ignore[misc]
+            played = (play or collector.play)(part, lambda _, bar=bar: bar.advance())  # type: ignore[misc]
         scored, error = scored_alone(played, reward, collector.faults)
         store.append(scored, tag=tag)
         facts.played(scored)

@@ -163,12 +163,15 @@ class RunFacts:
         self.put(engine_s=lane["engine"], world_s=lane["environment"])
 
     def played(self, trajectories: Sequence[Trajectory]) -> None:
-        """Count episodes. Only what the policy itself wrote was sampled: not a teacher's turn, nor a forced token."""
-        own = [t for t in trajectories if t.origin == "policy"]
+        """Count episodes. Only what the policy itself wrote was sampled: not a teacher's turn, nor a forced token.
+
+        Turns that a branch shares with its parent were played once, so they are counted with the parent.
+        """
+        own = [(t, t.turns[t.branch.turn if t.branch else 0 :]) for t in trajectories]
         self.add(
             episodes=len(trajectories),
-            turns=sum(len(t.turns) for t in trajectories),
-            tokens_sampled=sum(sum(turn.policy_mask) for t in own for turn in t.turns),
+            turns=sum(len(turns) for _, turns in own),
+            tokens_sampled=sum(sum(turn.policy_mask) for t, turns in own if t.origin == "policy" for turn in turns),
         )
 
     def resumed(self, step: int) -> None:

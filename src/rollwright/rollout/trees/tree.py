@@ -8,7 +8,7 @@ arXiv:2501.11425 (trees over an environment).
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -147,17 +147,16 @@ class SearchTree:
         """The nodes where an episode ended, by the task or by a limit, in the order in which they were made."""
         return [node for node in self.nodes if node.stop is not None and not node.stop.is_fault]
 
+    def on_ended_paths(self) -> list[TreeNode]:
+        """The nodes of all paths that ended, each once."""
+        numbers = {node.number for leaf in self.leaves() for node in self.path(leaf.number)}
+        return [self.nodes[number] for number in sorted(numbers)]
+
     def shared_prefix(self, i: int, j: int) -> int:
         """Number of turns that the paths to two nodes have in common."""
         pairs = zip(self.path(i), self.path(j), strict=False)
         # The root is shared always and is no turn.
         return sum(one.number == other.number for one, other in pairs) - 1
-
-    def walk(self, number: int = 0) -> Iterator[TreeNode]:
-        """This node and all below it, a parent before its children."""
-        yield self.nodes[number]
-        for child in self.nodes[number].children:
-            yield from self.walk(child)
 
     def trajectory(self, number: int) -> Trajectory:
         """The path to this node as an episode of its own, without a parent; its id is `key/number`."""
