@@ -31,6 +31,7 @@ from rollwright.contracts import (
 
 Slip = Literal["back", "over"]
 Wording = Literal["full", "compact"]
+Hints = Literal["off", "kept", "shown"]
 GOAL = "Open the lock."
 OPEN, BLOCKED = "The lock is open.", "The lock is blocked."
 
@@ -54,18 +55,20 @@ class LockEnvironment:
         self.world = world
         # No episode yet: `_over` keeps `step` from using these.
         self._length = self._dial = 0
+        self._number = world.numbers[0]
         self._over = True
 
     @property
     def right(self) -> int:
         """The digit that leads on from here."""
-        return self.world.combinations[self._length][self._dial]
+        return self.world.digits_of(self._length, self._number)[self._dial]
 
     def reset(self, task: Task, seed: int) -> Observation:
         """Begin at the first dial. Raises ValueError for a seed of another split."""
         if split_of_seed(seed) != task.split:
             raise ValueError(f"seed {seed} is not of split {task.split!r}; draw it with `episode_seed({task.split!r})`")
         self._length, self._dial, self._over = int(task.params["length"]), 0, False
+        self._number = int(task.params.get("number", self.world.numbers[0]))
         return Observation(text=self._look(), goal="" if self.world.wording == "compact" else GOAL)
 
     def step(self, action: str) -> StepResult:
@@ -85,7 +88,9 @@ class LockEnvironment:
         return StepResult(observation=self._look())
 
     def _look(self) -> str:
-        return describe(self._length, self._dial, self.world.wording)
+        seen = describe(self._length, self._dial, self.world.wording)
+        told = self.world.told(self._length, self._number) if self.world.hints == "shown" else ""
+        return f"{told}\n{seen}" if told else seen
 
     def _wrong(self) -> StepResult:
         if self.world.slip == "over":
@@ -96,15 +101,21 @@ class LockEnvironment:
 
     def fingerprint(self) -> str:
         """The dials, the one it stands on, and whether the episode is over."""
-        return state_key(str(self._length), str(self._dial), str(self._over))
+        return state_key(str(self._length), str(self._dial), str(self._over), *map(str, self._which))
 
     def snapshot(self) -> bytes:
         """The state as JSON."""
-        return json.dumps([self._length, self._dial, self._over]).encode()
+        return json.dumps([self._length, self._dial, self._over, *self._which]).encode()
 
     def restore(self, state: bytes) -> None:
         """Take up the state of a snapshot."""
-        self._length, self._dial, self._over = json.loads(state)
+        self._length, self._dial, self._over, *which = json.loads(state)
+        self._number = which[0] if which else self.world.numbers[0]
+
+    @property
+    def _which(self) -> list[int]:
+        # Of one lock alone the number says nothing, and states that were kept before there were several stay valid.
+        return [self._number] if len(self.world.numbers) > 1 else []
 
     def close(self) -> None:
         """Nothing is held."""
@@ -133,13 +144,14 @@ class LockWorld:
         lengths: tuple[int, ...],
         digits: int,
         slip: Slip,
-        number: int,
+        numbers: tuple[int, ...],
         max_turns: int,
         wording: Wording,
-        hints: bool = False,
+        hints: Hints = "off",
     ) -> None:
         self.digits = tuple(str(digit) for digit in range(digits))
-        self.combinations = {length: combination(length, digits, number) for length in lengths}
+        self.lengths, self.numbers = lengths, numbers
+        self.combinations = {length: combination(length, digits, numbers[0]) for length in lengths}
         self.slip = slip
         self.max_turns, self.wording = max_turns, wording
         # Compact, the rules are left out: all a tiny model has to look at is the state's one word.
@@ -149,8 +161,22 @@ class LockWorld:
         self.hints = hints
 
     def tasks(self, split: Split) -> list[Task]:
-        """One per length. A lock is the same in every split: its digits can be remembered, not worked out."""
-        return [Task(id=f"{split}/lock{n}", split=split, params={"length": n}) for n in self.combinations]
+        """One per lock, the same in every split: its digits can be remembered, not worked out."""
+        if len(self.numbers) == 1:
+            return [Task(id=f"{split}/lock{n}", split=split, params={"length": n}) for n in self.combinations]
+        return [
+            Task(id=f"{split}/lock{n}no{number}", split=split, params={"length": n, "number": number})
+            for n in self.lengths
+            for number in self.numbers
+        ]
+
+    def digits_of(self, length: int, number: int) -> tuple[int, ...]:
+        """The right digits of a lock of this world."""
+        return combination(length, len(self.digits), number) if len(self.numbers) > 1 else self.combinations[length]
+
+    def told(self, length: int, number: int) -> str:
+        """The digits as a line of text, a word for each dial: a tiny model can look up one word, and hardly count."""
+        return " ".join(f"dial{dial + 1}is{digit}" for dial, digit in enumerate(self.digits_of(length, number)))
 
     def parameter_box(self) -> dict[str, tuple[float, float]]:
         """From the shortest lock to the longest; a world of one lock has no box to search."""
@@ -171,9 +197,9 @@ class LockWorld:
         return KnowsTheLock()
 
     def hint(self, task: Task) -> str:
-        """The digits in turn, for a teacher that is told them; "" without the option `hints`."""
-        digits = self.combinations[int(task.params["length"])]
-        return f"digits {' '.join(map(str, digits))}" if self.hints else ""
+        """The digits in turn, for a teacher that is told them; "" unless `hints` keeps them for it."""
+        number = int(task.params.get("number", self.numbers[0]))
+        return self.told(int(task.params["length"]), number) if self.hints == "kept" else ""
 
     def override(self, env: Environment, observation: Observation, action: str) -> str | None:
         """For an overseer: a wrong digit is replaced by the right one, as it blocks the lock; all else may be done."""
@@ -189,8 +215,9 @@ class LockWorld:
         seen = [describe(length, dial, self.wording) for length in self.combinations for dial in range(length)]
         slips = [f"{self.slip_sentence} {text}".strip() for text in seen]
         # Without the option nothing more is said, so that tiny models made before it stay the same.
-        told = [f"digits {' '.join(self.digits)}"] if self.hints else []
-        return [self.instructions, GOAL, OPEN, BLOCKED, *seen, *slips, *self.digits, *told]
+        told = [f"dial{d + 1}is{digit}" for d in range(max(self.lengths)) for digit in self.digits]
+        said = [self.instructions, GOAL, OPEN, BLOCKED, *seen, *slips, *self.digits]
+        return said if self.hints == "off" else [*said, " ".join(told)]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -204,7 +231,8 @@ def build(
     number: int = 0,
     max_turns: int = 0,
     wording: Wording = "full",
-    hints: bool = False,
+    hints: Hints = "off",
+    numbers: Sequence[int] = (),
 ) -> LockWorld:
     """Locks of these lengths.
 
@@ -214,7 +242,9 @@ def build(
         number: another combination for every number.
         max_turns: digits an episode may try; 0 = three times the longest lock.
         wording: "compact" says of a state one word and nothing else, for tiny models.
-        hints: `hint(task)` tells the digits; the policy itself is not shown it.
+        hints: "kept" tells the digits to a teacher that asks for `hint(task)` and not to the policy; "shown" writes
+            them above every observation, for demonstrations of how to read them.
+        numbers: several combinations at once, each a task of its own, in place of `number`.
 
     Raises:
         ConfigError: an option has no such value.
@@ -230,10 +260,18 @@ def build(
         raise ConfigError(
             f"text.combination_lock has no wording {wording!r}; expected one of {', '.join(get_args(Wording))}"
         )
+    if hints not in get_args(Hints):
+        raise ConfigError(f"text.combination_lock has no hints {hints!r}; expected one of {', '.join(get_args(Hints))}")
     # Room for about two wrong digits at the end of the lock.
     limit = max_turns or 3 * max(sizes)
     if limit < max(sizes):
         raise ConfigError(f"max_turns of {limit} cannot open a lock of {max(sizes)}; allow as many turns as dials")
     return LockWorld(
-        lengths=sizes, digits=digits, slip=slip, number=number, max_turns=limit, wording=wording, hints=hints
+        lengths=sizes,
+        digits=digits,
+        slip=slip,
+        numbers=tuple(dict.fromkeys(numbers)) or (number,),
+        max_turns=limit,
+        wording=wording,
+        hints=hints,
     )

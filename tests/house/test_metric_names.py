@@ -30,9 +30,12 @@ AREAS = (
     "archer",
     "attempts",
     "revisions",
+    "reasoner",
+    "search",
     "baseline",
     "bc",
     "digirl",
+    "distill",
     "webrl",
 )
 NAME = re.compile(rf"(?:{'|'.join(AREAS)}|<>(?=/[a-z_]+$))/[\w.<>*/]*[\w>]")

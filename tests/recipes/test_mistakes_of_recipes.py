@@ -87,6 +87,23 @@ MISTAKES: dict[str, list[tuple[list[str], tuple[str, ...]]]] = {
         ([*LOOP, "algorithm.bonus=-1"], ("`algorithm.bonus`", ">= 0")),
         ([*LOOP, "algorithm.stage_one_step=3"], ("Did you mean `stage_one_steps`?",)),
     ],
+    "distill": [
+        ([*LOOP, "distill.teacher=model"], ("`distill", "`teacher=model` needs `path`")),
+        ([*LOOP, "distill.hint_from=world"], ("distill.hint_from=world", "text.maze", "`hint(task)`")),
+        ([*LOOP, "distill.hint=x"], ("`distill.hint` has no effect", "Remove it")),
+        ([*LOOP, "algorithm.form=full", "distill.teacher=script"], ("sampled token alone", "algorithm.form=sampled")),
+        ([*LOOP, "algorithm.rl_to=1", "rollout.group_size=1"], ("`rollout.group_size` is 1", "2 or more")),
+        ([*LOOP, "rollout.max_staleness=1"], ("older weights", "Set it to 0")),
+        ([*LOOP, "algorithm.top_k=9"], ("`algorithm.top_k` has no effect", "Remove it")),
+    ],
+    "reasoner": [
+        ([*LOOP, "algorithm.phase_one_steps=0"], ("`algorithm.phase_one_steps`", "at least 1")),
+        ([*LOOP, "search.rule=beam"], ("`search.rule`", "puct", "beam")),
+        ([*LOOP, "search.value=rollouts"], ("`search.value`", "the value model in phase 2")),
+        ([*LOOP, "search.temperature=0.5"], ("`search.temperature`", "rollout.temperature")),
+        ([*LOOP, "algorithm.rollouts=4"], ("`algorithm.rollouts", "phase_one_rule")),
+        ([*LOOP, "critic.width=0"], ("`critic.width`", "0")),
+    ],
     "agent_r": [
         ([*LOOP, "algorithm.alphas=[0.5, 1.2]"], ("`algorithm", "alphas=[0.5, 1.2]", "within [0, 1]")),
         ([*LOOP, "algorithm.beta=-0.2"], ("`algorithm.beta`", ">= 0", "-0.2")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from rollwright.contracts import ConfigError, Taught, Trajectory, World, as_observation
 from rollwright.models import ChatCodec
@@ -27,18 +28,19 @@ def script_logprobs(
         asked = world.teacher(trajectory.task) if isinstance(world, Taught) else None
         if asked is None:
             raise ConfigError(f"task {trajectory.task.id!r} of {world.name} has no teacher for distill.teacher=script")
-        env = world.make()
-        observation = as_observation(env.reset(trajectory.task, trajectory.seed))  # type: ignore[arg-type]
+        # Inline worlds give plain values: `require_teachable` lets no others in.
+        env: Any = world.make()
+        observation = as_observation(env.reset(trajectory.task, trajectory.seed))
         scores = []
         try:
             for turn in trajectory.turns:
-                ids = codec.encode_action(asked.act(env, observation))  # type: ignore[arg-type]
-                scores.append(_smoothed(turn.action_ids, ids, own, other))
-                step = env.step(turn.action)  # type: ignore[union-attr]
+                said: Any = asked.act(env, observation)
+                scores.append(_smoothed(turn.action_ids, codec.encode_action(said), own, other))
+                step = env.step(turn.action)
                 if turn is not trajectory.turns[-1]:
-                    observation = as_observation(step.observation)  # type: ignore[union-attr]
+                    observation = as_observation(step.observation)
         finally:
-            env.close()  # type: ignore[union-attr]
+            env.close()
         found[trajectory.id] = scores
     return found
 

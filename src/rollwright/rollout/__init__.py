@@ -2,7 +2,8 @@
 
 Lives here: the section `rollout` (`rollout_settings`, `open_collector`), one episode (`episode`, `restoring`), the
 calls of its world (`world_host`), many at once (`collector`, `rounds`, `run_ahead`, `rank_spread`), who acts
-(`actors`), what a policy is shown (`contexts`, `rerendering`), faults as data (`faults`, `journal`), and what it cost
+(`actors`), what a policy is shown (`contexts`, `rerendering`), what a teacher is
+shown of it (`teacher_prompts`), faults as data (`faults`, `journal`), and what it cost
 (`ledger`).
 May import: critics and what stands above it.
 """
@@ -26,6 +27,7 @@ from rollwright.rollout.restoring import prompt_digest
 from rollwright.rollout.rollout_settings import RolloutSettings
 from rollwright.rollout.rounds import JournalledActor, RoundsActor
 from rollwright.rollout.run_ahead import Ahead, StaleCount, Start, set_aside
+from rollwright.rollout.teacher_prompts import teacher_prompts, with_hint
 
 __all__ = [
     "Act",
@@ -77,4 +79,6 @@ __all__ = [
     "score_or_note",
     "set_aside",
     "shown_texts",
+    "teacher_prompts",
+    "with_hint",
 ]

@@ -10,19 +10,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from rollwright.contracts import Message, Trajectory, Turn
+from rollwright.contracts import Message, TextPart, Trajectory, Turn
 from rollwright.models import ChatCodec
 
 
 def with_hint(messages: Sequence[Message], hint: str) -> tuple[Message, ...]:
-    """The messages with a text behind the system message, or as one; an empty text changes nothing."""
-    if not hint:
+    """The messages with a text at the head of the first user message; an empty text changes nothing."""
+    place = next((index for index, message in enumerate(messages) if message.role == "user"), None)
+    if not hint or place is None:
         return tuple(messages)
-    if messages and messages[0].role == "system":
-        # Parts name pictures, and a system message has none.
-        told = replace(messages[0], content=f"{messages[0].content}\n\n{hint}", parts=())
-        return (told, *messages[1:])
-    return (Message(role="system", content=hint), *messages)
+    shown = messages[place]
+    # At its head, so that the state stays next to the action, as the student has it.
+    parts = (TextPart(text=hint), *shown.parts) if shown.parts else ()
+    told = replace(shown, content=f"{hint}\n{shown.content}", parts=parts)
+    return (*messages[:place], told, *messages[place + 1 :])
 
 
 def teacher_prompts(

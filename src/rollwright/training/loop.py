@@ -19,7 +19,7 @@ from rollwright.batching import TokenBatch
 from rollwright.contracts import Group, Reward, RollwrightError, StatefulReward, Trajectory, episode_seed
 from rollwright.curriculum import EvolvingCurriculum, StartPool
 from rollwright.evaluation import BEST, BEST_MARK, Evaluation, best_checkpoint, evaluate_policy, save_evaluation
-from rollwright.learner import CriticSettings, PolicyObjective, Ranks, hand_over
+from rollwright.learner import CriticSettings, PolicyObjective, Ranks, TeacherObjective, hand_over
 from rollwright.maths.losses import constant_length
 from rollwright.rollout import Collector, EpisodeRequest, FaultLog, actor_metrics, rollout_metrics, score_or_note
 from rollwright.run_io import Progress, StepReport, deadline, say
@@ -169,7 +169,7 @@ class Training(RunParts):
         return self.clock.timed("time/update_s")
 
     def update(
-        self, batch: TokenBatch, objective: PolicyObjective, *, collected: int | None = None
+        self, batch: TokenBatch, objective: PolicyObjective | TeacherObjective, *, collected: int | None = None
     ) -> dict[str, float]:
         """The optimiser steps of one batch.
 
@@ -179,7 +179,7 @@ class Training(RunParts):
         """
         settings = self.config.learner
         self._signal = bool(batch.advantages.any())
-        sized = self._sized(objective, batch, collected)
+        sized = self._sized(objective, batch, collected) if isinstance(objective, PolicyObjective) else objective
         with self.clock.timed("time/update_s"):
             tap = self.notes.tap(batch)
             found = self.learner.update(batch, sized, minibatches=settings.minibatches, epochs=settings.epochs, tap=tap)
