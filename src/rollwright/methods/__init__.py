@@ -2,7 +2,8 @@
 
 Lives here: conditioning on returns (`conditioning`), inverse dynamics (`inverse_dynamics`), demonstrations of teachers
 (`demonstrations`), turns to be imitated (`imitation`), stores that are filled once (`store_filling`), revisions of
-searched episodes (`revision_*`, `revisions`), outcome models and what they are trained on (`outcome_*`, `pair_fit`).
+searched episodes (`revision_*`, `revisions`), outcome models and what they are trained on (`outcome_*`, `pair_fit`),
+the teachers of distillation (`teachers`, `turn_teacher`, `script_scores`).
 May import: curriculum and what stands above it.
 """
 
@@ -62,7 +63,9 @@ from rollwright.methods.revision_ratings import ActorVerifier, ValueVerifier, Ve
 from rollwright.methods.revision_settings import RevisionSettings
 from rollwright.methods.revisions import REVISION, RevisionMessage, message_template
 from rollwright.methods.store_filling import fill_store, warn_of_undecided, worth_of_store
+from rollwright.methods.teachers import TeacherSettings, require_teachable
 from rollwright.methods.tree_lessons import TargetBy, end_rows, paths_to_imitate, step_pairs, tree_group, value_rows
+from rollwright.methods.turn_teacher import TurnTeacher
 
 __all__ = [
     "DEMONSTRATION",
@@ -93,6 +96,8 @@ __all__ = [
     "ValueVerifier",
     "Verifier",
     "WorldVerifier",
+    "TeacherSettings",
+    "TurnTeacher",
     "answer_ids",
     "conditioned",
     "corrections",
@@ -122,6 +127,7 @@ __all__ = [
     "require_logs",
     "require_revisable",
     "require_scores",
+    "require_teachable",
     "round_alpha",
     "sft_rows",
     "split_cases",
