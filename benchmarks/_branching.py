@@ -68,10 +68,10 @@ def _child(work: Callable[[], None], log: Path) -> None:
         os._exit(status)
 
 
-def play_recipe(name: str, settings: str, *words: str, folder: Path) -> float:
+def play_recipe(name: str, settings: str, *words: str, folder: Path, key: str = "run.folder") -> float:
     """Run `recipes/<name>.py` with `recipes/<settings>` and these words, as a command line would; the seconds it took.
 
-    A run that is complete is not repeated. Two runs never share a folder.
+    A run that is complete is not repeated. Two runs never share a folder. `key` is the setting that names it.
 
     Raises:
         RuntimeError: the run failed; with the end of its log.
@@ -79,7 +79,7 @@ def play_recipe(name: str, settings: str, *words: str, folder: Path) -> float:
     done = folder / "finished.txt"
     if done.exists():
         return float(done.read_text())
-    line = [str(ROOT / "recipes" / settings), f"run.folder={folder}", *words]
+    line = [str(ROOT / "recipes" / settings), f"{key}={folder}", *words]
     # The module is imported before the fork: all later runs of it then start at once.
     recipe = importlib.import_module(f"rollwright.recipes.{name}")
     seconds = apart(lambda: recipe.main(line), folder.with_suffix(".log"))

@@ -2,8 +2,10 @@
 
     python benchmarks/resume.py --kills 100 --json
     python benchmarks/resume.py --world miniwob --kills 10 --json
+    python benchmarks/resume.py --world attempts --kills 10 --json        SCoRe, killed in both stages
 
-A GRPO run (tiny model, float32, `rollout.schedule=rounds`) is played once undisturbed. Then the same run is begun anew
+A GRPO run, or one of SCoRe in the world of two attempts (tiny model, float32, `rollout.schedule=rounds`), is played
+once undisturbed. Then the same run is begun anew
 and killed with SIGKILL at random moments, aimed in turn at every phase of every stretch of it, and started again with
 the same command each time, until it has ended. Compared are all weights, the whole optimiser state, every trajectory
 (prompts, sampled ids, log-probs, rewards, states) and every metric that is not a time.
@@ -33,11 +35,17 @@ from _common import command, machine, publish, table
 from _lives import Aim, Life, live
 
 from rollwright.contracts import Trajectory
-from rollwright.recipes import grpo, sft
+from rollwright.recipes import grpo, score, sft
 from rollwright.run_io import Checkpoints, read_metrics
 from rollwright.store import TrajectoryStore
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+PLAYED: dict[str, tuple[str, Callable[[list[str]], None]]] = {
+    "attempts": ("SCoRe", score.main),
+    "maze": ("GRPO", grpo.main),
+    "miniwob": ("GRPO", grpo.main),
+}
+"""World -> the name of the method and its recipe."""
 CHECKPOINT_EVERY = 3
 EVALUATE_EVERY = 4
 AIMS = ("collecting", "updating", "syncing", "storing", "checkpointing", "evaluating", "collecting", "resuming")
@@ -48,7 +56,7 @@ LASTS_S = {"syncing": 0.0, "storing": 0.003, "checkpointing": 0.03, "resuming": 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="how often the run is killed (100)")
-    parser.add_argument("--world", choices=("maze", "miniwob"), default="maze", help="what is played (maze)")
+    parser.add_argument("--world", choices=sorted(PLAYED), default="maze", help="what is played (maze)")
     parser.add_argument("--steps", type=int, default=0, help="steps of the run; 0 = enough for the kills")
     parser.add_argument("--seed", type=int, default=0, help="of the run and of the moments it is killed at (0)")
     parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers", help="who samples")
@@ -73,7 +81,9 @@ def measure(chosen: argparse.Namespace, folder: Path) -> None:
     start = warm_start(chosen.world, folder)
     words = settings(chosen, start, steps)
     began = time.monotonic()
-    quiet = live(lambda: grpo.main([*words, f"run.folder={folder / 'undisturbed'}"]), folder / "undisturbed.log")
+    quiet = live(
+        lambda: PLAYED[chosen.world][1]([*words, f"run.folder={folder / 'undisturbed'}"]), folder / "undisturbed.log"
+    )
     require(quiet.status == 0, folder / "undisturbed.log")
     lives = disturbed(chosen, words, steps, folder)
     found, held = differences(folder / "undisturbed", folder / "killed")
@@ -92,12 +102,15 @@ def settings(chosen: argparse.Namespace, start: Path, steps: int) -> list[str]:
         "engine.dtype=float32",
         "learner.precision=float32",
         "learner.learning_rate=1e-3",
-        "learner.minibatches=2",
         f"rollout.schedule={chosen.schedule}",
-        "curriculum=band",
         "run.transcripts_every=0",
         "evaluation.seeds_per_task=1",
     ]
+    if chosen.world == "attempts":
+        small = ["rollout.groups_per_step=3", "rollout.group_size=4", "rollout.parallel_episodes=8"]
+        # Killed in both stages, and at the change from one to the other.
+        return [str(RECIPES / "text/attempts_score.yaml"), *common, *small, f"algorithm.stage_one_steps={steps // 2}"]
+    common += ["learner.minibatches=2", "curriculum=band"]
     if chosen.world == "maze":
         small = ["rollout.groups_per_step=3", "rollout.group_size=4", "rollout.max_turns=8", "evaluation.max_turns=4"]
         return [str(RECIPES / "text/maze_grpo.yaml"), *common, *small, "rollout.parallel_episodes=8"]
@@ -113,6 +126,9 @@ def warm_start(world: str, folder: Path) -> Path:
         return run / "policy"
     if world == "maze":
         words = [str(RECIPES / "text/maze_sft.yaml"), "model.tiny_hidden=32", "data.per_task=8", "sft.epochs=2"]
+    elif world == "attempts":
+        words = [str(RECIPES / "text/attempts_sft.yaml"), "model.tiny_hidden=32", "data.stores=[]"]
+        words += ["data.per_task=400", "sft.epochs=1"]
     else:
         words = [
             str(RECIPES / "web/miniwob_sft.yaml"),
@@ -149,7 +165,7 @@ def disturbed(chosen: argparse.Namespace, words: list[str], steps: int, folder: 
     shutil.rmtree(run, ignore_errors=True)
 
     def main() -> None:
-        grpo.main([*words, f"run.folder={run}"])
+        PLAYED[chosen.world][1]([*words, f"run.folder={run}"])
 
     lives: list[Life] = []
     for aim in aims(chosen.kills, steps, rng):
@@ -260,7 +276,7 @@ def report(
     rows = [[phase, count] for phase, count in phases.most_common()]
     text = "\n".join(
         [
-            f"# Exact resume: {len(killed)} kills of a GRPO run on {chosen.world}\n",
+            f"# Exact resume: {len(killed)} kills of a {PLAYED[chosen.world][0]} run on {chosen.world}\n",
             f"`{command()}`\n",
             f"{steps} steps, a checkpoint every {CHECKPOINT_EVERY}, engine {chosen.engine}, float32, schedule "
             f"{chosen.schedule}. The undisturbed",
