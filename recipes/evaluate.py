@@ -4,6 +4,8 @@
     record    one row per episode in eval/<name>.json, so that any two evaluations can be paired
     print     a table; `rollwright compare A B` gives the paired difference
 
+With `search.rule` the policy searches before it acts, and what that cost is shown beside its success (docs/search.md).
+
     accelerate launch --config_file accelerate_configs/cpu.yaml recipes/evaluate.py recipes/web/miniwob_eval.yaml \
         model.path=runs/sft/policy name=sft
 """
@@ -15,26 +17,38 @@ from rollwright.config import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 import logging
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
 
-from rollwright.config import Config, Unread, dump
-from rollwright.contracts import tasks_of
-from rollwright.evaluation import EvaluationSettings, evaluate_policy, format_table, save_evaluation
+from rollwright.config import Config, Readers, Unread, dump
+from rollwright.contracts import ConfigError, Task, Trajectory, tasks_of
+from rollwright.evaluation import (
+    Evaluation,
+    EvaluationSettings,
+    evaluate_policy,
+    evaluate_search,
+    format_table,
+    save_evaluation,
+    search_line,
+)
 from rollwright.generation import EngineSettings
 from rollwright.learner import go_on_alone
-from rollwright.models import ModelSettings
-from rollwright.rollout import EngineActor, RolloutSettings
+from rollwright.models import ChatCodec, ModelSettings
+from rollwright.rollout import Collector, EngineActor, RolloutSettings
+from rollwright.rollout.trees import ValuedSearch, open_state_value, require_search
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
 from rollwright.training import (
     NO_GROUPS,
     ONE_EVALUATION,
+    RewardSettings,
     WorldSettings,
     announce,
     announce_evaluation,
     announce_next,
+    open_reward,
     open_stage,
     recipe_config,
     require_judged,
@@ -58,7 +72,15 @@ class EvaluateConfig(Config):
     engine: EngineSettings = EngineSettings()
     rollout: RolloutSettings = RolloutSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    search: ValuedSearch = ValuedSearch()
+    search_reward: RewardSettings = Field(
+        RewardSettings(), description="search.value=reward_model: the reward model that is asked."
+    )
 
+    only_for: ClassVar[Readers] = {
+        "search_reward": {"search.value": ("reward_model",)},
+        "evaluation.temperature": {"search.rule": ("off",)},
+    }
     unread: ClassVar[Unread] = NO_GROUPS | ONE_EVALUATION
 
 
@@ -78,10 +100,12 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
         tasks = tasks_of(stage.world, config.evaluation.split)
         # Before the engine loads any weight.
         require_judged(tasks, config.evaluation.split, stage.world)
+        if config.search.on:
+            require_search(stage.world, config.search, sees_verdict=False)
         announce(config, tasks={config.evaluation.split: tasks})
         engine = stage.open_engine(config.engine)
         collector = stage.open_collector(config.rollout, EngineActor(engine), context_length=engine.context_length)
-        result, played = evaluate_policy(collector, tasks, config.evaluation, name=config.name)
+        result, played = judged(config, collector, tasks, stage.codec)
     folder.facts.played(played)
     folder.facts.set_clocks(collector.occupancy.seconds())
     if (folder.evaluations / f"{config.name}.json").exists():
@@ -89,9 +113,29 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
     path = save_evaluation(result, folder.path)
     TrajectoryStore(folder.trajectories).replace(played, tag=f"eval_{config.name}")
     print(format_table(result))
+    if config.search.on:
+        print(search_line(result))
     announce_evaluation(result, config.evaluation)
     print(f"written to {path}")
     announce_next(folder.path, f"rollwright compare ANOTHER.json {path}")
+
+
+def judged(
+    config: EvaluateConfig, collector: Collector, tasks: Sequence[Task], codec: ChatCodec
+) -> tuple[Evaluation, list[Trajectory]]:
+    """The evaluation of the policy, or of the policy with a search."""
+    if not config.search.on:
+        return evaluate_policy(collector, tasks, config.evaluation, name=config.name)
+    reward = None
+    if config.search.value == "reward_model":
+        if config.search_reward.name in ("env", "success"):
+            raise ConfigError(
+                f"search_reward.name={config.search_reward.name} reads the world's own rewards or verdict, which a "
+                "search is not shown in an evaluation: name a reward model, such as outcome_model"
+            )
+        reward = open_reward(config.search_reward)
+    value = open_state_value(config.search, codec, reward)
+    return evaluate_search(collector, tasks, config.evaluation, config.search, name=config.name, value=value)
 
 
 if __name__ == "__main__":

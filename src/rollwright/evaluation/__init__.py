@@ -1,7 +1,7 @@
 """Held-out episodes, their record, figures with intervals, and comparisons of runs.
 
-Lives here: the section `evaluation` (`evaluation_settings`), the episodes (`evaluation_play`), their record and files
-(`evaluation_record`, `evaluation_files`), figures (`evaluation_summary`, `attempt_figures`, `value_calibration`,
+Lives here: the section `evaluation` (`evaluation_settings`), the episodes (`evaluation_play`, `search_play`), their
+record and files (`evaluation_record`, `evaluation_files`), figures (`evaluation_summary`, `attempt_figures`, `value_calibration`,
 `success_cost`), pairing and verdicts of two evaluations (`pairing`, `comparison`, `comparison_tables`), of groups of
 runs (`shared_episodes`, `group_comparison`, `group_tables`, `interval_plot`), alarms where reward and score part
 (`mismatch`), and which checkpoint to keep (`checkpoint_choice`).
@@ -38,6 +38,7 @@ from rollwright.evaluation.value_calibration import calibrate, format_calibratio
 
 if TYPE_CHECKING:
     from rollwright.evaluation.evaluation_play import evaluate, evaluate_policy, evaluation_requests, held_out_seeds
+    from rollwright.evaluation.search_play import evaluate_search, search_line
 
 __all__ = [
     "BEST",
@@ -70,6 +71,7 @@ __all__ = [
     "comparison_json",
     "evaluate",
     "evaluate_policy",
+    "evaluate_search",
     "evaluation_requests",
     "format_calibration",
     "format_comparison",
@@ -86,12 +88,14 @@ __all__ = [
     "record_evaluation",
     "save_calibration",
     "save_evaluation",
+    "search_line",
     "success_cost",
     "summarise",
     "training_cost",
 ]
 
 _PLAYED = ("evaluate", "evaluate_policy", "evaluation_requests", "held_out_seeds")
+_SEARCHED = ("evaluate_search", "search_line")
 
 
 def __getattr__(name: str) -> Any:
@@ -100,4 +104,8 @@ def __getattr__(name: str) -> Any:
         from rollwright.evaluation import evaluation_play
 
         return getattr(evaluation_play, name)
+    if name in _SEARCHED:
+        from rollwright.evaluation import search_play
+
+        return getattr(search_play, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

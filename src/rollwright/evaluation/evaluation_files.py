@@ -78,7 +78,10 @@ def to_json(evaluation: Evaluation) -> str:
     head = {field.name: getattr(evaluation, field.name) for field in fields(Evaluation) if field.name != "rows"}
     by_attempt = attempt_figures(evaluation)
     # Where the world has one attempt, the file is the same as before there were figures by attempt.
-    columns = [field.name for field in fields(EpisodeRow) if by_attempt or field.name not in _OF_ATTEMPTS]
+    idle = () if by_attempt else _OF_ATTEMPTS
+    # The same where nothing was searched.
+    idle = idle if any(row.env_calls is not None for row in evaluation.rows) else (*idle, "env_calls")
+    columns = [field.name for field in fields(EpisodeRow) if field.name not in idle]
     document = {
         "evaluation_version": EVALUATION_VERSION,
         **head,

@@ -20,7 +20,8 @@ class EpisodeRow:
     task gave no verdict; such rows are never scored. `num_tokens` (sampled) and `wall_s` are None where the record is
     older or foreign. `attempt` numbers the episodes from one start; `attempt_rewards` is what each attempt *within* the
     episode earned, and `attempt_edits` the edit ratio from each to the next (`edit_ratio` of their tokens). Both are
-    empty where the world has one attempt."""
+    empty where the world has one attempt. `env_calls` is given where a search called the world beside the episode's own
+    turns; `num_tokens` are then those of the whole search."""
 
     task: str
     seed: int
@@ -35,6 +36,7 @@ class EpisodeRow:
     wall_s: float | None = field(default=None, compare=False)  # a clock's reading: the same episode took another time
     attempt_rewards: tuple[float, ...] = ()
     attempt_edits: tuple[float, ...] = ()
+    env_calls: int | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:

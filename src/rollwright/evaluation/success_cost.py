@@ -41,7 +41,8 @@ def success_cost(evaluation: Evaluation, rows: Sequence[EpisodeRow]) -> SuccessC
             return None
         return sum(known) / successes if successes else float("inf")
 
-    steps = each([row.num_turns for row in judged])
+    # A search calls the world beside the turns of the path that it decides for.
+    steps = each([row.num_turns if row.env_calls is None else row.env_calls for row in judged])
     return SuccessCost(
         num_successes=successes,
         # Every row counts its turns, so None never comes; only the type of `each` allows it.
