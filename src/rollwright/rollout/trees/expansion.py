@@ -290,10 +290,9 @@ class TreePlay:
             )
             return child
         cut = tried.stop.is_truncation
-        # A value model reads the last state of every path; a critic bootstraps only where a limit ended it.
-        if cut or self.value is not None:
-            tried.context.observe(observation)
-            child.next_prompt_ids = self.prompt_or_none(tried.context)
+        # A value model reads the last state of every path, and is fitted to it; a critic bootstraps only after a limit.
+        tried.context.observe(observation)
+        child.next_prompt_ids = self.prompt_or_none(tried.context)
         self.tree.end(child, tried.stop, success=self._cut(tried.verdict) if cut else tried.verdict)
         return child
 
