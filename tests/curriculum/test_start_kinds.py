@@ -423,3 +423,12 @@ def test_draws_depend_on_the_generator_alone() -> None:
     states.learn(played(world, one_of_two, asked))
     one, two = ([states.draw(random.Random(seed)) for seed in range(20)] for _ in range(2))
     assert one == two
+
+
+def test_backward_to_forward_gives_all_but_one_turn_at_first(world: combination_lock.LockWorld) -> None:
+    """TCOD's B2F: L - 1 - floor(step / every) turns of a guide that opens the lock in six."""
+    made = collector(world, until(6))
+    pool = guided(world, made, backward_every=5)
+    placed = [pool.place([ask(world, f"g{step}")], step)[0].start for step in (0, 4, 5, 24, 25, 90)]
+    made.close()
+    assert [0 if start is None else len(start.passed) for start in placed] == [5, 5, 4, 1, 0, 0]

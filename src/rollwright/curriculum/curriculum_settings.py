@@ -166,6 +166,12 @@ class StartSettings(Config):
         ["<|reflect|>"],
         description="restarts: texts that the first action starts with, one drawn per group; [] = none is forced.",
     )
+    backward_every: int = Field(
+        0,
+        ge=0,
+        description="guide_prefix: the prefix is all but the last turn at first, and one turn shorter after every so "
+        "many steps (TCOD, B2F); 0 = random lengths.",
+    )
     max_turns: int = Field(
         0, ge=0, description="Maximum number of turns after such a start; 0 = the rest of the turn limit."
     )
@@ -179,6 +185,7 @@ class StartSettings(Config):
             "capacity": {"name": ("snapshots", "failures", "restarts")},
             "back": {"name": ("failures", "restarts")},
             "reflections": {"name": ("restarts",)},
+            "backward_every": {"name": ("guide_prefix",)},
             "clusters": {"name": ("snapshots",), "pick": ("clusters",)},
             "value": {"name": ("snapshots",), "pick": ("clusters",)},
             "gamma": {"name": ("snapshots",), "pick": ("clusters",), "value": ("return",)},

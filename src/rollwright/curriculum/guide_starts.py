@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from rollwright.contracts import Group, Task, Waypoint
 from rollwright.curriculum.prefixes import is_prefixed, prefix_length
+from rollwright.curriculum.turn_depth import replayed_turns
 from rollwright.curriculum.waypoints import waypoints_of
 from rollwright.rollout import GroupRequest
 
@@ -29,10 +30,14 @@ class GuidePrefixes:
         frac: beta, the share of groups that begin behind a prefix.
         play: who plays it.
         knows: whether the guide can play a task; groups of other tasks begin at the initial state.
+        backward_every: in place of a random length, the whole episode but one turn at first, and one turn less after
+            every so many steps (`turn_depth.replayed_turns`); 0 = random.
     """
 
-    def __init__(self, frac: float, *, seed: int, play: PlayGuide, knows: Callable[[Task], bool]) -> None:
-        self.frac, self.seed, self.play, self.knows = frac, seed, play, knows
+    def __init__(
+        self, frac: float, *, seed: int, play: PlayGuide, knows: Callable[[Task], bool], backward_every: int = 0
+    ) -> None:
+        self.frac, self.seed, self.play, self.knows, self.backward_every = frac, seed, play, knows, backward_every
         self.turns = self.lost = 0
         """Turns that the guide has played since `metrics`, and episodes of it that no group could begin in."""
 
@@ -64,7 +69,10 @@ class GuidePrefixes:
             return None
         played = whole[0]
         self.turns += len(played.turns)
-        length = prefix_length(len(played.turns), self.frac, seed=self.seed, step=step, group=index)
+        if self.backward_every:
+            length = replayed_turns(step, length=len(played.turns), every=self.backward_every)
+        else:
+            length = prefix_length(len(played.turns), self.frac, seed=self.seed, step=step, group=index)
         # The first waypoint lies after one turn.
         found = waypoints_of(played, group.ways[played.id])
         return replace(found[length - 1], kind="guide_prefix") if length else None

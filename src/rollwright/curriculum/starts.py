@@ -84,7 +84,8 @@ class StartPool:
         Args:
             knows: whether the guide can play a task; groups of other tasks begin at the initial state.
         """
-        self.guide = GuidePrefixes(self.settings.frac, seed=self.seed, play=play, knows=knows)
+        backward = self.settings.backward_every
+        self.guide = GuidePrefixes(self.settings.frac, seed=self.seed, play=play, knows=knows, backward_every=backward)
 
     def reflect_by(self, reflections: Sequence[tuple[int, ...]]) -> None:
         """Say what the first action of a restart may begin with, as token ids."""
