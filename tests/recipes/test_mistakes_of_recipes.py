@@ -83,6 +83,14 @@ MISTAKES: dict[str, list[tuple[list[str], tuple[str, ...]]]] = {
         (["folder=file/x"], ("`folder`", "is a file", "`folder=runs/mine`")),
         (["max_minutes=soon"], ("`max_minutes`", "float > 0", "'soon'")),
     ],
+    "rlgf": [
+        (LOOP, ("RLGF needs a guide", "`actor.guide` is none")),
+        ([*LOOP, "actor=teacher", "algorithm.beta=1.2"], ("`algorithm.beta`", "<= 1", "1.2")),
+        ([*LOOP, "actor=teacher", "actor.guide_frac=0.5"], ("`actor.guide_frac` is not read here", "Remove it")),
+        ([*LOOP, "actor=teacher", "algorithm.switch_step=3"], ("`algorithm.switch_step` has no effect", "d2lols")),
+        ([*LOOP, "actor=store", "actor.store=nowhere"], ("`actor.store`", "'nowhere'", "does not exist")),
+        ([*LOOP, "actor=model", "actor.model=nowhere/x/y"], ("`actor.model`", "no model folder is there")),
+    ],
     "score": [
         ([*LOOP, "algorithm.bonus=-1"], ("`algorithm.bonus`", ">= 0")),
         ([*LOOP, "algorithm.stage_one_step=3"], ("Did you mean `stage_one_steps`?",)),
