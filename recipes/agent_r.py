@@ -9,8 +9,8 @@
         sync      the engine to the new weights; alpha rises from round to round
 
 A step of the run is a round. The bad actions are context: they are read and never learned. The records and the trees
-lie in the run's store. With `algorithm.pairs_per_tree` and no pair in a round, good leaves alone are imitated: filtered
-behaviour cloning on searched episodes. Source: arXiv:2501.11425; see docs/methods/agent_r.md.
+lie in the run's store. A round without a pair imitates good leaves alone: filtered behaviour cloning on
+searched episodes. Source: arXiv:2501.11425; see docs/methods/agent_r.md.
 
     accelerate launch --config_file accelerate_configs/cpu.yaml recipes/agent_r.py recipes/text/household_agent_r.yaml
 """
@@ -29,28 +29,18 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from rollwright.config import Unread
-from rollwright.contracts import DataError, Group, episode_seed
-from rollwright.critics import WeightedLikelihood, shuffled_batches
+from rollwright.contracts import DataError, Group, Trajectory, episode_seed
 from rollwright.learner import go_on_alone
 from rollwright.methods import (
-    ActorVerifier,
-    Lesson,
-    RevisionBuilder,
-    RevisionMessage,
-    Revisions,
     RevisionSettings,
-    ValueVerifier,
-    Verifier,
-    WorldVerifier,
     general_lessons,
-    lesson_batch,
-    message_template,
+    imitate_lessons,
+    nothing_to_imitate,
+    open_builder,
     require_disjoint,
     require_revisable,
     round_alpha,
-    waiting_action,
 )
-from rollwright.rollout import score_or_note
 from rollwright.rollout.trees import SearchRule, SearchSettings, SearchTree, TreeRequest, grow_trees, require_search
 from rollwright.store import data_checks
 from rollwright.store.replay import ReplaySettings, TurnTable
@@ -113,33 +103,34 @@ class AgentRConfig(LoopConfig):
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe on these words of a command line; None is this process's own."""
     config = recipe_config(AgentRConfig, argv, plan=plan_text)
+    # A search is grown by one process.
     if not go_on_alone("Agent-R"):
         return
-    algorithm = config.algorithm
     require_world(config)
+    algorithm, seed = config.algorithm, config.run.seed
     with Training.start(config) as run:
         require_disjoint(run.tasks)
-        builder, general = builder_of(run, config), general_turns(run, config)
+        parts = {"engine": run.engine, "codec": run.codec, "reward": run.reward}
+        builder = open_builder(algorithm, config.rollout, run.collector, **parts)
+        general = general_turns(run, config)
         for step in run.steps():
             alpha = round_alpha(algorithm.alphas, step)
             trees = search(run, config, step)
-            groups = run.score(
-                [Group(id=t.key, task=t.task, seed=t.seed, trajectories=tuple(t.trajectories())) for t in trees]
-            )
-            found = builder.build(groups, alpha=alpha, key=f"{config.run.seed}/{step}")
-            records = [Group(id=r.id, task=r.task, seed=r.seed, trajectories=(r,)) for r in found.records]
+            groups = run.score([family_of(tree) for tree in trees])
+            found = builder.build(groups, alpha=alpha, key=f"{seed}/{step}")
             # The trees first: a record names the leaf of a tree that it left.
-            run.remember(step, [*groups, *records])
+            run.remember(step, [*groups, *map(alone, found.records)])
             told = found.metrics | search_metrics(trees)
             lessons = found.lessons(good=algorithm.good_leaves)
             if not lessons:
-                refuse_or_warn(step, alpha, found, config)
+                refuse_or_warn(step, nothing_to_imitate(found, alpha=alpha, trees=len(trees)))
                 run.finish(step, groups, told | {"optim/skipped_count": 1.0})
                 continue
             with run.learning():
-                draws = np.random.default_rng([config.run.seed, step])
+                draws = np.random.default_rng([seed, step])
                 lessons += general_lessons(general, algorithm.general_frac, len(lessons), draws)
-                metrics = imitate_lessons(run, lessons, algorithm, draws)
+                passes = {"epochs": algorithm.epochs, "batch_size": algorithm.batch_size}
+                metrics = imitate_lessons(run.learner, lessons, draws=draws, **passes)
             run.sync()
             run.finish(step, groups, told | {"revisions/lessons_count": float(len(lessons))} | metrics)
 
@@ -156,17 +147,14 @@ def search(run: Training, config: AgentRConfig, step: int) -> list[SearchTree]:
         return grow_trees(run.collector, requests, config.search)
 
 
-def imitate_lessons(
-    run: Training, lessons: Sequence[Lesson], algorithm: AlgorithmSettings, draws: np.random.Generator
-) -> dict[str, float]:
-    """`epochs` passes over the lessons in shuffled batches; metrics of the last update."""
-    metrics: dict[str, float] = {}
-    # Every token counts the same, as in supervised fine-tuning.
-    loss = WeightedLikelihood(aggregation="token-mean")
-    for _ in range(algorithm.epochs):
-        for places in shuffled_batches(np.arange(len(lessons)), algorithm.batch_size, draws):
-            metrics = run.learner.update(lesson_batch([lessons[place] for place in places]), loss)
-    return metrics
+def family_of(tree: SearchTree) -> Group:
+    """The ended paths of a tree, which began in one state."""
+    return Group(id=tree.key, task=tree.task, seed=tree.seed, trajectories=tuple(tree.trajectories()))
+
+
+def alone(record: Trajectory) -> Group:
+    """A record as a group of its own."""
+    return Group(id=record.id, task=record.task, seed=record.seed, trajectories=(record,))
 
 
 def search_metrics(trees: Sequence[SearchTree]) -> dict[str, float]:
@@ -175,31 +163,6 @@ def search_metrics(trees: Sequence[SearchTree]) -> dict[str, float]:
         "revisions/search_calls_count": float(sum(tree.env_calls + tree.replayed_calls for tree in trees)),
         "revisions/search_tokens_count": float(sum(tree.tokens for tree in trees)),
     }
-
-
-def builder_of(run: Training, config: AgentRConfig) -> RevisionBuilder:
-    """What makes the records of each round."""
-    settings, collector = config.algorithm, run.collector
-    wait = waiting_action(settings, collector.world)
-    template = message_template(config.rollout.action, settings.revision, wait) if wait else ""
-    return RevisionBuilder(
-        settings=settings,
-        collector=collector,
-        verifier=verifier_of(run, settings),
-        message=RevisionMessage(wait=wait, template=template, encode=run.codec.encode_action) if wait else None,
-        # Not `run.score`: the curriculum learns from what the policy did, not from records.
-        judge=lambda group: score_or_note(group, run.reward, collector.faults),
-        history=config.rollout.context == "append" or config.rollout.history > 0,
-    )
-
-
-def verifier_of(run: Training, settings: AlgorithmSettings) -> Verifier:
-    """Who finds the first bad action."""
-    if settings.verifier == "value":
-        return ValueVerifier(settings.drop)
-    if settings.verifier == "world":
-        return WorldVerifier(run.collector)
-    return ActorVerifier(run.engine, run.codec)
 
 
 def general_turns(run: Training, config: AgentRConfig) -> TurnTable | None:
@@ -211,17 +174,11 @@ def general_turns(run: Training, config: AgentRConfig) -> TurnTable | None:
     return table
 
 
-def refuse_or_warn(step: int, alpha: float, found: Revisions, config: AgentRConfig) -> None:
-    """Nothing can be learned in this round. Raises DataError in the first one: the run has not begun to learn."""
-    told = (
-        f"round {step + 1}: no leaf of {config.rollout.groups_per_step} trees scored {alpha:g} (algorithm.alphas), the "
-        f"best one {found.best_score:g}, so there is nothing to imitate. Search further (search.simulations, "
-        "search.max_depth), ask for less (algorithm.alphas), search more tasks (rollout.groups_per_step), or start "
-        "from a policy that sometimes succeeds (recipes/sft.py)"
-    )
+def refuse_or_warn(step: int, told: str) -> None:
+    """Nothing can be learned in this round. Raises DataError in the first one: the run has learned nothing yet."""
     if step == 0:
-        raise DataError(told)
-    log.warning("%s. The round is left out", told)
+        raise DataError(f"round 1: {told}")
+    log.warning("round %d is left out: %s", step + 1, told)
 
 
 def require_world(config: AgentRConfig) -> None:
@@ -229,8 +186,7 @@ def require_world(config: AgentRConfig) -> None:
     world = open_world(config.world)
     try:
         require_search(world, config.search)
-        history = config.rollout.context == "append" or config.rollout.history > 0
-        require_revisable(config.algorithm, world, rule=config.rollout.action, history=history)
+        require_revisable(config.algorithm, world, config.rollout)
     finally:
         close_play(world, None, None)
 

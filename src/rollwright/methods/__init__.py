@@ -17,7 +17,7 @@ from rollwright.methods.demonstrations import (
     imitable,
     sft_rows,
 )
-from rollwright.methods.imitation import Lesson, general_lessons, learned_mask, lesson_batch
+from rollwright.methods.imitation import Lesson, general_lessons, imitate_lessons, learned_mask, lesson_batch
 from rollwright.methods.inverse_dynamics import (
     TAG,
     InversePrompt,
@@ -54,6 +54,8 @@ from rollwright.methods.pair_fit import fit_pairs, pairs_of
 from rollwright.methods.revision_builder import (
     RevisionBuilder,
     Revisions,
+    nothing_to_imitate,
+    open_builder,
     require_disjoint,
     require_revisable,
     waiting_action,
@@ -93,11 +95,11 @@ __all__ = [
     "RevisionSettings",
     "Revisions",
     "TargetBy",
+    "TeacherSettings",
+    "TurnTeacher",
     "ValueVerifier",
     "Verifier",
     "WorldVerifier",
-    "TeacherSettings",
-    "TurnTeacher",
     "answer_ids",
     "conditioned",
     "corrections",
@@ -109,6 +111,7 @@ __all__ = [
     "general_lessons",
     "held_out",
     "imitable",
+    "imitate_lessons",
     "inverse_rows",
     "judge_labels",
     "label",
@@ -116,6 +119,8 @@ __all__ = [
     "learned_mask",
     "lesson_batch",
     "message_template",
+    "nothing_to_imitate",
+    "open_builder",
     "pairs_of",
     "paths_to_imitate",
     "prompts_apart",

@@ -11,6 +11,8 @@ import torch
 
 from rollwright.batching import TokenBatch, segment_of
 from rollwright.contracts import Trajectory, Turn
+from rollwright.critics import WeightedLikelihood, shuffled_batches
+from rollwright.learner import Learner
 from rollwright.store.replay import TurnTable, valid_turns
 
 
@@ -49,3 +51,20 @@ def lesson_batch(lessons: Sequence[Lesson]) -> TokenBatch:
     # The place names the sequence: one that is there twice counts twice.
     batch = TokenBatch.of([segment_of(one, sequence=place, mask=one.mask) for place, one in enumerate(lessons)])
     return batch.with_columns(advantages=torch.ones(len(batch)))
+
+
+def imitate_lessons(
+    learner: Learner, lessons: Sequence[Lesson], *, epochs: int, batch_size: int, draws: np.random.Generator
+) -> dict[str, float]:
+    """Cross-entropy: `epochs` passes over the lessons in shuffled batches. -> Metrics of the last update.
+
+    Raises:
+        NonFiniteUpdate: loss or gradient is not finite.
+    """
+    metrics: dict[str, float] = {}
+    # Every token counts the same, as in supervised fine-tuning.
+    loss = WeightedLikelihood(aggregation="token-mean")
+    for _ in range(epochs):
+        for places in shuffled_batches(np.arange(len(lessons)), batch_size, draws):
+            metrics = learner.update(lesson_batch([lessons[place] for place in places]), loss)
+    return metrics

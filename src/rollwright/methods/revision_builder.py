@@ -14,12 +14,14 @@ from rollwright.contracts import (
     DataError,
     Group,
     Idles,
+    Reward,
     SnapshotKind,
     Task,
     TellsDistance,
     Trajectory,
     World,
 )
+from rollwright.generation import Engine
 from rollwright.methods.imitation import Lesson, episode_lessons
 from rollwright.methods.revision_pairs import (
     RevisionPair,
@@ -29,7 +31,7 @@ from rollwright.methods.revision_pairs import (
     leaf_score,
     repeats_failing_action,
 )
-from rollwright.methods.revision_ratings import Verifier, no_distances
+from rollwright.methods.revision_ratings import Verifier, no_distances, open_verifier
 from rollwright.methods.revision_settings import RevisionSettings
 from rollwright.methods.revisions import (
     RevisionMessage,
@@ -40,7 +42,8 @@ from rollwright.methods.revisions import (
     splice_replay,
     splice_text,
 )
-from rollwright.rollout import Collector
+from rollwright.models import ChatCodec
+from rollwright.rollout import Collector, RolloutSettings, score_or_note
 
 OK = "ok."
 """What a world is said to answer to a revision message, in a record that is not replayed."""
@@ -207,11 +210,8 @@ def waiting_action(settings: RevisionSettings, world: World) -> str:
     return wait
 
 
-def require_revisable(settings: RevisionSettings, world: World, *, rule: str, history: bool) -> None:
+def require_revisable(settings: RevisionSettings, world: World, rollout: RolloutSettings) -> None:
     """Refuse, before any weight is loaded, what this world or this context cannot do.
-
-    Args:
-        rule: `rollout.action`. history: whether a prompt shows earlier turns.
 
     Raises:
         ConfigError: see the messages.
@@ -219,11 +219,52 @@ def require_revisable(settings: RevisionSettings, world: World, *, rule: str, hi
     if settings.verifier == "world" and not isinstance(world, TellsDistance):
         raise ConfigError(no_distances(world.name))
     if wait := waiting_action(settings, world):
-        message_template(rule, settings.revision, wait)
+        message_template(rollout.action, settings.revision, wait)
         # The prompt after the message would be the prompt before it: two answers to one question.
-        if not history:
+        if not shows_history(rollout):
             raise ConfigError(
                 "`algorithm.revise=message` with `rollout.context=windowed` and `rollout.history=0`: the policy could "
                 "not see that it has just revised, and would do it again and again. Set rollout.history to 1 or more, "
                 "rollout.context=append, or algorithm.revise=none"
             )
+
+
+def shows_history(rollout: RolloutSettings) -> bool:
+    """Whether a prompt shows what was done before."""
+    return rollout.context == "append" or rollout.history > 0
+
+
+def open_builder(
+    settings: RevisionSettings,
+    rollout: RolloutSettings,
+    collector: Collector,
+    *,
+    engine: Engine,
+    codec: ChatCodec,
+    reward: Reward,
+) -> RevisionBuilder:
+    """What makes the records of each round of a run.
+
+    Raises:
+        ConfigError: as `require_revisable`.
+    """
+    wait = waiting_action(settings, collector.world)
+    template = message_template(rollout.action, settings.revision, wait) if wait else ""
+    return RevisionBuilder(
+        settings=settings,
+        collector=collector,
+        verifier=open_verifier(settings.verifier, drop=settings.drop, collector=collector, engine=engine, codec=codec),
+        message=RevisionMessage(wait=wait, template=template, encode=codec.encode_action) if wait else None,
+        # The reward alone: a curriculum learns from what the policy did, not from records.
+        judge=lambda group: score_or_note(group, reward, collector.faults),
+        history=shows_history(rollout),
+    )
+
+
+def nothing_to_imitate(found: Revisions, *, alpha: float, trees: int) -> str:
+    """What is said of a round without a good leaf, and how to go on."""
+    return (
+        f"no leaf of {trees} trees scored {alpha:g} (algorithm.alphas), the best one {found.best_score:g}, so there is "
+        "nothing to imitate. Search further (search.simulations, search.max_depth), ask for less (algorithm.alphas), "
+        "search more tasks (rollout.groups_per_step), or start from a policy that sometimes succeeds (recipes/sft.py)"
+    )

@@ -117,6 +117,17 @@ def _step_rating(before: int | None, after: int | None) -> Rating:
     return "good" if after < before else "bad"
 
 
+def open_verifier(name: str, *, drop: float, collector: Collector, engine: Engine, codec: ChatCodec) -> Verifier:
+    """The verifier that the settings name.
+
+    Raises:
+        ConfigError: the world is asked to judge and does not know distances.
+    """
+    if name == "value":
+        return ValueVerifier(drop)
+    return WorldVerifier(collector) if name == "world" else ActorVerifier(engine, codec)
+
+
 class ActorVerifier:
     """The policy rates its own actions, from the first one on, until it calls one bad.
 
