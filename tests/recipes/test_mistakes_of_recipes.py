@@ -121,7 +121,7 @@ MISTAKES: dict[str, list[tuple[list[str], tuple[str, ...]]]] = {
         ([*LOOP, "algorithm.wait=wait", "rollout.history=0"], ("rollout.history to 1", "algorithm.revise=none")),
         ([*LOOP, "algorithm.wait=wait", "algorithm.revision=oh {thought}"], ("`algorithm.revision", "{wait}")),
         ([*LOOP, "algorithm.revise=none", "algorithm.general_frac=0.2"], ("set both, or none",)),
-        ([*LOOP, "algorithm.revise=none", "search.rule=off"], ("search.rule=off", "uct")),
+        ([*LOOP, "algorithm.revise=none", "search.rule='off'"], ("search.rule=off", "uct")),
         (
             ["world.name=text.household", "model.path=tiny", "engine=transformers", "algorithm.verifier=world"],
             ("`algorithm.verifier=world`", "text.household", "verifier=value"),
