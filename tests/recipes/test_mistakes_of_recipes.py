@@ -91,6 +91,17 @@ MISTAKES: dict[str, list[tuple[list[str], tuple[str, ...]]]] = {
         ([*LOOP, "actor=store", "actor.store=nowhere"], ("`actor.store`", "'nowhere'", "does not exist")),
         ([*LOOP, "actor=model", "actor.model=nowhere/x/y"], ("`actor.model`", "no model folder is there")),
     ],
+    "constrained": [
+        (LOOP, ("`constraint.cost` is empty", "recipes/ppo.py")),
+        ([*LOOP, "constraint=hazard", "constraint.rate=0"], ("`constraint.rate`", "> 0")),
+        ([*LOOP, "constraint=hazard", "constraint.initial=9"], ("`constraint.initial=9`", "`constraint.most=5`")),
+        ([*LOOP, "constraint=hazard", "algorithm.advantage=rloo"], ("`algorithm.advantage` has no effect", "critics")),
+        (
+            [*LOOP, "constraint=hazard", "algorithm.critics=false", "algorithm.advantage=remax"],
+            ("`algorithm.advantage=remax`", "rloo or dr_grpo"),
+        ),
+        ([*LOOP, "constraint.costs=hazard"], ("Did you mean `cost`?",)),
+    ],
     "score": [
         ([*LOOP, "algorithm.bonus=-1"], ("`algorithm.bonus`", ">= 0")),
         ([*LOOP, "algorithm.stage_one_step=3"], ("Did you mean `stage_one_steps`?",)),
@@ -105,7 +116,7 @@ MISTAKES: dict[str, list[tuple[list[str], tuple[str, ...]]]] = {
         ([*LOOP, "algorithm.top_k=9"], ("`algorithm.top_k` has no effect", "Remove it")),
     ],
     "reasoner": [
-        ([*LOOP, "algorithm.phase_one_steps=0"], ("`algorithm.phase_one_steps`", "at least 1")),
+        ([*LOOP, "algorithm.phase_one_steps=0"], ("`algorithm.phase_one_steps`", ">= 1", "got 0")),
         ([*LOOP, "search.rule=beam"], ("`search.rule`", "puct", "beam")),
         ([*LOOP, "search.value=rollouts"], ("`search.value`", "the value model in phase 2")),
         ([*LOOP, "search.temperature=0.5"], ("`search.temperature`", "rollout.temperature")),
