@@ -24,7 +24,6 @@ from rollwright.config import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -33,29 +32,29 @@ from torch import Tensor
 from rollwright.config import Config, Readers, Unread
 from rollwright.contracts import Group
 from rollwright.critics import (
+    DIVERGENCES,
     FreshActions,
-    HeadLoss,
     RegressedCriticFit,
     TokenCriticFit,
     WeightedLikelihood,
+    actor_weights,
     baseline_critic,
     followed,
+    least_advantages,
+    loss_of_v,
     one_step_targets,
     open_turn_critic,
     residual_ratio,
-    squared_error,
     stored_batch,
-    with_action,
+    with_fresh_actions,
     with_token_baseline,
 )
-from rollwright.maths import Divergence, dual_value_loss, dual_weights, expectile_loss
-from rollwright.maths.advantages import awr_weights
 from rollwright.store import data_checks
-from rollwright.store.replay import OnlineReplaySettings, Transition, TurnTable, valid_turns
+from rollwright.store.replay import OnlineReplaySettings, Transition, valid_turns
 from rollwright.training import (
     OWN_UPDATES,
     LoopConfig,
-    ReplayMethod,
+    PhasedMethod,
     ReplayPhases,
     Training,
     plan_text,
@@ -63,9 +62,6 @@ from rollwright.training import (
     replay_loop,
     run_recipe,
 )
-
-DIVERGENCES: dict[str, Divergence] = {"fdvl_tv": "tv", "fdvl_chi2": "chi2"}
-"""Critics whose value loss is f-DVL's."""
 
 
 class AlgorithmSettings(Config):
@@ -158,69 +154,44 @@ class ArcherConfig(LoopConfig):
 def main(argv: list[str] | None = None) -> None:
     """Run ArCHer as the configuration says."""
     config = recipe_config(ArcherConfig, argv, plan=plan_text)
-    algorithm = config.algorithm
     # Before anything is opened: without stores the offline steps would learn from nothing.
-    data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
-    token_critic = baseline_critic(config.baseline) if algorithm.baseline == "token" else None
+    data_checks.require_stores(config.algorithm.offline_steps, config.replay.stores)
+    token_critic = baseline_critic(config.baseline) if config.algorithm.baseline == "token" else None
     with Training.start(config, critic=token_critic) as run:
         replay_loop(run, Archer(run, config))
 
 
-class Archer(ReplayMethod):
+class Archer(PhasedMethod):
     """The critic, the replayed turns, and one step on each level."""
-
-    phases: ReplayPhases
 
     def __init__(self, run: Training, config: ArcherConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
-        offline, batch = config.algorithm.offline_steps, config.critic.batch_size
+        algorithm, self.offline_frac = config.algorithm, config.replay.offline_frac
+        offline, batch = algorithm.offline_steps, config.critic.batch_size
         self.phases = ReplayPhases(config.replay, run.store, offline_steps=offline, batch_size=batch)
         # Two of each: the actor takes the smaller one, as a single head overrates actions.
         heads = {"q": 2, "v": 2}
+        # Q keeps the squared error, or the loss that `critic.loss` names.
+        losses = {"v": loss_of_v(algorithm.critic, expectile=algorithm.expectile, alpha=algorithm.alpha)}
         self.critic = open_turn_critic(
-            config,
-            run.learner,
-            run.codec,
-            config.critic,
-            heads,
-            name="critic",
-            # Q keeps the squared error, or the loss that `critic.loss` names.
-            losses={"v": loss_of_v(config.algorithm)},
-            polyak=config.algorithm.polyak,
+            config, run.learner, run.codec, config.critic, heads, name="critic", losses=losses, polyak=algorithm.polyak
         )
         self.fresh = FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
-        # The critic goes into checkpoints; the buffer is read from the store again.
-        run.attach(self.critic)
+        run.attach(self.critic)  # into checkpoints; the buffer is read from the store again
         self.phases.require_usable(run.codec, run.learner.policy)
-
-    @property
-    def table(self) -> TurnTable:
-        """What this step learns from."""
-        return self.phases.table
 
     def draw(self, step: int, groups: Sequence[Group]) -> None:
         """Look at what there is."""
         # After a cut that left no next prompt there is nothing to bootstrap from, unless a limit counts as the end.
         self.turns = valid_turns(self.table, needs_next=not self.algorithm.truncated_end)
         self.actor_rests = step < self.algorithm.warmup_steps
-        # Draws are counted within a step, so that a resumed run draws the same.
-        self.fresh.begin(step)
-
-    def sample(self, size: int) -> list[Transition]:
-        """Turns of any age."""
-        # The first steps may bring no turn that can be learned from.
-        if not len(self.turns):
-            return []
-        share = self.config.replay.offline_frac
-        return self.table.transitions(self.phases.draw(self.draws, self.turns, size, offline_frac=share))
+        self.fresh.begin(step)  # draws are counted within a step, so that a resumed run draws the same
 
     def fit(self) -> dict[str, float]:
         """Steps of temporal differences on both heads of Q and V, each head to its own slow copy."""
         metrics: dict[str, float] = {}
         for batch, judged in self.critic_batches():
-            states = [t.prompt_ids for t in batch]
-            acted = [t.prompt_ids + t.action_ids for t in batch]
-            # Head i is fitted to its own slow copy i, for Q and V alike.
+            states, acted = [t.prompt_ids for t in batch], [t.prompt_ids + t.action_ids for t in batch]
             targets = self.targets(batch, judged)
             metrics = self.critic.update({"q": (acted, targets["q"]), "v": (states, targets["v"])})
         if metrics:
@@ -234,12 +205,9 @@ class Archer(ReplayMethod):
         """
         count, size = self.config.critic.updates if len(self.turns) else 0, self.config.critic.batch_size
         turns = self.sample(count * size)
-        if self.algorithm.critic == "policy":
-            fresh = self.fresh([t.prompt_ids for t in turns])
-            judged = [t.prompt_ids + a.token_ids for t, a in zip(turns, fresh, strict=True)]
-        else:
-            # IQL and f-DVL never ask for the value of an action that is not among the data.
-            judged = [t.prompt_ids + t.action_ids for t in turns]
+        # IQL and f-DVL never ask for the value of an action that is not among the data.
+        acting = with_fresh_actions(turns, self.fresh) if self.algorithm.critic == "policy" else turns
+        judged = [t.prompt_ids + t.action_ids for t in acting]
         for at in range(0, len(turns), size):
             yield turns[at : at + size], judged[at : at + size]
 
@@ -255,49 +223,24 @@ class Archer(ReplayMethod):
     def update(self) -> dict[str, float]:
         """Steps of policy gradient (or of weighted imitation) under the critic's advantage; none in the warm-up."""
         metrics: dict[str, float] = {}
-        rests = self.actor_rests or not len(self.turns)
-        for number in range(0 if rests else self.algorithm.actor_updates):
-            batch = self.sample(self.algorithm.batch_size)
-            if self.algorithm.actor == "reinforce":
+        how, rests = self.algorithm, self.actor_rests or not len(self.turns)
+        for number in range(0 if rests else how.actor_updates):
+            batch = self.sample(how.batch_size)
+            if how.actor == "reinforce":
                 if number:
                     self.run.sync()  # the next actions must be those of the policy that is trained
-                actions = self.fresh([t.prompt_ids for t in batch])
-                batch = [with_action(t, a) for t, a in zip(batch, actions, strict=True)]
-            advantages = self.advantages(batch)
-            tokens = stored_batch(batch, actor_weights(self.algorithm, advantages).tolist())
-            if self.algorithm.baseline == "token":
+                batch = with_fresh_actions(batch, self.fresh)
+            advantages = least_advantages(self.critic, batch)
+            weights = actor_weights(advantages, how.actor, critic=how.critic, temperature=how.temperature, cap=how.cap)
+            tokens = stored_batch(batch, weights.tolist())
+            if how.baseline == "token":
                 # Read before the update, which fits the baseline with the same batch.
                 tokens = with_token_baseline(tokens, self.run.learner.values(tokens))
                 metrics = {"archer/residual_ratio": residual_ratio(tokens)}
             # No ratio: a fresh action is the policy's own, and a stored one is imitated.
             metrics |= self.run.learner.update(tokens, WeightedLikelihood())
-            metrics["archer/advantage_mean"] = float(advantages.mean())
+            metrics |= {"archer/advantage_mean": float(advantages.mean())}
         return metrics
-
-    def advantages(self, batch: Sequence[Transition]) -> Tensor:
-        """[n] min Q(s, a) - min V(s) by the fast critic."""
-        q = self.critic.read([t.prompt_ids + t.action_ids for t in batch])["q"]
-        v = self.critic.read([t.prompt_ids for t in batch])["v"]
-        # [heads, n] -> [n]
-        return q.min(dim=0).values - v.min(dim=0).values
-
-
-def loss_of_v(algorithm: AlgorithmSettings) -> HeadLoss:
-    """Loss of V against values of actions: squared for fresh actions, leaning upwards for stored ones."""
-    if algorithm.critic == "policy":
-        return squared_error
-    if algorithm.critic == "iql":
-        return partial(expectile_loss, expectile=algorithm.expectile)
-    return partial(dual_value_loss, divergence=DIVERGENCES[algorithm.critic], alpha=algorithm.alpha)
-
-
-def actor_weights(algorithm: AlgorithmSettings, advantages: Tensor) -> Tensor:
-    """[n] what the likelihood of each action counts."""
-    if algorithm.actor == "reinforce":
-        return advantages
-    if algorithm.actor == "awr":
-        return awr_weights(advantages, temperature=algorithm.temperature, cap=algorithm.cap)
-    return dual_weights(advantages, divergence=DIVERGENCES[algorithm.critic])
 
 
 if __name__ == "__main__":

@@ -97,21 +97,14 @@ def play(config: DemoConfig, folder: Path) -> None:
         [f"run.folder={sft}", f"run.seed={config.seed}", f"data.per_task={config.demos_per_task}"],
         done=sft / "policy" / "config.json",
     )
+    length = [f"run.steps={config.steps}", f"run.max_minutes={config.max_minutes}"]
+    learning = [f"run.folder={grpo}", f"run.seed={config.seed}", *length, f"model.path={sft / 'policy'}"]
+    # `at_start` judges the policy after SFT, on the start states that the last evaluation plays too.
     stage(
         config,
         "3 of 3: reinforcement learning",
         "grpo web/miniwob_grpo",
-        [
-            f"run.folder={grpo}",
-            f"run.seed={config.seed}",
-            f"run.steps={config.steps}",
-            f"run.max_minutes={config.max_minutes}",
-            f"model.path={sft / 'policy'}",
-            *judged,
-            f"evaluation.seeds_per_task={config.seeds_per_task}",
-            # This judges the policy after SFT, on the start states that the last evaluation plays too.
-            "evaluation.at_start=true",
-        ],
+        [*learning, *judged, f"evaluation.seeds_per_task={config.seeds_per_task}", "evaluation.at_start=true"],
         done=grpo / "eval" / "final.json",
     )
     print(f"\nTranscripts: {grpo / 'transcripts'}   Report: {grpo / 'report.html'}")

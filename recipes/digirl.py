@@ -32,7 +32,8 @@ from rollwright.contracts import ConfigError, Group
 from rollwright.critics import (
     TurnCriticFit,
     WeightedLikelihood,
-    fit_outcomes,
+    fit_instructions,
+    fit_states,
     imitate,
     instruction_prompts,
     open_turn_critic,
@@ -43,11 +44,11 @@ from rollwright.critics import (
 from rollwright.maths import outcome_loss
 from rollwright.maths.advantages import awr_weights, digirl, digirl_released
 from rollwright.store import data_checks
-from rollwright.store.replay import OnlineReplaySettings, TurnTable, best_trajectories, keep_trajectories, valid_turns
+from rollwright.store.replay import OnlineReplaySettings, best_trajectories, keep_trajectories, valid_turns
 from rollwright.training import (
     OWN_UPDATES,
     LoopConfig,
-    ReplayMethod,
+    PhasedMethod,
     ReplayPhases,
     Training,
     plan_text,
@@ -94,6 +95,14 @@ class AlgorithmSettings(Config):
             )
         return self
 
+    def require_reachable(self, threshold: float) -> None:
+        """Raises ConfigError where no step could pass the second filter: no advantage is above 1."""
+        if self.form == "paper" and self.actor == "filter" and threshold >= 1:
+            raise ConfigError(
+                "algorithm.form=paper keeps steps whose advantage is above 1/H, and with episodes of one turn none can "
+                "be: use algorithm.form=released or algorithm.actor=awr"
+            )
+
 
 class DigirlConfig(LoopConfig):
     """Everything a DigiRL run reads."""
@@ -115,17 +124,14 @@ class DigirlConfig(LoopConfig):
 def main(argv: list[str] | None = None) -> None:
     """Run DigiRL as the configuration says."""
     config = recipe_config(DigirlConfig, argv, plan=plan_text)
-    algorithm = config.algorithm
     # Before anything is opened: without stores the offline steps would learn from nothing.
-    data_checks.require_stores(algorithm.offline_steps, config.replay.stores)
+    data_checks.require_stores(config.algorithm.offline_steps, config.replay.stores)
     with Training.start(config) as run:
         replay_loop(run, Digirl(run, config))
 
 
-class Digirl(ReplayMethod):
+class Digirl(PhasedMethod):
     """The two critics, the replayed turns, and one step of DigiRL on them."""
-
-    phases: ReplayPhases
 
     def __init__(self, run: Training, config: DigirlConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
@@ -134,30 +140,15 @@ class Digirl(ReplayMethod):
         fits = {"v_instruction": config.instruction_critic, "v_step": config.step_critic}
         # V_step has two heads, and `success_probability` takes the smaller one.
         heads = {"v_instruction": {"v": 1}, "v_step": {"v": 2}}
+        parts, losses = (config, run.learner, run.codec), {"v": outcome_loss}
         self.critics = {
-            name: open_turn_critic(
-                config, run.learner, run.codec, fit, heads[name], name=name, losses={"v": outcome_loss}
-            )
-            for name, fit in fits.items()
+            name: open_turn_critic(*parts, fits[name], heads[name], name=name, losses=losses) for name in fits
         }
         for critic in self.critics.values():
             run.attach(critic)
         # Here, as the horizon may be the world's own and is known once the collector is there.
-        self.require_reachable(self.horizon)
+        self.algorithm.require_reachable(self.horizon)
         self.phases.require_usable(run.codec, run.learner.policy, self.outcomes)
-
-    @property
-    def table(self) -> TurnTable:
-        """What this step learns from."""
-        return self.phases.table
-
-    def require_reachable(self, threshold: float) -> None:
-        """Raises ConfigError where no step could pass the second filter: no advantage is above 1."""
-        if self.algorithm.form == "paper" and self.algorithm.actor == "filter" and threshold >= 1:
-            raise ConfigError(
-                "algorithm.form=paper keeps steps whose advantage is above 1/H, and with episodes of one turn none can "
-                "be: use algorithm.form=released or algorithm.actor=awr"
-            )
 
     def outcomes(self) -> np.ndarray:
         """[S] 0 or 1 for every trajectory."""
@@ -175,32 +166,22 @@ class Digirl(ReplayMethod):
 
     def update(self) -> dict[str, float]:
         """Weigh the steps of the kept trajectories, and imitate them."""
-        weights = self.weigh(self.kept)
+        kept, weights = self.kept, self.weigh(self.kept)
         metrics = {
-            "digirl/trajectories_kept_count": float(len(np.unique(self.table.owners()[self.kept]))),
+            "digirl/trajectories_kept_count": float(len(np.unique(self.table.owners()[kept]))),
             "digirl/steps_kept_frac": float((weights > 0).mean()) if len(weights) else 0.0,
         }
-        return metrics | imitate(
-            self.run.learner,
-            self.table,
-            self.kept,
-            weights,
-            updates=self.algorithm.actor_updates,
-            batch_size=self.algorithm.batch_size,
-            draws=self.draws,
-            # Steps of weight 0 stay in the denominator in both forms.
-            loss=WeightedLikelihood(),
-        )
+        steps = {"updates": self.algorithm.actor_updates, "batch_size": self.algorithm.batch_size}
+        loss = WeightedLikelihood()  # steps of weight 0 stay in the denominator in both forms
+        return metrics | imitate(self.run.learner, self.table, self.kept, weights, **steps, draws=self.draws, loss=loss)
 
     def filter(self, turns: np.ndarray) -> np.ndarray:
         """Turns of the trajectories whose outcome surprised the instruction critic most."""
         owners = np.unique(self.table.owners()[turns])
-        # Eq. 4.1 weighs all turns, so it needs no filter.
         if self.algorithm.actor == "awr" or not len(owners):
-            return turns
-        prompts = instruction_prompts(self.table, owners)
-        promised = success_probability(self.critics["v_instruction"], "v", prompts).numpy()
-        scores = self.outcomes()[owners] - promised
+            return turns  # eq. 4.1 weighs all turns, so it needs no filter
+        promised = success_probability(self.critics["v_instruction"], "v", instruction_prompts(self.table, owners))
+        scores = self.outcomes()[owners] - promised.numpy()
         # An outcome of 1 exceeds every promise and one of 0 falls short of it: a positive score is a success.
         best = best_trajectories(scores, self.algorithm.top_frac, positive_only=self.algorithm.positive_only)
         # `best` counts within `scores`, and `owners` leads from there to the table.
@@ -208,27 +189,13 @@ class Digirl(ReplayMethod):
 
     def fit_instructions(self, turns: np.ndarray) -> dict[str, float]:
         """V_instr: does this instruction end well?"""
-        owners, fit = np.unique(self.table.owners()[turns]), self.config.instruction_critic
-        metrics: dict[str, float] = {}
-        for _ in range(fit.updates if len(owners) else 0):
-            # With replacement, as there may be fewer trajectories than a batch holds.
-            some = self.draws.choice(owners, fit.batch_size)
-            prompts = instruction_prompts(self.table, some)
-            labels = self.outcomes()[some]
-            metrics = fit_outcomes(self.critics["v_instruction"], "v", prompts, labels)
-        return metrics
+        critic, fit = self.critics["v_instruction"], self.config.instruction_critic
+        return fit_instructions(critic, fit, self.table, turns, self.outcomes(), self.draws)
 
     def fit_steps(self, turns: np.ndarray) -> dict[str, float]:
         """V_step on both ends of each transition: does an episode that stands here end well?"""
-        fit, metrics = self.config.step_critic, {}
-        for _ in range(fit.updates if len(turns) else 0):
-            batch = self.table.transitions(self.draws.choice(turns, fit.batch_size))
-            # Behind an ended episode there is no state to value.
-            prompts = [t.prompt_ids for t in batch] + [t.next_prompt_ids for t in batch if t.next_prompt_ids]
-            owners = [t.trajectory for t in batch] + [t.trajectory for t in batch if t.next_prompt_ids]
-            labels = self.outcomes()[owners]
-            metrics = fit_outcomes(self.critics["v_step"], "v", prompts, labels)
-        return metrics
+        critic, fit = self.critics["v_step"], self.config.step_critic
+        return fit_states(critic, fit, self.table, turns, self.outcomes(), self.draws)
 
     def weigh(self, turns: np.ndarray) -> np.ndarray:
         """[n] the weight of each of these turns in the actor's loss."""

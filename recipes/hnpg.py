@@ -24,24 +24,23 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
 
 from rollwright.batching import TokenBatch, can_whiten, flatten, join_batches
 from rollwright.config import Readers
-from rollwright.contracts import ConfigError, Group
+from rollwright.contracts import Group
 from rollwright.critics import (
     FreshActions,
+    FreshValues,
     RegressedCriticFit,
-    followed,
-    one_step_targets,
     open_turn_critic,
     stored_batch,
-    with_action,
+    whitened,
+    with_fresh_actions,
 )
 from rollwright.learner import PolicyLossSettings, objective_of
 from rollwright.maths import hybrid_weights, lambda_returns
-from rollwright.maths.advantages import gae, whiten
+from rollwright.maths.advantages import gae
 from rollwright.store import data_checks
 from rollwright.store.replay import ReplaySettings, Transition, TurnTable, valid_turns
 from rollwright.training import (
@@ -91,15 +90,19 @@ class HnpgConfig(PolicyLoopConfig):
     replay: ReplaySettings = ReplaySettings()
     critic: CriticFit = CriticFit()
 
+    @model_validator(mode="after")
+    def _logs_and_their_weight_go_together(self) -> HnpgConfig:
+        if bool(self.replay.stores) != bool(self.algorithm.offline_weight or self.algorithm.logged_states):
+            raise ValueError(
+                "logged turns come from replay.stores and count by algorithm.offline_weight and "
+                "algorithm.logged_states: name a store, or set both to 0"
+            )
+        return self
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run HNPG as the configuration says."""
     config = recipe_config(HnpgConfig, argv, plan=plan_text)
-    if bool(config.replay.stores) != bool(config.algorithm.offline_weight or config.algorithm.logged_states):
-        raise ConfigError(
-            "logged turns come from replay.stores and count by algorithm.offline_weight and algorithm.logged_states: "
-            "name a store, or set both to 0"
-        )
     with Training.start(config) as run:
         replay_loop(run, Hnpg(run, config))
 
@@ -115,17 +118,12 @@ class Hnpg(ReplayMethod):
         if config.replay.stores:
             data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
             data_checks.require_outcomes(self.table, self.turns)
+        polyak, bias = config.algorithm.polyak, config.algorithm.bias
         self.critic = open_turn_critic(
-            config,
-            run.learner,
-            run.codec,
-            config.critic,
-            {"q": 1},
-            name="critic",
-            polyak=config.algorithm.polyak,
-            bias=config.algorithm.bias,
+            config, run.learner, run.codec, config.critic, {"q": 1}, name="critic", polyak=polyak, bias=bias
         )
         self.fresh = FreshActions(run.engine, run.collector.sampling, seed=config.run.seed)
+        self.values = FreshValues(self.critic, self.fresh, samples=config.algorithm.samples)
         run.attach(self.critic)
 
     def may_learn(self, groups: Sequence[Group]) -> bool:
@@ -142,32 +140,15 @@ class Hnpg(ReplayMethod):
         self.fresh.begin(step)
         self.own: TokenBatch = flatten(groups)
         # By the critic as it is before this step fits it.
-        self.ends = self.end_values()
+        self.ends = self.values.after_cuts(self.own.trajectories, truncated_end=self.algorithm.truncated_end)
         rewards, index = self.own.turn_rewards, self.own.trajectory_index
         blank = torch.zeros_like(rewards)
         # With lambda = 1 the values along the way cancel, so zeros do: what is left are the discounted returns.
         self.returns = lambda_returns(rewards, blank, index, self.ends, gamma=self.algorithm.gamma, gae_lambda=1.0)
 
-    def end_values(self) -> Tensor:
-        """[S] value of what follows each own episode: 0, unless a limit cut it before the task's own end."""
-        ends = torch.zeros(len(self.own.trajectories))
-        cut = [s for s, t in enumerate(self.own.trajectories) if t.next_prompt_ids and t.stop_reason.is_truncation]
-        if cut and not self.algorithm.truncated_end:
-            ends[cut] = self.values([self.own.trajectories[s].next_prompt_ids for s in cut])
-        return ends
-
     def sample(self, size: int) -> list[Transition]:
         """Logged turns."""
         return self.table.transitions(self.draws.choice(self.turns, size)) if size and len(self.turns) else []
-
-    def values(self, prompts: Sequence[Ids], *, samples: int = 0, slow: bool = False) -> Tensor:
-        """[n] mean Q of fresh actions at these prompts."""
-        count = samples or self.algorithm.samples
-        # The copies of a prompt lie side by side, as the view below needs them.
-        asked = [prompt for prompt in prompts for _ in range(count)]
-        acted = [prompt + action.token_ids for prompt, action in zip(asked, self.fresh(asked), strict=True)]
-        # [heads, n] with one head; the draws of a prompt become a row.
-        return self.critic.read(acted, slow=slow)["q"][0].view(len(prompts), count).mean(dim=1)
 
     def fit(self) -> dict[str, float]:
         """Steps of regression, each on own turns and on as many logged ones."""
@@ -176,7 +157,8 @@ class Hnpg(ReplayMethod):
             chosen = self.draws.integers(len(self.own.turns), size=fit.batch_size)
             # With weight 0 the logs would only be read in vain.
             logged = self.sample(fit.batch_size) if self.algorithm.offline_weight else []
-            targets = torch.cat([self.returns[chosen], self.logged_targets(logged)])
+            ahead = self.values.targets(logged, gamma=self.algorithm.gamma, truncated_end=self.algorithm.truncated_end)
+            targets = torch.cat([self.returns[chosen], ahead])
             acted = [self.own.turns[u].prompt_ids + self.own.turns[u].action_ids for u in chosen]
             acted += [t.prompt_ids + t.action_ids for t in logged]
             # Own turns come first in `acted` and in `targets`.
@@ -185,14 +167,6 @@ class Hnpg(ReplayMethod):
             weights = hybrid_weights(own, off_weight=self.algorithm.offline_weight)
             metrics = self.critic.update({"q": (acted, targets)}, weights={"q": weights})
         return metrics | ({"critic/target_mean": float(targets.mean())} if metrics else {})
-
-    def logged_targets(self, logged: Sequence[Transition]) -> Tensor:
-        """[n] r + gamma Q_slow(s', a') with a' from the policy as it is now; r alone where the task ended."""
-        cut = self.algorithm.truncated_end
-        follows = [logged[k].next_prompt_ids for k in followed(logged, truncated_end=cut)]
-        # One sample is an unbiased target, and the regression averages over many.
-        after = self.values(follows, samples=1, slow=True) if follows else torch.zeros(0)
-        return one_step_targets(logged, after[None], gamma=self.algorithm.gamma, truncated_end=cut)[0]
 
     def update(self) -> dict[str, float]:
         """One batch of both sets, on one scale."""
@@ -205,34 +179,23 @@ class Hnpg(ReplayMethod):
 
     def own_tokens(self) -> TokenBatch:
         """Own turns, each with its advantage on all of its tokens."""
-        values = self.values([turn.prompt_ids for turn in self.own.turns])
-        estimate = gae(
-            self.own.turn_rewards,
-            values,
-            self.own.trajectory_index,
-            num_sequences=len(self.own.trajectories),
-            gamma=self.algorithm.gamma,
-            gae_lambda=self.algorithm.gae_lambda,
-            last_values=self.ends,
+        own, gamma, gae_lambda = self.own, self.algorithm.gamma, self.algorithm.gae_lambda
+        args = (own.turn_rewards, self.values([turn.prompt_ids for turn in own.turns]), own.trajectory_index)
+        found = gae(
+            *args, num_sequences=len(own.trajectories), gamma=gamma, gae_lambda=gae_lambda, last_values=self.ends
         )
-        return self.own.with_columns(advantages=estimate.advantages[self.own.turn_index])
+        return own.with_columns(advantages=found.advantages[own.turn_index])
 
     def logged_tokens(self) -> TokenBatch | None:
         """Logged states with what the policy would do there now, and its advantage by the critic; None without any."""
         states = self.sample(self.algorithm.logged_states)
         if not states:
             return None
-        prompts = [t.prompt_ids for t in states]
-        acted = [with_action(t, a) for t, a in zip(states, self.fresh(prompts), strict=True)]
+        acted = with_fresh_actions(states, self.fresh)
         q = self.critic.read([t.prompt_ids + t.action_ids for t in acted])["q"][0]
-        batch = stored_batch(acted, (q - self.values(prompts)).tolist())
+        batch = stored_batch(acted, (q - self.values([t.prompt_ids for t in states])).tolist())
         # A stored batch does not say which weights sampled it; these actions are as new as the engine's weights.
         return replace(batch, versions=torch.full_like(batch.versions, self.run.engine.version))
-
-
-def whitened(batch: TokenBatch) -> TokenBatch:
-    """Both sets on one scale: advantages of mean 0 and spread 1 over all tokens."""
-    return batch.with_columns(advantages=whiten(batch.advantages))
 
 
 if __name__ == "__main__":

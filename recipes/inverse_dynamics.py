@@ -19,30 +19,25 @@ from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-import json
-from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from pydantic import Field
 
 from rollwright.config import Config, Unread, dump
-from rollwright.contracts import ConfigError, DataError, Trajectory
+from rollwright.contracts import ConfigError
 from rollwright.generation import Engine, EngineSettings, open_engine
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
 from rollwright.methods import (
     TAG,
+    InverseEpisodes,
     InversePrompt,
-    LabelReport,
     ModelLabeller,
-    held_out,
-    imitable,
     inverse_rows,
     judge_labels,
     label,
     labelled,
-    require_logs,
+    tell_labels,
     without_actions,
 )
 from rollwright.models import ChatCodec, ModelSettings
@@ -119,63 +114,17 @@ def main(argv: list[str] | None = None) -> None:
         return
     require_trl("inverse dynamics")
     # Before the folder is made, as data that cannot be used need no run.
-    episodes = Episodes.read(config)
+    data, seed = config.data, config.run.seed
+    episodes = InverseEpisodes.read(
+        data.stores, data.logs, hide_frac=data.hide_frac, held_out_frac=data.held_out_frac, seed=seed
+    )
     with RunFolder.opened(config.run.folder, config_yaml=dump(config)) as folder:
         require_empty(folder)
         announce(config)
         learn_and_label(config, folder, episodes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Episodes:
-    """Who teaches the model (`teach`), what its labels are judged by (`aside`), and what it labels.
-
-    hidden: episodes whose actions it is not shown. logs: those that have none.
-    """
-
-    teach: list[Trajectory]
-    aside: list[Trajectory]
-    hidden: list[Trajectory]
-    logs: list[Trajectory]
-
-    @classmethod
-    def read(cls, config: InverseConfig) -> Episodes:
-        """All of them, before anything is trained.
-
-        Raises:
-            DataError: there is nothing to learn from, to judge by or to label, or the logs have actions.
-        """
-        data, seed = config.data, config.run.seed
-        if not data.stores or not (data.logs or data.hide_frac):
-            raise DataError(
-                "name stores with actions in data.stores, and what to label in data.logs (or data.hide_frac)"
-            )
-        # Failures show what an action does as well as successes.
-        stored = imitable(stored_episodes(data.stores), only_success=False)
-        # An episode's side depends on its id and not on its place, so it stays there when the stores grow.
-        hidden = [t for t in stored if held_out(t, data.hide_frac, seed=seed, what="hidden")]
-        known = [t for t in stored if not held_out(t, data.hide_frac, seed=seed, what="hidden")]
-        if not known:
-            raise DataError(f"data.hide_frac = {data.hide_frac:g} leaves none of {len(stored)} episodes to learn from")
-        aside = [t for t in known if held_out(t, data.held_out_frac, seed=seed, what="held-out")]
-        teach = [t for t in known if t not in aside]
-        require_teachers_and_judges(teach, aside, data.held_out_frac)
-        logs = require_logs(stored_episodes(data.logs)) if data.logs else []
-        return cls(teach=teach, aside=aside, hidden=hidden, logs=logs)
-
-
-def require_teachers_and_judges(teach: Sequence[Trajectory], aside: Sequence[Trajectory], held_out_frac: float) -> None:
-    """Raises DataError where there is nothing to learn from, or nothing else to judge the labels by."""
-    if teach and aside:
-        return
-    missing, change = ("to judge the labels by", "raise") if teach else ("to learn from", "lower")
-    raise DataError(
-        f"data.held_out_frac = {held_out_frac:g} of {len(teach) + len(aside)} episodes with actions leaves none "
-        f"{missing}: {change} it, or name larger stores"
-    )
-
-
-def learn_and_label(config: InverseConfig, folder: RunFolder, episodes: Episodes) -> None:
+def learn_and_label(config: InverseConfig, folder: RunFolder, episodes: InverseEpisodes) -> None:
     """Train the model on those who teach it, then label."""
     start, codec, new_context = open_context(config.world, config.model, config.rollout, folder.path)
     for trajectory in [*episodes.teach, *episodes.aside]:
@@ -194,18 +143,13 @@ def require_empty(folder: RunFolder) -> None:
         raise ConfigError(f"{folder.trajectories} holds labelled episodes already: name another run.folder")
 
 
-def stored_episodes(stores: Sequence[str]) -> list[Trajectory]:
-    """All episodes of these folders."""
-    return [t for store in stores for t in TrajectoryStore(store, mode="read").iter_trajectories()]
-
-
 def label_all(
     config: InverseConfig,
     folder: RunFolder,
     codec: ChatCodec,
     engine: Engine,
     new_context: NewContext,
-    episodes: Episodes,
+    episodes: InverseEpisodes,
 ) -> None:
     """Judge the labels where the truth is known, label the logs, fill the store."""
     settings, prompt = config.label, config.label.prompt()
@@ -224,20 +168,7 @@ def label_all(
         # Those that judged the labels as well: their actions are known all the same.
         store.append([*episodes.teach, *aside], tag="known")
     store.append(kept, tag=TAG)
-    tell(folder, reports, kept, len(blind))
-
-
-def tell(folder: RunFolder, reports: dict[str, LabelReport], kept: Sequence[Trajectory], count: int) -> None:
-    """Print what came of it, and write labels.json."""
-    turns = [turn for t in kept for turn in t.turns]
-    # A turn below the threshold is kept without an action.
-    filled = sum(bool(turn.action_ids) for turn in turns)
-    document: dict[str, dict[str, float]] = {name: asdict(report) for name, report in reports.items()}
-    document["store"] = {"logs": count, "labelled": len(kept), "turns": len(turns), "turns_labelled": filled}
-    (folder.path / "labels.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    for name, report in reports.items():
-        print(f"{name}: {report}")
-    print(f"{len(kept)} of {count} logs labelled, {filled} of their {len(turns)} turns: {folder.trajectories}")
+    tell_labels(folder, reports, kept, len(blind))
 
 
 if __name__ == "__main__":

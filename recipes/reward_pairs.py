@@ -26,7 +26,6 @@ from pathlib import Path
 from pydantic import Field
 
 from rollwright.config import Config, dump
-from rollwright.contracts import DataError
 from rollwright.learner import go_on_alone, require_trl
 from rollwright.maths.statistics import area_under_curve, best_threshold, confusion, wilson_interval
 from rollwright.methods import (
@@ -39,11 +38,12 @@ from rollwright.methods import (
     OutcomePrompt,
     answer_ids,
     fit_pairs,
+    pair_rows,
     pairs_of,
     prompts_apart,
     publish,
     read_cases,
-    require_scores,
+    scored_cases,
     split_cases,
     starting_model,
     tokenizer_mark,
@@ -114,8 +114,8 @@ def learn(
     # Prompts that differ may be alike once they are cut; such held-out cases are left out.
     prompts, held_out = prompts_apart(train, held_out, codec, prompt, max_length=config.fit.max_length)
     pairs_of(held_out, per_case=1, seed=seed)  # of what is left of it
-    rows = pair_rows(train, prompts, config)
-
+    per, length = config.data.per_success, config.fit.max_length
+    rows = pair_rows(train, prompts, per_case=per, max_length=length, seed=seed)
     target = folder.path / "pair_model"
     beside = writing_folder(target)  # a kill or a training that diverges leaves an earlier model whole
     centre = config.fit.centre
@@ -126,27 +126,6 @@ def learn(
     # Before it takes its place: a model that gives no score at all is not published.
     report(model, held_out, num_pairs=len(rows), config=config, folder=folder.path)
     print(f"pair model saved to {publish(beside, target)}")
-
-
-def pair_rows(
-    cases: Sequence[Case], prompts: Sequence[tuple[int, ...] | None], config: PairConfig
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Prompts of a success and a failure, of which both fit and do not read exactly alike.
-
-    Raises:
-        DataError: there is none.
-    """
-    pairs = pairs_of(cases, per_case=config.data.per_success, seed=config.run.seed)
-    # None stands for a prompt that does not fit, even cut.
-    found = [(better, worse) for a, b in pairs if (better := prompts[a]) and (worse := prompts[b])]
-    rows = [(better, worse) for better, worse in found if better != worse]  # nothing tells which is the better one
-    if not rows:
-        raise DataError(
-            f"none of {len(pairs)} pairs can be learned from: {len(pairs) - len(found)} do not fit into fit.max_length "
-            f"= {config.fit.max_length} tokens, even cut, and {len(found)} read exactly alike; raise fit.max_length or "
-            "data.max_actions"
-        )
-    return rows
 
 
 def with_threshold(folder: Path, train: Sequence[Case], prompt: OutcomePrompt, *, max_length: int) -> OutcomeModel:
@@ -162,29 +141,17 @@ def with_threshold(folder: Path, train: Sequence[Case], prompt: OutcomePrompt, *
     # A model is loaded with its card; the threshold joins it once there are scores.
     card.save(folder)
     model = OutcomeModel.load(folder)
-    labels, scores, _ = scored(model, train)
+    labels, scores, _ = scored_cases(model, train)
     model.card = replace(card, threshold=best_threshold(labels, scores))
     model.card.save(folder)
     return model
-
-
-def scored(model: OutcomeModel, cases: Sequence[Case]) -> tuple[list[bool], list[float], list[Case]]:
-    """Labels, scores and cases of those that the model can read.
-
-    Raises:
-        DataError: there is none.
-    """
-    scores = model.score_evidence([case.evidence for case in cases])
-    require_scores(scores, model.card.max_length)
-    kept = [(case.success, score, case) for score, case in zip(scores, cases, strict=True) if score is not None]
-    return [row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept]
 
 
 def report(model: OutcomeModel, held_out: Sequence[Case], *, num_pairs: int, config: PairConfig, folder: Path) -> None:
     """Print and write how the held-out episodes are ranked: eval/pairs.json."""
     # It was chosen on the training episodes: what is held out must choose nothing.
     threshold = model.card.threshold
-    labels, scores, cases = scored(model, held_out)
+    labels, scores, cases = scored_cases(model, held_out)
     pairs = pairs_of(cases, per_case=config.data.per_success, seed=config.run.seed)
     # A tie is counted as wrong.
     ranked = wilson_interval(sum(scores[a] > scores[b] for a, b in pairs), len(pairs))

@@ -37,7 +37,7 @@ from rollwright.critics import (
     SuccessReplaySettings,
     TurnCriticFit,
     WebRLObjective,
-    fit_outcomes,
+    fit_passes,
     open_turn_critic,
     outcome_steps,
     outcomes,
@@ -47,10 +47,7 @@ from rollwright.critics import (
 from rollwright.learner import FixedPolicy
 from rollwright.maths import outcome_loss
 from rollwright.maths.advantages import webrl, webrl_released
-from rollwright.store import (
-    data_checks,
-    replay,
-)
+from rollwright.store import data_checks, replay
 from rollwright.training import (
     OWN_UPDATES,
     LoopConfig,
@@ -135,13 +132,12 @@ class Webrl(ReplayMethod):
     def __init__(self, run: Training, config: WebrlConfig) -> None:
         self.run, self.algorithm, self.fits = run, config.algorithm, config.step_critic
         self.rewards_are_the_worlds = config.reward.name == "env"
-        paper = config.algorithm.form == "paper"
         self.table = replay.TurnTable(*config.replay.stores, run.store, may_be_empty=True)
         data_checks.require_own_tokens(config.replay.stores, self.table, run.codec, run.learner.policy)
         if config.replay.stores:
             data_checks.require_turns(self.table, replay.valid_turns(self.table))
         # The paper has one head; the released code has two, of which the smaller one counts.
-        heads = {"v": 1 if paper else 2}
+        heads = {"v": 1 if config.algorithm.form == "paper" else 2}
         self.critic = open_turn_critic(
             config, run.learner, run.codec, self.fits, heads, name="v_step", losses={"v": outcome_loss}
         )
@@ -164,8 +160,7 @@ class Webrl(ReplayMethod):
         # Counted before `refresh` takes in what this step has collected.
         known = len(self.table.trajectories)
         self.table.refresh()
-        self.labels = outcomes(self.table, self.algorithm.outcome)
-        self.valid = replay.valid_turns(self.table)
+        self.labels, self.valid = outcomes(self.table, self.algorithm.outcome), replay.valid_turns(self.table)
         fresh = self.valid[self.table.owners()[self.valid] >= known]
         self.require_seen()
         old = self.phase.draw(self.valid, self.labels, num_current=len(fresh), draws=self.draws)
@@ -178,17 +173,9 @@ class Webrl(ReplayMethod):
             data_checks.require_success_is_seen(self.table, self.valid, self.labels)
 
     def fit(self) -> dict[str, float]:
-        """V by cross-entropy on the outcome: at each state (paper), or at both ends of each step (released)."""
-        metrics: dict[str, float] = {}
-        for _ in range(self.fits.updates):
-            for batch in shuffled_batches(self.turns, self.fits.batch_size, self.draws):
-                steps = self.table.transitions(batch)
-                ends = [t for t in steps if t.next_prompt_ids] if self.algorithm.form == "released" else []
-                prompts = [t.prompt_ids for t in steps] + [t.next_prompt_ids for t in ends]
-                labels = self.labels[[t.trajectory for t in (*steps, *ends)]]
-                # Eq. 8 of the paper.
-                metrics = fit_outcomes(self.critic, "v", prompts, labels)
-        return metrics
+        """V by cross-entropy on the outcome (eq. 8): at each state (paper), or at both ends of each step (released)."""
+        both = self.algorithm.form == "released"
+        return fit_passes(self.critic, self.fits, self.table, self.turns, self.labels, self.draws, both_ends=both)
 
     def update(self) -> dict[str, float]:
         """The regression of log(pi / pi_ref) on the advantage."""
@@ -197,16 +184,14 @@ class Webrl(ReplayMethod):
         turns, advantages = self.turns, self.advantages(self.turns)
         released, metrics = self.algorithm.form == "released", {"webrl/positive_frac": float((advantages > 0).mean())}
         # The squared form is eq. 6.
-        objective = WebRLObjective(
-            form="released" if released else "squared", beta=self.algorithm.beta, num_tokens="turn"
-        )
+        form: Literal["released", "squared"] = "released" if released else "squared"
+        objective = WebRLObjective(form=form, beta=self.algorithm.beta, num_tokens="turn")
         for _ in range(self.algorithm.epochs):
             for places in shuffled_batches(np.arange(len(turns)), self.algorithm.batch_size, self.draws):
                 weights = advantages[places]
                 if released and not (weights > 0).any():
                     continue  # negative targets carry no loss in this form
-                steps = self.table.transitions(turns[places])
-                tokens = stored_batch(steps, weights.tolist())
+                tokens = stored_batch(self.table.transitions(turns[places]), weights.tolist())
                 tokens = tokens.with_columns(logprobs_ref=self.reference.logprobs(tokens))
                 metrics |= self.run.learner.update(tokens, objective)
         return metrics | {

@@ -7,6 +7,7 @@ import io
 import statistics
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,6 +16,8 @@ FOLDERS = (CORE, ROOT / "rewards", ROOT / "recipes")
 
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 70
+MOST_LINES_OF_A_RECIPE = 160
+"""Of what is no setting: see `lines_without_settings`."""
 MOST_ENTRIES_OF_A_FOLDER = 20
 LEAST_COMMENTED = 0.01
 """Share of the core's lines that carry a comment: what there is today; it may only grow."""
@@ -48,6 +51,34 @@ def bare(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
                 yield from bare(node.body, f"{prefix}{node.name}.")
 
 
+@cache
+def settings_classes() -> frozenset[str]:
+    """Names of all classes that a configuration is made of: `Config` and what comes of it, whatever it is called."""
+    bases = {
+        node.name: {ast.unparse(base).split(".")[-1] for base in node.bases}
+        for file in files()
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.ClassDef)
+    }
+    found = {"Config"}
+    while more := {name for name, of in bases.items() if of & found} - found:
+        found |= more
+    return frozenset(found)
+
+
+def lines_without_settings(text: str) -> int:
+    """Lines of a recipe without its settings classes and the blank lines after each; everything else counts."""
+    lines = text.splitlines()
+    count = len(lines)
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ClassDef) and {ast.unparse(base) for base in node.bases} & settings_classes():
+            start, end = min([node.lineno, *(d.lineno for d in node.decorator_list)]), node.end_lineno or node.lineno
+            while end < len(lines) and not lines[end].strip():
+                end += 1
+            count -= end - start + 1
+    return count
+
+
 def num_comments(text: str) -> int:
     return sum(token.type == tokenize.COMMENT for token in tokenize.generate_tokens(io.StringIO(text).readline))
 
@@ -55,6 +86,18 @@ def num_comments(text: str) -> int:
 def test_no_file_is_longer_than_a_reader_takes_in() -> None:
     counts = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in files()}
     assert not {name: count for name, count in counts.items() if count > MOST_LINES_OF_A_FILE}
+
+
+def test_a_recipe_is_as_long_as_its_algorithm() -> None:
+    """What is longer hides the algorithm: data, critics and reports belong into their rooms."""
+    recipes = sorted((ROOT / "recipes").glob("*.py"))
+    counts = {file.name: lines_without_settings(file.read_text(encoding="utf-8")) for file in recipes}
+    assert not {name: count for name, count in counts.items() if count > MOST_LINES_OF_A_RECIPE}
+
+
+def test_settings_do_not_count_as_lines_of_a_recipe() -> None:
+    recipe = "import x\n\n\nclass A(LoopConfig):\n    a = 1\n\n\nclass B(x.Other):\n    pass\n"
+    assert lines_without_settings(recipe) == 5
 
 
 def test_functions_are_short() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from rollwright.critics.critic_body import policy_body
+from rollwright.critics.critic_targets import HeadLoss, loss_of_v
+from rollwright.critics.replay_updates import actor_weights
 from rollwright.critics.turn_critic import TurnCriticSettings, ValueLearner
 from rollwright.learner.optimisation import OptimiserSettings
 from rollwright.maths.advantages import awr_weights
@@ -28,7 +31,8 @@ from rollwright.maths.value_targets import (
 )
 from rollwright.models.loading import load_policy
 from rollwright.models.tiny_model import make_tiny_model
-from rollwright.recipes.archer import AlgorithmSettings, Archer, actor_weights, loss_of_v
+from rollwright.recipes.archer import AlgorithmSettings, Archer
+from rollwright.store.replay import Transition
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 GAMMA = 0.95
@@ -58,6 +62,11 @@ def solve_chain(loss: Loss, *, rounds: int = 80, low: float = -8.0) -> Tensor:
     for _ in range(rounds):
         values = lowest(loss, chain_q(values).view(2, 3).T, low, 0.5)
     return values
+
+
+def loss_by(settings: AlgorithmSettings) -> HeadLoss:
+    """The loss of V that ArCHer takes with these settings."""
+    return loss_of_v(settings.critic, expectile=settings.expectile, alpha=settings.alpha)
 
 
 def slope(loss: Loss, error: float) -> float:
@@ -125,13 +134,13 @@ def test_archer_takes_the_loss_and_the_weights_of_its_settings() -> None:
     }
     for critic, expected in cases.items():
         settings = AlgorithmSettings(critic=critic, **({"alpha": 0.7} if critic.startswith("fdvl") else {}))  # type: ignore[arg-type]
-        torch.testing.assert_close(loss_of_v(settings)(values, targets), expected)
+        torch.testing.assert_close(loss_by(settings)(values, targets), expected)
     advantages = torch.tensor([-1.0, 0.5])
-    assert actor_weights(AlgorithmSettings(), advantages) is advantages
-    exponential = actor_weights(AlgorithmSettings(actor="awr"), advantages)
+    assert actor_weights(advantages, "reinforce", "policy") is advantages
+    exponential = actor_weights(advantages, "awr", "policy")
     torch.testing.assert_close(exponential, awr_weights(advantages, temperature=1.0))
-    assert actor_weights(AlgorithmSettings(actor="dual", critic="fdvl_chi2"), advantages).tolist() == [0.5, 1.25]
-    assert actor_weights(AlgorithmSettings(actor="dual", critic="fdvl_tv"), advantages).tolist() == [0.0, 1.0]
+    assert actor_weights(advantages, "dual", "fdvl_chi2").tolist() == [0.5, 1.25]
+    assert actor_weights(advantages, "dual", "fdvl_tv").tolist() == [0.0, 1.0]
     with pytest.raises(ValidationError, match="weighs by the divergence"):
         AlgorithmSettings(actor="dual", critic="iql")
 
@@ -145,7 +154,7 @@ def test_archers_own_loss_brings_a_network_to_the_tabular_solution(divergence: s
     policy, _ = load_policy(tmp_path, "float32")
     shape = TurnCriticSettings(heads={"q": 2, "v": 2}, width=32, bias=-2.0)
     algorithm = AlgorithmSettings(critic=divergence, alpha=0.9, gamma=GAMMA)  # type: ignore[arg-type]
-    optimiser, losses = OptimiserSettings(learning_rate=3e-3), {"v": loss_of_v(algorithm)}
+    optimiser, losses = OptimiserSettings(learning_rate=3e-3), {"v": loss_by(algorithm)}
     critic = ValueLearner(Accelerator(), policy_body(policy), shape, optimiser, losses=losses, polyak=0.1)
     archer = SimpleNamespace(algorithm=algorithm, critic=critic)
     states, actions = ((5, 6, 7), (5, 6, 8, 9), (11,)), ((12,), (13,))
@@ -268,12 +277,15 @@ def test_only_the_hybrid_critic_opens_the_lock(seed: int) -> None:
 
 @pytest.mark.parametrize("critic", ["policy", "iql"])
 def test_archers_critic_batches_pair_each_state_with_its_own_action(critic: str) -> None:
-    turns = [SimpleNamespace(prompt_ids=(k, 0), action_ids=(k, 1)) for k in range(6)]
+    blank: dict[str, Any] = {"action_mask": (True, True), "logprobs": (0.0, 0.0), "reward": 0.0, "next_prompt_ids": ()}
+    blank |= {"terminated": True, "truncated": False, "return_to_go": 0.0, "trajectory_return": 0.0, "success": None}
+    blank |= {"task": "t", "turn": 0, "turns_left": 0, "trajectory": 0}
+    turns = [Transition(prompt_ids=(k, 0), action_ids=(k, 1), index=k, **blank) for k in range(6)]
     asked: list[list[tuple[int, ...]]] = []
 
     def fresh(prompts: list[tuple[int, ...]]) -> list[SimpleNamespace]:
         asked.append(prompts)
-        return [SimpleNamespace(token_ids=(prompt[0], 2)) for prompt in prompts]
+        return [SimpleNamespace(token_ids=(prompt[0], 2), logprobs=(0.0, 0.0)) for prompt in prompts]
 
     archer = SimpleNamespace(
         config=SimpleNamespace(critic=SimpleNamespace(updates=3, batch_size=2)),

@@ -21,7 +21,7 @@ from rollwright.maths.statistics.reliability import area_under_curve
 from rollwright.methods.outcome_data import Case, prompts_apart, read_cases, split_cases
 from rollwright.methods.outcome_model import CARD, OutcomeCard, OutcomeModel, answer_ids, prompt_ids, tokenizer_mark
 from rollwright.methods.outcome_text import Evidence, OutcomePrompt, evidence_of
-from rollwright.methods.pair_fit import pairs_of
+from rollwright.methods.pair_fit import pair_rows, pairs_of
 from rollwright.models.codec import ChatCodec
 from rollwright.models.tiny_model import make_tiny_model, tiny_tokenizer
 from rollwright.recipes import collect, outcome, reward_pairs
@@ -420,11 +420,11 @@ def test_another_tokenizer_beside_a_pair_model_is_refused(paired: Path, tmp_path
 
 
 def test_pairs_that_read_exactly_alike_teach_nothing():
-    config = reward_pairs.PairConfig()
+    shape = {"per_case": 4, "max_length": 512, "seed": 0}
     cases = [case("a", 1, True), case("a", 1, False), case("a", 2, False)]
-    assert reward_pairs.pair_rows(cases, [(1,), (1,), (2,)], config) == [((1,), (2,))]
+    assert pair_rows(cases, [(1,), (1,), (2,)], **shape) == [((1,), (2,))]
     with pytest.raises(DataError, match=r"none of 2 pairs can be learned from: 1 do not fit .* and 1 read exactly"):
-        reward_pairs.pair_rows(cases, [(1,), (1,), None], config)
+        pair_rows(cases, [(1,), (1,), None], **shape)
 
 
 def test_a_pair_model_ranks_held_out_episodes_and_is_a_reward(paired: Path, store: Path):

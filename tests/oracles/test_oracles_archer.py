@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rollwright.contracts.record import Span, StopReason, Trajectory
 from rollwright.critics.critic_targets import HeadLoss, HeadTargets, loss_of_heads, rows_of_heads
-from rollwright.critics.replay_updates import WeightedLikelihood, stored_batch
+from rollwright.critics.replay_updates import WeightedLikelihood, actor_weights, least_advantages, stored_batch
 from rollwright.generation.engine import Generation, Sampling
 from rollwright.learner.learner import Learner
 from rollwright.maths.value_targets import polyak_update
@@ -207,7 +207,7 @@ def test_a_critic_fitted_from_a_uniform_buffer_finds_values_and_advantages_of_th
     close(v, values)
     close(on, exact_q[:, 0])
     close(back, exact_q[:, 1])
-    found = [made.advantages(transitions_of(made, action)) for action in (F, B)]
+    found = [least_advantages(made.critic, transitions_of(made, action)) for action in (F, B)]
     close(p * found[0] + (1 - p) * found[1], [0.0] * 3)  # E_pi[A] = 0
     close(found[0], exact_q[:, 0] - exact_v)
     if advantages is not None:
@@ -255,7 +255,7 @@ def test_each_head_has_its_own_slow_target_and_the_advantage_takes_the_smaller_o
     close(targets["v"], [[-7.0] * 3, [-9.0] * 3])
     fast["v"][:, 0] = torch.tensor([-2.0, -1.0])
     fast["q"][:, critic.places[STATES[0] + F]] = torch.tensor([-0.25, -0.5])
-    close(made.advantages(on[:1]), [-0.5 - -2.0])
+    close(least_advantages(made.critic, on[:1]), [-0.5 - -2.0])
 
 
 # The actor
@@ -272,7 +272,7 @@ def expected_gradient(model: Learner, worths: Sequence[float]) -> tuple[float, f
     blank |= {"prompt_ids": prompt, "action_mask": (True, True), "logprobs": (0.0, 0.0), "trajectory": 0}
     batch = [Transition(action_ids=ids, index=place, **blank) for place, ids in enumerate(spoken)]
     advantages = torch.tensor(worths)
-    weights = recipe.actor_weights(recipe.AlgorithmSettings(), advantages)
+    weights = actor_weights(advantages, recipe.AlgorithmSettings().actor, recipe.AlgorithmSettings().critic)
     tokens = stored_batch(batch, weights.tolist())
     chances = torch.stack([row.sum() for row in tokens.by_turn(model.logprobs(tokens))]).exp()
     assert float(chances.sum()) == pytest.approx(1.0, abs=1e-5)

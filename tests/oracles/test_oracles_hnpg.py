@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from rollwright.batching.value_estimators import TurnGae
 from rollwright.contracts.record import Group, Task, Turn
 from rollwright.critics.critic_body import policy_body
 from rollwright.critics.critic_targets import HeadTargets
+from rollwright.critics.fresh_actions import FreshValues
 from rollwright.critics.turn_critic import TurnCriticSettings, ValueLearner
 from rollwright.generation.engine import Generation
 from rollwright.learner.learner import Learner
@@ -104,6 +105,7 @@ class Hybrid(hnpg.Hnpg):
         self.run = SimpleNamespace(engine=SimpleNamespace(version=-1))
         self.table, self.turns = Logs(), np.arange(4)
         self.critic, self.fresh = critic, Fresh()
+        self.values = FreshValues(critic, cast(Any, self.fresh), samples=self.algorithm.samples)
 
     def take_in(self) -> None:
         """A step begins with our episodes."""

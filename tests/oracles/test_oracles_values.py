@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollwright.critics.critic_targets import HeadLoss, HeadTargets, loss_of_heads, rows_of_heads
+from rollwright.critics.critic_targets import HeadLoss, HeadTargets, loss_of_heads, loss_of_v, rows_of_heads
+from rollwright.critics.replay_updates import actor_weights
 from rollwright.maths.losses import weighted_nll
 from rollwright.maths.value_targets import expectile_loss, td_target
 from rollwright.recipes import archer
@@ -71,9 +72,8 @@ def test_the_expectile_loss_settles_on_the_value_of_taking_the_better_action_so_
 
 def test_advantage_weights_turn_even_data_into_a_softmax_of_advantages() -> None:
     """tau 0.9, temperature 1: pi(F) = exp(A(F)) / (exp(A(F)) + exp(A(B))) minimises the weighted likelihood."""
-    iql = archer.AlgorithmSettings(critic="iql", actor="awr", expectile=0.9, temperature=1.0)
-    values = settle(archer.loss_of_v(iql), start=-9.0, rate=0.5)
-    weights = archer.actor_weights(iql, chain_q(values) - values[SOURCE])
+    values = settle(loss_of_v("iql", expectile=0.9, alpha=0.8), start=-9.0, rate=0.5)
+    weights = actor_weights(chain_q(values) - values[SOURCE], "awr", "iql", temperature=1.0)
     assert not weights.requires_grad and weights.max() < 100
     logits = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-15)
@@ -143,7 +143,7 @@ def bought(*, unique: bool, expectile: float) -> TableCritic:
     """ArCHer's critic after many fits to ten tickets of which one wins 1."""
     tickets = [ticket(k == 4, 10 + k if unique else 10) for k in range(10)]
     settings = archer.AlgorithmSettings(critic="iql", expectile=expectile)
-    critic = TableCritic({"v": archer.loss_of_v(settings)})
+    critic = TableCritic({"v": loss_of_v(settings.critic, expectile=settings.expectile, alpha=settings.alpha)})
     fitted = SimpleNamespace(algorithm=settings, critic=critic)
     acted = [t.prompt_ids + t.action_ids for t in tickets]
     for _ in range(400):
@@ -162,12 +162,12 @@ def test_a_repeated_ticket_is_worth_what_it_pays_on_average(tau: float) -> None:
 
 def test_an_expectile_of_returns_pays_for_luck() -> None:
     """tau 0.9: 0.9 * 0.1 (1 - V) = 0.1 * 0.9 V, V = 0.5. The same where each ticket has a name that Q remembers."""
-    iql = archer.AlgorithmSettings(critic="iql", expectile=0.9)
+    loss = loss_of_v("iql", expectile=0.9, alpha=0.8)
     returns = torch.tensor([1.0] + [0.0] * 9, dtype=torch.float64)
     value = torch.zeros((), dtype=torch.float64)
     for _ in range(200):
         value.requires_grad_()
-        (steep,) = torch.autograd.grad(archer.loss_of_v(iql)(value.expand(10), returns).sum(), value)
+        (steep,) = torch.autograd.grad(loss(value.expand(10), returns).sum(), value)
         value = value.detach() - 0.2 * steep
     assert value.item() == pytest.approx(0.5, abs=1e-6)
     critic = bought(unique=True, expectile=0.9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from rollwright.batching.credit import flatten
 from rollwright.contracts.errors import ConfigError, DataError
 from rollwright.contracts.record import Group, StopReason
 from rollwright.critics.critic_targets import loss_of_heads, rows_of_heads
+from rollwright.critics.fresh_actions import FreshValues
 from rollwright.evaluation import load_evaluation
 from rollwright.recipes import collect, hnpg
 from rollwright.recipes.hnpg import AlgorithmSettings, Hnpg, whitened
@@ -34,11 +35,17 @@ def hybrid(value: float = 4.0, **settings: Any) -> Any:
     made = SimpleNamespace(
         algorithm=AlgorithmSettings(**settings),
         config=SimpleNamespace(run=SimpleNamespace(seed=0)),
-        values=lambda prompts, **_: torch.full((len(prompts),), value),
+        values=worth(value),
         fresh=SimpleNamespace(begin=lambda step: None),
     )
-    made.end_values = lambda: Hnpg.end_values(made)  # type: ignore[arg-type]
     return made
+
+
+def worth(value: float) -> FreshValues:
+    """Every fresh action is worth so much."""
+    critic = SimpleNamespace(read=lambda acted, slow: {"q": torch.full((1, len(acted)), value)})
+    fresh = lambda prompts: [SimpleNamespace(token_ids=(7,)) for _ in prompts]  # noqa: E731
+    return FreshValues(cast(Any, critic), cast(Any, fresh), samples=2)
 
 
 def logged(reward: float, *, follows: tuple[int, ...] = (), truncated: bool = False) -> Transition:
@@ -75,9 +82,9 @@ def test_own_turns_are_worth_what_was_still_earned() -> None:
 
 def test_logged_turns_look_one_step_ahead() -> None:
     batch = [logged(1.0, follows=(5, 6)), logged(1.0), logged(1.0, follows=(9,), truncated=True)]
-    assert Hnpg.logged_targets(hybrid(gamma=0.5), batch).tolist() == [3.0, 1.0, 3.0]
-    assert Hnpg.logged_targets(hybrid(gamma=0.5, truncated_end=True), batch).tolist() == [3.0, 1.0, 1.0]
-    assert Hnpg.logged_targets(hybrid(), []).tolist() == []
+    assert worth(4.0).targets(batch, gamma=0.5).tolist() == [3.0, 1.0, 3.0]
+    assert worth(4.0).targets(batch, gamma=0.5, truncated_end=True).tolist() == [3.0, 1.0, 1.0]
+    assert worth(4.0).targets([], gamma=1.0).tolist() == []
 
 
 @pytest.mark.parametrize(("weight", "expected"), [(0.0, 1.0), (1.0, 1.0 + 4.0), (0.5, 1.0 + 2.0)])
@@ -88,7 +95,7 @@ def test_the_loss_is_the_two_means(weight: float, expected: float) -> None:
     made.own, made.returns = SimpleNamespace(turns=[builders.turn((5, 6), (7,), 0.0)] * 2), torch.tensor([1.0, -1.0])
     made.draws = SimpleNamespace(integers=lambda high, size: [0, 1])
     made.sample = lambda size: [logged(0.0)] * 3
-    made.logged_targets = lambda batch: torch.tensor([2.0, -2.0, 2.0])[: len(batch)]
+    made.values = SimpleNamespace(targets=lambda batch, **_: torch.tensor([2.0, -2.0, 2.0])[: len(batch)])
     made.critic = SimpleNamespace(update=lambda rows, weights: asked.append(rows_of_heads(rows, weights)) or {})
     Hnpg.fit(made)
     ((sequences, columns),) = asked

@@ -157,6 +157,6 @@ def test_digirls_threshold_needs_episodes_of_more_than_one_turn(form: Any, actor
     for turns, refused in ((1, not fits), (2, False)):
         if refused:
             with pytest.raises(ConfigError, match="with episodes of one turn none can be"):
-                learner.require_reachable(1 / turns)
+                learner.algorithm.require_reachable(1 / turns)
         else:
-            learner.require_reachable(1 / turns)
+            learner.algorithm.require_reachable(1 / turns)

@@ -11,6 +11,7 @@ May import: learner and what stands above it.
 from rollwright.critics.critic_body import cut_to, policy_body
 from rollwright.critics.critic_settings import RegressedCriticFit, TokenCriticFit, TurnCriticFit
 from rollwright.critics.critic_targets import (
+    DIVERGENCES,
     ColumnLoss,
     Columns,
     HeadLoss,
@@ -18,15 +19,19 @@ from rollwright.critics.critic_targets import (
     Readings,
     followed,
     loss_of_heads,
+    loss_of_v,
     one_step_targets,
     rows_of_heads,
     squared_error,
 )
-from rollwright.critics.fresh_actions import FreshActions, sample_actions, with_action
+from rollwright.critics.fresh_actions import FreshActions, FreshValues, sample_actions, with_action, with_fresh_actions
 from rollwright.critics.frozen_critic import FrozenValueLearner
 from rollwright.critics.open_critics import open_turn_critic, open_value_beside, open_vocabulary_critic
 from rollwright.critics.outcome_values import (
+    fit_instructions,
     fit_outcomes,
+    fit_passes,
+    fit_states,
     instruction_prompts,
     outcome_steps,
     outcomes,
@@ -35,9 +40,12 @@ from rollwright.critics.outcome_values import (
 from rollwright.critics.replay_updates import (
     WebRLObjective,
     WeightedLikelihood,
+    actor_weights,
     imitate,
+    least_advantages,
     shuffled_batches,
     stored_batch,
+    whitened,
 )
 from rollwright.critics.step_value import StepValue, StepValueFit, SuccessChance, ValueRows, open_step_value
 from rollwright.critics.step_value_files import load_step_value, save_step_value
@@ -56,10 +64,12 @@ from rollwright.critics.turn_critic import TurnCriticSettings, reading
 from rollwright.critics.value_beside import ValueBeside
 
 __all__ = [
+    "DIVERGENCES",
     "ENGINES_WITH_Q",
     "ColumnLoss",
     "Columns",
     "FreshActions",
+    "FreshValues",
     "FrozenValueLearner",
     "HeadLoss",
     "HeadTargets",
@@ -79,17 +89,23 @@ __all__ = [
     "ValueRows",
     "WebRLObjective",
     "WeightedLikelihood",
+    "actor_weights",
     "baseline_critic",
     "cut_to",
     "decode_with",
+    "fit_instructions",
     "fit_outcomes",
+    "fit_passes",
+    "fit_states",
     "followed",
     "imitate",
     "implicit_loss",
     "implicit_targets",
     "instruction_prompts",
+    "least_advantages",
     "load_step_value",
     "loss_of_heads",
+    "loss_of_v",
     "one_step_targets",
     "open_step_value",
     "open_turn_critic",
@@ -108,6 +124,8 @@ __all__ = [
     "stored_batch",
     "success_probability",
     "token_q_loss",
+    "whitened",
     "with_action",
+    "with_fresh_actions",
     "with_token_baseline",
 ]

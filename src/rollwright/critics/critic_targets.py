@@ -8,11 +8,12 @@ means over the rows of each head are added. The loss of a head is one function o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from rollwright.maths import td_target
+from rollwright.maths import Divergence, dual_value_loss, expectile_loss, td_target
 from rollwright.store.replay import Transition
 
 Readings = Mapping[str, Tensor]
@@ -31,9 +32,29 @@ HeadTargets = Mapping[str, tuple[Sequence[Sequence[int]], Tensor]]
 """Name of the head -> the sequences that it is read at the end of, and [n] or [heads, n] what it shall say there."""
 
 
+DIVERGENCES: dict[str, Divergence] = {"fdvl_tv": "tv", "fdvl_chi2": "chi2"}
+"""Kinds of V whose loss is f-DVL's, and the divergence of each."""
+
+
 def squared_error(values: Tensor, targets: Tensor) -> Tensor:
     """(value - target)^2, per entry: the regression on a mean."""
     return (values - targets).square()
+
+
+def loss_of_v(kind: str, *, expectile: float, alpha: float) -> HeadLoss:
+    """Loss of V against values of actions: squared for fresh actions, leaning upwards for stored ones.
+
+    Args:
+        kind: "policy" (fresh actions), "iql", or one of `DIVERGENCES`.
+        expectile: tau of IQL. alpha: how far f-DVL leans towards the best action.
+
+    Sources: arXiv:2402.19446 (ArCHer), arXiv:2110.06169 (IQL), arXiv:2302.08560 (f-DVL).
+    """
+    if kind == "policy":
+        return squared_error
+    if kind == "iql":
+        return partial(expectile_loss, expectile=expectile)
+    return partial(dual_value_loss, divergence=DIVERGENCES[kind], alpha=alpha)
 
 
 def rows_of_heads(

@@ -7,6 +7,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
+from rollwright.contracts import Trajectory
+from rollwright.critics.critic_learner import TurnValues
+from rollwright.critics.critic_targets import followed, one_step_targets
 from rollwright.generation import Ask, BatchEngine, Engine, Generation, Sampling
 from rollwright.store.replay import Transition
 
@@ -72,3 +78,50 @@ def with_action(transition: Transition, action: Generation) -> Transition:
         reward=float("nan"),
         next_prompt_ids=(),
     )
+
+
+def with_fresh_actions(turns: Sequence[Transition], fresh: FreshActions) -> list[Transition]:
+    """Each of these states with what the policy would do there now."""
+    actions = fresh([turn.prompt_ids for turn in turns])
+    return [with_action(turn, action) for turn, action in zip(turns, actions, strict=True)]
+
+
+class FreshValues:
+    """V(s) of a critic of actions: the mean of its Q over what the policy would do at s now.
+
+    Args:
+        samples: actions per state.
+    """
+
+    def __init__(self, critic: TurnValues, fresh: FreshActions, *, samples: int) -> None:
+        self.critic, self.fresh, self.samples = critic, fresh, samples
+
+    def __call__(self, prompts: Sequence[tuple[int, ...]], *, samples: int = 0, slow: bool = False) -> Tensor:
+        """[n] V at each prompt; 0 samples are as many as usual."""
+        if not prompts:
+            return torch.zeros(0)
+        count = samples or self.samples
+        # The copies of a prompt lie side by side, as the view below needs them.
+        asked = [prompt for prompt in prompts for _ in range(count)]
+        acted = [prompt + action.token_ids for prompt, action in zip(asked, self.fresh(asked), strict=True)]
+        # [heads, n] with one head; the draws of a prompt become a row.
+        return self.critic.read(acted, slow=slow)["q"][0].view(len(prompts), count).mean(dim=1)
+
+    def after_cuts(self, trajectories: Sequence[Trajectory], *, truncated_end: bool = False) -> Tensor:
+        """[S] value of what follows each episode: 0, unless a limit cut it before the task's own end.
+
+        Args:
+            truncated_end: a limit is the task's own end.
+        """
+        ends = torch.zeros(len(trajectories))
+        cut = [s for s, t in enumerate(trajectories) if t.next_prompt_ids and t.stop_reason.is_truncation]
+        if cut and not truncated_end:
+            ends[cut] = self([trajectories[s].next_prompt_ids for s in cut])
+        return ends
+
+    def targets(self, batch: Sequence[Transition], *, gamma: float, truncated_end: bool = False) -> Tensor:
+        """[n] r + gamma Q_slow(s', a') with a' from the policy as it is now; r alone where the task ended."""
+        follows = [batch[k].next_prompt_ids for k in followed(batch, truncated_end=truncated_end)]
+        # One sample is an unbiased target, and the regression averages over many.
+        after = self(follows, samples=1, slow=True)
+        return one_step_targets(batch, after[None], gamma=gamma, truncated_end=truncated_end)[0]

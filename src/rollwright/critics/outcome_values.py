@@ -17,7 +17,9 @@ from torch import Tensor
 
 from rollwright.contracts import require_choice
 from rollwright.critics.critic_learner import TurnValues
-from rollwright.store.replay import TurnTable
+from rollwright.critics.critic_settings import TurnCriticFit
+from rollwright.critics.replay_updates import shuffled_batches
+from rollwright.store.replay import Transition, TurnTable
 
 Array = NDArray[Any]
 
@@ -48,6 +50,76 @@ def instruction_prompts(table: TurnTable, trajectories: Array) -> list[tuple[int
 def fit_outcomes(critic: TurnValues, head: str, prompts: Sequence[Sequence[int]], labels: Array) -> dict[str, float]:
     """One step on 0/1 labels, one per prompt (DigiRL eq. 4.5 and 4.6); the head's loss is `maths.outcome_loss`."""
     return critic.update({head: (prompts, torch.as_tensor(labels, dtype=torch.float32))})
+
+
+def fit_instructions(
+    critic: TurnValues, fit: TurnCriticFit, table: TurnTable, turns: Array, labels: Array, draws: np.random.Generator
+) -> dict[str, float]:
+    """V of the instruction alone: does it end well? Steps on the first prompts of these turns' trajectories.
+
+    Args:
+        labels: [S] outcome of every trajectory of the table.
+
+    Returns:
+        Metrics of the last step; empty where there was none.
+    """
+    owners = np.unique(table.owners()[turns])
+    metrics: dict[str, float] = {}
+    for _ in range(fit.updates if len(owners) else 0):
+        # With replacement, as there may be fewer trajectories than a batch holds.
+        some = draws.choice(owners, fit.batch_size)
+        metrics = fit_outcomes(critic, "v", instruction_prompts(table, some), labels[some])
+    return metrics
+
+
+def fit_steps(
+    critic: TurnValues, batch: Sequence[Transition], labels: Array, *, both_ends: bool = True
+) -> dict[str, float]:
+    """One step of V at each turn's state: does an episode that stands here end well?
+
+    Args:
+        labels: [S] outcome of every trajectory of the table that the turns come from.
+        both_ends: at the states that come after the turns, too.
+    """
+    # Behind an ended episode there is no state to value.
+    ends = [t for t in batch if t.next_prompt_ids] if both_ends else []
+    prompts = [t.prompt_ids for t in batch] + [t.next_prompt_ids for t in ends]
+    return fit_outcomes(critic, "v", prompts, labels[[t.trajectory for t in (*batch, *ends)]])
+
+
+def fit_passes(
+    critic: TurnValues,
+    fit: TurnCriticFit,
+    table: TurnTable,
+    turns: Array,
+    labels: Array,
+    draws: np.random.Generator,
+    *,
+    both_ends: bool,
+) -> dict[str, float]:
+    """`fit.updates` passes of `fit_steps` over these turns, shuffled. -> metrics of the last step."""
+    metrics: dict[str, float] = {}
+    for _ in range(fit.updates):
+        for batch in shuffled_batches(turns, fit.batch_size, draws):
+            metrics = fit_steps(critic, table.transitions(batch), labels, both_ends=both_ends)
+    return metrics
+
+
+def fit_states(
+    critic: TurnValues, fit: TurnCriticFit, table: TurnTable, turns: Array, labels: Array, draws: np.random.Generator
+) -> dict[str, float]:
+    """V of the states on both ends of a turn: steps on turns drawn uniformly with replacement.
+
+    Args:
+        labels: [S] outcome of every trajectory of the table.
+
+    Returns:
+        Metrics of the last step; empty where there was none.
+    """
+    metrics: dict[str, float] = {}
+    for _ in range(fit.updates if len(turns) else 0):
+        metrics = fit_steps(critic, table.transitions(draws.choice(turns, fit.batch_size)), labels)
+    return metrics
 
 
 def success_probability(critic: TurnValues, head: str, prompts: Sequence[Sequence[int]]) -> Tensor:

@@ -9,10 +9,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rollwright.batching import TokenBatch, TokenLoss, segment_of
 from rollwright.contracts import require_choice
-from rollwright.maths import segment_count, segment_mean
+from rollwright.critics.critic_learner import TurnValues
+from rollwright.critics.critic_targets import DIVERGENCES
+from rollwright.maths import dual_weights, segment_count, segment_mean
+from rollwright.maths.advantages import awr_weights, whiten
 from rollwright.maths.losses import Aggregation, webrl_released_loss, webrl_squared, weighted_nll
 from rollwright.store.replay import Transition, TurnTable, mixed_places
 
@@ -102,6 +106,35 @@ def stored_batch(transitions: Sequence[Transition], weights: Sequence[float]) ->
     )
     worth = torch.tensor([float(weight) for weight in weights], dtype=torch.float32)
     return batch.with_columns(advantages=worth[batch.turn_index])
+
+
+def least_advantages(critic: TurnValues, turns: Sequence[Transition]) -> Tensor:
+    """[n] min Q(s, a) - min V(s), each over its heads: a single head overrates actions (arXiv:2402.19446)."""
+    q = critic.read([t.prompt_ids + t.action_ids for t in turns])["q"]
+    v = critic.read([t.prompt_ids for t in turns])["v"]
+    # [heads, n] -> [n]
+    return q.min(dim=0).values - v.min(dim=0).values
+
+
+def actor_weights(
+    advantages: Tensor, actor: str, critic: str, *, temperature: float = 1.0, cap: float | None = None
+) -> Tensor:
+    """[n] what the likelihood of each action counts: A itself, exp(A / temperature), or f-DVL's weight.
+
+    Args:
+        actor: "reinforce", "awr" or "dual". critic: the kind of V, whose divergence "dual" weighs by.
+        cap: greatest weight of "awr"; None = none.
+    """
+    if actor == "reinforce":
+        return advantages
+    if actor == "awr":
+        return awr_weights(advantages, temperature=temperature, cap=cap)
+    return dual_weights(advantages, divergence=DIVERGENCES[critic])
+
+
+def whitened(batch: TokenBatch) -> TokenBatch:
+    """Advantages of mean 0 and spread 1 over all tokens, so that batches of two origins are on one scale."""
+    return batch.with_columns(advantages=whiten(batch.advantages))
 
 
 def shuffled_batches(items: Array, size: int, draws: np.random.Generator) -> list[Array]:

@@ -18,6 +18,7 @@ from rollwright.methods.demonstrations import (
     sft_rows,
 )
 from rollwright.methods.imitation import Lesson, general_lessons, imitate_lessons, learned_mask, lesson_batch
+from rollwright.methods.inverse_data import InverseEpisodes, tell_labels
 from rollwright.methods.inverse_dynamics import (
     TAG,
     InversePrompt,
@@ -37,6 +38,7 @@ from rollwright.methods.outcome_data import (
     read_cases,
     require_both,
     require_scores,
+    scored_cases,
     split_cases,
     starting_model,
 )
@@ -50,7 +52,7 @@ from rollwright.methods.outcome_model import (
 )
 from rollwright.methods.outcome_settings import JudgedData, JudgeFit, JudgeModel
 from rollwright.methods.outcome_text import Evidence, OutcomePrompt, evidence_of
-from rollwright.methods.pair_fit import fit_pairs, pairs_of
+from rollwright.methods.pair_fit import fit_pairs, pair_rows, pairs_of
 from rollwright.methods.revision_builder import (
     RevisionBuilder,
     Revisions,
@@ -78,6 +80,7 @@ __all__ = [
     "Case",
     "Corrections",
     "Evidence",
+    "InverseEpisodes",
     "InversePrompt",
     "JudgeFit",
     "JudgeModel",
@@ -121,6 +124,7 @@ __all__ = [
     "message_template",
     "nothing_to_imitate",
     "open_builder",
+    "pair_rows",
     "pairs_of",
     "paths_to_imitate",
     "prompts_apart",
@@ -134,10 +138,12 @@ __all__ = [
     "require_scores",
     "require_teachable",
     "round_alpha",
+    "scored_cases",
     "sft_rows",
     "split_cases",
     "starting_model",
     "step_pairs",
+    "tell_labels",
     "tokenizer_mark",
     "tree_group",
     "value_rows",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollwright.contracts import ConfigError, DataError, Message, Trajectory
-from rollwright.methods.outcome_model import prompt_ids
+from rollwright.methods.outcome_model import OutcomeModel, prompt_ids
 from rollwright.methods.outcome_settings import JudgeModel
 from rollwright.methods.outcome_text import Evidence, OutcomePrompt, evidence_of
 from rollwright.models import ChatCodec, config_of, positions_of
@@ -147,6 +147,18 @@ def require_scores(scores: Sequence[float | None], max_length: int) -> None:
             f"the trained model gives none of {len(scores)} episodes a score: its training diverged (lower "
             f"fit.learning_rate), or none fits into its {max_length} tokens (raise fit.max_length)"
         )
+
+
+def scored_cases(model: OutcomeModel, cases: Sequence[Case]) -> tuple[list[bool], list[float], list[Case]]:
+    """Labels, scores and cases of those that the model can read.
+
+    Raises:
+        DataError: there is none.
+    """
+    scores = model.score_evidence([case.evidence for case in cases])
+    require_scores(scores, model.card.max_length)
+    kept = [(case.success, score, case) for score, case in zip(scores, cases, strict=True) if score is not None]
+    return [row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept]
 
 
 def starting_model(

@@ -46,6 +46,29 @@ def pairs_of(cases: Sequence[Case], *, per_case: int, seed: int) -> list[Pair]:
     return pairs
 
 
+def pair_rows(
+    cases: Sequence[Case], prompts: Sequence[tuple[int, ...] | None], *, per_case: int, max_length: int, seed: int
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Prompts of a success and a failure, of which both fit and do not read exactly alike.
+
+    Args:
+        prompts: of each case, in at most `max_length` tokens; None = does not fit, even cut.
+
+    Raises:
+        DataError: there is none.
+    """
+    pairs = pairs_of(cases, per_case=per_case, seed=seed)
+    found = [(better, worse) for a, b in pairs if (better := prompts[a]) and (worse := prompts[b])]
+    rows = [(better, worse) for better, worse in found if better != worse]  # nothing tells which is the better one
+    if not rows:
+        raise DataError(
+            f"none of {len(pairs)} pairs can be learned from: {len(pairs) - len(found)} do not fit into fit.max_length "
+            f"= {max_length} tokens, even cut, and {len(found)} read exactly alike; raise fit.max_length or "
+            "data.max_actions"
+        )
+    return rows
+
+
 def fit_pairs(
     rows: Sequence[tuple[Sequence[int], Sequence[int]]],
     start: Path,

@@ -22,7 +22,7 @@ from rollwright.training.open_world import (
 )
 from rollwright.training.plan import plan_text
 from rollwright.training.recipe_entry import INTERRUPTED, recipe_config, run_recipe
-from rollwright.training.replay_loop import ReplayMethod, ReplayPhases, replay_loop
+from rollwright.training.replay_loop import PhasedMethod, ReplayMethod, ReplayPhases, replay_loop
 from rollwright.training.stage import Stage, open_context, open_stage
 from rollwright.training.token_q_config import TokenQConfig, token_q_plan
 from rollwright.training.tree_collection import collect_trees, tree_metrics
@@ -34,6 +34,7 @@ __all__ = [
     "OWN_UPDATES",
     "LoopConfig",
     "OnPolicy",
+    "PhasedMethod",
     "PolicyLoopConfig",
     "ReplayMethod",
     "ReplayPhases",

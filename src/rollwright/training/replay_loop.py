@@ -26,7 +26,7 @@ from torch import nn
 from rollwright.contracts import ConfigError, Group
 from rollwright.models import ChatCodec
 from rollwright.store import TrajectoryStore, data_checks
-from rollwright.store.replay import OnlineReplaySettings, TurnTable, valid_turns
+from rollwright.store.replay import OnlineReplaySettings, Transition, TurnTable, valid_turns
 from rollwright.training.loop import Training
 
 Array = NDArray[Any]
@@ -68,6 +68,31 @@ class ReplayMethod:
     def metrics(self) -> Metrics:
         """What is logged of every step, whether it learned or not."""
         return {} if self.phases is None else self.phases.metrics()
+
+
+class PhasedMethod(ReplayMethod):
+    """A method whose stored turns come in the phases of WSRL.
+
+    Attributes:
+        turns: numbers of the turns of `table` that this step may draw.
+        offline_frac: share of a draw that comes from the stores; None = whatever their numbers make of it.
+    """
+
+    phases: ReplayPhases
+    turns: Array
+    offline_frac: float | None = None
+
+    @property
+    def table(self) -> TurnTable:
+        """What this step learns from."""
+        return self.phases.table
+
+    def sample(self, size: int) -> list[Transition]:
+        """Turns of any age, with replacement; none where there is none, as the first steps may bring none."""
+        if not len(self.turns):
+            return []
+        places = self.phases.draw(self.draws, self.turns, size, offline_frac=self.offline_frac)
+        return self.table.transitions(places)
 
 
 def replay_loop(run: Training, method: ReplayMethod) -> None:
