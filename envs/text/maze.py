@@ -66,9 +66,15 @@ def describe(layout: Layout, cell: Cell, variant: Variant, wording: Wording) -> 
         moves = [move for move, (r, c) in MOVES.items() if not layout.is_free((cell[0] + r, cell[1] + c))]
         blocked = " ".join(["walls", *(move.removeprefix("move ") for move in moves)]) if moves else "no walls"
         place = f"at r{cell[0]}c{cell[1]} goal r{layout.goal[0]}c{layout.goal[1]} " if variant == "fo" else ""
-        return place + blocked
+        return " ".join([place + blocked, *(f"hazard {move.removeprefix('move ')}" for move in _risky(layout, cell))])
     place = f"The goal is at position {_spaced(layout.goal)}. Your current position is at position {_spaced(cell)}. "
-    return f"{place if variant == 'fo' else ''}{_wall_sentence(walls)}\n"
+    risks = "".join(f" There is a hazard if you {move}." for move in _risky(layout, cell))
+    return f"{place if variant == 'fo' else ''}{_wall_sentence(walls)}{risks}\n"
+
+
+def _risky(layout: Layout, cell: Cell) -> list[str]:
+    """The moves from a cell that enter a hazard."""
+    return [move for move, (r, c) in MOVES.items() if layout.is_hazard((cell[0] + r, cell[1] + c))]
 
 
 def slip_sentence(wording: Wording) -> str:
@@ -126,21 +132,29 @@ class MazeEnvironment:
             raise RuntimeError("the episode is over; call `reset` before the next `step`")
         move = MOVES.get(action.strip())
         self._moves_used += 1
+        came_from = self._cell
         if move is not None:
             target = (self._cell[0] + move[0], self._cell[1] + move[1])
             # Into a wall: the move is used up and the walker stays.
             self._cell = target if self.world.layout.is_free(target) else self._cell
+        costs = self._costs(came_from)
         # Before the limit is asked: the goal in the last move is a success and pays no time-out.
         if self._cell == self.world.layout.goal:
             self._outcome = "success"
-            return StepResult(observation=SUCCESS, reward=0.0, terminated=True, success=True)
+            return StepResult(observation=SUCCESS, reward=0.0, costs=costs, terminated=True, success=True)
         reward = -4.0 if move is None else -1.0
         if self._moves_used >= self.world.max_turns:
             self._outcome = "failure"
             # Two parts, so that the price of the time-out can be told apart.
             parts = {"env": reward, "timeout": -1.0}
-            return StepResult(observation=self._answer(move), reward=parts, truncated=True, success=False)
-        return StepResult(observation=self._answer(move), reward=reward)
+            return StepResult(observation=self._answer(move), reward=parts, costs=costs, truncated=True, success=False)
+        return StepResult(observation=self._answer(move), reward=reward, costs=costs)
+
+    def _costs(self, came_from: Cell) -> dict[str, float]:
+        """What the last move cost: 1 for entering a hazard. A maze without any counts no costs at all."""
+        if not self.world.layout.hazards:
+            return {}
+        return {"hazard": float(self._cell != came_from and self.world.layout.is_hazard(self._cell))}
 
     def fingerprint(self) -> str:
         """Maze, cell and outcome. Moves used up are left out: the policy is not told, and the cell is the state."""
@@ -206,7 +220,7 @@ class MazeWorld:
     name = "text.maze"
     execution: Execution = "inline"
     snapshots: SnapshotKind = "exact"
-    events = ("up", "down", "left", "right", "bump", "slip")
+    events = ("up", "down", "left", "right", "bump", "hazard", "slip")
 
     def __init__(
         self,
@@ -252,7 +266,7 @@ class MazeWorld:
         return shortest_paths(self.maze)[env.cell][0]
 
     def event_of(self, env: Environment, action: str) -> str:
-        """The way the walker would go; `bump` into a wall, `slip` for what is no move.
+        """The way the walker would go; `bump` into a wall, `hazard` into one, `slip` for what is no move.
 
         Raises TypeError in another world's environment.
         """
@@ -261,8 +275,10 @@ class MazeWorld:
         move = MOVES.get(action.strip())
         if move is None:
             return "slip"
-        free = self.layout.is_free((env.cell[0] + move[0], env.cell[1] + move[1]))
-        return action.strip().removeprefix("move ") if free else "bump"
+        target = (env.cell[0] + move[0], env.cell[1] + move[1])
+        if self.layout.is_hazard(target):
+            return "hazard"
+        return action.strip().removeprefix("move ") if self.layout.is_free(target) else "bump"
 
     def propose(self, task: Task, count: int, seed: int) -> list[Task]:
         """Other training starts, the one most like this one in its distance to the goal first; ties as `seed` says."""
@@ -303,7 +319,7 @@ class MazeWorld:
 
     def texts(self) -> list[str]:
         """Everything that is said in this maze, and the benchmark's word for a time-out, which its logs hold."""
-        cells = [*self.layout.starts, self.layout.goal]
+        cells = [*self.layout.starts, *self.layout.hazards, self.layout.goal]
         seen = [describe(self.layout, cell, self.variant, self.wording) for cell in cells]
         slips = [slip_sentence(self.wording) + text for text in seen[:1]]
         return [self.instructions, GOAL, SUCCESS, FAILURE, *slips, *seen, *MOVES]

@@ -25,6 +25,7 @@ AREAS = (
     "replay",
     "ledger",
     "actor",
+    "constraint",
     "guide_critic",
     "rlgf",
     "archer",

@@ -21,6 +21,8 @@ _OPPOSITE = {"move up": "move down", "move down": "move up", "move left": "move 
 class Layout:
     """A maze: `#` is wall. Validation and test starts are spread over near and far cells; the rest is for training.
 
+    `~` is a hazard: free to be walked on, at a cost.
+
     parts: overlap in the cells through which one goes from part to part; the goal's part comes first.
     """
 
@@ -34,11 +36,21 @@ class Layout:
         """Whether there is no wall."""
         return self.rows[cell[0]][cell[1]] != "#"
 
+    def is_hazard(self, cell: Cell) -> bool:
+        """Whether to enter the cell costs something."""
+        return self.rows[cell[0]][cell[1]] == "~"
+
+    @property
+    def hazards(self) -> tuple[Cell, ...]:
+        """The cells that cost something, in reading order; none in most mazes."""
+        cells = [(r, c) for r, row in enumerate(self.rows) for c in range(len(row))]
+        return tuple(cell for cell in cells if self.is_hazard(cell))
+
     @property
     def starts(self) -> tuple[Cell, ...]:
-        """Every free cell except the goal, in reading order."""
+        """Every free cell except the goal and the hazards, in reading order."""
         cells = [(r, c) for r, row in enumerate(self.rows) for c in range(len(row))]
-        return tuple(cell for cell in cells if self.is_free(cell) and cell != self.goal)
+        return tuple(c for c in cells if self.is_free(c) and c != self.goal and not self.is_hazard(c))
 
     def part_of(self, start: Cell) -> frozenset[Cell]:
         """The part that a walker from `start` stays in."""
@@ -91,6 +103,24 @@ MAZES: dict[str, Layout] = {
         validation=((1, 1),),
         test=((2, 1),),
         parts=(corridors((1, 1, 2, 3), (1, 3, 3, 3)), corridors((1, 1, 1, 2), (1, 3, 1, 1))),
+    ),
+    # Ours: the short way from the left to the goal leads through the hazard, the safe one around it is 4 moves longer.
+    "hazard": Layout(
+        rows=(
+            "#########",
+            "#...#...#",
+            "#.#.~.#.#",
+            "#.#.#.#.#",
+            "#.......#",
+            "#########",
+        ),
+        goal=(1, 5),
+        validation=((1, 2), (3, 1)),
+        test=((1, 1), (2, 3)),
+        parts=(
+            corridors((1, 1, 1, 3), (1, 1, 5, 7), (4, 4, 1, 7), *((2, 3, column, column) for column in (1, 3, 5, 7)))
+            | {(2, 4)},
+        ),
     ),
 }
 

@@ -16,6 +16,7 @@ from rollwright.batching.attempt_metrics import (
 )
 from rollwright.batching.credit import (
     can_whiten,
+    cost_batch,
     flatten,
     members_to_learn_from,
     policy_return,
@@ -57,6 +58,7 @@ __all__ = [
     "attempt_kl_metrics",
     "attempt_numbers",
     "can_whiten",
+    "cost_batch",
     "estimator_needs",
     "estimators_that_need",
     "flatten",

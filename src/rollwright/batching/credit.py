@@ -11,7 +11,7 @@ first turn is no consequence of anything it did, and counts nowhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -31,13 +31,17 @@ def members_to_learn_from(group: Group) -> list[Trajectory]:
 def policy_turns(trajectory: Trajectory) -> list[tuple[Turn, float]]:
     """The turns in which the policy wrote a token, and what each earned: its own reward and those of the turns after it
     that the policy did not write (a guide's, a data set's, forced ones)."""
+    return _counted(trajectory, lambda turn: turn.reward)
+
+
+def _counted(trajectory: Trajectory, worth: Callable[[Turn], float]) -> list[tuple[Turn, float]]:
     played: list[tuple[Turn, list[float]]] = []
     for turn in trajectory.turns:
         # A turn of somebody else cannot be learned from, but the policy's earlier choice led to what it earned.
         if any(turn.policy_mask):
-            played.append((turn, [turn.reward]))
+            played.append((turn, [worth(turn)]))
         elif played:
-            played[-1][1].append(turn.reward)
+            played[-1][1].append(worth(turn))
     # fsum: the exact sum does not depend on the order of the parts, so a re-read store gives the same bits.
     return [(turn, math.fsum(parts)) for turn, parts in played]
 
@@ -91,6 +95,26 @@ def flatten(groups: Sequence[Group], *, min_members: int = 1) -> TokenBatch:
         # Counted over the groups that are left, in the order of `group_ids`.
         group_index=torch.tensor([g for g, members in enumerate(kept.values()) for _ in members]),
         group_ids=tuple(kept),
+    )
+
+
+def cost_batch(batch: TokenBatch, cost_at: Callable[[Turn], float]) -> TokenBatch:
+    """The same tokens with costs where the rewards were: every estimator then judges what was spent.
+
+    A cost lies where a reward of its turn would lie, and a turn of somebody else costs the policy's turn before it.
+
+    Args:
+        batch: of `flatten`.
+        cost_at: what a turn costs.
+    """
+    spent = [torch.tensor([cost for _, cost in _counted(t, cost_at)]) for t in batch.trajectories]
+    per_turn = torch.cat(spent).float()
+    last_tokens = batch.tokens_per_turn.cumsum(0) - 1
+    return replace(
+        batch,
+        rewards=torch.zeros(len(batch)).index_copy(0, last_tokens, per_turn),
+        turn_rewards=per_turn,
+        scores=torch.tensor([math.fsum(one.tolist()) for one in spent]),
     )
 
 

@@ -2,7 +2,7 @@
 
 Lives here: the section `learner` and the keys of a policy's loss (`learner_settings`), published methods that set them
 (`method_presets`), the learner (`learner`), one optimiser step (`update_step`, `optimisation`), what is minimised
-(`objective`, `policy_losses`), many ranks (`ranks`, `zero`), the weights that an engine is given (`weights`), a critic
+(`objective`, `policy_losses`), a limit on what episodes cost (`multiplier`), many ranks (`ranks`, `zero`), the weights that an engine is given (`weights`), a critic
 of tokens beside the policy (`token_critic`), what an update notes of its tokens (`token_notes`), a policy that stays as
 it is (`fixed_policy`), a teacher that scores by prompts of its own and the loss towards its distributions
 (`frozen_teacher`, `teacher_objective`), the model of a KL over several stages (`base_model`), supervised fine-tuning (`sft`).
@@ -19,6 +19,7 @@ from rollwright.learner.frozen_teacher import (
 from rollwright.learner.learner import Learner
 from rollwright.learner.learner_settings import LearnerSettings, PolicyLossSettings
 from rollwright.learner.method_presets import METHODS, MethodChoice, method_name
+from rollwright.learner.multiplier import ConstraintSettings, Multiplier
 from rollwright.learner.objective import PolicyObjective, objective_of
 from rollwright.learner.optimisation import (
     Averages,
@@ -44,6 +45,7 @@ __all__ = [
     "LOSSES",
     "METHODS",
     "Averages",
+    "ConstraintSettings",
     "CriticKind",
     "CriticLoss",
     "CriticSettings",
@@ -53,6 +55,7 @@ __all__ = [
     "Learner",
     "LearnerSettings",
     "MethodChoice",
+    "Multiplier",
     "Optimisation",
     "OptimiserSettings",
     "PolicyLossSettings",

@@ -1,7 +1,7 @@
 """The mathematics: pure functions on tensors and numbers, with the paper named in each.
 
 Lives here: sums and scans over the sequences of a flat batch (`sequences`), targets of critics (`value_targets`),
-mixtures of Gaussians (`mixtures`), what losses see of guided episodes (`guided`),
+mixtures of Gaussians (`mixtures`), reward against cost (`constraints`), what losses see of guided episodes (`guided`),
 rewards of restarted episodes (`restart_rewards`),
 credit of repeated attempts (`attempts`), selection
 and back-up in search trees (`tree_search`), values of a search's steps
@@ -17,6 +17,7 @@ from rollwright.maths.attempts import (
     leave_one_out_by_attempt,
     progress_rewards,
 )
+from rollwright.maths.constraints import constrained_advantages, linear_dual_step, log_dual_step
 from rollwright.maths.guided import GuidedMethod, GuidedMode, guided_masks, guided_mode
 from rollwright.maths.mixtures import Criterion, GaussianMixture, best_mixture
 from rollwright.maths.restart_rewards import margin_ranking_loss, reflection_bonus
@@ -62,6 +63,7 @@ __all__ = [
     "attempt_returns",
     "best_choice",
     "best_mixture",
+    "constrained_advantages",
     "discounted_average",
     "dual_value_loss",
     "dual_weights",
@@ -75,6 +77,8 @@ __all__ = [
     "kl_to_go",
     "lambda_returns",
     "leave_one_out_by_attempt",
+    "linear_dual_step",
+    "log_dual_step",
     "margin_ranking_loss",
     "next_in_segment",
     "normalised_value",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -148,7 +149,39 @@ def test_parts_of_a_maze_overlap_so_that_their_walks_can_be_joined():
     for layout in maze_layouts.MAZES.values():
         first, *others = layout.parts
         assert layout.goal in first and all(first & other for other in others)
-        assert frozenset().union(*layout.parts) == {*layout.starts, layout.goal}
+        assert frozenset().union(*layout.parts) == {*layout.starts, *layout.hazards, layout.goal}
+
+
+def test_a_hazard_costs_whoever_enters_it_and_is_named_beside_it():
+    world = maze.build(maze="hazard", wording="compact")
+    env, task = world.make(), next(t for t in world.tasks("test") if t.params["start"] == [2, 3])
+    shown = as_observation(env.reset(task, 0)).text
+    assert shown == "at r2c3 goal r1c5 walls left hazard right"
+    moves = ("move left", "move right", "sit", "move right", "move left", "move left")
+    results = [env.step(move) for move in moves]
+    assert [result.costs for result in results] == [{"hazard": cost} for cost in (0.0, 1.0, 0.0, 0.0, 1.0, 0.0)]
+    assert world.event_of(env, "move right") == "hazard" and world.event_of(env, "move left") == "bump"
+    assert "There is a hazard if you move right." in maze.describe(world.layout, (2, 3), "fo", "lmrl")
+    plain = maze.build().make()
+    plain.reset(maze.build().tasks("train")[0], 0)
+    assert plain.step("move up").costs == {}, "a maze without hazards counts no costs"
+
+
+def test_the_short_way_through_the_hazard_is_four_moves_shorter_than_the_safe_one():
+    layout = maze_layouts.MAZES["hazard"]
+    safe = replace(layout, rows=tuple(row.replace("~", "#") for row in layout.rows))
+    for start in ((1, 1), (2, 3), (1, 2)):
+        assert way_of(safe, start) - maze_layouts.shortest_paths("hazard")[start][0] == 4
+
+
+def way_of(layout: maze_layouts.Layout, start: maze_layouts.Cell) -> int:
+    """Moves of a shortest way, by a search of the test's own."""
+    seen, frontier, moves = {start}, {start}, 0
+    while layout.goal not in frontier:
+        near = {(r + a, c + b) for r, c in frontier for a, b in maze_layouts.MOVES.values()}
+        frontier = {cell for cell in near if layout.is_free(cell)} - seen
+        seen, moves = seen | frontier, moves + 1
+    return moves
 
 
 def test_held_out_starts_cover_the_maze_without_overlap():
