@@ -23,7 +23,7 @@ from pydantic import Field
 from rollwright.config import Config, Unread, dump
 from rollwright.contracts import RunFolderError, Trajectory
 from rollwright.learner import SftSettings, fit, go_on_alone, require_trl
-from rollwright.methods import DEMONSTRATION, Corrections, corrections, demonstrate, imitable, sft_rows
+from rollwright.methods import DEMONSTRATION, Corrections, corrections, demonstrate, hardest, imitable, sft_rows
 from rollwright.models import ModelSettings, rows_of, unknown_ids
 from rollwright.rollout import RolloutSettings, TeacherActor
 from rollwright.run_io import RunFolder
@@ -52,6 +52,9 @@ class DataSettings(Config):
     only_success: bool = Field(True, description="Leave out episodes that failed.")
     corrections: Corrections = Field(
         "all", description="Worlds of two attempts: imitate only second attempts, after wrong or after all first ones."
+    )
+    hardest_frac: float = Field(
+        1.0, gt=0, le=1, description="Share of the tasks that are imitated, those solved least often first; 1 = all."
     )
 
 
@@ -94,7 +97,10 @@ def train(config: SftConfig, folder: RunFolder) -> None:
         trajectories = read(config.data.stores) if config.data.stores else teach(config, stage, folder)
     # The world is closed by now: training needs none.
     rows = sft_rows(
-        imitable(corrections(trajectories, config.data.corrections), only_success=config.data.only_success),
+        imitable(
+            corrections(hardest(trajectories, config.data.hardest_frac), config.data.corrections),
+            only_success=config.data.only_success,
+        ),
         # Rows of the embedding: an id beyond them comes from another tokenizer.
         vocab_size=rows_of(start),
         unknown_ids=unknown_ids(start),

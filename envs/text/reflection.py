@@ -61,6 +61,11 @@ class LineEnvironment:
         return self.world.answers[self._question]
 
     @property
+    def slips(self) -> bool:
+        """Whether the first digit is still to be written wrong."""
+        return bool(self._slip)
+
+    @property
     def line(self) -> tuple[str, ...]:
         """The digits that are written."""
         return tuple(self._line)

@@ -188,6 +188,7 @@ CASES: dict[str, Case] = {
     ),
     "text.combination_lock": Case(make=world("text.combination_lock"), count=84),
     "text.second_attempt": Case(make=world("text.second_attempt"), count=84),
+    "text.reflection": Case(make=world("text.reflection"), count=84),
     "text.ruled": Case(
         make=world("text.ruled", world="text.maze", rules={"no_bump": "G !bump"}, shield=True), count=84
     ),

@@ -2,8 +2,9 @@
 
 Lives here: conditioning on returns (`conditioning`), inverse dynamics (`inverse_dynamics`), demonstrations of teachers
 (`demonstrations`), turns to be imitated (`imitation`), stores that are filled once (`store_filling`), revisions of
-searched episodes (`revision_*`, `revisions`), outcome models and what they are trained on (`outcome_*`, `pair_fit`),
-the teachers of distillation (`teachers`, `turn_teacher`, `script_scores`).
+searched episodes (`revision_*`, `revisions`), outcome models and what they are trained on
+(`outcome_*`, `pair_fit`), the teachers of distillation (`teachers`,
+`turn_teacher`, `script_scores`).
 May import: curriculum and what stands above it.
 """
 
@@ -14,6 +15,7 @@ from rollwright.methods.demonstrations import (
     Corrections,
     corrections,
     demonstrate,
+    hardest,
     imitable,
     sft_rows,
 )
@@ -112,6 +114,7 @@ __all__ = [
     "fill_store",
     "fit_pairs",
     "general_lessons",
+    "hardest",
     "held_out",
     "imitable",
     "imitate_lessons",

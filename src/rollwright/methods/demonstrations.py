@@ -84,6 +84,28 @@ def corrections(trajectories: Iterable[Trajectory], kept: Corrections) -> list[T
     return [replace(trajectory, turns=trajectory.attempts[-1]) for trajectory in found]
 
 
+def hardest(trajectories: Iterable[Trajectory], frac: float) -> list[Trajectory]:
+    """The episodes of those tasks that were solved least often: of a share `frac` of the tasks, one at least.
+
+    Episodes without a verdict say nothing about a task and are left out of its rate; ties go by the order of the tasks.
+
+    Raises:
+        ValueError: the share is not above 0 and at most 1.
+
+    Source: arXiv:2502.02508 (Satori's second round imitates the trained policy on the hardest problems).
+    """
+    if not 0 < frac <= 1:
+        raise ValueError(f"the share of the hardest tasks is above 0 and at most 1, got {frac}")
+    seen = list(trajectories)
+    verdicts: dict[str, list[bool]] = {}
+    for trajectory in seen:
+        verdicts.setdefault(trajectory.task.id, []).extend([] if trajectory.success is None else [trajectory.success])
+    # A task that nobody ever judged is no hard one: nothing of it can be imitated as a success either.
+    rates = {task: sum(found) / len(found) for task, found in verdicts.items() if found}
+    chosen = set(sorted(rates, key=lambda task: rates[task])[: max(1, round(frac * len(rates)))])
+    return [trajectory for trajectory in seen if trajectory.task.id in chosen] if frac < 1 else seen
+
+
 def _earned(trajectory: Trajectory, number: int) -> bool:
     """Whether this attempt earned more than half a point."""
     return sum(turn.reward for turn in trajectory.attempts[number]) > 0.5
