@@ -18,12 +18,12 @@ prepare_environment()  # before torch is imported: its thread pools read the env
 
 import logging
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rollwright.config import Config, Readers, Unread, dump
-from rollwright.contracts import ConfigError, Task, Trajectory, tasks_of
+from rollwright.contracts import Task, Trajectory, tasks_of
 from rollwright.evaluation import (
     Evaluation,
     EvaluationSettings,
@@ -37,7 +37,7 @@ from rollwright.generation import EngineSettings
 from rollwright.learner import go_on_alone
 from rollwright.models import ChatCodec, ModelSettings
 from rollwright.rollout import Collector, EngineActor, RolloutSettings
-from rollwright.rollout.trees import ValuedSearch, open_state_value, require_search
+from rollwright.rollout.trees import StateValue, ValuedSearch, open_state_value, require_search
 from rollwright.run_io import RunFolder
 from rollwright.store import TrajectoryStore
 from rollwright.training import (
@@ -58,6 +58,24 @@ from rollwright.training import (
 log = logging.getLogger(__name__)
 
 
+class SearchReward(Config):
+    """The reward model that a search asks, with `search.value=reward_model`."""
+
+    name: str = Field(
+        "outcome_model", description="Module of rollwright.rewards or `package.module:Attribute`: a reward model."
+    )
+    options: dict[str, Any] = Field({}, description="Arguments of the reward's `build`.")
+
+    @model_validator(mode="after")
+    def _no_verdict_is_shown(self) -> SearchReward:
+        if self.name in ("env", "success"):
+            raise ValueError(
+                f"`name={self.name}` reads the world's own rewards or verdict, which a search is not shown in an "
+                "evaluation: name a reward model, such as outcome_model"
+            )
+        return self
+
+
 class EvaluateConfig(Config):
     """Everything an evaluation reads."""
 
@@ -73,9 +91,7 @@ class EvaluateConfig(Config):
     rollout: RolloutSettings = RolloutSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     search: ValuedSearch = ValuedSearch()
-    search_reward: RewardSettings = Field(
-        RewardSettings(), description="search.value=reward_model: the reward model that is asked."
-    )
+    search_reward: SearchReward = SearchReward()
 
     only_for: ClassVar[Readers] = {
         "search_reward": {"search.value": ("reward_model",)},
@@ -102,11 +118,15 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
         require_judged(tasks, config.evaluation.split, stage.world)
         if config.search.on:
             require_search(stage.world, config.search, sees_verdict=False)
+        value = opened_value(config, stage.codec)
         announce(config, tasks={config.evaluation.split: tasks})
         engine = stage.open_engine(config.engine)
         collector = stage.open_collector(config.rollout, EngineActor(engine), context_length=engine.context_length)
-        result, played = judged(config, collector, tasks, stage.codec)
+        result, played = judged(config, collector, tasks, value)
     folder.facts.played(played)
+    # A search samples more than the path that it decides for.
+    sampled, shown = sum(row.num_tokens or 0 for row in result.rows), sum(t.num_action_tokens for t in played)
+    folder.facts.add(tokens_sampled=sampled - shown if config.search.on else 0)
     folder.facts.set_clocks(collector.occupancy.seconds())
     if (folder.evaluations / f"{config.name}.json").exists():
         log.warning("the evaluation %r of an earlier start is replaced: another `name` keeps both", config.name)
@@ -121,21 +141,20 @@ def play_and_print(config: EvaluateConfig, folder: RunFolder) -> None:
 
 
 def judged(
-    config: EvaluateConfig, collector: Collector, tasks: Sequence[Task], codec: ChatCodec
+    config: EvaluateConfig, collector: Collector, tasks: Sequence[Task], value: StateValue | None
 ) -> tuple[Evaluation, list[Trajectory]]:
     """The evaluation of the policy, or of the policy with a search."""
     if not config.search.on:
         return evaluate_policy(collector, tasks, config.evaluation, name=config.name)
-    reward = None
-    if config.search.value == "reward_model":
-        if config.search_reward.name in ("env", "success"):
-            raise ConfigError(
-                f"search_reward.name={config.search_reward.name} reads the world's own rewards or verdict, which a "
-                "search is not shown in an evaluation: name a reward model, such as outcome_model"
-            )
-        reward = open_reward(config.search_reward)
-    value = open_state_value(config.search, codec, reward)
     return evaluate_search(collector, tasks, config.evaluation, config.search, name=config.name, value=value)
+
+
+def opened_value(config: EvaluateConfig, codec: ChatCodec) -> StateValue | None:
+    """What judges the states of a search, where it asks a model."""
+    asked, reward = config.search_reward, None
+    if config.search.value == "reward_model":
+        reward = open_reward(RewardSettings(name=asked.name, options=asked.options))
+    return open_state_value(config.search, codec, reward)
 
 
 if __name__ == "__main__":
