@@ -77,14 +77,19 @@ def require_stage_base(policy: str, base: str, *, stage_one_steps: int) -> None:
 
 def _stage_one_of(policy: Path) -> tuple[int, str] | None:
     """Steps of stage I and the starting model of the run that wrote this policy; None where no such run did."""
-    # `<run>/policy`, `<run>/best`, and `<run>/checkpoints/step_n`.
-    for folder in (policy.parent, policy.parent.parent):
-        try:
-            content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-            steps, began_with = content["algorithm"]["stage_one_steps"], content["model"]["path"]
-        # A folder of somebody else may hold any file of that name.
-        except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError):
-            continue
-        if isinstance(steps, int) and steps > 0:
-            return steps, str(began_with)
-    return None
+    # A made starting model lies in the run's folder too, and that is the base itself.
+    if policy.name in ("policy", "best"):
+        folder = policy.parent
+    elif policy.parent.name == "checkpoints":
+        folder = policy.parent.parent
+    else:
+        return None
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        steps, began_with = content["algorithm"]["stage_one_steps"], content["model"]["path"]
+    # A folder of somebody else may hold any file of that name.
+    except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError):
+        return None
+    if not isinstance(steps, int) or steps < 1:
+        return None
+    return steps, str(folder / "tiny_model") if began_with == "tiny" else str(began_with)
