@@ -24,11 +24,11 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rollwright.batching import TokenBatch, can_whiten, flatten, join_batches
 from rollwright.config import Readers
-from rollwright.contracts import Group
+from rollwright.contracts import ConfigError, Group
 from rollwright.critics import (
     FreshActions,
     FreshValues,
@@ -90,19 +90,19 @@ class HnpgConfig(PolicyLoopConfig):
     replay: ReplaySettings = ReplaySettings()
     critic: CriticFit = CriticFit()
 
-    @model_validator(mode="after")
-    def _logs_and_their_weight_go_together(self) -> HnpgConfig:
+    def require_logs(self) -> None:
+        """Raises ConfigError where logged turns have a weight and no store, or a store and no weight."""
         if bool(self.replay.stores) != bool(self.algorithm.offline_weight or self.algorithm.logged_states):
-            raise ValueError(
+            raise ConfigError(
                 "logged turns come from replay.stores and count by algorithm.offline_weight and "
                 "algorithm.logged_states: name a store, or set both to 0"
             )
-        return self
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run HNPG as the configuration says."""
     config = recipe_config(HnpgConfig, argv, plan=plan_text)
+    config.require_logs()
     with Training.start(config) as run:
         replay_loop(run, Hnpg(run, config))
 
