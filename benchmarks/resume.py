@@ -35,13 +35,14 @@ from _common import command, machine, publish, table
 from _lives import Aim, Life, live
 
 from rollwright.contracts import Trajectory
-from rollwright.recipes import grpo, score, sft
+from rollwright.recipes import grpo, rlgf, score, sft
 from rollwright.run_io import Checkpoints, read_metrics
 from rollwright.store import TrajectoryStore
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 PLAYED: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "attempts": ("SCoRe", score.main),
+    "guided": ("RLGF", rlgf.main),
     "maze": ("GRPO", grpo.main),
     "miniwob": ("GRPO", grpo.main),
 }
@@ -110,6 +111,12 @@ def settings(chosen: argparse.Namespace, start: Path, steps: int) -> list[str]:
         small = ["rollout.groups_per_step=3", "rollout.group_size=4", "rollout.parallel_episodes=8"]
         # Killed in both stages, and at the change from one to the other.
         return [str(RECIPES / "text/attempts_score.yaml"), *common, *small, f"algorithm.stage_one_steps={steps // 2}"]
+    if chosen.world == "guided":
+        # Both modes, by a coin for each step, so that both critics and both kinds of episodes are killed.
+        guided = ["actor=teacher", "algorithm.method=lols", "algorithm.ppo_frac=0.5", "learner.minibatches=2"]
+        small = ["rollout.groups_per_step=6", "rollout.max_turns=6", "evaluation.max_turns=3"]
+        small += ["world.options.maze=umaze", "rollout.parallel_episodes=8"]
+        return [str(RECIPES / "text/maze_ppo.yaml"), *common, *small, *guided]
     common += ["learner.minibatches=2", "curriculum=band"]
     if chosen.world == "maze":
         small = ["rollout.groups_per_step=3", "rollout.group_size=4", "rollout.max_turns=8", "evaluation.max_turns=4"]
@@ -124,8 +131,9 @@ def warm_start(world: str, folder: Path) -> Path:
     run = folder / "start"
     if (run / "policy" / "config.json").exists():
         return run / "policy"
-    if world == "maze":
+    if world in ("maze", "guided"):
         words = [str(RECIPES / "text/maze_sft.yaml"), "model.tiny_hidden=32", "data.per_task=8", "sft.epochs=2"]
+        words += ["world.options.maze=umaze"] if world == "guided" else []
     elif world == "attempts":
         words = [str(RECIPES / "text/attempts_sft.yaml"), "model.tiny_hidden=32", "data.stores=[]"]
         words += ["data.per_task=400", "sft.epochs=1"]
@@ -224,7 +232,9 @@ def latest(run: Path) -> Path:
 
 def flat_state(checkpoint: Path) -> dict[str, torch.Tensor]:
     """Every tensor of the learner's state by its place, numbers as tensors too."""
-    state = torch.load(checkpoint / "learner.pt", weights_only=True)
+    # A recipe's further critics lie beside the learner.
+    files = [checkpoint / "learner.pt", *sorted(checkpoint.glob("*critic.pt"))]
+    state = {file.stem: torch.load(file, weights_only=True) for file in files}
     flat: dict[str, torch.Tensor] = {}
 
     def walk(value: Any, place: str) -> None:
