@@ -13,7 +13,7 @@ from rollwright.contracts import ConfigError, DataError, EnvReward, Group, StopR
 from rollwright.envs.text import household, maze
 from rollwright.generation import Sampling
 from rollwright.generation.scripted_engine import ScriptedEngine
-from rollwright.methods import ActorVerifier, ValueVerifier, WorldVerifier, learned_mask
+from rollwright.methods import IGNORED, ActorVerifier, ValueVerifier, WorldVerifier, learned_mask, sft_rows
 from rollwright.methods.revision_builder import RevisionBuilder, splice_of
 from rollwright.methods.revision_pairs import RevisionPair, leaf_score, shared_turns
 from rollwright.methods.revision_ratings import rating_messages
@@ -238,6 +238,11 @@ def test_a_copied_record_has_the_prompts_that_the_context_would_give(
             known = (*before.prompt_ids, *before.action_ids)
             assert after.prompt_ids[: len(known)] == known
     assert [any(learned_mask(t)) for t in record.turns] == [False] * 2 + [True] * (1 + len(pair.good.turns))
+    # SFT on the stored record masks the same tokens, in one row or in one row per turn.
+    rows = sft_rows([record], vocab_size=100_000, max_length=100_000)
+    learned = [i for t in record.turns for i, on in zip(t.action_ids, learned_mask(t), strict=True) if on]
+    assert [label for row in rows for label in row["labels"] if label != IGNORED] == learned
+    assert len(rows) == (1 if kind == "append" else 1 + len(pair.good.turns))
     # What followed the bad path's last step is on no record.
     assert splice_text(revision_script(pair, 3, message, key="r"), context, answer="ok.") is None
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from rollwright.contracts import DataError, Task, Trajectory, distinct, episode_seed, require_choice
+from rollwright.methods.imitation import learned_mask
 from rollwright.models import padding_text
 from rollwright.rollout import Collector
 
@@ -151,8 +152,8 @@ def _rows_of(trajectory: Trajectory) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for turn in trajectory.turns:
         ids = [*turn.prompt_ids, *turn.action_ids]
-        # A forced token was chosen by nobody: it is read and not learned.
-        action = [t if keep else IGNORED for t, keep in zip(turn.action_ids, turn.action_mask, strict=True)]
+        # A forced token was chosen by nobody, one of weight 0 was a mistake (`revisions`): both are read, not learned.
+        action = [t if keep else IGNORED for t, keep in zip(turn.action_ids, learned_mask(turn), strict=True)]
         before = rows[-1] if rows else None
         # The prompt has to begin with everything so far, the last action's ids included.
         if before is not None and list(turn.prompt_ids[: len(before["input_ids"])]) == before["input_ids"]:
