@@ -22,7 +22,7 @@ from rollwright.config import prepare_environment
 
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -37,11 +37,8 @@ from rollwright.curriculum import turn_depth
 from rollwright.learner import PolicyObjective, Ppo, TeacherObjective
 from rollwright.maths.advantages import dr_grpo, grpo
 from rollwright.maths.losses import Aggregation, Rest, discounted_ahead, distillation_advantages
-from rollwright.methods import TeacherSettings, TurnTeacher, require_teachable
+from rollwright.methods import TeacherSettings, TurnTeacher, distillation_metrics, log_ratios, require_teachable
 from rollwright.training import LoopConfig, Training, close_play, open_world, plan_text, recipe_config, run_recipe
-
-SHOWN_TURNS = (0, 1, 2, 4, 8, 16, 32)
-"""The turns whose log-ratio is logged by itself."""
 
 
 class AlgorithmSettings(Config):
@@ -158,7 +155,10 @@ def main(argv: list[str] | None = None) -> None:
                 with run.learning():
                     batch = batch.with_columns(logprobs_old=run.learner.logprobs(batch))
                     batch = teacher.taught(batch, usable)
-                told |= observed(batch) | {"distill/rl_weight": weight, "distill/teacher_version": teacher.version}
+                told |= distillation_metrics(batch) | {
+                    "distill/rl_weight": weight,
+                    "distill/teacher_version": teacher.version,
+                }
             if batch is None or not batch.mask.any():
                 run.finish(step, groups, told | {"optim/skipped_count": 1.0})
                 continue
@@ -200,12 +200,6 @@ def objective_of_form(algorithm: AlgorithmSettings, teacher: TurnTeacher) -> Pol
     )
 
 
-def log_ratios(batch: TokenBatch) -> Tensor:
-    """[N] x = log pi(a) - log nu(a)."""
-    assert batch.logprobs_old is not None and batch.logprobs_ref is not None
-    return batch.logprobs_old - batch.logprobs_ref
-
-
 def apart(batch: TokenBatch) -> TokenBatch:
     """The batch with every turn as a sequence of its own: means over sequences are then means over turns."""
     segments = tuple(replace(segment, sequence=place) for place, segment in enumerate(batch.segments))
@@ -230,35 +224,6 @@ def depth_of(run: Training, algorithm: AlgorithmSettings, step: int) -> Iterator
         yield {"distill/depth_turns": float(depth)}
     finally:
         run.collector.limits = usual
-
-
-def observed(batch: TokenBatch) -> dict[str, float]:
-    """The divergence, overall and by turn, the student's entropy, and the share of tokens without a teacher."""
-    assert batch.logprobs_old is not None
-    found = {"distill/unscored_frac": float((~batch.mask).float().mean())}
-    if not batch.mask.any():
-        return found
-    x, turns = log_ratios(batch), places_of(batch.trajectory_index.tolist())[batch.turn_index]
-    # Both are means over sampled tokens: estimates of KL(student || teacher) and of the entropy per token.
-    found |= {
-        "distill/kl_mean": float(x[batch.mask].mean()),
-        "distill/entropy_mean": float(-batch.logprobs_old[batch.mask].mean()),
-    }
-    for place in SHOWN_TURNS:
-        here = batch.mask & (turns == place)
-        if here.any():
-            found[f"distill/kl_turn_{place}"] = float(x[here].mean())
-    return found
-
-
-def places_of(owners: Sequence[int]) -> Tensor:
-    """[U] the number of each turn within its episode."""
-    counts: dict[int, int] = {}
-    places = []
-    for owner in owners:
-        places.append(counts.get(owner, 0))
-        counts[owner] = places[-1] + 1
-    return torch.tensor(places)
 
 
 def require_world(config: DistillConfig) -> None:

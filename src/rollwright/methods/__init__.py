@@ -4,7 +4,7 @@ Lives here: conditioning on returns (`conditioning`), inverse dynamics (`inverse
 (`demonstrations`), turns to be imitated (`imitation`), stores that are filled once (`store_filling`), revisions of
 searched episodes (`revision_*`, `revisions`), outcome models and what they are trained on
 (`outcome_*`, `pair_fit`), the teachers of distillation (`teachers`,
-`turn_teacher`, `script_scores`).
+`turn_teacher`, `teacher_metrics`, `script_scores`).
 May import: curriculum and what stands above it.
 """
 
@@ -69,6 +69,7 @@ from rollwright.methods.revision_ratings import ActorVerifier, ValueVerifier, Ve
 from rollwright.methods.revision_settings import RevisionSettings
 from rollwright.methods.revisions import REVISION, RevisionMessage, message_template
 from rollwright.methods.store_filling import fill_store, warn_of_undecided, worth_of_store
+from rollwright.methods.teacher_metrics import distillation_metrics, log_ratios
 from rollwright.methods.teachers import TeacherSettings, require_teachable
 from rollwright.methods.tree_lessons import TargetBy, end_rows, paths_to_imitate, step_pairs, tree_group, value_rows
 from rollwright.methods.turn_teacher import TurnTeacher
@@ -109,6 +110,7 @@ __all__ = [
     "conditioned",
     "corrections",
     "demonstrate",
+    "distillation_metrics",
     "end_rows",
     "evidence_of",
     "fill_store",
@@ -124,6 +126,7 @@ __all__ = [
     "labelled",
     "learned_mask",
     "lesson_batch",
+    "log_ratios",
     "message_template",
     "nothing_to_imitate",
     "open_builder",

@@ -21,7 +21,7 @@ _TINY = "tiny"
 
 
 @runtime_checkable
-class Hinted(Protocol):
+class GivesHints(Protocol):
     """A world that can tell a teacher something about a task that the policy is not told."""
 
     def hint(self, task: Task) -> str:
@@ -88,7 +88,7 @@ def require_teachable(settings: TeacherSettings, world: World, *, policy: str) -
                 "has no teacher, or not one that answers at once: use distill.teacher=self or model"
             )
         return
-    if settings.hint_from == "world" and not isinstance(world, Hinted):
+    if settings.hint_from == "world" and not isinstance(world, GivesHints):
         raise ConfigError(
             f"distill.hint_from=world needs a world with `hint(task)`, and {world.name} has none: use "
             "distill.hint_from=text with distill.hint, or give the world that method"
@@ -121,7 +121,7 @@ class HintGiver:
 
     def _told(self, task: Task) -> str:
         world = self.collector.world
-        if self.settings.hint_from == "world" and isinstance(world, Hinted):
+        if self.settings.hint_from == "world" and isinstance(world, GivesHints):
             return world.hint(task)
         return self.settings.hint if self.settings.hint_from == "text" else ""
 
@@ -129,7 +129,7 @@ class HintGiver:
         """One episode of the world's teacher per group, from the group's own start."""
         teacher = TeacherActor(self.collector.world, self.codec.encode_action)
         asked = [
-            GroupRequest(key=f"{g.id}/hint", task=g.task, seed=g.seed, size=1)
+            GroupRequest(key=f"hint/{g.id}", task=g.task, seed=g.seed, size=1)
             for g in groups
             if teacher.world.teacher(g.task) is not None
         ]

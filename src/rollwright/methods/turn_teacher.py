@@ -22,7 +22,7 @@ SAME = 1e-5
 """A teacher that is the student, with the student's prompts, gives every log-prob back to within this."""
 
 
-class Reading(TypedDict):
+class PromptMaking(TypedDict):
     """How the teacher's prompts are made: `context` as the student's, `longest` tokens of prompt and action."""
 
     context: ContextKind
@@ -63,7 +63,7 @@ class TurnTeacher:
         self.model = FrozenTeacher(learner, model, temperature=temperature)
         # A teacher of another size may have fewer positions than the student.
         positions = longest if model is None else int(model.config.get_text_config().max_position_embeddings)
-        self._reading = Reading(context=context, longest=min(longest, positions))
+        self._making = PromptMaking(context=context, longest=min(longest, positions))
         self.whole = top_k is not None
         if top_k is not None:
             require_same_width(learner, self.model, top_k=top_k or None)
@@ -94,7 +94,7 @@ class TurnTeacher:
             scores, states = self._script(batch), None
         else:
             told = self.hints.hints(groups)
-            prompts = prompts_of(batch, [told[name] for name in owners_of(batch)], self.codec, **self._reading)
+            prompts = prompts_of(batch, [told[name] for name in groups_of(batch)], self.codec, **self._making)
             states = self.model.states(batch, prompts) if self.whole else None
             scores = self.model.logprobs(batch, prompts) if states is None else states[:, 0]
         known = scores.isfinite()
@@ -107,7 +107,7 @@ class TurnTeacher:
 
     def _prove(self, batch: TokenBatch) -> None:
         """Ask for the student's own prompts without a hint: the ids must be the same, and so must every log-prob."""
-        prompts = prompts_of(batch, [""] * batch.num_sequences, self.codec, **self._reading)
+        prompts = prompts_of(batch, [""] * batch.num_sequences, self.codec, **self._making)
         odd = sum(p is not None and p != tuple(s.prompt_ids) for p, s in zip(prompts, batch.segments, strict=True))
         if odd or all(prompt is None for prompt in prompts):
             raise TemplateError(
@@ -156,7 +156,7 @@ class TurnTeacher:
         self.model.load_state(folder)
 
 
-def owners_of(batch: TokenBatch) -> list[str]:
+def groups_of(batch: TokenBatch) -> list[str]:
     """[S] the id of the group of each trajectory."""
     return [batch.group_ids[place] for place in batch.group_index.tolist()]
 
