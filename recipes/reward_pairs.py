@@ -3,7 +3,7 @@
     read      stored episodes of the train split, each with the world's verdict
     split     by trajectory into training and held-out ones
     pair      every success with failures of its task, on each side of the split by itself
-    train     -log sigmoid(r_success - r_failure), by TRL's RewardTrainer
+    train     -log sigmoid(r_success - r_failure - margin), by TRL's RewardTrainer
     judge     on held-out episodes: pairs ranked rightly, AUC, accuracy at a threshold chosen on the training ones
 
 The folder `pair_model` of the run is what `reward.name=outcome_model reward.options.path=...` takes; its score has no
@@ -23,10 +23,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from pydantic import Field
 
 from rollwright.config import Config, dump
 from rollwright.learner import go_on_alone, require_trl
+from rollwright.maths import margin_ranking_loss
 from rollwright.maths.statistics import area_under_curve, best_threshold, confusion, wilson_interval
 from rollwright.methods import (
     Case,
@@ -68,6 +70,9 @@ class PairFit(JudgeFit):
 
     centre: float = Field(
         0.01, ge=0, description="Weight of a penalty that keeps the mean score near 0 (arXiv:2312.09244); 0 = none."
+    )
+    margin: float = Field(
+        0.0, ge=0, description="By how much a success is to score above a failure (Satori: 2); 0 = no margin."
     )
 
 
@@ -118,8 +123,18 @@ def learn(
     rows = pair_rows(train, prompts, per_case=per, max_length=length, seed=seed)
     target = folder.path / "pair_model"
     beside = writing_folder(target)  # a kill or a training that diverges leaves an earlier model whole
-    centre = config.fit.centre
-    fit_pairs(rows, start, folder.path, config.fit, centre=centre, seed=seed, name=beside.name, facts=folder.facts)
+    words = config.fit
+    fit_pairs(
+        rows,
+        start,
+        folder.path,
+        words,
+        centre=words.centre,
+        margin=words.margin,
+        seed=seed,
+        name=beside.name,
+        facts=folder.facts,
+    )
     # A chat template may tell the date: the model is to be asked with the one that it was trained with.
     codec.keep_day(beside)
     model = with_threshold(beside, train, prompt, max_length=config.fit.max_length)
@@ -161,6 +176,7 @@ def report(model: OutcomeModel, held_out: Sequence[Case], *, num_pairs: int, con
         "num_held_out": len(cases),
         "num_held_out_pairs": len(pairs),
         "pairs_right": asdict(ranked),
+        "pair_loss": pair_loss(scores, pairs, margin=config.fit.margin),
         "auc": area_under_curve(labels, scores),
         "threshold": threshold,
         "accuracy": asdict(counts.accuracy),
@@ -173,6 +189,12 @@ def report(model: OutcomeModel, held_out: Sequence[Case], *, num_pairs: int, con
         f"held out: {ranked} of {len(pairs)} pairs ranked rightly, AUC {found['auc']:.3f}, accuracy {counts.accuracy}"
     )
     print(f"report: {path}")
+
+
+def pair_loss(scores: Sequence[float], pairs: Sequence[tuple[int, int]], *, margin: float) -> float:
+    """What the training minimises, as a mean over held-out pairs of (success, failure)."""
+    better, worse = (torch.tensor([scores[pair[side]] for pair in pairs]) for side in (0, 1))
+    return float(margin_ranking_loss(better, worse, margin=margin).mean())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,15 +78,17 @@ def fit_pairs(
     *,
     centre: float,
     seed: int,
+    margin: float = 0.0,
     name: str = "pair_model",
     facts: RunFacts | None = None,
 ) -> Path:
-    """Train a scalar head and the model under it: -log sigmoid(r_better - r_worse) (+ centre * (sum of both)^2).
+    """Train a scalar head and its model: -log sigmoid(r_better - r_worse - margin) (+ centre * (sum of both)^2).
 
     Args:
         rows: prompts as ids, the better episode's first.
         start: a causal language model; the scalar head is new.
         centre: weight of the term that keeps the mean score near 0.
+        margin: by how much the better episode is to score higher; 0 = no margin.
         facts: of the run, which count the tokens of both sides and the seconds of the training.
 
     Returns:
@@ -94,7 +97,7 @@ def fit_pairs(
     Raises:
         MissingDependency: TRL is not installed.
 
-    Sources: Bradley and Terry 1952; arXiv:2312.09244 for the centring term.
+    Sources: Bradley and Terry 1952; arXiv:2312.09244 for the centring term; arXiv:2502.02508 for the margin.
     """
     import torch
     from datasets import Dataset
@@ -122,7 +125,7 @@ def fit_pairs(
             # TRL leaves the term out where this is None.
             center_rewards_coefficient=centre or None,
         ),
-        train_dataset=Dataset.from_list([{"chosen_ids": list(a), "rejected_ids": list(b)} for a, b in rows]),
+        train_dataset=Dataset.from_list([_row(better, worse, margin) for better, worse in rows]),
         processing_class=tokenizer,
     )
     follow(trainer, max_minutes=settings.max_minutes)
@@ -136,3 +139,8 @@ def fit_pairs(
     trainer.save_model(str(target))
     tokenizer.save_pretrained(target)
     return target
+
+
+def _row(better: Sequence[int], worse: Sequence[int], margin: float) -> dict[str, Any]:
+    # Without the column TRL computes the plain loss, as it did before there was a margin.
+    return {"chosen_ids": list(better), "rejected_ids": list(worse)} | ({"margin": margin} if margin else {})
