@@ -106,21 +106,11 @@ MAZES: dict[str, Layout] = {
     ),
     # Ours: the short way from the left to the goal leads through the hazard, the safe one around it is 4 moves longer.
     "hazard": Layout(
-        rows=(
-            "#########",
-            "#...#...#",
-            "#.#.~.#.#",
-            "#.#.#.#.#",
-            "#.......#",
-            "#########",
-        ),
+        rows=("#######", "#...#.#", "#.#.~.#", "#.#.#.#", "#.....#", "#######"),
         goal=(1, 5),
-        validation=((1, 2), (3, 1)),
+        validation=((1, 2), (4, 4)),
         test=((1, 1), (2, 3)),
-        parts=(
-            corridors((1, 1, 1, 3), (1, 1, 5, 7), (4, 4, 1, 7), *((2, 3, column, column) for column in (1, 3, 5, 7)))
-            | {(2, 4)},
-        ),
+        parts=(corridors((1, 1, 1, 3), (2, 3, 1, 1), (2, 3, 3, 3), (1, 3, 5, 5), (4, 4, 1, 5)) | {(2, 4)},),
     ),
 }
 
