@@ -10,9 +10,9 @@ from _branching import held_out_success, play_recipe
 TITLE = "Restarts: Satori with and without restart and explore (`text.reflection`)"
 ABOUT = (
     "Four questions whose first written digit is wrong in half of the episodes, whatever was said: the coin of the\n"
-    "card's toy, tossed by the world. Satori's PPO from a tiny model that knows the form of the segments; all runs begin\n"
-    "with the same weights. `initial` gets at least as many environment calls as `restarts`. Success is that of 256\n"
-    "sampled held-out episodes, all from their initial states. The questions are the same in training and evaluation."
+    "card's toy, tossed by the world. Satori's PPO from a tiny model that knows the form of the segments; all runs\n"
+    "begin with the same weights. `initial` gets at least as many environment calls as `restarts`. Success is that of\n"
+    "256 sampled held-out episodes, all from their initial states. The questions are the same in training and evaluation."
 )
 ARMS = {
     "initial": "every group begins at its task's initial state (`starts=initial`), 5 steps of 32 episodes",
@@ -28,10 +28,8 @@ CLAIMS = [
     ("restarts", "initial", "success", "restart and explore is ahead of initial states alone"),
 ]
 SIZE = [
-    "rollout.groups_per_step=32",
-    "evaluation.seeds_per_task=64",
-    "run.transcripts_every=0",
-    "run.checkpoint_every=0",
+    *("rollout.groups_per_step=32", "evaluation.seeds_per_task=64"),
+    *("run.transcripts_every=0", "run.checkpoint_every=0"),
 ]
 WORDS = {
     "initial": ["run.steps=5", "starts=initial", "~starts.frac", "~starts.reflections"],

@@ -16,6 +16,7 @@ from rollwright.curriculum import StartSettings
 from rollwright.curriculum.start_states import FAILED, SOLVED, RestartStates
 from rollwright.maths import margin_ranking_loss, reflection_bonus
 from rollwright.maths.advantages import gae
+from rollwright.methods import hardest
 from rollwright.rewards.restart_bonus import RestartBonusReward, build
 from tests.builders import episode, group, turn
 
@@ -147,3 +148,19 @@ def test_gae_of_one_reward_at_the_end() -> None:
     owner = torch.zeros(4, dtype=torch.long)
     found = gae(rewards, torch.zeros(4, dtype=torch.float64), owner, num_sequences=1, gamma=1.0, gae_lambda=0.95)
     assert found.advantages.tolist() == pytest.approx([1.380797 * 0.95**k for k in (3, 2, 1, 0)])
+
+
+def test_the_second_round_imitates_the_hardest_tasks() -> None:
+    """Of rates 1, 1/2, 0 and 1/2 the lower half is the third task and, of equals, the one that came first."""
+    solved = {"a": (True, True), "b": (True, False), "c": (False, False), "d": (False, True)}
+    played = [
+        episode(f"{task}{number}", turn(), task=task, success=verdict)
+        for task, verdicts in solved.items()
+        for number, verdict in enumerate(verdicts)
+    ]
+    assert {t.task.id for t in hardest(played, 0.5)} == {"c", "b"}
+    assert {t.task.id for t in hardest(played, 0.01)} == {"c"} and hardest(played, 1.0) == played
+    unjudged = episode("x", turn(), task="x", success=None)
+    assert unjudged not in hardest([*played, unjudged], 0.75)
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        hardest(played, 0.0)
