@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 Run = Callable[..., None]
 LOCK = ["world.options.lengths=[4]", "world.options.wording=compact"]
 SIZE = [*LOCK, "rollout.groups_per_step=4", "algorithm.phase_one_trees=12", "search.simulations=12"]
+# In rounds the same answers are batched together in every run: figures repeat to the last bit.
+ROUNDS = ["rollout.schedule=rounds", "evaluation.at_start=true", "evaluation.seeds_per_task=32"]
 
 
 def build_frozen() -> combination_lock.LockWorld:
@@ -45,15 +47,22 @@ def guesser(run_recipe: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(run_recipe: Run, guesser: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four steps in one go."""
+    """Three steps in one go."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    words = [f"run.folder={folder}", f"model.path={guesser}", "run.steps=4", "evaluation.at_start=true"]
-    run_recipe("reasoner.py", "text/lock_reasoner.yaml", *words, *SIZE)
+    words = [f"run.folder={folder}", f"model.path={guesser}", "run.steps=3"]
+    run_recipe("reasoner.py", "text/lock_reasoner.yaml", *words, *SIZE, *ROUNDS)
     return folder
 
 
 def rows(run: Path) -> list[dict]:
     return [row for row in read_metrics(run / "metrics.jsonl") if "reasoner/phase" in row]
+
+
+def untimed(row: dict) -> dict:
+    """What a clock has no part in."""
+    return {
+        name: value for name, value in row.items() if not name.endswith("_s") and "/" in name and "tok_s" not in name
+    }
 
 
 def success(run: Path, name: str) -> float:
@@ -63,11 +72,12 @@ def success(run: Path, name: str) -> float:
 
 def test_the_search_is_learned_from_and_the_value_ranks_steps(whole: Path) -> None:
     steps = rows(whole)
-    assert [row["reasoner/phase"] for row in steps] == [1.0, 2.0, 2.0, 2.0]
+    assert [row["reasoner/phase"] for row in steps] == [1.0, 2.0, 2.0]
     assert steps[0]["search/success_frac"] > 0.5, "a tree of four dials finds the way out of most starts"
     assert steps[0]["reasoner/paths_count"] == 12 * steps[0]["search/success_frac"]
     assert "reasoner/ranked_frac" not in steps[0], "a model that was told nothing ranks nothing"
-    assert sum(row["reasoner/ranked_frac"] for row in steps[1:]) / 3 > 0.75
+    # After phase 1, on the trees of the first step of phase 2: later the policy errs too rarely to leave many pairs.
+    assert steps[1]["reasoner/ranked_frac"] > 0.75
     assert success(whole, "final") > success(whole, "start") + 0.2
 
 
@@ -87,13 +97,11 @@ def test_the_value_model_is_read_from_its_folder(whole: Path, tmp_path: Path) ->
 def test_a_run_that_goes_on_is_the_run_that_was_not_stopped(
     run_recipe: Run, guesser: Path, whole: Path, tmp_path: Path
 ) -> None:
-    for steps in (1, 4):  # the second start goes on from the checkpoint behind phase 1
+    for steps in (1, 3):  # the second start goes on from the checkpoint behind phase 1
         words = [f"run.folder={tmp_path / 'run'}", f"model.path={guesser}", f"run.steps={steps}"]
-        run_recipe("reasoner.py", "text/lock_reasoner.yaml", *words, "evaluation.at_start=true", *SIZE)
+        run_recipe("reasoner.py", "text/lock_reasoner.yaml", *words, *SIZE, *ROUNDS)
     for one, other in zip(rows(whole), rows(tmp_path / "run"), strict=True):
-        assert {k: v for k, v in one.items() if not k.startswith(("time/", "engine/"))} == {
-            k: v for k, v in other.items() if not k.startswith(("time/", "engine/"))
-        }
+        assert untimed(one) == untimed(other)
     states = [torch.load(run / "value" / "head.pt", weights_only=True)["heads"] for run in (whole, tmp_path / "run")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
