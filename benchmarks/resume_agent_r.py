@@ -63,7 +63,7 @@ def measure(kills: int, steps: int, seed: int, folder: Path) -> tuple[list[Life]
     round_s = ended.seconds / (steps + 2)
     rng, lives = random.Random(f"kills/{seed}"), []
     for index in range(kills):
-        aim = Aim(step=index * (steps - 1) // kills, phase=AIMS[index % len(AIMS)], delay_s=rng.random() * round_s)
+        aim = Aim(step=min(index, steps - 2), phase=AIMS[index % len(AIMS)], delay_s=rng.random() * round_s)
         lives.append(live(lambda: agent_r.main([*words, f"run.folder={killed}"]), log, aim))
         require(lives[-1].status is None, log)
         print(f"kill {index + 1}: {lives[-1].phase} of round {lives[-1].step}, {lives[-1].seconds:.1f} s", flush=True)
@@ -81,7 +81,8 @@ def main() -> None:
     parser.add_argument("--publish", action="store_true", help="write benchmarks/results/resume_agent_r.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     chosen = parser.parse_args()
-    steps = chosen.steps or max(3, chosen.kills // 2)
+    # A life ends about a round after the one before it.
+    steps = chosen.steps or chosen.kills + 2
     with tempfile.TemporaryDirectory(prefix="rollwright-resume-") as place:
         folder = chosen.folder or Path(place)
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,8 @@ def main() -> None:
             f"`{command()}`\n",
             f"{steps} rounds, a checkpoint after each, float32, schedule rounds. Killed while: "
             + ", ".join(f"{phase} {count}" for phase, count in phases.most_common())
-            + ".\n",
+            + ". A search has no phase of its own:",
+            "a kill in it counts to the phase before it.\n",
             f"Differences: {found['state']} of {held['state']} tensors of weights and optimiser state,",
             f"{found['trajectories']} of {held['trajectories']} trajectories, {found['metrics']} of "
             f"{held['metrics']} lines of metrics.",

@@ -110,8 +110,9 @@ def main(argv: list[str] | None = None) -> None:
     algorithm, seed = config.algorithm, config.run.seed
     with Training.start(config) as run:
         require_disjoint(run.tasks)
-        parts = {"engine": run.engine, "codec": run.codec, "reward": run.reward}
-        builder = open_builder(algorithm, config.rollout, run.collector, **parts)
+        builder = open_builder(
+            algorithm, config.rollout, run.collector, engine=run.engine, codec=run.codec, reward=run.reward
+        )
         general = general_turns(run, config)
         for step in run.steps():
             alpha = round_alpha(algorithm.alphas, step)
@@ -129,8 +130,8 @@ def main(argv: list[str] | None = None) -> None:
             with run.learning():
                 draws = np.random.default_rng([seed, step])
                 lessons += general_lessons(general, algorithm.general_frac, len(lessons), draws)
-                passes = {"epochs": algorithm.epochs, "batch_size": algorithm.batch_size}
-                metrics = imitate_lessons(run.learner, lessons, draws=draws, **passes)
+                epochs, size = algorithm.epochs, algorithm.batch_size
+                metrics = imitate_lessons(run.learner, lessons, epochs=epochs, batch_size=size, draws=draws)
             run.sync()
             run.finish(step, groups, told | {"revisions/lessons_count": float(len(lessons))} | metrics)
 
