@@ -2,6 +2,7 @@
 
     python benchmarks/learning_branching.py attempts --seeds 6
     python benchmarks/learning_branching.py attempts --arms score two_turn --seeds 5
+    python benchmarks/learning_branching.py attempts --finished    from the figures that are there; starts nothing
     python benchmarks/learning_branching.py --write        the page from the results that are there; starts nothing
 
 One part is one file `benchmarks/_branching_<part>.py` with
@@ -87,13 +88,17 @@ def figures_of(part: ModuleType, arm: str, seed: int, folder: Path) -> dict[str,
     return found
 
 
-def play_all(part: ModuleType, arms: list[str], seeds: int, folder: Path) -> tuple[Figures, list[str]]:
-    """Every arm from every seed; one that fails is reported, and the others go on."""
+def play_all(
+    part: ModuleType, arms: list[str], seeds: int, folder: Path, *, finished: bool
+) -> tuple[Figures, list[str]]:
+    """Every arm from every seed; one that fails is reported, and the others go on. `finished`: play nothing."""
     figures: Figures = {arm: {} for arm in arms}
     failed = []
     # Seeds outside, so that a table that is stopped early has whole seeds.
     for seed in range(seeds):
         for arm in arms:
+            if finished and not (folder / arm / str(seed) / "figures.json").exists():
+                continue
             try:
                 figures[arm][seed] = figures_of(part, arm, seed, folder / arm / str(seed))
             except Exception as error:
@@ -233,6 +238,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6, help="how many training seeds, from 0")
     parser.add_argument("--arms", nargs="+", help="these alone; default all. The record then has these alone too")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "branching", help="where the runs are kept")
+    parser.add_argument("--finished", action="store_true", help="play nothing: only the figures that are there")
     parser.add_argument("--draft", action="store_true", help="print the section, write nothing to the results")
     parser.add_argument("--write", action="store_true", help="only write the page from the results that are there")
     parser.add_argument("--json", action="store_true", help="print one final JSON line")
@@ -246,7 +252,9 @@ def main() -> None:
     arms = arguments.arms or list(part.ARMS)
     if unknown := [arm for arm in arms if arm not in part.ARMS]:
         parser.error(f"no arm {', '.join(unknown)}; there are {', '.join(part.ARMS)}")
-    figures, failed = play_all(part, arms, arguments.seeds, arguments.folder.resolve() / arguments.part)
+    figures, failed = play_all(
+        part, arms, arguments.seeds, arguments.folder.resolve() / arguments.part, finished=arguments.finished
+    )
     found = record(part, figures, failed)
     print(section(found))
     if not arguments.draft:
