@@ -12,7 +12,8 @@ ABOUT = (
     "Four questions whose first written digit is wrong in half of the episodes, whatever was said: the coin of the\n"
     "card's toy, tossed by the world. Satori's PPO from a tiny model that knows the form of the segments; all runs\n"
     "begin with the same weights. `initial` gets at least as many environment calls as `restarts`. Success is that of\n"
-    "256 sampled held-out episodes, all from their initial states. The questions are the same in training and evaluation."
+    "256 sampled held-out episodes, all from their initial states. The questions are the same in training and\n"
+    "evaluation."
 )
 ARMS = {
     "initial": "every group begins at its task's initial state (`starts=initial`), 5 steps of 32 episodes",
