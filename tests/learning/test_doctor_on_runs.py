@@ -1,4 +1,4 @@
-"""The doctor on real runs: a shipped recipe that learns is healthy, and a learning rate that is wrong is found."""
+"""The doctor on real runs finds a learning rate that is wrong; it finds nothing in the run of `test_learning.py`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ FEW = ["run.steps=6", "evaluation.seeds_per_task=1", "evaluation.max_turns=5", "
 @pytest.mark.parametrize(
     ("words", "rule"),
     [
-        ([], None),
-        (["learner.learning_rate=1e-12", *FEW], "learning-rate-too-low"),
-        (["learner.learning_rate=0.05", *FEW], "kl-runaway"),
+        (["learner.learning_rate=1e-12"], "learning-rate-too-low"),
+        (["learner.learning_rate=0.05"], "kl-runaway"),
     ],
 )
 def test_a_run_of_the_maze(
-    launch: Callable[..., None], maze_walker: Path, tmp_path: Path, words: list[str], rule: str | None
+    run_recipe: Callable[..., None], maze_walker: Path, tmp_path: Path, words: list[str], rule: str
 ) -> None:
-    launch("grpo.py", "text/maze_grpo.yaml", f"run.folder={tmp_path}", f"model.path={maze_walker}", *words)
-    found = [finding.rule for finding in diagnose(tmp_path)]
-    assert rule in found if rule else found == []
+    run_recipe("grpo.py", "text/maze_grpo.yaml", f"run.folder={tmp_path}", f"model.path={maze_walker}", *FEW, *words)
+    assert rule in [finding.rule for finding in diagnose(tmp_path)]

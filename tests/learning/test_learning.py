@@ -21,6 +21,7 @@ from rollwright.evaluation import load_evaluation
 from rollwright.models.loading import load_policy
 from rollwright.recipes import grpo
 from rollwright.run_io.tracking import read_metrics
+from rollwright.view import diagnose
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -38,12 +39,13 @@ def test_grpo_finds_the_way(launch: Launch, maze_walker: Path, tmp_path: Path) -
     assert mean_return(tmp_path, "start") < -40, "the start must not know the way already"
     assert mean_return(tmp_path, "final") >= -9
     assert (tmp_path / "report.html").exists()
+    assert [finding.rule for finding in diagnose(tmp_path)] == [], "a shipped recipe that learns is healthy"
     load_policy(tmp_path / "policy")  # with its tokenizer: the next recipe starts from it
     assert list((tmp_path / "transcripts").glob("*.txt"))
 
 
-def test_ppo_finds_the_way(launch: Launch, maze_walker: Path, tmp_path: Path) -> None:
-    launch("ppo.py", "text/maze_ppo.yaml", f"run.folder={tmp_path}", f"model.path={maze_walker}")
+def test_ppo_finds_the_way(run_recipe: Launch, maze_walker: Path, tmp_path: Path) -> None:
+    run_recipe("ppo.py", "text/maze_ppo.yaml", f"run.folder={tmp_path}", f"model.path={maze_walker}")
     assert mean_return(tmp_path, "final") >= -9
 
 
@@ -94,10 +96,10 @@ def test_bad_input_is_a_clear_error_before_anything_is_trained(words: list[str],
     assert not (tmp_path / "run" / "policy").exists()
 
 
-def test_the_evaluation_json_has_one_row_per_episode(launch: Launch, maze_walker: Path, tmp_path: Path) -> None:
+def test_the_evaluation_json_has_one_row_per_episode(run_recipe: Launch, maze_walker: Path, tmp_path: Path) -> None:
     words = [f"folder={tmp_path}", f"model.path={maze_walker}", "engine=transformers", "engine.dtype=float32"]
     more = ["rollout.history=0", "rollout.max_action_tokens=4", "world.name=text.maze", "name=judged"]
     options = ["world.options.wording=compact", "evaluation.seeds_per_task=2", "evaluation.max_turns=5"]
-    launch("evaluate.py", "text/maze.yaml", *words, *more, *options)
+    run_recipe("evaluate.py", "text/maze.yaml", *words, *more, *options)
     document = json.loads((tmp_path / "eval" / "judged.json").read_text())
     assert len(load_evaluation(tmp_path / "eval" / "judged.json").rows) == 5 * 2 and document["split"] == "validation"

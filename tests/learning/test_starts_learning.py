@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,6 @@ from rollwright.store.trajectory_store import TrajectoryStore
 from rollwright.training.collection import OnPolicy, Requests
 from rollwright.training.loop_config import LoopConfig
 
-ROOT = Path(__file__).parents[2]
 LOCK = combination_lock.combination(6, 2)
 
 
@@ -220,12 +217,6 @@ SMALL = (
 )
 
 
-def run_grpo(folder: Path, *words: str) -> None:
-    command = [sys.executable, "recipes/grpo.py", "recipes/text/maze_grpo.yaml", *SMALL, f"run.folder={folder}", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
 def episodes(folder: Path) -> list[Any]:
     store = TrajectoryStore(folder / "trajectories", mode="read")
     return [
@@ -236,11 +227,13 @@ def episodes(folder: Path) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["own", "teacher"])
-def test_a_stopped_run_with_snapshot_starts_goes_on_with_the_same_bits(source: str, tmp_path: Path) -> None:
+def test_a_stopped_run_with_snapshot_starts_goes_on_with_the_same_bits(
+    run_recipe: Callable[..., None], source: str, tmp_path: Path
+) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run_grpo(whole, f"starts.source={source}", "run.steps=3")
-    run_grpo(parts, f"starts.source={source}", "run.steps=2")
-    run_grpo(parts, f"starts.source={source}", "run.steps=3")
+    for folder, steps in ((whole, 3), (parts, 2), (parts, 3)):
+        words = [*SMALL, f"run.folder={folder}", f"starts.source={source}", f"run.steps={steps}"]
+        run_recipe("grpo.py", "text/maze_grpo.yaml", *words)
     both = [{t.id: t for t in episodes(folder) if t.task.split == "train"} for folder in (whole, parts)]
     assert both[0] == both[1] and len(both[0]) == 3 * 4 * 2
     kinds = Counter(t.start.kind for t in both[0].values())
