@@ -94,7 +94,8 @@ class EvaluateConfig(Config):
     search_reward: SearchReward = SearchReward()
 
     only_for: ClassVar[Readers] = {
-        "search_reward": {"search.value": ("reward_model",)},
+        "search_reward.name": {"search.value": ("reward_model",)},
+        "search_reward.options": {"search.value": ("reward_model",)},
         "evaluation.temperature": {"search.rule": ("off",)},
     }
     unread: ClassVar[Unread] = NO_GROUPS | ONE_EVALUATION

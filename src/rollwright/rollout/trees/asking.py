@@ -23,7 +23,7 @@ _NOBODY_LOOKS = cast(Environment, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class TreeAnswer:
     """What the policy said to one decision; `fault` where it said nothing for good. `wait_s` before it was computed."""
 
     generation: Generation | None
@@ -66,9 +66,9 @@ class TreeAsker:
             passed=(),
         )
 
-    async def ask(self, decisions: Sequence[Decision]) -> list[Answer]:
+    async def ask(self, decisions: Sequence[Decision]) -> list[TreeAnswer]:
         """One answer per decision; asks that faulted are made again, `rollout.retries` times."""
-        answers: list[Answer] = [Answer(generation=None)] * len(decisions)
+        answers: list[TreeAnswer] = [TreeAnswer(generation=None)] * len(decisions)
         open_places = list(range(len(decisions)))
         for attempt in range(self.collector.retries + 1):
             if not open_places:
@@ -80,7 +80,7 @@ class TreeAsker:
             open_places = [place for place in open_places if answers[place].generation is None]
         return answers
 
-    async def _together(self, decisions: Sequence[Decision]) -> list[Answer]:
+    async def _together(self, decisions: Sequence[Decision]) -> list[TreeAnswer]:
         # A round waits for everybody who will ask, and this tree asks as several.
         rounds = rounds_of(self.collector.actor)
         if rounds:
@@ -93,15 +93,17 @@ class TreeAsker:
         self.tree.tokens += sum(len(answer.generation.token_ids) for answer in found if answer.generation)
         return found
 
-    async def _one(self, decision: Decision) -> Answer:
+    async def _one(self, decision: Decision) -> TreeAnswer:
         limit_s, before = self.collector.limits.engine_call_s, time.monotonic()
         try:
             async with asyncio.timeout(limit_s):
                 said = await self.act(decision)
         except TimeoutError:
             name = self.collector.actor.name
-            return Answer(generation=None, fault=f"{name} gave no answer within {limit_s:g} s (rollout.engine_call_s)")
+            return TreeAnswer(
+                generation=None, fault=f"{name} gave no answer within {limit_s:g} s (rollout.engine_call_s)"
+            )
         # A replay that does not fit is asked anew: the journal has given the episode up.
         except (EngineFault, ReplayMismatch) as error:
-            return Answer(generation=None, fault=str(error))
-        return Answer(generation=said, wait_s=max(0.0, time.monotonic() - before - said.generate_s))
+            return TreeAnswer(generation=None, fault=str(error))
+        return TreeAnswer(generation=said, wait_s=max(0.0, time.monotonic() - before - said.generate_s))

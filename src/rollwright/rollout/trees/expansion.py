@@ -24,7 +24,7 @@ from rollwright.generation import Generation
 from rollwright.rollout.collector import Collector
 from rollwright.rollout.episode import Status, make_turn
 from rollwright.rollout.restoring import shown_of
-from rollwright.rollout.trees.asking import Answer, TreeAsker
+from rollwright.rollout.trees.asking import TreeAnswer, TreeAsker
 from rollwright.rollout.trees.grounds import ForkedContext, Grounds, Place, SpentBudget
 from rollwright.rollout.trees.tree import SearchTree, StateValue, TreeNode
 from rollwright.rollout.trees.tree_settings import SearchSettings
@@ -185,7 +185,7 @@ class TreePlay:
         return self.asker.decision(place, place.prompt, self.line(node, index), node.depth)
 
     async def _children(
-        self, node: TreeNode, answers: Sequence[tuple[int, Answer]], *, distinct: bool, again: bool
+        self, node: TreeNode, answers: Sequence[tuple[int, TreeAnswer]], *, distinct: bool, again: bool
     ) -> list[TreeNode]:
         """Do what was answered in one state, each action once."""
         place, made = self.grounds.places[node.number], []
@@ -206,8 +206,8 @@ class TreePlay:
         return made
 
     def _actions(
-        self, node: TreeNode, place: Place, answers: Sequence[tuple[int, Answer]], *, distinct: bool
-    ) -> Iterable[tuple[int, Answer, str, ForkedContext]]:
+        self, node: TreeNode, place: Place, answers: Sequence[tuple[int, TreeAnswer]], *, distinct: bool
+    ) -> Iterable[tuple[int, TreeAnswer, str, ForkedContext]]:
         """The answers that say something new, with what was said and the context after it."""
         seen: set[str] = set()
         for index, answer in answers:
@@ -226,7 +226,7 @@ class TreePlay:
             yield index, answer, said, context
 
     async def _child(
-        self, node: TreeNode, answer: Answer, said: str, context: ForkedContext, *, again: bool
+        self, node: TreeNode, answer: TreeAnswer, said: str, context: ForkedContext, *, again: bool
     ) -> TreeNode | None:
         """One more node, or None where the child faulted for good or the budget is spent."""
         for attempt in range(self.collector.retries + 1):
@@ -248,7 +248,7 @@ class TreePlay:
         return None
 
     async def _try(
-        self, node: TreeNode, answer: Answer, said: str, context: ForkedContext, *, again: bool
+        self, node: TreeNode, answer: TreeAnswer, said: str, context: ForkedContext, *, again: bool
     ) -> tuple[Tried, Any]:
         place, generation, depth = self.grounds.places[node.number], answer.generation, node.depth + 1
         assert generation is not None and place.prompt is not None

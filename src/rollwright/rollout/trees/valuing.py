@@ -12,7 +12,7 @@ from typing import Any
 
 from rollwright.contracts import ContextOverflow, EnvironmentFault, as_observation
 from rollwright.maths import judged_state
-from rollwright.rollout.trees.asking import Answer
+from rollwright.rollout.trees.asking import TreeAnswer
 from rollwright.rollout.trees.expansion import TreePlay
 from rollwright.rollout.trees.grounds import Place, SpentBudget
 from rollwright.rollout.trees.tree import BatchedStateValue, StateAsk, StateValue, TreeNode
@@ -106,7 +106,7 @@ def _has_room(play: TreePlay, one: _Simulation) -> bool:
     return not one.over
 
 
-async def _advance(play: TreePlay, one: _Simulation, answer: Answer) -> None:
+async def _advance(play: TreePlay, one: _Simulation, answer: TreeAnswer) -> None:
     """One turn of a simulation."""
     fault = answer.fault
     if answer.generation is not None:
