@@ -200,6 +200,7 @@ CALLS = {
         Call(losses.policy_loss, {**TOKENS, "sequence_index": INDEX, "level": "token", "clip": losses.NoClip(), **TWO}),
         Call(padded_layout.policy_loss_padded, {**ROWS, "level": "token", "clip": losses.NoClip()}),
         Call(losses.kl_estimate, {"logprobs": LOGPROBS, "logprobs_ref": OLD, "kind": "k1"}),
+        Call(losses.top_k_reverse_kl, {"logprobs": LOGPROBS, "logprobs_teacher": OLD, "rest": "tail"}),
         Call(losses.kl_loss, {"logprobs": LOGPROBS, "logprobs_old": OLD, "logprobs_ref": OLD, "mask": MASK,
                               "kind": "k3", "ratio_weighted": True}),
         Call(losses.kl_shaped_rewards, {"rewards": LOGPROBS, "logprobs": LOGPROBS, "logprobs_ref": OLD,
@@ -390,6 +391,7 @@ ENTRIES: dict[str, tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]]] =
                 **{"mask": MASK, "kind": "k3", "ratio_weighted": True},
             },
         ),
+        (losses.distillation_advantages, {"logprobs": NUMBERS, "logprobs_teacher": NUMBERS}),
         (losses.approximate_kl, {"logprobs": NUMBERS, "logprobs_old": NUMBERS, "mask": MASK}),
         (losses.masked_mean, {"values": NUMBERS, "mask": MASK}),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -17,6 +18,7 @@ from rollwright.methods.teachers import HintGiver, TeacherSettings
 from rollwright.models import ChatCodec, load_policy
 from rollwright.rollout import Collector, teacher_prompts
 
+log = logging.getLogger(__name__)
 ContextKind = Literal["append", "windowed"]
 SAME = 1e-5
 """A teacher that is the student, with the student's prompts, gives every log-prob back to within this."""
@@ -68,6 +70,13 @@ class TurnTeacher:
         if top_k is not None:
             require_same_width(learner, self.model, top_k=top_k or None)
         self._proven = False
+        told = settings.hint if settings.hint_from == "text" else settings.hint_from != "none"
+        if settings.teacher == "self" and not told:
+            log.warning(
+                "the teacher is the policy's own weights without a hint (distill.hint_from=%s): it says what the "
+                "student says, and nothing is learned from it",
+                settings.hint_from,
+            )
 
     @property
     def head(self) -> Callable[[Tensor], Tensor]:
