@@ -12,9 +12,9 @@
                     aggrevated: clipped policy loss inside the prefix, critic loss behind it
         sync        the engine to the new weights
 
-The guide is whoever `actor.guide` names. Behind an AggreVaTeD prefix the guide acts, so returns there are samples of the
-guide's value; inside it the advantage says how much better the policy's action is, if the guide goes on. Each critic
-has an optimiser of its own and keeps it over every change of mode. With beta = 0 PPO++ is PPO.
+The guide is whoever `actor.guide` names. Behind an AggreVaTeD prefix the guide acts, so returns there are samples of
+the guide's value; inside it the advantage says how much better the policy's action is, if the guide goes on. Each
+critic has an optimiser of its own and keeps it over every change of mode. With beta = 0 PPO++ is PPO.
 
     accelerate launch --config_file accelerate_configs/cpu.yaml recipes/rlgf.py recipes/text/lock_rlgf.yaml
 
@@ -31,7 +31,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from rollwright.batching import VALUE_ADVANTAGES, TokenBatch, ValueAdvantage, flatten, flatten_guided
 from rollwright.config import OWN, Readers, Unread, build_part
@@ -172,12 +171,12 @@ def inside_the_prefix(
     settings = run.config.learner
     with run.learning():
         # Without a prefix there is nothing of the policy's own: such a step trains the critic alone.
-        if turns := numbers(policy_mask & found.own):
+        if turns := (policy_mask & found.own).nonzero().flatten().tolist():
             part = batch.select_turns(turns)
             metrics = run.learner.update(
                 part, objective, minibatches=settings.minibatches, epochs=settings.epochs, fit_critic=False
             )
-        if turns := numbers(value_mask):
+        if turns := value_mask.nonzero().flatten().tolist():
             metrics |= guide.fit(batch, turns, updates=settings.epochs)
     return metrics
 
@@ -188,11 +187,6 @@ def with_logprobs(run: Training, batch: TokenBatch, objective: PolicyObjective) 
         old = run.learner.logprobs(batch)
         reference = run.learner.reference_logprobs(batch) if objective.needs_reference else None
     return batch.with_columns(logprobs_old=old, logprobs_ref=reference)
-
-
-def numbers(mask: Tensor) -> list[int]:
-    """Where the mask is true."""
-    return [int(place) for place in mask.nonzero().flatten()]
 
 
 def require_states(config: RlgfConfig) -> None:

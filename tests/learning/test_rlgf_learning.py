@@ -1,10 +1,9 @@
-"""RLGF in whole runs: without prefixes it is PPO to the bit, and behind a guide's prefixes a lock is opened."""
+"""RLGF in whole runs: without prefixes it is PPO to the bit, and the record tells a guide's turns apart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 import torch
@@ -61,18 +60,3 @@ def test_a_guide_ends_the_episodes_and_the_record_says_so(run_recipe: Run, tmp_p
     rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "rlgf/ppo_frac" in row]
     assert all(row["rlgf/ppo_frac"] == 0 and row["rlgf/prefix_frac"] == 1 for row in rows)
     assert all(row["guide_critic/loss"] > 0 and row["optim/grad_norm"] > 0 and "critic/loss" not in row for row in rows)
-
-
-def test_prefixes_of_a_guide_open_a_lock(run_recipe: Run, tmp_path: Path) -> None:
-    """Eight dials of two digits, one wrong digit ends the episode: a policy that guesses opens it once in 256 tries."""
-    lock = ["world.options.lengths=[8]", "world.options.wording=compact"]
-    run_recipe("collect.py", "text/lock_collect.yaml", *lock, "collect.per_task=60", f"run.folder={tmp_path / 'data'}")
-    words = [*lock, *TINY[1:3], "sft.epochs=4", f"data.stores=[{tmp_path / 'data' / 'trajectories'}]"]
-    run_recipe("sft.py", "text/lock_sft.yaml", *words, f"run.folder={tmp_path / 'sft'}")
-    learn = ["run.steps=25", "rollout.groups_per_step=24", "learner.learning_rate=2e-3", "evaluation.seeds_per_task=64"]
-    learn += ["rollout.max_action_tokens=2", "rollout.max_turns=10", "run.transcripts_every=0"]
-    words = [*lock, *learn, f"model.path={tmp_path / 'sft' / 'policy'}"]
-    run_recipe("rlgf.py", "text/lock_rlgf.yaml", *words, f"run.folder={tmp_path / 'run'}")
-    rows = list(read_metrics(tmp_path / "run" / "metrics.jsonl"))
-    assert fmean(row["rlgf/prefix_frac"] for row in rows if "rlgf/prefix_frac" in row) == pytest.approx(0.8, abs=0.08)
-    assert rows[-1]["eval/success_frac"] > 0.5
