@@ -21,7 +21,7 @@ ABOUT = (
 )
 ARMS = {
     "filtered_bc": "filtered BC: the successes of 330 own episodes",
-    "good_leaves": "good leaves of the same trees alone, no revisions",
+    "good_leaves": "good leaves of the same trees alone: every revision is refused",
     "agent_r": "Agent-R: good leaves and revisions, cut by value, replayed",
 }
 METRICS = {
@@ -44,7 +44,7 @@ LEARNER = ("engine.dtype=float32", "learner.precision=float32", "learner.learnin
 JUDGED = ("evaluation.split=test", "evaluation.seeds_per_task=32", "evaluation.temperature=1.0")
 TREES = (
     *("rollout.groups_per_step=25", "search.simulations=6", "search.children=3", "algorithm.epochs=4"),
-    *("algorithm.merit=discounted_success", "algorithm.tolerance=0.2", "algorithm.verifier=value"),
+    *("algorithm.merit=discounted_success", "algorithm.beta=0.01", "algorithm.verifier=value"),
 )
 IMITATED = ("algorithm.score=success", "algorithm.positive_only=true", "algorithm.top_frac=1", "algorithm.updates=36")
 EPISODES = ("rollout.group_size=1", "rollout.groups_per_step=330")
@@ -76,8 +76,8 @@ def play(arm: str, seed: int, folder: Path) -> dict[str, float]:
         played = TrajectoryStore(run / "trajectories", mode="read").iter_trajectories(tag="step_0")
         calls = float(sum(1 + len(episode.turns) for episode in played))
     else:
-        # A gap that no pair has leaves the good leaves alone.
-        _run("agent_r", *shared, *TREES, f"algorithm.beta={0.01 if arm == 'agent_r' else 0.99}", folder=run)
+        # Bad steps cost turns, and turns score: without a tolerance no revision survives its replay.
+        _run("agent_r", *shared, *TREES, f"algorithm.tolerance={0.2 if arm == 'agent_r' else 0.0}", folder=run)
         calls = training_total(run, "revisions/search_calls_count") + training_total(run, "revisions/env_calls_count")
     return {
         "leaves_dead_end": chance_to_leave(run / "policy"),

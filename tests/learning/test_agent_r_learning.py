@@ -48,8 +48,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_round_teaches_the_way_out_and_not_the_way_in(start: Path, tmp_path: Path) -> None:
     run, control = tmp_path / "revised", tmp_path / "good_only"
     agent_r.main([*WORLD, *MODEL, *ROUND, f"model.path={start}", f"run.folder={run}"])
-    # A gap that no pair has: good leaves alone are imitated, which is filtered behaviour cloning on the same search.
-    plain = [*WORLD, *MODEL, *ROUND, "algorithm.beta=0.99", f"model.path={start}", f"run.folder={control}"]
+    # Bad steps cost turns, and turns score: every revision is refused. That is filtered BC on the same search.
+    plain = [*WORLD, *MODEL, *ROUND, "algorithm.tolerance=0", f"model.path={start}", f"run.folder={control}"]
     agent_r.main(plain)
     before, after, without = (
         chance_to_leave(start),
@@ -63,7 +63,7 @@ def test_one_round_teaches_the_way_out_and_not_the_way_in(start: Path, tmp_path:
     (row,) = [row for row in read_metrics(run / "metrics.jsonl") if "revisions/records_count" in row]
     assert row["revisions/records_count"] > 10 and row["revisions/rejected_frac"] < 1
     (other,) = [row for row in read_metrics(control / "metrics.jsonl") if "revisions/records_count" in row]
-    assert other["revisions/pairs_count"] == 0 and other["revisions/leaves_count"] == row["revisions/leaves_count"]
+    assert other["revisions/records_count"] == 0 and other["revisions/leaves_count"] == row["revisions/leaves_count"]
     records = [
         t for t in TrajectoryStore(run / "trajectories", mode="read").iter_trajectories() if t.policy == "revision"
     ]

@@ -14,10 +14,9 @@ from rollwright.envs.text import household, maze
 from rollwright.generation import Sampling
 from rollwright.generation.scripted_engine import ScriptedEngine
 from rollwright.methods import IGNORED, ActorVerifier, ValueVerifier, WorldVerifier, learned_mask, sft_rows
-from rollwright.methods.revision_builder import RevisionBuilder, splice_of
+from rollwright.methods.revision_builder import RevisionBuilder, RevisionSettings, splice_of
 from rollwright.methods.revision_pairs import RevisionPair, leaf_score, shared_turns
 from rollwright.methods.revision_ratings import rating_messages
-from rollwright.methods.revision_settings import RevisionSettings
 from rollwright.methods.revisions import RevisionMessage, message_template, revision_script, splice_replay, splice_text
 from rollwright.models.codec import ChatCodec
 from rollwright.models.loading import load_policy

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollwright.contracts import DataError, Message, Span, StopReason, Trajectory, Turn
-from rollwright.methods import imitation, revision_pairs, revisions
+from rollwright.methods import revision_pairs, revisions, turn_lessons
 from rollwright.methods.revision_builder import require_disjoint
 from tests import builders
 
@@ -134,7 +134,7 @@ def test_masks_lie_on_message_and_good_steps_token_for_token() -> None:
     turns = [t for t in script.turns]
     assert [t.text for t in turns] == ["in", "b1", "b2", "wait", "g1", "g2"]
     record = script.finished(turns, stop=StopReason.TERMINATED, success=True)
-    masks = [imitation.learned_mask(t) for t in record.turns]
+    masks = [turn_lessons.learned_mask(t) for t in record.turns]
     assert masks == [(False,) * 2, (False,) * 2, (False,) * 3, (True,) * 2, (True,) * 3, (True,) * 2]
     learned = [
         i for t, mask in zip(record.turns, masks, strict=True) for i, m in zip(t.action_ids, mask, strict=True) if m
@@ -151,7 +151,7 @@ def test_a_batch_of_lessons_holds_the_learned_tokens_and_no_other() -> None:
     script = revisions.revision_script(pair(), 2, message, key="r")
     prompted = [t if t.prompt_ids else builders.turn((105,), t.action_ids, 0.0, spans=t.spans) for t in script.turns]
     record = script.finished(prompted, stop=StopReason.TERMINATED, success=True)
-    batch = imitation.lesson_batch(imitation.episode_lessons(record))
+    batch = turn_lessons.lesson_batch(turn_lessons.episode_lessons(record))
     assert len(batch) == 7 and int(batch.mask.sum()) == 7 and batch.advantages.tolist() == [1.0] * 7
     assert [tuple(s.action_ids) for s in batch.segments] == [(7, 9), (5, 5, 9), (6, 9)]
 
@@ -167,8 +167,8 @@ def test_without_a_message_the_good_steps_follow_the_bad_ones() -> None:
 def test_a_forced_token_stays_one_that_nobody_chose() -> None:
     spans = (Span(start=0, end=1, version=-1, producer="forced"), Span(start=1, end=2, version=4))
     turn = builders.turn((1,), (2, 3), spans=spans)
-    assert imitation.learned_mask(revisions.as_lesson(turn)) == (False, True)
-    assert imitation.learned_mask(revisions.as_context(turn)) == (False, False)
+    assert turn_lessons.learned_mask(revisions.as_lesson(turn)) == (False, True)
+    assert turn_lessons.learned_mask(revisions.as_context(turn)) == (False, False)
 
 
 def test_a_value_by_rollouts_and_where_it_drops() -> None:

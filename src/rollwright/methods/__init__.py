@@ -1,7 +1,7 @@
 """Methods on data that are no loop of their own: conditioning, inverse dynamics, learned rewards.
 
 Lives here: conditioning on returns (`conditioning`), inverse dynamics (`inverse_dynamics`), demonstrations of teachers
-(`demonstrations`), turns to be imitated (`imitation`), stores that are filled once (`store_filling`), revisions of
+(`demonstrations`), turns to be imitated (`turn_lessons`), stores that are filled once (`store_filling`), revisions of
 searched episodes (`revision_*`, `revisions`), outcome models and what they are trained on
 (`outcome_*`, `pair_fit`), the teachers of distillation (`teachers`,
 `turn_teacher`, `teacher_metrics`, `script_scores`).
@@ -19,7 +19,6 @@ from rollwright.methods.demonstrations import (
     imitable,
     sft_rows,
 )
-from rollwright.methods.imitation import Lesson, general_lessons, imitate_lessons, learned_mask, lesson_batch
 from rollwright.methods.inverse_data import InverseEpisodes, tell_labels
 from rollwright.methods.inverse_dynamics import (
     TAG,
@@ -58,6 +57,7 @@ from rollwright.methods.pair_fit import fit_pairs, pair_rows, pairs_of
 from rollwright.methods.revision_builder import (
     RevisionBuilder,
     Revisions,
+    RevisionSettings,
     nothing_to_imitate,
     open_builder,
     require_disjoint,
@@ -66,12 +66,12 @@ from rollwright.methods.revision_builder import (
 )
 from rollwright.methods.revision_pairs import repeats_failing_action, round_alpha
 from rollwright.methods.revision_ratings import ActorVerifier, ValueVerifier, Verifier, WorldVerifier
-from rollwright.methods.revision_settings import RevisionSettings
 from rollwright.methods.revisions import REVISION, RevisionMessage, message_template
 from rollwright.methods.store_filling import fill_store, warn_of_undecided, worth_of_store
 from rollwright.methods.teacher_metrics import distillation_metrics, log_ratios
 from rollwright.methods.teachers import TeacherSettings, require_teachable
 from rollwright.methods.tree_lessons import TargetBy, end_rows, paths_to_imitate, step_pairs, tree_group, value_rows
+from rollwright.methods.turn_lessons import Lesson, general_lessons, imitate_lessons, learned_mask, lesson_batch
 from rollwright.methods.turn_teacher import TurnTeacher
 
 __all__ = [

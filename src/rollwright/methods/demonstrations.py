@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from rollwright.contracts import DataError, Task, Trajectory, distinct, episode_seed, require_choice
-from rollwright.methods.imitation import learned_mask
+from rollwright.methods.turn_lessons import learned_mask
 from rollwright.models import padding_text
 from rollwright.rollout import Collector
 

@@ -70,7 +70,7 @@ class WorldVerifier:
         """By the distances before each action; each worse episode is played once."""
         every = {pair.bad.id: pair for pair in pairs}
         scripts = [
-            Script(key=f"{name}/judged", pair=pair, turns=pair.bad.turns, context=len(pair.bad.turns))
+            Script(key=f"{name} judged", pair=pair, turns=pair.bad.turns, context=len(pair.bad.turns))
             for name, pair in every.items()
         ]
         actor = _Surveyor({script.key: script.turns for script in scripts}, self.world)
