@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -294,12 +295,11 @@ def test_five_kills_change_nothing(tmp_path: Path) -> None:
     assert len(found["kills_by_phase"]) >= 3
 
 
-@pytest.mark.slow
-def test_must_resume_refuses_an_empty_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "recipes/grpo.py", "recipes/text/maze_grpo.yaml", "model.path=tiny", "run.resume=must"]
-    done = subprocess.run([*command, f"run.folder={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0 and "no usable checkpoint" in done.stderr
-    assert issubclass(RunFolderError, Exception)
+@pytest.mark.long
+def test_must_resume_refuses_an_empty_folder(run_recipe: Callable[..., None], tmp_path: Path) -> None:
+    words = ["model.path=tiny", "run.resume=must", f"run.folder={tmp_path}"]
+    with pytest.raises(RunFolderError, match="no usable checkpoint"):
+        run_recipe("grpo.py", "text/maze_grpo.yaml", *words)
 
 
 def ranks_of(launcher: int) -> list[int]:

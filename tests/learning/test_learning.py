@@ -7,7 +7,6 @@ greedily: the most frequent move of walkers who are 85% random is the right one,
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +20,9 @@ from rollwright.evaluation import load_evaluation
 from rollwright.models.loading import load_policy
 from rollwright.recipes import grpo
 from rollwright.run_io.tracking import read_metrics
+from rollwright.training import run_recipe as start_as_script
 from rollwright.view import diagnose
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 Launch = Callable[..., None]
 
@@ -73,10 +72,16 @@ def _steps(run: Path) -> list[dict]:
     return [row for row in read_metrics(run / "metrics.jsonl") if "reward/total_mean" in row]
 
 
-def test_bad_input_ends_the_command_with_a_clear_error(tmp_path: Path) -> None:
-    command = [sys.executable, "recipes/grpo.py", "recipes/text/maze_grpo.yaml", f"run.folder={tmp_path / 'run'}"]
-    done = subprocess.run([*command, "rollout.grup_size=4"], cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode != 0 and "Did you mean `group_size`" in done.stderr
+@pytest.mark.usefixtures("at_root")
+def test_bad_input_ends_the_command_with_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the file ends that is run as a script; `test_yaml_mistakes.py` starts one."""
+    command = ["recipes/grpo.py", "recipes/text/maze_grpo.yaml", f"run.folder={tmp_path / 'run'}"]
+    monkeypatch.setattr(sys, "argv", [*command, "rollout.grup_size=4"])
+    with pytest.raises(SystemExit) as end:
+        start_as_script(grpo.main)
+    assert end.value.code != 0 and "Did you mean `group_size`" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
