@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -32,10 +32,12 @@ def test_the_arithmetic(tmp_path: Path) -> None:
     assert parameter_count(tmp_path) == 500_007 and parameter_count(tmp_path / "absent") is None
 
 
-def test_the_command_prints_it_and_ends(tmp_path: Path) -> None:
-    recipe = [sys.executable, "recipes/grpo.py", "recipes/text/maze_grpo.yaml"]
-    command = [*recipe, f"run.folder={tmp_path}/run", "model.path=tiny", "--plan"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stderr
-    assert "8 groups x 8 = 64 episodes" in done.stdout and "learning_rate" in done.stdout
+def test_the_command_prints_it_and_ends(
+    run_recipe: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_recipe("grpo.py", "text/maze_grpo.yaml", f"run.folder={tmp_path}/run", "model.path=tiny", "--plan")
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "8 groups x 8 = 64 episodes" in shown and "learning_rate" in shown
     assert not (tmp_path / "run").exists()
