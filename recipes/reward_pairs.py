@@ -123,18 +123,9 @@ def learn(
     rows = pair_rows(train, prompts, per_case=per, max_length=length, seed=seed)
     target = folder.path / "pair_model"
     beside = writing_folder(target)  # a kill or a training that diverges leaves an earlier model whole
-    words = config.fit
-    fit_pairs(
-        rows,
-        start,
-        folder.path,
-        words,
-        centre=words.centre,
-        margin=words.margin,
-        seed=seed,
-        name=beside.name,
-        facts=folder.facts,
-    )
+    centre, margin = config.fit.centre, config.fit.margin
+    name, facts = beside.name, folder.facts
+    fit_pairs(rows, start, folder.path, config.fit, centre=centre, margin=margin, seed=seed, name=name, facts=facts)
     # A chat template may tell the date: the model is to be asked with the one that it was trained with.
     codec.keep_day(beside)
     model = with_threshold(beside, train, prompt, max_length=config.fit.max_length)

@@ -299,7 +299,7 @@ def test_a_group_begins_after_some_turns_of_a_guide_in_its_own_task_and_seed(
     assert set(lengths) == {1, 2, 3, 4, 5} and sum(lengths.values()) == 40
     for request, group in zip(asked, groups, strict=True):
         assert (group.task, group.seed) == (request.task, request.seed) and group.start is not None
-        assert group.start.kind == "guide_prefix" and group.start.source == f"{request.key}/guide/0"
+        assert group.start.kind == "guide_prefix" and group.start.source == f"{request.key} guide/0"
         for trajectory in group.trajectories:
             assert trajectory.success and len(trajectory.turns) == 6 - len(group.start.passed)
             assert trajectory.start.kind == "guide_prefix" and all(all(t.policy_mask) for t in trajectory.turns)

@@ -54,7 +54,7 @@ class GuidePrefixes:
             and self.knows(requests[place].task)
         ]
         asked = [
-            replace(requests[place], key=f"{requests[place].key}/guide", size=1, waypoint_every=1) for place in chosen
+            replace(requests[place], key=f"{requests[place].key} guide", size=1, waypoint_every=1) for place in chosen
         ]
         found: list[Waypoint | None] = [None] * len(requests)
         for place, group in zip(chosen, self.play(asked) if asked else [], strict=True):
