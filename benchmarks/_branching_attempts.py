@@ -12,7 +12,10 @@ TITLE = "SCoRe on five answers (`text.second_attempt`)"
 ABOUT = (
     "One question with one of five digits as the answer, two attempts; a tiny model that guesses evenly in both. The "
     "same question is asked in training and evaluation (there is nothing to generalise); evaluation: 128 episodes at "
-    "temperature 1. Every arm samples 1,024 episodes, the runs of SCoRe in 16 steps, 10 of them in stage I."
+    "temperature 1. Every arm samples 1,024 episodes, the runs of SCoRe in 16 steps, 10 of them in stage I. "
+    "All runs are judged with the same 128 random draws (one episode is 0.008), so the intervals are about training "
+    "seeds, not about other draws. Two-turn RL is right at once here, which leaves nothing to gain; where SCoRe gains "
+    "more, its first attempt has been held back by stage I."
 )
 ARMS = {name: text for name, text in ALL_ARMS.items() if name not in ("no_stage_one", "no_bonus")}
 CLAIMS = claims_of(ARMS)

@@ -147,7 +147,9 @@ def claim_rows(claims: list[Claim], figures: Figures) -> list[dict[str, Any]]:
         sides = [{s: f[claim.metric] for s, f in figures.get(arm, {}).items()} for arm in (claim.higher, claim.lower)]
         found = difference(*sides)
         edges = None if found is None else [found.point, *_edges(found)]
-        rows.append(claim._asdict() | {"difference": edges, "verdict": verdict_of(found, claim.margin)})
+        shared = len(set(sides[0]) & set(sides[1]))
+        verdict = verdict_of(found, claim.margin)
+        rows.append(claim._asdict() | {"difference": edges, "verdict": verdict, "seeds": shared})
     return rows
 
 
@@ -206,7 +208,8 @@ def section(found: Mapping[str, Any]) -> str:
             row["sentence"] + (f" (by at most {row['margin']:g})" if row["margin"] else ""),
             f"`{row['metric']}`: `{row['higher']}` - `{row['lower']}`",
             shown(row["difference"]),
-            f"**{row['verdict']}**",
+            # Fewer than five seeds decide little, whatever their spread.
+            f"**{row['verdict']}**" + (f" ({row['seeds']} seeds only)" if row.get("seeds", 5) < 5 else ""),
         ]
         for row in found["claims"]
     ]
