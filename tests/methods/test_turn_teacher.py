@@ -169,11 +169,15 @@ def test_live_and_average_teachers_follow(learner: Learner, codec: ChatCodec) ->
 
 def test_a_teacher_comes_back_from_a_checkpoint(learner: Learner, codec: ChatCodec, tmp_path: Path) -> None:
     teacher = FrozenTeacher(learner)
+    assert teacher.is_the_policy
+    teacher.follow(0.5)
+    assert not teacher.is_the_policy, "a blend is nobody's copy, and must not be held to the student's log-probs"
     teacher.save_state(tmp_path)
     with torch.no_grad():
         dict(learner.policy.named_parameters())["model.embed_tokens.weight"].add_(1.0)
     again = FrozenTeacher(learner)
     again.load_state(tmp_path)
+    assert not again.is_the_policy
     for one, two in zip(teacher.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, two)
 

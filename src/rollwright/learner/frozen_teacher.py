@@ -31,7 +31,8 @@ class FrozenTeacher:
             1 and logits 1 and 0).
 
     Attributes:
-        version: the learner's optimiser step whose weights it last took over.
+        version: the learner's optimiser step whose weights it last took over, or moved towards.
+        blended: whether it has only moved towards them, so that it is nobody's copy.
 
     Raises:
         ConfigError: under ZeRO-3, where no rank has the weights whole.
@@ -41,6 +42,7 @@ class FrozenTeacher:
         if zero_stage(learner.accelerator) == 3:
             raise ConfigError("a teacher needs its weights whole on each rank: use ZeRO-1 or ZeRO-2 with it")
         self.learner, self.version, self._own = learner, learner.step, model is None
+        self.blended = False
         made = plain_copy(learner.policy) if model is None else model
         self.model = made.to(learner.accelerator.device).requires_grad_(False).eval()
         # DeepSpeed switches off what is set around a forward pass, so the copy has its precision inside.
@@ -67,7 +69,12 @@ class FrozenTeacher:
                 mine[name].copy_(tensor)  # lerp rounds, and a teacher that is the policy must be it to the bit
             else:
                 mine[name].lerp_(tensor.to(mine[name]), rate)
-        self.version = self.learner.step
+        self.version, self.blended = self.learner.step, rate != 1.0
+
+    @property
+    def is_the_policy(self) -> bool:
+        """Whether its weights are those that the policy has now."""
+        return self._own and not self.blended and self.version == self.learner.step
 
     def logprobs(self, batch: TokenBatch, prompts: Sequence[tuple[int, ...] | None]) -> Tensor:
         """Log-probs of the batch's tokens given these prompts. -> [N] float32 on the CPU, NaN where a prompt is None.
@@ -103,7 +110,8 @@ class FrozenTeacher:
         if self._own and self.learner.ranks.first:
             # safetensors refuses tensors that are not contiguous, and its metadata holds strings alone.
             state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.named_parameters()}
-            save_file(state, folder / "teacher.safetensors", metadata={"version": str(self.version)})
+            told = {"version": str(self.version), "blended": str(self.blended)}
+            save_file(state, folder / "teacher.safetensors", metadata=told)
         self.learner.ranks.wait()
 
     @torch.no_grad()
@@ -117,7 +125,8 @@ class FrozenTeacher:
             parameter.copy_(saved[name])
         # `load_file` does not return the metadata.
         with safe_open(file, framework="pt") as opened:
-            self.version = int(opened.metadata()["version"])
+            told = opened.metadata()
+        self.version, self.blended = int(told["version"]), told["blended"] == "True"
 
 
 def given_prompts(batch: TokenBatch, prompts: Sequence[tuple[int, ...]]) -> TokenBatch:

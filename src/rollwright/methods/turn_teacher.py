@@ -124,8 +124,7 @@ class TurnTeacher:
                 f"{len(prompts)} differ from the student's and {sum(p is None for p in prompts)} could not be made. "
                 "Use rollout.context=windowed, and a chat template that gives equal messages equal ids"
             )
-        is_student = self.settings.teacher == "self" and self.model.version == self.learner.step
-        if is_student:
+        if self.settings.teacher == "self" and self.model.is_the_policy:
             gap = (self.model.logprobs(batch, prompts) - batch.logprobs_old).abs()  # type: ignore[operator]
             if float(gap[gap.isfinite()].max()) >= SAME:
                 raise ConfigError(
