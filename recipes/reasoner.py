@@ -32,24 +32,29 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from rollwright.batching import TokenBatch, flatten, with_members
+from rollwright.batching import flatten
 from rollwright.config import Readers, Unread
-from rollwright.contracts import ConfigError, DataError, Group
+from rollwright.contracts import DataError, Group
 from rollwright.critics import (
     StepValue,
     StepValueFit,
     SuccessChance,
-    ValueRows,
     WeightedLikelihood,
     open_step_value,
     save_step_value,
 )
 from rollwright.learner import PolicyLossSettings, objective_of
-from rollwright.maths import ranking_accuracy
-from rollwright.maths.advantages import turn_gae
-from rollwright.methods import end_rows, paths_to_imitate, step_pairs, value_rows
+from rollwright.methods import (
+    end_rows,
+    path_credit,
+    paths_to_imitate,
+    ranked_pairs,
+    require_success_alone_pays,
+    return_rows,
+    value_rows,
+    with_verdict,
+)
 from rollwright.rollout.trees import SearchSettings, SearchTree, require_search
 from rollwright.training import (
     PolicyLoopConfig,
@@ -64,13 +69,6 @@ from rollwright.training import (
 )
 
 log = logging.getLogger(__name__)
-NOTHING_FOUND = (
-    "phase 1 found no success in any tree of {world} (algorithm.phase_one_steps={steps}), so that there is nothing to "
-    "imitate and the value model was never fitted: raise search.simulations or algorithm.phase_one_trees, take easier "
-    "tasks, or a start that succeeds at times (model.path)"
-)
-EQUAL = 1e-6
-"""How far a return may be from 0 or 1 by rounding."""
 
 
 class AlgorithmSettings(PolicyLossSettings):
@@ -131,6 +129,24 @@ class ReasonerConfig(PolicyLoopConfig):
         "search.temperature": "rollout.temperature",
     }
 
+    def search_in(self, phase: int) -> SearchSettings:
+        """How the trees of a phase are grown."""
+        rule = self.algorithm.phase_one_rule
+        known = {"rule": rule, "value": "none" if rule == "uct" else "rollouts", "rollouts": self.algorithm.rollouts}
+        # A ratio needs trees that are sampled at the temperature of the learner's log-probs.
+        told = (known if phase == 1 else {"value": "critic"}) | {"temperature": self.rollout.temperature}
+        return self.search.model_copy(update=told)
+
+    def require_found(self, value: StepValue) -> None:
+        """Raises DataError where phase 2 begins and phase 1 has found nothing."""
+        if not value.fitted:
+            raise DataError(
+                f"phase 1 found no success in any tree of {self.world.name} (algorithm.phase_one_steps="
+                f"{self.algorithm.phase_one_steps}), so that there is nothing to imitate and the value model was never "
+                "fitted: raise search.simulations or algorithm.phase_one_trees, take easier tasks, or a start that "
+                "succeeds at times (model.path)"
+            )
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe on these words of a command line; None is this process's own."""
@@ -143,12 +159,16 @@ def main(argv: list[str] | None = None) -> None:
     with Training.start(config, reference=algorithm.kl_coef > 0) as run:
         method = Reasoner(run, config)
         for step in run.steps():
-            first = step < algorithm.phase_one_steps
-            method.begin(step, first=first)
-            trees, groups = collect_trees(run, step, method.search, value=method.judge, count=method.count)
+            method.draws = np.random.default_rng([config.run.seed, step])
+            phase = 1 if step < algorithm.phase_one_steps else 2
+            if phase == 2:
+                config.require_found(method.value)
+            judge = SuccessChance(method.value) if phase == 2 else None
+            count = algorithm.phase_one_trees if phase == 1 else 0
+            trees, groups = collect_trees(run, step, config.search_in(phase), value=judge, count=count)
             groups = run.score(groups)
-            told = {"reasoner/phase": 1.0 if first else 2.0} | tree_metrics(trees) | method.ranked(trees)
-            metrics = method.imitate_and_judge(trees) if first else method.improve(trees, groups)
+            told = {"reasoner/phase": float(phase)} | tree_metrics(trees) | ranked_pairs(method.value, trees)
+            metrics = method.imitate_and_judge(trees) if phase == 1 else method.improve(trees, groups)
             if metrics:
                 run.sync()
             run.finish(step, groups, told | (metrics or {"optim/skipped_count": 1.0}))
@@ -156,15 +176,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 class Reasoner:
-    """The value model beside the policy, and what each phase makes of a step's trees.
+    """The value model beside the policy, and what each phase makes of a step's trees."""
 
-    Attributes:
-        search, judge, count: how the trees of the step are grown, what values their states, and how many.
-    """
-
-    search: SearchSettings
-    judge: SuccessChance | None
-    count: int
+    draws: np.random.Generator
 
     def __init__(self, run: Training, config: ReasonerConfig) -> None:
         self.run, self.config, self.algorithm = run, config, config.algorithm
@@ -172,25 +186,8 @@ class Reasoner:
         self.value = open_step_value(config, run.learner, run.codec, config.critic)
         run.attach(self.value)
 
-    def begin(self, step: int, *, first: bool) -> None:
-        """Enter a step. Raises DataError where phase 2 begins and phase 1 has found nothing."""
-        if not first and not self.value.fitted:
-            world, steps = self.config.world.name, self.algorithm.phase_one_steps
-            raise DataError(NOTHING_FOUND.format(world=world, steps=steps))
-        self.draws = np.random.default_rng([self.config.run.seed, step])
-        self.judge = None if first else SuccessChance(self.value)
-        self.count = self.algorithm.phase_one_trees if first else 0
-        rule = self.algorithm.phase_one_rule
-        known = {"rule": rule, "value": "none" if rule == "uct" else "rollouts", "rollouts": self.algorithm.rollouts}
-        # A ratio needs trees that are sampled at the temperature of the learner's log-probs.
-        told = (known if first else {"value": "critic"}) | {"temperature": self.config.rollout.temperature}
-        self.search = self.config.search.model_copy(update=told)
-
     def imitate_and_judge(self, trees: Sequence[SearchTree]) -> dict[str, float]:
-        """Phase 1: cross-entropy on the paths that were found, values of the trees' states; nothing without a success.
-
-        Raises ConfigError where a world pays something else than success: the trees of phase 2 could not use it.
-        """
+        """Phase 1: cross-entropy on the paths that were found, values of the states; nothing without a success."""
         require_success_alone_pays(trees)
         paths = paths_to_imitate(trees)
         if not paths:
@@ -198,14 +195,11 @@ class Reasoner:
             return {}
         batch = flatten(paths)
         batch = batch.with_columns(advantages=torch.ones(len(batch)))
+        # Every token counts the same, as in supervised fine-tuning.
+        loss, parts = WeightedLikelihood(aggregation="token-mean"), self.config.learner.minibatches
+        parts, epochs = min(parts, batch.num_sequences), self.algorithm.imitation_epochs
         with self.run.learning():
-            metrics = self.run.learner.update(
-                batch,
-                # Every token counts the same, as in supervised fine-tuning.
-                WeightedLikelihood(aggregation="token-mean"),
-                minibatches=min(self.config.learner.minibatches, batch.num_sequences),
-                epochs=self.algorithm.imitation_epochs,
-            )
+            metrics = self.run.learner.update(batch, loss, minibatches=parts, epochs=epochs)
             metrics |= self.value.fit(value_rows(trees, self.algorithm.targets), draws=self.draws)
         return metrics | {"reasoner/paths_count": float(len(paths))}
 
@@ -215,63 +209,19 @@ class Reasoner:
         if not judged:
             return {}
         batch = flatten(judged)
-        states = [turn.prompt_ids for turn in batch.turns]
         with self.run.learning():
             # Values and log-probs are those of the weights that the update begins with.
-            values = self.value.read(states)[batch.turn_index]
+            values = self.value.read([turn.prompt_ids for turn in batch.turns])
             old = self.run.learner.logprobs(batch)
             reference = self.run.learner.reference_logprobs(batch) if self.objective.needs_reference else None
-        steps = {"gamma": self.algorithm.gamma, "gae_lambda": self.algorithm.gae_lambda}
-        credit = turn_gae(verdicts(batch), values, batch.turn_index, batch.trajectory_index, **steps)
-        batch = batch.with_columns(
-            logprobs_old=old, logprobs_ref=reference, advantages=credit.advantages, returns=credit.returns
-        )
+        credit = path_credit(batch, values, gamma=self.algorithm.gamma, gae_lambda=self.algorithm.gae_lambda)
+        batch = batch.with_columns(logprobs_old=old, logprobs_ref=reference, advantages=credit.advantages)
         metrics = self.run.update(batch, self.objective)
         # Returns, A + V, and not advantages, which the released code has in one place.
-        returns = credit.returns[batch.tokens_per_turn.cumsum(0) - 1].clamp(-1, 1)
-        rows = ValueRows(states=states, targets=returns, counts=torch.ones(len(states))) + end_rows(trees)
+        rows = return_rows(batch, credit.returns) + end_rows(trees)
         with self.run.learning():
             metrics |= self.value.fit(rows, draws=self.draws, clip_eps=self.config.critic.clip_eps)
         return metrics | {"reasoner/advantage_mean": float(credit.advantages.mean())}
-
-    def ranked(self, trees: Sequence[SearchTree]) -> dict[str, float]:
-        """How well the model ranks steps of trees that it was not yet fitted to; nothing where it was never fitted."""
-        better, worse = step_pairs(trees) if self.value.fitted else ([], [])
-        found = ranking_accuracy(self.value.read(better), self.value.read(worse)) if better else None
-        return {} if found is None else {"reasoner/ranked_frac": found, "reasoner/pairs_count": float(len(better))}
-
-
-def with_verdict(groups: Sequence[Group]) -> list[Group]:
-    """The groups with those episodes alone whose success is known: a path that the search cut says nothing."""
-    kept = [g.with_trajectories([t for t in g.trajectories if t.success is not None]) for g in groups]
-    return with_members(kept, 1)
-
-
-def verdicts(batch: TokenBatch) -> Tensor:
-    """[N] what the paths earn: 1 for a success and -1 for a failure, at the last token of the path."""
-    earned = torch.tensor([1.0 if trajectory.success else -1.0 for trajectory in batch.trajectories])
-    return torch.zeros(len(batch)).index_copy(0, batch.lengths.cumsum(0) - 1, earned)
-
-
-def ranked(value: StepValue, trees: Sequence[SearchTree]) -> dict[str, float]:
-    """How well the model ranks steps of trees that it was not yet fitted to; nothing where it was fitted to none."""
-    better, worse = step_pairs(trees) if value.fitted else ([], [])
-    if not better:
-        return {}
-    found = ranking_accuracy(value.read(better), value.read(worse))
-    return {"reasoner/ranked_frac": float(found or 0.0), "reasoner/pairs_count": float(len(better))}
-
-
-def require_success_alone_pays(trees: Sequence[SearchTree]) -> None:
-    """Raises ConfigError where a path earned something else than its success: it would not compare with a chance."""
-    for tree in trees:
-        for node in tree.leaves():
-            if node.success is not None and node.score is not None and abs(node.score - float(node.success)) > EQUAL:
-                raise ConfigError(
-                    f"an episode of task {tree.task.id!r} ended with success {node.success} and earned {node.score:g}, "
-                    "and the search compares returns with the value model's chance of success: use a world that pays 1 "
-                    "for success and nothing else, such as text.household or text.combination_lock"
-                )
 
 
 if __name__ == "__main__":

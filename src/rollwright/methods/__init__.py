@@ -70,7 +70,19 @@ from rollwright.methods.revisions import REVISION, RevisionMessage, message_temp
 from rollwright.methods.store_filling import fill_store, warn_of_undecided, worth_of_store
 from rollwright.methods.teacher_metrics import distillation_metrics, log_ratios
 from rollwright.methods.teachers import TeacherSettings, require_teachable
-from rollwright.methods.tree_lessons import TargetBy, end_rows, paths_to_imitate, step_pairs, tree_group, value_rows
+from rollwright.methods.tree_lessons import (
+    TargetBy,
+    end_rows,
+    path_credit,
+    paths_to_imitate,
+    ranked_pairs,
+    require_success_alone_pays,
+    return_rows,
+    step_pairs,
+    tree_group,
+    value_rows,
+    with_verdict,
+)
 from rollwright.methods.turn_lessons import Lesson, general_lessons, imitate_lessons, learned_mask, lesson_batch
 from rollwright.methods.turn_teacher import TurnTeacher
 
@@ -132,9 +144,11 @@ __all__ = [
     "open_builder",
     "pair_rows",
     "pairs_of",
+    "path_credit",
     "paths_to_imitate",
     "prompts_apart",
     "publish",
+    "ranked_pairs",
     "read_cases",
     "repeats_failing_action",
     "require_both",
@@ -142,7 +156,9 @@ __all__ = [
     "require_logs",
     "require_revisable",
     "require_scores",
+    "require_success_alone_pays",
     "require_teachable",
+    "return_rows",
     "round_alpha",
     "scored_cases",
     "sft_rows",
@@ -155,6 +171,7 @@ __all__ = [
     "value_rows",
     "waiting_action",
     "warn_of_undecided",
+    "with_verdict",
     "without_actions",
     "worth_of_store",
     "writing_folder",

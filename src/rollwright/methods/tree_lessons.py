@@ -9,14 +9,19 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from rollwright.contracts import Group, require_choice
-from rollwright.critics import ValueRows
-from rollwright.maths import TerminalShare, terminal_shares
+from rollwright.batching import TokenBatch, with_members
+from rollwright.contracts import ConfigError, Group, require_choice
+from rollwright.critics import StepValue, ValueRows
+from rollwright.maths import TerminalShare, ranking_accuracy, terminal_shares
+from rollwright.maths.advantages import ValueAdvantages, turn_gae
 from rollwright.rollout.trees import SearchTree, TreeNode
 
 Ids = tuple[int, ...]
 TargetBy = Literal["ends", "search"]
+_EQUAL = 1e-6
+"""How far a return may be from 0 or 1 by rounding."""
 
 
 def tree_group(tree: SearchTree) -> Group:
@@ -126,3 +131,51 @@ def step_pairs(trees: Sequence[SearchTree], *, margin: float = 0.0) -> tuple[lis
                         better.append(one)
                         worse.append(other)
     return better, worse
+
+
+def ranked_pairs(value: StepValue, trees: Sequence[SearchTree]) -> dict[str, float]:
+    """How well the model ranks steps of trees that it was not yet fitted to; nothing where it was never fitted."""
+    better, worse = step_pairs(trees) if value.fitted else ([], [])
+    found = ranking_accuracy(value.read(better), value.read(worse)) if better else None
+    return {} if found is None else {"reasoner/ranked_frac": found, "reasoner/pairs_count": float(len(better))}
+
+
+def with_verdict(groups: Sequence[Group]) -> list[Group]:
+    """The groups with those episodes alone whose success is known: a path that the search cut says nothing."""
+    kept = [g.with_trajectories([t for t in g.trajectories if t.success is not None]) for g in groups]
+    return with_members(kept, 1)
+
+
+def path_credit(batch: TokenBatch, values: Tensor, *, gamma: float, gae_lambda: float) -> ValueAdvantages:
+    """GAE over the steps of judged paths, 1 for a success and -1 for a failure at the end; all tokens of a step alike.
+
+    Args:
+        values: [U] of the state before each turn.
+
+    Returns:
+        [N] each; the returns are A + V, what the value model is fitted to.
+    """
+    earned = torch.tensor([1.0 if trajectory.success else -1.0 for trajectory in batch.trajectories])
+    rewards = torch.zeros(len(batch)).index_copy(0, batch.lengths.cumsum(0) - 1, earned)
+    tokens = values[batch.turn_index]
+    return turn_gae(rewards, tokens, batch.turn_index, batch.trajectory_index, gamma=gamma, gae_lambda=gae_lambda)
+
+
+def return_rows(batch: TokenBatch, returns: Tensor) -> ValueRows:
+    """The states before the turns of a batch, with their returns ([N], equal within a turn) as targets."""
+    # GAE with a value that errs may leave [-1, 1].
+    targets = returns[batch.tokens_per_turn.cumsum(0) - 1].clamp(-1, 1)
+    states = [turn.prompt_ids for turn in batch.turns]
+    return ValueRows(states=states, targets=targets, counts=torch.ones(len(states)))
+
+
+def require_success_alone_pays(trees: Sequence[SearchTree]) -> None:
+    """Raises ConfigError where a path earned something else than its success: it would not compare with a chance."""
+    for tree in trees:
+        for node in tree.leaves():
+            if node.success is not None and node.score is not None and abs(node.score - float(node.success)) > _EQUAL:
+                raise ConfigError(
+                    f"an episode of task {tree.task.id!r} ended with success {node.success} and earned {node.score:g}, "
+                    "and the search compares returns with the value model's chance of success: use a world that pays 1 "
+                    "for success and nothing else, such as text.household or text.combination_lock"
+                )
