@@ -22,7 +22,8 @@ from rollwright.run_io.tracking import read_metrics
 pytestmark = pytest.mark.slow
 Run = Callable[..., None]
 LOCK = ["world.options.lengths=[4]", "world.options.wording=compact"]
-SIZE = [*LOCK, "rollout.groups_per_step=4", "algorithm.phase_one_trees=12", "search.simulations=12"]
+SMALL = ["algorithm.phase_one_trees=12", "algorithm.imitation_epochs=4", "search.simulations=12"]
+SIZE = [*LOCK, *SMALL, "rollout.groups_per_step=4"]
 # In rounds the same answers are batched together in every run: figures repeat to the last bit.
 ROUNDS = ["rollout.schedule=rounds", "evaluation.at_start=true", "evaluation.seeds_per_task=32"]
 
