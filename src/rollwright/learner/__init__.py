@@ -2,10 +2,11 @@
 
 Lives here: the section `learner` and the keys of a policy's loss (`learner_settings`), published methods that set them
 (`method_presets`), the learner (`learner`), one optimiser step (`update_step`, `optimisation`), what is minimised
-(`objective`, `policy_losses`), a limit on what episodes cost (`multiplier`), many ranks (`ranks`, `zero`), the weights that an engine is given (`weights`), a critic
-of tokens beside the policy (`token_critic`), what an update notes of its tokens (`token_notes`), a policy that stays as
-it is (`fixed_policy`), a teacher that scores by prompts of its own and the loss towards its distributions
-(`frozen_teacher`, `teacher_objective`), the model of a KL over several stages (`base_model`), supervised fine-tuning (`sft`).
+(`objective`, `policy_losses`), a limit on what episodes cost (`multiplier`), many ranks (`ranks`, `zero`), the weights
+that an engine is given (`weights`), a critic of tokens beside the policy (`token_critic`), what an update notes of its
+tokens (`token_notes`), a policy that stays as it is (`fixed_policy`), a teacher that scores by prompts of its own and
+the loss towards its distributions (`frozen_teacher`, `teacher_objective`), the model of a KL over several stages
+(`base_model`), supervised fine-tuning (`sft`).
 May import: store and what stands above it.
 """
 
