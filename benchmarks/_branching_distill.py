@@ -49,7 +49,7 @@ FIRST_TARGET = 1000
 
 
 MISSING = [
-    "Seeds 3 and 4, and the arm `distill_full`: the machine was shared with other jobs and time was over. The command "
+    "Seed 4, and the arm `distill_full`: the machine was shared with other jobs and time was over. The command "
     "with `--seeds 5` plays them.",
     "Distillation mixed with the reward's advantage (`algorithm.rl_to`): its oracle tests are there, no learning run "
     "was made.",
