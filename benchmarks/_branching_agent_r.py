@@ -32,8 +32,8 @@ CLAIMS = [
     Claim("filtered_bc", "agent_r", "repeats", "Agent-R repeats failing moves less often"),
 ]
 MISSING = [
-    "Agent-R against filtered BC on household (compact): not run. The first of three rounds took over two minutes on the "
-    "two shared cores, so that five seeds of two arms did not fit"
+    "Agent-R against filtered BC on household (compact): not run. The first of three rounds took over two minutes on "
+    "the two shared cores, so that five seeds of two arms did not fit"
 ]
 
 SHARED = (
