@@ -25,7 +25,7 @@ def distillation_metrics(batch: TokenBatch) -> dict[str, float]:
     found = {"distill/unscored_frac": float((~batch.mask).float().mean())}
     if not batch.mask.any():
         return found
-    x, turns = log_ratios(batch), places_of(batch.trajectory_index.tolist())[batch.turn_index]
+    x, turns = log_ratios(batch), turn_ranks(batch.trajectory_index.tolist())[batch.turn_index]
     # Both are means over sampled tokens: estimates of KL(student || teacher) and of the entropy per token.
     found |= {
         "distill/kl_mean": float(x[batch.mask].mean()),
@@ -38,7 +38,7 @@ def distillation_metrics(batch: TokenBatch) -> dict[str, float]:
     return found
 
 
-def places_of(owners: Sequence[int]) -> Tensor:
+def turn_ranks(owners: Sequence[int]) -> Tensor:
     """[U] the number of each turn within its episode."""
     counts: dict[int, int] = {}
     places = []
