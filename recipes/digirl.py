@@ -171,9 +171,16 @@ class Digirl(PhasedMethod):
             "digirl/trajectories_kept_count": float(len(np.unique(self.table.owners()[kept]))),
             "digirl/steps_kept_frac": float((weights > 0).mean()) if len(weights) else 0.0,
         }
-        steps = {"updates": self.algorithm.actor_updates, "batch_size": self.algorithm.batch_size}
-        loss = WeightedLikelihood()  # steps of weight 0 stay in the denominator in both forms
-        return metrics | imitate(self.run.learner, self.table, self.kept, weights, **steps, draws=self.draws, loss=loss)
+        return metrics | imitate(
+            self.run.learner,
+            self.table,
+            kept,
+            weights,
+            updates=self.algorithm.actor_updates,
+            batch_size=self.algorithm.batch_size,
+            draws=self.draws,
+            loss=WeightedLikelihood(),  # steps of weight 0 stay in the denominator in both forms
+        )
 
     def filter(self, turns: np.ndarray) -> np.ndarray:
         """Turns of the trajectories whose outcome surprised the instruction critic most."""

@@ -107,10 +107,6 @@ class SearchOfPhases(SearchSettings):
 
     rule: Literal["puct", "uct"] = Field("puct", description="Phase 2: the blueprint's tree, or Agent-R's.")
     children: int = Field(2, ge=1, description="Answers sampled in each expanded state; equal actions count once.")
-    # A tree that is grown to learn from goes on where one that decides would be done.
-    stop_at_end: bool = Field(
-        False, description="puct: end the search where it selects an ended state; else such states are left out."
-    )
 
 
 class ReasonerConfig(PolicyLoopConfig):

@@ -1,10 +1,10 @@
 """Held-out episodes, their record, figures with intervals, and comparisons of runs.
 
 Lives here: the section `evaluation` (`evaluation_settings`), the episodes (`evaluation_play`, `search_play`), their
-record and files (`evaluation_record`, `evaluation_files`), figures (`evaluation_summary`, `attempt_figures`, `value_calibration`,
-`success_cost`), pairing and verdicts of two evaluations (`pairing`, `comparison`, `comparison_tables`), of groups of
-runs (`shared_episodes`, `group_comparison`, `group_tables`, `interval_plot`), alarms where reward and score part
-(`mismatch`), and which checkpoint to keep (`checkpoint_choice`).
+record and files (`evaluation_record`, `evaluation_files`), figures (`evaluation_summary`, `attempt_figures`,
+`value_calibration`, `success_cost`), pairing and verdicts of two evaluations (`pairing`, `comparison`,
+`comparison_tables`), of groups of runs (`shared_episodes`, `group_comparison`, `group_tables`, `interval_plot`), alarms
+where reward and score part (`mismatch`), and which checkpoint to keep (`checkpoint_choice`).
 May import: checks and what stands above it.
 """
 

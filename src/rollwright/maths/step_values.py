@@ -15,7 +15,7 @@ from rollwright.maths.sequences import require_same_shape
 
 
 def signed_value(logits: Tensor) -> Tensor:
-    """2 sigmoid(z) - 1: any shape of logits -> values between -1 and 1. A target of 1 is only approached, up to rounding.
+    """2 sigmoid(z) - 1: logits of any shape -> values between -1 and 1. A target of 1 is approached, up to rounding.
 
     Source: the value head of arXiv:2501.11223.
     """

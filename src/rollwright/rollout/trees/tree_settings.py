@@ -33,9 +33,9 @@ class SearchSettings(Config):
     exploration: float = Field(0.25, ge=0, description="uct: weight c of the visit counts (Agent-R: 0.25).")
     discount: float = Field(0.96, gt=0, le=1, description="puct: factor per level when values are backed up.")
     stop_at_end: bool = Field(
-        True,
-        description="puct: the search ends when it selects a state where the episode has ended; false: such states are"
-        " left out of the selection, and every iteration tries something new.",
+        False,
+        description="puct: the search ends when it selects a state where the episode has ended, as the released code"
+        " does; false: such states are left out of the selection, and every iteration tries something new.",
     )
     value: ValueSource = Field(
         "none",
