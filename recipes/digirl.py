@@ -22,7 +22,7 @@ from rollwright.config import prepare_environment
 prepare_environment()  # before torch is imported: its thread pools read the environment once
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -171,16 +171,9 @@ class Digirl(PhasedMethod):
             "digirl/trajectories_kept_count": float(len(np.unique(self.table.owners()[kept]))),
             "digirl/steps_kept_frac": float((weights > 0).mean()) if len(weights) else 0.0,
         }
-        return metrics | imitate(
-            self.run.learner,
-            self.table,
-            kept,
-            weights,
-            updates=self.algorithm.actor_updates,
-            batch_size=self.algorithm.batch_size,
-            draws=self.draws,
-            loss=WeightedLikelihood(),  # steps of weight 0 stay in the denominator in both forms
-        )
+        steps: Any = {"updates": self.algorithm.actor_updates, "batch_size": self.algorithm.batch_size}
+        loss = WeightedLikelihood()  # steps of weight 0 stay in the denominator in both forms
+        return metrics | imitate(self.run.learner, self.table, self.kept, weights, **steps, draws=self.draws, loss=loss)
 
     def filter(self, turns: np.ndarray) -> np.ndarray:
         """Turns of the trajectories whose outcome surprised the instruction critic most."""
