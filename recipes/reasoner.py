@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> None:
             if metrics:
                 run.sync()
             run.finish(step, groups, told | (metrics or {"optim/skipped_count": 1.0}))
-        save_step_value(method.value, config.critic, run.folder.path / "value")
+        save_step_value(method.value, config.critic, run.folder.path / "value", tokenizer=run.codec.tokenizer)
 
 
 class Reasoner:

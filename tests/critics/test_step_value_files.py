@@ -44,17 +44,24 @@ def opened(folder: Path, *, frozen: bool) -> StepValue:
 @pytest.mark.parametrize("frozen", [False, True])
 def test_what_was_saved_says_the_same(folder: Path, tmp_path: Path, frozen: bool) -> None:
     value, tokenizer = opened(folder, frozen=frozen), load_tokenizer(folder)
-    save_step_value(value, FIT, tmp_path / "new")
+    save_step_value(value, FIT, tmp_path / "new", tokenizer=load_tokenizer(folder))
     with pytest.raises(ConfigError, match="was never fitted"):
         load_step_value(tmp_path / "new", tokenizer)
     rows = ValueRows(states=STATES, targets=torch.tensor([1.0, -1.0, 0.5]), counts=torch.ones(3))
     value.fit(rows, draws=np.random.default_rng(0))
-    save_step_value(value, FIT, tmp_path / "value")
+    save_step_value(value, FIT, tmp_path / "value", tokenizer=load_tokenizer(folder))
     again = load_step_value(tmp_path / "value", tokenizer)
     torch.testing.assert_close(again.read(STATES), value.read(STATES), atol=1e-6, rtol=0)
     (tmp_path / "value" / "head.pt").unlink()
     with pytest.raises(ConfigError, match="no value model that can be read"):
         load_step_value(tmp_path / "value", tokenizer)
+
+
+def test_a_policy_of_another_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
+    save_step_value(opened(folder, frozen=False), FIT, tmp_path / "value", tokenizer=load_tokenizer(folder))
+    make_tiny_model(tmp_path / "other", texts=["entirely different"], hidden=32, layers=2, context_length=64, seed=0)
+    with pytest.raises(ConfigError, match="fitted to another tokenizer"):
+        load_step_value(tmp_path / "value", load_tokenizer(tmp_path / "other"))
 
 
 def test_a_search_is_told_the_chance_of_success(folder: Path) -> None:

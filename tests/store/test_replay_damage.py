@@ -185,6 +185,9 @@ ODD = [
     (of_turn("trajectory_id", "4"), "row 7", "a turn of another trajectory"),
     (of_trajectory("total_reward", 7.0), "row 3", "total_reward is not what its turns earned"),
 ]
+UNLEARNED = [  # sound for a store, and nothing for replay, which has no weight per token
+    (of_turn("policy_weights", [1.0, 0.0]), "row 7", "tokens that are not to be learned (policy weight 0)"),
+]
 SCORE = {"value": 1.0, "verifier": "v", "parts": [], "turn_parts": None, "message": ""}
 STORE_ONLY = [  # of columns that the index does not hold
     (of_trajectory("score", SCORE | {"parts": [{"name": "a", "value": math.nan}]}), "score.parts holds nan"),
@@ -199,7 +202,7 @@ STORE_ONLY = [  # of columns that the index does not hold
 ]
 
 
-@pytest.mark.parametrize(("change", "row", "reason"), ODD)
+@pytest.mark.parametrize(("change", "row", "reason"), ODD + UNLEARNED)
 def test_an_odd_row_costs_its_trajectory(
     folder: Path, change: Callable[[Rows, Rows], None], row: str, reason: str
 ) -> None:

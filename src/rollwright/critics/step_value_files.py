@@ -6,6 +6,7 @@ shape. Only tensors are read from `head.pt`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def save_step_value(value: StepValue, fit: StepValueFit, folder: Path) -> None:
+def save_step_value(value: StepValue, fit: StepValueFit, folder: Path, *, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write the model into a folder, which is made.
 
     Args:
         fit: the settings that it was opened with.
+        tokenizer: the policy's, whose ids the model was fitted to.
     """
     critic = value.critic
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,9 +49,15 @@ def save_step_value(value: StepValue, fit: StepValueFit, folder: Path) -> None:
         AutoTokenizer.from_pretrained(resolve_model(fit.model), local_files_only=True).save_pretrained(folder / "body")
     torch.save({"heads": heads.state_dict(), "scaling": scaling}, folder / "head.pt")
     shape = {"width": fit.width, "second_width": fit.second_width, "layer_norm": fit.layer_norm}
-    document = {"format": FORMAT, "steps": critic.step, "foreign": critic.body.foreign, **shape}
+    about = {"steps": critic.step, "foreign": critic.body.foreign, "vocabulary": vocabulary_mark(tokenizer)}
+    document = {"format": FORMAT, **about, **shape}
     # Last: a folder without it is one that was not finished.
     (folder / "value.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def vocabulary_mark(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of what each id means: ids of another tokenizer would be read as other words, or as none at all."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
 
 
 def load_step_value(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> StepValue:
@@ -59,7 +67,7 @@ def load_step_value(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> S
         tokenizer: the policy's, whose ids are read.
 
     Raises:
-        ConfigError: there is no value model, or one that was never fitted or cannot be read.
+        ConfigError: there is no value model, one that was never fitted or cannot be read, or one of another tokenizer.
     """
     from accelerate import Accelerator
 
@@ -67,6 +75,11 @@ def load_step_value(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> S
     try:
         document = json.loads((place / "value.json").read_text(encoding="utf-8"))
         widths = {name: document[name] for name in ("width", "second_width", "layer_norm")}
+        if document["vocabulary"] != vocabulary_mark(tokenizer):
+            raise ConfigError(
+                f"the value model in {place} was fitted to another tokenizer than the policy's, and would read other "
+                "words: use the policy of its own run, or one that was trained from it"
+            )
         state = torch.load(place / "head.pt", map_location="cpu", weights_only=True)
         body = other_body(place / "body", tokenizer) if document["foreign"] else _own_body(place / "body")
         critic = _reader(Accelerator(), body, widths, state, steps=int(document["steps"]))

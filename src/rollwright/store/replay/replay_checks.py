@@ -130,6 +130,10 @@ def _odd_turns(headers: pa.Table, turns: pa.Table, owners: Array) -> Checks:
     # As `Turn` refuses it: no loss sees a forced token, so that the reward would vanish.
     earned = (reward_sums(turns["rewards"]) != 0) & (written > 0)
     yield "a reward on a forced token", earned & _ends_forced(turns["spans"].combine_chunks(), written)
+    # Revisions (Agent-R) hold steps that must be read and not learned; replay has no weight per token for them.
+    if "policy_weights" in turns.column_names:  # stores of version 2 have none
+        unlearned = _with_entries(turns["policy_weights"], lambda weights: weights == 0)
+        yield "tokens that are not to be learned (policy weight 0): imitate such records with recipes/sft.py", unlearned
 
 
 def _odd_spans(array: pa.Array, lengths: Array) -> Array:

@@ -26,7 +26,7 @@ from rollwright.store.trajectory_store import TrajectoryStore
 log = logging.getLogger(__name__)
 
 # Raise it with any change of the layout or of the checks: an index of another version is built anew.
-INDEX_VERSION = 5
+INDEX_VERSION = 6
 _DTYPES = {"turns": TURN, "trajectories": TRAJECTORY, "next_ids": np.dtype(np.int32)} | IDS
 
 

@@ -63,7 +63,7 @@ TURN_COLUMNS = [
     "spans",
     "rewards",
 ]
-TURN_COLUMNS += ["finish", "terminated", "truncated"]
+TURN_COLUMNS += ["finish", "terminated", "truncated", "policy_weights"]
 
 
 def no_trajectories() -> tuple[Array, dict[str, list[str]], Array]:
