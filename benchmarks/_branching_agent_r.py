@@ -61,7 +61,7 @@ def play(arm: str, seed: int, folder: Path) -> dict[str, float]:
     if arm == "filtered_bc":
         play_recipe("filtered_bc", "text/maze.yaml", *words, *IMITATED, folder=run)
     else:
-        play_recipe("agent_r", "text/maze_agent_r.yaml", *words, *TREES, folder=run)
+        play_recipe("agent_r", "text/maze_agent.yaml", *words, *TREES, folder=run)
     return figures(run, arm)
 
 

@@ -53,7 +53,7 @@ def measure(kills: int, steps: int, seed: int, folder: Path) -> tuple[list[Life]
     """Both runs; the lives of the killed one, what differs, and how much was compared."""
     require(live(lambda: warm_start(folder) and None, folder / "start.log").status == 0, folder / "start.log")
     start = folder / "start" / "policy"
-    words = [str(RECIPES / "text/maze_agent_r.yaml"), f"model.path={start}", f"run.steps={steps}", *SMALL]
+    words = [str(RECIPES / "text/maze_agent.yaml"), f"model.path={start}", f"run.steps={steps}", *SMALL]
     words += [f"run.seed={seed}"]
     quiet, killed, log = folder / "undisturbed", folder / "killed", folder / "killed.log"
     ended = live(lambda: agent_r.main([*words, f"run.folder={quiet}"]), folder / "undisturbed.log")

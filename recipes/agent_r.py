@@ -12,7 +12,7 @@ A step of the run is a round. The bad actions are context: they are read and nev
 lie in the run's store. A round without a pair imitates good leaves alone: filtered behaviour cloning on
 searched episodes. Source: arXiv:2501.11425; see docs/methods/agent_r.md.
 
-    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/agent_r.py recipes/text/household_agent_r.yaml
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/agent_r.py recipes/text/household_agent.yaml
 """
 
 from __future__ import annotations

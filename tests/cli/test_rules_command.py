@@ -10,7 +10,7 @@ from rollwright.cli.commands import main
 def test_it_tells_what_rules_demand_and_which_mean_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     main(["rules", "text.maze", "G !bump", "!(F bump)", "F up & (!up U left)", "G !"])
     said = capsys.readouterr().out
-    assert "events of text.maze: up, down, left, right, bump, slip" in said
+    assert "events of text.maze: up, down, left, right, bump, hazard, slip" in said
     assert "2 states; can be kept in 1 step; broken at once by bump" in said
     assert "4 states; can be kept in 2 steps; broken at once by up" in said
     assert "'G !' is left out: 'G !' is no formula: at character 4" in said

@@ -45,7 +45,7 @@ def test_a_file_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name a recipe: archer, "),
+        ([], "name a recipe: agent_r, archer, "),
         (["gpro"], "there is no recipe `gpro`. Did you mean `grpo`?"),
         (["./none.py"], "there is no recipe `./none.py`."),
         (["text/maze_grpo"], "the recipe comes first: rollwright train grpo text/maze_grpo."),

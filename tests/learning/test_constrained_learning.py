@@ -30,7 +30,7 @@ def late(run: Path, name: str) -> float:
     return fmean([row[name] for row in read_metrics(run / "metrics.jsonl") if name in row][-8:])
 
 
-@pytest.mark.parametrize("settings", ["hazard_grpo", "hazard_ppo"])
+@pytest.mark.parametrize("settings", ["hazard_constrained", "hazard_critics_constrained"])
 def test_a_limit_turns_the_policy_from_the_hazard_and_the_goal_is_still_reached(
     settings: str, run_recipe: Run, walker: Path, tmp_path: Path
 ) -> None:
@@ -47,6 +47,6 @@ def test_a_limit_turns_the_policy_from_the_hazard_and_the_goal_is_still_reached(
 
 
 def test_a_cost_that_the_world_does_not_count_ends_the_run_at_the_first_step(walker: Path, tmp_path: Path) -> None:
-    words = ["recipes/text/hazard_grpo.yaml", f"model.path={walker}", *SIZE, f"run.folder={tmp_path}"]
+    words = ["recipes/text/hazard_constrained.yaml", f"model.path={walker}", *SIZE, f"run.folder={tmp_path}"]
     with pytest.raises(ConfigError, match="no turn of 32 episodes has that cost; they have hazard"):
         constrained.main([*words, "constraint.cost=fire"])

@@ -18,7 +18,8 @@ from torch import Tensor
 from rollwright.contracts.environment import Observation, episode_seed
 from rollwright.contracts.record import Group, Message, Span, StopReason, Trajectory, Waypoint
 from rollwright.curriculum.curriculum_settings import StartSettings
-from rollwright.curriculum.starts import StartPool, Visited
+from rollwright.curriculum.start_states import SnapshotStates, Visited
+from rollwright.curriculum.starts import StartPool
 from rollwright.curriculum.waypoints import waypoints_of
 from rollwright.envs.text import combination_lock
 from rollwright.generation.engine import Generation, Sampling
@@ -128,8 +129,8 @@ def played(length: int, *, elapsed: int = 0, cut: int = 0) -> tuple[Group, Traje
         (there,) = (w for w in waypoints if len(w.passed) == elapsed)
         settings = StartSettings(name="snapshots", frac=1.0, pick="uniform", max_turns=cut)
         pool = StartPool(settings, seed=0, horizon=world.max_turns)
-        pool.visited = [Visited(earned=1.0, waypoints=(there,), values=(1.0,))]
-        request = pool.place(request, 0, 0)
+        cast(SnapshotStates, pool.states).visited = [Visited(earned=1.0, waypoints=(there,), values=(1.0,))]
+        request = pool.place([request], 0)[0]
     group = made.collect([request])[0]
     made.close()
     return group, group.trajectories[0]

@@ -19,7 +19,7 @@ gymnasium = pytest.importorskip("gymnasium")
 trl = pytest.importorskip("trl")
 pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).parents[3] / "docs" / "worlds" / "text.md").read_text(encoding="utf-8")
-(CONFIG,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+(CONFIG,) = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "from_gymnasium" in block]
 (SCRIPT,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
