@@ -15,7 +15,8 @@ is, whatever lambda is. With `constraint.initial=0`, `constraint.dual_step=linea
 this is PPO, or the group estimator itself. Source: arXiv:2310.12773 (Safe RLHF) with its released code; see
 docs/methods/constrained.md.
 
-    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/constrained.py recipes/text/hazard_constrained.yaml
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/constrained.py \\
+        recipes/text/hazard_constrained.yaml
 """
 
 from __future__ import annotations
