@@ -29,8 +29,9 @@ from rollwright.contracts.environment import Observation, StepResult, Taught, as
 from rollwright.contracts.errors import EnvironmentFault
 from rollwright.contracts.record import Split
 from rollwright.envs.code.sandbox import unavailable_reason
-from rollwright.envs.text import from_gymnasium, navigation, openenv, to_openenv, to_trl
-from rollwright.envs.text.to_gymnasium import to_gymnasium
+from rollwright.envs.text import from_gymnasium, navigation, openenv
+from rollwright.envs.text.adapters import to_openenv, to_trl
+from rollwright.envs.text.adapters.to_gymnasium import to_gymnasium
 from rollwright.methods.conditioning import ReturnLevels, ReturnTargets
 from rollwright.models.tiny_model import tiny_tokenizer
 from rollwright.rollout.world_host import EnvHost, checked, checked_observation

@@ -285,7 +285,7 @@ def test_every_word_of_ours_is_there_and_reads_the_keys_that_its_section_says() 
             if parts.what != "engine" and names != set(parts.ours):
                 assert said is not None and names <= set(said), (section.__name__, option)
         seen.add(parts.what)
-    assert seen == {"advantage estimator", "policy loss", "curriculum", "engine", "critic loss"}
+    assert seen == {"advantage estimator", "policy loss", "curriculum", "engine", "critic loss", "overseer"}
 
 
 def test_estimators_by_name_are_the_functions_of_the_maths() -> None:

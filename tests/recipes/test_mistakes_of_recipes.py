@@ -102,6 +102,10 @@ MISTAKES: dict[str, list[tuple[list[str], tuple[str, ...]]]] = {
         ),
         ([*LOOP, "constraint.costs=hazard"], ("Did you mean `cost`?",)),
     ],
+    "satori": [
+        ([*LOOP, "starts=restarts", "starts.frac=1.5"], ("`starts.frac`", "<= 1", "1.5")),
+        ([*LOOP, "algorithm.gae_lambd=1"], ("Did you mean `gae_lambda`?",)),
+    ],
     "score": [
         ([*LOOP, "algorithm.bonus=-1"], ("`algorithm.bonus`", ">= 0")),
         ([*LOOP, "algorithm.stage_one_step=3"], ("Did you mean `stage_one_steps`?",)),

@@ -17,8 +17,8 @@ from rollwright.contracts.record import Task
 from rollwright.envs.code import synthesis
 from rollwright.envs.text import car_dealer, from_gymnasium, household, maze, navigation, twenty_questions
 from rollwright.envs.text.adapters.blocking import BlockingEnvironment
-from rollwright.envs.text.to_gymnasium import to_gymnasium
-from rollwright.envs.text.to_trl import BROKEN, OVER, environment_factory, prompt_rows, tool_tokenizer
+from rollwright.envs.text.adapters.to_gymnasium import to_gymnasium
+from rollwright.envs.text.adapters.to_trl import BROKEN, OVER, environment_factory, prompt_rows, tool_tokenizer
 from rollwright.methods.conditioning import ReturnLevels, ReturnTargets
 
 gymnasium = pytest.importorskip("gymnasium")

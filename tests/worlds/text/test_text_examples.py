@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rollwright.envs.text import from_gymnasium
-from rollwright.envs.text.to_trl import environment_factory, prompt_rows, tool_tokenizer
+from rollwright.envs.text.adapters.to_trl import environment_factory, prompt_rows, tool_tokenizer
 from rollwright.models.tiny_model import make_tiny_model
 from rollwright.recipes import grpo
 

@@ -14,7 +14,8 @@ import pytest
 from rollwright.checks.env_check import check_env
 from rollwright.contracts.environment import episode_seed
 from rollwright.contracts.errors import ConfigError, EnvironmentFault
-from rollwright.envs.text import navigation, openenv, to_openenv
+from rollwright.envs.text import navigation, openenv
+from rollwright.envs.text.adapters import to_openenv
 from rollwright.envs.text.adapters.foreign import MAX_ACTION, SLIP
 
 websockets = pytest.importorskip("websockets.sync.client")
