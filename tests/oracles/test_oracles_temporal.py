@@ -202,6 +202,13 @@ def test_a_formula_that_needs_too_many_states_is_refused() -> None:
         automaton_of(parse_formula(text), single_events(names))
 
 
+def test_a_short_text_of_very_many_alternatives_is_refused_before_they_are_made() -> None:
+    names = [f"e{i}" for i in range(24)]
+    text = " & ".join(f"(F {a} | G {b})" for a, b in itertools.pairwise(names))
+    with pytest.raises(ValueError, match="alternatives: split it into several rules"):
+        automaton_of(parse_formula(text), single_events(names))
+
+
 def test_a_name_that_no_step_has_is_refused_with_the_events_that_there_are() -> None:
     with pytest.raises(ValueError, match="room_10; the events are"):
         automaton_of(parse_formula("G !room_10"), single_events(["room_1", "room_2"]))

@@ -224,8 +224,9 @@ def _or(one: Demand, other: Demand) -> Demand:
 
 
 def _and(one: Demand, other: Demand) -> Demand:
-    if len(one) * len(other) > MAX_ALTERNATIVES**2:
-        raise ValueError(f"the formula has more than {MAX_ALTERNATIVES} alternatives: split it into several rules")
+    # Before the product is made: a short text can ask for one that would take hours.
+    if len(one) * len(other) > 16 * MAX_ALTERNATIVES:
+        raise _too_many()
     return _smallest(frozenset(a | b for a in one for b in other))
 
 
@@ -235,9 +236,14 @@ def _smallest(demand: Demand) -> Demand:
     for candidate in sorted(demand, key=len):
         if not any(smaller <= candidate for smaller in kept):
             kept.append(candidate)
-    if len(kept) > MAX_ALTERNATIVES:
-        raise ValueError(f"the formula has more than {MAX_ALTERNATIVES} alternatives: split it into several rules")
+        # At once: what is kept only grows, and each candidate is compared with all of it.
+        if len(kept) > MAX_ALTERNATIVES:
+            raise _too_many()
     return frozenset(kept)
+
+
+def _too_many() -> ValueError:
+    return ValueError(f"the formula has more than {MAX_ALTERNATIVES} alternatives: split it into several rules")
 
 
 def _accepts(demand: Demand) -> bool:
